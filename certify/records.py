@@ -1,0 +1,117 @@
+"""Frozen records that travel between the packages: columns and facts, no logic.
+
+Arrays are read-only by convention and one-dimensional over the rows of the table (length ``V``) unless a
+docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Dtype = Literal["F32", "F16", "BF16"]
+"""Names of element types, as safetensors spells them."""
+
+Method = Literal["exact", "asymptotic"]
+"""How p-values were computed: Smirnov's exact law or its limit ``2 exp(-n D^2)``."""
+
+Correction = Literal["none", "bonferroni", "holm", "bh", "by"]
+"""Correction for testing V rows at once; ``none`` is what the paper published."""
+
+Engine = Literal["auto", "numba", "numpy"]
+"""Implementation of the scan; ``auto`` takes numba for large tables where it is installed."""
+
+IntColumn = NDArray[np.int32]
+FloatColumn = NDArray[np.float64]
+BoolColumn = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class KSResult:
+    """Two-sample KS scan of every row of a table against the same row of another (theory §2).
+
+    Attributes:
+        n: entries per row, the sample size on both sides.
+        h: ``h[i] = n * D_i``, an exact integer in ``0..n``.
+        p: two-sided p-value of ``h[i]``; never below the smallest positive float (rounded up).
+        log10_p: base-10 logarithm of the p-value, finite also where ``p`` would underflow.
+        method: law behind ``p``.
+        dtype: element type in which the rows were compared.
+        equal: the rows are bit for bit the same.
+        permuted: the rows hold the same multiset of values in a different order (h = 0, KS is blind).
+        ties: the 2n pooled values are not all distinct, so that ``p`` is conservative.
+        shift_norm: Euclidean norm of the difference of the rows (units of the table's entries).
+        cosine: cosine of the angle between the rows, in [-1, 1]; 1 if both are zero, 0 if one is.
+        max_abs: largest absolute difference of corresponding entries.
+        engine: name of the implementation that ran (``numba`` or ``numpy``); results do not depend on it.
+    """
+
+    n: int
+    h: IntColumn
+    p: FloatColumn
+    log10_p: FloatColumn
+    method: Method
+    dtype: Dtype
+    equal: BoolColumn
+    permuted: BoolColumn
+    ties: BoolColumn
+    shift_norm: FloatColumn
+    cosine: FloatColumn
+    max_abs: FloatColumn
+    engine: str
+
+    def __post_init__(self) -> None:
+        shapes = {self.h.shape, self.p.shape, self.log10_p.shape, self.equal.shape, self.permuted.shape}
+        shapes |= {self.ties.shape, self.shift_norm.shape, self.cosine.shape, self.max_abs.shape}
+        if len(shapes) != 1 or self.h.ndim != 1:
+            raise ValueError("the columns of a scan have different lengths")
+        if self.n < 1 or (self.h.size and (int(self.h.min()) < 0 or int(self.h.max()) > self.n)):
+            raise ValueError("h must lie in 0..n with n >= 1")
+
+    @property
+    def rows(self) -> int:
+        """Number of rows V."""
+        return int(self.h.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """Ids that selection never considers, with the reason in words."""
+
+    reason: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows were chosen and by which rule; everything needed to choose them again.
+
+    Attributes:
+        ids: chosen token ids, strictly increasing.
+        rule: ``ks``, ``norm:k``, ``frequency:k``, ``random:k``, ``ids:...`` or ``published:PAIR``.
+        alpha: level of the test, as a decimal string (``0.05``) so that no rounding creeps in.
+        correction: correction for multiplicity (rule ``ks``).
+        method: law behind the p-values.
+        n: entries per row.
+        tests: number of rows that took part in the test (V minus the excluded ones).
+        h_alpha: smallest count that the rule rejects at ``alpha`` for a single row (exact law or
+            asymptotic, as ``method`` says); ``n + 1`` if none does.
+        tau: published asymptotic threshold ``sqrt(ln(2/alpha) / n)`` on D (theory §2).
+        excluded: groups of ids left out beforehand.
+        seed: seed of rule ``random``, otherwise None.
+    """
+
+    ids: tuple[int, ...]
+    rule: str
+    alpha: str
+    correction: Correction
+    method: Method
+    n: int
+    tests: int
+    h_alpha: int
+    tau: float
+    excluded: tuple[Excluded, ...] = field(default=())
+    seed: int | None = None
