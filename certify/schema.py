@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,10 +24,14 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from certify.errors import InvalidInputError, UsageError
+from certify.text import hidden
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_JSON_DEPTH = 64
-_CHUNK = 1 << 20
+
+# An unterminated string stays, with the brackets in it: such a document is refused either way.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -41,8 +46,12 @@ def canonical_json(value: Any) -> bytes:
 
 
 def pretty_json(value: Any) -> str:
-    """Encode ``value`` for people: two-space indent, non-ASCII kept, trailing newline."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    """Encode ``value`` for people: two-space indent, visible non-ASCII kept, trailing newline.
+
+    What would be invisible or drive a terminal is written as a JSON escape: the value stays the same.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    return "".join(_json_escape(char) if char != "\n" and hidden(char) else char for char in text) + "\n"
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:
@@ -174,28 +183,19 @@ def write_bytes(path: Path, data: bytes) -> None:
         stream.write(data)
 
 
+def _json_escape(char: str) -> str:
+    # Line breaks aside, hidden characters occur only inside strings, where JSON allows \uXXXX for each.
+    code = ord(char)
+    return f"\\u{code:04x}" if code < 0x10000 else json.dumps(char)[1:-1]
+
+
 def _check_depth(data: bytes, what: str) -> None:
     # json.loads recurses in C; depth is bounded beforehand so that no input can exhaust the stack.
     depth = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
-            depth += 1
-            if depth > MAX_JSON_DEPTH:
-                raise InvalidInputError(
-                    f"{what} nests deeper than {MAX_JSON_DEPTH} levels", code="JSON_TOO_DEEP"
-                )
-        elif byte in (0x5D, 0x7D):
-            depth -= 1
+    for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_JSON_DEPTH:
+            raise InvalidInputError(f"{what} nests deeper than {MAX_JSON_DEPTH} levels", code="JSON_TOO_DEEP")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

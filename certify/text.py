@@ -8,6 +8,28 @@ import unicodedata
 # unassigned, and the line and paragraph separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
+# Invisible by Unicode's Default_Ignorable_Code_Point although they count as letters or marks: fillers, vowel
+# inherents, joiners and variation selectors.
+_INVISIBLE = frozenset(
+    chr(code)
+    for first, last in (
+        (0x034F, 0x034F),
+        (0x115F, 0x1160),
+        (0x17B4, 0x17B5),
+        (0x180B, 0x180F),
+        (0x3164, 0x3164),
+        (0xFE00, 0xFE0F),
+        (0xFFA0, 0xFFA0),
+        (0xE0100, 0xE01EF),
+    )
+    for code in range(first, last + 1)
+)
+
+
+def hidden(char: str) -> bool:
+    """Whether ``char`` is invisible or could drive a terminal; line breaks and tabs are."""
+    return char in _INVISIBLE or unicodedata.category(char) in _HIDDEN
+
 
 def escape(text: str, *, limit: int | None = None) -> str:
     """Return ``text`` with every invisible or terminal-driving character as a visible escape.
@@ -25,7 +47,7 @@ def escape(text: str, *, limit: int | None = None) -> str:
 def _visible(char: str) -> str:
     if char == "\\":
         return char
-    if unicodedata.category(char) not in _HIDDEN:
+    if not hidden(char):
         # A combining mark on its own would attach to whatever stands before it.
         return f"\\u{ord(char):04x}" if unicodedata.combining(char) else char
     simple = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)

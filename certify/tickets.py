@@ -115,7 +115,7 @@ class TemplateRef(_Model):
 
 
 class RowsRef(_Model):
-    """The released rows file (:mod:`lottery.rowfile`): ids ``[k]``, rows ``[k, d]`` in fp32 and served dtype."""
+    """The released rows file (:mod:`lottery.rowfile`): ids ``[k]``, rows ``[k, d]`` in fp32 and as served."""
 
     path: RelativePath
     sha256: Sha256
@@ -135,14 +135,22 @@ class Released(_Model):
 class ExcludedRef(_Model):
     """Ids left out of the selection, with the reason."""
 
-    reason: Text
+    # A reason may quote a piece, and a piece may be as long as any text.
+    reason: Annotated[str, Field(max_length=2 * 4096)]
     ids: Annotated[tuple[TokenId, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _increasing(self) -> ExcludedRef:
+        if any(later <= earlier for earlier, later in pairwise(self.ids)):
+            raise ValueError("excluded ids must be strictly increasing, without duplicates")
+        return self
 
 
 class SelectionRef(_Model):
     """How the ids were chosen, so that anyone can choose them again."""
 
-    rule: Text
+    # ids:... may name every row of a table.
+    rule: Annotated[str, Field(max_length=1 << 24)]
     alpha: Level
     correction: Correction
     method: Method
@@ -152,7 +160,7 @@ class SelectionRef(_Model):
     tau: Annotated[Finite, Field(gt=0)]
     seed: int | None
     counts: BoundFile | None = Field(description="token counts behind rule frequency:k")
-    excluded: Annotated[tuple[ExcludedRef, ...], Field(max_length=65536)]
+    excluded: Annotated[tuple[ExcludedRef, ...], Field(max_length=_MAX_ROWS)]
 
 
 class Token(_Model):
@@ -257,7 +265,10 @@ def parse_ticket_file(value: Any, *, what: str = "ticket file") -> TicketFile:
             f'{what} is not a ticket file: "schema" must be "{SCHEMA_NAME}"', code="TICKET_SCHEMA"
         )
     version = value.get("schema_version")
-    if isinstance(version, int) and not isinstance(version, bool) and version > SCHEMA_VERSION:
+    # A literal 1 would also take true and 1.0, and a default would take a file that names no version.
+    if type(version) is not int:
+        raise InvalidInputError(f'{what}: "schema_version" must be an integer', code="TICKET_SCHEMA")
+    if version > SCHEMA_VERSION:
         raise InvalidInputError(
             f"{what} has schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it",
             code="TICKET_NEWER",
@@ -288,6 +299,8 @@ def write_ticket_file(path: Path, content: TicketFile) -> None:
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the ticket file."""
     schema = TicketFile.model_json_schema(by_alias=True)
+    # Both have a default for whoever makes a file; whoever reads one insists on them.
+    schema["required"] = ["schema", "schema_version", *schema["required"]]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -311,10 +324,17 @@ def inside(folder: Path, relative: str) -> Path:
     """Resolve a path of a ticket inside ``folder``, following links, and refuse to leave it.
 
     Raises:
-        InvalidInputError: the path, with links followed, lies outside the folder.
+        InvalidInputError: the path, with links followed, lies outside the folder (``PATH_ESCAPES``), or no
+            file system takes it (``PATH_UNUSABLE``).
     """
     root = folder.resolve()
-    target = (root / relative).resolve()
+    try:
+        target = (root / relative).resolve()
+        target.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long; links that run in a circle
+        raise InvalidInputError(
+            f"the path {relative!r} in the ticket cannot be used", code="PATH_UNUSABLE"
+        ) from error
     if not target.is_relative_to(root):
         raise InvalidInputError(f"the path {relative!r} in the ticket leaves its folder", code="PATH_ESCAPES")
     return target

@@ -42,7 +42,7 @@ class Item:
     Attributes:
         name: which check, for example ``selection.ids``; a name occurs once per ticket.
         outcome: what was found.
-        code: stable reason code (``certify explain CODE``).
+        code: stable reason code.
         text: one sentence with the figures.
         remedy: what to do about it, or None.
         ids: token ids that bear witness.

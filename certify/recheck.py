@@ -1,0 +1,388 @@
+"""Re-checking one ticket: every digest, the scan, the selection, the released rows, the blind spots.
+
+Each function answers one question with one :class:`~certify.verdict.Item`. Nothing in the ticket is believed:
+what it states is recomputed from the tables and compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from certify.errors import CertifyError, InvalidInputError
+from certify.records import Engine, Excluded, KSResult, Method, Selection
+from certify.schema import sha256_file
+from certify.tickets import SelectionRef, Ticket, inside
+from certify.verdict import Item, Outcome
+from lottery.frequency import read_counts
+from lottery.ks import scan
+from lottery.released import Role, Source, bits, check_bound, check_files, open_role, open_rows, shown
+from lottery.rowfile import Rows
+from lottery.selection import select
+from lottery.smirnov import critical_count
+from lottery.tables import Table, check_compatible, check_finite
+from lottery.ticketing import AUTHOR_EXCLUSION, selection_ref, tokens
+from lottery.vocabulary import Vocabulary, open_vocabulary
+
+COSINE_FLOOR = 0.2
+"""A row whose direction changed more than this while KS saw nothing is a blind spot (theory §2)."""
+
+# h and p are exact; a norm is a float64 sum whose order depends on the engine and the processor.
+_NORM_TOLERANCE = 1e-6
+
+_SHOWN_IDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Premise:
+    """The published premise: every row outside the ticket has D <= tau (theory §3).
+
+    Attributes:
+        holds: whether it does, decided exactly.
+        h_max: largest count outside the ticket.
+        id_max: row where it occurs (smallest id), or None if every row is in the ticket.
+        ids: rows outside the ticket with D > tau.
+    """
+
+    holds: bool
+    h_max: int
+    id_max: int | None
+    ids: tuple[int, ...]
+
+
+@dataclass
+class Inputs:
+    """Where to read what a ticket does not carry, and the scans already made in this run."""
+
+    folder: Path
+    base: Path | None = None
+    reference: Path | None = None
+    tokenizer: Path | None = None
+    engine: Engine = "auto"
+    workers: int | None = None
+    progress: Callable[[int, int], None] | None = None
+    _scans: dict[tuple[str, str, Method], KSResult] = field(default_factory=dict)
+
+    def scan(self, base: Table, reference: Table, method: Method) -> KSResult:
+        """Scan of two tables, once per pair of digests: several tickets often share their tables."""
+        key = (base.digest(), reference.digest(), method)
+        if key not in self._scans:
+            self._scans[key] = scan(
+                base,
+                reference,
+                method=method,
+                engine=self.engine,
+                workers=self.workers,
+                progress=self.progress,
+            )
+        return self._scans[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Rechecked:
+    """All items of one ticket, and what was recomputed on the way (None where it could not be)."""
+
+    items: tuple[Item, ...]
+    result: KSResult | None
+    premise: Premise | None
+
+
+def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
+    """Run every check that needs no evidence on ``ticket``."""
+    source = Source(ticket, inputs.folder)
+    base, base_item = _table(source, "base", inputs.base)
+    reference, reference_item = _table(source, "reference", inputs.reference)
+    vocabulary, tokenizer_item = _tokenizer(ticket, inputs)
+    rows, rows_item = _rows(source)
+    items = [base_item, reference_item, tokenizer_item, rows_item, _content(ticket)]
+    later = [
+        "selection.parameters",
+        "selection.ids",
+        "selection.figures",
+        "released.rows",
+        "blind-spots.order",
+        "blind-spots.direction",
+        "premise.published",
+    ]
+    if base is None or reference is None or tokenizer_item.outcome is not Outcome.PASS:
+        items += [
+            Item(name, Outcome.NOT_RUN, "NOT_RUN", "not run: an input is missing or invalid")
+            for name in later
+        ]
+        return Rechecked(tuple(items), None, None)
+    try:
+        check_compatible(base, reference)
+        result = inputs.scan(base, reference, ticket.selection.method)
+        chosen = _select_again(ticket, result, vocabulary, inputs.folder)
+    except CertifyError as error:
+        items.append(Item("selection.parameters", Outcome.INVALID, error.code, str(error)))
+        items += [
+            Item(name, Outcome.NOT_RUN, "NOT_RUN", "not run: the selection is invalid") for name in later[1:]
+        ]
+        return Rechecked(tuple(items), None, None)
+    premise = find_premise(result, ticket.ids, ticket.selection.alpha)
+    items += [
+        _parameters(ticket.selection, chosen),
+        _ids(ticket, chosen),
+        _figures(ticket, result, vocabulary),
+        _released(ticket, rows, base, reference),
+        _order(ticket, result),
+        _direction(ticket, result),
+        _premise(premise, result),
+    ]
+    return Rechecked(tuple(items), result, premise)
+
+
+def find_premise(result: KSResult, ids: Sequence[int], alpha: str) -> Premise:
+    """Evaluate the published premise max_{i not in T} D_i <= tau(alpha), specials included (theory §3).
+
+    Decided on integers: ``D > tau`` holds exactly for the counts from the asymptotic critical count on.
+    """
+    outside = np.ones(result.rows, dtype=bool)
+    outside[list(ids)] = False
+    if not outside.any():
+        return Premise(True, 0, None, ())
+    h = np.where(outside, result.h, -1)
+    top = int(np.argmax(h))
+    above = np.flatnonzero(h >= critical_count(alpha, result.n, "asymptotic"))
+    return Premise(above.size == 0, int(h[top]), top, tuple(int(i) for i in above))
+
+
+def _table(source: Source, role: Role, given: Path | None) -> tuple[Table | None, Item]:
+    name, ref = f"integrity.{role}", source.ticket.base if role == "base" else source.ticket.reference
+    if given is None and ref.path is None:
+        return None, Item(
+            name,
+            Outcome.MISSING,
+            "TABLE_NOT_GIVEN",
+            f"the {role} table does not travel with the ticket",
+            f"name it with --{role} PATH; its digest decides whether it is the right one",
+        )
+    try:
+        table = open_role(source, role, given, tensor=ref.tensor or None)
+        check_finite(table)
+    except CertifyError as error:
+        return None, Item(name, Outcome.INVALID, error.code, str(error))
+    rows, width = table.shape
+    return table, Item(
+        name, Outcome.PASS, "DIGEST_MATCHES", f"{role} table {rows} x {width} {table.dtype}, digest as stated"
+    )
+
+
+def _tokenizer(ticket: Ticket, inputs: Inputs) -> tuple[Vocabulary | None, Item]:
+    name, ref = "integrity.tokenizer", ticket.tokenizer
+    if ref is None:
+        text = "the ticket binds no tokenizer: pieces and special ids are unknown"
+        return None, Item(name, Outcome.PASS, "NO_TOKENIZER", text)
+    if inputs.tokenizer is None and ref.path is None:
+        return None, Item(
+            name,
+            Outcome.MISSING,
+            "TOKENIZER_NOT_GIVEN",
+            "the tokenizer does not travel with the ticket",
+            "name it with --tokenizer PATH; its digest decides whether it is the right one",
+        )
+    try:
+        if inputs.tokenizer is None:
+            bound = check_files(inputs.folder, ref.files)
+            vocabulary = open_vocabulary(inside(inputs.folder, ref.path or ""))
+            check_bound(vocabulary.files, bound, "tokenizer")
+        else:
+            vocabulary = open_vocabulary(inputs.tokenizer)
+        if sha256_file(vocabulary.path) != ref.sha256 or vocabulary.size != ref.size:
+            raise InvalidInputError("the tokenizer is not the one of the ticket", code="TOKENIZER_DIGEST")
+    except CertifyError as error:
+        return None, Item(name, Outcome.INVALID, error.code, str(error))
+    return vocabulary, Item(
+        name, Outcome.PASS, "DIGEST_MATCHES", f"tokenizer of {vocabulary.size} pieces, digest as stated"
+    )
+
+
+def _rows(source: Source) -> tuple[Rows | None, Item]:
+    name = "integrity.rows"
+    if source.ticket.released.rows is None:
+        return None, Item(
+            name, Outcome.MISSING, "NO_ROWS", "the ticket releases no rows", "make it again with certify find"
+        )
+    try:
+        rows = open_rows(source)
+    except CertifyError as error:
+        return None, Item(name, Outcome.INVALID, error.code, str(error))
+    text = f"{rows.ids.size} released rows in fp32 and {rows.dtype}, digests as stated"
+    return rows, Item(name, Outcome.PASS, "DIGEST_MATCHES", text)
+
+
+def _content(ticket: Ticket) -> Item:
+    if not ticket.tokens:
+        return Item(
+            "selection.content",
+            Outcome.VACUOUS,
+            "EMPTY_TICKET",
+            "the ticket holds no row: it is the base model",
+        )
+    share = len(ticket.tokens) / ticket.base.shape[0]
+    return Item(
+        "selection.content", Outcome.PASS, "NON_EMPTY", f"{len(ticket.tokens)} rows, {share:.2%} of the table"
+    )
+
+
+def _select_again(ticket: Ticket, result: KSResult, vocabulary: Vocabulary | None, folder: Path) -> Selection:
+    ref = ticket.selection
+    counts = None
+    if ref.counts is not None:
+        check_files(folder, (ref.counts,))
+        counts = read_counts(inside(folder, ref.counts.path), result.rows)
+    author = [Excluded(group.reason, group.ids) for group in ref.excluded if group.reason == AUTHOR_EXCLUSION]
+    return select(
+        result,
+        rule=ref.rule,
+        alpha=ref.alpha,
+        correction=ref.correction,
+        vocabulary=vocabulary,
+        exclude=author,
+        counts=counts,
+        seed=ref.seed,
+    )
+
+
+def _parameters(stated: SelectionRef, chosen: Selection) -> Item:
+    name = "selection.parameters"
+    again = selection_ref(chosen, stated.counts)
+    # tau is for display: it may differ in the last digit between mathematical libraries.
+    close = math.isclose(stated.tau, again.tau, rel_tol=1e-12)
+    if close:
+        again = again.model_copy(update={"tau": stated.tau})
+    wrong = [key for key in SelectionRef.model_fields if getattr(stated, key) != getattr(again, key)]
+    if wrong:
+        return Item(
+            name,
+            Outcome.FAIL,
+            "SELECTION_PARAMETERS",
+            "recomputed differently from what the ticket states: " + ", ".join(wrong),
+        )
+    text = f"n = {stated.n}, {stated.tests} rows tested, h_alpha = {stated.h_alpha}, tau = {stated.tau:.5f}"
+    return Item(name, Outcome.PASS, "RECOMPUTED", text)
+
+
+def _ids(ticket: Ticket, chosen: Selection) -> Item:
+    stated, again = set(ticket.ids), set(chosen.ids)
+    if stated == again:
+        text = f"the rule {ticket.selection.rule} selects exactly these {len(again)} rows"
+        return Item("selection.ids", Outcome.PASS, "RECOMPUTED", text)
+    extra, lacking = sorted(stated - again), sorted(again - stated)
+    parts = []
+    if extra:
+        parts.append(f"in the ticket but not selected: {_ids_text(extra)}")
+    if lacking:
+        parts.append(f"selected but not in the ticket: {_ids_text(lacking)}")
+    return Item("selection.ids", Outcome.FAIL, "SELECTION_IDS", "; ".join(parts), ids=tuple(extra + lacking))
+
+
+def _figures(ticket: Ticket, result: KSResult, vocabulary: Vocabulary | None) -> Item:
+    wrong = []
+    for stated, again in zip(ticket.tokens, tokens(ticket.ids, result, vocabulary), strict=True):
+        exact = (stated.piece, stated.h) == (again.piece, again.h)
+        close = (
+            math.isclose(stated.p, again.p, rel_tol=1e-12)
+            and math.isclose(stated.log10_p, again.log10_p, rel_tol=1e-9, abs_tol=1e-12)
+            and math.isclose(stated.shift_norm, again.shift_norm, rel_tol=_NORM_TOLERANCE)
+        )
+        if not (exact and close):
+            wrong.append(stated.id)
+    if wrong:
+        return Item(
+            "selection.figures",
+            Outcome.FAIL,
+            "TOKEN_FIGURES",
+            f"piece, h, p or shift differ from the recomputed ones for {_ids_text(wrong)}",
+            ids=tuple(wrong),
+        )
+    return Item(
+        "selection.figures", Outcome.PASS, "RECOMPUTED", "piece, h, p and shift of every row as stated"
+    )
+
+
+def _released(ticket: Ticket, rows: Rows | None, base: Table, reference: Table) -> Item:
+    name = "released.rows"
+    if rows is None:
+        return Item(name, Outcome.NOT_RUN, "NOT_RUN", "not run: there are no valid rows")
+    ids = ticket.ids
+    served, before, after = bits(rows.served), bits(base.take(ids)), bits(reference.take(ids))
+    if ticket.released.object == "tuned":
+        if ids and np.array_equal(served, before):
+            text = "released as tuned, but every row is the base's, bit for bit"
+            return Item(name, Outcome.FAIL, "ROWS_UNMOVED", text, ids=ids)
+        text = "rows tuned on their own: bound by digest, not derivable from the tables"
+        return Item(name, Outcome.PASS, "TUNED_ROWS", text)
+    wrong = [ids[j] for j in range(len(ids)) if not np.array_equal(served[j], after[j])]
+    if not wrong:
+        text = "every released row is the reference's row, bit for bit"
+        return Item(name, Outcome.PASS, "ROWS_ARE_REFERENCE", text)
+    inverted = [i for j, i in enumerate(ids) if i in set(wrong) and np.array_equal(served[j], before[j])]
+    if inverted:
+        return Item(
+            name,
+            Outcome.FAIL,
+            "DIRECTION_INVERTED",
+            f"the released rows are the base's, not the reference's: {_ids_text(inverted)}",
+            "the transfer ran in the wrong direction",
+            ids=tuple(inverted),
+        )
+    text = f"released rows differ from the reference: {_ids_text(wrong)}"
+    return Item(name, Outcome.FAIL, "ROWS_NOT_REFERENCE", text, ids=tuple(wrong))
+
+
+def _order(ticket: Ticket, result: KSResult) -> Item:
+    found = _outside(ticket, result.permuted)
+    if found:
+        return Item(
+            "blind-spots.order",
+            Outcome.FAIL,
+            "PERMUTED_ROW",
+            f"same entries in another order, invisible to KS (D = 0, p = 1): {_ids_text(found)}",
+            ids=found,
+        )
+    text = "no row outside the ticket was merely permuted"
+    return Item("blind-spots.order", Outcome.PASS, "NO_PERMUTED_ROW", text)
+
+
+def _direction(ticket: Ticket, result: KSResult) -> Item:
+    below = result.h < critical_count(ticket.selection.alpha, result.n, "asymptotic")
+    # A permuted row is already named by the check of the order.
+    found = _outside(ticket, below & (result.cosine < COSINE_FLOOR) & ~result.permuted)
+    if found:
+        return Item(
+            "blind-spots.direction",
+            Outcome.FAIL,
+            "ROTATED_ROW",
+            f"D <= tau but cosine below {COSINE_FLOOR}, so KS missed a changed row: {_ids_text(found)}",
+            ids=found,
+        )
+    text = f"no row outside the ticket has D <= tau and cosine below {COSINE_FLOOR}"
+    return Item("blind-spots.direction", Outcome.PASS, "NO_ROTATED_ROW", text)
+
+
+def _premise(premise: Premise, result: KSResult) -> Item:
+    name = "premise.published"
+    if premise.id_max is None:
+        return Item(name, Outcome.PASS, "PREMISE_HOLDS", "every row is in the ticket")
+    largest = f"largest D outside the ticket {premise.h_max}/{result.n} = {premise.h_max / result.n:.4f}"
+    if premise.holds:
+        return Item(name, Outcome.PASS, "PREMISE_HOLDS", f"{largest} (id {premise.id_max}) is not above tau")
+    text = f"{largest}; rows outside the ticket with D > tau: {_ids_text(premise.ids)}"
+    return Item(
+        name, Outcome.FAIL, "PREMISE_FAILED", text, "the published criterion does not apply", ids=premise.ids
+    )
+
+
+def _outside(ticket: Ticket, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[int, ...]:
+    inside_ticket = set(ticket.ids)
+    return tuple(int(i) for i in np.flatnonzero(mask) if int(i) not in inside_ticket)
+
+
+def _ids_text(ids: Sequence[int]) -> str:
+    return f"id{'s' if len(ids) > 1 else ''} {shown(list(ids), _SHOWN_IDS)}"

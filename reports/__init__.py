@@ -1,0 +1,1 @@
+"""Renderers: a check report as terminal text or JSON. Renderers decide nothing."""

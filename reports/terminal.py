@@ -1,0 +1,196 @@
+"""The check report for a terminal: verdict first, then why. Readable at 80 columns, without colour, in a log.
+
+Every string that came from a file is shown through :func:`certify.text.escape` and never parsed as markup.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from certify.text import escape
+
+_STYLES = {
+    "CERTIFIED": "bold green",
+    "REFUTED": "bold red",
+    "INVALID": "bold red",
+    "ERROR": "bold red",
+    "INCONCLUSIVE": "bold yellow",
+    "VACUOUS": "bold yellow",
+    "pass": "green",
+    "fail": "red",
+    "invalid": "red",
+    "error": "red",
+    "missing": "yellow",
+    "vacuous": "yellow",
+    "not run": "yellow",
+}
+_SHOWN_TOKENS = 20
+_BAR = 30
+
+
+def render(view: dict[str, Any], console: Console, *, verbose: bool = False) -> None:
+    """Print the data of :func:`reports.view.view`.
+
+    Args:
+        view: the report.
+        console: where to print.
+        verbose: list every token of a ticket instead of the first twenty.
+    """
+    if len(view["tickets"]) > 1:
+        _summary(view, console)
+    for ticket in view["tickets"]:
+        _ticket(view, ticket, console, verbose)
+
+
+def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verbose: bool) -> None:
+    console.print()
+    verdict = ticket["verdict"]
+    console.print(
+        Text.assemble(
+            (f" {verdict} ", f"reverse {_STYLES[verdict]}"),
+            "  ",
+            (ticket["id"], "bold"),
+            f"  under policy {view['policy']}",
+        )
+    )
+    answer = {"CERTIFIED": "Yes.", "REFUTED": "No."}.get(verdict, "Not shown.")
+    console.print(_indent(Text(f"{view['question']} {answer}")))
+    _items("Decides", [item for item in ticket["items"] if item["required"]], console)
+    _items("For information", [item for item in ticket["items"] if not item["required"]], console)
+    _tokens(ticket, console, verbose)
+    _histogram(ticket, console)
+    _assumptions(ticket, console)
+    _heading("Not claimed", console)
+    for line in ticket["non_claims"]:
+        console.print(_indent(Text(f"- {line}")))
+    console.print()
+    console.print(Text(escape(ticket["signature"]), style="dim"), soft_wrap=True)
+    console.print(Text(f"ticket {ticket['digest']}", style="dim"), soft_wrap=True)
+
+
+def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
+    if not items:
+        return
+    _heading(title, console)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    # What stands in the way comes first; what passed confirms.
+    for item in sorted(items, key=lambda item: item["outcome"] == "pass"):
+        text = Text(escape(item["text"]))
+        if item["outcome"] != "pass":
+            text = Text.assemble((item["code"], "bold"), ": ", text)
+        if item["remedy"]:
+            text.append(f"\n→ {escape(item['remedy'])}", style="italic")
+        grid.add_row(Text(item["outcome"], _STYLES[item["outcome"]]), item["name"], text)
+    console.print(_indent(grid))
+
+
+def _tokens(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
+    selection, tokens = ticket["selection"], ticket["tokens"]
+    rows, width = ticket["table"]["shape"]
+    _heading(f"Ticket: {len(tokens)} of {rows} rows of width {width}, {ticket['table']['dtype']}", console)
+    about = (
+        f"rule {selection['rule']}, α = {selection['alpha']}, correction {selection['correction']},"
+        f" {selection['method']} law; rejects at h ≥ {selection['h_alpha']},"
+        f" published τ = {selection['tau']:.5f}"
+    )
+    console.print(_indent(Text(escape(about))))
+    for group in selection["excluded"]:
+        ids = group["ids"]
+        listed = ", ".join(map(str, ids[:6])) + (" …" if len(ids) > 6 else "")
+        console.print(_indent(Text(f"left out, {escape(group['reason'])}: {listed}")))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("piece", no_wrap=True, max_width=24)
+    for name in ("id", "h", "D", "p", "shift"):
+        table.add_column(name, justify="right", no_wrap=True)
+    strongest = sorted(tokens, key=lambda token: (-token["h"], token["id"]))
+    shown = strongest if verbose else strongest[:_SHOWN_TOKENS]
+    for token in shown:
+        piece = "?" if token["piece"] is None else escape(token["piece"], limit=24)
+        table.add_row(
+            Text(piece),
+            str(token["id"]),
+            str(token["h"]),
+            f"{token['D']:.4f}",
+            p_text(token["log10_p"]),
+            f"{token['shift_norm']:.4g}",
+        )
+    if shown:
+        console.print(_indent(table))
+    if len(shown) < len(tokens):
+        console.print(_indent(Text(f"… and {len(tokens) - len(shown)} more (--verbose lists all)")))
+
+
+def p_text(log10_p: float) -> str:
+    """A p-value in at most eight characters, from its base-10 logarithm."""
+    # From the logarithm, so that values below the smallest float are still told apart.
+    if log10_p > -3:
+        return f"{10**log10_p:.4f}"
+    exponent = math.floor(log10_p)
+    # Rounded up, like every p-value here.
+    tenths = math.ceil(10 * 10 ** (log10_p - exponent) - 1e-9)
+    if tenths == 100:
+        tenths, exponent = 10, exponent + 1
+    return f"{tenths / 10:.1f}e{exponent}"
+
+
+def _histogram(ticket: dict[str, Any], console: Console) -> None:
+    data = ticket["histogram"]
+    if data is None:
+        return
+    n, tau = ticket["selection"]["n"], ticket["selection"]["tau"]
+    _heading("Distance D of the rows that moved", console)
+    if not data["bins"] or not any(entry["rows"] for entry in data["bins"]):
+        console.print(_indent(Text(f"none moved; {data['equal']} rows are bit-identical")))
+        return
+    largest = max(entry["rows"] for entry in data["bins"])
+    marked = False
+    for entry in data["bins"]:
+        if not marked and entry["h_first"] >= data["h_tau"]:
+            console.print(_indent(Text(f"{'':>15} ── τ = {tau:.4f} (published) ──", style="dim")))
+            marked = True
+        bar = max(1, round(_BAR * entry["rows"] / largest)) if entry["rows"] else 0
+        label = f"{entry['h_first'] / n:.4f}–{entry['h_last'] / n:.4f}"
+        line = Text(f"{label:>15} {'█' * bar} {entry['rows']}")
+        if entry["in_ticket"]:
+            line.append(f"  ({entry['in_ticket']} in the ticket)", style="bold")
+        console.print(_indent(line))
+    console.print(_indent(Text(f"{'':>15} {data['equal']} further rows are bit-identical")))
+    if data["ties"]:
+        console.print(_indent(Text(f"{'':>15} {data['ties']} moved rows have ties: p is conservative there")))
+
+
+def _assumptions(ticket: dict[str, Any], console: Console) -> None:
+    _heading("Merely assumed by the published theorem (not used for this verdict)", console)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for entry in ticket["assumptions"]:
+        statement = Text(f"{entry['statement']}: ").append(entry["status"], style="italic")
+        grid.add_row(Text(entry["id"], "bold"), statement)
+    console.print(_indent(grid))
+
+
+def _summary(view: dict[str, Any], console: Console) -> None:
+    _heading(f"{len(view['tickets'])} tickets under policy {view['policy']}", console)
+    for ticket in view["tickets"]:
+        verdict = ticket["verdict"]
+        console.print(_indent(Text.assemble((f"{verdict:<13}", _STYLES[verdict]), f" {ticket['id']}")))
+
+
+def _heading(title: str, console: Console) -> None:
+    console.print()
+    console.print(Text(escape(title), style="bold"))
+
+
+def _indent(content: RenderableType, left: int = 2) -> Padding:
+    return Padding(content, (0, 0, 0, left))

@@ -1,0 +1,43 @@
+"""What ``certify find`` prints: the ticket it made and the next command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from certify.text import escape
+from lottery.ticketing import Found
+
+
+def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:
+    """Print the size of the ticket, its strongest pieces, what was left out and how to check it.
+
+    Args:
+        found: the ticket.
+        console: where to print.
+        inputs: options that name the tables for a check, used if they do not travel with the ticket.
+    """
+    ticket, chosen = found.ticket, found.selection
+    rows = ticket.base.shape[0]
+    console.print(
+        f"ticket {ticket.id}: {len(chosen.ids)} of {rows} rows ({len(chosen.ids) / rows:.2%})"
+        f" by rule {escape(chosen.rule)}, alpha {chosen.alpha}, correction {chosen.correction}",
+        soft_wrap=True,
+    )
+    strongest = sorted(ticket.tokens, key=lambda token: (-token.h, token.id))[:12]
+    if strongest:
+        shown = "  ".join(
+            "?" if token.piece is None else escape(token.piece, limit=16) for token in strongest
+        )
+        console.print(f"  strongest: {shown}", soft_wrap=True)
+    for group in chosen.excluded:
+        console.print(f"  left out, {escape(group.reason)}: {len(group.ids)} ids")
+    if ticket.tokenizer is None:
+        console.print("  no tokenizer.json: special ids were not left out (--tokenizer names one)")
+    console.print(f"written to {escape(str(found.path))}", soft_wrap=True)
+    command = ["certify", "check", "--ticket", str(found.path), "--policy", "selection"]
+    if ticket.base.path is None or ticket.reference.path is None:
+        command += inputs
+    console.print(f"check it: {escape(shlex.join(command))}", soft_wrap=True)
