@@ -1,0 +1,71 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from certify.errors import UsageError
+
+
+@contextmanager
+def staged_folder(out: Path) -> Iterator[Path]:
+    """Hand out a temporary neighbour of ``out``; flush it and rename it to ``out`` when the block succeeds.
+
+    When the block fails, for whatever reason, the neighbour is removed and ``out`` is as it was. A process
+    that is killed outright leaves only the neighbour, whose name starts with a dot and ends in ``.part``.
+
+    Raises:
+        UsageError: ``out`` exists and is not an empty folder (``OUT_EXISTS``); the file system refused, or
+            is full (``FILE_UNWRITABLE``).
+    """
+    target = Path(os.path.normpath(out.absolute()))
+    _check_free(target, out)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        yield temporary
+        _flush(temporary)
+        # mkdtemp makes private folders; a released folder has the permissions that mkdir() would give.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        temporary.replace(target)
+        temporary = None
+        _flush_entry(target.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(
+            f"cannot make {out}: {reason}; nothing was written", code="FILE_UNWRITABLE"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_free(target: Path, out: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise UsageError(f"{out} exists and is not a folder: name a new folder", code="OUT_EXISTS")
+    if target.is_dir() and any(target.iterdir()):
+        raise UsageError(f"{out} is not empty: name a new folder", code="OUT_EXISTS")
+
+
+def _flush(folder: Path) -> None:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with (Path(root) / name).open("rb") as stream:
+                os.fsync(stream.fileno())
+        _flush_entry(Path(root))
+
+
+def _flush_entry(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
