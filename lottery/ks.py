@@ -31,6 +31,7 @@ AUTO_ENTRIES = 1 << 26
 """From this many entries per table on, ``auto`` chooses numba: below, numpy ends before numba is loaded."""
 
 _SAMPLED_ROWS = 64
+_BLOCK_ENTRIES = 1 << 19  # blocks larger than this gain nothing and make progress coarse
 
 _Compare = Callable[[NDArray[Any], NDArray[Any], Dtype, Columns], None]
 
@@ -75,8 +76,8 @@ def scan(
     p, log10_p = p_values(n, method)
     name = _choose(engine, rows * n)
     threads = _threads(workers)
-    compare, extra, entries = _load(name, base, reference)
-    height = block_rows(n, extra, entries, threads)
+    compare, extra = _load(name, base, reference)
+    height = block_rows(n, extra, threads)
     columns = Columns.zeros(rows)
     for block in _blocks(base, reference, compare, columns, height, threads, progress):
         if not block.finite.all():
@@ -100,18 +101,17 @@ def scan(
     )
 
 
-def block_rows(n: int, extra: int, entries: int, threads: int) -> int:
+def block_rows(n: int, extra: int, threads: int) -> int:
     """Rows per block, so that all blocks in work stay within :data:`BUDGET` (one row at least).
 
     Args:
         n: entries per row.
         extra: bytes per row that the engine needs beyond its arguments.
-        entries: entries per block that suit the engine.
         threads: number of blocks in work at a time.
     """
     # Two storage rows and, for tables seen through a cast, one float32 row beside each while casting.
     per_row = 2 * (4 + 4) * n + extra
-    return max(1, min(BUDGET // (threads * per_row), entries // n))
+    return max(1, min(BUDGET // (threads * per_row), _BLOCK_ENTRIES // n))
 
 
 def _choose(engine: Engine, entries: int) -> Literal["numba", "numpy"]:
@@ -137,16 +137,16 @@ def _threads(workers: int | None) -> int:
     return workers
 
 
-def _load(name: Literal["numba", "numpy"], base: Table, reference: Table) -> tuple[_Compare, int, int]:
-    """The comparing function of an engine, the bytes per row that it needs, and its entries per block."""
+def _load(name: Literal["numba", "numpy"], base: Table, reference: Table) -> tuple[_Compare, int]:
+    """The comparing function of an engine and the bytes per row that it needs."""
     rows, n = base.shape
     if name == "numpy":
-        return ks_numpy.compare, ks_numpy.bytes_per_row(n), ks_numpy.BLOCK_ENTRIES
+        return ks_numpy.compare, ks_numpy.bytes_per_row(n)
     from lottery import ks_numba  # loading numba takes longer than many a scan
 
     picks = np.unique(np.linspace(0, rows - 1, _SAMPLED_ROWS).astype(np.int64)).tolist()
     buckets = ks_numba.fit_buckets((base.take(picks), reference.take(picks)), base.dtype, n)
-    return partial(ks_numba.compare, buckets=buckets), ks_numba.bytes_per_row(n), ks_numba.BLOCK_ENTRIES
+    return partial(ks_numba.compare, buckets=buckets), ks_numba.bytes_per_row(n)
 
 
 def _blocks(

@@ -26,11 +26,6 @@ from certify.records import Dtype
 from lottery.columns import LANES, Columns, storage_bits
 from lottery.dtypes import finite_mask, ordered_keys
 
-NAME = "numba"
-
-BLOCK_ENTRIES = 1 << 19
-"""Entries per block: larger ones gain nothing and make progress coarse."""
-
 _INSERTION = 24  # up to this many values insertion sort is the fastest
 _CHUNK = 64  # keys tested together for falling into open buckets
 

@@ -11,10 +11,8 @@ from certify.records import Dtype
 from lottery.columns import LANES, Columns, storage_bits
 from lottery.dtypes import finite_mask, ordered_keys, to_float32
 
-NAME = "numpy"
-
-BLOCK_ENTRIES = 1 << 17
-"""Entries per block: intermediate arrays of larger ones no longer stay in the cache, and cost page faults."""
+# Intermediate arrays of more rows than this many entries leave the cache, and cost page faults.
+_CHUNK_ENTRIES = 1 << 17
 
 
 def bytes_per_row(n: int) -> int:
@@ -36,15 +34,22 @@ def compare(x: NDArray[Any], y: NDArray[Any], dtype: Dtype, out: Columns) -> Non
     np.all(finite_mask(x, dtype), axis=1, out=out.finite)
     out.ties[out.equal] = True  # every value of the row occurs on both sides
     moved = np.flatnonzero(~out.equal)
-    if moved.size == 0:
-        return
-    x, y = x[moved], y[moved]
-    finite = out.finite[moved] & np.all(finite_mask(y, dtype), axis=1)
-    out.finite[moved] = finite
+    step = max(1, _CHUNK_ENTRIES // x.shape[1])
+    for start in range(0, moved.size, step):
+        _compare_moved(x, y, dtype, out, moved[start : start + step])
+
+
+def _compare_moved(
+    x: NDArray[Any], y: NDArray[Any], dtype: Dtype, out: Columns, rows: NDArray[np.intp]
+) -> None:
+    x, y = x[rows], y[rows]
+    finite = out.finite[rows] & np.all(finite_mask(y, dtype), axis=1)
+    out.finite[rows] = finite
     if not finite.all():
-        moved, x, y = moved[finite], x[finite], y[finite]
-    out.h[moved], out.ties[moved] = _distance(ordered_keys(x, dtype), ordered_keys(y, dtype))
-    _sums(to_float32(x, dtype), to_float32(y, dtype), moved, out)
+        rows, x, y = rows[finite], x[finite], y[finite]
+    if rows.size:
+        out.h[rows], out.ties[rows] = _distance(ordered_keys(x, dtype), ordered_keys(y, dtype))
+        _sums(to_float32(x, dtype), to_float32(y, dtype), rows, out)
 
 
 def _distance(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

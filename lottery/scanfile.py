@@ -41,8 +41,8 @@ def write_scan(
     """Write every row of a scan atomically.
 
     Columns: id, piece (if a tokenizer is known), h, n, D = h/n, p, log10_p, equal, permuted, ties,
-    shift_norm, cosine, max_abs. Parquet and npz also carry method, dtype and the tensor digests of the two tables; CSV
-    carries them in its first line, after ``#``.
+    shift_norm, cosine, max_abs. Parquet and npz also carry method, dtype and the tensor digests of the two
+    tables; CSV carries them in its first line, after ``#``.
 
     Args:
         path: ends in ``.csv``, ``.parquet`` or ``.npz``.
@@ -102,8 +102,10 @@ def _csv(columns: dict[str, Any], facts: dict[str, str]) -> bytes:
 
 def _npz(columns: dict[str, Any], facts: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
-    arrays = {key: np.asarray(value) for key, value in (columns | facts).items()}
-    np.savez_compressed(buffer, **arrays)
+    arrays: dict[str, Any] = {key: np.asarray(value) for key, value in (columns | facts).items()}
+    # Nothing here is an object; and NumPy before 2.0 would store an option allow_pickle as an array.
+    save: Any = np.savez_compressed
+    save(buffer, **arrays)
     return buffer.getvalue()
 
 

@@ -12,7 +12,8 @@ rule                chooses
 ==================  =========================================================================================
 
 Ties are broken by the smaller id. Excluded rows take no part: the rules that search do not see them, and they
-do not count as tests; naming an excluded id in ``ids:`` is an error.
+do not count as tests. Naming a special token in ``ids:`` includes it (a ticket of BOS alone is a control, theory
+§6); naming an id that the caller excludes is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -102,7 +103,9 @@ def select(
     rows = result.rows
     name, _, argument = rule.partition(":")
     _check_options(name, correction, counts, seed)
-    groups = (*exclude, *(_vocabulary_groups(vocabulary, rows) if vocabulary is not None else ()))
+    named = _named(argument, rule) if name == "ids" else np.zeros(0, np.int64)
+    from_vocabulary = _vocabulary_groups(vocabulary, rows) if vocabulary is not None else ()
+    groups = (*exclude, *_without(from_vocabulary, named))
     available = _available(groups, rows)
     canonical = rule
     if rule == "ks":
@@ -116,7 +119,7 @@ def select(
     elif name == "random" and seed is not None:
         ids = _random(seed, available, argument, rule)
     elif name == "ids":
-        ids = _named(argument, rule)
+        ids = named
         canonical = "ids:" + ",".join(str(i) for i in np.sort(ids))
     elif name == "published":
         ids = _published(argument, rows, vocabulary)
@@ -197,6 +200,15 @@ def _vocabulary_groups(vocabulary: Vocabulary, rows: int) -> tuple[Excluded, ...
     if vocabulary.size < rows:
         groups.append(Excluded(BEYOND, tuple(range(vocabulary.size, rows))))
     return tuple(groups)
+
+
+def _without(groups: Sequence[Excluded], named: NDArray[np.int64]) -> Iterator[Excluded]:
+    """The groups less the ids in ``named``; a group that is left with none is dropped."""
+    taken = frozenset(named.tolist())
+    for group in groups:
+        ids = tuple(i for i in group.ids if i not in taken)
+        if ids:
+            yield Excluded(group.reason, ids)
 
 
 def _available(groups: Sequence[Excluded], rows: int) -> NDArray[np.bool_]:

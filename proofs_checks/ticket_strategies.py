@@ -1,8 +1,8 @@
 """Hypothesis strategies for ticket files, as parsed JSON, and for damaged ones.
 
-Everything is drawn as plain JSON data (dictionaries, lists, strings, numbers) by the rules of schema version 1
-as ``certify schema`` prints them, and nothing of the package is imported: what is drawn cannot inherit a fault
-of what is judged. Needs the extra ``proofs``.
+Everything is drawn as plain JSON data (dictionaries, lists, strings, numbers) by the rules of schema version
+1 as ``certify schema`` prints them, and nothing of the package is imported: what is drawn cannot inherit a
+fault of what is judged. Needs the extra ``proofs``.
 
 ============================  ==========================================================================
 strategy                      what it draws
@@ -51,7 +51,19 @@ def relative_paths() -> st.SearchStrategy[str]:
 
 def escaping_paths() -> st.SearchStrategy[str]:
     """A path that leaves the folder, or does so on some operating system, or hides what it is."""
-    fixed = ("", "/", "/etc/passwd", "//host/share", "..", "../x", "a/../../x", "a/..", "a\\b", "..\\x", "C:x")
+    fixed = (
+        "",
+        "/",
+        "/etc/passwd",
+        "//host/share",
+        "..",
+        "../x",
+        "a/../../x",
+        "a/..",
+        "a\\b",
+        "..\\x",
+        "C:x",
+    )
     more = ("c:/x", "C:\\x", "\\\\host\\share", "a\nb", "a\x00b", "\x7f", "a/../b")
     return st.sampled_from((*fixed, *more))
 
@@ -104,7 +116,9 @@ def tickets(draw: st.DrawFn, *, name: str | None = None) -> Json:
     rows, n = draw(st.integers(1, 300)), draw(st.integers(1, 64))
     dtype = draw(st.sampled_from(("F32", "F16", "BF16")))
     ids = sorted(draw(st.sets(st.integers(0, rows - 1), max_size=4)))
-    excluded = draw(st.lists(st.sets(st.integers(0, rows - 1), min_size=1, max_size=3).map(sorted), max_size=2))
+    excluded = draw(
+        st.lists(st.sets(st.integers(0, rows - 1), min_size=1, max_size=3).map(sorted), max_size=2)
+    )
     released = {"path": draw(relative_paths()), "sha256": draw(digests())}
     released |= {"fp32_sha256": draw(digests()), "served_sha256": draw(digests())}
     template = {"name": draw(slugs()), "sha256": draw(digests()), "path": draw(st.none() | relative_paths())}
@@ -241,7 +255,9 @@ def damage(value: Json, choose: Callable[[Sequence[Any]], Any]) -> Damage:
         other = choose(_nudges(target))
     else:
         other = choose(_STRANGE)
-    return Damage(f"set {where} to {other!r:.60}", _at(path, lambda parent, step: parent.__setitem__(step, other)))
+    return Damage(
+        f"set {where} to {other!r:.60}", _at(path, lambda parent, step: parent.__setitem__(step, other))
+    )
 
 
 @st.composite

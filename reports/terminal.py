@@ -133,10 +133,10 @@ def _tokens(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
 def p_text(log10_p: float) -> str:
     """A p-value in at most eight characters, from its base-10 logarithm."""
     # From the logarithm, so that values below the smallest float are still told apart.
-    if log10_p > -3:
-        return f"{10**log10_p:.4f}"
-    exponent = math.floor(log10_p)
     # Rounded up, like every p-value here.
+    if log10_p > -3:
+        return f"{math.ceil(1e4 * 10**log10_p - 1e-9) / 1e4:.4f}"
+    exponent = math.floor(log10_p)
     tenths = math.ceil(10 * 10 ** (log10_p - exponent) - 1e-9)
     if tenths == 100:
         tenths, exponent = 10, exponent + 1

@@ -70,7 +70,7 @@ def histogram(result: KSResult, ticket: Ticket) -> dict[str, Any]:
     width = max(1, -(-(top + 1) // _BINS))
     bins = []
     for start in range(h_tau % width - width, top + 1, width):
-        first, last = max(start, 0), start + width - 1
+        first, last = max(start, 0), min(start + width - 1, result.n)
         if last < 0:
             continue
         inside = (h >= first) & (h <= last)

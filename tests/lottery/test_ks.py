@@ -349,7 +349,7 @@ def test_p_values_follow_the_method(table: Callable[..., Table]) -> None:
 def test_progress_counts_rows_in_the_calling_thread(
     table: Callable[..., Table], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ks_numpy, "BLOCK_ENTRIES", 64)
+    monkeypatch.setattr(ks, "_BLOCK_ENTRIES", 64)
     calls: list[tuple[int, int, int]] = []
     base = table(normal(1, (50, 16), "F32"), "F32")
     scan(
@@ -438,7 +438,7 @@ def test_importing_the_scan_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("threads", [1, 2, 64])
 def test_blocks_keep_within_the_budget(n: int, threads: int) -> None:
     for extra in (ks_numpy.bytes_per_row(n), 64):
-        rows = ks.block_rows(n, extra, 1 << 19, threads)
+        rows = ks.block_rows(n, extra, threads)
         assert rows >= 1
         in_work = threads * rows * (16 * n + extra)
         assert in_work <= ks.BUDGET or (rows == 1 and in_work < 2 * ks.BUDGET)

@@ -207,6 +207,16 @@ def test_ids_are_taken_as_given() -> None:
     assert select(result([0, 40, 0, 0]), rule=chosen.rule) == chosen
 
 
+def test_naming_a_special_token_includes_it() -> None:
+    tokens = vocabulary({0: "<unk>", 1: "<s>", 2: "a"}, {0: "unk <unk>", 1: "bos <s>"})
+    chosen = select(result([0, 40, 0, 0]), rule="ids:1", vocabulary=tokens)
+    assert chosen.ids == (1,)
+    assert chosen.excluded == (Excluded("special: unk <unk>", (0,)), Excluded(BEYOND, (3,)))
+    beyond = select(result([0, 40, 0, 0]), rule="ids:1,3", vocabulary=tokens)
+    assert beyond.ids == (1, 3)
+    assert beyond.excluded == (Excluded("special: unk <unk>", (0,)),)
+
+
 @pytest.mark.parametrize(
     ("rule", "code"),
     [
