@@ -30,6 +30,7 @@ _SELECTION_ITEMS = (
     "integrity.base",
     "integrity.reference",
     "integrity.tokenizer",
+    "integrity.template",
     "integrity.rows",
     "selection.content",
     "selection.parameters",

@@ -25,13 +25,14 @@ from lottery.rowfile import Rows
 from lottery.selection import select
 from lottery.smirnov import critical_count
 from lottery.tables import Table, check_compatible, check_finite
+from lottery.templates import load_template
 from lottery.ticketing import AUTHOR_EXCLUSION, selection_ref, tokens
 from lottery.vocabulary import Vocabulary, open_vocabulary
 
 COSINE_FLOOR = 0.2
 """A row whose direction changed more than this while KS saw nothing is a blind spot (theory §2)."""
 
-# h and p are exact; a norm is a float64 sum, and its square root may differ in the last digit between machines.
+# h and p are exact; a norm is a float64 sum, and its root may differ in the last digit between machines.
 _NORM_TOLERANCE = 1e-12
 
 _SHOWN_IDS = 8
@@ -98,7 +99,7 @@ def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
     reference, reference_item = _table(source, "reference", inputs.reference)
     vocabulary, tokenizer_item = _tokenizer(ticket, inputs)
     rows, rows_item = _rows(source)
-    items = [base_item, reference_item, tokenizer_item, rows_item, _content(ticket)]
+    items = [base_item, reference_item, tokenizer_item, _template(source), rows_item, _content(ticket)]
     later = [
         "selection.parameters",
         "selection.ids",
@@ -200,6 +201,22 @@ def _tokenizer(ticket: Ticket, inputs: Inputs) -> tuple[Vocabulary | None, Item]
     return vocabulary, Item(
         name, Outcome.PASS, "DIGEST_MATCHES", f"tokenizer of {vocabulary.size} pieces, digest as stated"
     )
+
+
+def _template(source: Source) -> Item:
+    name, ref = "integrity.template", source.ticket.template
+    if ref is None:
+        return Item(name, Outcome.PASS, "NO_TEMPLATE", "the ticket binds no prompt template")
+    try:
+        where = ref.name if ref.path is None else inside(source.folder, ref.path)
+        if load_template(where).digest() != ref.sha256:
+            raise InvalidInputError(
+                f"the template {ref.name!r} is not the one of the ticket: its digest differs",
+                code="TEMPLATE_DIGEST",
+            )
+    except CertifyError as error:
+        return Item(name, Outcome.INVALID, error.code, str(error))
+    return Item(name, Outcome.PASS, "DIGEST_MATCHES", f"prompt template {ref.name}, digest as stated")
 
 
 def _rows(source: Source) -> tuple[Rows | None, Item]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from certify.errors import InvalidInputError
+from certify.errors import InvalidInputError, UsageError
 from certify.records import Correction, Dtype, Method
 from certify.schema import canonical_json, pretty_json, read_json, sha256_bytes, write_bytes
 
@@ -107,7 +107,10 @@ class TokenizerRef(_Model):
 
 
 class TemplateRef(_Model):
-    """The prompt template that tuning used, bound by the digest of its canonical JSON."""
+    """The prompt template that tuning used, bound by the digest of its content (not of its file).
+
+    ``path`` is a ``.toml`` file that travels with the ticket; None means a template of the package.
+    """
 
     name: Slug
     sha256: Sha256
@@ -308,15 +311,13 @@ def choose(content: TicketFile, ids: Sequence[str]) -> tuple[Ticket, ...]:
     """The tickets named by ``ids`` in file order; all of them if ``ids`` is empty.
 
     Raises:
-        InvalidInputError: an id is not in the file.
+        UsageError: an id is not in the file.
     """
     known = {ticket.id for ticket in content.tickets}
     for name in ids:
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
-            raise InvalidInputError(
-                f"no ticket {name!r} in the file; it holds: {listed}", code="TICKET_UNKNOWN"
-            )
+            raise UsageError(f"no ticket {name!r} in the file; it holds: {listed}", code="TICKET_UNKNOWN")
     return tuple(ticket for ticket in content.tickets if not ids or ticket.id in ids)
 
 

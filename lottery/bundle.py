@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from certify.errors import UsageError
 from certify.schema import read_bytes, sha256_file, write_bytes
-from certify.tickets import BoundFile, TableRef, TokenizerRef
+from certify.tickets import SLUG, BoundFile, TableRef, TemplateRef, TokenizerRef
 from lottery.checkpoint import CONFIG
 from lottery.tables import Table, open_table, write_table
+from lottery.templates import load_template
 from lottery.vocabulary import Vocabulary, open_vocabulary
 
 _COPY_LIMIT = 256 * 1024 * 1024
@@ -40,14 +42,32 @@ def tokenizer_ref(vocabulary: Vocabulary, folder: Path) -> TokenizerRef:
     )
 
 
+def template_ref(template: str, folder: Path) -> TemplateRef:
+    """Reference to a prompt template; a user's own file is copied to ``templates/`` in ``folder``.
+
+    Raises:
+        UsageError: no such template or file, or another file has its place.
+        InvalidInputError: the file is not a template.
+    """
+    loaded = load_template(template)
+    if not template.endswith(".toml"):
+        return TemplateRef(name=loaded.name, sha256=loaded.digest())
+    if not re.fullmatch(SLUG, loaded.name):
+        raise UsageError(
+            f"{template}: the file's name must be plain letters and digits", code="TEMPLATE_NAME"
+        )
+    _bundle_files([Path(template)], folder / "templates")
+    return TemplateRef(name=loaded.name, sha256=loaded.digest(), path=f"templates/{Path(template).name}")
+
+
 def bundle_tables(
     base: Table, reference: Table, vocabulary: Vocabulary | None, folder: Path
 ) -> tuple[Table, Table, Vocabulary | None]:
     """Copy both tables, in the served dtype, and the tokenizer into ``folder``, and open the copies.
 
     Raises:
-        UsageError: another table or tokenizer lies there already (``BUNDLE_TAKEN``), a copy would not show that
-            its table is tied (``BUNDLE_TIED``), or writing failed.
+        UsageError: another table or tokenizer lies there already (``BUNDLE_TAKEN``), a copy would not
+            show that its table is tied (``BUNDLE_TIED``), or writing failed.
     """
     first = _bundle_table(base, folder / "base" / "embed_tokens.safetensors")
     second = _bundle_table(reference, folder / "reference" / "embed_tokens.safetensors")

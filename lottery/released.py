@@ -91,17 +91,18 @@ def open_role(source: Source, role: Role, path: Path | None, *, tensor: str | No
         target = inside(source.folder, ref.path)
         table = open_table(target, tensor=ref.tensor or None, allow_tied=ref.tied is True)
         check_bound(table.files, bound, f"{role} table")
-        if table.tied != ref.tied:
-            raise InvalidInputError(
-                f"the {role} table is tied to the output head: {table.tied}; the ticket says {ref.tied}",
-                code="TABLE_TIED",
-            )
     table = table.as_dtype(ref.dtype)
     if table.shape != ref.shape or table.digest() != ref.tensor_sha256:
         raise InvalidInputError(
             f"the table in {table.path} ({table.shape[0]} x {table.shape[1]}, seen as {ref.dtype}) is not the"
             f" {role} of ticket {source.ticket.id!r}: shape or tensor digest differ",
             code=f"WRONG_{role.upper()}",
+        )
+    # A bare file that the caller names may not say; what is said must not contradict the ticket.
+    if table.tied != ref.tied and not (path is not None and table.tied is None):
+        raise InvalidInputError(
+            f"the {role} table is tied to the output head: {table.tied}; the ticket says {ref.tied}",
+            code="TABLE_TIED",
         )
     return table
 

@@ -11,9 +11,9 @@ rule                chooses
 ``published:PAIR``  the ticket reported for a language pair of the paper (LLaMA-1, 32,000 rows)
 ==================  =========================================================================================
 
-Ties are broken by the smaller id. Excluded rows take no part: the rules that search do not see them, and they
-do not count as tests. Naming a special token in ``ids:`` includes it (a ticket of BOS alone is a control, theory
-§6); naming an id that the caller excludes is an error.
+Ties are broken by the smaller id. Excluded rows take no part: the rules that search do not see them, and
+they do not count as tests. Naming a special token in ``ids:`` includes it (a ticket of BOS alone is a
+control, theory §6); naming an id that the caller excludes is an error.
 """
 
 from __future__ import annotations

@@ -19,14 +19,13 @@ from certify.tickets import (
     Released,
     RowsRef,
     SelectionRef,
-    TemplateRef,
     Ticket,
     TicketFile,
     Token,
     read_ticket_file,
     write_ticket_file,
 )
-from lottery.bundle import bundle_counts, bundle_tables, table_ref, tokenizer_ref
+from lottery.bundle import bundle_counts, bundle_tables, table_ref, template_ref, tokenizer_ref
 from lottery.frequency import read_counts
 from lottery.ks import scan
 from lottery.rowfile import Rows, make_rows, read_rows, transferred_rows, write_rows
@@ -100,7 +99,7 @@ def find(
     exclude: Sequence[int] = (),
     counts: Path | None = None,
     seed: int | None = None,
-    template: TemplateRef | None = None,
+    template: str | None = None,
     declared: Sequence[DeclaredClaim] = (),
     tuned_rows: Path | None = None,
     bundle: bool = False,
@@ -127,7 +126,8 @@ def find(
         exclude: ids that the author leaves out, reported as such.
         counts: token counts for rule ``frequency:k`` (``.npy`` integers ``[V]``), copied beside the ticket.
         seed: seed for rule ``random:k``.
-        template: prompt template that tuning used.
+        template: prompt template that tuning used: the name of a shipped one, or the path of a ``.toml``
+            file, which is copied beside the ticket.
         declared: claims and margins fixed before evaluation.
         tuned_rows: rows file of partial tuning to release instead of the reference's rows; its ids must be
             the selected ones. The ticket then is about Êᵀ (theory §1), not about Eᵀ.
@@ -184,7 +184,7 @@ def find(
         base=table_ref(e0, folder),
         reference=table_ref(e_star, folder),
         tokenizer=tokenizer_ref(vocabulary, folder) if vocabulary else None,
-        template=template,
+        template=template_ref(template, folder) if template else None,
         selection=selection_ref(selection, bound_counts),
         released=Released(
             object="transfer" if tuned_rows is None else "tuned",

@@ -335,7 +335,7 @@ def test_which_ticket_is_meant(case: Case) -> None:
     with pytest.raises(UsageError, match="t, u") as ambiguous:
         open_source(str(case.tickets))
     assert code_of(ambiguous) == "TICKET_AMBIGUOUS"
-    with pytest.raises(InvalidInputError) as unknown:
+    with pytest.raises(UsageError) as unknown:
         open_source(f"{case.tickets}#v")
     assert code_of(unknown) == "TICKET_UNKNOWN"
     odd = case.tickets.with_name("a#t.json")
