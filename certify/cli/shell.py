@@ -1,0 +1,85 @@
+"""What the commands share: consoles, progress bars, and output that survives a closed pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on standard output (or error): no markup, no highlighting, 80 columns without a terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 80
+    # Rich takes NO_COLOR to mean no colours but still bold and reverse; a log wants neither.
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(
+        stderr=stderr, markup=False, highlight=False, emoji=False, width=width, color_system=colours
+    )
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on standard error, shown only on a terminal and only once the work takes a while."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} rows"),
+    )
+    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield advance
+
+
+@contextmanager
+def surviving_closed_pipe() -> Iterator[None]:
+    """Let a reader that goes away early (``| head``) end the output, never change the exit code.
+
+    Raises:
+        UsageError: standard output cannot be written for another reason, such as a full disk.
+    """
+    from certify.errors import UsageError
+
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):
+        # Rich turns a broken pipe into SystemExit(1), which would say "refuted".
+        discard_output()
+    except OSError as error:
+        discard_output()
+        raise UsageError(f"cannot write the output: {error.strerror}", code="FILE_UNWRITABLE") from error
+
+
+def discard_output() -> None:
+    """Send what is still buffered for standard output nowhere: Python would fail on it again at shutdown."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def emit(text: str, out: Path | None) -> None:
+    """Write ``text`` to ``out`` atomically, or to standard output."""
+    from certify.schema import write_bytes
+
+    if out is not None:
+        write_bytes(out, text.encode("utf-8"))
+        return
+    with surviving_closed_pipe():
+        sys.stdout.write(text)
