@@ -1,0 +1,95 @@
+"""What tuning is shown: parallel text under a template, split from the held-out text, as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certify.errors import NothingToDoError
+from lottery.corpus import Pair, corpus_digest, deduplicate, exclude
+from lottery.pairsource import read_pairs
+from lottery.templates import Example, encode, load_template
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Parallel text and how it is shown to the model.
+
+    Attributes:
+        sources: training text, see :mod:`lottery.pairsource`.
+        source_language: code of the language that is translated from.
+        target_language: code of the language that is translated into.
+        template: a shipped template by name, or a ``.toml`` file.
+        held_out: text on which the loss is measured after each epoch; its sentences leave the training text.
+        limit: most training pairs, from the start of the sources; None takes all.
+        max_length: longest example in tokens; longer ones are left out and counted.
+    """
+
+    sources: tuple[str, ...]
+    source_language: str
+    target_language: str
+    template: str = "alpaca"
+    held_out: str | None = None
+    limit: int | None = None
+    max_length: int = 512
+
+
+def feed_counts(examples: Sequence[Example], rows: int) -> NDArray[np.int64]:
+    """How often each id is fed in ``examples``, int64 ``[V]``: beginning of sequence, template and all."""
+    fed = np.fromiter((i for example in examples for i in example.ids), np.int64)
+    return np.bincount(fed, minlength=rows).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Data that is ready to be fed.
+
+    Attributes:
+        train: training examples.
+        held_out: held-out examples.
+        digests: digests of ``train``, ``held_out`` (None without such text) and ``template``.
+        left_out: training pairs left out: repeated sentences, held-out sentences, too long.
+    """
+
+    train: list[Example]
+    held_out: list[Example]
+    digests: dict[str, str | None]
+    left_out: int
+
+
+def prepare(data: Data, tokenizer: Any) -> Prepared:
+    """Read, clean and encode ``data`` with a fast tokenizer of ``transformers``.
+
+    Raises:
+        UsageError: a source, template or tokenizer does not exist, or an extra is missing.
+        InvalidInputError: one of them is refused.
+        NothingToDoError: no training example is left.
+    """
+    template = load_template(data.template)
+    languages = (data.source_language, data.target_language)
+    held_out = [] if data.held_out is None else read_pairs(data.held_out, *languages)
+    read: list[Pair] = []
+    for source in data.sources:
+        left = None if data.limit is None else data.limit - len(read)
+        if left != 0:
+            read += read_pairs(source, *languages, limit=left)
+    pairs = exclude(deduplicate(read), held_out)
+    made = [
+        encode(template, part, tokenizer, *languages, max_tokens=data.max_length, drop_long=True)
+        for part in (pairs, held_out)
+    ]
+    if not made[0]:
+        raise NothingToDoError(
+            f"no training example is left of {len(read)} pairs: see --max-length and the held-out text",
+            code="NO_EXAMPLES",
+        )
+    digests = {
+        "train": corpus_digest(pairs),
+        "held_out": corpus_digest(held_out) if held_out else None,
+        "template": template.digest(),
+    }
+    return Prepared(made[0], made[1], digests, len(read) - len(made[0]))
