@@ -1,4 +1,4 @@
-"""Re-checking one ticket: every digest, the scan, the selection, the released rows, the blind spots.
+"""Re-checking one ticket: the scan, the selection, the released rows, the premise, the blind spots.
 
 Each function answers one question with one :class:`~certify.verdict.Item`. Nothing in the ticket is believed:
 what it states is recomputed from the tables and compared.
@@ -13,21 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from certify.errors import CertifyError, InvalidInputError
+from certify import integrity
+from certify.errors import CertifyError
 from certify.records import Engine, Excluded, KSResult, Method, Selection
-from certify.schema import sha256_file
 from certify.tickets import SelectionRef, Ticket, inside
 from certify.verdict import Item, Outcome
 from lottery.frequency import read_counts
 from lottery.ks import scan
-from lottery.released import Role, Source, bits, check_bound, check_files, open_role, open_rows, shown
+from lottery.released import Source, bits, check_files, shown
 from lottery.rowfile import Rows
 from lottery.selection import select
 from lottery.smirnov import critical_count
-from lottery.tables import Table, check_compatible, check_finite
-from lottery.templates import load_template
+from lottery.tables import Table, check_compatible
 from lottery.ticketing import AUTHOR_EXCLUSION, selection_ref, tokens
-from lottery.vocabulary import Vocabulary, open_vocabulary
+from lottery.vocabulary import Vocabulary
 
 COSINE_FLOOR = 0.2
 """A row whose direction changed more than this while KS saw nothing is a blind spot (theory §2)."""
@@ -36,6 +35,18 @@ COSINE_FLOOR = 0.2
 _NORM_TOLERANCE = 1e-12
 
 _SHOWN_IDS = 8
+
+
+# What needs both tables, in the order of the report.
+_ON_TABLES = (
+    "selection.parameters",
+    "selection.ids",
+    "selection.figures",
+    "released.rows",
+    "blind-spots.order",
+    "blind-spots.direction",
+    "premise.published",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +106,14 @@ class Rechecked:
 def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
     """Run every check that needs no evidence on ``ticket``."""
     source = Source(ticket, inputs.folder)
-    base, base_item = _table(source, "base", inputs.base)
-    reference, reference_item = _table(source, "reference", inputs.reference)
-    vocabulary, tokenizer_item = _tokenizer(ticket, inputs)
-    rows, rows_item = _rows(source)
-    items = [base_item, reference_item, tokenizer_item, _template(source), rows_item, _content(ticket)]
-    later = [
-        "selection.parameters",
-        "selection.ids",
-        "selection.figures",
-        "released.rows",
-        "blind-spots.order",
-        "blind-spots.direction",
-        "premise.published",
-    ]
+    base, base_item = integrity.table(source, "base", inputs.base)
+    reference, reference_item = integrity.table(source, "reference", inputs.reference)
+    vocabulary, tokenizer_item = integrity.tokenizer(source, inputs.tokenizer)
+    rows, rows_item = integrity.rows(source)
+    template_item = integrity.template(source)
+    items = [base_item, reference_item, tokenizer_item, template_item, rows_item, _content(ticket)]
     if base is None or reference is None or tokenizer_item.outcome is not Outcome.PASS:
-        items += [
-            Item(name, Outcome.NOT_RUN, "NOT_RUN", "not run: an input is missing or invalid")
-            for name in later
-        ]
+        items += _not_run(_ON_TABLES, "an input is missing or invalid")
         return Rechecked(tuple(items), None, None)
     try:
         check_compatible(base, reference)
@@ -121,9 +121,7 @@ def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
         chosen = _select_again(ticket, result, vocabulary, inputs.folder)
     except CertifyError as error:
         items.append(Item("selection.parameters", Outcome.INVALID, error.code, str(error)))
-        items += [
-            Item(name, Outcome.NOT_RUN, "NOT_RUN", "not run: the selection is invalid") for name in later[1:]
-        ]
+        items += _not_run(_ON_TABLES[1:], "the selection is invalid")
         return Rechecked(tuple(items), None, None)
     premise = find_premise(result, ticket.ids, ticket.selection.alpha)
     items += [
@@ -136,6 +134,10 @@ def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
         _premise(premise, result),
     ]
     return Rechecked(tuple(items), result, premise)
+
+
+def _not_run(names: Sequence[str], why: str) -> list[Item]:
+    return [Item(name, Outcome.NOT_RUN, "NOT_RUN", f"not run: {why}") for name in names]
 
 
 def find_premise(result: KSResult, ids: Sequence[int], alpha: str) -> Premise:
@@ -151,86 +153,6 @@ def find_premise(result: KSResult, ids: Sequence[int], alpha: str) -> Premise:
     top = int(np.argmax(h))
     above = np.flatnonzero(h >= critical_count(alpha, result.n, "asymptotic"))
     return Premise(above.size == 0, int(h[top]), top, tuple(int(i) for i in above))
-
-
-def _table(source: Source, role: Role, given: Path | None) -> tuple[Table | None, Item]:
-    name, ref = f"integrity.{role}", source.ticket.base if role == "base" else source.ticket.reference
-    if given is None and ref.path is None:
-        return None, Item(
-            name,
-            Outcome.MISSING,
-            "TABLE_NOT_GIVEN",
-            f"the {role} table does not travel with the ticket",
-            f"name it with --{role} PATH; its digest decides whether it is the right one",
-        )
-    try:
-        table = open_role(source, role, given, tensor=ref.tensor or None)
-        check_finite(table)
-    except CertifyError as error:
-        return None, Item(name, Outcome.INVALID, error.code, str(error))
-    rows, width = table.shape
-    return table, Item(
-        name, Outcome.PASS, "DIGEST_MATCHES", f"{role} table {rows} x {width} {table.dtype}, digest as stated"
-    )
-
-
-def _tokenizer(ticket: Ticket, inputs: Inputs) -> tuple[Vocabulary | None, Item]:
-    name, ref = "integrity.tokenizer", ticket.tokenizer
-    if ref is None:
-        text = "the ticket binds no tokenizer: pieces and special ids are unknown"
-        return None, Item(name, Outcome.PASS, "NO_TOKENIZER", text)
-    if inputs.tokenizer is None and ref.path is None:
-        return None, Item(
-            name,
-            Outcome.MISSING,
-            "TOKENIZER_NOT_GIVEN",
-            "the tokenizer does not travel with the ticket",
-            "name it with --tokenizer PATH; its digest decides whether it is the right one",
-        )
-    try:
-        if inputs.tokenizer is None:
-            bound = check_files(inputs.folder, ref.files)
-            vocabulary = open_vocabulary(inside(inputs.folder, ref.path or ""))
-            check_bound(vocabulary.files, bound, "tokenizer")
-        else:
-            vocabulary = open_vocabulary(inputs.tokenizer)
-        if sha256_file(vocabulary.path) != ref.sha256 or vocabulary.size != ref.size:
-            raise InvalidInputError("the tokenizer is not the one of the ticket", code="TOKENIZER_DIGEST")
-    except CertifyError as error:
-        return None, Item(name, Outcome.INVALID, error.code, str(error))
-    return vocabulary, Item(
-        name, Outcome.PASS, "DIGEST_MATCHES", f"tokenizer of {vocabulary.size} pieces, digest as stated"
-    )
-
-
-def _template(source: Source) -> Item:
-    name, ref = "integrity.template", source.ticket.template
-    if ref is None:
-        return Item(name, Outcome.PASS, "NO_TEMPLATE", "the ticket binds no prompt template")
-    try:
-        where = ref.name if ref.path is None else inside(source.folder, ref.path)
-        if load_template(where).digest() != ref.sha256:
-            raise InvalidInputError(
-                f"the template {ref.name!r} is not the one of the ticket: its digest differs",
-                code="TEMPLATE_DIGEST",
-            )
-    except CertifyError as error:
-        return Item(name, Outcome.INVALID, error.code, str(error))
-    return Item(name, Outcome.PASS, "DIGEST_MATCHES", f"prompt template {ref.name}, digest as stated")
-
-
-def _rows(source: Source) -> tuple[Rows | None, Item]:
-    name = "integrity.rows"
-    if source.ticket.released.rows is None:
-        return None, Item(
-            name, Outcome.MISSING, "NO_ROWS", "the ticket releases no rows", "make it again with certify find"
-        )
-    try:
-        rows = open_rows(source)
-    except CertifyError as error:
-        return None, Item(name, Outcome.INVALID, error.code, str(error))
-    text = f"{rows.ids.size} released rows in fp32 and {rows.dtype}, digests as stated"
-    return rows, Item(name, Outcome.PASS, "DIGEST_MATCHES", text)
 
 
 def _content(ticket: Ticket) -> Item:

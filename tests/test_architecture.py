@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("certify.schema", "certify.tickets", "certify.verdict", "certify.policy", "certify.assumptions"),
     ),
     ("numpy half", tuple(f"lottery.{name}" for name in NUMPY_HALF)),
-    ("gate", ("certify.recheck", "certify.gate")),
+    ("gate", ("certify.integrity", "certify.recheck", "certify.gate")),
     ("torch half", ("lottery.*",)),
     ("reports and proofs", ("reports.*", "proofs_checks.*")),
     ("command line", ("certify.cli.*", "certify.cli", "certify.__main__")),

@@ -270,9 +270,11 @@ def _override(recipe: Recipe, **values: object) -> Recipe:
 @contextmanager
 def _reporting(every: int) -> Iterator[Callable[[Step], None]]:
     """A progress bar on a terminal, else a line per ``every`` steps, on standard error."""
+    import os
     import sys
 
-    if not sys.stderr.isatty():
+    # Of several launched processes only the first reports; the others must not draw a bar over its own.
+    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
         yield lambda step: _line(step, every)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

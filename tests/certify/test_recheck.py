@@ -447,6 +447,9 @@ def test_a_shipped_template_is_bound_by_its_content(ticket_path: Path) -> None:
     assert items["integrity.template"].code == "TEMPLATE_DIGEST"
     edit(ticket_path, lambda t: t["template"].update(name="no-such-template"))
     assert judged(ticket_path)[1]["integrity.template"].code == "TEMPLATE_UNKNOWN"
+    # A name that looks like a file must not be read from wherever the check happens to run.
+    edit(ticket_path, lambda t: t["template"].update(name="alpaca.toml"))
+    assert judged(ticket_path)[1]["integrity.template"].code == "TEMPLATE_UNKNOWN"
     edit(ticket_path, lambda t: t.update(template=None))
     assert judged(ticket_path)[0] is Status.CERTIFIED
 
