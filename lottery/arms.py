@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -23,6 +24,7 @@ from lottery.rowfile import make_rows, write_rows
 from lottery.rows import TrainableRows, extract, install
 from lottery.safefile import write_tensors
 from lottery.staging import staged_folder
+from lottery.tables import DEFAULT_TENSOR
 
 TABLE_FILE, ROWS_FILE, MODEL_FOLDER, ADAPTER_FOLDER = (
     "embed_tokens.safetensors",
@@ -30,7 +32,6 @@ TABLE_FILE, ROWS_FILE, MODEL_FOLDER, ADAPTER_FOLDER = (
     "model",
     "adapter",
 )
-TABLE_TENSOR = "model.embed_tokens.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Arm:
 def rows_arm(
     model: PreTrainedModel,
     ids: Sequence[int] | None,
+    start: NDArray[np.float32],
     *,
     served: Dtype,
     tokens: int | None,
@@ -65,6 +67,8 @@ def rows_arm(
     Args:
         model: the backbone, in any dtype.
         ids: rows to train; None means all.
+        start: their starting values ``[k, d]``, from the table as stored: a backbone loaded in a narrower
+            dtype has rounded them, and a row that is never fed must end where the base has it.
         served: dtype in which the base is stored and the rows will be served.
         tokens: number of ids that the tokenizer can produce.
         allow_beyond: accept rows beyond them.
@@ -72,7 +76,7 @@ def rows_arm(
     Raises:
         CertifyError: see :func:`lottery.rows.install`.
     """
-    module = install(model, ids, tokens=tokens, allow_beyond=allow_beyond)
+    module = install(model, ids, init=start, tokens=tokens, allow_beyond=allow_beyond)
     return Arm(
         model,
         output_head(model),
@@ -166,6 +170,6 @@ def _replaced_folder(path: Path) -> AbstractContextManager[Path]:
 def _save_rows(module: TrainableRows, served: Dtype, out: Path) -> None:
     values = extract(module)
     if module.ids is None:
-        write_tensors(out / TABLE_FILE, {TABLE_TENSOR: ("F32", values)}, None)
+        write_tensors(out / TABLE_FILE, {DEFAULT_TENSOR: ("F32", values)}, None)
     else:
         write_rows(out / ROWS_FILE, make_rows(np.asarray(module.ids, np.int64), values, served))

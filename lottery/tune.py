@@ -14,10 +14,13 @@ Under ``accelerate launch`` every process runs :func:`tune`; the first one write
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from certify.errors import InvalidInputError, UsageError
 from certify.records import Dtype
@@ -25,6 +28,7 @@ from certify.schema import sha256_file
 from lottery.arms import Arm, checkpoint_activations, full_arm, peft_arm, rows_arm
 from lottery.backbone import find_base, load_backbone, load_tokenizer
 from lottery.device import Device, open_accelerator
+from lottery.dtypes import to_float32
 from lottery.journal import STATES_FOLDER, Journal
 from lottery.recipe import Method, Recipe
 from lottery.rowspec import Chosen, choose_rows
@@ -270,6 +274,7 @@ def _arm(
         return rows_arm(
             model,
             chosen.ids,
+            _stored_rows(table, chosen.ids),
             served=table.stored_dtype,
             tokens=vocabulary.size,
             allow_beyond=settings.allow_beyond,
@@ -278,6 +283,11 @@ def _arm(
     if settings.method == "full":
         return full_arm(model, served=table.stored_dtype, beside=_tokenizer_files(folder))
     return peft_arm(model, settings.method, size=settings.adapter_size, seed=settings.seed)
+
+
+def _stored_rows(table: Table, ids: Sequence[int] | None) -> NDArray[np.float32]:
+    raw = table.rows(0, table.shape[0]) if ids is None else table.take(ids)
+    return np.array(to_float32(raw, table.dtype))  # a copy: the file must not be written through the map
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

@@ -104,6 +104,25 @@ def plain_loop(base: Path, text: Path, ids: list[int] | None) -> tuple[np.ndarra
     return table.detach().numpy(), metrics
 
 
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("rows", ["all", f"ids:{SPACE},{ROWS - 1}"])
+def test_rows_that_are_never_fed_end_as_the_base_has_them(
+    text: Path, tmp_path: Path, dtype: str, rows: str
+) -> None:
+    # Whatever the backbone is rounded to in memory: otherwise every row would seem to have moved.
+    base = save_checkpoint(tmp_path / "base", torch.float16, vocab_size=ROWS)
+    stored = np.asarray(open_tensor(base / "model.safetensors", TABLE)).astype(np.float32)
+    run(base, settings_for(text, dtype=dtype, rows=rows, allow_beyond=True), tmp_path / "out")
+    unfed = ROWS - 1
+    if rows == "all":
+        table = np.asarray(open_tensor(tmp_path / "out" / "embed_tokens.safetensors", TABLE))
+        assert np.array_equal(table[unfed], stored[unfed])
+        assert not np.array_equal(table[SPACE], stored[SPACE])
+    else:
+        trained = read_rows(tmp_path / "out" / "rows.safetensors")
+        assert np.array_equal(trained.fp32[1], stored[unfed])
+
+
 def assert_metrics(folder: Path, expected: list[dict[str, float]]) -> None:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line, values in zip(lines, expected, strict=True):
