@@ -15,7 +15,20 @@ from typing import Annotated
 import typer
 
 from certify import __version__
-from certify.cli import apply, check, count, export, find, pretrain, scan, schema, transfer, tune, verify
+from certify.cli import (
+    apply,
+    check,
+    count,
+    evaluate,
+    export,
+    find,
+    pretrain,
+    scan,
+    schema,
+    transfer,
+    tune,
+    verify,
+)
 from certify.cli.shell import discard_output
 from certify.errors import CertifyError, ExitCode
 from certify.text import escape
@@ -56,6 +69,7 @@ app.command("verify")(verify.verify)
 app.command("export")(export.export)
 app.command("import")(export.import_adapter)
 app.command("tune")(tune.tune)
+app.command("evaluate")(evaluate.evaluate)
 app.command("pretrain")(pretrain.pretrain)
 app.command("count")(count.count)
 app.command("schema")(schema.schema)

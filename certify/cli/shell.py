@@ -27,7 +27,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar(title: str, unit: str = "rows") -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar on standard error, shown only on a terminal and only once the work takes a while."""
     if not sys.stderr.isatty():
         yield None
@@ -37,7 +37,7 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total} rows"),
+        TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
     )
     with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
