@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from certify.text import escape
+from lottery.released import shown as listed
+from lottery.smirnov import critical_count
 from lottery.ticketing import Found
 
 
@@ -34,6 +36,15 @@ def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:
         console.print(f"  strongest: {shown}", soft_wrap=True)
     for group in chosen.excluded:
         console.print(f"  left out, {escape(group.reason)}: {len(group.ids)} ids")
+    h_tau = critical_count(chosen.alpha, chosen.n, "asymptotic")
+    for group in chosen.excluded:
+        moved = [i for i in group.ids if found.result.h[i] >= h_tau]
+        if moved:
+            console.print(
+                f"  left out although D > tau, {escape(group.reason)}: {listed(moved)}"
+                " (the published premise fails; --rule ids:… can include it)",
+                soft_wrap=True,
+            )
     if ticket.tokenizer is None:
         console.print("  no tokenizer.json: special ids were not left out (--tokenizer names one)")
     console.print(f"written to {escape(str(found.path))}", soft_wrap=True)

@@ -399,6 +399,21 @@ def sources(tmp_path: Path) -> Path:
     return tmp_path / "sources"
 
 
+def test_find_names_a_special_row_that_moved_and_is_left_out(tmp_path: Path, capsys: Capture) -> None:
+    table = tuned_table()
+    table[1] += np.float16(0.06)
+    make_ticket(tmp_path, tuned=table)
+    words = ["find", "--base", tmp_path / "sources" / "checkpoint", "--tuned"]
+    words += [tmp_path / "sources" / "tuned.safetensors", "--id", "a", "--out", tmp_path / "made" / "t.json"]
+    ran = in_process(words, capsys)
+    assert ran.code == 0
+    (line,) = [line for line in ran.out.splitlines() if "although" in line]
+    assert "bos <s>: 1 " in line
+    quiet = in_process([*words, "--rule", "ids:1", "--replace"], capsys)
+    assert quiet.code == 0
+    assert "although" not in quiet.out, "a row that is in the ticket is not left out"
+
+
 def test_scan_prints_and_writes(sources: Path, tmp_path: Path, capsys: Capture) -> None:
     base = ["scan", "--base", sources / "checkpoint", "--tuned", sources / "tuned.safetensors"]
     ran = in_process([*base, "--out", tmp_path / "scan.csv", "--top", "3"], capsys)
