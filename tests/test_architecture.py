@@ -227,7 +227,7 @@ def test_the_control_of_the_import_test_loads_numpy() -> None:
 # --- housekeeping ----------------------------------------------------------------------------------------
 
 # Folders of a machine (wherever this checkout lies, too), notes to self, debuggers.
-CHECKOUT = re.escape(f"{Path(__file__).resolve().parents[2]}/")
+CHECKOUT = re.escape(f"{Path(__file__).resolve().parents[1]}/")
 LEFTOVERS = re.compile(rf"{CHECKOUT}|/home/|/root/|/tmp/|\bTODO\b|\bFIXME\b|\bXXX\b|\bbreakpoint\(|\bpdb\b")
 
 
