@@ -30,6 +30,7 @@ from ticket_folders import bound_files, edit, file_sha256
 
 from certify.errors import CertifyError
 from certify.tickets import parse_ticket_file
+from lottery.templates import load_template
 from proofs_checks.ticket_strategies import damage
 
 FAST, SLOW = 150, 7000
@@ -39,12 +40,16 @@ Capture = pytest.CaptureFixture[str]
 # only announced and judged by evidence, not by this check. (And who wrote the file.)
 UNBOUND_FIELDS = ("id", "declared", "evidence", "certificate")
 
+TEMPLATE = {"name": "alpaca", "sha256": load_template("alpaca").digest(), "path": None}
+
 
 def essence(content: Any) -> Any:
     """What a ticket file asserts under the policy "selection": equal essences deserve equal verdicts."""
     tickets = []
     for ticket in json.loads(parse_ticket_file(content).to_json())["tickets"]:
         kept = {key: value for key, value in ticket.items() if key not in UNBOUND_FIELDS}
+        # A ticket may bind no template: it then claims less than the one that was mutated.
+        kept["template"] = kept["template"] or TEMPLATE
         for name in ("base", "reference", "tokenizer"):
             # Which files are bound matters, not in which order or how often they are listed.
             kept[name]["files"] = sorted({(f["path"], f["sha256"]) for f in kept[name]["files"]})

@@ -8,6 +8,7 @@ means anything.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -253,6 +254,13 @@ def test_a_false_claim_is_refuted(
     assert (status, exit_code) == (Status.REFUTED, 1)
     assert code in {found for _, found in failing(items).values()}
     assert {outcome for outcome, _ in failing(items).values()} == {"fail"}
+
+
+def test_an_exact_p_is_compared_to_the_last_bit(ticket_path: Path) -> None:
+    edit(ticket_path, lambda t: t["tokens"][0].update(p=math.nextafter(t["tokens"][0]["p"], 1.0)))
+    status, items, code = judged(ticket_path)
+    assert (status, code) == (Status.REFUTED, 1)
+    assert items["selection.figures"].code == "TOKEN_FIGURES"
 
 
 def test_an_exclusion_by_the_author_must_be_followed(ticket_path: Path) -> None:
