@@ -28,7 +28,7 @@ def console(*, stderr: bool = False) -> Console:
 
 @contextmanager
 def progress_bar(title: str, unit: str = "rows") -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on standard error, shown only on a terminal and only once the work takes a while."""
+    """A progress bar on standard error, on a terminal only, from the first report of progress on."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -40,10 +40,10 @@ def progress_bar(title: str, unit: str = "rows") -> Iterator[Callable[[int, int]
         TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
     )
     with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(title, total=None, visible=False)
 
         def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            bar.update(task, completed=done, total=total, visible=True)
 
         yield advance
 
