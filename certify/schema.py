@@ -31,6 +31,7 @@ MAX_JSON_DEPTH = 64
 
 # An unterminated string stays, with the brackets in it: such a document is refused either way.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
@@ -94,17 +95,25 @@ def parse_json(data: bytes, *, what: str) -> Any:
         what: name of the document, for the error message.
 
     Raises:
-        InvalidInputError: not UTF-8, not JSON, a duplicate key, NaN or infinity, an integer of absurd
-            length, nesting deeper than ``MAX_JSON_DEPTH``, or more than ``MAX_JSON_BYTES``.
+        InvalidInputError: not UTF-8, not JSON, a duplicate key, NaN or infinity, half of a surrogate
+            pair, an integer of absurd length, nesting deeper than ``MAX_JSON_DEPTH``, or more than
+            ``MAX_JSON_BYTES``.
     """
     if len(data) > MAX_JSON_BYTES:
         raise InvalidInputError(f"{what} is larger than {MAX_JSON_BYTES} bytes", code="JSON_TOO_LARGE")
     _check_depth(data, what)
     try:
         text = data.decode("utf-8")
-        return json.loads(
+        value = json.loads(
             text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite_float
         )
+        if _SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{what} is refused: it spells half of a surrogate pair, which is no text", code="JSON_MALFORMED"
+        ) from error
     except UnicodeDecodeError as error:
         raise InvalidInputError(
             f"{what} is not UTF-8 at byte {error.start}", code="JSON_MALFORMED"

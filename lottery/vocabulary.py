@@ -206,9 +206,6 @@ def _id(value: Any, file: Path) -> int:
 def _piece(value: Any, file: Path) -> str:
     if not isinstance(value, str) or len(value) > MAX_PIECE_CHARS:
         raise _malformed(file, f"a piece is not a text of at most {MAX_PIECE_CHARS} characters")
-    # JSON can spell half a surrogate pair, which no UTF-8 file and no terminal can take.
-    if any("\ud800" <= char <= "\udfff" for char in value):
-        raise _malformed(file, "a piece is not valid Unicode")
     return value
 
 

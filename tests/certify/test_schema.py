@@ -248,3 +248,11 @@ def test_a_file_in_the_way_of_a_folder_is_a_usage_error(tmp_path: Path) -> None:
 def test_errors_are_one_printable_line() -> None:
     error = CertifyError("two\nlines and \x1b[31m an escape", code="X")
     assert str(error) == "two lines and \\x1b[31m an escape"
+
+
+def test_half_of_a_surrogate_pair_is_refused_and_a_whole_one_is_not() -> None:
+    assert schema.parse_json(rb'{"a": "\ud83d\ude00"}', what="x") == {"a": "\U0001f600"}
+    for half in (rb'{"a": "\ud83d"}', rb'{"\uDE00": 1}', rb'["\ude00\ud83d"]'):
+        with pytest.raises(InvalidInputError) as error:
+            schema.parse_json(half, what="x")
+        assert error.value.code == "JSON_MALFORMED"

@@ -512,7 +512,7 @@ def test_a_shard_is_missing_or_lacks_the_table(tmp_path):
         ("..", "INDEX_UNSAFE"),
         ("", "INDEX_MALFORMED"),
         ("nul\0.safetensors", "INDEX_UNSAFE"),
-        ("\ud800.safetensors", "INDEX_UNSAFE"),
+        ("\ud800.safetensors", "JSON_MALFORMED"),
         ("x" * 5000 + ".safetensors", "INDEX_UNSAFE"),
         ("pytorch_model.bin", "PICKLE_REFUSED"),
         ("shard.gguf", "INDEX_MALFORMED"),

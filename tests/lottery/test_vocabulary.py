@@ -224,7 +224,6 @@ def test_the_tokenizers_library_agrees(tmp_path_factory, pieces, more):
         {"a": None},
         {"a": 0, "b": 0},
         {"x" * (MAX_PIECE_CHARS + 1): 0},
-        {"\ud800": 0},
         [["a"]],
         [["a", 0.0, 1]],
         [[1, 0.0]],
@@ -235,6 +234,12 @@ def test_hostile_vocabularies(tmp_path, vocab):
     write(tmp_path, vocab=BPE, model={"vocab": vocab})
     error = refusal(tmp_path)
     assert (type(error), error.code) == (InvalidInputError, "TOKENIZER_MALFORMED")
+
+
+def test_half_of_a_surrogate_pair_is_no_piece(tmp_path):
+    write(tmp_path, vocab=BPE, model={"vocab": {"\ud800": 0}})
+    error = refusal(tmp_path)
+    assert (type(error), error.code) == (InvalidInputError, "JSON_MALFORMED")
 
 
 @pytest.mark.parametrize(
