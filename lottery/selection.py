@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.errors import InvalidInputError, UsageError
-from certify.records import Correction, Dtype, Excluded, KSResult, Selection
+from certify.records import Correction, Excluded, KSResult, Selection
 from lottery.multiplicity import rejected
 from lottery.smirnov import critical_count, parse_alpha, threshold
 
@@ -138,23 +138,6 @@ def select(
         excluded=groups,
         seed=seed,
     )
-
-
-def describe(selection: Selection, dtype: Dtype) -> str:
-    """Signature of a selection on one line, such as ``ks:exact|n:4096|dtype:F16|alpha:0.05|correction:none``.
-
-    Rules other than ``ks`` come first, random ones with their seed: ``random:18|seed:0|ks:exact|..``.
-
-    Args:
-        selection: what was chosen.
-        dtype: element type in which the rows were compared (:attr:`certify.records.KSResult.dtype`).
-    """
-    fields = [] if selection.rule == "ks" else [selection.rule]
-    if selection.seed is not None:
-        fields.append(f"seed:{selection.seed}")
-    fields += [f"ks:{selection.method}", f"n:{selection.n}", f"dtype:{dtype}"]
-    fields += [f"alpha:{selection.alpha}", f"correction:{selection.correction}"]
-    return "|".join(fields)
 
 
 @lru_cache(maxsize=1)

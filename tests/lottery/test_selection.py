@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from certify.errors import CertifyError, InvalidInputError, UsageError
 from certify.records import Correction, Excluded, KSResult
-from lottery.selection import BEYOND, NO_PIECE, describe, published, select
+from lottery.selection import BEYOND, NO_PIECE, published, select
 from lottery.smirnov import p_values, threshold
 from lottery.vocabulary import Vocabulary
 
@@ -313,13 +313,3 @@ def test_published_tickets_need_their_vocabulary() -> None:
     assert caught.value.code == "PUBLISHED_MISMATCH"
     with pytest.raises(UsageError, match="31999"):
         select(result([0] * 31_999), rule="published:en-ca")
-
-
-# --- signature -----------------------------------------------------------------------
-
-
-def test_signatures() -> None:
-    scan = result([0, 30, 5, 40])
-    assert describe(select(scan), "F16") == "ks:exact|n:40|dtype:F16|alpha:0.05|correction:none"
-    drawn = describe(select(scan, rule="random:2", seed=0, alpha=".5"), "BF16")
-    assert drawn == "random:2|seed:0|ks:exact|n:40|dtype:BF16|alpha:.5|correction:none"
