@@ -78,6 +78,29 @@ def load_backbone(folder: Path, dtype: Dtype) -> PreTrainedModel:
     return model
 
 
+def load_positions(folder: Path) -> int | None:
+    """Number of positions that a local checkpoint's model has; None if its configuration does not say.
+
+    Raises:
+        UsageError: there is no configuration.
+        InvalidInputError: it is refused.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except OSError as error:
+        raise UsageError(
+            f"cannot load a model from {folder}: {first_line(error)}", code="MODEL_UNREADABLE"
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise InvalidInputError(
+            f"{folder} is not a model: {first_line(error)}", code="MODEL_MALFORMED"
+        ) from error
+    positions = getattr(config, "max_position_embeddings", None)
+    return positions if isinstance(positions, int) else None
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep ``transformers`` from drawing progress bars of its own into our output."""

@@ -14,8 +14,8 @@ Under ``accelerate launch`` every process runs :func:`tune`; the first one write
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from certify.errors import InvalidInputError, UsageError
 from certify.records import Dtype
 from certify.schema import sha256_file
 from lottery.arms import Arm, checkpoint_activations, full_arm, peft_arm, rows_arm
-from lottery.backbone import find_base, load_backbone, load_tokenizer
+from lottery.backbone import find_base, load_backbone, load_positions, load_tokenizer
 from lottery.device import Device, open_accelerator
 from lottery.dtypes import to_float32
 from lottery.journal import STATES_FOLDER, Journal
@@ -35,8 +35,10 @@ from lottery.rowspec import Chosen, choose_rows
 from lottery.runstate import clear_states, latest_state, load_state, save_state
 from lottery.tables import Table, open_table
 from lottery.trainer import Limits, Step, Trainer, one_line_memory
-from lottery.tunedata import Data, Prepared, feed_counts, prepare
+from lottery.tunedata import MAX_LENGTH, Data, Prepared, feed_counts, prepare
 from lottery.vocabulary import Vocabulary, open_vocabulary
+
+_LARGE = 1_000_000_000  # bytes of weights whose digest takes long enough to say so
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def tune(
     save_every: int = 100,
     keep: int = 2,
     report: Callable[[Step], None] | None = None,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Run tuning to its end, or on from the last saved state.
 
@@ -119,6 +122,7 @@ def tune(
         save_every: optimiser steps between saved states; the last one is saved as well.
         keep: saved states to keep.
         report: called after each step, in the first process only.
+        notice: told in one line what takes long before the first step, on a large model.
 
     Raises:
         UsageError: something that was named does not exist, options do not fit together, ``out`` is taken,
@@ -140,6 +144,7 @@ def tune(
             f"{folder}: the tokenizer has {vocabulary.size} tokens, the table only {table.shape[0]} rows",
             code="TOKENIZER_TABLE_SIZE",
         )
+    settings = _within_positions(settings, folder)
     prepared = prepare(settings.data, load_tokenizer(folder))
     chosen = None
     if settings.method == "rows":
@@ -151,8 +156,13 @@ def tune(
             reference=settings.reference,
             seed=settings.seed,
         )
+    weights = sorted(_weight_files(table))
+    size = sum(path.stat().st_size for path in weights)
+    if size >= _LARGE:
+        notice(f"computing the digest of {size / 1e9:.1f} GB of weights")
+    inputs = {path.name: sha256_file(path) for path in weights}
     journal = Journal(
-        out, _identity(settings, table, vocabulary, prepared, chosen), _details(prepared, chosen)
+        out, _identity(settings, inputs, vocabulary, prepared, chosen), _details(prepared, chosen)
     )
     journal.check_free(resume=resume)
     accelerator = open_accelerator(device)
@@ -233,15 +243,18 @@ def _run(
 
 
 def _identity(
-    settings: Settings, table: Table, vocabulary: Vocabulary, prepared: Prepared, chosen: Chosen | None
+    settings: Settings,
+    weights: Mapping[str, str],
+    vocabulary: Vocabulary,
+    prepared: Prepared,
+    chosen: Chosen | None,
 ) -> dict[str, Any]:
     asked = asdict(settings)
     # Names of files may change between two parts of a run; what they held may not.
     for name in ("sources", "held_out", "template"):
         del asked["data"][name]
     del asked["reference"], asked["rows"]
-    weights = {path.name: sha256_file(path) for path in sorted(_weight_files(table))}
-    inputs = {"weights": weights, "tokenizer": sha256_file(vocabulary.path), **prepared.digests}
+    inputs = {"weights": dict(weights), "tokenizer": sha256_file(vocabulary.path), **prepared.digests}
     rows = None if chosen is None else {"rule": chosen.rule, "ids": chosen.ids, "reference": chosen.reference}
     return {"settings": asked, "inputs": inputs, "rows": rows}
 
@@ -254,6 +267,18 @@ def _details(prepared: Prepared, chosen: Chosen | None) -> dict[str, Any]:
     return facts
 
 
+def _within_positions(settings: Settings, folder: Path) -> Settings:
+    positions, asked = load_positions(folder), settings.data.max_length
+    if asked is None:
+        length = MAX_LENGTH if positions is None else min(MAX_LENGTH, positions)
+        return replace(settings, data=replace(settings.data, max_length=length))
+    if positions is not None and asked > positions:
+        raise UsageError(
+            f"--max-length {asked} is more than the {positions} positions of the model", code="MAX_LENGTH"
+        )
+    return settings
+
+
 def _weight_files(table: Table) -> set[Path]:
     return {*table.files, *table.path.glob("*.safetensors")}
 
@@ -262,12 +287,6 @@ def _arm(
     settings: Settings, folder: Path, table: Table, vocabulary: Vocabulary, chosen: Chosen | None
 ) -> Arm:
     model = load_backbone(folder, settings.dtype)
-    longest = getattr(model.config, "max_position_embeddings", settings.data.max_length)
-    if settings.data.max_length > longest:
-        raise UsageError(
-            f"--max-length {settings.data.max_length} is more than the {longest} positions of the model",
-            code="MAX_LENGTH",
-        )
     if settings.gradient_checkpointing:
         checkpoint_activations(model)
     if chosen is not None:

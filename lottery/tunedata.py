@@ -14,6 +14,9 @@ from lottery.corpus import Pair, corpus_digest, deduplicate, exclude
 from lottery.pairsource import read_pairs
 from lottery.templates import Example, encode, load_template
 
+MAX_LENGTH = 512
+"""Longest example in tokens where nothing else is asked for and the model has the positions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Data:
@@ -26,7 +29,8 @@ class Data:
         template: a shipped template by name, or a ``.toml`` file.
         held_out: text on which the loss is measured after each epoch; its sentences leave the training text.
         limit: most training pairs, from the start of the sources; None takes all.
-        max_length: longest example in tokens; longer ones are left out and counted.
+        max_length: longest example in tokens; longer ones are left out and counted. None means 512, or as
+            many as the model has positions if these are fewer.
     """
 
     sources: tuple[str, ...]
@@ -35,7 +39,7 @@ class Data:
     template: str = "alpaca"
     held_out: str | None = None
     limit: int | None = None
-    max_length: int = 512
+    max_length: int | None = None
 
 
 def feed_counts(examples: Sequence[Example], rows: int) -> NDArray[np.int64]:

@@ -101,14 +101,15 @@ def tune(
         int | None, typer.Option("--limit", min=1, help="Most training pairs.", rich_help_panel=_DATA)
     ] = None,
     max_length: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--max-length",
             min=2,
-            help="Longest example in tokens; longer ones are left out and counted.",
+            help="Longest example in tokens; longer ones are left out and counted. Default: 512, or the"
+            " model's positions if these are fewer.",
             rich_help_panel=_DATA,
         ),
-    ] = 512,
+    ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
@@ -246,6 +247,7 @@ def tune(
             save_every=save_every,
             keep=keep,
             report=report,
+            notice=lambda text: typer.echo(text, err=True),
         )
     if not outcome.main:
         return

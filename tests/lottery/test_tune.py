@@ -264,6 +264,28 @@ def test_adapters_load_and_leave_the_base_alone(
     assert outcome.trainable < 2000
 
 
+def test_the_longest_example_defaults_to_what_the_model_has_positions_for(
+    base: Path, text: Path, tmp_path: Path
+) -> None:
+    positions = json.loads((base / "config.json").read_text())["max_position_embeddings"]
+    run(base, settings_for(text, data=Data((str(text),), "en", "ca", "labels")), tmp_path / "run")
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert positions < 512
+    assert recorded["identity"]["settings"]["data"]["max_length"] == positions
+
+
+def test_a_large_digest_is_announced(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    tune(str(base), settings_for(text), tmp_path / "small", device="cpu", notice=said.append)
+    assert said == []
+    monkeypatch.setattr("lottery.tune._LARGE", 1)
+    tune(str(base), settings_for(text), tmp_path / "large", device="cpu", notice=said.append)
+    assert len(said) == 1
+    assert "digest of" in said[0]
+
+
 def refused() -> list[tuple[str, type[CertifyError], dict[str, object]]]:
     data = Data(("{text}",), "en", "ca", "labels", max_length=120)
     return [
