@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.errors import UsageError
+from certify.exactmath import exceeds_log
 from certify.records import Method
 
 MAX_N = 20_000
@@ -120,7 +121,7 @@ def rejects(h: int, n: int, level: Fraction, method: Method = "exact") -> bool:
     if method == "exact":
         numerators = _tail_numerators(n)
         return numerators[h] * level.denominator <= level.numerator * numerators[0]
-    return _above_log(Fraction(h * h, n), 2 / level)
+    return exceeds_log(Fraction(h * h, n), 2 / level)
 
 
 def critical_count(alpha: Fraction | str, n: int, method: Method = "exact") -> int:
@@ -224,49 +225,3 @@ def _frozen(*arrays: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     for array in arrays:
         array.flags.writeable = False
     return arrays[0], arrays[1]
-
-
-def _above_log(value: Fraction, x: Fraction) -> bool:
-    """Decide ``value > ln(x)`` for rational ``x > 2``; terminates because ``ln(x)`` is irrational."""
-    bits = 64
-    while True:
-        low, high = _log_enclosure(x, bits)
-        if value > high:
-            return True
-        if value < low:
-            return False
-        bits *= 2
-
-
-def _log_enclosure(x: Fraction, bits: int) -> tuple[Fraction, Fraction]:
-    """Rational ``low < ln(x) < high`` for ``x > 1``, about ``ln(x) * 2**-bits`` apart."""
-    doublings = x.numerator.bit_length() - x.denominator.bit_length()
-    low_two, high_two = _twice_atanh(1, 3, bits)  # ln 2 = 2 atanh(1/3)
-    reduced = x / 2**doublings  # in (1/2, 2)
-    if reduced < 1:
-        reduced, doublings = reduced * 2, doublings - 1
-    above, below = reduced.numerator - reduced.denominator, reduced.numerator + reduced.denominator
-    low, high = _twice_atanh(above, below, bits)
-    scale = 1 << bits
-    return Fraction(low + doublings * low_two, scale), Fraction(high + doublings * high_two, scale)
-
-
-def _twice_atanh(numerator: int, denominator: int, bits: int) -> tuple[int, int]:
-    """Integers around ``2**bits * 2 * atanh(u)``, ``0 <= u = numerator/denominator <= 1/3``, by the series.
-
-    Each term ``2 u^(2j+1) / (2j+1)`` is computed from bounds on ``u`` and its powers in fixed point with
-    16 guard bits; after the last one the rest of the series is below ``2 * power / (1 - u^2)``.
-    """
-    guard = bits + 16
-    u_low = (numerator << guard) // denominator
-    low = high = 0
-    power_low, power_high = u_low, u_low + 1
-    odd = 1
-    while power_high > 1:
-        low += 2 * power_low // odd
-        high += 2 * power_high // odd + 1
-        power_low = (power_low * u_low * u_low) >> (2 * guard)
-        power_high = ((power_high * (u_low + 1) * (u_low + 1)) >> (2 * guard)) + 1
-        odd += 2
-    high += 4 * power_high
-    return low >> 16, (high >> 16) + 1

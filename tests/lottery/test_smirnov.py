@@ -144,21 +144,6 @@ def test_rejects_outside_the_unit_interval() -> None:
     assert rejects(0, 5, Fraction(7, 2), "asymptotic")
 
 
-@given(st.fractions(min_value=Fraction(201, 100), max_value=10**30), st.sampled_from([32, 64, 200]))
-def test_log_enclosure_holds_the_logarithm_tightly(x: Fraction, bits: int) -> None:
-    low, high = smirnov._log_enclosure(x, bits)
-    exact = oracle.natural_log(x)
-    slack = Fraction(1, 10**70)
-    assert low - slack <= exact <= high + slack
-    assert high - low <= Fraction(400, 2**bits)
-
-
-def test_log_enclosure_of_powers_of_two() -> None:
-    for power in (2, 3, 64):
-        low, high = smirnov._log_enclosure(Fraction(2**power), 100)
-        assert low < oracle.natural_log(Fraction(2**power)) < high
-
-
 def test_threshold_is_the_published_formula() -> None:
     with localcontext() as context:
         context.prec = 40
