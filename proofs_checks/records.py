@@ -1,0 +1,180 @@
+"""What a check of the theory is, and what it reports; shared by every check in this package.
+
+A check is a function from a :class:`Budget` to a :class:`Finding`, registered with :func:`check`; running
+it stamps the finding with the clause, the assumptions and the time it took (a :class:`CheckResult`).
+Only ``passed`` is a pass: a check that could not run, ran out of time or crashed says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+Outcome = Literal["passed", "failed", "not run", "timeout"]
+"""How a check ended. ``timeout`` is a search that did not finish; it proves nothing."""
+
+Tier = Literal["fast", "full"]
+"""``fast`` checks run always; ``full`` ones only where minutes are allowed."""
+
+OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "not run", "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a check may spend.
+
+    Attributes:
+        tier: depth of the enumeration or search; a ``fast`` check looks deeper in a ``full`` run.
+        seconds: time that one check should not exceed; searches stop there and report ``timeout``
+            if what they had to show is still open.
+        seed: seed of the checks that draw at random.
+    """
+
+    tier: Tier = "fast"
+    seconds: float = 60.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tier not in ("fast", "full"):
+            raise ValueError(f"tier is fast or full, not {self.tier!r}")
+        if not 0 < self.seconds < float("inf"):
+            raise ValueError("seconds must be positive and finite")
+
+    @property
+    def full(self) -> bool:
+        """Whether minutes are allowed."""
+        return self.tier == "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the function behind a check returns; see :class:`CheckResult` for the attributes."""
+
+    outcome: Outcome
+    cases: int
+    detail: str
+    witness: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One line of the table that ``certify prove`` prints.
+
+    Attributes:
+        name: identifier of the check, unique, such as ``exact.half-line``.
+        clause: clause of the theory that it tries to break.
+        assumptions: identifiers of the assumptions that the clause needs (``A-ONE``, ...), or that the
+            check drops on purpose.
+        outcome: how it ended.
+        cases: cases tried (models enumerated, queries solved); 0 if it did not run.
+        seconds: wall time, for information only.
+        detail: one line in words: what was found, or why nothing was.
+        witness: a counterexample or attaining case, exact, in words; None if there is none to show.
+    """
+
+    name: str
+    clause: str
+    assumptions: tuple[str, ...]
+    outcome: Outcome
+    cases: int
+    seconds: float
+    detail: str
+    witness: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}, not {self.outcome!r}")
+        if self.cases < 0:
+            raise ValueError("the number of cases is negative")
+        if self.outcome == "passed" and self.cases < 1:
+            raise ValueError(f"{self.name}: a check that tried no case has not passed")
+        if self.outcome != "passed" and not self.detail:
+            raise ValueError(f"{self.name}: {self.outcome} needs a reason")
+
+    @property
+    def passed(self) -> bool:
+        """Whether the check ran and found what the theory says."""
+        return self.outcome == "passed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A registered check.
+
+    Attributes:
+        name: identifier, unique over all modules.
+        clause: clause of the theory.
+        assumptions: identifiers of assumptions.
+        run: runs it within a budget; deliberate outcomes only, an exception is a defect of the check.
+        tier: ``fast`` if it belongs in every run.
+        needs: importable modules without which it is ``not run`` (``scipy``, ``z3``, ``flint``).
+    """
+
+    name: str
+    clause: str
+    assumptions: tuple[str, ...]
+    run: Callable[[Budget], CheckResult]
+    tier: Tier = "fast"
+    needs: tuple[str, ...] = field(default=())
+
+
+def check(
+    name: str,
+    clause: str,
+    assumptions: tuple[str, ...] = (),
+    *,
+    tier: Tier = "fast",
+    needs: tuple[str, ...] = (),
+) -> Callable[[Callable[[Budget], Finding]], Check]:
+    """Decorator that turns a function from a budget to a :class:`Finding` into a :class:`Check`.
+
+    The check times the function, is ``not run`` if one of ``needs`` cannot be imported, and lets
+    exceptions through: see :func:`execute` for a runner that reports them.
+    """
+
+    def register(function: Callable[[Budget], Finding]) -> Check:
+        def run(budget: Budget) -> CheckResult:
+            absent = missing(needs)
+            started = time.perf_counter()
+            if absent:
+                hint = "pip install 'certify-lottery[all]'"
+                finding = Finding("not run", 0, f"needs {', '.join(absent)}: {hint}")
+            else:
+                finding = function(budget)
+            return CheckResult(
+                name,
+                clause,
+                assumptions,
+                finding.outcome,
+                finding.cases,
+                time.perf_counter() - started,
+                finding.detail,
+                finding.witness,
+            )
+
+        return Check(name, clause, assumptions, run, tier, needs)
+
+    return register
+
+
+def missing(modules: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of ``modules`` (top-level names) that are not installed; imports none of them."""
+    return tuple(name for name in modules if importlib.util.find_spec(name) is None)
+
+
+def execute(item: Check, budget: Budget) -> CheckResult:
+    """Run ``item``: out of its tier it is ``not run``; a crash is ``failed``, with the exception's text."""
+    if item.tier == "full" and not budget.full:
+        detail = "takes minutes: belongs to the full run"
+        return CheckResult(item.name, item.clause, item.assumptions, "not run", 0, 0.0, detail)
+    started = time.perf_counter()
+    try:
+        return item.run(budget)
+    # One broken check must not hide the results of the others, and must not look like a pass.
+    except Exception as error:
+        detail = f"crashed: {type(error).__name__}: {' '.join(str(error).split())}"
+        seconds = time.perf_counter() - started
+        return CheckResult(item.name, item.clause, item.assumptions, "failed", 0, seconds, detail)

@@ -1,0 +1,104 @@
+"""The records of the checks: nothing that did not run may look like a pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from proofs_checks.records import Budget, CheckResult, Finding, check, execute
+
+
+def result(**changes: object) -> CheckResult:
+    facts: dict[str, object] = {
+        "name": "a.check",
+        "clause": "§4",
+        "assumptions": (),
+        "outcome": "passed",
+        "cases": 1,
+        "seconds": 0.0,
+        "detail": "",
+    }
+    return CheckResult(**(facts | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outcome": "ok"},
+        {"outcome": True},
+        {"cases": 0},
+        {"cases": -1, "outcome": "failed", "detail": "why"},
+        {"outcome": "failed"},
+        {"outcome": "not run"},
+        {"outcome": "timeout"},
+    ],
+)
+def test_a_result_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"outcome|cases|case|reason"):
+        result(**changes)
+
+
+@pytest.mark.parametrize("outcome", ["failed", "not run", "timeout"])
+def test_only_passed_has_passed(outcome: str) -> None:
+    assert result().passed
+    assert not result(outcome=outcome, detail="why").passed
+
+
+def test_a_check_stamps_its_finding() -> None:
+    @check("a.check", "§4, some clause", ("A-ONE",))
+    def run(budget: Budget) -> Finding:
+        return Finding("passed", 3 + budget.full, "found", "x = 1")
+
+    for tier, cases in (("fast", 3), ("full", 4)):
+        found = execute(run, Budget(tier))  # type: ignore[arg-type]
+        assert (found.name, found.clause, found.assumptions) == ("a.check", "§4, some clause", ("A-ONE",))
+        assert (found.outcome, found.cases, found.detail, found.witness) == (
+            "passed",
+            cases,
+            "found",
+            "x = 1",
+        )
+        assert found.seconds >= 0
+
+
+def test_a_missing_module_is_not_run_and_is_named() -> None:
+    @check("a.check", "§4", needs=("math", "no_such_module_anywhere"))
+    def run(_: Budget) -> Finding:
+        return Finding("passed", 1, "")
+
+    found = execute(run, Budget())
+    assert (found.outcome, found.cases) == ("not run", 0)
+    assert "no_such_module_anywhere" in found.detail
+    assert "math" not in found.detail
+
+
+def test_a_full_check_is_not_run_in_a_fast_run() -> None:
+    @check("a.check", "§4", tier="full")
+    def run(_: Budget) -> Finding:
+        return Finding("passed", 1, "")
+
+    assert execute(run, Budget("fast")).outcome == "not run"
+    assert execute(run, Budget("full")).outcome == "passed"
+
+
+def test_a_crash_fails_and_says_what_happened() -> None:
+    @check("a.check", "§4")
+    def run(_: Budget) -> Finding:
+        raise ZeroDivisionError("by\nnothing")
+
+    found = execute(run, Budget())
+    assert found.outcome == "failed"
+    assert found.detail == "crashed: ZeroDivisionError: by nothing"
+
+
+def test_a_pass_without_a_case_is_a_crash_not_a_pass() -> None:
+    @check("a.check", "§4")
+    def run(_: Budget) -> Finding:
+        return Finding("passed", 0, "")
+
+    assert execute(run, Budget()).outcome == "failed"
+
+
+@pytest.mark.parametrize("wrong", [{"tier": "slow"}, {"seconds": 0.0}, {"seconds": float("nan")}])
+def test_a_budget_must_be_one(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"tier|seconds"):
+        Budget(**wrong)  # type: ignore[arg-type]
