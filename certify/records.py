@@ -91,7 +91,8 @@ class Selection:
 
     Attributes:
         ids: chosen token ids, strictly increasing.
-        rule: ``ks``, ``norm:k``, ``frequency:k``, ``random:k``, ``ids:...`` or ``published:PAIR``.
+        rule: ``ks``, ``distance:k``, ``norm:k``, ``frequency:k``, ``random:k``,
+            ``ids:...`` or ``published:PAIR``.
         alpha: level of the test, as a decimal string (``0.05``) so that no rounding creeps in.
         correction: correction for multiplicity (rule ``ks``).
         method: law behind the p-values.

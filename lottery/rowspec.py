@@ -9,10 +9,12 @@ value                 rows
 ``random:k``          k rows at random (a seed decides)
 ``frequency:k``       the k tokens that are fed most often in the training examples, template included
 ``norm:k``            the k rows that moved most from the base to a reference table
+``distance:k``        the k rows whose distribution moved most: the largest D
 ``ids:1,2,3``         these rows, special tokens too if named
 ====================  =======================================================================================
 
-Special tokens and rows without a token are never drawn by ``random``, ``frequency`` and ``norm``.
+Special tokens and rows without a token are never drawn by ``random``, ``frequency``, ``norm`` and
+``distance``.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from lottery.selection import select
 from lottery.tables import Table, check_compatible, open_table
 from lottery.vocabulary import Vocabulary
 
-SPECS = "all, ticket:FILE#ID, published:PAIR, random:K, frequency:K, norm:K or ids:1,2,3"
+SPECS = "all, ticket:FILE#ID, published:PAIR, random:K, frequency:K, norm:K, distance:K or ids:1,2,3"
+
+_COMPARING = ("norm", "distance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def choose_rows(
         base: the table that will be tuned.
         vocabulary: names what is special and what has no token; None excludes nothing.
         counts: gives how often each id is fed in training, int64 ``[V]``; called for ``frequency:k`` only.
-        reference: table E* for ``norm:k``.
+        reference: table E* for ``norm:k`` and ``distance:k``.
         seed: for ``random:k``.
 
     Raises:
@@ -79,9 +83,9 @@ def choose_rows(
         NothingToDoError: the ticket has no rows.
     """
     name, _, argument = spec.partition(":")
-    if reference is not None and name != "norm":
+    if reference is not None and name not in _COMPARING:
         raise UsageError(f"--rows {spec} compares nothing: leave out --reference", code="ROWS_OPTION")
-    if name == "norm" and reference is None:
+    if name in _COMPARING and reference is None:
         raise UsageError(f"--rows {spec} needs the tuned table: name it with --reference", code="ROWS_OPTION")
     if name == "random" and seed is None:
         raise UsageError(f"--rows {spec} needs a seed", code="ROWS_OPTION")
@@ -92,7 +96,7 @@ def choose_rows(
         open_base(source, base.path, tensor=base.tensor or None)
         ticket = source.ticket
         return Chosen(f"ticket:{ticket.id}", ticket.ids, ticket=ticket.digest())
-    if name not in ("published", "random", "frequency", "norm", "ids"):
+    if name not in ("published", "random", "frequency", "ids", *_COMPARING):
         raise UsageError(f"unknown rows {spec[:60]!r}: choose {SPECS}", code="ROWS_UNKNOWN")
     # Rules that compare nothing see a scan of the base against itself: every row is equal, and cheap.
     tuned = base if reference is None else _reference(reference, base)

@@ -4,6 +4,7 @@
 rule                chooses
 ==================  =========================================================================================
 ``ks``              rows that the corrected test rejects at ``alpha``
+``distance:k``      the k rows with the largest D (smallest p), among those with D > 0
 ``norm:k``          the k rows with the largest norm of the shift, among those that moved
 ``frequency:k``     the k most frequent tokens, among those that occur
 ``random:k``        k rows at random: those with the smallest SHA-256 of ``SEED:ID`` (decimal, ASCII)
@@ -21,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -47,7 +48,7 @@ NO_PIECE = "no piece in the tokenizer"
 
 _COUNT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _IDS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*", re.ASCII)
-_RULES = "ks, norm:k, frequency:k, random:k, ids:1,2,3 or published:PAIR"
+_RULES = "ks, distance:k, norm:k, frequency:k, random:k, ids:1,2,3 or published:PAIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ def select(
         candidates = np.flatnonzero(available)
         hits = rejected(result.h[candidates], result.n, level, correction, result.method)
         ids = candidates[hits]
+    elif name == "distance":
+        ids = _top(result.h, available & (result.h > 0), argument, rule, "have D > 0")
     elif name == "norm":
         ids = _top(result.shift_norm, available & (result.shift_norm > 0), argument, rule, "moved")
     elif name == "frequency" and counts is not None:
@@ -138,6 +141,30 @@ def select(
         excluded=groups,
         seed=seed,
     )
+
+
+def seeded_order(ids: Iterable[int], seed: int) -> list[int]:
+    """``ids`` by the SHA-256 of ``SEED:ID`` (decimal, ASCII): a random order that anyone can work out again.
+
+    Raises:
+        UsageError: the seed is no non-negative integer (``SEED``).
+    """
+    if isinstance(seed, bool) or seed < 0:
+        raise UsageError(f"the seed must be a non-negative integer, not {seed!r}", code="SEED")
+    return sorted(ids, key=lambda i: (hashlib.sha256(f"{seed}:{i}".encode("ascii")).digest(), i))
+
+
+def candidates(
+    rows: int, vocabulary: Vocabulary | None = None, exclude: Sequence[Excluded] = ()
+) -> NDArray[np.bool_]:
+    """Rows from which a rule may choose, bool ``[V]``: not special, not without a token, not in ``exclude``.
+
+    Raises:
+        UsageError: an excluded id is no row of the table (``ID_RANGE``).
+        InvalidInputError: the tokenizer is larger than the table (``TOKENIZER_TABLE_SIZE``).
+    """
+    from_vocabulary = _vocabulary_groups(vocabulary, rows) if vocabulary is not None else ()
+    return _available((*exclude, *from_vocabulary), rows)
 
 
 @lru_cache(maxsize=1)
@@ -225,12 +252,9 @@ def _checked_counts(counts: NDArray[Any], rows: int) -> NDArray[Any]:
 
 
 def _random(seed: int, available: NDArray[np.bool_], argument: str, rule: str) -> NDArray[np.int64]:
-    if isinstance(seed, bool) or seed < 0:
-        raise UsageError(f"the seed must be a non-negative integer, not {seed!r}", code="SEED")
     ids = np.flatnonzero(available)
-    k = _size(argument, rule, ids.size, "are not excluded")
-    ranked = sorted(ids.tolist(), key=lambda i: (hashlib.sha256(f"{seed}:{i}".encode("ascii")).digest(), i))
-    return np.array(ranked[:k], dtype=np.int64)
+    ranked = seeded_order(ids.tolist(), seed)
+    return np.array(ranked[: _size(argument, rule, ids.size, "are not excluded")], dtype=np.int64)
 
 
 def _size(argument: str, rule: str, available: int, what: str) -> int:

@@ -20,7 +20,8 @@ def find(
     rule: Annotated[
         str,
         typer.Option(
-            "--rule", help="ks, norm:K, frequency:K, random:K, ids:1,2,3 or published:PAIR (en-ca …)."
+            "--rule",
+            help="ks, distance:K, norm:K, frequency:K, random:K, ids:1,2,3 or published:PAIR (en-ca …).",
         ),
     ] = "ks",
     alpha: Annotated[str, typer.Option("--alpha", help="Level of the test, a decimal.")] = "0.05",

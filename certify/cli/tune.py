@@ -77,15 +77,16 @@ def tune(
         str | None,
         typer.Option(
             "--rows",
-            help="all (embed tuning), ticket:FILE#ID, published:PAIR, random:K, frequency:K, norm:K or"
-            " ids:1,2,3. Default: all.",
+            help="all (embed tuning), ticket:FILE#ID, published:PAIR, random:K, frequency:K, norm:K,"
+            " distance:K or ids:1,2,3. Default: all.",
         ),
     ] = None,
     method: Annotated[
         MethodName, typer.Option("--method", help="rows, or a comparison arm: full, lora, prefix.")
     ] = MethodName.rows,
     reference: Annotated[
-        Path | None, typer.Option("--reference", help="Tuned table that norm:K compares the base with.")
+        Path | None,
+        typer.Option("--reference", help="Tuned table that norm:K and distance:K compare the base with."),
     ] = None,
     template: Annotated[
         str,

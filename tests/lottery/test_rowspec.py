@@ -92,6 +92,20 @@ def test_norm_takes_the_rows_that_moved_most(
     assert chosen.reference == open_table(path).digest()
 
 
+def test_distance_takes_the_rows_whose_distribution_moved_most(
+    tmp_path: Path, base: Table, values: NDArray[np.float32], vocabulary: Vocabulary
+) -> None:
+    tuned = values.copy()
+    tuned[1] += 9  # special
+    tuned[4, 0] += 1000  # far, but a single entry: h = 1
+    tuned[11] += 9  # beyond every entry: h = n
+    tuned[12, :4] += 9
+    path = write_table(tmp_path / "tuned.safetensors", tuned)
+    chosen = choose_rows("distance:2", base, vocabulary=vocabulary, counts=never, reference=path)
+    assert chosen.ids == (11, 12)
+    assert chosen.reference == open_table(path).digest()
+
+
 def test_norm_compares_in_the_dtype_of_the_base(tmp_path: Path, values: NDArray[np.float32]) -> None:
     half = tmp_path / "half.safetensors"
     write_tensors(half, {"model.embed_tokens.weight": ("F16", values.astype(np.float16))}, None)
@@ -151,6 +165,7 @@ def test_ticket_of_another_base_is_refused(tmp_path: Path, ticket: Path, values:
         ("ids:4,4", "ID_DUPLICATE"),
         ("ids:24", "ID_RANGE"),
         ("norm:3", "ROWS_OPTION"),
+        ("distance:3", "ROWS_OPTION"),
         ("published:en-ca", "PUBLISHED_MISMATCH"),
         ("published:en-xx", "PUBLISHED_UNKNOWN"),
         ("ticket:", "FILE_UNREADABLE"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from certify.errors import CertifyError, InvalidInputError, UsageError
 from certify.records import Correction, Excluded, KSResult
-from lottery.selection import BEYOND, NO_PIECE, published, select
+from lottery.selection import BEYOND, NO_PIECE, candidates, published, select
 from lottery.smirnov import p_values, threshold
 from lottery.vocabulary import Vocabulary
 
@@ -162,6 +162,20 @@ def test_norm_takes_the_largest_shifts(norms: list[float], k: int, out: int) -> 
         assert select(scan, **options).ids == tuple(sorted(ranked[:k]))
 
 
+@given(h=st.lists(st.integers(0, N), min_size=3, max_size=15), k=st.integers(1, 15), out=st.integers(0, 2))
+@settings(deadline=None)
+def test_distance_takes_the_smallest_p(h: list[int], k: int, out: int) -> None:
+    scan = result(h, norms=[1.0] * len(h))
+    options: dict[str, Any] = {"rule": f"distance:{k}", "exclude": [Excluded("x", (out,))]}
+    ranked = sorted(
+        (i for i in range(len(h)) if h[i] > 0 and i != out), key=lambda i: (oracle.p_by_formula(h[i], N), i)
+    )
+    if k > len(ranked):
+        assert code_of(scan, **options) == "RULE_SIZE"
+    else:
+        assert select(scan, **options).ids == tuple(sorted(ranked[:k]))
+
+
 def test_frequency_takes_the_most_frequent() -> None:
     counts = np.array([7, 9, 7, 0, 2**62, 7])
     scan = result([0] * 6)
@@ -195,6 +209,21 @@ def test_seeds_differ_and_the_draw_is_even() -> None:
     # 400 draws of a quarter: 100 expected, standard deviation 8.7; the draw is fixed by its seeds.
     assert counts.min() > 60
     assert counts.max() < 140
+
+
+def test_candidates_are_the_rows_that_random_draws_from() -> None:
+    special = {0: "bos <s>", 7: "eos </s>"}
+    pool = candidates(52, words(50, special), [Excluded("x", (3,))])
+    assert np.flatnonzero(~pool).tolist() == [0, 3, 7, 50, 51]
+    assert candidates(4).all()
+    everything = select(
+        result([0] * 52),
+        rule="random:47",
+        seed=1,
+        vocabulary=words(50, special),
+        exclude=[Excluded("x", (3,))],
+    )
+    assert everything.ids == tuple(np.flatnonzero(pool).tolist())
 
 
 # --- named rows ----------------------------------------------------------------------
@@ -238,6 +267,8 @@ def test_naming_a_special_token_includes_it() -> None:
         ("norm:1e1", "RULE_MALFORMED"),
         ("norm:9999999999999", "RULE_MALFORMED"),
         ("norm:4", "RULE_SIZE"),
+        ("distance:4", "RULE_SIZE"),
+        ("distance", "RULE_MALFORMED"),
         ("", "RULE_UNKNOWN"),
         ("ks:0.05", "RULE_UNKNOWN"),
         ("KS", "RULE_UNKNOWN"),
@@ -256,6 +287,8 @@ def test_rules_that_cannot_be_followed(rule: str, code: str) -> None:
     [
         {"rule": "random:2"},
         {"rule": "norm:2", "seed": 0},
+        {"rule": "distance:2", "seed": 0},
+        {"rule": "distance:2", "correction": "bh"},
         {"rule": "ks", "seed": 3},
         {"rule": "frequency:2"},
         {"rule": "ks", "counts": np.ones(4, dtype=np.int64)},

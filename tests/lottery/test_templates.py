@@ -26,7 +26,19 @@ from lottery.templates import (
     template_names,
 )
 
-NAMES = ["alpaca", "explicit", "labels", "paraphrase-wording", "paraphrase-wording-and-labels"]
+NAMES = [
+    "alpaca",
+    "explicit",
+    "explicit-paraphrase-wording",
+    "explicit-paraphrase-wording-and-labels",
+    "labels",
+    "paraphrase-wording",
+    "paraphrase-wording-and-labels",
+]
+PARAPHRASES = {
+    "alpaca": ("paraphrase-wording", "paraphrase-wording-and-labels"),
+    "explicit": ("explicit-paraphrase-wording", "explicit-paraphrase-wording-and-labels"),
+}
 PAIR = Pair("Where is the house?", "On és la casa?", "x:1")
 
 
@@ -55,10 +67,12 @@ def test_labels_is_the_form_of_pretraining() -> None:
     assert load_template("labels").fill("Hi.", "en", "ca").text == "English: Hi.\nCatalan:"
 
 
-def test_the_paraphrases_change_what_they_say_they_change() -> None:
-    alpaca, wording, both = (load_template(name) for name in (NAMES[0], NAMES[3], NAMES[4]))
-    assert wording.fields == alpaca.fields
-    assert not set(both.fields) & set(alpaca.fields)
+@pytest.mark.parametrize("name", PARAPHRASES)
+def test_the_paraphrases_change_what_they_say_they_change(name: str) -> None:
+    original, wording, both = (load_template(each) for each in (name, *PARAPHRASES[name]))
+    assert wording.fields == original.fields
+    assert not set(both.fields) & set(original.fields)
+    assert {original.join} == {wording.join, both.join}
 
     def words(template: Template) -> set[str]:
         text = template.fill("", "en", "ca").text
@@ -66,7 +80,8 @@ def test_the_paraphrases_change_what_they_say_they_change() -> None:
             text = text.replace(label, "")
         return {part.strip() for part in re.split(r"[.\n]", text) if part.strip()}
 
-    assert not words(alpaca) & words(wording)
+    assert words(original)
+    assert not words(original) & words(wording)
     assert words(wording) == words(both)
 
 
