@@ -7,21 +7,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from transformers import PreTrainedModel
-
-from certify.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.errors import InvalidInputError, UsageError
+from certify.evidence import BaseModelRef, Manifest
 from certify.records import Dtype
+from certify.schema import sha256_file
 from lottery.backbone import find_base, load_backbone, load_tokenizer
 from lottery.corpus import corpus_digest
-from lottery.dtypes import to_float32
+from lottery.evidence import UsedText, assemble, check_out
 from lottery.generate import Output, generate
+from lottery.measure import measure
+from lottery.modeldigest import checkpoint_digest
 from lottery.pairsource import read_pairs
-from lottery.released import open_base, open_rows, open_source
-from lottery.score import RULES, Scores, corpus_scores, extract
-from lottery.tables import check_finite, open_table
+from lottery.parts import Part
+from lottery.placement import (
+    Placement,
+    base_placement,
+    placed,
+    reference_placement,
+    rows_placement,
+    serve_base,
+)
+from lottery.released import open_base, open_reference, open_rows, open_source
+from lottery.score import RULES, BleuTokenizer, Scorer, Scores
+from lottery.tables import Table, check_finite, open_table
+from lottery.task import make_task
 from lottery.templates import encode, load_template
 
 
@@ -60,9 +69,10 @@ def evaluate(
     ticket: str | None = None,
     limit: int | None = None,
     max_new_tokens: int = 128,
-    batch_size: int = 32,
+    batch_size: int = 64,
     beams: int = 1,
     dtype: Dtype = "F32",
+    bleu_tokenizer: BleuTokenizer = "13a",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Translate ``data`` and score it under every extraction rule.
@@ -80,6 +90,7 @@ def evaluate(
         batch_size: prompts decoded together.
         beams: hypotheses kept; 1 is greedy.
         dtype: in which the model computes.
+        bleu_tokenizer: how BLEU splits words.
         progress: called with (sentences done, sentences in all).
 
     Raises:
@@ -89,32 +100,39 @@ def evaluate(
     """
     if table is not None and ticket is not None:
         raise UsageError("--table and --ticket exclude each other", code="USAGE")
+    scorer = Scorer(bleu_tokenizer)
     folder = find_base(base)
     loaded = load_template(template)
     pairs = read_pairs(data, *languages, limit=limit)
-    if not pairs:
-        raise NothingToDoError(f"{data} holds no sentence", code="NO_EXAMPLES")
     tokenizer = load_tokenizer(folder)
     prompts = encode(loaded, pairs, tokenizer, *languages, response=False)
-    model = load_backbone(folder, dtype).eval()
+    stored = open_table(folder, allow_tied=True)
+    placement = base_placement(stored)
     if table is not None:
-        _put_table(model, folder, table)
+        placement = reference_placement(_open_like(table, stored))
     if ticket is not None:
-        _put_ticket(model, folder, ticket)
-    outputs = generate(
-        model,
-        tokenizer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        beams=beams,
-        progress=progress,
-    )
+        source = open_source(ticket)
+        stored = open_base(source, folder)
+        placement = rows_placement("ticket", source.ticket.released.object, stored, open_rows(source))
+    model = load_backbone(folder, dtype).eval()
+    serve_base(model, stored)
+    with placed(model, placement, dtype) as ready:
+        outputs = generate(
+            ready,
+            tokenizer,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            beams=beams,
+            progress=progress,
+        )
     labels = loaded.field_labels(*languages)
-    references = [pair.target for pair in pairs]
+    made = [
+        scorer.rules(output.text, labels, pair.target) for output, pair in zip(outputs, pairs, strict=True)
+    ]
     scores = tuple(
-        corpus_scores([extract(output.text, rule, labels) for output in outputs], references, rule)
-        for rule in RULES
+        scorer.scores((vectors[which[number]] for vectors, which in made), rule)
+        for number, rule in enumerate(RULES)
     )
     return Evaluation(
         sentences=len(pairs),
@@ -126,27 +144,155 @@ def evaluate(
     )
 
 
-def _put_table(model: PreTrainedModel, folder: Path, path: Path) -> None:
-    stored = open_table(folder)
-    # Seen as it would be served: in the dtype of the base.
-    table = open_table(path).as_dtype(stored.dtype)
-    if table.shape != stored.shape:
+def evaluate_tickets(
+    base: str,
+    data: str,
+    languages: tuple[str, str],
+    *,
+    template: str,
+    reference: Path | None,
+    tickets: Sequence[str],
+    out: Path,
+    unit: str,
+    attribution: str = "",
+    used: Sequence[UsedText] = (),
+    limit: int | None = None,
+    max_new_tokens: int = 128,
+    batch_size: int = 64,
+    beams: int = 1,
+    dtype: Dtype = "F32",
+    bleu_tokenizer: BleuTokenizer = "13a",
+    order_seed: int = 0,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Evaluate base, embed tuning and tickets on one text, and write the evidence.
+
+    Part files lie in ``NAME.parts`` beside the evidence; they make the run resumable and are not needed
+    afterwards.
+
+    Args:
+        base: checkpoint folder, or the hub's name of a model.
+        data: parallel text.
+        languages: codes of source and target.
+        template: prompt template, by name or path.
+        reference: the table after embed tuning; None takes the one that travels with the tickets.
+        tickets: ``FILE#ID`` of each ticket; all of one base and one reference.
+        out: ``FOLDER/NAME.json``.
+        unit: what counts as one draw, ``sentence`` or ``block:N``.
+        attribution: whose text it is; only then do up to 50 sentences travel in words.
+        used: sentences that were used to scan, tune or choose.
+        limit: first so many sentences only.
+        max_new_tokens: longest answer.
+        batch_size: prompts decoded together.
+        beams: hypotheses kept; 1 is greedy.
+        dtype: in which the models compute.
+        bleu_tokenizer: how BLEU splits words.
+        order_seed: seed of the order of units.
+        resume: go on with the part files that are there.
+        progress: called with (sentences done, sentences in all), counted over all arms.
+
+    Raises:
+        UsageError: something named does not exist; part files are there and ``resume`` is false
+            (``OUT_EXISTS``), or are of another run (``PART_MISMATCH``).
+        InvalidInputError: model, table, tickets, text or template are refused; the tickets are of different
+            bases or references.
+        NothingToDoError: there is no sentence.
+    """
+    check_out(out)
+    scorer = Scorer(bleu_tokenizer)
+    folder = find_base(base)
+    loaded = load_template(template)
+    stored, tuned, placements = _placements(folder, reference, tickets)
+    tokenizer = load_tokenizer(folder)
+    task = make_task(
+        read_pairs(data, *languages, limit=limit),
+        languages,
+        loaded,
+        tokenizer,
+        name=Path(data).name,
+        unit=unit,
+        attribution=attribution,
+        tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
+        base=BaseModelRef(
+            tensor_sha256=stored.digest(), model_sha256=checkpoint_digest(folder, without=stored.tensor)
+        ),
+        reference_sha256=tuned.digest(),
+        max_new_tokens=max_new_tokens,
+        beams=beams,
+        dtype=dtype,
+        batch_size=batch_size,
+        scorer=scorer,
+    )
+    parts_folder = out.with_suffix(".parts")
+    if not resume and parts_folder.exists():
+        raise UsageError(
+            f"{parts_folder} is there already: --resume goes on with it, or remove it", code="OUT_EXISTS"
+        )
+    model = load_backbone(folder, dtype).eval()
+    serve_base(model, stored)
+    parts: dict[str, Part] = {}
+    for number, placement in enumerate(placements):
+        name = placement.arm.name
+        parts[name] = measure(
+            model,
+            tokenizer,
+            task,
+            placement,
+            parts_folder / f"{name}.jsonl",
+            reference=parts.get("reference"),
+            resume=resume,
+            progress=None if progress is None else _within(progress, number, len(placements)),
+        )
+    arms = sorted((placement.arm for placement in placements), key=lambda arm: arm.kind != "base")
+    return assemble(task, arms, parts, out, used=used, order_seed=order_seed)
+
+
+def _placements(
+    folder: Path, reference: Path | None, specs: Sequence[str]
+) -> tuple[Table, Table, list[Placement]]:
+    """Base and reference as served, and the arms with the reference first."""
+    sources = [open_source(spec) for spec in specs]
+    if sources:
+        stored = open_base(sources[0], folder)
+        opened = open_reference(sources[0], reference)
+        if opened is None:
+            raise UsageError(
+                "the reference does not travel with the ticket: name it", code="REFERENCE_NEEDED"
+            )
+        tuned = opened
+    else:
+        if reference is None:
+            raise UsageError("without a ticket, name the reference table", code="REFERENCE_NEEDED")
+        stored = open_table(folder)
+        tuned = _open_like(reference, stored)
+    made = [reference_placement(tuned), base_placement(stored)]
+    for source in sources:
+        ticket = source.ticket
+        if (ticket.base.tensor_sha256, ticket.reference.tensor_sha256) != (stored.digest(), tuned.digest()):
+            raise InvalidInputError(
+                f"ticket {ticket.id!r} has another base or reference than ticket {sources[0].ticket.id!r}",
+                code="WRONG_BASE",
+            )
+        name = f"{ticket.id}.{ticket.released.object}"
+        made.append(rows_placement(name, ticket.released.object, stored, open_rows(source, tuned)))
+    names = [placement.arm.name for placement in made]
+    if len(set(names)) != len(names):
+        raise UsageError("two tickets have the same id", code="TICKET_AMBIGUOUS")
+    return stored, tuned, made
+
+
+def _within(progress: Callable[[int, int], None], arm: int, arms: int) -> Callable[[int, int], None]:
+    return lambda done, total: progress(arm * total + done, arms * total)
+
+
+def _open_like(path: Path, base: Table) -> Table:
+    """A table seen as it would be served beside ``base``: in its dtype, and of its shape."""
+    table = open_table(path, allow_tied=base.tied is True).as_dtype(base.dtype)
+    if table.shape != base.shape:
         raise InvalidInputError(
-            f"{path} is {table.shape[0]} x {table.shape[1]}, the base {stored.shape[0]} x {stored.shape[1]}",
+            f"{path} is {table.shape[0]} x {table.shape[1]}, the base {base.shape[0]} x {base.shape[1]}",
             code="SHAPE_MISMATCH",
         )
     check_finite(table)
-    _put(model, range(table.shape[0]), to_float32(table.rows(0, table.shape[0]), table.dtype))
-
-
-def _put_ticket(model: PreTrainedModel, folder: Path, spec: str) -> None:
-    source = open_source(spec)
-    open_base(source, folder)
-    rows = open_rows(source)
-    _put(model, rows.ids.tolist(), to_float32(rows.served, rows.dtype))
-
-
-def _put(model: PreTrainedModel, ids: Sequence[int], values: NDArray[np.float32]) -> None:
-    weight = model.get_input_embeddings().weight
-    with torch.no_grad():
-        weight[torch.as_tensor(list(ids))] = torch.from_numpy(np.array(values)).to(weight.dtype)
+    return table

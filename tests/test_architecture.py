@@ -60,7 +60,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gate", ("certify.integrity", "certify.recheck", "certify.gate", "certify.claims_subject")),
     ("torch half", ("lottery.*",)),
     ("reports and proofs", ("reports.*", "proofs_checks.*")),
-    ("proofs on a model", ("proofs_checks.llama",)),
+    ("proofs on a model", ("proofs_checks.llama", "proofs_checks.prove")),
     ("command line", ("certify.cli.*", "certify.cli", "certify.__main__")),
 )
 # A gate stands beside the torch half, not above it; renderers and proofs know nothing of training either.

@@ -1,16 +1,33 @@
-"""``certify evaluate``: translate a text and score it under every extraction rule."""
+"""``certify evaluate``: translate a text, score it under every extraction rule, and leave evidence behind."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from certify.cli import interop, options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from certify.evidence import Manifest
+    from lottery.armscores import ArmScores
     from lottery.evaluation import Evaluation
+    from lottery.evidence import UsedRole, UsedText
+    from lottery.score import Scores
+
+_ROLES: tuple[UsedRole, ...] = ("tuning", "scan", "choice", "order", "pretraining")
+
+
+class BleuTokenizerName(StrEnum):
+    """How BLEU splits words."""
+
+    v13a = "13a"
+    flores101 = "flores101"
+    flores200 = "flores200"
 
 
 def evaluate(
@@ -23,25 +40,65 @@ def evaluate(
         Path | None, typer.Option("--table", help="Use this embedding table instead of the base's.")
     ] = None,
     ticket: Annotated[
-        str | None,
-        typer.Option("--ticket", metavar="FILE[#ID]", help="Use this ticket's released rows."),
+        list[str] | None,
+        typer.Option(
+            "--ticket", metavar="FILE[#ID]", help="Use this ticket's rows; several with --evidence."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="First so many sentences.")] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 128,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences at a time.")] = 64,
     beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 is greedy.")] = 1,
     dtype: Annotated[str, typer.Option("--dtype", help="Compute in fp32, bf16 or fp16.")] = "fp32",
+    bleu_tokenizer: Annotated[
+        BleuTokenizerName, typer.Option("--bleu-tokenizer", help="Words of BLEU; flores101/200 is spBLEU.")
+    ] = BleuTokenizerName.v13a,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write every output, one JSON object a line.")
     ] = None,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            "--evidence", metavar="NAME.json", help="Evaluate base, reference and tickets as evidence."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="With --evidence: table after embed tuning; default: the ticket's."),
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option("--unit", help="With --evidence: one draw is a sentence or a block:N.")
+    ] = None,
+    used: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--used", metavar="ROLE=DATA", help=f"With --evidence: text used for {', '.join(_ROLES)}; repeat."
+        ),
+    ] = None,
+    attribution: Annotated[
+        str,
+        typer.Option(
+            "--attribution", help="With --evidence: whose text it is; up to 50 sentences then travel."
+        ),
+    ] = "",
+    order_seed: Annotated[
+        int, typer.Option("--order-seed", min=0, help="With --evidence: seed of the order of units.")
+    ] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --evidence: go on where it stopped.")
+    ] = False,
     report_format: options.Format = options.FormatName.terminal,
 ) -> None:
-    """Translate a text with a model, or with other embedding rows in it, and score the outputs."""
+    """Translate a text with a model, or with other embedding rows in it, and score the outputs.
+
+    With --evidence, base, embed tuning and tickets are evaluated side by side, step by step, for certify
+    issue and certify check.
+    """
     from certify.cli.shell import progress_bar
     from certify.errors import UsageError
 
     try:
-        from lottery.evaluation import evaluate as run_evaluate
+        from lottery import evaluation
     except ImportError as error:
         raise UsageError(
             f"evaluating needs the package {error.name}: pip install 'certify-lottery[tune]'",
@@ -49,24 +106,94 @@ def evaluate(
         ) from error
     from lottery.dtypes import parse_dtype
 
-    with progress_bar("translating", "sentences") as progress:
-        result = run_evaluate(
+    languages = (source, target)
+    shared: dict[str, Any] = {
+        "template": template,
+        "limit": limit,
+        "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size,
+        "beams": beams,
+        "dtype": parse_dtype(dtype),
+        "bleu_tokenizer": bleu_tokenizer.value,
+    }
+    tickets = ticket or []
+    _check_form(evidence, table, out, reference, unit, used, resume, tickets)
+    if evidence is None:
+        with progress_bar("translating", "sentences") as progress:
+            result = evaluation.evaluate(
+                base,
+                data,
+                languages,
+                table=table,
+                ticket=next(iter(tickets), None),
+                progress=progress,
+                **shared,
+            )
+        if out is not None:
+            _write(out, result)
+        interop.show(_lines(result), result.summary(), report_format)
+        return
+    assert unit is not None
+    texts = [_used(spec, languages) for spec in used or []]
+    with progress_bar("evaluating", "sentences") as progress:
+        manifest = evaluation.evaluate_tickets(
             base,
             data,
-            (source, target),
-            template=template,
-            table=table,
-            ticket=ticket,
-            limit=limit,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            beams=beams,
-            dtype=parse_dtype(dtype),
+            languages,
+            reference=reference,
+            tickets=tickets,
+            out=evidence,
+            unit=unit,
+            attribution=attribution,
+            used=texts,
+            order_seed=order_seed,
+            resume=resume,
             progress=progress,
+            **shared,
         )
-    if out is not None:
-        _write(out, result)
-    interop.show(_lines(result), result.summary(), report_format)
+    from lottery.armscores import arm_scores
+
+    scores = arm_scores(manifest, evidence.parent)
+    interop.show(_arm_lines(evidence, manifest, scores), _arm_summary(evidence, scores), report_format)
+
+
+def _check_form(
+    evidence: Path | None,
+    table: Path | None,
+    out: Path | None,
+    reference: Path | None,
+    unit: str | None,
+    used: Sequence[str] | None,
+    resume: bool,
+    tickets: Sequence[str],
+) -> None:
+    from certify.errors import UsageError
+
+    if evidence is None:
+        if reference is not None or unit is not None or used or resume:
+            raise UsageError("--reference, --unit, --used and --resume belong to --evidence", code="USAGE")
+        if len(tickets) > 1:
+            raise UsageError("several tickets are evaluated with --evidence", code="USAGE")
+        return
+    if table is not None or out is not None:
+        raise UsageError("--table and --out do not go with --evidence", code="USAGE")
+    if unit is None:
+        raise UsageError(
+            "--evidence needs --unit: sentence for unrelated sentences, block:N for lines of running text",
+            code="UNIT",
+        )
+
+
+def _used(spec: str, languages: tuple[str, str]) -> UsedText:
+    from certify.errors import UsageError
+    from lottery.evidence import used_pairs
+    from lottery.pairsource import read_pairs
+
+    role, _, data = spec.partition("=")
+    for known in _ROLES:
+        if role == known and data:
+            return used_pairs(known, read_pairs(data, *languages, drop_empty=True))
+    raise UsageError(f"--used takes ROLE=DATA with a role of {', '.join(_ROLES)}, not {spec}", code="USAGE")
 
 
 def _write(out: Path, result: Evaluation) -> None:
@@ -79,10 +206,27 @@ def _write(out: Path, result: Evaluation) -> None:
 
 def _lines(result: Evaluation) -> list[str]:
     lines = [f"{result.sentences} sentences, {result.ended:.1%} of the outputs ended by the model"]
-    for score in result.scores:
-        lines.append(
-            f"  {score.rule:<11} BLEU {score.bleu:6.2f}  chrF++ {score.chrf:6.2f}"
-            f"  length ratio {score.length_ratio:.2f}"
-        )
+    lines += [_score_line(score) for score in result.scores]
     first = result.scores[0]
     return [*lines, f"BLEU {first.bleu_signature}", f"chrF++ {first.chrf_signature}"]
+
+
+def _arm_lines(path: Path, manifest: Manifest, scores: Sequence[ArmScores]) -> list[str]:
+    lines = [f"evidence {path}: {manifest.records.count} sentences of {manifest.text.name}"]
+    for arm in scores:
+        lines.append(f"{arm.arm}: {arm.ended:.1%} of the outputs ended by the model")
+        lines += [_score_line(score) for score in arm.scores]
+    return [*lines, *(f"{name} {signature}" for name, signature in manifest.signatures.items())]
+
+
+def _arm_summary(path: Path, scores: Sequence[ArmScores]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"evidence": str(path), "arms": [asdict(arm) for arm in scores]}
+
+
+def _score_line(score: Scores) -> str:
+    return (
+        f"  {score.rule:<11} BLEU {score.bleu:6.2f}  chrF++ {score.chrf:6.2f}"
+        f"  length ratio {score.length_ratio:.2f}"
+    )

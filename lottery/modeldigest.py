@@ -1,0 +1,82 @@
+"""Digests of whole models: which weights an evaluation ran on, whatever the files are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from certify.errors import InvalidInputError, UsageError
+from certify.schema import canonical_json, read_json, sha256_bytes, sha256_file, tensor_digest
+from lottery.checkpoint import CONFIG, INDEX, SINGLE
+from lottery.safefile import TensorInfo, is_file, opened, read_header
+from lottery.tables import BLOCK_BYTES
+
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def checkpoint_digest(folder: Path, *, without: str | None = None) -> str:
+    """Digest of a checkpoint folder: its configuration and every tensor, however sharded.
+
+    SHA-256 of the canonical JSON of ``{"config": ..., "tensors": {name: tensor digest}}``. The library
+    version and the path that ``config.json`` may mention take no part: they change no output.
+
+    Args:
+        folder: a checkpoint folder (``config.json``, safetensors).
+        without: name of a tensor to leave out: the input table, when the digest is of "everything else".
+
+    Raises:
+        UsageError: something is missing or cannot be read.
+        InvalidInputError: a file is refused.
+    """
+    config = read_json(folder / CONFIG, what=f"{CONFIG} of the model")
+    if not isinstance(config, dict):
+        raise InvalidInputError(f"{folder / CONFIG} is not an object", code="CONFIG_MALFORMED")
+    kept = {
+        key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")
+    }
+    tensors: dict[str, str] = {}
+    for shard in _shards(folder):
+        for name, info in read_header(shard).items():
+            if name != without:
+                tensors[name] = tensor_digest(info.dtype, info.shape, _blocks(shard, info))
+    return sha256_bytes(canonical_json({"config": kept, "tensors": tensors}))
+
+
+def adapter_digest(folder: Path) -> str:
+    """Digest of a PEFT adapter folder: SHA-256 of the canonical JSON of the digests of its two files.
+
+    Raises:
+        UsageError: one is missing.
+    """
+    return sha256_bytes(canonical_json({name: sha256_file(folder / name) for name in _ADAPTER}))
+
+
+def _shards(folder: Path) -> list[Path]:
+    if not is_file(folder / INDEX):
+        return [folder / SINGLE]
+    index = read_json(folder / INDEX, what="the checkpoint index")
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(names, dict) or not all(
+        isinstance(name, str) and Path(name).name == name for name in names.values()
+    ):
+        raise InvalidInputError(f"{folder / INDEX} has no weight_map of file names", code="INDEX_MALFORMED")
+    paths = [folder / name for name in sorted(set(names.values()))]
+    missing = [path for path in paths if not is_file(path)]
+    if missing:
+        raise UsageError(f"{missing[0]} is missing", code="FILE_UNREADABLE")
+    return paths
+
+
+def _blocks(path: Path, info: TensorInfo) -> Iterator[bytes]:
+    # Straight from the file: weights may be of types that no array here has (FP8, packed integers).
+    with opened(path) as stream:
+        stream.seek(info.start)
+        left = info.stop - info.start
+        while left:
+            block = stream.read(min(left, BLOCK_BYTES))
+            if not block:
+                raise InvalidInputError(
+                    f"{path} became shorter while it was read", code="SAFETENSORS_MALFORMED"
+                )
+            left -= len(block)
+            yield block

@@ -1,0 +1,142 @@
+"""What every arm of an evaluation is given: a text under a template, and all that decides an output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from certify.errors import NothingToDoError, UsageError
+from certify.evidence import Arm, BaseModelRef, Decoding, TemplateRef, TextRef
+from certify.records import Dtype
+from lottery.corpus import Pair, corpus_digest, deduplicate
+from lottery.score import Scorer
+from lottery.templates import Example, Template, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A text to translate, ready to be fed; see :func:`make_task`.
+
+    Attributes:
+        pairs: the sentences, none of them twice.
+        prompts: their bare prompts.
+        labels: field labels at which an output can be cut.
+        units: unit of each sentence.
+        text: name, digest, unit and attribution of the text.
+        languages: codes of source and target.
+        template: name and digest.
+        tokenizer_sha256: file digest of ``tokenizer.json``.
+        base: digests of the base model.
+        reference_sha256: tensor digest of E* in the served dtype.
+        decoding: beams, longest answer, dtype of the arithmetic.
+        batch_size: prompts decoded together; decides speed, not outputs.
+        scorer: makes the statistics.
+    """
+
+    pairs: tuple[Pair, ...]
+    prompts: tuple[Example, ...]
+    labels: tuple[str, ...]
+    units: tuple[str, ...]
+    text: TextRef
+    languages: tuple[str, str]
+    template: TemplateRef
+    tokenizer_sha256: str
+    base: BaseModelRef
+    reference_sha256: str
+    decoding: Decoding
+    batch_size: int
+    scorer: Scorer
+
+    def key(self, arm: Arm) -> Mapping[str, Any]:
+        """Everything that decides the part file of an arm, as JSON."""
+        return {
+            "procedure": "translation/1",
+            "arm": arm.model_dump(mode="json", include={"kind", "table_sha256", "model_sha256", "gate"}),
+            "base": self.base.model_dump(mode="json"),
+            "reference": self.reference_sha256,
+            "tokenizer": self.tokenizer_sha256,
+            "template": self.template.sha256,
+            "text": self.text.sha256,
+            "languages": list(self.languages),
+            "decoding": self.decoding.model_dump(mode="json"),
+            "signatures": self.signatures,
+        }
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Settings behind the scores."""
+        return {"bleu": self.scorer.bleu_signature, "chrf": self.scorer.chrf_signature}
+
+
+def make_task(
+    pairs: Sequence[Pair],
+    languages: tuple[str, str],
+    template: Template,
+    tokenizer: Any,
+    *,
+    name: str,
+    unit: str,
+    attribution: str,
+    tokenizer_sha256: str,
+    base: BaseModelRef,
+    reference_sha256: str,
+    max_new_tokens: int,
+    beams: int = 1,
+    dtype: Dtype = "F32",
+    batch_size: int = 64,
+    scorer: Scorer | None = None,
+) -> Task:
+    """Prepare a text: repeated sentences are dropped, prompts encoded, units numbered.
+
+    Args:
+        pairs: the text, in its order.
+        languages: codes of source and target.
+        template: prompt template.
+        tokenizer: a fast tokenizer of ``transformers``.
+        name: what the text is called.
+        unit: ``sentence``, or ``block:N`` for N consecutive sentences.
+        attribution: whose text it is; without one no sentence may travel in words.
+        tokenizer_sha256: file digest of ``tokenizer.json``.
+        base: digests of the base model.
+        reference_sha256: tensor digest of E* in the served dtype.
+        max_new_tokens: longest answer.
+        beams: hypotheses kept; 1 is greedy.
+        dtype: in which the models compute.
+        batch_size: prompts decoded together.
+        scorer: makes the statistics; None is BLEU with tokenizer 13a.
+
+    Raises:
+        UsageError: a unit that cannot be numbered; an unknown language; a slow tokenizer.
+        NothingToDoError: there is no sentence.
+    """
+    kept = deduplicate(pairs)
+    if not kept:
+        raise NothingToDoError(f"{name} holds no sentence", code="NO_EXAMPLES")
+    size = _block_size(unit)
+    return Task(
+        pairs=tuple(kept),
+        prompts=tuple(encode(template, kept, tokenizer, *languages, response=False)),
+        labels=template.field_labels(*languages),
+        units=tuple(str(index // size) for index in range(len(kept))),
+        text=TextRef(
+            name=name, sha256=corpus_digest(kept), sentences=len(kept), unit=unit, attribution=attribution
+        ),
+        languages=languages,
+        template=TemplateRef(name=template.name, sha256=template.digest()),
+        tokenizer_sha256=tokenizer_sha256,
+        base=base,
+        reference_sha256=reference_sha256,
+        decoding=Decoding(beams=beams, max_new_tokens=max_new_tokens, dtype=dtype),
+        batch_size=batch_size,
+        scorer=scorer or Scorer(),
+    )
+
+
+def _block_size(unit: str) -> int:
+    kind, _, size = unit.partition(":")
+    if unit == "sentence":
+        return 1
+    if kind == "block" and size.isascii() and size.isdigit() and 1 <= int(size) < 10**7:
+        return int(size)
+    raise UsageError(f"a unit is sentence or block:N, not {unit!r}", code="UNIT")
