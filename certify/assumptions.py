@@ -1,13 +1,15 @@
-"""The assumptions behind the published theorem, by id, with what is known of each (theory §3)."""
+"""The assumptions behind the published theorem and behind claims from evidence, by id (theory §3, §5)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """Something that must hold for the published theorem to speak about a deployed network.
+    """Something that must hold for a statement to be about a deployed network, or about more than a sample.
 
     Attributes:
         id: stable name used in reports and certificates.
@@ -48,3 +50,36 @@ PUBLISHED_ASSUMPTIONS: tuple[Assumption, ...] = (
         "false: non-rejection is not equivalence",
     ),
 )
+
+EVIDENCE_ASSUMPTIONS: tuple[Assumption, ...] = (
+    Assumption(
+        "A-UNITS",
+        "the units (sentences or documents) are independent draws from the domain of use",
+        "accepted for corpora of unrelated sentences; sentences of one article are correlated",
+    ),
+    Assumption(
+        "A-BLOCKS",
+        "blocks of consecutive lines are independent draws from the domain of use",
+        "accepted where documents are not known; weaker than independent lines, and not checked",
+    ),
+    Assumption(
+        "A-EVIDENCE",
+        "the records are what the named models produced on the named text; the seed was fixed beforehand",
+        "not checkable from the records alone; a replay on the model re-executes them",
+    ),
+    Assumption(
+        "A-CAP",
+        "no unit's loss per token rises by more than 2 nats",
+        "checked on the sample: one unit above fails the claim; assumed beyond it",
+    ),
+    Assumption(
+        "A-UNTIED",
+        "the output head does not share the input table",
+        "named where the ticket does not state it; with a tied head every logit moves with the ticket's rows",
+    ),
+)
+
+ASSUMPTIONS: Mapping[str, Assumption] = MappingProxyType(
+    {entry.id: entry for entry in (*PUBLISHED_ASSUMPTIONS, *EVIDENCE_ASSUMPTIONS)}
+)
+"""All of them by id."""

@@ -1,0 +1,274 @@
+"""One evidence in memory, the ticket it is about, and whether the two belong together.
+
+A ticket's arm is recognised by the digest of its whole table, a control by what it says it controls; names
+decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Final, TypeVar
+
+from certify.betting import Design
+from certify.claims import Claim, Rule, missing, signature
+from certify.errors import InvalidInputError
+from certify.evidence import (
+    Arm,
+    LossRecord,
+    Manifest,
+    Record,
+    TranslationRecord,
+    iter_records,
+    parse_manifest,
+    read_used,
+    unit_rank,
+)
+from certify.schema import MAX_JSON_BYTES, parse_json, read_bytes, sha256_bytes
+from certify.steps import Distances
+from certify.tickets import DeclaredClaim, Ticket
+
+DISJOINT_ROLES: Final = ("tuning", "scan", "choice", "order")
+"""Uses of a sentence that exclude it from evaluation; pretraining does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What claims are about: one ticket, the table it makes, and that table's distances to E*.
+
+    Attributes:
+        ticket: the ticket.
+        table_sha256: tensor digest of the base with the released rows put in, in the served dtype.
+        distances: rows of that table that differ from E*, with their KS counts (theory §1: for a transfer the
+            rows outside the ticket; for tuned rows the ticket's own, too).
+    """
+
+    ticket: Ticket
+    table_sha256: str
+    distances: Distances
+
+    def declared(self, kind: str, comparator: str | None = None) -> DeclaredClaim | None:
+        """The first claim of that kind and comparator that the ticket declared, or None."""
+        for claim in self.ticket.declared:
+            if claim.kind == kind and claim.comparator == comparator:
+                return claim
+        return None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A manifest with its records and used sentences, all verified against its digests.
+
+    Attributes:
+        manifest: the manifest.
+        sha256: file digest of the manifest, by which claims name the evidence.
+        records: in file order.
+        used: sentence digests by role.
+    """
+
+    manifest: Manifest
+    sha256: str
+    records: tuple[Record, ...]
+    used: Mapping[str, frozenset[str]]
+
+    @property
+    def design(self) -> Design:
+        """Fixed or sequential."""
+        return self.manifest.design
+
+    @cached_property
+    def units(self) -> dict[str, tuple[TranslationRecord, ...]]:
+        """Sentences by unit, in file order within a unit; units ascending by rank. Kind ``translation``."""
+        return _by_unit(self.manifest, self.sentences)
+
+    @property
+    def sentences(self) -> tuple[TranslationRecord, ...]:
+        """All sentences in file order. Kind ``translation``."""
+        return tuple(self._translations())
+
+    @cached_property
+    def windows(self) -> dict[str, tuple[LossRecord, ...]]:
+        """The same for windows of text. Kind ``loss``."""
+        return _by_unit(self.manifest, self._losses())
+
+    def _translations(self) -> Iterator[TranslationRecord]:
+        for record in self.records:
+            if not isinstance(record, TranslationRecord):
+                raise InvalidInputError("these records are no translations", code="EVIDENCE_KIND")
+            yield record
+
+    def _losses(self) -> Iterator[LossRecord]:
+        for record in self.records:
+            if not isinstance(record, LossRecord):
+                raise InvalidInputError("these records hold no losses", code="EVIDENCE_KIND")
+            yield record
+
+
+def load(path: Path) -> Evidence:
+    """Read a manifest and every file that it names.
+
+    Memory holds all records: some kilobytes for each arm of each sentence.
+
+    Raises:
+        UsageError: a file cannot be read.
+        InvalidInputError: a file is refused or is not the one of the manifest.
+    """
+    data = read_bytes(path, what="evidence manifest", limit=MAX_JSON_BYTES)
+    what = f"evidence manifest {path}"
+    manifest = parse_manifest(parse_json(data, what=what), what=what)
+    records = tuple(iter_records(manifest, path.parent))
+    used: dict[str, frozenset[str]] = {}
+    for entry in manifest.used:
+        used[entry.role] = used.get(entry.role, frozenset()) | read_used(entry, path.parent)
+    return Evidence(manifest, sha256_bytes(data), records, used)
+
+
+def ticket_arm(evidence: Evidence, subject: Subject) -> Arm | None:
+    """The arm that served the ticket: its table, its kind, no gate. None if there is none.
+
+    An arm that is called a control is taken only if no other one fits: a null ticket can hold the same rows.
+
+    Raises:
+        InvalidInputError: two arms fit equally well (``EVIDENCE_ARMS``).
+    """
+    fitting = [
+        arm
+        for arm in evidence.manifest.arms
+        if arm.table_sha256 == subject.table_sha256
+        and arm.kind == subject.ticket.released.object
+        and arm.gate is None
+    ]
+    best = [arm for arm in fitting if arm.control is None] or fitting
+    if len(best) > 1:
+        named = ", ".join(arm.name for arm in best)
+        raise InvalidInputError(f"several arms serve the ticket's table: {named}", code="EVIDENCE_ARMS")
+    return best[0] if best else None
+
+
+def arms_of_kind(evidence: Evidence, kind: str) -> tuple[Arm, ...]:
+    """Arms of that kind that are no control and have no gate, in the order of the manifest."""
+    return tuple(
+        arm for arm in evidence.manifest.arms if arm.kind == kind and arm.control is None and arm.gate is None
+    )
+
+
+def null_arms(evidence: Evidence, subject: Subject, control: str) -> tuple[Arm, ...]:
+    """Null tickets of that control for this ticket: same object, no gate, as many rows (one for one-row).
+
+    Arms with equal tables count once: the first in the order of the manifest.
+    """
+    rows = 1 if control.startswith("one-row") else len(subject.ticket.tokens)
+    found: dict[str | None, Arm] = {}
+    for arm in evidence.manifest.arms:
+        if (
+            arm.control == control
+            and arm.of == subject.ticket.id
+            and arm.kind == subject.ticket.released.object
+            and arm.gate is None
+            and arm.ids is not None
+            and len(arm.ids) == rows
+        ):
+            found.setdefault(arm.table_sha256, arm)
+    return tuple(found.values())
+
+
+def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool = False) -> None:
+    """Refuse evidence about another model, another tokenizer or another template.
+
+    Args:
+        evidence: the evidence.
+        subject: the ticket.
+        other_template: the evidence is meant to have another template than the ticket.
+
+    Raises:
+        InvalidInputError: ``EVIDENCE_BASE``, ``EVIDENCE_REFERENCE``, ``EVIDENCE_TOKENIZER``,
+            ``EVIDENCE_TEMPLATE``, or ``EVIDENCE_IDS`` (an arm's ids lie beyond the table).
+    """
+    manifest, ticket = evidence.manifest, subject.ticket
+
+    def refuse(what: str, code: str) -> InvalidInputError:
+        return InvalidInputError(f"evidence {manifest.text.name}: {what}", code=code)
+
+    if manifest.base.tensor_sha256 != ticket.base.tensor_sha256:
+        raise refuse("it is about another base table than the ticket", "EVIDENCE_BASE")
+    if manifest.reference is not None and manifest.reference.tensor_sha256 != ticket.reference.tensor_sha256:
+        raise refuse("it is about another reference table than the ticket", "EVIDENCE_REFERENCE")
+    if ticket.tokenizer is not None and manifest.tokenizer_sha256 != ticket.tokenizer.sha256:
+        raise refuse("another tokenizer was used than the ticket binds", "EVIDENCE_TOKENIZER")
+    if manifest.template is not None and ticket.template is not None:
+        same = manifest.template.sha256 == ticket.template.sha256
+        if same == other_template:
+            wanted = "another template than" if other_template else "the template of"
+            raise refuse(f"it must use {wanted} the ticket", "EVIDENCE_TEMPLATE")
+    beyond = [arm.name for arm in manifest.arms if arm.ids and arm.ids[-1] >= ticket.base.shape[0]]
+    if beyond:
+        raise refuse(f"the arm {beyond[0]} has ids beyond the table", "EVIDENCE_IDS")
+
+
+def settings(
+    claim: str,
+    evidence: Evidence,
+    *,
+    arm: Arm | None = None,
+    procedure: str | None = None,
+    delta: Fraction | None = None,
+    **more: object,
+) -> str:
+    """The signature line of a claim from ``evidence``: settings of the claim, then of the evaluation."""
+    manifest = evidence.manifest
+    template = manifest.template
+    return signature(
+        claim=claim,
+        bound=procedure,
+        delta=delta,
+        **more,
+        arm=None if arm is None else arm_digest(arm),
+        text=manifest.text.sha256[:12],
+        unit=manifest.text.unit,
+        records=len(evidence.records),
+        design=manifest.design,
+        seed=manifest.order_seed,
+        template=None if template is None else f"{template.name}@{template.sha256[:12]}",
+        beams=manifest.decoding.beams,
+        tokens=manifest.decoding.max_new_tokens,
+        dtype=manifest.decoding.dtype,
+    )
+
+
+def unit_assumptions(evidence: Evidence) -> tuple[str, ...]:
+    """What makes the units independent draws, and that the evidence is what it says."""
+    blocks = evidence.manifest.text.unit.startswith("block:")
+    return ("A-BLOCKS" if blocks else "A-UNITS", "A-EVIDENCE")
+
+
+def not_evaluated(
+    kind: str, evidence: Evidence, *, comparator: str | None = None, extraction: Rule | None = None
+) -> Claim:
+    """The claim that cannot be made, because no arm of the evidence served the ticket."""
+    return missing(
+        kind,
+        "ARM_NOT_EVALUATED",
+        "no arm of the evidence served the ticket's table",
+        comparator=comparator,
+        extraction=extraction,
+        evidence=(evidence.sha256,),
+    )
+
+
+def arm_digest(arm: Arm) -> str:
+    """An arm in a signature: the first 12 digits of the digest of its table, or of its weights."""
+    return (arm.table_sha256 or arm.model_sha256 or "none")[:12]
+
+
+_R = TypeVar("_R", TranslationRecord, LossRecord)
+
+
+def _by_unit(manifest: Manifest, records: Iterable[_R]) -> dict[str, tuple[_R, ...]]:
+    found: dict[str, list[_R]] = {}
+    for record in records:
+        found.setdefault(record.unit, []).append(record)
+    order = sorted(found, key=lambda unit: unit_rank(manifest.order_seed, unit))
+    return {unit: tuple(found[unit]) for unit in order}

@@ -1,0 +1,85 @@
+"""From a ticket and its verified tables to the subject of claims: its table, and the distances to E*.
+
+Claims compare digests only. Here they are computed, from base, reference and released rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from certify.claims_evidence import Evidence, Subject
+from certify.errors import InvalidInputError
+from certify.records import KSResult
+from certify.schema import tensor_digest
+from certify.steps import Distances
+from certify.tickets import Ticket
+from lottery import ks_numpy
+from lottery.columns import Columns
+from lottery.rowfile import Rows, transferred_rows
+from lottery.tables import Table
+from lottery.transfer import transferred_blocks
+
+
+def make_subject(ticket: Ticket, base: Table, reference: Table, rows: Rows, result: KSResult) -> Subject:
+    """The subject of claims about ``ticket``; every argument verified against it beforehand.
+
+    Distances are between the ticket's table and E*: outside the ticket those of the scan of E⁰ and E*, inside
+    those of the released rows, so that rows of a faithful transfer drop out and tuned rows stay.
+
+    Args:
+        ticket: the ticket.
+        base: E⁰ in the served dtype.
+        reference: E*, likewise.
+        rows: the released rows.
+        result: scan of ``base`` and ``reference``.
+    """
+    inside = Columns.zeros(len(ticket.ids))
+    if ticket.ids:
+        ks_numpy.compare(rows.served, reference.take(ticket.ids), base.dtype, inside)
+    differing = np.flatnonzero(~result.equal)
+    counts = {int(token): int(result.h[token]) for token in differing}
+    for token, equal, h in zip(ticket.ids, inside.equal, inside.h, strict=True):
+        counts.pop(token, None)
+        if not equal:
+            counts[token] = int(h)
+    return Subject(
+        ticket=ticket,
+        table_sha256=table_digest(base, rows),
+        distances=Distances(result.n, dict(sorted(counts.items()))),
+    )
+
+
+def table_digest(base: Table, rows: Rows) -> str:
+    """Tensor digest of ``base`` with ``rows`` put in, in the served dtype: what identifies an arm of rows."""
+    return tensor_digest(base.dtype, base.shape, transferred_blocks(base, rows))
+
+
+def check_transfers(evidence: Sequence[Evidence], base: Table, reference: Table) -> int:
+    """Recompute the table of every arm of kind ``transfer`` from base, reference and its ids.
+
+    So a null ticket cannot be made worse than it is: its rows are E*'s or the evidence is refused.
+
+    Returns:
+        The number of arms.
+
+    Raises:
+        InvalidInputError: an arm's table is not the base with these rows of the reference (``ARM_TABLE``).
+    """
+    known: dict[tuple[int, ...], str] = {}
+    checked = 0
+    for one in evidence:
+        for arm in one.manifest.arms:
+            if arm.kind != "transfer" or arm.ids is None:
+                continue
+            if arm.ids not in known:
+                known[arm.ids] = table_digest(base, transferred_rows(arm.ids, reference))
+            if known[arm.ids] != arm.table_sha256:
+                raise InvalidInputError(
+                    f"evidence {one.manifest.text.name}: the table of arm {arm.name} is not the base with the"
+                    " reference's rows put in",
+                    code="ARM_TABLE",
+                )
+            checked += 1
+    return checked

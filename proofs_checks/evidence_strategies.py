@@ -1,0 +1,395 @@
+"""Synthetic evidence with known truth, as plain JSON data, and Hypothesis strategies over it.
+
+What an evaluation *would* leave behind if the models behaved in a stated way: the rate at which decisions
+disagree, the margins, the quality of every arm and the loss are parameters, so that whatever judges evidence
+can be judged. Nothing of the package is imported; digests are computed with ``hashlib``. Needs the extra
+``proofs``.
+
+=======================  ================================================================================
+function                 what it makes
+=======================  ================================================================================
+:func:`vector`           a possible statistics vector whose sentence chrF is exactly ``100 m / FULL``
+:func:`sentence`         one record of kind ``translation`` from the behaviour of each arm
+:func:`arm`              an arm; :func:`plain_arms`, :func:`null_arms`: the arms that claims need
+:func:`manifest`         the manifest of some records; :func:`write` puts everything into a folder
+:func:`ticket`           a ticket that the evidence can be about
+:func:`worlds`           Hypothesis: a small evidence in which every decision is drawn
+:class:`Truth`           a predictor of known behaviour; :meth:`Truth.world` samples from it
+=======================  ================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from hypothesis import strategies as st
+
+Json = Any
+
+FULL: Final = 20
+"""Number of n-grams of every order on both sides; matches ``m`` of them give a sentence chrF of 5 m."""
+
+UNIT: Final = 10**9
+WIDTH: Final = 256
+ROWS: Final = 1000
+TICKET_IDS: Final = (5, 7, 11)
+
+CONTROLS: Final = (
+    *("random", "random", "random", "frequency-matched", "frequency-matched", "frequency-matched"),
+    *("top-frequency", "top-norm", "one-row:bos", "one-row:newline"),
+)
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text: a digest for something that need not exist."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def canonical(value: Json) -> bytes:
+    """Canonical JSON: one line of a records file without its end."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+BASE_TABLE: Final = digest("table of the base")
+REFERENCE_TABLE: Final = digest("table of the reference")
+TICKET_TABLE: Final = digest("table of the ticket")
+
+
+def vector(matches: int) -> list[int]:
+    """Statistics of an output that matches ``matches`` of :data:`FULL` n-grams of each order."""
+    totals = [FULL, FULL - 1, FULL - 2, FULL - 3]
+    return [FULL, FULL, *(min(matches, total) for total in totals), *totals, *([FULL, FULL, matches] * 8)]
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What one arm does with one sentence.
+
+    Attributes:
+        matches: n-grams matched under the rules whole, first-line, cut; 0 to :data:`FULL`.
+        differs: pairs (step, id): where its decision is not the reference's.
+        ended: the output ends with the end of sentence.
+        length: generated tokens; None: as many as the reference generates.
+    """
+
+    matches: tuple[int, int, int] = (FULL // 2,) * 3
+    differs: tuple[tuple[int, int], ...] = ()
+    ended: bool = True
+    length: int | None = None
+
+
+def sentence(
+    number: int,
+    arms: Mapping[str, Behaviour],
+    *,
+    unit: str | None = None,
+    prompt: Sequence[int] = (1, 20),
+    tokens: Sequence[int] = (30, 31, 2),
+    margins: Sequence[int] | None = None,
+    base_tokens: Sequence[int] = (40, 2),
+) -> dict[str, Json]:
+    """One record of kind ``translation``.
+
+    Args:
+        number: tells sentences apart; id, digests and the unit follow from it.
+        arms: behaviour by name, ``base`` and ``reference`` among them.
+        unit: the unit; by default a unit of its own.
+        prompt: ids of the prompt, in any order.
+        tokens: what the reference generates.
+        margins: ``p_a - p_b`` at each step, in units of 1e-9; .8 by default.
+        base_tokens: what the base generates.
+    """
+    margins = [800_000_000] * len(tokens) if margins is None else list(margins)
+    record: dict[str, Json] = {
+        "id": f"text:{number}",
+        "unit": str(number) if unit is None else unit,
+        "source": digest(f"source {number}")[:16],
+        "target": digest(f"target {number}")[:16],
+        "prompt": sorted(set(prompt)),
+        "reference": {
+            "tokens": list(tokens),
+            "top": [],
+            "p_a": [(UNIT + margin) // 2 for margin in margins],
+            "p_b": [(UNIT + margin) // 2 - margin for margin in margins],
+        },
+        "arms": {},
+    }
+    for name, behaviour in arms.items():
+        distinct = sorted(set(behaviour.matches))
+        answer: dict[str, Json] = {
+            "text": f"output of {name}" if name != "base" else "output",
+            "ended": behaviour.ended,
+            "length": len(tokens) if behaviour.length is None or name == "reference" else behaviour.length,
+            "stats": [vector(matches) for matches in distinct],
+            "rules": [distinct.index(matches) for matches in behaviour.matches],
+        }
+        if name != "reference":
+            answer["differs"] = [list(pair) for pair in behaviour.differs]
+        if name == "base":
+            answer |= {"tokens": list(base_tokens), "length": len(base_tokens)}
+        record["arms"][name] = answer
+    return record
+
+
+def window(
+    number: int, nats: Mapping[str, int], *, tokens: int = 100, unit: str | None = None
+) -> dict[str, Json]:
+    """One record of kind ``loss``: total nats by arm, in units of 1e-9."""
+    return {
+        "id": f"window:{number}",
+        "unit": str(number) if unit is None else unit,
+        "tokens": tokens,
+        "nats": dict(nats),
+    }
+
+
+def arm(name: str, kind: str, ids: Sequence[int] | None = None, **fields: Json) -> dict[str, Json]:
+    """An arm; its table is a digest of its name unless ``fields`` say otherwise."""
+    value: dict[str, Json] = {
+        "name": name,
+        "kind": kind,
+        "ids": None if ids is None else list(ids),
+        "table_sha256": digest(f"table of {name}"),
+        "model_sha256": None,
+        "parameters": len(ids or ()) * WIDTH,
+        "control": None,
+        "of": None,
+        "seed": None,
+        "gate": None,
+        "note": "",
+    }
+    return value | fields
+
+
+def plain_arms(object_: str = "transfer", ids: Sequence[int] = TICKET_IDS) -> list[dict[str, Json]]:
+    """The arms base, reference and ``t`` (the ticket's)."""
+    return [
+        arm("base", "base", table_sha256=BASE_TABLE),
+        arm("reference", "reference", table_sha256=REFERENCE_TABLE),
+        arm("t", object_, ids, table_sha256=TICKET_TABLE),
+    ]
+
+
+def null_arms(object_: str = "transfer", *, of: str = "t", k: int = len(TICKET_IDS)) -> list[dict[str, Json]]:
+    """One arm for every control that a ticket must beat, three draws of the random ones."""
+    return [
+        arm(
+            f"null-{number}",
+            object_,
+            [100 + number] if control.startswith("one-row") else range(100 + number, 100 + number + k),
+            control=control,
+            of=of,
+            seed=number if control in ("random", "frequency-matched") else None,
+        )
+        for number, control in enumerate(CONTROLS)
+    ]
+
+
+def manifest(records: Sequence[Json], arms: Sequence[Json], **fields: Json) -> dict[str, Json]:
+    """The manifest of ``records``; ``fields`` replace top-level entries."""
+    data = b"".join(canonical(record) + b"\n" for record in records)
+    loss = bool(records) and "nats" in records[0]
+    value: dict[str, Json] = {
+        "schema": "certify.evidence",
+        "schema_version": 1,
+        "kind": "loss" if loss else "translation",
+        "created_by": "synthetic",
+        "procedure": "loss/1" if loss else "translation/1",
+        "base": {"tensor_sha256": BASE_TABLE, "model_sha256": digest("model")},
+        "reference": {"tensor_sha256": REFERENCE_TABLE},
+        "tokenizer_sha256": digest("tokenizer"),
+        "template": None if loss else {"name": "explicit", "sha256": digest("template")},
+        "languages": None if loss else ["en", "ca"],
+        "text": {
+            "name": "synthetic",
+            "sha256": digest("text"),
+            "sentences": len(records),
+            "unit": "sentence",
+            "attribution": "",
+        },
+        "decoding": {"beams": 1, "max_new_tokens": 0 if loss else 96, "dtype": "F32"},
+        "order_seed": 0,
+        "design": "fixed",
+        "signatures": {},
+        "arms": list(arms),
+        "used": [],
+        "records": {
+            "path": "synthetic.records.jsonl",
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "count": len(records),
+        },
+    }
+    return value | fields
+
+
+def write(
+    folder: Path,
+    records: Sequence[Json],
+    arms: Sequence[Json],
+    *,
+    used: Mapping[str, Iterable[str]] | None = None,
+    name: str = "synthetic",
+    **fields: Json,
+) -> Path:
+    """Write evidence into ``folder``; returns the path of the manifest.
+
+    Args:
+        folder: an existing folder.
+        records: records of one kind.
+        arms: the arms that they speak of.
+        used: digests (16 hexadecimal digits) by role; None lists nothing.
+        name: stem of the files.
+        fields: replacements of top-level entries of the manifest.
+    """
+    value = manifest(records, arms)
+    value["records"]["path"] = f"{name}.records.jsonl"
+    for role, digests in (used or {}).items():
+        lines = sorted(set(digests))
+        data = "".join(f"{line}\n" for line in lines).encode()
+        path = f"{name}.{role}.txt"
+        (folder / path).write_bytes(data)
+        entry = {"role": role, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "count": len(lines)}
+        value["used"].append(entry)
+    (folder / f"{name}.records.jsonl").write_bytes(b"".join(canonical(record) + b"\n" for record in records))
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(value | fields), encoding="utf-8")
+    return path
+
+
+def ticket(
+    ids: Sequence[int] = TICKET_IDS, *, alpha: str = "0.05", object_: str = "transfer", **fields: Json
+) -> dict[str, Json]:
+    """A ticket as parsed JSON, about the tables and tokenizer of :func:`manifest`."""
+
+    def table(sha256: str) -> Json:
+        return {
+            "path": None,
+            "files": [],
+            "tensor": "model.embed_tokens.weight",
+            "dtype": "F16",
+            "shape": [ROWS, WIDTH],
+            "tensor_sha256": sha256,
+            "tied": False,
+        }
+
+    value: dict[str, Json] = {
+        "id": "t",
+        "base": table(BASE_TABLE),
+        "reference": table(REFERENCE_TABLE),
+        "tokenizer": {"path": None, "files": [], "sha256": digest("tokenizer"), "size": ROWS},
+        "template": {"name": "explicit", "sha256": digest("template"), "path": None},
+        "selection": {
+            "rule": "ks",
+            "alpha": alpha,
+            "correction": "none",
+            "method": "exact",
+            "n": WIDTH,
+            "tests": ROWS,
+            "h_alpha": 31,
+            "tau": 0.12,
+            "seed": None,
+            "counts": None,
+            "excluded": [],
+        },
+        "released": {"object": object_, "rows": None},
+        "tokens": [
+            {"id": token, "piece": None, "h": 40, "p": 0.001, "log10_p": -3.0, "shift_norm": 1.0}
+            for token in sorted(ids)
+        ],
+        "declared": [],
+        "evidence": [],
+        "certificate": None,
+    }
+    return value | fields
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A predictor whose behaviour is known: what evidence about it should show.
+
+    Attributes:
+        disagreement: probability that a decision of the ticket's arm is not the reference's, step by step.
+        certified: probability that a step has a margin that the criteria accept; others have margin 0.
+        steps: decisions a sentence.
+        quality: expected sentence chrF by arm (0 to 100), or one number for arms that are not named.
+        per_unit: sentences a unit.
+        correlated: all sentences of a unit behave alike.
+    """
+
+    disagreement: float = 0.0
+    certified: float = 1.0
+    steps: int = 4
+    quality: Mapping[str, float] = field(default_factory=dict)
+    per_unit: int = 1
+    correlated: bool = False
+
+    def world(
+        self, seed: int, units: int, arms: Sequence[Json] | None = None
+    ) -> tuple[list[Json], list[Json]]:
+        """Sample so many units for ``arms`` (base, reference and t by default): (records, arms)."""
+        generator = random.Random(seed)
+        arms = plain_arms() if arms is None else list(arms)
+        names = [str(one["name"]) for one in arms]
+        records = []
+        for unit in range(units):
+            state = generator.getstate()
+            for place in range(self.per_unit):
+                if self.correlated:
+                    generator.setstate(state)
+                number = unit * self.per_unit + place
+                records.append(self._sentence(generator, number, str(unit), names))
+        return records, arms
+
+    def _sentence(self, generator: random.Random, number: int, unit: str, names: Sequence[str]) -> Json:
+        tokens = [30 + t for t in range(self.steps)]
+        margins = [900_000_000 if generator.random() < self.certified else 0 for _ in tokens]
+        wrong = tuple((t, 99) for t in range(self.steps) if generator.random() < self.disagreement)
+        behaviours = {}
+        for name in names:
+            rate = self.quality.get(name, 50.0) / 100
+            matches = sum(generator.random() < rate for _ in range(FULL))
+            behaviours[name] = Behaviour((matches,) * 3, wrong if name == "t" else ())
+        return sentence(number, behaviours, unit=unit, tokens=tokens, margins=margins)
+
+
+@st.composite
+def worlds(
+    draw: st.DrawFn, *, max_units: int = 3, arms: Sequence[str] = ("base", "reference", "t")
+) -> list[Json]:
+    """Records in which prompts, outputs, margins, decisions and scores are drawn, in up to so many units.
+
+    Ids are small, so that prompts and outputs often meet the rows of tickets.
+    """
+    ids = st.integers(3, 15)
+    quarters = st.integers(0, UNIT // 4)
+    records = []
+    for number in range(draw(st.integers(1, max_units * 2))):
+        tokens = draw(st.lists(ids, min_size=1, max_size=4))
+        steps = range(len(tokens))
+        behaviours = {}
+        for name in arms:
+            places = sorted(draw(st.sets(st.sampled_from(steps)))) if name not in ("reference",) else []
+            behaviours[name] = Behaviour(
+                matches=draw(st.tuples(*[st.integers(0, FULL)] * 3)),
+                differs=tuple((t, 99) for t in places),
+                ended=draw(st.booleans()),
+                length=draw(st.integers(1, 9)),
+            )
+        records.append(
+            sentence(
+                number,
+                behaviours,
+                unit=str(draw(st.integers(0, max_units - 1))),
+                prompt=draw(st.lists(ids, min_size=1, max_size=5)),
+                tokens=tokens,
+                margins=[4 * draw(quarters) for _ in tokens],
+                base_tokens=draw(st.lists(ids, min_size=1, max_size=4)),
+            )
+        )
+    return records
