@@ -1,15 +1,17 @@
 """Reading evidence: the manifest, its records one at a time, and the lists of used sentences.
 
-Everything is read as hostile: bounded lines, strict types, digests of the very bytes that were parsed. This
-is the public door; the manifest's schema is :mod:`certify.evidence_schema`, a record's
-:mod:`certify.evidence_record`.
+Everything is read as hostile: bounded lines, strict types, digests of the very bytes that were parsed. A file
+may travel packed, as ``NAME.xz``; digests are of what it unpacks to. This is the public door; the manifest's
+schema is :mod:`certify.evidence_schema`, a record's :mod:`certify.evidence_record`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import lzma
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -118,10 +120,9 @@ def read_used(entry: Used, folder: Path) -> frozenset[str]:
             sorted, distinct and ``count`` lines long (``EVIDENCE_MALFORMED``).
         UsageError: it cannot be read.
     """
-    path = _existing(folder, entry.path)
     digests: list[str] = []
     state = hashlib.sha256()
-    with _opened(path) as stream:
+    with _opened(folder, entry.path) as stream:
         while line := stream.readline(64):
             state.update(line)
             if not _USED_LINE.fullmatch(line) or len(digests) == entry.count:
@@ -160,11 +161,10 @@ def iter_records(manifest: Manifest, folder: Path) -> Iterator[Record]:
             ``EVIDENCE_DIGEST``).
         UsageError: the file cannot be read.
     """
-    path = _existing(folder, manifest.records.path)
     parse = RecordParser(manifest)
     state = hashlib.sha256()
     count = 0
-    with _opened(path) as stream:
+    with _opened(folder, manifest.records.path) as stream:
         while line := stream.readline(MAX_LINE_BYTES + 1):
             count += 1
             where = f"{manifest.records.path}, line {count}"
@@ -195,15 +195,16 @@ def unit_rank(order_seed: int, unit: str) -> str:
     return sha256_bytes(f"{order_seed}:{unit}".encode())
 
 
-def _existing(folder: Path, relative: str) -> Path:
-    path = inside(folder, relative)
-    if not path.is_file():
+@contextmanager
+def _opened(folder: Path, relative: str) -> Iterator[IO[bytes]]:
+    """The file, or, where only ``relative.xz`` is there, what that unpacks to, as it is read."""
+    path, packed = inside(folder, relative), inside(folder, f"{relative}.xz")
+    if not path.is_file() and not packed.is_file():
         raise InvalidInputError(f"{relative} is named by the evidence but is not there", code="FILE_MISSING")
-    return path
-
-
-def _opened(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb")
+        with path.open("rb") if path.is_file() else lzma.open(packed) as stream:
+            yield stream
+    except (lzma.LZMAError, EOFError) as error:
+        raise InvalidInputError(f"{relative}.xz is damaged: {error}", code="EVIDENCE_DIGEST") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", code="FILE_UNREADABLE") from error

@@ -175,9 +175,11 @@ _ADAPTER = TypeAdapter(Plan)
 
 
 def plan_names() -> list[str]:
-    """Names of the plans that ship with the package."""
-    folder = resources.files("lottery") / "plans"
-    return sorted(item.name[: -len(".toml")] for item in folder.iterdir() if item.name.endswith(".toml"))
+    """Names of the plans of pretraining that ship with the package; plans of experiments lie beside them."""
+    files = (item for item in (resources.files("lottery") / "plans").iterdir() if item.name.endswith(".toml"))
+    return sorted(
+        item.name[: -len(".toml")] for item in files if "model" in tomllib.loads(item.read_text("utf-8"))
+    )
 
 
 def read_plan(name: str | Path) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import lzma
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -360,6 +361,45 @@ def test_a_faulty_loss_is_refused(tmp_path: Path, changes: Json) -> None:
     with pytest.raises(InvalidInputError) as error:
         parse_record(loss(0, **changes), found)
     assert error.value.code == "EVIDENCE_MALFORMED"
+
+
+def pack(folder: Path) -> None:
+    for name in (RECORDS, "used/tuning.txt"):
+        path = folder / name
+        path.with_name(f"{path.name}.xz").write_bytes(lzma.compress(path.read_bytes()))
+        path.unlink()
+
+
+def test_files_may_travel_packed(tmp_path: Path) -> None:
+    path = Files(tmp_path).write()
+    plain = read_all(path)
+    pack(tmp_path)
+    assert read_all(path) == plain
+    assert read_used(read_manifest(path).used[0], tmp_path) == set(USED)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda packed: packed[:-30], "EVIDENCE_DIGEST"),
+        (lambda _: b"no archive", "EVIDENCE_DIGEST"),
+        (
+            lambda packed: lzma.compress(lzma.decompress(packed).replace(b"Hola", b"Halo", 1)),
+            "EVIDENCE_DIGEST",
+        ),
+        (lambda packed: lzma.compress(lzma.decompress(packed)[:-1]), "EVIDENCE_TRUNCATED"),
+        (lambda _: lzma.compress(bytes(1 << 26)), "FILE_TOO_LARGE"),
+    ],
+    ids=["cut", "garbage", "edited", "truncated", "a bomb"],
+)
+def test_a_spoiled_archive_is_refused(tmp_path: Path, change: Callable[[bytes], bytes], code: str) -> None:
+    path = Files(tmp_path).write()
+    pack(tmp_path)
+    packed = tmp_path / f"{RECORDS}.xz"
+    packed.write_bytes(change(packed.read_bytes()))
+    with pytest.raises(InvalidInputError) as error:
+        read_all(path)
+    assert error.value.code == code
 
 
 # --- faults in the files ---------------------------------------------------------------------------------

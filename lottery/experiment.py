@@ -1,0 +1,192 @@
+"""A whole experiment: from a plan and a base model to tickets and evidence, resumable at any moment.
+
+:func:`run` brings every step of the plan to its end; called again, it does only what is missing or what
+depends on something that changed. One folder belongs to one run at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from certify.errors import UsageError
+from certify.schema import pretty_json, write_bytes
+from lottery.backbone import find_base
+from lottery.device import Device
+from lottery.experiment_bench import Bench
+from lottery.experiment_cache import Cache
+from lottery.experiment_estimate import Amount, Estimate, estimate, measured_rates, model_of
+from lottery.experiment_graph import Standing, State
+from lottery.experiment_journal import ExperimentJournal, Line, recorded_seconds
+from lottery.experiment_layout import layout
+from lottery.experiment_materials import UNKNOWN, Materials, base_digest
+from lottery.experiment_plan import PUBLISHED, SYNTHETIC, ExperimentPlan
+from lottery.experiment_publish import deliver
+from lottery.pretrain_plan import data_folder
+
+JOURNAL, LOCK, PLAN = "journal.jsonl", "lock", "plan.json"
+
+_PUBLISHED = Path(__file__).resolve().parent.parent / "reports" / "published"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One step in a dry run or a status.
+
+    Attributes:
+        step: name of the step.
+        state: where it stands; None in a dry run without a folder.
+        reason: why it is stale or void.
+        seconds: wall seconds of its last attempt that came to an end; None if there is none.
+        estimate: what it will cost.
+    """
+
+    step: str
+    state: State | None
+    reason: str
+    seconds: float | None
+    estimate: Estimate | None
+
+
+def run(
+    plan: ExperimentPlan,
+    out: Path,
+    *,
+    base: str | None = None,
+    data: Path | None = None,
+    device: Device = "auto",
+    only: Sequence[str] = (),
+    report: Callable[[Line], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Standing]:
+    """Run an experiment to its end, or on from wherever it stopped.
+
+    Args:
+        plan: what is done.
+        out: folder of the experiment; made if there is none.
+        base: checkpoint folder or name at the hub, in place of the plan's.
+        data: folder that the plan's paths start from; default ``data`` under ``CERTIFY_DATA``.
+        device: where to compute.
+        only: patterns of step names; these and what they need.
+        report: called at the start and the end of each step.
+        progress: called with (done, all) within a step.
+
+    Returns:
+        Standings of the steps, all finished.
+
+    Raises:
+        UsageError: something named does not exist; another run works in ``out`` (``EXPERIMENT_LOCKED``).
+        CertifyError: whatever a step refuses; what was finished before stays finished.
+    """
+    bench, materials = _start(plan, base, data, required=True)
+    bench.device, bench.progress, bench.save_every = device, progress, plan.tuning.save_every
+    graph = layout(plan, bench, materials)
+    with _locked(out):
+        write_bytes(out / PLAN, pretty_json(plan.model_dump(mode="json")).encode("utf-8"))
+        journal = ExperimentJournal(out / JOURNAL, len(graph.steps), report)
+        journal.begin(plan)
+        cache = Cache(out)
+        finished = graph.run(cache, only=only, watch=journal.watch)
+        for standing in finished:
+            if standing.step.kind == "publish" and standing.done is not None:
+                deliver(cache.folder(standing.step.name), standing.done.outputs, out)
+        return finished
+
+
+def dry_run(
+    plan: ExperimentPlan, out: Path | None = None, *, base: str | None = None, data: Path | None = None
+) -> list[Row]:
+    """What :func:`run` would do and cost; neither model nor text must be at hand.
+
+    Raises:
+        UsageError: the size of the model is neither known nor stated in the plan.
+    """
+    bench, materials = _start(plan, base, data, required=False)
+    graph = layout(plan, bench, materials)
+    model = model_of(bench.base, plan.geometry)
+    seconds = {} if out is None else recorded_seconds(out / JOURNAL)
+    done = [(step.work, seconds[step.name]) for step in graph.steps if step.name in seconds]
+    rates = measured_rates([(amount, time) for amount, time in done if isinstance(amount, Amount)], model)
+    return [
+        Row(step.name, None, "", seconds.get(step.name), estimate(step.work, model, rates))
+        for step in graph.steps
+    ]
+
+
+def status(
+    plan: ExperimentPlan, out: Path, *, base: str | None = None, data: Path | None = None
+) -> list[Row]:
+    """Where each step stands in ``out``; outputs are digested, nothing is run or written.
+
+    Raises:
+        UsageError: ``out`` does not exist; base or texts are not at hand.
+    """
+    if not out.is_dir():
+        raise UsageError(f"no folder {out}: nothing was run there", code="FILE_UNREADABLE")
+    bench, materials = _start(plan, base, data, required=True)
+    seconds = recorded_seconds(out / JOURNAL)
+    return [
+        Row(found.step.name, found.state, found.reason, seconds.get(found.step.name), None)
+        for found in layout(plan, bench, materials).standings(Cache(out))
+    ]
+
+
+def is_running(out: Path) -> bool:
+    """Does a run work in ``out`` at this moment?"""
+    path = out / LOCK
+    if not path.exists():
+        return False
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _start(
+    plan: ExperimentPlan, base: str | None, data: Path | None, *, required: bool
+) -> tuple[Bench, Materials]:
+    """Find base and texts and take the base's digest."""
+    if plan.base == SYNTHETIC:
+        if base is not None or data is not None:
+            raise UsageError(f"plan {plan.name} makes its own base and text", code="USAGE")
+        return Bench(None, None), Materials("", None)
+    try:
+        folder = find_base(base or _published(plan.base))
+        digest = base_digest(folder) if required else UNKNOWN
+    except UsageError:
+        if required:
+            raise
+        folder, digest = None, UNKNOWN
+    root = None
+    if required or data is not None:
+        root = data_folder(data)
+    return Bench(folder, root), Materials(digest, root, required)
+
+
+def _published(name: str) -> str:
+    if not name.startswith(PUBLISHED):
+        return name
+    return str(_PUBLISHED / name.removeprefix(PUBLISHED))
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold ``out`` for this process; the system gives it back however the process ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stream = (out / LOCK).open("ab")
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}", code="FILE_UNWRITABLE") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(
+                f"another run works in {out}: wait for it, or choose another --out", code="EXPERIMENT_LOCKED"
+            ) from error
+        yield

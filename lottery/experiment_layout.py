@@ -1,0 +1,243 @@
+"""From a plan to the graph of its steps: names, parameters, and what each step reads of which other one.
+
+Names below a language pair::
+
+    embed · seed-1/embed · counts · select/ID · partial/ID · comparator/METHOD · nulls · null/NAME ·
+    null-partial/NAME · tickets · text/TEXT · measure/TEXT/ARM · evidence/TEXT · loss/ARM ·
+    evidence/unrelated · opportunity
+
+and, for the whole experiment, ``base`` (synthetic only), ``overlap`` and ``publish``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from certify.records import Dtype
+from lottery import experiment_rows as rows
+from lottery import experiment_tuning as tuning
+from lottery.dtypes import parse_dtype
+from lottery.experiment_arms import PlannedTicket, null_names, planned_tickets
+from lottery.experiment_bench import BASE, Bench
+from lottery.experiment_estimate import Amount
+from lottery.experiment_fields import PairPlan, TicketPlan
+from lottery.experiment_graph import Graph, Result, Step, Work
+from lottery.experiment_layout_evidence import evidence_steps
+from lottery.experiment_layout_final import final_steps
+from lottery.experiment_materials import Materials
+from lottery.experiment_plan import SYNTHETIC, ExperimentPlan
+from lottery.templates import load_template
+
+Action = Callable[[Bench, Work], Result]
+
+SYNTHETIC_SIZES = {"train": 160, "choice": 12, "test": 24, "unrelated": 30}
+"""Sentences of the texts that the package makes."""
+
+
+def layout(plan: ExperimentPlan, bench: Bench, materials: Materials) -> Graph:
+    """The steps of ``plan`` in an order in which they can run.
+
+    Raises:
+        CertifyError: a text or template of the plan is missing or refused.
+    """
+    builder = Builder(plan, bench, materials)
+    steps = list[Step]()
+    if builder.made:
+        sizes = {"seed": plan.seed} | SYNTHETIC_SIZES
+        steps.append(builder.step(BASE, "synthetic", tuning.make_synthetic, tuning.VERSION, sizes, free=True))
+    for pair in plan.pair:
+        steps += _tunings(builder, pair)
+        steps += _nulls(builder, pair)
+        steps.append(_tickets(builder, pair))
+        steps += evidence_steps(builder, pair)
+    steps += final_steps(builder, steps)
+    return Graph(steps)
+
+
+class Builder:
+    """Makes steps of one plan: what each depends on, beside what it is given, is added here.
+
+    Attributes:
+        plan: the plan.
+        bench: handed to every action.
+        materials: digests of base and texts.
+        made: the base is made by the step ``base``.
+        served: the served dtype.
+    """
+
+    def __init__(self, plan: ExperimentPlan, bench: Bench, materials: Materials) -> None:
+        """See the attributes."""
+        self.plan, self.bench, self.materials = plan, bench, materials
+        self.made = plan.base == SYNTHETIC
+        self.served: Dtype = parse_dtype(plan.served_dtype)
+
+    def step(
+        self,
+        name: str,
+        kind: str,
+        action: Action,
+        version: int,
+        parameters: Mapping[str, Any],
+        needs: Mapping[str, str] | None = None,
+        *,
+        after: tuple[str, ...] = (),
+        collects: bool = False,
+        work: Amount | None = None,
+        free: bool = False,
+    ) -> Step:
+        """A step of the graph; it depends on the base model unless it is ``free`` of it."""
+        inputs = dict(needs or {})
+        decisive = dict(parameters)
+        if self.made and not free:
+            inputs[BASE] = BASE
+        elif not free:
+            decisive["base_sha256"] = self.materials.base
+        return Step(
+            name=name,
+            kind=kind,
+            version=version,
+            parameters=decisive,
+            action=partial(action, self.bench),
+            needs=inputs,
+            after=after,
+            collects=collects,
+            work=work or Amount("other"),
+        )
+
+    def texts(self, pair: PairPlan) -> dict[str, Any]:
+        """Digests of a pair's tuning text and template, for the parameters of a tuning."""
+        names = [*pair.data, *([pair.choice] if pair.choice else [])]
+        return {
+            "texts_sha256": [self.materials.pairs(name, pair.languages) for name in names],
+            "template_sha256": load_template(self.plan.template).digest(),
+        }
+
+
+def _tunings(builder: Builder, pair: PairPlan) -> list[Step]:
+    plan = builder.plan
+    steps = []
+    recipe = plan.embed.recipe("embed")
+    seeds = [(plan.seed, pair.name), *((seed, f"{pair.name}/seed-{seed}") for seed in plan.embed.seeds)]
+    for seed, prefix in seeds:
+        parameters = tuning.tuning_parameters(plan, pair, recipe, seed=seed)
+        steps.append(_tune(builder, f"{prefix}/embed", pair, parameters))
+        steps += [_choose(builder, prefix, entry) for entry in plan.ticket]
+    steps.append(_counts(builder, pair))
+    recipe = plan.partial.recipe("partial")
+    for ticket in planned_tickets(plan):
+        if ticket.tuned:
+            limit = plan.controls.limit if plan.controls and ticket.id.endswith("-limited") else None
+            parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=limit)
+            select = f"{pair.name}/{ticket.select}"
+            steps.append(_tune(builder, f"{pair.name}/{ticket.tuned}", pair, parameters, select=select))
+    for comparator in plan.comparator:
+        parameters = tuning.tuning_parameters(
+            plan,
+            pair,
+            comparator.recipe(comparator.method),
+            seed=plan.seed,
+            method=comparator.method,
+            size=comparator.size,
+        )
+        steps.append(_tune(builder, f"{pair.name}/comparator/{comparator.method}", pair, parameters))
+    return steps
+
+
+def _tune(
+    builder: Builder, name: str, pair: PairPlan, parameters: Mapping[str, Any], select: str = ""
+) -> Step:
+    estimate = builder.plan.estimate
+    pairs = min(filter(None, (parameters["limit"], estimate.tuning_pairs)))
+    amount = Amount(
+        "tune",
+        tokens=pairs * estimate.tokens_per_pair * parameters["recipe"]["epochs"],
+        method="partial" if select else str(parameters["method"]),
+        size=parameters["size"],
+        micro_batch=parameters["micro_batch"],
+        length=parameters["max_length"],
+        bytes_per_weight=4 if parameters["dtype"] == "F32" else 2,
+    )
+    needs = {"select": select} if select else {}
+    parameters = {**parameters, **builder.texts(pair)}
+    return builder.step(name, "tune", tuning.run_tuning, tuning.VERSION, parameters, needs, work=amount)
+
+
+def _choose(builder: Builder, prefix: str, entry: TicketPlan) -> Step:
+    parameters = _rule_of(entry, builder.plan.seed) | {"served_dtype": builder.served}
+    needs = {"embed": f"{prefix}/embed"}
+    name = f"{prefix}/select/{entry.id}"
+    return builder.step(name, "select", rows.choose, rows.VERSION, parameters, needs, work=Amount("scan"))
+
+
+def _rule_of(entry: TicketPlan, seed: int) -> dict[str, Any]:
+    asked = {name: getattr(entry, name) for name in ("rule", "alpha", "correction", "share")}
+    return asked | {"exclude": sorted(set(entry.exclude)), "seed": seed}
+
+
+def _counts(builder: Builder, pair: PairPlan) -> Step:
+    plan = builder.plan
+    asked = tuning.tuning_parameters(plan, pair, plan.embed.recipe("embed"), seed=plan.seed)
+    wanted = ("data", "held_out", "languages", "template", "limit", "max_length")
+    parameters = {name: asked[name] for name in wanted} | builder.texts(pair)
+    return builder.step(f"{pair.name}/counts", "counts", rows.count_fed, rows.VERSION, parameters)
+
+
+def _nulls(builder: Builder, pair: PairPlan) -> list[Step]:
+    plan, controls = builder.plan, builder.plan.controls
+    if controls is None:
+        return []
+    own = {"select": f"{pair.name}/select/{controls.ticket}", "embed": f"{pair.name}/embed"}
+    served = {"served_dtype": builder.served}
+    drawing = {"draws": controls.draws, "null_seed": controls.seed, **served}
+    counted = {"counts": f"{pair.name}/counts"}
+    name = f"{pair.name}/nulls"
+    steps = [builder.step(name, "nulls", rows.draw_nulls, rows.VERSION, drawing, own | counted)]
+    recipe = plan.partial.recipe("partial")
+    for name, kind, seed in null_names(controls):
+        null = f"{pair.name}/null/{name}"
+        if kind == "direction":
+            turning = {"seed": seed, **served}
+            steps.append(builder.step(null, "direction", rows.turn_rows, rows.VERSION, turning, own))
+            continue
+        needs = {"nulls": f"{pair.name}/nulls", "embed": f"{pair.name}/embed"}
+        asked = {"name": name, **served}
+        steps.append(builder.step(null, "null", rows.take_null, rows.VERSION, asked, needs))
+        if "tuned" in controls.objects:
+            parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=controls.limit)
+            steps.append(_tune(builder, f"{pair.name}/null-partial/{name}", pair, parameters, select=null))
+    return steps
+
+
+def _tickets(builder: Builder, pair: PairPlan) -> Step:
+    plan = builder.plan
+    needs = {"embed": f"{pair.name}/embed"}
+    entries = []
+    for ticket in planned_tickets(plan):
+        needs[ticket.select] = f"{pair.name}/{ticket.select}"
+        if ticket.tuned:
+            needs[ticket.tuned] = f"{pair.name}/{ticket.tuned}"
+        entries.append(_entry(plan, ticket))
+    parameters = {
+        "tickets": entries,
+        "served_dtype": builder.served,
+        "template": plan.template,
+        "template_sha256": load_template(plan.template).digest(),
+        "bundle": plan.bundle,
+    }
+    return builder.step(
+        f"{pair.name}/tickets",
+        "tickets",
+        rows.write_tickets,
+        rows.VERSION,
+        parameters,
+        needs,
+        collects=True,
+    )
+
+
+def _entry(plan: ExperimentPlan, ticket: PlannedTicket) -> dict[str, Any]:
+    declared = [claim.model_dump(mode="json") for claim in (*plan.declared, *ticket.plan.declared)]
+    places = {"id": ticket.id, "role": ticket.select, "tuned": ticket.tuned or None, "declared": declared}
+    return places | _rule_of(ticket.plan, plan.seed)

@@ -1,0 +1,75 @@
+"""What an experiment starts from, by content: the base model and the texts, wherever they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from certify.schema import canonical_json, sha256_bytes, sha256_file
+from lottery.corpus import corpus_digest
+from lottery.experiment_bench import resolve
+from lottery.experiment_plan import SYNTHETIC
+from lottery.modeldigest import checkpoint_digest
+from lottery.pairsource import read_pairs
+from lottery.textfile import locate
+
+UNKNOWN = "unknown"
+"""Stands for the digest of something that is not at hand; only a dry run goes on without it."""
+
+
+@dataclass(slots=True)
+class Materials:
+    """Digests of what is read from outside the experiment.
+
+    Attributes:
+        base: digest of the base model and its tokenizer; empty if a step makes it.
+        data: folder of the texts.
+        required: refuse what is missing, rather than to go on with :data:`UNKNOWN`.
+    """
+
+    base: str
+    data: Path | None
+    required: bool = True
+    _known: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def pairs(self, name: str, languages: tuple[str, str]) -> str:
+        """Digest of a parallel text.
+
+        Raises:
+            UsageError, InvalidInputError, NothingToDoError: see :func:`lottery.pairsource.read_pairs`.
+        """
+        return self._digest(
+            (name, *languages), lambda: corpus_digest(read_pairs(resolve(name, self.data), *languages))
+        )
+
+    def lines(self, name: str) -> str:
+        """Digest of a monolingual text.
+
+        Raises:
+            UsageError: the file is missing.
+        """
+        return self._digest((name,), lambda: sha256_file(locate(Path(resolve(name, self.data)))))
+
+    def known(self) -> dict[str, str]:
+        """The digests taken so far, by name of the text (and languages)."""
+        return {" ".join(key): digest for key, digest in sorted(self._known.items())}
+
+    def _digest(self, key: tuple[str, ...], compute: Callable[[], str]) -> str:
+        if key[0].startswith(f"{SYNTHETIC}:"):
+            return key[0]  # the step that makes it decides what it is
+        if not self.required:
+            return UNKNOWN
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+
+def base_digest(folder: Path) -> str:
+    """Digest of a base model: weights, configuration, tokenizer.
+
+    Raises:
+        UsageError: a file is missing.
+        InvalidInputError: a file is refused.
+    """
+    return sha256_bytes(canonical_json([checkpoint_digest(folder), sha256_file(folder / "tokenizer.json")]))
