@@ -11,7 +11,7 @@ from certify.cli.tune import DeviceName
 
 if TYPE_CHECKING:
     from lottery.experiment import Row
-    from lottery.experiment_journal import Line
+    from lottery.experiment.journal import Line
 
 
 def experiment(
@@ -60,7 +60,7 @@ def experiment(
         import torch
 
         from lottery import experiment as library
-        from lottery.experiment_plan import read_experiment
+        from lottery.experiment.plan import read_experiment
     except ImportError as error:
         raise UsageError(
             f"an experiment needs the package {error.name}: pip install 'certify-lottery[tune]'",

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from certify.errors import InvalidInputError, UsageError
-from lottery.experiment_cache import Cache
-from lottery.experiment_graph import Graph, Result, Step, Void, Work
+from lottery.experiment.cache import Cache
+from lottery.experiment.graph import Graph, Result, Step, Void, Work
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "a": (),

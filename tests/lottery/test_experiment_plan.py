@@ -9,14 +9,14 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra tune")
 
 from certify.errors import UsageError
-from lottery import experiment as library
-from lottery.experiment_arms import null_names, planned_arms, planned_tickets
-from lottery.experiment_bench import Bench, resolve
-from lottery.experiment_estimate import Amount, estimate, measured_rates, model_of, parameters_of
-from lottery.experiment_layout import layout
-from lottery.experiment_materials import Materials
-from lottery.experiment_plan import ExperimentPlan, experiment_names, read_experiment
-from lottery.experiment_rows import rows_of_share
+from lottery.experiment import driver as library
+from lottery.experiment.arms import null_names, planned_arms, planned_tickets
+from lottery.experiment.bench import Bench, resolve
+from lottery.experiment.estimate import Amount, estimate, measured_rates, model_of, parameters_of
+from lottery.experiment.layout import layout
+from lottery.experiment.materials import Materials
+from lottery.experiment.plan import ExperimentPlan, experiment_names, read_experiment
+from lottery.experiment.rows import rows_of_share
 from lottery.modelconfig import read_config
 
 ROOT = Path(__file__).resolve().parents[2]

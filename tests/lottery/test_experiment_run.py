@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import lzma
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ import certify  # noqa: E402
 from certify.errors import UsageError  # noqa: E402
 from certify.evidence import check_files, iter_records, read_manifest  # noqa: E402
 from lottery.experiment import dry_run, is_running, run, status  # noqa: E402
-from lottery.experiment_plan import ExperimentPlan, read_experiment  # noqa: E402
+from lottery.experiment.plan import ExperimentPlan, read_experiment  # noqa: E402
 
 SMALL = """
 name = "small"
@@ -202,7 +203,8 @@ def test_the_manifest_binds_all_that_is_handed_on(smoke: Path) -> None:
 def test_the_summary_repeats_the_evidence(smoke: Path) -> None:
     summary = json.loads((smoke / "summary.json").read_text())
     arms = summary["texts"]["en-ca/test"]["arms"]
-    lines = (smoke / "tickets" / "evidence" / "test.records.jsonl").read_text().splitlines()
+    packed = smoke / "tickets" / "evidence" / "test.records.jsonl.xz"
+    lines = lzma.decompress(packed.read_bytes()).splitlines()
     records = [json.loads(line) for line in lines]
     for name, figures in arms.items():
         answers = [record["arms"][name] for record in records]
@@ -351,7 +353,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from lottery.experiment import run
-from lottery.experiment_plan import read_experiment
+from lottery.experiment.plan import read_experiment
 
 torch.set_num_threads(1)
 plan, out, doomed, after = sys.argv[1:]

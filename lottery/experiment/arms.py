@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lottery.experiment_fields import ControlsPlan, Object, Segment, TicketPlan
-from lottery.experiment_plan import ExperimentPlan
+from lottery.experiment.fields import ControlsPlan, Object, Segment, TicketPlan
+from lottery.experiment.plan import ExperimentPlan
 from lottery.recipe import Method
 
 Source = Literal["base", "reference", "rows", "rows-file", "model"]

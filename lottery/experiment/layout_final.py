@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lottery import experiment_publish as publish
+from lottery.experiment import publish
 
 if TYPE_CHECKING:
-    from lottery.experiment_graph import Step
-    from lottery.experiment_layout import Builder
+    from lottery.experiment.graph import Step
+    from lottery.experiment.layout import Builder
 
 
 def final_steps(builder: Builder, steps: list[Step]) -> list[Step]:
@@ -31,8 +31,8 @@ def final_steps(builder: Builder, steps: list[Step]) -> list[Step]:
         }
         tickets = f"{pair.name}/tickets"
         needs |= {name: name for names in found.values() for name in names.values()} | {tickets: tickets}
-        chosen = tuple(text.name for text in plan.text if text.role == "choice")
-        linked = [name for name in found["evidence"] if not _on(name, chosen)]
+        unlinked = tuple(text.name for text in plan.text if text.role != "evaluation")
+        linked = [name for name in found["evidence"] if not _on(name, unlinked)]
         pairs.append({"name": pair.name, "tickets": tickets, "linked": linked, **found})
     parameters = {
         "plan": plan.model_dump(mode="json"),

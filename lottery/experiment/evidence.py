@@ -14,9 +14,9 @@ from certify.evidence import Arm, BaseModelRef, TextRef
 from certify.schema import sha256_file
 from lottery.backbone import load_backbone, load_tokenizer
 from lottery.evidence import assemble, assemble_loss, loss_digests
-from lottery.experiment_bench import ROWS, Bench, read_selection, reference_file, tuned_result, write_json
-from lottery.experiment_graph import Result, Void, Work
-from lottery.experiment_texts import evaluated_pairs, used_texts
+from lottery.experiment.bench import ROWS, Bench, read_selection, reference_file, tuned_result, write_json
+from lottery.experiment.graph import Result, Void, Work
+from lottery.experiment.texts import evaluated_pairs, used_texts
 from lottery.measure import measure, measure_loss
 from lottery.modeldigest import checkpoint_digest
 from lottery.opportunity import of_examples

@@ -11,7 +11,7 @@ from certify.schema import read_json
 from certify.tickets import DeclaredClaim
 from lottery.backbone import load_tokenizer
 from lottery.direction import random_direction
-from lottery.experiment_bench import (
+from lottery.experiment.bench import (
     ROWS,
     SELECTION,
     Bench,
@@ -20,8 +20,8 @@ from lottery.experiment_bench import (
     tuned_result,
     write_json,
 )
-from lottery.experiment_graph import Result, Void, Work
-from lottery.experiment_tuning import data_of
+from lottery.experiment.graph import Result, Void, Work
+from lottery.experiment.tuning import data_of
 from lottery.frequency import read_counts, write_counts
 from lottery.ks import scan
 from lottery.nulls import NullTicket, null_tickets

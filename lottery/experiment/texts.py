@@ -7,8 +7,8 @@ from dataclasses import asdict
 from certify.schema import canonical_json, parse_json, read_json, write_bytes
 from lottery.corpus import Pair, deduplicate, sentence_digest
 from lottery.evidence import UsedText, used_pairs
-from lottery.experiment_bench import Bench, write_json
-from lottery.experiment_graph import Input, Result, Void, Work
+from lottery.experiment.bench import Bench, write_json
+from lottery.experiment.graph import Input, Result, Void, Work
 from lottery.pairsource import read_pairs
 
 VERSION = 1

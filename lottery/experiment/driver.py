@@ -16,20 +16,20 @@ from certify.errors import UsageError
 from certify.schema import pretty_json, write_bytes
 from lottery.backbone import find_base
 from lottery.device import Device
-from lottery.experiment_bench import Bench
-from lottery.experiment_cache import Cache
-from lottery.experiment_estimate import Amount, Estimate, estimate, measured_rates, model_of
-from lottery.experiment_graph import Standing, State
-from lottery.experiment_journal import ExperimentJournal, Line, recorded_seconds
-from lottery.experiment_layout import layout
-from lottery.experiment_materials import UNKNOWN, Materials, base_digest
-from lottery.experiment_plan import PUBLISHED, SYNTHETIC, ExperimentPlan
-from lottery.experiment_publish import deliver
+from lottery.experiment.bench import Bench
+from lottery.experiment.cache import Cache
+from lottery.experiment.estimate import Amount, Estimate, estimate, measured_rates, model_of
+from lottery.experiment.graph import Standing, State
+from lottery.experiment.journal import ExperimentJournal, Line, recorded_seconds
+from lottery.experiment.layout import layout
+from lottery.experiment.materials import UNKNOWN, Materials, base_digest
+from lottery.experiment.plan import PUBLISHED, SYNTHETIC, ExperimentPlan
+from lottery.experiment.publish import deliver
 from lottery.pretrain_plan import data_folder
 
 JOURNAL, LOCK, PLAN = "journal.jsonl", "lock", "plan.json"
 
-_PUBLISHED = Path(__file__).resolve().parent.parent / "reports" / "published"
+_PUBLISHED = Path(__file__).resolve().parents[2] / "reports" / "published"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A graph of cached steps and the loop that runs it: what is finished is skipped, what changed is done again.
 
 Nothing here knows what a step does. The steps of a real experiment are laid out in
-:mod:`lottery.experiment_layout`.
+:mod:`lottery.experiment.layout`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from certify.errors import UsageError
-from lottery.experiment_cache import Cache, Done, step_key
+from lottery.experiment.cache import Cache, Done, step_key
 
 State = Literal["done", "void", "stale", "started", "pending"]
 """Where a step stands: finished; finished with nothing to do; finished for other inputs or damaged; begun and

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from certify.errors import UsageError
 from certify.schema import read_json
-from lottery.experiment_fields import GeometryPlan
+from lottery.experiment.fields import GeometryPlan
 from lottery.modelconfig import read_config
 from lottery.safefile import read_header
 

@@ -10,8 +10,8 @@ from typing import Any
 from certify.errors import UsageError
 from certify.schema import pretty_json, read_json, write_bytes
 from lottery.device import Device
-from lottery.experiment_graph import Input, Work
-from lottery.experiment_plan import SYNTHETIC
+from lottery.experiment.graph import Input, Work
+from lottery.experiment.plan import SYNTHETIC
 from lottery.tables import Table
 from lottery.ticketing import open_pair
 from lottery.vocabulary import Vocabulary, open_vocabulary

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lottery import experiment_evidence as evidence
-from lottery import experiment_texts as texts
 from lottery.dtypes import parse_dtype
-from lottery.experiment_arms import ArmPlan, null_names, planned_arms
-from lottery.experiment_estimate import Amount
-from lottery.experiment_fields import PairPlan, TextPlan
+from lottery.experiment import evidence, texts
+from lottery.experiment.arms import ArmPlan, null_names, planned_arms
+from lottery.experiment.estimate import Amount
+from lottery.experiment.fields import PairPlan, TextPlan
 from lottery.score import Scorer
 from lottery.templates import load_template
 
 if TYPE_CHECKING:
-    from lottery.experiment_graph import Step
-    from lottery.experiment_layout import Builder
+    from lottery.experiment.graph import Step
+    from lottery.experiment.layout import Builder
 
 _TUNED_BEFORE = ("tuning", "choice")
 UNRELATED = "unrelated"

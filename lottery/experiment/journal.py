@@ -16,8 +16,8 @@ import torch
 
 from certify import __version__
 from certify.errors import UsageError
-from lottery.experiment_graph import Standing, Step
-from lottery.experiment_plan import ExperimentPlan
+from lottery.experiment.graph import Standing, Step
+from lottery.experiment.plan import ExperimentPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class ExperimentJournal:
         )
 
     def watch(self, event: str, step: Step, standing: Standing | None) -> None:
-        """Write down and pass on what :meth:`lottery.experiment_graph.Graph.run` tells."""
+        """Write down and pass on what :meth:`lottery.experiment.graph.Graph.run` tells."""
         now = time.monotonic()
         seconds = None
         if event in ("started", "skipped"):

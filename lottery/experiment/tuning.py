@@ -8,10 +8,10 @@ from typing import Any
 from certify.errors import NothingToDoError
 from certify.schema import read_json
 from lottery.dtypes import parse_dtype
-from lottery.experiment_bench import BASE, RESULT, Bench, read_selection, write_json
-from lottery.experiment_fields import PairPlan
-from lottery.experiment_graph import Result, Void, Work
-from lottery.experiment_plan import ExperimentPlan
+from lottery.experiment.bench import BASE, RESULT, Bench, read_selection, write_json
+from lottery.experiment.fields import PairPlan
+from lottery.experiment.graph import Result, Void, Work
+from lottery.experiment.plan import ExperimentPlan
 from lottery.journal import RUN_FILE
 from lottery.recipe import Method, Recipe
 from lottery.synthetic import write_checkpoint, write_text

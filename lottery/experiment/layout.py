@@ -16,18 +16,17 @@ from functools import partial
 from typing import Any
 
 from certify.records import Dtype
-from lottery import experiment_rows as rows
-from lottery import experiment_tuning as tuning
 from lottery.dtypes import parse_dtype
-from lottery.experiment_arms import PlannedTicket, null_names, planned_tickets
-from lottery.experiment_bench import BASE, Bench
-from lottery.experiment_estimate import Amount
-from lottery.experiment_fields import PairPlan, TicketPlan
-from lottery.experiment_graph import Graph, Result, Step, Work
-from lottery.experiment_layout_evidence import evidence_steps
-from lottery.experiment_layout_final import final_steps
-from lottery.experiment_materials import Materials
-from lottery.experiment_plan import SYNTHETIC, ExperimentPlan
+from lottery.experiment import rows, tuning
+from lottery.experiment.arms import PlannedTicket, null_names, planned_tickets
+from lottery.experiment.bench import BASE, Bench
+from lottery.experiment.estimate import Amount
+from lottery.experiment.fields import PairPlan, TicketPlan
+from lottery.experiment.graph import Graph, Result, Step, Work
+from lottery.experiment.layout_evidence import evidence_steps
+from lottery.experiment.layout_final import final_steps
+from lottery.experiment.materials import Materials
+from lottery.experiment.plan import SYNTHETIC, ExperimentPlan
 from lottery.templates import load_template
 
 Action = Callable[[Bench, Work], Result]

@@ -1,4 +1,4 @@
-"""The tables of an experiment's plan, one class each; see :mod:`lottery.experiment_plan`."""
+"""The tables of an experiment's plan, one class each; see :mod:`lottery.experiment.plan`."""
 
 from __future__ import annotations
 
@@ -216,7 +216,8 @@ class TextPlan(PlanTable):
             no part in a text with more.
         arms: ``main`` (base, reference, tickets, comparators) or ``all`` (with controls and gates).
         paraphrases: evaluate the templates of ``controls.paraphrases``, too.
-        role: evidence on a text for choosing is kept, but no ticket points at it.
+        role: tickets point at the evidence on a text for ``evaluation`` only. What was chosen on (``choice``)
+            and what is only reported (``report``) is kept beside it.
         attribution: where the text is from and under which licence.
         witnesses: most sentences that travel as readable text.
     """
@@ -230,7 +231,7 @@ class TextPlan(PlanTable):
     beams: Annotated[int, Field(ge=1, le=64)] = 1
     arms: Literal["all", "main"] = "main"
     paraphrases: bool = False
-    role: Literal["evaluation", "choice"] = "evaluation"
+    role: Literal["evaluation", "choice", "report"] = "evaluation"
     attribution: str
     witnesses: Annotated[int, Field(ge=0, le=50)] = 50
 

@@ -18,11 +18,11 @@ from certify import __version__
 from certify.evidence import Manifest, read_manifest
 from certify.schema import canonical_json, pretty_json, read_json, sha256_bytes, sha256_file, write_bytes
 from certify.tickets import Located, Ticket, TicketFile, read_ticket_file, write_ticket_file
-from lottery.experiment_bench import Bench, read_selection, write_json
-from lottery.experiment_evidence import OPPORTUNITY
-from lottery.experiment_graph import Input, Result, Void, Work
-from lottery.experiment_rows import COUNTS, TICKETS
-from lottery.experiment_summary import markdown, summarise
+from lottery.experiment.bench import Bench, read_selection, write_json
+from lottery.experiment.evidence import OPPORTUNITY
+from lottery.experiment.graph import Input, Result, Void, Work
+from lottery.experiment.rows import COUNTS, TICKETS
+from lottery.experiment.summary import markdown, summarise
 from lottery.frequency import read_counts
 from lottery.nulls import frequency_strata
 from lottery.overlap import Comparison, Study, study

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from certify.errors import UsageError
 from certify.schema import canonical_json, read_bytes, sha256_bytes
 from certify.tickets import DeclaredClaim, Slug
-from lottery.experiment_fields import (
+from lottery.experiment.fields import (
     ComparatorPlan,
     ControlsPlan,
     EmbedPlan,

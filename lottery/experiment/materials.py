@@ -8,8 +8,8 @@ from pathlib import Path
 
 from certify.schema import canonical_json, sha256_bytes, sha256_file
 from lottery.corpus import corpus_digest
-from lottery.experiment_bench import resolve
-from lottery.experiment_plan import SYNTHETIC
+from lottery.experiment.bench import resolve
+from lottery.experiment.plan import SYNTHETIC
 from lottery.modeldigest import checkpoint_digest
 from lottery.pairsource import read_pairs
 from lottery.textfile import locate
