@@ -257,9 +257,9 @@ def write(
         entry = {"role": role, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "count": len(lines)}
         value["used"].append(entry)
     (folder / f"{name}.records.jsonl").write_bytes(b"".join(canonical(record) + b"\n" for record in records))
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(value | fields), encoding="utf-8")
-    return path
+    target = folder / f"{name}.json"
+    target.write_text(json.dumps(value | fields), encoding="utf-8")
+    return target
 
 
 def ticket(

@@ -1,0 +1,148 @@
+"""Historic bugs: every one is killed; and the machine that plants them fails in every way it should."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proofs_checks import mutations
+from proofs_checks.judges import JUDGES
+from proofs_checks.judges_lottery import textbook
+from proofs_checks.mutants import MUTANTS, Mutant
+from proofs_checks.mutations import Stale, execute, fate, first_false, hunt, patched, source_of
+from proofs_checks.records import Budget
+
+STRICT = Mutant("certify.theorem", "measured_max", "tie", ">= for >", "return r > ", "return r >= ")
+
+
+@cache
+def killer_of(mutant: Mutant) -> str | None:
+    return fate(mutant).killer
+
+
+@pytest.mark.parametrize("module", sorted(JUDGES))
+def test_the_judges_accept_the_real_source(module: str) -> None:
+    assert first_false(execute(source_of(module), module), JUDGES[module]) is None
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.module}-{mutant.name}")
+def test_every_bug_is_killed(mutant: Mutant) -> None:
+    assert killer_of(mutant) is not None, mutant.bug
+
+
+def test_there_are_enough_of_them_and_none_twice() -> None:
+    assert len(MUTANTS) >= 25
+    names = Counter((mutant.module, mutant.function, mutant.name) for mutant in MUTANTS)
+    assert max(names.values()) == 1
+    assert {mutant.module for mutant in MUTANTS} == set(JUDGES)
+
+
+def test_most_are_killed_by_a_false_fact_and_not_by_a_crash() -> None:
+    killers = [killer_of(mutant) or "" for mutant in MUTANTS if mutant.module == "certify.theorem"]
+    assert all(killer.split(": ")[0] in ("models", "variation", "criteria") for killer in killers)
+    assert not any("Error" in killer for killer in killers)
+
+
+# --- the machine -------------------------------------------------------------------------------------------
+
+
+def test_a_patch_touches_one_function_in_memory_only() -> None:
+    before = source_of("certify.theorem")
+    after = patched(before, STRICT)
+    changed = [(a, b) for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
+    assert len(changed) == 1
+    assert changed[0][1].strip().startswith("return r >= Fraction(2 *")
+    copy = execute(after, "certify.theorem")
+    import certify.theorem as real
+
+    assert copy.measured_max(0.25, [1], 8)
+    assert not real.measured_max(0.25, [1], 8)  # type: ignore[arg-type]
+    assert copy is not real
+    assert source_of("certify.theorem") == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"old": "no such text"},
+        {"old": "r"},
+        {"function": "no_such_function"},
+        {"function": "measured_max.inner"},
+        {"module": "certify.no_such_module"},
+        {"new": "return r >  "},  # the same program
+        {
+            "old": '"""``r > 2',
+            "new": '"""``r >= 2',
+        },  # a docstring is part of the program, its text is not gone
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_a_text_that_is_gone_is_never_skipped(changes: dict[str, str]) -> None:
+    mutant = Mutant(**{name: getattr(STRICT, name) for name in Mutant.__slots__} | changes)
+    with pytest.raises(Stale):
+        patched(source_of(mutant.module), mutant)
+    if mutant.module == STRICT.module:
+        finding = hunt("certify.theorem", [mutant])
+        assert finding.outcome == "failed"
+        assert "cannot be applied" in finding.detail
+
+
+def test_a_harmless_change_survives_and_fails() -> None:
+    mutant = Mutant("certify.theorem", "measured_max", "words", "other words", '"""``r > 2', '"""``r >= 2')
+    assert fate(mutant).killer is None
+    assert hunt("certify.theorem", [mutant]).outcome == "failed"
+
+
+def test_a_survivor_fails_and_is_named() -> None:
+    def blind(_: Any) -> Iterator[tuple[str, bool]]:
+        yield "anything goes", True
+
+    finding = hunt("certify.theorem", [STRICT], {"certify.theorem": (blind,)})
+    assert finding.outcome == "failed"
+    assert ">= for >" in finding.detail
+
+
+def test_a_judge_that_refuses_the_real_source_fails() -> None:
+    def grumpy(_: Any) -> Iterator[tuple[str, bool]]:
+        yield "nothing is right", False
+
+    finding = hunt("certify.theorem", [STRICT], {"certify.theorem": (grumpy,)})
+    assert finding.outcome == "failed"
+    assert "without any bug" in finding.detail
+
+
+def test_methods_and_whole_modules_can_be_patched() -> None:
+    method = Mutant("certify.steps", "Step.disagrees", "x", "bug", "!=", "==")
+    assert patched(source_of("certify.steps"), method).count("self.expected == self.actual") == 1
+    with pytest.raises(Stale, match="not once"):
+        patched(source_of("certify.steps"), Mutant("certify.steps", "", "x", "bug", "return", "yield"))
+
+
+@pytest.mark.parametrize("item", mutations.CHECKS[:2], ids=lambda item: item.name)
+def test_the_checks_report_what_was_caught(item: Any) -> None:
+    result = item.run(Budget())
+    assert result.passed, result
+    assert f"{result.cases} of {result.cases} bugs" in result.detail
+
+
+def test_no_mutant_is_written_to_disk() -> None:
+    folder = Path(mutations.__file__).resolve().parent.parent
+    times = {mutant.module: Path(folder, *mutant.module.split(".")).with_suffix(".py") for mutant in MUTANTS}
+    before = {path: path.stat().st_mtime_ns for path in times.values()}
+    fate(STRICT)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_textbook_procedures_on_a_worked_example() -> None:
+    """Benjamini and Hochberg 1995, section 3: 15 p-values at .05; 4 rejected by BH, 3 by Bonferroni."""
+    from fractions import Fraction
+
+    texts = ".0001 .0004 .0019 .0095 .0201 .0278 .0298 .0344 .0459 .3240 .4262 .5719 .6528 .7590 1.000"
+    p = [Fraction(text) for text in texts.split()]
+    found = {name: sum(textbook(p, Fraction(1, 20), name)) for name in ("none", "bonferroni", "holm", "bh")}
+    assert found == {"none": 9, "bonferroni": 3, "holm": 3, "bh": 4}

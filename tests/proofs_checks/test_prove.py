@@ -1,0 +1,297 @@
+"""``certify prove``: the run, its record, its exit codes; clauses of the theory and their checks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+from command import Ran, in_process
+
+from certify.errors import ExitCode, UsageError
+from proofs_checks import clauses, prove, workers
+from proofs_checks.records import OUTCOMES, Budget, Check, CheckResult, Finding, check
+
+ONLY = ("--only", "counterexamples.C[2-6]", "--only", "exact.runs")
+
+
+def planted(*kinds: str) -> Sequence[Check]:
+    """Checks that end in every way; importable, so that a process of its own can run them."""
+
+    def one(kind: str) -> Check:
+        @check(
+            f"planted.{kind}",
+            f"clause of {kind}",
+            ("A-ONE",),
+            needs=("no_such_package",) * (kind == "absent"),
+        )
+        def run(budget: Budget) -> Finding:
+            if kind == "dies":
+                os._exit(7)
+            if kind.startswith("hangs"):
+                time.sleep(600)
+            if kind == "crashes":
+                raise RuntimeError("as planned")
+            if kind == "fails":
+                return Finding("failed", 3, "false", "a witness")
+            return Finding("passed", budget.seed + 1, f"{budget.tier} in {os.getpid()}")
+
+        return run
+
+    return [one(kind) for kind in kinds]
+
+
+def run(*kinds: str, limit: float = 120.0, processes: int = 2, seed: int = 0) -> dict[str, CheckResult]:
+    source = partial(planted, *kinds)
+    names = [item.name for item in source()]
+    budget = Budget("fast", 10, seed)
+    found = list(workers.run(source, names, budget, workers=processes, limit=limit))
+    assert sorted(result.name for result in found) == sorted(names)
+    return {result.name.removeprefix("planted."): result for result in found}
+
+
+# --- processes ----------------------------------------------------------------------------------------------
+
+
+def test_checks_run_in_processes_of_their_own_and_hide_nothing() -> None:
+    found = run("passes", "fails", "crashes", "dies", "absent", "also", seed=4)
+    assert {kind: result.outcome for kind, result in found.items()} == {
+        "passes": "passed",
+        "fails": "failed",
+        "crashes": "failed",
+        "dies": "failed",
+        "absent": "not run",
+        "also": "passed",
+    }
+    assert "exit code 7" in found["dies"].detail
+    assert "as planned" in found["crashes"].detail
+    assert "no_such_package" in found["absent"].detail
+    assert found["passes"].cases == 5
+    pids = {found[kind].detail.split()[-1] for kind in ("passes", "also")}
+    assert str(os.getpid()) not in pids
+
+
+def test_a_check_that_hangs_is_stopped_and_is_no_pass() -> None:
+    found = run("hangs", "hangs-too", limit=1.0, processes=1)
+    assert [result.outcome for result in found.values()] == ["timeout", "timeout"]
+    assert all(result.detail.startswith("stopped after") and not result.cases for result in found.values())
+
+
+def test_no_process_is_left_behind() -> None:
+    results = workers.run(partial(planted, "passes", "hangs"), ["planted.passes", "planted.hangs"],
+                          Budget(), workers=2, limit=60)  # fmt: skip
+    pid = int(next(iter(results)).detail.split()[-1])
+    results.close()  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+PARENT = """
+import sys
+from functools import partial
+
+sys.path[:0] = sys.argv[2:]
+
+from proofs_checks import workers
+from proofs_checks.records import Budget
+from test_prove import noting
+
+if __name__ == "__main__":
+    list(workers.run(partial(noting, sys.argv[1]), ["planted.noting"], Budget(), workers=1, limit=600))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are looked up in /proc")
+def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
+    """The parent is killed while its check hangs; the check's process must notice by itself."""
+    note, script = tmp_path / "pid", tmp_path / "parent.py"
+    script.write_text(PARENT, encoding="utf-8")
+    parent = subprocess.Popen([sys.executable, script, note, *sys.path])
+    while not (note.is_file() and note.read_text(encoding="utf-8")):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    orphan = Path("/proc", note.read_text(encoding="utf-8"))
+    assert orphan.exists()
+    parent.kill()
+    parent.wait()
+    assert any(not orphan.exists() or time.sleep(0.05) for _ in range(2400)), "the check still runs"
+
+
+def noting(note: str) -> Sequence[Check]:
+    """One check that writes down its process and hangs."""
+
+    @check("planted.noting", "clause")
+    def run(_: Budget) -> Finding:
+        Path(note).write_text(str(os.getpid()), encoding="utf-8")
+        time.sleep(600)
+        return Finding("passed", 1, "it was not stopped")
+
+    return [run]
+
+
+@pytest.mark.parametrize(("processes", "limit"), [(0, 1.0), (1, 0.0), (1, float("nan"))])
+def test_impossible_settings_are_refused(processes: int, limit: float) -> None:
+    with pytest.raises(ValueError, match="at least one process"):
+        list(workers.run(partial(planted, "passes"), [], Budget(), workers=processes, limit=limit))
+
+
+# --- the record ---------------------------------------------------------------------------------------------
+
+
+def record(*outcomes: str) -> prove.Record:
+    results = tuple(
+        CheckResult(f"c{i}", "clause", (), outcome, int(outcome == "passed"), 0.1, "why", None)  # type: ignore[arg-type]
+        for i, outcome in enumerate(outcomes)
+    )
+    return prove.Record(Budget(), results, False)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "plain", "strict"),
+    [
+        (["passed"], 0, 0),
+        (["passed", "not run"], 0, 3),
+        (["passed", "timeout"], 0, 3),
+        (["not run"], 3, 3),
+        (["timeout", "not run"], 3, 3),
+        ([], 3, 3),
+        (["passed", "failed"], 1, 1),
+        (["failed", "timeout"], 1, 1),
+    ],
+)
+def test_exit_codes(outcomes: list[str], plain: int, strict: int) -> None:
+    assert record(*outcomes).exit_code() == plain
+    assert record(*outcomes).exit_code(require_all=True) == strict
+
+
+def test_a_clause_passes_only_with_all_its_checks() -> None:
+    names = [item.name for item in prove.checks()]
+
+    def outcome(**others: str) -> str:
+        results = [
+            CheckResult(
+                name, "", (), others.get(name.replace(".", "_").replace("-", "_"), "passed"), 1, 0.0, "x"
+            )  # type: ignore[arg-type]
+            for name in names
+        ]
+        found = prove.Record(Budget(), tuple(results), False).clauses
+        return next(one.outcome for one in found if one.clause == "§4 table: A in k pieces, 4kD")
+
+    assert outcome() == "passed"
+    for word in ("failed", "timeout", "not run"):
+        assert outcome(exact_pieces=word) == word
+    assert outcome(exact_runs="failed") == "passed"
+
+
+def test_names_are_unique_and_patterns_choose() -> None:
+    names = [item.name for item in prove.checks()]
+    assert len(set(names)) == len(names) > 80
+    assert prove.chosen(names, []) == names
+    assert prove.chosen(names, ["laws.*", "exact.runs"])[0] == "exact.runs"
+    with pytest.raises(UsageError) as caught:
+        prove.chosen(names, ["exact.runs", "no.such"])
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+# --- clauses of the theory ----------------------------------------------------------------------------------
+
+
+def test_every_clause_has_a_check_and_every_check_a_clause() -> None:
+    names = [item.name for item in prove.checks()]
+    assert clauses.gaps(names) == []
+
+
+def test_gaps_are_found() -> None:
+    names = [item.name for item in prove.checks()]
+    without = [name for name in names if name != "exact.pieces"]
+    assert "no check for: §4 table: A in k pieces, 4kD" in clauses.gaps(without)
+    assert "the table lists exact.pieces, but there is no such check" in clauses.gaps(without)
+    assert clauses.gaps([*names, "exact.new"]) == ["exact.new is a check of no clause"]
+
+
+def test_the_table_names_every_section_assumption_and_counterexample() -> None:
+    text = "\n".join(clauses.CLAUSES)
+    assert {clause.split()[0] for clause in clauses.CLAUSES} == {"§2", "§3", "§4", "§5", "§7"}
+    for name in (
+        "A-LAW",
+        "A-SCALAR",
+        "A-POINT",
+        "A-ORDER",
+        "A-ONE",
+        "A-NULL",
+        *(f"C{i}" for i in range(1, 9)),
+    ):
+        assert re.search(rf"{name}\b", text), name
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+Certify = Callable[..., Ran]
+
+
+@pytest.fixture
+def certify(capsys: pytest.CaptureFixture[str]) -> Certify:
+    return lambda *arguments: in_process(arguments, capsys)
+
+
+def test_the_command_prints_the_table_and_writes_the_record(certify: Certify, tmp_path: Path) -> None:
+    out = tmp_path / "prove.json"
+    ran = certify("prove", "--fast", *ONLY, "--out", out)
+    assert ran.code == 0
+    text = " ".join(ran.out.split())
+    assert "counterexamples.C3" in text
+    assert "6 checks: 6 passed" in text
+    assert "A-ORDER" in text
+    value = json.loads(out.read_text(encoding="utf-8"))
+    assert value["format"] == "certify-proofs/1"
+    assert value["tier"] == "fast"
+    assert value["selected"] is True
+    assert value["counts"] == {"passed": 6, "failed": 0, "not run": 0, "timeout": 0}
+    assert [one["name"] for one in value["checks"]] == [
+        "exact.runs",
+        *(f"counterexamples.C{i}" for i in range(2, 7)),
+    ]
+    for one in value["checks"]:
+        assert one["outcome"] in OUTCOMES
+        assert one["cases"] > 0
+        assert 0 <= one["seconds"] < 600
+    states = {one["clause"]: one["outcome"] for one in value["clauses"]}
+    assert states["§4 C2"] == "passed"
+    assert states["§4 C8"] == "not run"
+
+
+def test_json_on_standard_output(certify: Certify) -> None:
+    for form in (("--json",), ("--format", "json")):
+        ran = certify("prove", "--fast", "--only", "exact.runs", *form)
+        assert ran.code == 0
+        assert json.loads(ran.out)["counts"]["passed"] == 1
+
+
+def test_what_did_not_run_denies_only_if_all_are_required(certify: Certify, tmp_path: Path) -> None:
+    missing = ("--only", "counterexamples.C1-llama", "--only", "exact.runs", "--model", tmp_path / "nothing")
+    ran = certify("prove", "--fast", "--processes", 1, *missing)
+    assert ran.code == 0
+    assert "NOT RUN counterexamples.C1-llama: no checkpoint" in " ".join(ran.out.split())
+    assert "1 passed, 1 not run" in " ".join(ran.out.split())
+    assert certify("prove", "--fast", "--processes", 1, *missing, "--require", "all").code == 3
+    alone = certify("prove", "--fast", "--processes", 1, *missing[:2], *missing[4:])
+    assert alone.code == 3
+
+
+def test_an_unknown_check_is_a_usage_error(certify: Certify) -> None:
+    ran = certify("prove", "--only", "no.such")
+    assert ran.code == 2
+    assert "no check is called" in ran.one_line()
+
+
+def test_the_list_names_every_check(certify: Certify) -> None:
+    ran = certify("prove", "--list")
+    assert ran.code == 0
+    assert len(ran.out.splitlines()) == len(prove.checks())
