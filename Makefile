@@ -12,7 +12,7 @@ endif
 
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test lint format test-slow test-statistical test-gpu bench clean
+.PHONY: help demo test lint format test-slow test-statistical test-gpu prove bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -41,9 +41,14 @@ test-statistical: $(VENV)/.all ## Monte-Carlo validity of the guarantees
 test-gpu: $(VENV)/.all ## tests that need a CUDA device
 	$(PYTEST) -m gpu
 
+prove: $(VENV)/.all ## try to break the theory: every check, fast depth
+	$(BIN)/certify prove --fast
+
 bench: $(VENV)/.all ## benchmarks: ratios against a peer in the same run
 	$(BIN)/python tests/benchmarks/bench_ks.py
 	$(BIN)/python tests/benchmarks/bench_rows.py
+	$(BIN)/python tests/benchmarks/bench_evaluate.py reports/published/base-small $(CERTIFY_DATA)/data/en-ca/gv.dev
+	$(BIN)/python tests/benchmarks/bench_sequential.py
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from certify.betting import Design
 from certify.claims import Claim, Rule, missing, signature
+from certify.drawn import check_drawn
 from certify.errors import InvalidInputError
 from certify.evidence import (
     Arm,
@@ -114,12 +115,14 @@ def load(path: Path) -> Evidence:
 
     Raises:
         UsageError: a file cannot be read.
-        InvalidInputError: a file is refused or is not the one of the manifest.
+        InvalidInputError: a file is refused or is not the one of the manifest; units of a sequential design
+            were picked (:func:`certify.drawn.check_drawn`).
     """
     data = read_bytes(path, what="evidence manifest", limit=MAX_JSON_BYTES)
     what = f"evidence manifest {path}"
     manifest = parse_manifest(parse_json(data, what=what), what=what)
     records = tuple(iter_records(manifest, path.parent))
+    check_drawn(manifest, records)
     used: dict[str, frozenset[str]] = {}
     for entry in manifest.used:
         used[entry.role] = used.get(entry.role, frozenset()) | read_used(entry, path.parent)

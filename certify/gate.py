@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from certify.errors import ExitCode, NothingToDoError, UsageError
+from certify.examination import Examined, Sources, examine
 from certify.policy import DEFAULT_POLICY, Policy, get_policy
 from certify.recheck import Inputs, Premise, recheck
 from certify.records import Engine, KSResult
 from certify.tickets import Ticket, choose, read_ticket_file
 from certify.verdict import Item, Outcome, Status, decide, exit_code
+
+CHECKER = "checker.agrees"
+"""Item of the independent checker, of every ticket under every policy; a difference makes an ERROR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class TicketReport:
         items: every check that was made or is missing, required or not.
         result: the scan, or None if the inputs were missing or invalid.
         premise: the published premise, or None likewise.
+        examined: the certificate and the claims from evidence; None under a policy that reads none.
     """
 
     ticket: Ticket
@@ -33,6 +38,7 @@ class TicketReport:
     items: tuple[Item, ...]
     result: KSResult | None
     premise: Premise | None
+    examined: Examined | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ def check(
     *,
     policy: str = DEFAULT_POLICY,
     ids: Sequence[str] = (),
+    certificate: Path | None = None,
     base: Path | None = None,
     reference: Path | None = None,
     tokenizer: Path | None = None,
@@ -64,12 +71,15 @@ def check(
     """Re-verify a ticket file and decide under a policy.
 
     Every digest is recomputed, the tables are scanned again, the selection is made again and compared id by
-    id, and the published premise and the blind spots of the KS test are examined over all rows.
+    id, and the published premise and the blind spots of the KS test are examined over all rows. Under a
+    policy that asks for evidence, every claim of the certificate is computed again from it. Last, the
+    independent checker (:mod:`certify.checker`) has to come to the same verdict.
 
     Args:
         ticket: path of ``tickets.json``.
-        policy: name of a shipped policy, see :data:`certify.policy.POLICIES`.
+        policy: name of a shipped policy, see :data:`certify.policy.POLICIES`, or path of a ``.toml`` file.
         ids: check only the tickets of these names; all of them if empty.
+        certificate: certificate of the one ticket that is checked, instead of the one that it names.
         base: table E⁰, if it does not travel with the ticket; any location, its digest decides.
         reference: table E*, likewise.
         tokenizer: ``tokenizer.json``, likewise.
@@ -81,45 +91,95 @@ def check(
         Verdicts with their reasons; ``report.exit_code`` is what the command line exits with.
 
     Raises:
-        UsageError: unknown policy, or a path given by the caller does not exist.
-        InvalidInputError: the ticket file is refused.
+        UsageError: unknown policy, a path given by the caller does not exist, or one certificate for several
+            tickets.
+        InvalidInputError: the ticket file or the policy is refused.
         NothingToDoError: the file holds no ticket.
     """
     path = Path(ticket)
     chosen_policy = get_policy(policy)
-    for option, given in (("--base", base), ("--reference", reference), ("--tokenizer", tokenizer)):
+    for option, given in (
+        ("--certificate", certificate),
+        ("--base", base),
+        ("--reference", reference),
+        ("--tokenizer", tokenizer),
+    ):
         if given is not None and not given.exists():
             raise UsageError(f"{option} {given} does not exist", code="FILE_UNREADABLE")
     tickets = choose(read_ticket_file(path), ids)
     if not tickets:
         raise NothingToDoError(f"{path} holds no ticket: nothing to check", code="NO_TICKETS")
+    if certificate is not None and len(tickets) > 1:
+        raise UsageError("--certificate is about one ticket: choose it with --id", code="TICKET_UNKNOWN")
     inputs = Inputs(path.parent, base, reference, tokenizer, engine, workers, progress)
-    return CheckReport(path, chosen_policy, tuple(_report(one, chosen_policy, inputs) for one in tickets))
-
-
-def _report(ticket: Ticket, policy: Policy, inputs: Inputs) -> TicketReport:
-    checked = recheck(ticket, inputs)
-    items = (*checked.items, *_evidence())
-    status = decide(policy.requires, items)
-    return TicketReport(ticket, ticket.digest(), status, items, checked.result, checked.premise)
-
-
-def _evidence() -> tuple[Item, ...]:
-    # No version of this program reads evidence yet, so no ticket can have shown either of these.
-    remedy = "evaluate the ticket on held-out text; this version does not read evidence yet"
-    return (
-        Item(
-            "evidence.quality",
-            Outcome.MISSING,
-            "NO_EVIDENCE",
-            "no evidence that quality is kept: outputs of base, reference and ticket on held-out text",
-            remedy,
-        ),
-        Item(
-            "evidence.agreement",
-            Outcome.MISSING,
-            "NO_EVIDENCE",
-            "no evidence of agreement with embed tuning: decisions of both models on the same prefixes",
-            remedy,
-        ),
+    sources = Sources(path.parent, certificate)
+    reports = [_report(one, chosen_policy, inputs, sources) for one in tickets]
+    given = certificate or base or reference or tokenizer
+    return CheckReport(
+        path, chosen_policy, tuple(_confirm(path, chosen_policy, reports, elsewhere=bool(given)))
     )
+
+
+def _report(ticket: Ticket, policy: Policy, inputs: Inputs, sources: Sources) -> TicketReport:
+    checked = recheck(ticket, inputs)
+    examined = examine(ticket, checked, policy, sources) if policy.reads_evidence else None
+    items = (*checked.items, *(examined.items if examined else ()))
+    status = decide(policy.requires, items)
+    return TicketReport(ticket, ticket.digest(), status, items, checked.result, checked.premise, examined)
+
+
+# --- the independent checker -------------------------------------------------------------------------------
+
+_ABSTAINS = "NOT_RECOMPUTED"
+
+_REPORT = "this is a defect of one of the two programs: report it, and do not rely on either"
+
+
+def _confirm(
+    path: Path, policy: Policy, reports: Sequence[TicketReport], *, elsewhere: bool
+) -> list[TicketReport]:
+    """Add the item of the independent checker to every report; a difference closes the gate."""
+    if not policy.shipped or elsewhere:
+        why = "inputs are named by options" if elsewhere else "it knows the policies of the package only"
+        item = Item(
+            CHECKER, Outcome.NOT_RUN, "CHECKER_NOT_RUN", f"the independent checker was not run: {why}"
+        )
+        return [replace(report, items=(*report.items, item)) for report in reports]
+    found: Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]] = {}
+    broken = "it does not know the ticket"
+    try:
+        from certify.checker import verify
+
+        found = dict(verify(path.parent, path.name, (policy.name,)))
+    except Exception as error:  # a checker that breaks, however, confirms nothing
+        broken = f"it broke: {type(error).__name__}: {error}"
+    return [_compared(report, policy, found.get(report.ticket.id), broken) for report in reports]
+
+
+def _compared(
+    report: TicketReport,
+    policy: Policy,
+    found: Mapping[str, tuple[str, tuple[str, ...]]] | None,
+    broken: str,
+) -> TicketReport:
+    if report.status is Status.INVALID and (found is None or found[policy.name][0] != Status.INVALID.value):
+        text = "not compared: the independent checker reads less strictly, and what is refused stays refused"
+        item = Item(CHECKER, Outcome.NOT_RUN, "CHECKER_NOT_RUN", text)
+    elif found is None:
+        item = Item(CHECKER, Outcome.ERROR, "CHECKER_DIFFERS", f"the independent checker: {broken}", _REPORT)
+    elif found[policy.name][0] == Status.INCONCLUSIVE.value and _ABSTAINS in found[policy.name][1]:
+        # What it does not compute again it neither confirms nor contradicts.
+        text = "the independent checker does not compute all of this again: it knows fewer formats and rules"
+        item = Item(CHECKER, Outcome.NOT_RUN, _ABSTAINS, text)
+    elif found[policy.name][0] != report.status.value:
+        status, codes = found[policy.name]
+        text = (
+            f"the independent checker says {status} ({', '.join(codes)}), this program {report.status.value}"
+        )
+        item = Item(CHECKER, Outcome.ERROR, "CHECKER_DIFFERS", text, _REPORT)
+    else:
+        item = Item(
+            CHECKER, Outcome.PASS, "CHECKER_AGREES", "the independent checker comes to the same verdict"
+        )
+    status = Status.ERROR if item.outcome is Outcome.ERROR else report.status
+    return replace(report, status=status, items=(*report.items, item))

@@ -96,11 +96,17 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Rechecked:
-    """All items of one ticket, and what was recomputed on the way (None where it could not be)."""
+    """All items of one ticket, and what was recomputed on the way (None where it could not be).
+
+    ``base``, ``reference`` and ``rows`` are handed on only with a ``result``: they are what the ticket says.
+    """
 
     items: tuple[Item, ...]
     result: KSResult | None
     premise: Premise | None
+    base: Table | None = None
+    reference: Table | None = None
+    rows: Rows | None = None
 
 
 def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
@@ -133,7 +139,7 @@ def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
         _direction(ticket, result),
         _premise(premise, result),
     ]
-    return Rechecked(tuple(items), result, premise)
+    return Rechecked(tuple(items), result, premise, base, reference, rows)
 
 
 def _not_run(names: Sequence[str], why: str) -> list[Item]:

@@ -18,6 +18,7 @@ class Outcome(StrEnum):
     PASS = "pass"
     FAIL = "fail"  # a claim of the ticket is false, and the item says where
     MISSING = "missing"  # evidence that would decide is not there
+    INCONCLUSIVE = "inconclusive"  # evidence is there and does not decide
     VACUOUS = "vacuous"  # nothing is claimed about anything
     INVALID = "invalid"  # the inputs are not what the ticket says they are
     ERROR = "error"  # the check itself broke
@@ -62,6 +63,7 @@ _SEVERITY: tuple[tuple[Outcome, Status], ...] = (
     (Outcome.INVALID, Status.INVALID),
     (Outcome.FAIL, Status.REFUTED),
     (Outcome.MISSING, Status.INCONCLUSIVE),
+    (Outcome.INCONCLUSIVE, Status.INCONCLUSIVE),
     (Outcome.NOT_RUN, Status.INCONCLUSIVE),
     (Outcome.VACUOUS, Status.VACUOUS),
 )

@@ -29,6 +29,7 @@ from lottery.placement import (
 )
 from lottery.released import open_base, open_reference, open_rows, open_source
 from lottery.score import RULES, BleuTokenizer, Scorer, Scores
+from lottery.sequential import Decided, evaluate_until
 from lottery.tables import Table, check_finite, open_table
 from lottery.task import make_task
 from lottery.templates import encode, load_template
@@ -164,6 +165,8 @@ def evaluate_tickets(
     bleu_tokenizer: BleuTokenizer = "13a",
     order_seed: int = 0,
     resume: bool = False,
+    decided: Decided | None = None,
+    max_units: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Evaluate base, embed tuning and tickets on one text, and write the evidence.
@@ -190,7 +193,10 @@ def evaluate_tickets(
         bleu_tokenizer: how BLEU splits words.
         order_seed: seed of the order of units.
         resume: go on with the part files that are there.
-        progress: called with (sentences done, sentences in all), counted over all arms.
+        decided: draw units in the order of ``order_seed``, ask this after every batch, and stop when it is
+            True (:mod:`lottery.sequential`); None evaluates the whole text.
+        max_units: with ``decided``, draw at most so many units.
+        progress: called with (sentences done, sentences in all), counted over all arms unless ``decided``.
 
     Raises:
         UsageError: something named does not exist; part files are there and ``resume`` is false
@@ -231,6 +237,23 @@ def evaluate_tickets(
         )
     model = load_backbone(folder, dtype).eval()
     serve_base(model, stored)
+    arms = sorted((placement.arm for placement in placements), key=lambda arm: arm.kind != "base")
+    if decided is not None:
+        return evaluate_until(
+            model,
+            tokenizer,
+            task,
+            placements,
+            arms,
+            parts_folder,
+            out,
+            decided=decided,
+            used=used,
+            order_seed=order_seed,
+            max_units=max_units,
+            resume=resume,
+            progress=progress,
+        )
     parts: dict[str, Part] = {}
     for number, placement in enumerate(placements):
         name = placement.arm.name
@@ -244,7 +267,6 @@ def evaluate_tickets(
             resume=resume,
             progress=None if progress is None else _within(progress, number, len(placements)),
         )
-    arms = sorted((placement.arm for placement in placements), key=lambda arm: arm.kind != "base")
     return assemble(task, arms, parts, out, used=used, order_seed=order_seed)
 
 

@@ -28,11 +28,14 @@ _STYLES = {
     "invalid": "red",
     "error": "red",
     "missing": "yellow",
+    "inconclusive": "yellow",
     "vacuous": "yellow",
     "not run": "yellow",
 }
 _SHOWN_TOKENS = 20
 _BAR = 30
+_NAME = 28
+_LAST = {"not run": 1, "pass": 2}
 
 
 def render(view: dict[str, Any], console: Console, *, verbose: bool = False) -> None:
@@ -64,15 +67,22 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
     console.print(_indent(Text(f"{view['question']} {answer}")))
     _items("Decides", [item for item in ticket["items"] if item["required"]], console)
     _items("For information", [item for item in ticket["items"] if not item["required"]], console)
+    _claims(ticket, console, verbose)
     _tokens(ticket, console, verbose)
     _histogram(ticket, console)
-    _assumptions(ticket, console)
+    if ticket["claims"]:
+        _assumptions("Taken as given by the policy", ticket["taken"], console)
+    _assumptions(
+        "Merely assumed by the published theorem (not used for this verdict)", ticket["assumptions"], console
+    )
     _heading("Not claimed", console)
     for line in ticket["non_claims"]:
         console.print(_indent(Text(f"- {line}")))
     console.print()
     console.print(Text(escape(ticket["signature"]), style="dim"), soft_wrap=True)
     console.print(Text(f"ticket {ticket['digest']}", style="dim"), soft_wrap=True)
+    if ticket["certificate"]:
+        console.print(Text(f"certificate {ticket['certificate']['sha256']}", style="dim"), soft_wrap=True)
 
 
 def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
@@ -81,10 +91,10 @@ def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
     _heading(title, console)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
-    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold", max_width=_NAME)
     grid.add_column(overflow="fold")
-    # What stands in the way comes first; what passed confirms.
-    for item in sorted(items, key=lambda item: item["outcome"] == "pass"):
+    # What stands in the way comes first, then what it kept from running; what passed confirms.
+    for item in sorted(items, key=lambda item: _LAST.get(item["outcome"], 0)):
         text = Text(escape(item["text"]))
         if item["outcome"] != "pass":
             text = Text.assemble((item["code"], "bold"), ": ", text)
@@ -92,6 +102,55 @@ def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
             text.append(f"\n→ {escape(item['remedy'])}", style="italic")
         grid.add_row(Text(item["outcome"], _STYLES[item["outcome"]]), item["name"], text)
     console.print(_indent(grid))
+
+
+def _claims(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
+    """Claims by text: what is asked first; without ``verbose`` the others only for the default extraction."""
+    texts = dict.fromkeys((claim["text"], claim["role"]) for claim in ticket["claims"])
+    for text, role in texts:
+        found = [claim for claim in ticket["claims"] if (claim["text"], claim["role"]) == (text, role)]
+        shown = [claim for claim in found if verbose or claim["asked"] or _in_short(claim)]
+        deltas = sorted({claim["delta"] for claim in shown if claim["lower"] or claim["upper"]})
+        level = f", each limit at {' and '.join(deltas)}" if deltas else ""
+        _heading(f"Claims on {text} ({role}{level})", console)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("claim", overflow="fold", max_width=_NAME)
+        for column in ("estimate", "limit", "asked"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("n", justify="right", no_wrap=True)
+        table.add_column("outcome", no_wrap=True)
+        for claim in sorted(shown, key=lambda claim: claim["asked"] is None):
+            outcome = claim["outcome"] or claim["finding"]
+            table.add_row(
+                # Broken at spaces; policies spell the name with colons.
+                Text(escape(claim["name"].replace(":", " ")), "bold" if claim["asked"] else ""),
+                _figure(claim["estimate"]),
+                _limits(claim),
+                claim["asked"] or "",
+                str(claim["n"] or ""),
+                Text(outcome, _STYLES.get(outcome, "dim")),
+            )
+        console.print(_indent(table))
+        if len(shown) < len(found):
+            console.print(_indent(Text(f"{len(found) - len(shown)} more with --verbose", style="dim")))
+
+
+def _in_short(claim: dict[str, Any]) -> bool:
+    return not claim["name"].endswith((":whole", ":cut")) and claim["finding"] not in (
+        "missing",
+        "not applicable",
+    )
+
+
+def _figure(value: dict[str, Any] | None) -> str:
+    return "" if value is None else f"{value['decimal']:.4f}"
+
+
+def _limits(claim: dict[str, Any]) -> str:
+    lower, upper = _figure(claim["lower"]), _figure(claim["upper"])
+    if lower and upper:
+        return f"{lower}…{upper}"
+    return f"≥ {lower}" if lower else f"≤ {upper}" if upper else ""
 
 
 def _tokens(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
@@ -169,12 +228,12 @@ def _histogram(ticket: dict[str, Any], console: Console) -> None:
         console.print(_indent(Text(f"{'':>15} {data['ties']} moved rows have ties: p is conservative there")))
 
 
-def _assumptions(ticket: dict[str, Any], console: Console) -> None:
-    _heading("Merely assumed by the published theorem (not used for this verdict)", console)
+def _assumptions(title: str, entries: list[dict[str, Any]], console: Console) -> None:
+    _heading(title, console)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for entry in ticket["assumptions"]:
+    for entry in entries:
         statement = Text(f"{entry['statement']}: ").append(entry["status"], style="italic")
         grid.add_row(Text(entry["id"], "bold"), statement)
     console.print(_indent(grid))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
 
 from certify import __version__
-from certify.assumptions import PUBLISHED_ASSUMPTIONS
+from certify.assumptions import ASSUMPTIONS, PUBLISHED_ASSUMPTIONS
+from certify.claims import Claim, rational
 from certify.gate import CheckReport, TicketReport
 from certify.records import KSResult
+from certify.stating import TextClaims
 from certify.tickets import SCHEMA_VERSION as TICKET_SCHEMA_VERSION
 from certify.tickets import Ticket
 from certify.verdict import Item
@@ -27,6 +30,7 @@ def view(report: CheckReport) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "file": str(report.path),
         "policy": report.policy.name,
+        "policy_sha256": report.policy.sha256,
         "question": report.policy.question,
         "exit_code": int(report.exit_code),
         "tickets": [_ticket(one, report) for one in report.tickets],
@@ -102,6 +106,8 @@ def _ticket(one: TicketReport, report: CheckReport) -> dict[str, Any]:
         "table": {"shape": list(ticket.base.shape), "dtype": ticket.base.dtype, "tied": ticket.base.tied},
         "released": ticket.released.object,
         "tokens": [_token(token.model_dump(mode="json"), ticket.selection.n) for token in ticket.tokens],
+        "certificate": None if one.examined is None else _certificate(one),
+        "claims": _claims(one, report),
         "premise": None
         if one.premise is None
         else {
@@ -115,8 +121,73 @@ def _ticket(one: TicketReport, report: CheckReport) -> dict[str, Any]:
             {"id": entry.id, "statement": entry.statement, "status": entry.status}
             for entry in PUBLISHED_ASSUMPTIONS
         ],
+        "taken": [
+            {"id": entry.id, "statement": entry.statement, "status": entry.status}
+            for entry in ASSUMPTIONS.values()
+            if entry.id in report.policy.taken
+        ],
         "non_claims": list(report.policy.non_claims),
         "signature": signature(ticket, report.policy.name),
+    }
+
+
+def _certificate(one: TicketReport) -> dict[str, Any] | None:
+    examined = one.examined
+    if examined is None or examined.certificate is None:
+        return None
+    return {
+        "sha256": examined.sha256,
+        "created_by": examined.certificate.created_by,
+        "delta": examined.certificate.parameters.delta,
+        "signature": examined.certificate.signature,
+        "evidence": [ref.model_dump(mode="json") for ref in examined.certificate.evidence],
+    }
+
+
+def _claims(one: TicketReport, report: CheckReport) -> list[dict[str, Any]]:
+    """Every claim computed from the evidence, text by text, with what the policy makes of it."""
+    if one.examined is None:
+        return []
+    asked = {requirement.claim: str(requirement) for requirement in report.policy.claims}
+    stated = set()
+    if one.examined.certificate is not None:
+        stated = {(claim.evidence, claim.name) for claim in one.examined.certificate.claims}
+    found = []
+    for text in one.examined.texts:
+        for claim in text.claims:
+            answer = one.examined.answers.get((claim.name, text.path))
+            found.append(
+                _claim(claim, text)
+                | {
+                    "stated": (text.evidence.sha256, claim.name) in stated,
+                    "asked": asked.get(claim.name) if answer else None,
+                    "outcome": answer.outcome.value if answer else None,
+                    "code": answer.code if answer else claim.code,
+                }
+            )
+    return found
+
+
+def _claim(claim: Claim, text: TextClaims) -> dict[str, Any]:
+    def figure(value: Fraction | None) -> dict[str, Any] | None:
+        return None if value is None else {"exact": rational(value), "decimal": float(value)}
+
+    return {
+        "name": claim.name,
+        "text": text.name,
+        "role": text.role,
+        "finding": str(claim.finding),
+        "said": claim.text,
+        "estimate": figure(claim.estimate),
+        "lower": figure(claim.lower),
+        "upper": figure(claim.upper),
+        "delta": rational(claim.delta),
+        "n": claim.n,
+        "unit": claim.unit,
+        "procedure": claim.procedure,
+        "assumptions": list(claim.assumptions),
+        "signature": claim.signature,
+        "detail": dict(claim.detail),
     }
 
 

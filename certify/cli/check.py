@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from certify.cli import options
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
 
 def check(
     ticket: Annotated[Path, typer.Option("--ticket", help="Ticket file to check.")] = Path("tickets.json"),
-    policy: Annotated[str, typer.Option("--policy", help="release (default) or selection.")] = "release",
+    policy: Annotated[
+        str, typer.Option("--policy", help="selection, paper, release, strict, or a .toml file.")
+    ] = "release",
     only: Annotated[
         list[str] | None, typer.Option("--id", help="Check only this ticket; repeatable.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", help="Certificate, if not the one that the ticket names.")
     ] = None,
     base: Annotated[
         Path | None, typer.Option("--base", help="Base table, if it does not travel with the ticket.")
@@ -28,17 +38,31 @@ def check(
     engine: options.Engine = options.EngineName.auto,
     workers: options.Workers = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="List every token of a ticket.")] = False,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            "--replay", metavar="MODEL", help="Run every listed violation again on this base model."
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", metavar="DATA", help="With --replay: an evaluated text.")
+    ] = None,
 ) -> int:
     """Re-verify a ticket and decide: verdict first, then why. The exit code is the verdict."""
+    from certify.cli import replaying
     from certify.cli.shell import emit, progress_bar
+    from certify.errors import UsageError
     from certify.gate import check as run_check
     from reports.view import view
 
+    if text and replay is None:
+        raise UsageError("--text belongs to --replay", code="USAGE")
     with progress_bar("scanning") as progress:
         report = run_check(
             ticket,
             policy=policy,
             ids=only or (),
+            certificate=certificate,
             base=base,
             reference=reference,
             tokenizer=tokenizer,
@@ -46,26 +70,31 @@ def check(
             workers=workers,
             progress=progress,
         )
+    shown, lines = view(report), []
+    if replay is not None:
+        reruns = replaying.run_again(report, model=replay, texts=text or (), reference=reference)
+        lines = replaying.lines(reruns)
+        code = replaying.exit_code(int(report.exit_code), reruns)
+        shown |= {"exit_code": code, "replay": replaying.data(reruns)}
     if report_format is options.FormatName.json:
         from certify.schema import pretty_json
 
-        emit(pretty_json(view(report)), out)
+        emit(pretty_json(shown), out)
     else:
-        _terminal(view(report), out, verbose)
-    return int(report.exit_code)
+        _terminal(shown, out, verbose, lines)
+    return int(shown["exit_code"])
 
 
-def _terminal(data: dict[str, object], out: Path | None, verbose: bool) -> None:
+def _terminal(data: dict[str, object], out: Path | None, verbose: bool, more: Sequence[str]) -> None:
     from io import StringIO
 
     from rich.console import Console
 
     from certify.cli.shell import console, emit, surviving_closed_pipe
-    from reports.terminal import render
 
     if out is None:
         with surviving_closed_pipe():
-            render(data, console(), verbose=verbose)
+            _render(data, console(), verbose, more)
         return
     buffer = StringIO()
     plain = Console(
@@ -77,5 +106,14 @@ def _terminal(data: dict[str, object], out: Path | None, verbose: bool) -> None:
         color_system=None,
         force_terminal=False,
     )
-    render(data, plain, verbose=verbose)
+    _render(data, plain, verbose, more)
     emit(buffer.getvalue(), out)
+
+
+def _render(data: dict[str, object], to: Console, verbose: bool, more: Sequence[str]) -> None:
+    from certify.text import escape
+    from reports.terminal import render
+
+    render(data, to, verbose=verbose)
+    for line in more:
+        to.print(escape(line), soft_wrap=True)

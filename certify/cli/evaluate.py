@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from certify.evidence import Manifest
+    from certify.sequential import Watch
     from lottery.armscores import ArmScores
     from lottery.evaluation import Evaluation
     from lottery.evidence import UsedRole, UsedText
@@ -87,12 +88,30 @@ def evaluate(
     resume: Annotated[
         bool, typer.Option("--resume", help="With --evidence: go on where it stopped.")
     ] = False,
+    until_decided: Annotated[
+        str | None,
+        typer.Option(
+            "--until-decided",
+            metavar="POLICY",
+            help="With --evidence: draw units until all that the policy asks is decided.",
+        ),
+    ] = None,
+    max_units: Annotated[
+        int | None, typer.Option("--max-units", min=1, help="With --until-decided: at most so many units.")
+    ] = None,
+    delta: Annotated[
+        str | None,
+        typer.Option(
+            "--delta", help="With --until-decided: share of the policy's delta that this text gets."
+        ),
+    ] = None,
     report_format: options.Format = options.FormatName.terminal,
 ) -> None:
     """Translate a text with a model, or with other embedding rows in it, and score the outputs.
 
     With --evidence, base, embed tuning and tickets are evaluated side by side, step by step, for certify
-    issue and certify check.
+    issue and certify check. With --until-decided as well, units come in a seeded random order, and no more of
+    them than the policy needs; the evidence then is of sequential design.
     """
     from certify.cli.shell import progress_bar
     from certify.errors import UsageError
@@ -118,6 +137,10 @@ def evaluate(
     }
     tickets = ticket or []
     _check_form(evidence, table, out, reference, unit, used, resume, tickets)
+    if until_decided is None and (max_units is not None or delta is not None):
+        raise UsageError("--max-units and --delta belong to --until-decided", code="USAGE")
+    if until_decided is not None and evidence is None:
+        raise UsageError("--until-decided belongs to --evidence", code="USAGE")
     if evidence is None:
         with progress_bar("translating", "sentences") as progress:
             result = evaluation.evaluate(
@@ -135,6 +158,7 @@ def evaluate(
         return
     assert unit is not None
     texts = [_used(spec, languages) for spec in used or []]
+    watch = None if until_decided is None else _watch(until_decided, delta, tickets, base, reference)
     with progress_bar("evaluating", "sentences") as progress:
         manifest = evaluation.evaluate_tickets(
             base,
@@ -148,13 +172,19 @@ def evaluate(
             used=texts,
             order_seed=order_seed,
             resume=resume,
+            decided=watch,
+            max_units=max_units,
             progress=progress,
             **shared,
         )
     from lottery.armscores import arm_scores
 
     scores = arm_scores(manifest, evidence.parent)
-    interop.show(_arm_lines(evidence, manifest, scores), _arm_summary(evidence, scores), report_format)
+    lines, summary = _arm_lines(evidence, manifest, scores), _arm_summary(evidence, scores)
+    if watch is not None:
+        lines += _watched_lines(watch)
+        summary["until_decided"] = _watched_summary(watch)
+    interop.show(lines, summary, report_format)
 
 
 def _check_form(
@@ -194,6 +224,53 @@ def _used(spec: str, languages: tuple[str, str]) -> UsedText:
         if role == known and data:
             return used_pairs(known, read_pairs(data, *languages, drop_empty=True))
     raise UsageError(f"--used takes ROLE=DATA with a role of {', '.join(_ROLES)}, not {spec}", code="USAGE")
+
+
+def _watch(
+    policy: str, delta: str | None, tickets: Sequence[str], base: str, reference: Path | None
+) -> Watch:
+    from certify.cli.numbers import level
+    from certify.policy import get_policy
+    from certify.sequential import Watch, open_subjects
+    from lottery.backbone import find_base
+
+    chosen = get_policy(policy)
+    share = None if delta is None else level("--delta", delta)
+    return Watch(chosen, open_subjects(tickets, find_base(base), reference), share)
+
+
+def _watched_lines(watch: Watch) -> list[str]:
+    last = watch.looks[-1]
+    state = "everything is decided" if last.decided else "the units ended before everything was decided"
+    lines = [f"{last.units} units drawn in {len(watch.looks)} looks: {state}"]
+    for standing in last.standings:
+        answer = "open" if standing.open else str(standing.answer.outcome)
+        lines.append(
+            f"  {standing.ticket}: {standing.requirement.claim} {standing.requirement}: {answer}"
+            f" ({standing.answer.text}) [{standing.answer.code}]"
+        )
+    return [*lines, *(f"  {name}: not asked of this text, evaluate it apart" for name in watch.left_out)]
+
+
+def _watched_summary(watch: Watch) -> dict[str, Any]:
+    return {
+        "decided": watch.looks[-1].decided,
+        "units": watch.looks[-1].units,
+        "looks": [look.units for look in watch.looks],
+        "standings": [
+            {
+                "ticket": standing.ticket,
+                "claim": standing.requirement.claim,
+                "asked": str(standing.requirement),
+                "open": standing.open,
+                "outcome": str(standing.answer.outcome),
+                "code": standing.answer.code,
+                "text": standing.answer.text,
+            }
+            for standing in watch.looks[-1].standings
+        ],
+        "left_out": list(watch.left_out),
+    }
 
 
 def _write(out: Path, result: Evaluation) -> None:

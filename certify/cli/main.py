@@ -20,9 +20,15 @@ from certify.cli import (
     check,
     count,
     evaluate,
+    experiment,
+    explain,
     export,
     find,
+    issue,
+    opportunity,
+    power,
     pretrain,
+    prove,
     scan,
     schema,
     transfer,
@@ -62,7 +68,10 @@ def _root(
 
 app.command("scan")(scan.scan)
 app.command("find")(find.find)
+app.command("issue")(issue.issue)
 app.command("check")(check.check)
+app.command("power")(power.power)
+app.command("explain")(explain.explain)
 app.command("transfer")(transfer.transfer)
 app.command("apply")(apply.apply)
 app.command("verify")(verify.verify)
@@ -70,7 +79,10 @@ app.command("export")(export.export)
 app.command("import")(export.import_adapter)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
+app.command("experiment")(experiment.experiment)
 app.command("pretrain")(pretrain.pretrain)
+app.command("prove")(prove.prove)
+app.command("opportunity")(opportunity.opportunity)
 app.command("count")(count.count)
 app.command("schema")(schema.schema)
 

@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import RealTables
+from evidence_folders import TICKET_ARM, Bundle, make_bundle, sentences
 from safetensors.numpy import load_file
 from ticket_folders import base_table, edit, make_ticket, rebind, tuned_table, write_json
 
 import certify
+import certify.examination
+import certify.gate
 import lottery
 from certify.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.gate import CheckReport
 from certify.verdict import Item, Outcome, Status
+from proofs_checks import evidence_strategies as synthetic
 
 
 def check(path: Path, policy: str = "selection", **options: object) -> CheckReport:
@@ -36,8 +40,10 @@ def test_release_is_inconclusive_until_there_is_evidence(ticket_path: Path) -> N
     (ticket,) = report.tickets
     assert (ticket.status, int(report.exit_code)) == (Status.INCONCLUSIVE, 3)
     missing = {item.name: item for item in ticket.items if item.outcome is Outcome.MISSING}
-    assert set(missing) == {"evidence.quality", "evidence.agreement"}
+    assert {name: item.code for name, item in missing.items()} == {"certificate.present": "NO_CERTIFICATE"}
     assert all(item.remedy for item in missing.values())
+    waiting = {item.name for item in ticket.items if item.outcome is Outcome.NOT_RUN}
+    assert {"evidence.integrity", "claim.gain.base.first-line"} <= waiting
 
 
 def test_no_claim_in_the_ticket_stands_for_evidence(ticket_path: Path) -> None:
@@ -72,10 +78,11 @@ def test_every_ticket_reports_every_check_once(ticket_path: Path) -> None:
         if not path.exists():
             shutil.copy(ticket_path, path)
             edit(path, lambda t: t["base"].update(tensor_sha256="0" * 64))
-        (ticket,) = check(path).tickets
+        (ticket,) = check(path, "release").tickets
         names = [item.name for item in ticket.items]
         assert len(set(names)) == len(names)
         assert set(certify.gate.get_policy("release").requires) <= set(names)
+        assert "checker.agrees" in names
         assert "premise.published" in names
 
 
@@ -136,7 +143,7 @@ def test_a_path_that_does_not_exist_is_a_usage_error(ticket_path: Path, option: 
 
 def test_an_unknown_policy_is_a_usage_error_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no policy"):
-        check(tmp_path / "none.json", policy="strict")
+        check(tmp_path / "none.json", policy="stricter")
 
 
 # --- several tickets -------------------------------------------------------------------------------------
@@ -191,6 +198,162 @@ def test_a_second_find_keeps_the_first_ticket(tmp_path: Path) -> None:
 def _distance(a: np.ndarray, b: np.ndarray) -> int:
     pooled = np.concatenate((a, b))
     return int(np.abs(a.searchsorted(pooled, "right") - b.searchsorted(pooled, "right")).max())
+
+
+# --- certificate and evidence ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def test_a_certificate_elsewhere_can_be_named(pristine: Bundle, tmp_path: Path) -> None:
+    bundle = pristine.copy(tmp_path / "bundle")
+    elsewhere = bundle.certificate.rename(tmp_path / "elsewhere.json")
+    report = check(bundle.path, "release", certificate=elsewhere)
+    assert int(report.exit_code) == 0
+    # The checker reads what travels with the ticket only, and says so.
+    assert items_of(report)["checker.agrees"].code == "CHECKER_NOT_RUN"
+    assert int(check(bundle.path, "release").exit_code) == 3
+    with pytest.raises(UsageError, match="--certificate"):
+        check(bundle.path, "release", certificate=tmp_path / "none.json")
+
+
+def test_one_certificate_for_several_tickets_is_a_usage_error(tmp_path: Path) -> None:
+    path = make_ticket(tmp_path, ticket_id="one")
+    make_ticket(tmp_path, ticket_id="two", alpha="0.5")
+    with pytest.raises(UsageError, match="--id"):
+        check(path, certificate=path)
+
+
+def test_a_policy_of_ones_own_decides_on_named_texts(pristine: Bundle, tmp_path: Path) -> None:
+    shipped = (Path(certify.gate.__file__).parent / "policies" / "release.toml").read_text(encoding="utf-8")
+    own = tmp_path / "own.toml"
+    for texts, code in (("synthetic", 0), ("newstest", 3)):
+        text = shipped.replace('name = "release"', 'name = "own"').replace(
+            'above = "0"', f'above = "0"\ntexts = ["{texts}"]'
+        )
+        own.write_text(text, encoding="utf-8")
+        report = check(pristine.path, str(own))
+        assert int(report.exit_code) == code
+        assert items_of(report)["checker.agrees"].code == "CHECKER_NOT_RUN"
+    assert items_of(report)["claim.gain.base.first-line"].code == "NO_TEXT"
+
+
+def test_every_text_must_show_it_at_its_share_of_the_error_probability(
+    pristine: Bundle, tmp_path: Path
+) -> None:
+    bundle = pristine.copy(tmp_path / "bundle")
+    paths = bundle.write_evidence()
+    # A second text of other sentences: as good, then worse than the base.
+    for better, status in ((18, "CERTIFIED"), (2, "REFUTED")):
+        records = sentences(bundle.names, 90, **{TICKET_ARM: better})
+        for number, record in enumerate(records):
+            record |= {"source": f"{number:016x}", "target": f"{number + 500:016x}"}
+        fields = json.loads(bundle.translated.read_text(encoding="utf-8"))
+        second = synthetic.write(
+            bundle.translated.parent,
+            records,
+            bundle.arms,
+            used=bundle.used,
+            name="second",
+            **{key: fields[key] for key in ("base", "reference", "tokenizer_sha256", "template")},
+            text=fields["text"] | {"name": "second"},
+        )
+        bundle.issue([*paths, second])
+        certificate = json.loads(bundle.certificate.read_bytes())
+        shares = {one["text"]: one["delta"] for one in certificate["evidence"]}
+        assert shares == {"synthetic": "1/40", "second": "1/40", "unrelated": "1/20"}
+        assert {claim["delta"] for claim in certificate["claims"] if claim["kind"] == "gain"} == {"1/40"}
+        report = check(bundle.path, "release")
+        assert report.tickets[0].status.value == status
+        item = items_of(report)["claim.gain.base.first-line"]
+        assert "synthetic: " in item.text
+        assert "second: " in item.text
+
+
+def test_tickets_that_share_evidence_read_it_once(
+    pristine: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = pristine.copy(tmp_path / "bundle")
+    content = json.loads(bundle.path.read_text(encoding="utf-8"))
+    read: list[Path] = []
+    load = certify.examination.load
+    monkeypatch.setattr(certify.examination, "load", lambda path: read.append(path) or load(path))
+    assert int(check(bundle.path, "strict").exit_code) == 0
+    assert len(read) == 2
+    twin = json.loads(json.dumps(content["tickets"][0])) | {"id": "twin"}
+    bundle.path.write_text(json.dumps(content | {"tickets": [*content["tickets"], twin]}), encoding="utf-8")
+    # The twin's certificate is the other's: what is refused early reads nothing.
+    assert int(check(bundle.path, "strict").exit_code) == 4
+    assert len(read) == 4
+
+
+# --- the independent checker -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("policy", "says"), [("selection", "REFUTED"), ("strict", "INCONCLUSIVE")])
+def test_a_checker_that_differs_closes_the_gate(
+    pristine: Bundle, monkeypatch: pytest.MonkeyPatch, policy: str, says: str
+) -> None:
+    monkeypatch.setattr(
+        "certify.checker.verify", lambda *_: {"tiny": {policy: (says, ("SOME_REASON",))}}, raising=True
+    )
+    report = check(pristine.path, policy)
+    item = items_of(report)["checker.agrees"]
+    assert (int(report.exit_code), item.code, item.outcome) == (70, "CHECKER_DIFFERS", Outcome.ERROR)
+    assert says in item.text
+    assert "SOME_REASON" in item.text
+
+
+def test_a_checker_that_certifies_what_is_refused_closes_the_gate(
+    ticket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(ticket_path, lambda t: t["tokens"][0].update(h=1))
+    monkeypatch.setattr("certify.checker.verify", lambda *_: {"tiny": {"selection": ("CERTIFIED", ())}})
+    assert int(check(ticket_path).exit_code) == 70
+
+
+@pytest.mark.parametrize("found", [{}, {"other": {"selection": ("CERTIFIED", ())}}, KeyError("broken"), None])
+def test_a_checker_that_breaks_confirms_nothing(
+    ticket_path: Path, monkeypatch: pytest.MonkeyPatch, found: object
+) -> None:
+    def verify(*_: object) -> object:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr("certify.checker.verify", verify)
+    report = check(ticket_path)
+    assert (int(report.exit_code), items_of(report)["checker.agrees"].code) == (70, "CHECKER_DIFFERS")
+
+
+def test_what_is_refused_stays_refused_whatever_the_checker_reads(
+    ticket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(ticket_path, lambda t: t["released"]["rows"].update(served_sha256="0" * 64))
+    for status, code in (("INVALID", "CHECKER_AGREES"), ("CERTIFIED", "CHECKER_NOT_RUN")):
+        found = {"tiny": {"selection": (status, ())}}
+        monkeypatch.setattr("certify.checker.verify", lambda *_, found=found: found)
+        report = check(ticket_path)
+        assert (int(report.exit_code), items_of(report)["checker.agrees"].code) == (4, code)
+
+
+def test_a_checker_that_abstains_neither_confirms_nor_contradicts(
+    ticket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def says(status: str) -> None:
+        found = {"tiny": {"selection": (status, ("NOT_RECOMPUTED",))}}
+        monkeypatch.setattr("certify.checker.verify", lambda *_: found)
+
+    says("INCONCLUSIVE")
+    report = check(ticket_path)
+    item = items_of(report)["checker.agrees"]
+    assert (int(report.exit_code), item.code, item.outcome) == (0, "NOT_RECOMPUTED", Outcome.NOT_RUN)
+    # Whoever contradicts does not abstain, whatever else it could not compute.
+    says("REFUTED")
+    assert int(check(ticket_path).exit_code) == 70
 
 
 # --- real tables -----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import as_process, environment, in_process
+from evidence_folders import make_bundle
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -41,7 +42,7 @@ HOSTILE = (
     "\u2028para\u2029",
 )
 HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufe00-\ufe0f]")
-LONG = re.compile(r"^(ks:|ticket [0-9a-f]{64}$)")
+LONG = re.compile(r"^(ks:|(ticket|certificate) [0-9a-f]{64}$)")
 
 
 def shown(path: Path, policy: str = "selection", *, verbose: bool = False, width: int = 80) -> str:
@@ -108,10 +109,33 @@ def test_everything_that_must_be_there_is_there(ticket_path: Path) -> None:
         assert re.search(rf"\b{i}\b", text)
 
 
+def test_claims_are_shown_text_by_text(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    # The name of a text is not ours either.
+    bundle.fields["text"] = {
+        "name": "\x1b[31m[bold]" + "x" * 300,
+        "sha256": "0" * 64,
+        "sentences": len(bundle.records),
+        "unit": "sentence",
+        "attribution": "",
+    }
+    bundle.issue()
+    short, full = shown(bundle.path, "strict"), shown(bundle.path, "strict", verbose=True)
+    for text in (short, full):
+        assert_readable(text)
+        assert text.split()[0] == "CERTIFIED"
+        assert "Claims on unrelated (loss, each limit at 1/20)" in text
+        assert "token-agreement" in text
+        assert "Taken as given by the policy" in text
+    assert "more with --verbose" in short
+    assert len(full.splitlines()) > len(short.splitlines())
+
+
 def test_release_says_what_is_missing_and_how_to_get_it(ticket_path: Path) -> None:
     text = shown(ticket_path, "release")
     assert text.split()[0] == "INCONCLUSIVE"
-    assert "evidence.quality" in text
+    assert "NO_CERTIFICATE" in text
+    assert "claim.gain.base.first-line" in text
     assert "→" in text
 
 

@@ -1,0 +1,33 @@
+"""Numbers on the command line: decimals become exact rationals, never binary floats."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from certify.errors import UsageError
+
+_DECIMAL = re.compile(r"-?[0-9]{0,9}(\.[0-9]{1,60})?")
+
+
+def decimal(option: str, value: str) -> Fraction:
+    """A plain decimal such as ``0.05``, ``-1`` or ``15.5``.
+
+    Raises:
+        UsageError: ``value`` is something else (``NUMBER``).
+    """
+    if not _DECIMAL.fullmatch(value) or not any(char.isdigit() for char in value):
+        raise UsageError(f"{option} takes a plain decimal such as 0.05, not {value!r}", code="NUMBER")
+    return Fraction(value)
+
+
+def level(option: str, value: str) -> Fraction:
+    """A decimal strictly between 0 and 1.
+
+    Raises:
+        UsageError: ``value`` is something else (``NUMBER``).
+    """
+    number = decimal(option, value)
+    if not 0 < number < 1:
+        raise UsageError(f"{option} lies strictly between 0 and 1, not {value}", code="NUMBER")
+    return number

@@ -1,0 +1,175 @@
+"""Taking evidence away never certifies: whatever is wrong with a bundle, weakening it does not help.
+
+A defect denies the bundle its certificate; weakenings are then applied to it, with a certificate issued again
+where that is possible, so that everything is consistent. What the text of the evaluation *is* cannot be bound
+by anything: a ticket that lists fewer texts from the beginning is another ticket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from evidence_folders import NULLS, TICKET_ARM, Bundle, make_bundle, sentences
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import certify
+from certify.errors import CertifyError
+from proofs_checks import evidence_strategies as synthetic
+
+Json = Any
+Change = Callable[[Bundle], None]
+
+
+def _worse(**matches: int) -> Change:
+    def change(bundle: Bundle) -> None:
+        bundle.records = sentences(bundle.names, len(bundle.records), **matches)
+
+    return change
+
+
+def _loss(bundle: Bundle) -> None:
+    for window in bundle.losses:
+        window["nats"][TICKET_ARM] += 50 * 10**9
+
+
+def _overlap(bundle: Bundle) -> None:
+    bundle.used = {"tuning": [bundle.records[7]["source"]]}
+
+
+def _spoilt(bundle: Bundle) -> None:
+    bundle.arm("top-norm")["table_sha256"] = synthetic.digest("noise")
+
+
+DEFECTS: dict[str, Change] = {
+    "worse than embed tuning": _worse(**{TICKET_ARM: 9}),
+    "a random ticket is as good": _worse(**{"random-1": 18}),
+    "unrelated text suffers": _loss,
+    "tuned on the evaluation": _overlap,
+    "a null ticket is spoilt": _spoilt,
+}
+
+
+def _drop_arm(name: str) -> Change:
+    def change(bundle: Bundle) -> None:
+        bundle.arms = [arm for arm in bundle.arms if arm["name"] != name]
+        for record in bundle.records:
+            record["arms"].pop(name, None)
+        for window in bundle.losses:
+            window["nats"].pop(name, None)
+
+    return change
+
+
+def _drop_used(bundle: Bundle) -> None:
+    bundle.used = None
+
+
+def _gate(bundle: Bundle) -> None:
+    for arm in bundle.arms:
+        if arm["name"] == TICKET_ARM:
+            arm["gate"] = ["target"]
+
+
+# Applied before evidence is written and a certificate is issued.
+BEFORE: dict[str, Change] = {
+    **{f"drop {name}": _drop_arm(name) for name in (TICKET_ARM, *NULLS)},
+    "do not list what was used": _drop_used,
+    "gate the ticket": _gate,
+}
+
+
+def _edit(change: Callable[[Json], None]) -> Change:
+    return lambda bundle: bundle.edit_certificate(change)
+
+
+def _drop_text(role: str) -> Change:
+    def change(value: Json) -> None:
+        gone = {one["sha256"] for one in value["evidence"] if one["role"] == role}
+        value["evidence"] = [one for one in value["evidence"] if one["sha256"] not in gone]
+        value["claims"] = [claim for claim in value["claims"] if claim["evidence"] not in gone]
+
+    return _edit(change)
+
+
+def _drop_kind(kind: str) -> Change:
+    def change(value: Json) -> None:
+        value["claims"] = [claim for claim in value["claims"] if claim["kind"] != kind]
+
+    return _edit(change)
+
+
+# Applied afterwards.
+AFTER: dict[str, Change] = {
+    "drop the certificate": lambda bundle: bundle.certificate.unlink(missing_ok=True),
+    "drop the records": lambda bundle: bundle.translated.with_name("translated.records.jsonl").unlink(True),
+    "drop the losses": lambda bundle: bundle.unrelated.unlink(missing_ok=True),
+    "leave out the translated text": _drop_text("evaluation"),
+    "leave out the unrelated text": _drop_text("loss"),
+    **{
+        f"do not state {kind}": _drop_kind(kind)
+        for kind in ("non-inferiority", "gain", "better-than-nulls", "unrelated-loss", "guarantee")
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def apply(pristine: Bundle, folder: Path, before: list[Change], after: list[Change], delta: str) -> Bundle:
+    bundle = pristine.copy(folder / "bundle")
+    for change in before:
+        change(bundle)
+    try:
+        bundle.issue(delta=delta)
+    except CertifyError:  # what cannot be issued can still be forged
+        bundle.forge()
+    for change in after:
+        if bundle.certificate.exists():
+            change(bundle)
+    return bundle
+
+
+def status(bundle: Bundle, policy: str) -> str:
+    return certify.check(bundle.path, policy=policy, engine="numpy", workers=1).tickets[0].status.value
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_each_defect_denies(defect: str, pristine: Bundle, tmp_path: Path) -> None:
+    bundle = apply(pristine, tmp_path, [DEFECTS[defect]], [], "0.05")
+    assert status(bundle, "release") in {"REFUTED", "INVALID", "INCONCLUSIVE"}
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    defect=st.sampled_from(sorted(DEFECTS)),
+    before=st.sets(st.sampled_from(sorted(BEFORE)), max_size=2),
+    after=st.sets(st.sampled_from(sorted(AFTER)), max_size=2),
+    delta=st.sampled_from(["0.05", "0.5"]),
+    policy=st.sampled_from(["release", "strict"]),
+)
+def test_weakening_a_denied_bundle_never_certifies_it(
+    pristine: Bundle, defect: str, before: set[str], after: set[str], delta: str, policy: str
+) -> None:
+    changes = [DEFECTS[defect], *(BEFORE[name] for name in sorted(before))]
+    with TemporaryDirectory() as folder:
+        bundle = apply(pristine, Path(folder), changes, [AFTER[name] for name in sorted(after)], delta)
+        assert status(bundle, policy) not in {"CERTIFIED", "ERROR"}
+
+
+@pytest.mark.parametrize("weakening", [*BEFORE, *AFTER, "larger delta"])
+def test_each_weakening_takes_a_certified_bundle_down(
+    weakening: str, pristine: Bundle, tmp_path: Path
+) -> None:
+    before = [BEFORE[weakening]] if weakening in BEFORE else []
+    after = [AFTER[weakening]] if weakening in AFTER else []
+    bundle = apply(pristine, tmp_path, before, after, "0.5" if weakening == "larger delta" else "0.05")
+    # A guarantee that is not claimed is not asked for.
+    expected = {"CERTIFIED"} if weakening == "do not state guarantee" else {"INCONCLUSIVE", "INVALID"}
+    assert status(bundle, "release") in expected
