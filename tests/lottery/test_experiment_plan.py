@@ -20,7 +20,14 @@ from lottery.experiment.rows import rows_of_share
 from lottery.modelconfig import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ("en-ca-small", "llama-7b-en-ca", "llama-7b-six-pairs", "smoke", "three-pairs-small")
+SHIPPED = (
+    "en-ca-small",
+    "en-ca-small-cut",
+    "llama-7b-en-ca",
+    "llama-7b-six-pairs",
+    "smoke",
+    "three-pairs-small",
+)
 BASE_SMALL = ROOT / "reports" / "published" / "base-small"
 
 
@@ -176,7 +183,12 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
         embed = costs[f"{pair.name}/embed"]
         assert embed is not None
         assert embed.seconds > 0
-        expected = {"smoke": 482 * 64, "en-ca-small": 6000 * 512, "three-pairs-small": 6000 * 512}
+        expected = {
+            "smoke": 482 * 64,
+            "en-ca-small": 6000 * 512,
+            "en-ca-small-cut": 6000 * 512,
+            "three-pairs-small": 6000 * 512,
+        }
         assert embed.trained == expected.get(name, 32000 * 4096)
         assert not embed.measured
     assert rows[-1].step == "publish"

@@ -1,0 +1,127 @@
+"""Tables of what came out for the tickets of a file, in Markdown: ``python -m reports.results TICKETS``.
+
+``certify check`` computes everything again and nothing is typed: READMEs of shipped results hold the output.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from certify.errors import ExitCode
+from certify.gate import check
+from certify.policy import POLICIES
+from reports.view import view
+
+_GUARANTEE = "guarantee:"
+_RELEASE = "release"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables of one ticket file; 0, whatever the verdicts are."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if len(words) != 1:
+        print("usage: python -m reports.results TICKETS", file=sys.stderr)
+        return int(ExitCode.USAGE)
+    views = {policy: view(check(words[0], policy=policy)) for policy in POLICIES}
+    print("\n".join(tables(views)))
+    return 0
+
+
+def tables(views: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Lines of Markdown.
+
+    Args:
+        views: policy name -> :func:`reports.view.view` of the same ticket file; ``release`` among them.
+    """
+    yield from _verdicts(views)
+    tickets = views[_RELEASE]["tickets"]
+    yield ""
+    yield from _guarantees(tickets)
+    yield ""
+    yield from _asked(tickets)
+
+
+def _verdicts(views: dict[str, dict[str, Any]]) -> Iterator[str]:
+    yield "### Verdicts"
+    yield ""
+    yield from _head(["ticket", "rows", "released", *views])
+    for position, one in enumerate(views[_RELEASE]["tickets"]):
+        verdicts = [shown["tickets"][position]["verdict"] for shown in views.values()]
+        yield _row([one["id"], len(one["tokens"]), one["released"], *verdicts])
+
+
+def _guarantees(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "### Does the guarantee hold?"
+    yield ""
+    yield from _head(
+        [
+            "ticket",
+            "α",
+            "criterion",
+            "steps certified",
+            "of these disagree",
+            "drawn, disagree",
+            "rate",
+            "finding",
+        ]
+    )
+    for one in tickets:
+        for claim in one["claims"] or ():
+            if claim["name"].startswith(_GUARANTEE) and claim["role"] == "evaluation":
+                yield _row(_guarantee(one["id"], claim))
+
+
+def _guarantee(ticket: str, claim: dict[str, Any]) -> list[Any]:
+    detail = claim["detail"]
+    rate = "" if claim["lower"] is None else f"{_decimal(claim['lower'])} to {_decimal(claim['upper'])}"
+    finding = claim["finding"].upper().replace(" ", "_")
+    return [
+        ticket,
+        detail["alpha"],
+        claim["name"].removeprefix(_GUARANTEE),
+        f"{detail['certified']} of {detail['steps']}",
+        detail["violations"],
+        f"{detail['drawn']}, {detail['disagreements']}",
+        rate,
+        f"{finding} (descriptive)" if detail["descriptive"] else finding,
+    ]
+
+
+def _asked(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "### What the policy `release` asks"
+    yield ""
+    yield from _head(["ticket", "claim", "text", "n", "estimate", "limit", "asked", "outcome"])
+    for one in tickets:
+        for claim in one["claims"] or ():
+            if claim["asked"] and not claim["name"].startswith(_GUARANTEE):
+                limit = f"≥ {_decimal(claim['lower'])}" if claim["lower"] else f"≤ {_decimal(claim['upper'])}"
+                yield _row(
+                    [
+                        one["id"],
+                        claim["name"],
+                        claim["text"],
+                        claim["n"],
+                        _decimal(claim["estimate"]),
+                        limit if claim["lower"] or claim["upper"] else "",
+                        claim["asked"],
+                        claim["outcome"],
+                    ]
+                )
+
+
+def _decimal(figure: dict[str, Any] | None) -> str:
+    return "" if figure is None else f"{figure['decimal']:.4g}"
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [_row(names), "|" + "---|" * len(names)]
+
+
+def _row(cells: Sequence[object]) -> str:
+    return "| " + " | ".join("" if cell is None else str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
