@@ -78,15 +78,16 @@ def _item(
     undeclared = unasked(ticket, requirement)
     if undeclared is not None:
         return Item(name, undeclared.outcome, undeclared.code, undeclared.text)
-    keys = {text.name: (requirement.claim, text.path) for text in texts}
-    found = {text: answers[key] for text, key in keys.items() if key in answers}
-    lacking = set(requirement.texts) - found.keys()
+    # Texts of several templates may have one name: each has its answer.
+    keys = [(text.name, (requirement.claim, text.path)) for text in texts]
+    found = [(text, answers[key]) for text, key in keys if key in answers]
+    lacking = set(requirement.texts) - {text for text, _ in found}
     if lacking or not found:
         which = f"on {', '.join(sorted(lacking))}" if lacking else f"of the role {requirement.role}"
         text = f"the certificate names no evidence {which}"
-        found[""] = Answer(Outcome.MISSING, "NO_TEXT", text)
-    gravest = min(found.values(), key=lambda answer: _GRAVEST.index(answer.outcome))
-    said = "; ".join(f"{text}: {answer.text}" if text else answer.text for text, answer in found.items())
+        found.append(("", Answer(Outcome.MISSING, "NO_TEXT", text)))
+    gravest = min((answer for _, answer in found), key=lambda answer: _GRAVEST.index(answer.outcome))
+    said = "; ".join(f"{text}: {answer.text}" if text else answer.text for text, answer in found)
     remedy = REMEDY if gravest.outcome is Outcome.MISSING else None
     return Item(name, gravest.outcome, gravest.code, f"must be {requirement}. {said}", remedy)
 

@@ -222,11 +222,13 @@ class Certificate(_Model):
 
     @model_validator(mode="after")
     def _distinct(self) -> Certificate:
+        # One text may be evaluated with several other templates; each is known by its digest.
+        texts = [(one.role, one.text) for one in self.evidence if one.role != "other-template"]
         for what, found in (
             ("claims", [(claim.evidence, claim.name) for claim in self.claims]),
             ("paths of evidence", [one.path for one in self.evidence]),
             ("digests of evidence", [one.sha256 for one in self.evidence]),
-            ("texts of one role", [(one.role, one.text) for one in self.evidence]),
+            ("texts of one role", texts),
         ):
             if len(set(found)) != len(found):
                 raise ValueError(f"two {what} are the same")

@@ -911,7 +911,8 @@ class Audit:
         texts = [text for text, _ in found]
         need(len({text.e.m["base"]["model_sha256"] for text in texts}) == 1, "EVIDENCE_MODEL")
         need(len({text.e.m["records"]["sha256"] for text in texts}) == len(texts), "EVIDENCE_TWICE")
-        need(len({(text.role, text.name) for text in texts}) == len(texts), "EVIDENCE_TEXT_TWICE")
+        shown = {(text.role, text.name, str(text.e.m["template"])) for text in texts}
+        need(len(shown) == len(texts), "EVIDENCE_TEXT_TWICE")
         return texts
 
     def examine(self) -> None:

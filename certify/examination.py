@@ -49,6 +49,7 @@ from certify.stating import (
     build,
     check_together,
     claims_of,
+    evaluated,
     evidence_ref,
     role_of,
     stated_claims,
@@ -246,7 +247,7 @@ def _listed(ticket: Ticket, certificate: Certificate) -> list[tuple[Outcome, str
 
 
 def _distinct_texts(found: Sequence[tuple[str, Evidence]], subject: Subject) -> None:
-    texts = [(role_of(evidence, subject), evidence.manifest.text.name) for _, evidence in found]
+    texts = [(role_of(evidence, subject), evaluated(evidence)) for _, evidence in found]
     if len(set(texts)) != len(texts):
         raise InvalidInputError("two manifests evaluate the same text", code="EVIDENCE_TEXT_TWICE")
 

@@ -78,6 +78,12 @@ def check_together(evidence: Sequence[Evidence]) -> None:
         raise InvalidInputError("the same records are given twice as evidence", code="EVIDENCE_TWICE")
 
 
+def evaluated(evidence: Evidence) -> tuple[str, str | None]:
+    """What a manifest evaluates: the name of the text and the digest of the template, if there is one."""
+    template = evidence.manifest.template
+    return evidence.manifest.text.name, template.sha256 if template else None
+
+
 def claims_of(found: Sequence[tuple[str, Evidence]], subject: Subject, delta: str) -> tuple[TextClaims, ...]:
     """Every claim of every manifest, at its share of ``delta``; in the order given.
 
@@ -87,14 +93,12 @@ def claims_of(found: Sequence[tuple[str, Evidence]], subject: Subject, delta: st
         delta: error probability of a claim over all its texts, as a decimal.
 
     Raises:
-        InvalidInputError: see :func:`certify.claims_report.report`, or two texts of one role have the same
-            name (``EVIDENCE_TEXT_TWICE``).
+        InvalidInputError: see :func:`certify.claims_report.report`, or two manifests of one role evaluate
+            the same text with the same template (``EVIDENCE_TEXT_TWICE``).
     """
     roles = [role_of(evidence, subject) for _, evidence in found]
-    named = Counter(
-        (role, evidence.manifest.text.name) for role, (_, evidence) in zip(roles, found, strict=True)
-    )
-    twice = [name for (_, name), count in named.items() if count > 1]
+    named = Counter((role, evaluated(evidence)) for role, (_, evidence) in zip(roles, found, strict=True))
+    twice = [name for (_, (name, _)), count in named.items() if count > 1]
     if twice:
         raise InvalidInputError(f"two manifests evaluate the text {twice[0]}", code="EVIDENCE_TEXT_TWICE")
     counts = Counter(roles)

@@ -1,4 +1,4 @@
-"""``make demo``: the shipped ticket, checked three times, as a newcomer should see it.
+"""``make demo``: shipped tickets, checked as a newcomer should see it: certified, refuted, merely assumed.
 
 Each step prints its command and runs it as its own process; an exit code other than the announced one fails.
 """
@@ -15,31 +15,50 @@ from pathlib import Path
 
 from certify.errors import ExitCode
 
-EXAMPLE = Path(__file__).parent / "published" / "en-ca-small"
+PUBLISHED = Path(__file__).parent / "published"
+EXAMPLE = PUBLISHED / "en-ca-small"
+EXPERIMENT = PUBLISHED / "en-ca-experiment" / "tickets"
 
 
 def main() -> int:
     """Run the demo; 0 if every step ended as announced."""
-    if not (EXAMPLE / "tickets.json").is_file():
-        print(f"demo: no example at {EXAMPLE}: run it from a clone of the repository", file=sys.stderr)
+    if not ((EXAMPLE / "tickets.json").is_file() and (EXPERIMENT / "tickets.json").is_file()):
+        print(f"demo: no examples in {PUBLISHED}: run it from a clone of the repository", file=sys.stderr)
         return int(ExitCode.USAGE)
-    ticket = EXAMPLE / "tickets.json"
-    shown = ticket.relative_to(Path.cwd()) if ticket.is_relative_to(Path.cwd()) else ticket
+    ticket = str(_shown(EXAMPLE / "tickets.json"))
+    tested = str(_shown(EXPERIMENT / "tickets.json"))
+    checker = str(_shown(Path(__file__).parent.parent / "certify" / "checker.py"))
     as_expected = [
         _step(
             "1. Are these the rows that the KS test selects from these very tables?",
-            ["check", "--ticket", str(shown), "--policy", "selection", "--id", "en-ca-a05"],
+            ["certify", "check", "--ticket", ticket, "--policy", "selection", "--id", "en-ca-a05"],
             ExitCode.CERTIFIED,
+            lines=40,
         ),
         _step(
-            "2. May it be released? The default policy wants evidence, and says what is missing.",
-            ["check", "--ticket", str(shown), "--id", "en-ca-a05"],
+            "2. Does the published guarantee hold for the rows selected at 0.05, English to Catalan?",
+            ["certify", "check", "--ticket", tested, "--policy", "paper", "--id", "a05"],
+            ExitCode.REFUTED,
+            lines=60,
+        ),
+        _step(
+            "3. May fifteen rows, tuned on their own, be released? What is shown, and what is not.",
+            ["certify", "check", "--ticket", tested, "--id", "share-tuned"],
             ExitCode.INCONCLUSIVE,
-            lines=12,
+            lines=40,
+        ),
+        _step(
+            "4. The same verdicts from one file and the standard library alone.",
+            ["python3", "-I", "-S", checker, str(_shown(EXPERIMENT)), "--policy", "paper"],
+            ExitCode.REFUTED,
         ),
         _tampered(),
     ]
     return 0 if all(as_expected) else 1
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _tampered() -> bool:
@@ -51,19 +70,22 @@ def _tampered() -> bool:
         content[-1] ^= 1
         rows.write_bytes(content)
         return _step(
-            "3. One bit of one released row is changed in a copy: the gate closes.",
-            ["check", "--ticket", str(copy / "tickets.json"), "--policy", "selection", "--id", "en-ca-a05"],
+            "5. One bit of one released row is changed in a copy: the gate closes.",
+            [
+                *("certify", "check", "--ticket", str(copy / "tickets.json")),
+                *("--policy", "selection", "--id", "en-ca-a05"),
+            ],
             ExitCode.INVALID,
             lines=8,
         )
 
 
 def _step(title: str, arguments: Sequence[str], expected: ExitCode, *, lines: int | None = None) -> bool:
-    print(f"\n{'=' * 80}\n{title}\n$ certify {' '.join(arguments)}", flush=True)
+    print(f"\n{'=' * 80}\n{title}\n$ {' '.join(arguments)}", flush=True)
     # The steps write to pipes; where a person is watching, they may colour all the same.
     colour = {"FORCE_COLOR": "1"} if sys.stdout.isatty() and "NO_COLOR" not in os.environ else {}
     run = subprocess.run(
-        [sys.executable, "-m", "certify", *arguments],
+        [sys.executable, *(["-m", "certify"] if arguments[0] == "certify" else []), *arguments[1:]],
         capture_output=True,
         text=True,
         encoding="utf-8",
