@@ -34,17 +34,19 @@ def target_loss(model: nn.Module, head: nn.Module, batch: dict[str, Tensor]) -> 
             :func:`target_positions` gives them (computed with the batch, so that no device has to wait).
     """
     positions, labels = batch["positions"], batch["labels"]
-    with _only_at(head, positions):
+    with only_at(head, positions):
         output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
     targets = labels.reshape(-1)[positions + 1]
-    return F.cross_entropy(output.logits.float(), targets, reduction="sum")
+    return F.cross_entropy(output.logits[0].float(), targets, reduction="sum")
 
 
 @contextmanager
-def _only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
+def only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Let the head see the hidden states at the flat positions ``[M]`` of ``[B * T]`` only: ``[1, M, d]``."""
+
     def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         (hidden,) = inputs
-        return hidden.flatten(0, 1).index_select(0, positions)
+        return hidden.flatten(0, 1).index_select(0, positions)[None]
 
     handle = head.register_forward_pre_hook(keep)
     try:

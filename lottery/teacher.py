@@ -7,16 +7,16 @@ a fixed budget; they are reduced at once and never kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from certify.evidence import UNIT
 from lottery.arms import output_head
 from lottery.generate import check_finite
+from lottery.loss import only_at
 from lottery.placement import TARGET, Placed, segments_of
 from lottery.templates import Example
 
@@ -172,18 +172,3 @@ def _right_padded(
 
 def _split(column: Tensor, chosen: list[int], answers: Sequence[Sequence[int]]) -> list[list[int]]:
     return [part.tolist() for part in column.split([len(answers[index]) for index in chosen])]
-
-
-@contextmanager
-def only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Let the head see the hidden states at the flat positions ``[M]`` of ``[B * T]`` only: ``[1, M, d]``."""
-
-    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        (hidden,) = inputs
-        return hidden.flatten(0, 1).index_select(0, positions)[None]
-
-    handle = head.register_forward_pre_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -61,5 +61,5 @@ def test_the_head_runs_on_targets_only_and_is_whole_again_afterwards() -> None:
     handle = model.lm_head.register_forward_hook(lambda _m, _i, output: seen.append(tuple(output.shape)))
     target_loss(model, model.lm_head, batch | {"positions": positions})
     handle.remove()
-    assert seen == [(positions.numel(), 97)]
+    assert seen == [(1, positions.numel(), 97)]
     assert model(batch["input_ids"]).logits.shape == (*batch["input_ids"].shape, 97)
