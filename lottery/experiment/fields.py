@@ -169,7 +169,7 @@ Segment = Literal["instruction", "source", "target"]
 
 
 class ControlsPlan(PlanTable):
-    """Null tickets and probes of one ticket.
+    """Null tickets and probes of one ticket; a plan holds one such table for every ticket that is to have them.
 
     Attributes:
         ticket: its id.

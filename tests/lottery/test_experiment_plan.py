@@ -70,7 +70,8 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
         ('share = "81/32000"', 'share = "81/32000"\nalpha = "0.1"', "leave out"),
         ('rule = "ks"', 'rule = "ks"', ""),
         ('ticket = "a05"', 'ticket = "other"', "is no ticket of the plan"),
-        ("draws = 1", "draws = 0", "controls.draws"),
+        ('ticket = "share"', 'ticket = "a05"', "two entries of controls"),
+        ("draws = 1", "draws = 0", "controls.0.draws"),
         ("draws = 1", 'draws = 1\nkinds = ["bos"]', "kinds must be"),
         ('gates = [["source"]]', "gates = [[]]", "a gate names"),
         ('unit = "block:3"', 'unit = "block:0"', "a unit is"),
@@ -142,11 +143,11 @@ def test_tickets_and_arms_of_the_reference_experiment() -> None:
 
 def test_without_a_limit_controls_are_held_against_the_tuned_ticket() -> None:
     plan = read_experiment("llama-7b-en-ca")
-    assert plan.controls is not None
-    assert plan.controls.limit is None
+    (controls,) = plan.controls
+    assert controls.limit is None
     of = {arm.of for arm in planned_arms(plan) if arm.control and arm.kind == "tuned"}
     assert of == {"published-tuned"}
-    assert len(null_names(plan.controls)) == 3 * plan.controls.draws + 4
+    assert len(null_names(controls)) == 3 * controls.draws + 4
 
 
 def test_prefixes_and_gates_are_decoded_greedily_only() -> None:
