@@ -169,7 +169,7 @@ Segment = Literal["instruction", "source", "target"]
 
 
 class ControlsPlan(PlanTable):
-    """Null tickets and probes of one ticket; a plan holds one such table for every ticket that is to have them.
+    """Null tickets and probes of one ticket; a plan has such a table for each ticket that is to have them.
 
     Attributes:
         ticket: its id.

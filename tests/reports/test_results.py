@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def test_the_tables_say_what_the_gate_says(tmp_path: Path, capsys: pytest.Captur
     for row in asked:
         assert outcomes["claim." + row[1].replace(":", ".")] == row[-1]
     assert len(rows(printed, "Does the guarantee hold?")) == 1 + 3
+
+    (margins,) = rows(printed, "How the margins compare")[1:]
+    assert report.examined is not None
+    claims = {claim.name: claim for text in report.examined.texts for claim in text.claims}
+    detail = claims["guarantee:additive"].detail
+    assert margins[0] == report.ticket.id
+    assert float(margins[2]) == pytest.approx(2 * report.ticket.selection.tau, rel=1e-3)
+    assert margins[-1] == f"{detail['vacuous_steps']} of {detail['steps']}"
+    assert float(margins[4]) == pytest.approx(float(Fraction(detail["least_loss"])), rel=1e-3)
 
 
 def test_it_takes_one_file(capsys: pytest.CaptureFixture[str]) -> None:
