@@ -12,6 +12,7 @@ and, for the whole experiment, ``base`` (synthetic only), ``overlap`` and ``publ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from lottery.experiment.layout_evidence import evidence_steps
 from lottery.experiment.layout_final import final_steps
 from lottery.experiment.materials import Materials
 from lottery.experiment.plan import SYNTHETIC, ExperimentPlan
+from lottery.recipe import Recipe
 from lottery.templates import load_template
 
 Action = Callable[[Bench, Work], Result]
@@ -125,9 +127,9 @@ def _tunings(builder: Builder, pair: PairPlan) -> list[Step]:
         steps.append(_tune(builder, f"{prefix}/embed", pair, parameters))
         steps += [_choose(builder, prefix, entry) for entry in plan.ticket]
     steps.append(_counts(builder, pair))
-    recipe = plan.partial.recipe("partial")
     for ticket in planned_tickets(plan):
         if ticket.tuned:
+            recipe = _partial_recipe(plan, ticket.plan)
             controls = plan.controls_of(ticket.plan.id) if ticket.id.endswith("-limited") else None
             limit = controls.limit if controls else None
             parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=limit)
@@ -165,6 +167,11 @@ def _tune(
     return builder.step(name, "tune", tuning.run_tuning, tuning.VERSION, parameters, needs, work=amount)
 
 
+def _partial_recipe(plan: ExperimentPlan, ticket: TicketPlan) -> Recipe:
+    recipe = plan.partial.recipe("partial")
+    return recipe if ticket.lr is None else replace(recipe, learning_rate=ticket.lr)
+
+
 def _choose(builder: Builder, prefix: str, entry: TicketPlan) -> Step:
     parameters = _rule_of(entry, builder.plan.seed) | {"served_dtype": builder.served}
     needs = {"embed": f"{prefix}/embed"}
@@ -193,7 +200,7 @@ def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[Ste
     counted = {"counts": f"{pair.name}/counts"}
     drawn = f"{pair.name}/nulls/{controls.ticket}"
     steps = [builder.step(drawn, "nulls", rows.draw_nulls, rows.VERSION, drawing, own | counted)]
-    recipe = plan.partial.recipe("partial")
+    recipe = _partial_recipe(plan, next(one for one in plan.ticket if one.id == controls.ticket))
     for name, kind, seed in null_names(controls):
         null = f"{pair.name}/{null_step(controls, name)}"
         if kind == "direction":

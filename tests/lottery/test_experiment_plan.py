@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (
     "en-ca-small",
     "en-ca-small-cut",
+    "en-ca-small-second",
     "llama-7b-en-ca",
     "llama-7b-six-pairs",
     "smoke",
@@ -148,6 +149,18 @@ def test_without_a_limit_controls_are_held_against_the_tuned_ticket() -> None:
     of = {arm.of for arm in planned_arms(plan) if arm.control and arm.kind == "tuned"}
     assert of == {"published-tuned"}
     assert len(null_names(controls)) == 3 * controls.draws + 4
+
+
+def test_a_ticket_and_its_nulls_can_have_a_rate_of_their_own(tmp_path: Path) -> None:
+    path = edited(tmp_path, 'id = "a05"', 'id = "a05"\nlr = 0.007')
+    rates = {
+        step.name.split("/", 1)[1]: step.parameters["recipe"]["learning_rate"]
+        for step in graph_of(read_experiment(path)).steps
+        if "partial/" in step.name
+    }
+    assert {rate for name, rate in rates.items() if "a05" in name} == {0.007}
+    assert {rate for name, rate in rates.items() if "a05" not in name} == {0.05}
+    assert any(name.startswith("null-partial/a05/") for name in rates)
 
 
 def test_prefixes_and_gates_are_decoded_greedily_only() -> None:
