@@ -42,6 +42,9 @@ SYNTHETIC = "synthetic"
 PUBLISHED = "published:"
 """A base that ships in ``reports/published``."""
 
+BESIDE_DATA = "data:"
+"""A base in the folder that CERTIFY_DATA names, such as ``data:models/NAME``."""
+
 
 class ExperimentPlan(PlanTable):
     """A whole experiment; see the module's text and the plans that ship.

@@ -15,7 +15,7 @@ from lottery.experiment.bench import Bench, resolve
 from lottery.experiment.estimate import Amount, estimate, measured_rates, model_of, parameters_of
 from lottery.experiment.layout import layout
 from lottery.experiment.materials import Materials
-from lottery.experiment.plan import ExperimentPlan, experiment_names, read_experiment
+from lottery.experiment.plan import PUBLISHED, ExperimentPlan, experiment_names, read_experiment
 from lottery.experiment.rows import rows_of_share
 from lottery.modelconfig import read_config
 
@@ -163,6 +163,24 @@ def test_a_ticket_and_its_nulls_can_have_a_rate_of_their_own(tmp_path: Path) -> 
     assert any(name.startswith("null-partial/a05/") for name in rates)
 
 
+def test_a_base_beside_the_data_is_found_or_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = read_experiment("en-ca-small-second")
+    found: list[str] = []
+    monkeypatch.setattr(library, "find_base", lambda name: found.append(name) or Path(name))
+    monkeypatch.setattr(library, "base_digest", lambda _: "digest")
+    monkeypatch.setenv("CERTIFY_DATA", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    with pytest.raises(UsageError):  # there is no text
+        library.run(plan, tmp_path / "out")
+    assert found == [str(tmp_path / "models" / "en-ca-small" / "base")]
+    monkeypatch.delenv("CERTIFY_DATA")
+    with pytest.raises(UsageError, match="--base") as caught:
+        library.run(plan, tmp_path / "out")
+    assert caught.value.code == "DATA_MISSING"
+
+
 def test_prefixes_and_gates_are_decoded_greedily_only() -> None:
     names = [step.name for step in graph_of(read_experiment("llama-7b-en-ca")).steps]
     beam = {name.rpartition("/")[2] for name in names if "/measure/flores/" in name}
@@ -188,7 +206,7 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
     if not BASE_SMALL.is_dir() and "small" in name:
         pytest.skip(f"{BASE_SMALL} does not exist")
     plan = read_experiment(name)
-    if "small" in name:
+    if plan.base.startswith(PUBLISHED):
         monkeypatch.setattr(library, "find_base", Path)
     rows = library.dry_run(plan)
     assert len({row.step for row in rows}) == len(rows)
@@ -201,6 +219,7 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
             "smoke": 482 * 64,
             "en-ca-small": 6000 * 512,
             "en-ca-small-cut": 6000 * 512,
+            "en-ca-small-second": 8000 * 256,
             "three-pairs-small": 6000 * 512,
         }
         assert embed.trained == expected.get(name, 32000 * 4096)
