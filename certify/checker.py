@@ -157,8 +157,9 @@ class Folder:
         if path.is_file():
             data = path.read_bytes()
         else:
-            with lzma.open(other) as stream:  # no more than 4 GiB, in blocks: a small file can be a bomb
-                data = b"".join(islice(iter(lambda: stream.read(1 << 20), b""), 1 << 12))
+            most = 64 + (other.stat().st_size >> 12)  # MiB, read in blocks: a small file can be a bomb
+            with lzma.open(other) as stream:
+                data = b"".join(islice(iter(lambda: stream.read(1 << 20), b""), most))
         need(digest in (None, sha(data)), "FILE_DIGEST")
         return data
 
@@ -496,8 +497,23 @@ def vector(answer: Json, rule: int) -> list[int]:
 
 
 def rank(seed: int, unit: str) -> str:
-    """Where a unit stands in the order of units."""
+    """Where a unit of a sequential design stands in the order in which units are drawn."""
     return sha(f"{seed}:{unit}".encode())
+
+
+def content(record: Json) -> str:
+    """What a record is about, apart from names."""
+    return str(record["source"] if "source" in record else f"{record['tokens']}:{record['nats']['base']}")
+
+
+def renamed(units: dict[str, list[Json]]) -> dict[str, list[Json]]:
+    """Units under the digest of their content; equal ones are numbered."""
+    named, seen = dict[str, list[Json]](), Counter[str]()
+    for records in units.values():
+        key = sha(",".join(map(content, records)).encode())
+        named[f"{key}:{seen[key]}" if seen[key] else key] = records
+        seen[key] += 1
+    return named
 
 
 class Evidence:
@@ -524,11 +540,18 @@ class Evidence:
         for record in self.records:
             (self.window if m["kind"] == "loss" else self.sentence)(record)
             units.setdefault(record["unit"], []).append(record)
-        ranks = {unit: rank(m["order_seed"], unit) for unit in units}
+        for records in units.values():
+            records.sort(key=content)
+        if self.fixed:  # what a unit is called, and a seed, decide nothing
+            units = renamed(units)
+        ranks = {unit: unit if self.fixed else rank(m["order_seed"], unit) for unit in units}
         self.units = {unit: units[unit] for unit in sorted(units, key=ranks.__getitem__)}
         kind, _, size = m["text"]["unit"].partition(":")
         most = {"sentence": 1, "block": int(size or 0), "document": len(lines)}[kind]
-        need(m["kind"] == "loss" or max(map(len, units.values())) <= most)
+        sizes, n = sorted(map(len, units.values()), reverse=True), len(lines)
+        full = [most] * (n // most) + [n % most] * (n % most > 0)
+        loose = m["kind"] == "loss" or kind == "document"
+        need(loose or (sizes == full if self.fixed else sizes[0] <= most), "EVIDENCE_UNITS")
         if not self.fixed:  # the first units of the seeded order, each complete, or they were picked
             total = m["text"]["sentences"]
             need(m["kind"] == "translation" and kind != "document" and total <= 1 << 22, "EVIDENCE_DRAWN")
@@ -551,7 +574,7 @@ class Evidence:
         tokens, p_a, p_b = (naturals(e[key]) for key in ("tokens", "p_a", "p_b"))
         best = [dict(e["top"]).get(t, token) for t, token in enumerate(tokens)]
         need(tokens and arms.keys() == self.arms.keys() and increasing(naturals(record["prompt"])))
-        need(all(b <= a + 1 and a + b <= 10**9 + 1 for a, b, _ in zip(p_a, p_b, tokens, strict=True)))
+        need(all(b <= a + 2 and a + b <= 10**9 + 1 for a, b, _ in zip(p_a, p_b, tokens, strict=True)))
         differs = [(one["differs"], best) for name, one in arms.items() if name != "reference"]
         for pairs, against in ((e["top"], tokens), *differs):
             need(increasing([t for t, _ in map(naturals, pairs)]) and all(against[t] != i for t, i in pairs))
@@ -559,14 +582,14 @@ class Evidence:
             need(len(v) == 34 and [v[1], *v[11::3]] == [target[1], *target[11::3]])
             need(all(m <= min(h, r) for h, r, m in zip(v[10::3], v[11::3], v[12::3], strict=True)))
 
-    def disjoint(self) -> None:
-        """No evaluated sentence occurs twice, or was used for tuning, scan, choice or order."""
+    def disjoint(self, everywhere: Sequence[Evidence]) -> None:
+        """No evaluated sentence occurs twice, or stands in any list of those used before."""
         for side in ("source", "target"):
             digests = [record[side] for record in self.records]
             need(len(set(digests)) == len(digests), "EVALUATION_DUPLICATES")
             for role in ("tuning", "scan", "choice", "order"):
-                need(self.used.get(role, set()).isdisjoint(digests), "DATA_OVERLAP")
-        need("tuning" in self.used, "USED_NOT_LISTED", "INCONCLUSIVE")
+                need(all(e.used.get(role, set()).isdisjoint(digests) for e in everywhere), "DATA_OVERLAP")
+        need(self.used.get("tuning"), "USED_NOT_LISTED", "INCONCLUSIVE")
 
     def bet(self, values: Sequence[Any], delta: Fraction, low: int, high: int) -> list[Fraction]:
         """Estimate and lower limit of the mean of values in [low, high], each rounded down to the grid."""
@@ -592,8 +615,7 @@ class Evidence:
                     if margin >= least if criterion == "published" else margin * d > loss:
                         certified.append(t in wrong)
             if certified:
-                text = f"{self.m['order_seed']}:{alpha}:{criterion}:{unit}"
-                found.append(certified[int(sha(text.encode()), 16) % len(certified)])
+                found.append(certified[int(sha(f"drawn:{unit}".encode()), 16) % len(certified)])
         return found
 
     def rate(self, hits: list[bool], delta: Fraction) -> list[Fraction]:
@@ -604,7 +626,7 @@ class Evidence:
         return [Fraction(k, n), self.bet(hits, delta, 0, 1)[1], 1 - self.bet(misses, delta, 0, 1)[1]]
 
     def means(self, value: Callable[[Json], tuple[Any, int]]) -> list[Fraction]:
-        """Sum of values over sum of sizes of each unit, units in the order of ranks."""
+        """Sum of values over sum of sizes of each unit, in their order."""
         pairs = [[value(record) for record in records] for records in self.units.values()]
         return [Fraction(sum(v for v, _ in one)) / sum(size for _, size in one) for one in pairs]
 
@@ -921,7 +943,8 @@ class Audit:
         if c is None or self.items.get("released.rows") != PASS:
             return
         texts = self.ask("evidence.integrity", self.gather, c)
-        splits = [answer(text.e.disjoint)[1] for text in texts or () if text.role != "loss"]
+        lists = [text.e for text in texts or ()]
+        splits = [answer(text.e.disjoint, lists)[1] for text in texts or () if text.role != "loss"]
         self.items["evidence.split"] = max(splits, default=PASS)
         if texts is None or self.items["evidence.split"][0] == "INVALID":
             return

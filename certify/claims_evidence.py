@@ -6,6 +6,7 @@ decide nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,6 +27,8 @@ from certify.evidence import (
     iter_records,
     parse_manifest,
     read_used,
+    record_content,
+    unit_key,
     unit_rank,
 )
 from certify.schema import MAX_JSON_BYTES, parse_json, read_bytes, sha256_bytes
@@ -82,7 +85,11 @@ class Evidence:
 
     @cached_property
     def units(self) -> dict[str, tuple[TranslationRecord, ...]]:
-        """Sentences by unit, in file order within a unit; units ascending by rank. Kind ``translation``."""
+        """Sentences by unit, ascending by content within a unit. Kind ``translation``.
+
+        Units of a fixed design are named by :func:`certify.evidence.unit_key` and ascend by it; those of a
+        sequential one keep their names, which the design fixes, and the order in which they were drawn.
+        """
         return _by_unit(self.manifest, self.sentences)
 
     @property
@@ -273,5 +280,15 @@ def _by_unit(manifest: Manifest, records: Iterable[_R]) -> dict[str, tuple[_R, .
     found: dict[str, list[_R]] = {}
     for record in records:
         found.setdefault(record.unit, []).append(record)
-    order = sorted(found, key=lambda unit: unit_rank(manifest.order_seed, unit))
-    return {unit: tuple(found[unit]) for unit in order}
+    units = {unit: tuple(sorted(members, key=record_content)) for unit, members in found.items()}
+    if manifest.design == "fixed":
+        named: dict[str, tuple[_R, ...]] = {}
+        seen = Counter[str]()
+        for members in units.values():
+            key = unit_key(members)
+            named[f"{key}:{seen[key]}" if seen[key] else key] = members
+            seen[key] += 1
+        return {unit: named[unit] for unit in sorted(named)}
+    return {
+        unit: units[unit] for unit in sorted(units, key=lambda unit: unit_rank(manifest.order_seed, unit))
+    }

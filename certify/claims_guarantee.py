@@ -56,7 +56,6 @@ def _guarantee(
         subject.distances,
         alpha=subject.ticket.selection.alpha,
         criterion=criterion,
-        order_seed=evidence.manifest.order_seed,
         delta=delta,
         design=evidence.design,
         v=v,

@@ -25,7 +25,7 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
     """Mean rise of the loss per token on unrelated text: upper limit, in nats.
 
     The value of a unit is ``(nats of the ticket - nats of the base) / tokens``, sums over its windows; units
-    weigh equally, in the order of ranks. A mean needs bounded values: a unit above :data:`CAP` makes the
+    weigh equally, in their order. A mean needs bounded values: a unit above :data:`CAP` makes the
     claim FAILED, one below ``-CAP`` counts as ``-CAP``, which can only raise the mean. Then the upper limit
     is minus :func:`certify.betting.difference_lower` of the falls, with scale ``2 CAP``. The claim "up by at
     most eps" is shown if ``upper <= eps``.
@@ -68,5 +68,9 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
         assumptions=(*unit_assumptions(evidence), "A-CAP"),
         signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta, cap=CAP),
         evidence=(evidence.sha256,),
-        detail={"worst_unit": worst, "worst": rational(rises[worst]), "beyond_cap": len(beyond)},
+        detail={
+            "worst_unit": evidence.windows[worst][0].unit,
+            "worst": rational(rises[worst]),
+            "beyond_cap": len(beyond),
+        },
     )

@@ -2,7 +2,7 @@
 
 The score of a sentence is sacreBLEU's sentence chrF with character order 6, word order 2 and beta 2, computed
 exactly from the statistics of the record (:func:`sentence_chrf`). The value of a unit is the mean over its
-records of the difference ticket minus comparator, in [-100, 100]; units weigh equally, in the order of ranks.
+records of the difference ticket minus comparator, in [-100, 100]; units weigh equally, in their order.
 Limits and estimates are those of :func:`certify.betting.difference_lower`, which rounds units down first.
 """
 
@@ -74,7 +74,7 @@ def sentence_chrf(vector: Sequence[int]) -> Fraction:
 
 
 def unit_scores(evidence: Evidence, arm: str, rule: Rule) -> list[Fraction]:
-    """Mean sentence chrF of one arm under one rule over the records of each unit, units ascending by rank."""
+    """Mean sentence chrF of one arm under one rule over the records of each unit, in their order."""
     index = RULES.index(rule)
     found = []
     for records in evidence.units.values():

@@ -95,6 +95,21 @@ def split_claim(evidence: Evidence) -> Claim:
     )
 
 
+def check_splits(evidence: Sequence[Evidence]) -> None:
+    """Refuse sentences that any evidence lists as used: what one text was tuned on is no news in another.
+
+    Raises:
+        InvalidInputError: see :func:`certify.dataset_split.check_split`.
+    """
+    used: dict[str, frozenset[str]] = {}
+    for one in evidence:
+        for role, digests in one.used.items():
+            used[role] = used.get(role, frozenset()) | digests
+    for one in evidence:
+        if one.manifest.kind == "translation":
+            check_split(one.sentences, used)
+
+
 def under_other_template(evidence: Evidence, subject: Subject) -> bool:
     """The evidence was made with another template than the one that the ticket binds."""
     ours, theirs = subject.ticket.template, evidence.manifest.template

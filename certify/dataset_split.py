@@ -40,7 +40,7 @@ def check_split(
         used: sentence digests by role.
 
     Returns:
-        The report; None if nothing says which sentences were used for tuning, so that nothing is shown.
+        The report; None if no list says which sentences were used for tuning, so that nothing is shown.
 
     Raises:
         InvalidInputError: a sentence occurs in two records on the same side (``EVALUATION_DUPLICATES``), or
@@ -59,7 +59,7 @@ def check_split(
                 f" the first is {shared[0]}: the data must be disjoint",
                 code="DATA_OVERLAP",
             )
-    if "tuning" not in used:
+    if not used.get("tuning"):
         return None
     seen = used.get("pretraining")
     return SplitReport(

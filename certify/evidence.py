@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import lzma
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -77,6 +77,7 @@ __all__ = [
     "parse_record",
     "read_manifest",
     "read_used",
+    "unit_key",
     "unit_rank",
     "write_manifest",
 ]
@@ -191,8 +192,25 @@ def iter_records(manifest: Manifest, folder: Path) -> Iterator[Record]:
 
 
 def unit_rank(order_seed: int, unit: str) -> str:
-    """Where a unit stands in the order of units: ascending by this, never by the order of a file."""
+    """Where a unit of a sequential design stands in the order in which units are drawn: ascending by this."""
     return sha256_bytes(f"{order_seed}:{unit}".encode())
+
+
+def record_content(record: Record) -> str:
+    """What a record is about, apart from names: its source sentence, or length and base loss of a window."""
+    if isinstance(record, LossRecord):
+        return f"{record.tokens}:{record.nats[BASE_ARM]}"
+    return record.source
+
+
+def unit_key(records: Iterable[Record]) -> str:
+    """What identifies a unit of a fixed design: the digest of its records' content, ascending.
+
+    Whatever depends on chance once a text is evaluated (the order in which bounds by betting take the units,
+    the step that is drawn from a unit) follows from this alone. A seed, a name or an order that the author of
+    evidence chooses could be chosen after the results, until a limit comes out well.
+    """
+    return sha256_bytes(",".join(sorted(map(record_content, records))).encode())
 
 
 @contextmanager

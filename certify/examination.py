@@ -37,7 +37,7 @@ from pathlib import Path
 from certify import answers
 from certify.certificate import Certificate, EvidenceRef, read_certificate
 from certify.claims_evidence import Evidence, Subject, check_binding, load, ticket_arm
-from certify.claims_report import split_claim
+from certify.claims_report import check_splits, split_claim
 from certify.claims_subject import check_transfers, make_subject
 from certify.errors import CertifyError, InvalidInputError
 from certify.policy import Policy
@@ -263,6 +263,7 @@ def _split(found: Sequence[Evidence]) -> Item:
                 (lacking if claim.code == "USED_NOT_LISTED" else said).append(
                     f"{evidence.manifest.text.name}: {claim.text}"
                 )
+        check_splits(found)
     except CertifyError as error:
         return Item(name, Outcome.INVALID, error.code, str(error))
     if lacking:

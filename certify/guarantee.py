@@ -9,11 +9,11 @@ Definitions, exact to the last digit:
 * *Steps*, their margins, N and disagreement: :mod:`certify.steps`.
 * *Certified*: the criterion of :mod:`certify.theorem` holds, on ``r = margin / 10**9``. The drawn step does
   not depend on the premise of ``published``; the finding does.
-* *Drawn step* of a unit with m > 0 certified steps, pooled in record order:
-  ``int(SHA-256(f"{order_seed}:{alpha}:{criterion}:{unit}"), 16) mod m``, ``alpha`` as the ticket spells it.
+* *Drawn step* of a unit with m > 0 certified steps, pooled in the order of
+  :attr:`certify.claims_evidence.Evidence.units`: ``int(SHA-256(f"drawn:{unit}"), 16) mod m``, ``unit`` as it
+  is named there. Nothing that could be chosen after the results has a part in it.
 * *Limits*, each with error ``delta``: Clopper-Pearson for a fixed design; for a sequential one the
-  anytime-valid betting bound over drawn steps (1 = disagrees), units ascending by
-  :func:`certify.evidence.unit_rank`.
+  anytime-valid betting bound over drawn steps (1 = disagrees), units in the order drawn.
 * *Finding*: PREMISE_FAILED if the criterion is ``published`` and a row has D > tau(alpha); else VACUOUS if no
   unit has a certified step; else HELD if upper <= alpha, REFUTED if lower > alpha, else INCONCLUSIVE. For a
   fixed design both comparisons are of exact binomial tails, not of rounded limits.
@@ -68,7 +68,7 @@ class Guarantee:
         above: ids of rows with D > tau(alpha), for every criterion; the premise of ``published`` if empty.
         vacuous: steps at which ``V sum D >= 1`` (criterion ``additive``; 0 for the others).
         least_loss: smallest ``V sum D`` of all steps, or None without steps (``additive`` only).
-        witnesses: violations, at most :data:`MAX_WITNESSES`: units ascending by rank, in record order within.
+        witnesses: violations, at most :data:`MAX_WITNESSES`: in the order of units.
         by_unit: (certified steps, of these disagreeing) of each unit with certified steps, units ascending
             by rank: what the plain rate with units as clusters needs.
     """
@@ -100,7 +100,6 @@ def guarantee(
     *,
     alpha: str,
     criterion: Criterion,
-    order_seed: int,
     delta: Fraction = DELTA,
     design: Design = "fixed",
     v: int = DEFAULT_VARIATION,
@@ -108,11 +107,10 @@ def guarantee(
     """Judge the guarantee at one level under one criterion; see the module for every definition.
 
     Args:
-        units: from :func:`measure`, units ascending by rank.
+        units: from :func:`measure`.
         distances: the same as for :func:`measure`.
         alpha: decimal level as the ticket spells it; a corrected ticket is judged at its family-wise level.
         criterion: which criterion certifies steps.
-        order_seed: seed of the manifest.
         delta: error probability of each limit.
         design: of the evidence.
         v: V of the criterion ``additive``, at least 2.
@@ -124,10 +122,7 @@ def guarantee(
     certifies = _rule(criterion, distances.d, level, v)
     found = {unit: tuple(filter(certifies, steps)) for unit, steps in units.items()}
     certified = {unit: steps for unit, steps in found.items() if steps}
-    drawn = [
-        steps[drawn_index(order_seed, alpha, criterion, unit, len(steps))].disagrees
-        for unit, steps in certified.items()
-    ]
+    drawn = [steps[drawn_index(unit, len(steps))].disagrees for unit, steps in certified.items()]
     everything = [step for steps in units.values() for step in steps]
     wrong = [step for steps in certified.values() for step in steps if step.disagrees]
     above = distances.premise(level)
@@ -157,10 +152,9 @@ def guarantee(
     )
 
 
-def drawn_index(order_seed: int, alpha: str, criterion: str, unit: str, certified: int) -> int:
+def drawn_index(unit: str, certified: int) -> int:
     """Which of the ``certified`` steps of a unit is drawn: an index from 0, fixed by the arguments alone."""
-    text = f"{order_seed}:{alpha}:{criterion}:{unit}"
-    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % certified
+    return int(hashlib.sha256(f"drawn:{unit}".encode()).hexdigest(), 16) % certified
 
 
 def units_needed(disagreements: int, drawn: int, alpha: Fraction, delta: Fraction) -> int | None:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from certify.certificate import Certificate
 from certify.claims_evidence import Subject, load
+from certify.claims_report import check_splits
 from certify.claims_subject import check_transfers, make_subject
 from certify.errors import InvalidInputError, UsageError
 from certify.recheck import Inputs, Rechecked, recheck
@@ -80,6 +81,7 @@ def issue(
     subject = verified_subject(ticket, checked)
     loaded = [(relative, load(path)) for relative, path in located]
     check_together([one for _, one in loaded])
+    check_splits([one for _, one in loaded])
     if checked.base is not None and checked.reference is not None:
         check_transfers([one for _, one in loaded], checked.base, checked.reference)
     certificate = build(claims_of(loaded, subject, delta), subject, delta=delta)

@@ -225,7 +225,7 @@ def _test(evidence: Evidence, arm: Arm, goal: Goal, delta: Fraction) -> Tested:
 
 
 def equal_shares(evidence: Evidence, arm: str) -> list[Fraction]:
-    """Share of decisions of each unit that equal E*'s, over all its records; units ascending by rank."""
+    """Share of decisions of each unit that equal E*'s, over all its records; in the order of units."""
     shares = []
     for records in evidence.units.values():
         steps = sum(len(record.reference.tokens) for record in records)

@@ -163,13 +163,11 @@ def truth_of(claim: Planned, evidence: Evidence, arm: Arm, *, width: int | None 
 
 def _drawn(alpha: Fraction, evidence: Evidence, arm: Arm, width: int) -> list[bool]:
     least = critical_margin(width, alpha, UNIT)
-    spelled = str(float(alpha))
     drawn = []
     for unit, steps in measure(evidence.units, arm.name, Distances(width, {})).items():
         certified = [step for step in steps if step.margin >= least]
         if certified:
-            index = drawn_index(evidence.manifest.order_seed, spelled, "published", unit, len(certified))
-            drawn.append(certified[index].disagrees)
+            drawn.append(certified[drawn_index(unit, len(certified))].disagrees)
     if not drawn:
         raise NothingToDoError("the evidence holds no certified step at this level", code="NO_UNITS")
     return drawn

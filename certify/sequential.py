@@ -170,7 +170,7 @@ def rehearse(watch: Watch, evidence: Evidence, batch: int) -> tuple[Look, ...]:
     """
     if batch < 1:
         raise UsageError("at least one unit is drawn at a time", code="UNITS_RANGE")
-    order = list(evidence.units)
+    order = [records[0].unit for records in evidence.units.values()]
     manifest = evidence.manifest.model_copy(update={"design": "sequential"})
     found = []
     for start in range(0, len(order), batch):

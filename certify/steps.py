@@ -90,7 +90,7 @@ class Violation:
 
 
 Units = Mapping[str, tuple[Step, ...]]
-"""Steps by unit, in record order within a unit; units ascending by rank."""
+"""Steps by unit, units and the records within them in the order of the evidence."""
 
 
 def measure(

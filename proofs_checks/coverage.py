@@ -166,10 +166,10 @@ def drawn_steps(budget: Budget) -> Finding:
     draws = 60_000 if budget.full else 6000
     trials = []
     for steps in (2, 3, 7):
-        for seed in (0, 1):
+        for name in ("s", "t"):
             hits = [0] * steps
             for unit in range(draws):
-                hits[guarantee.drawn_index(seed, "0.05", "additive", f"s{unit}", steps)] += 1
+                hits[guarantee.drawn_index(f"{name}{unit}", steps)] += 1
             trials += [
                 Trial(f"step {i} of {steps}", hit, draws, 1 / steps, 1 / steps) for i, hit in enumerate(hits)
             ]

@@ -77,15 +77,14 @@ _GUARANTEE = _of(
         "guarantee",
         "successes",
         "units without certified steps count as successes",
-        "steps[drawn_index(order_seed, alpha, criterion, unit, len(steps))].disagrees\n"
-        "        for unit, steps in certified.items()",
-        "bool(steps) and steps[drawn_index(order_seed, alpha, criterion, unit, len(steps))].disagrees\n"
+        "steps[drawn_index(unit, len(steps))].disagrees\n        for unit, steps in certified.items()",
+        "bool(steps) and steps[drawn_index(unit, len(steps))].disagrees\n"
         "        for unit, steps in found.items()",
     ),
     ("guarantee", "2alpha", "judged at 2 alpha", "_judge(drawn, level,", "_judge(drawn, 2 * level,"),
     ("guarantee", "premise", "the premise decides nothing", 'criterion != "published" or not above', "True"),
     ("_judge", "vacuous", "no certified step, no violation: held", "Finding.VACUOUS", "Finding.HELD"),
-    ("drawn_index", "seed", "the seed has no effect", "{order_seed}:", ""),
+    ("drawn_index", "unit", "one place for every unit", "drawn:{unit}", "drawn"),
     (
         "_judge",
         "one-sided",

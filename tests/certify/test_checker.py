@@ -254,7 +254,7 @@ def test_every_claim_of_drawn_evidence_is_computed_alike(
     drawn = pristine.copy(tmp_path_factory.mktemp("drawn") / "folder")
     drawn.edit_ticket(lambda ticket: ticket["selection"].update(alpha=alpha))
     drawn.records = data.draw(synthetic.worlds(max_units=3, arms=drawn.names))
-    text = synthetic.manifest(drawn.records, drawn.arms)["text"] | {"unit": "block:1000"}
+    text = synthetic.manifest(drawn.records, drawn.arms)["text"] | {"unit": "document"}
     if design == "sequential":  # all of its units, so that none was picked
         text["unit"] = "sentence"
         for number, record in enumerate(drawn.records):
@@ -277,8 +277,8 @@ def test_the_step_that_is_drawn() -> None:
     record = synthetic.sentence(3, {name: synthetic.Behaviour() for name in ("base", "reference", "t")})
     record["arms"]["t"]["differs"] = [[1, 99]]
     evidence = object.__new__(checker.Evidence)
-    evidence.m, evidence.units = {"order_seed": 7}, {"u": [record]}
-    wanted = drawn_index(7, "0.05", "additive", "u", 3) == 1
+    evidence.units = {"u": [record]}
+    wanted = drawn_index("u", 3) == 1
     assert evidence.drawn("t", "additive", "0.05", {}, 32) == [wanted]
 
 
