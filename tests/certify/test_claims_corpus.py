@@ -1,4 +1,4 @@
-"""Claims about corpus scores: sacreBLEU on the very texts, resampling written out, and what they may decide."""
+"""Claims about corpus scores: sacreBLEU on the very texts, resampling written out, what they may decide."""
 
 from __future__ import annotations
 
