@@ -13,11 +13,11 @@ from certify.claims_evidence import (
     ticket_arm,
     unit_assumptions,
 )
-from certify.evidence import Arm
+from certify.evidence import UNIT, Arm
 from certify.guarantee import MAX_NEEDED, Guarantee, guarantee
 from certify.limits import Limit
 from certify.resampling import cluster_rate
-from certify.steps import Units, measure
+from certify.steps import QUANTILES, Margins, Units, margins, measure
 from certify.theorem import CRITERIA, DEFAULT_VARIATION, Criterion
 
 
@@ -35,7 +35,10 @@ def guarantee_claims(
     steps = measured_steps(evidence, subject)
     if arm is None or steps is None:
         return tuple(not_evaluated("guarantee", evidence, comparator=criterion) for criterion in CRITERIA)
-    return tuple(_guarantee(evidence, subject, arm, steps, criterion, delta, v) for criterion in CRITERIA)
+    compared = margins(steps, subject.distances.d, v=v)
+    return tuple(
+        _guarantee(evidence, subject, arm, steps, criterion, delta, v, compared) for criterion in CRITERIA
+    )
 
 
 def _guarantee(
@@ -46,6 +49,7 @@ def _guarantee(
     criterion: Criterion,
     delta: Fraction,
     v: int,
+    compared: Margins,
 ) -> Claim:
     found = guarantee(
         steps,
@@ -88,7 +92,7 @@ def _guarantee(
             V=v if criterion == "additive" else None,
         ),
         evidence=(evidence.sha256,),
-        detail=guarantee_detail(found),
+        detail=guarantee_detail(found) | {"plain_rate": _plain(found, delta), "margins": _margins(compared)},
     )
 
 
@@ -132,6 +136,25 @@ def plain_rate(found: Guarantee, *, delta: Fraction = DELTA) -> tuple[Limit, Lim
         return None
     sizes, wrong = zip(*found.by_unit, strict=True)
     return cluster_rate(wrong, sizes, delta, "lower"), cluster_rate(wrong, sizes, delta, "upper")
+
+
+def _plain(found: Guarantee, delta: Fraction) -> dict[str, str | None] | None:
+    limits = plain_rate(found, delta=delta)
+    if limits is None:
+        return None
+    lower, upper = limits
+    named = {"estimate": lower.estimate, "lower": lower.value, "upper": upper.value}
+    return {"procedure": lower.procedure, **{name: rational(value) for name, value in named.items()}}
+
+
+def _margins(compared: Margins) -> dict[str, list[str | None]]:
+    """Margins and what the criteria ask of them, by percentile of the steps; all for reports."""
+    return {
+        "percentiles": [str(q) for q in QUANTILES],
+        "r": [rational(Fraction(margin, UNIT)) for margin in compared.r],
+        "twice_largest": [rational(value) for value in compared.twice_largest],
+        "v_total": [rational(value) for value in compared.v_total],
+    }
 
 
 def _guarantee_text(found: Guarantee) -> str:

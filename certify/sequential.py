@@ -207,12 +207,12 @@ def claim_named(name: str, evidence: Evidence, subject: Subject, delta: Fraction
     raise ValueError(f"{name} is no claim about a translated text")
 
 
-def open_subjects(specs: Iterable[str], base: Path, reference: Path | None) -> tuple[Subject, ...]:
+def open_subjects(specs: Iterable[str], base: Path | None, reference: Path | None) -> tuple[Subject, ...]:
     """The subjects of claims about tickets, from ``FILE#ID``, a base and a reference.
 
     Args:
         specs: the tickets, as :func:`lottery.evaluation.evaluate_tickets` takes them.
-        base: checkpoint folder with E⁰.
+        base: checkpoint folder with E⁰; None takes the table that travels with each ticket.
         reference: E*; None takes the one that travels with each ticket.
 
     Raises:

@@ -27,7 +27,7 @@ from certify.records import Dtype
 from certify.schema import sha256_file
 from lottery.arms import Arm, checkpoint_activations, full_arm, peft_arm, rows_arm
 from lottery.backbone import find_base, load_backbone, load_positions, load_tokenizer
-from lottery.device import Device, open_accelerator
+from lottery.device import SLOW_BF16, Device, bf16_slowdown, open_accelerator
 from lottery.dtypes import to_float32
 from lottery.journal import STATES_FOLDER, Journal
 from lottery.recipe import Method, Recipe
@@ -122,7 +122,7 @@ def tune(
         save_every: optimiser steps between saved states; the last one is saved as well.
         keep: saved states to keep.
         report: called after each step, in the first process only.
-        notice: told in one line what takes long before the first step, on a large model.
+        notice: told in one line what takes long: digests of a large model, bf16 on a processor without it.
 
     Raises:
         UsageError: something that was named does not exist, options do not fit together, ``out`` is taken,
@@ -166,6 +166,9 @@ def tune(
     )
     journal.check_free(resume=resume)
     accelerator = open_accelerator(device)
+    in_bf16 = settings.limits.autocast or settings.dtype == "BF16"
+    if in_bf16 and accelerator.device.type == "cpu" and (slower := bf16_slowdown()) >= SLOW_BF16:
+        notice(f"this processor takes {slower:.0f} times as long in bf16 as in fp32: fp32 may be faster")
     # Every process has looked at the folder before the first one writes into it.
     accelerator.wait_for_everyone()
     with one_line_memory(settings.limits):

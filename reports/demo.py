@@ -13,6 +13,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
 from certify.errors import ExitCode
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -53,6 +56,7 @@ def main() -> int:
             ExitCode.REFUTED,
         ),
         _tampered(),
+        _permuted(),
     ]
     return 0 if all(as_expected) else 1
 
@@ -78,6 +82,40 @@ def _tampered() -> bool:
             ExitCode.INVALID,
             lines=8,
         )
+
+
+def _permuted() -> bool:
+    with tempfile.TemporaryDirectory() as name:
+        tuned, ticket = Path(name) / "permuted.safetensors", Path(name) / "ticket" / "tickets.json"
+        row = permute_row(EXPERIMENT / "reference" / "embed_tokens.safetensors", tuned)
+        base = _shown(EXPERIMENT / "base")
+        chosen = ["--base", str(base / "embed_tokens.safetensors"), "--tokenizer", str(base)]
+        chosen += ["--tuned", str(tuned), "--template", "explicit", "--id", "a05", "--bundle"]
+        found = _step(
+            f"6. The entries of row {row} of the tuned table are put in another order. To the KS test\n"
+            "   nothing has happened: D = 0, p = 1, and it selects the same five rows.",
+            ["certify", "find", *chosen, "--alpha", "0.05", "--out", str(ticket)],
+            ExitCode.CERTIFIED,
+            lines=20,
+        )
+        return found & _step(
+            "   The gate looks at more than distances.",
+            ["certify", "check", "--ticket", str(ticket), "--policy", "selection"],
+            ExitCode.REFUTED,
+            lines=9,
+        )
+
+
+def permute_row(source: Path, out: Path) -> int:
+    """Write ``source`` with the last row that tuning did not move in reversed order; returns the row."""
+    table = load_file(source)
+    ((name, rows),) = table.items()
+    before = load_file(source.parents[1] / "base" / source.name)[name]
+    shift = np.linalg.norm((rows - before).astype(np.float64), axis=1)
+    row = int(np.flatnonzero(shift == 0)[-1])
+    rows[row] = rows[row][::-1]
+    save_file({name: rows}, out)
+    return row
 
 
 def _step(title: str, arguments: Sequence[str], expected: ExitCode, *, lines: int | None = None) -> bool:

@@ -43,6 +43,8 @@ def tables(views: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield ""
     yield from _guarantees(tickets)
     yield ""
+    yield from _margins(tickets)
+    yield ""
     yield from _asked(tickets)
     yield ""
     yield from _corpus(tickets)
@@ -70,12 +72,21 @@ def _guarantees(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
             "drawn, disagree",
             "rate",
             "finding",
+            "plain rate over steps",
         ]
     )
     for one in tickets:
-        for claim in one["claims"] or ():
-            if claim["name"].startswith(_GUARANTEE) and claim["role"] == "evaluation":
-                yield _row(_guarantee(one["id"], claim))
+        for claim in _promises(one):
+            yield _row(_guarantee(one["id"], claim))
+
+
+def _promises(ticket: dict[str, Any]) -> list[dict[str, Any]]:
+    """Claims about the guarantee on the texts that decide."""
+    return [
+        claim
+        for claim in ticket["claims"] or ()
+        if claim["name"].startswith(_GUARANTEE) and claim["role"] == "evaluation"
+    ]
 
 
 def _guarantee(ticket: str, claim: dict[str, Any]) -> list[Any]:
@@ -91,7 +102,41 @@ def _guarantee(ticket: str, claim: dict[str, Any]) -> list[Any]:
         f"{detail['drawn']}, {detail['disagreements']}",
         rate,
         f"{finding} (descriptive)" if detail["descriptive"] else finding,
+        _plain(detail["plain_rate"]),
     ]
+
+
+def _plain(rate: dict[str, str] | None) -> str:
+    """The rate over all certified steps with its asymptotic limits, units as clusters."""
+    if rate is None:
+        return ""
+    return "{} ({} to {})".format(*(_fraction(rate[name]) for name in ("estimate", "lower", "upper")))
+
+
+def _margins(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "### How the margins compare"
+    yield ""
+    yield from _head(
+        [
+            "ticket",
+            "r: median",
+            "published 2τ",
+            "2 max D: median",
+            "V ΣD: least",
+            "V ΣD: median",
+            "vacuous steps",
+        ]
+    )
+    for one in tickets:
+        for claim in _promises(one):
+            if claim["name"] != f"{_GUARANTEE}additive":
+                continue
+            found, detail = claim["detail"]["margins"], claim["detail"]
+            middle = found["percentiles"].index("50")
+            at = [_fraction(found[name][middle]) for name in ("r", "twice_largest", "v_total")]
+            threshold = f"{2 * one['selection']['tau']:.4g}"
+            vacuous = f"{detail['vacuous_steps']} of {detail['steps']}"
+            yield _row([one["id"], at[0], threshold, at[1], _fraction(found["v_total"][0]), at[2], vacuous])
 
 
 def _asked(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -140,6 +185,10 @@ def _difference(claim: dict[str, Any]) -> str:
         said += f" ({claim['lower']['decimal']:+.2f} to {claim['upper']['decimal']:+.2f})"
     p = p_value_text(claim["detail"]["p_value"])
     return f"{said}, p {p}" if p else said
+
+
+def _fraction(value: str) -> str:
+    return f"{float(Fraction(value)):.4g}"
 
 
 def _decimal(figure: dict[str, Any] | None) -> str:

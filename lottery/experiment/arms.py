@@ -81,20 +81,15 @@ def planned_tickets(plan: ExperimentPlan) -> list[PlannedTicket]:
             tickets.append(
                 PlannedTicket(f"{entry.id}-tuned", entry, "tuned", select, tuned=f"partial/{entry.id}")
             )
-        if limited(plan.controls, entry):
+        if _limited(plan.controls_of(entry.id)):
             name = f"{entry.id}-limited"
             tickets.append(PlannedTicket(name, entry, "tuned", select, tuned=f"partial/{name}"))
     return tickets
 
 
-def limited(controls: ControlsPlan | None, ticket: TicketPlan) -> bool:
-    """Is ``ticket`` trained once more on the part of the text that its tuned controls get?"""
-    return (
-        controls is not None
-        and controls.ticket == ticket.id
-        and controls.limit is not None
-        and "tuned" in controls.objects
-    )
+def _limited(controls: ControlsPlan | None) -> bool:
+    """Is the ticket trained once more on the part of the text that its tuned controls get?"""
+    return controls is not None and controls.limit is not None and "tuned" in controls.objects
 
 
 def null_names(controls: ControlsPlan) -> list[tuple[str, str, int | None]]:
@@ -109,9 +104,13 @@ def null_names(controls: ControlsPlan) -> list[tuple[str, str, int | None]]:
     return names
 
 
+def null_step(controls: ControlsPlan, name: str, *, tuned: bool = False) -> str:
+    """Step, below the pair, that takes the null ticket ``name``, or that tunes its rows."""
+    return f"{'null-partial' if tuned else 'null'}/{controls.ticket}/{name}"
+
+
 def planned_arms(plan: ExperimentPlan) -> list[ArmPlan]:
     """All arms of one language pair, base and reference first."""
-    controls = plan.controls
     arms = [
         ArmPlan("base", "base", "base", probed=True),
         ArmPlan("reference", "reference", "reference", step="embed", probed=True),
@@ -125,51 +124,51 @@ def planned_arms(plan: ExperimentPlan) -> list[ArmPlan]:
                 source="rows-file" if tuned else "rows",
                 step=ticket.tuned or ticket.select,
                 select=ticket.select,
-                probed=controls is not None and ticket.plan.id == controls.ticket,
+                probed=plan.controls_of(ticket.plan.id) is not None,
             )
         )
     for comparator in plan.comparator:
         method: Method = comparator.method
         arms.append(ArmPlan(method, method, "model", step=f"comparator/{method}"))
-    if controls is not None:
-        arms += _controls(plan, controls)
+    for controls in plan.controls:
+        arms += _controls(controls)
     return arms
 
 
-def _controls(plan: ExperimentPlan, controls: ControlsPlan) -> list[ArmPlan]:
-    entry = next(ticket for ticket in plan.ticket if ticket.id == controls.ticket)
-    tuned_of = f"{entry.id}-limited" if limited(controls, entry) else f"{entry.id}-tuned"
+def _controls(controls: ControlsPlan) -> list[ArmPlan]:
+    ticket = controls.ticket
+    tuned_of = f"{ticket}-limited" if _limited(controls) else f"{ticket}-tuned"
     arms: list[ArmPlan] = []
     for name, kind, seed in null_names(controls):
-        select = f"null/{name}"
+        select = null_step(controls, name)
         for thing in controls.objects:
             if kind == "direction" and thing == "tuned":
                 continue  # rows that are trained have a direction of their own
             tuned = thing == "tuned"
             arms.append(
                 ArmPlan(
-                    name=name if kind == "direction" else f"{name}.{thing}",
+                    name=f"{ticket}.{name}" if kind == "direction" else f"{ticket}.{name}.{thing}",
                     kind="direction" if kind == "direction" else thing,
                     source="rows-file" if tuned else "rows",
-                    step=f"null-partial/{name}" if tuned else select,
+                    step=null_step(controls, name, tuned=tuned),
                     select=select,
                     main=False,
                     control=kind,
-                    of=tuned_of if tuned else entry.id,
+                    of=tuned_of if tuned else ticket,
                     seed=seed,
                 )
             )
     for gate in controls.gates:
         arms.append(
             ArmPlan(
-                name=f"{entry.id}.gate-{'-'.join(gate)}",
+                name=f"{ticket}.gate-{'-'.join(gate)}",
                 kind="transfer",
                 source="rows",
-                step=f"select/{entry.id}",
-                select=f"select/{entry.id}",
+                step=f"select/{ticket}",
+                select=f"select/{ticket}",
                 main=False,
                 control="gate",
-                of=entry.id,
+                of=ticket,
                 gate=gate,
             )
         )

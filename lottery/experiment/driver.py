@@ -7,6 +7,7 @@ depends on something that changed. One folder belongs to one run at a time.
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from lottery.experiment.graph import Standing, State
 from lottery.experiment.journal import ExperimentJournal, Line, recorded_seconds
 from lottery.experiment.layout import layout
 from lottery.experiment.materials import UNKNOWN, Materials, base_digest
-from lottery.experiment.plan import PUBLISHED, SYNTHETIC, ExperimentPlan
+from lottery.experiment.plan import BESIDE_DATA, PUBLISHED, SYNTHETIC, ExperimentPlan
 from lottery.experiment.publish import deliver
 from lottery.pretrain_plan import data_folder
 
@@ -156,7 +157,7 @@ def _start(
             raise UsageError(f"plan {plan.name} makes its own base and text", code="USAGE")
         return Bench(None, None), Materials("", None)
     try:
-        folder = find_base(base or _published(plan.base))
+        folder = find_base(base or _located(plan.base))
         digest = base_digest(folder) if required else UNKNOWN
     except UsageError:
         if required:
@@ -168,10 +169,17 @@ def _start(
     return Bench(folder, root), Materials(digest, root, required)
 
 
-def _published(name: str) -> str:
-    if not name.startswith(PUBLISHED):
+def _located(name: str) -> str:
+    if name.startswith(PUBLISHED):
+        return str(_PUBLISHED / name.removeprefix(PUBLISHED))
+    if not name.startswith(BESIDE_DATA):
         return name
-    return str(_PUBLISHED / name.removeprefix(PUBLISHED))
+    root = os.environ.get("CERTIFY_DATA")
+    if not root:
+        raise UsageError(
+            f"base {name} lies where CERTIFY_DATA says: set it, or name --base", code="DATA_MISSING"
+        )
+    return str(Path(root) / name.removeprefix(BESIDE_DATA))
 
 
 @contextmanager

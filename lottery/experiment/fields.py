@@ -130,8 +130,9 @@ class TuningPlan(PlanTable):
 class TicketPlan(PlanTable):
     """A ticket: rows by a rule, or as many rows as a share of the table (``share``).
 
-    ``share`` takes the level of the KS test at which the number of rows is nearest to that share of the
-    vocabulary; the level is recorded in the ticket.
+    ``share`` takes the rows with the largest distance, as many as come nearest to that share of the table.
+    ``lr`` is the rate of tuning these rows, or as many null rows, where it is not that of ``partial``: a good
+    rate for ten rows is not one for thousands.
     """
 
     id: Slug
@@ -140,6 +141,7 @@ class TicketPlan(PlanTable):
     correction: Correction = "none"
     share: _Share | None = None
     exclude: tuple[TokenId, ...] = ()
+    lr: _Positive | None = None
     objects: Annotated[tuple[Object, ...], Field(min_length=1)] = ("transfer", "tuned")
     declared: tuple[DeclaredClaim, ...] = ()
 
@@ -169,7 +171,7 @@ Segment = Literal["instruction", "source", "target"]
 
 
 class ControlsPlan(PlanTable):
-    """Null tickets and probes of one ticket.
+    """Null tickets and probes of one ticket; a plan has such a table for each ticket that is to have them.
 
     Attributes:
         ticket: its id.

@@ -2,8 +2,8 @@
 
 Names below a language pair::
 
-    embed · seed-1/embed · counts · select/ID · partial/ID · comparator/METHOD · nulls · null/NAME ·
-    null-partial/NAME · tickets · text/TEXT · measure/TEXT/ARM · evidence/TEXT · loss/ARM ·
+    embed · seed-1/embed · counts · select/ID · partial/ID · comparator/METHOD · nulls/ID · null/ID/NAME ·
+    null-partial/ID/NAME · tickets · text/TEXT · measure/TEXT/ARM · evidence/TEXT · loss/ARM ·
     evidence/unrelated · opportunity
 
 and, for the whole experiment, ``base`` (synthetic only), ``overlap`` and ``publish``.
@@ -12,21 +12,23 @@ and, for the whole experiment, ``base`` (synthetic only), ``overlap`` and ``publ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from certify.records import Dtype
 from lottery.dtypes import parse_dtype
 from lottery.experiment import rows, tuning
-from lottery.experiment.arms import PlannedTicket, null_names, planned_tickets
+from lottery.experiment.arms import PlannedTicket, null_names, null_step, planned_tickets
 from lottery.experiment.bench import BASE, Bench
 from lottery.experiment.estimate import Amount
-from lottery.experiment.fields import PairPlan, TicketPlan
+from lottery.experiment.fields import ControlsPlan, PairPlan, TicketPlan
 from lottery.experiment.graph import Graph, Result, Step, Work
 from lottery.experiment.layout_evidence import evidence_steps
 from lottery.experiment.layout_final import final_steps
 from lottery.experiment.materials import Materials
 from lottery.experiment.plan import SYNTHETIC, ExperimentPlan
+from lottery.recipe import Recipe
 from lottery.templates import load_template
 
 Action = Callable[[Bench, Work], Result]
@@ -48,7 +50,8 @@ def layout(plan: ExperimentPlan, bench: Bench, materials: Materials) -> Graph:
         steps.append(builder.step(BASE, "synthetic", tuning.make_synthetic, tuning.VERSION, sizes, free=True))
     for pair in plan.pair:
         steps += _tunings(builder, pair)
-        steps += _nulls(builder, pair)
+        for controls in plan.controls:
+            steps += _nulls(builder, pair, controls)
         steps.append(_tickets(builder, pair))
         steps += evidence_steps(builder, pair)
     steps += final_steps(builder, steps)
@@ -124,10 +127,11 @@ def _tunings(builder: Builder, pair: PairPlan) -> list[Step]:
         steps.append(_tune(builder, f"{prefix}/embed", pair, parameters))
         steps += [_choose(builder, prefix, entry) for entry in plan.ticket]
     steps.append(_counts(builder, pair))
-    recipe = plan.partial.recipe("partial")
     for ticket in planned_tickets(plan):
         if ticket.tuned:
-            limit = plan.controls.limit if plan.controls and ticket.id.endswith("-limited") else None
+            recipe = _partial_recipe(plan, ticket.plan)
+            controls = plan.controls_of(ticket.plan.id) if ticket.id.endswith("-limited") else None
+            limit = controls.limit if controls else None
             parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=limit)
             select = f"{pair.name}/{ticket.select}"
             steps.append(_tune(builder, f"{pair.name}/{ticket.tuned}", pair, parameters, select=select))
@@ -163,6 +167,11 @@ def _tune(
     return builder.step(name, "tune", tuning.run_tuning, tuning.VERSION, parameters, needs, work=amount)
 
 
+def _partial_recipe(plan: ExperimentPlan, ticket: TicketPlan) -> Recipe:
+    recipe = plan.partial.recipe("partial")
+    return recipe if ticket.lr is None else replace(recipe, learning_rate=ticket.lr)
+
+
 def _choose(builder: Builder, prefix: str, entry: TicketPlan) -> Step:
     parameters = _rule_of(entry, builder.plan.seed) | {"served_dtype": builder.served}
     needs = {"embed": f"{prefix}/embed"}
@@ -183,29 +192,28 @@ def _counts(builder: Builder, pair: PairPlan) -> Step:
     return builder.step(f"{pair.name}/counts", "counts", rows.count_fed, rows.VERSION, parameters)
 
 
-def _nulls(builder: Builder, pair: PairPlan) -> list[Step]:
-    plan, controls = builder.plan, builder.plan.controls
-    if controls is None:
-        return []
+def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[Step]:
+    plan = builder.plan
     own = {"select": f"{pair.name}/select/{controls.ticket}", "embed": f"{pair.name}/embed"}
     served = {"served_dtype": builder.served}
     drawing = {"draws": controls.draws, "null_seed": controls.seed, **served}
     counted = {"counts": f"{pair.name}/counts"}
-    name = f"{pair.name}/nulls"
-    steps = [builder.step(name, "nulls", rows.draw_nulls, rows.VERSION, drawing, own | counted)]
-    recipe = plan.partial.recipe("partial")
+    drawn = f"{pair.name}/nulls/{controls.ticket}"
+    steps = [builder.step(drawn, "nulls", rows.draw_nulls, rows.VERSION, drawing, own | counted)]
+    recipe = _partial_recipe(plan, next(one for one in plan.ticket if one.id == controls.ticket))
     for name, kind, seed in null_names(controls):
-        null = f"{pair.name}/null/{name}"
+        null = f"{pair.name}/{null_step(controls, name)}"
         if kind == "direction":
             turning = {"seed": seed, **served}
             steps.append(builder.step(null, "direction", rows.turn_rows, rows.VERSION, turning, own))
             continue
-        needs = {"nulls": f"{pair.name}/nulls", "embed": f"{pair.name}/embed"}
+        needs = {"nulls": drawn, "embed": f"{pair.name}/embed"}
         asked = {"name": name, **served}
         steps.append(builder.step(null, "null", rows.take_null, rows.VERSION, asked, needs))
         if "tuned" in controls.objects:
             parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=controls.limit)
-            steps.append(_tune(builder, f"{pair.name}/null-partial/{name}", pair, parameters, select=null))
+            tuned = f"{pair.name}/{null_step(controls, name, tuned=True)}"
+            steps.append(_tune(builder, tuned, pair, parameters, select=null))
     return steps
 
 

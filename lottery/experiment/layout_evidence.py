@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.dtypes import parse_dtype
 from lottery.experiment import evidence, texts
-from lottery.experiment.arms import ArmPlan, null_names, planned_arms
+from lottery.experiment.arms import ArmPlan, null_names, null_step, planned_arms
 from lottery.experiment.estimate import Amount
 from lottery.experiment.fields import PairPlan, TextPlan
 from lottery.score import Scorer
@@ -64,9 +64,9 @@ def _text(builder: Builder, pair: PairPlan, text: TextPlan) -> list[Step]:
     if text.beams > 1:
         arms = [arm for arm in arms if arm.gate is None and arm.kind != "prefix"]
     steps += _translated(builder, pair, text, text.name, plan.template, arms, avoid)
-    if text.paraphrases and plan.controls is not None:
+    if text.paraphrases:
         probed = [arm for arm in arms if arm.probed]
-        for template in plan.controls.paraphrases:
+        for template in plan.paraphrases:
             file = f"{text.name}.{load_template(template).name}"
             steps += _translated(builder, pair, text, file, template, probed, avoid)
     return steps
@@ -207,8 +207,9 @@ def _unrelated(builder: Builder, pair: PairPlan) -> list[Step]:
 def _opportunity(builder: Builder, pair: PairPlan, text: TextPlan, source: str) -> Step:
     plan = builder.plan
     selections = [f"select/{entry.id}" for entry in plan.ticket]
-    if plan.controls is not None and text.arms == "all":
-        selections += [f"null/{name}" for name, kind, _ in null_names(plan.controls) if kind != "direction"]
+    for controls in plan.controls if text.arms == "all" else ():
+        names = [name for name, kind, _ in null_names(controls) if kind != "direction"]
+        selections += [null_step(controls, name) for name in names]
     parameters = {
         "template": plan.template,
         "template_sha256": load_template(plan.template).digest(),

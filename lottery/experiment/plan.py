@@ -42,6 +42,9 @@ SYNTHETIC = "synthetic"
 PUBLISHED = "published:"
 """A base that ships in ``reports/published``."""
 
+BESIDE_DATA = "data:"
+"""A base in the folder that CERTIFY_DATA names, such as ``data:models/NAME``."""
+
 
 class ExperimentPlan(PlanTable):
     """A whole experiment; see the module's text and the plans that ship.
@@ -63,7 +66,7 @@ class ExperimentPlan(PlanTable):
     partial: RecipePlan = RecipePlan()
     ticket: Annotated[tuple[TicketPlan, ...], Field(min_length=1)]
     comparator: tuple[ComparatorPlan, ...] = ()
-    controls: ControlsPlan | None = None
+    controls: tuple[ControlsPlan, ...] = ()
     text: tuple[TextPlan, ...] = ()
     unrelated: UnrelatedPlan | None = None
     evaluation: EvaluationPlan = EvaluationPlan()
@@ -78,6 +81,7 @@ class ExperimentPlan(PlanTable):
             "ticket": [ticket.id for ticket in self.ticket],
             "text": [text.name for text in self.text],
             "comparator": [comparator.method for comparator in self.comparator],
+            "controls": [controls.ticket for controls in self.controls],
             "embed.seeds": [str(seed) for seed in (self.seed, *self.embed.seeds)],
         }
         for what, names in named.items():
@@ -87,13 +91,22 @@ class ExperimentPlan(PlanTable):
         for text in self.text:
             if not set(text.pairs) <= pairs:
                 raise ValueError(f"text {text.name} names a pair that the plan does not have")
-        if self.controls is not None:
-            known = {ticket.id: ticket for ticket in self.ticket}
-            if self.controls.ticket not in known:
-                raise ValueError(f"controls.ticket {self.controls.ticket} is no ticket of the plan")
-            if not set(self.controls.objects) <= set(known[self.controls.ticket].objects):
-                raise ValueError("controls.objects must be among the ticket's objects")
+        known = {ticket.id: ticket for ticket in self.ticket}
+        for controls in self.controls:
+            if controls.ticket not in known:
+                raise ValueError(f"controls.ticket {controls.ticket} is no ticket of the plan")
+            if not set(controls.objects) <= set(known[controls.ticket].objects):
+                raise ValueError(f"controls.objects of {controls.ticket} must be among the ticket's objects")
         return self
+
+    @property
+    def paraphrases(self) -> tuple[str, ...]:
+        """Templates of all controls, each once."""
+        return tuple(dict.fromkeys(name for controls in self.controls for name in controls.paraphrases))
+
+    def controls_of(self, ticket: str) -> ControlsPlan | None:
+        """What the ticket of that id is compared with."""
+        return next((controls for controls in self.controls if controls.ticket == ticket), None)
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the plan."""

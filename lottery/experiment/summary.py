@@ -52,7 +52,7 @@ def summarise(
             texts[f"{pair}/{name}"] = about | {"signatures": dict(manifest.signatures), "arms": found}
     cuts = {
         "tuning.limit": plan["tuning"]["limit"],
-        "controls.limit": (plan["controls"] or {}).get("limit"),
+        "controls.limit": {one["ticket"]: one["limit"] for one in plan["controls"] if one["limit"]},
         "text.limit": {text["name"]: text["limit"] for text in plan["text"]},
     }
     return {
@@ -152,8 +152,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     ]
     cuts = summary["cuts"]
     lines.append(f"Most tuning pairs: {cuts['tuning.limit'] or 'all'}")
-    if cuts["controls.limit"]:
-        lines[-1] += f"; for tuned controls: {cuts['controls.limit']}"
+    for ticket, limit in cuts["controls.limit"].items():
+        lines[-1] += f"; for tuned controls of {ticket}: {limit}"
     lines.append("")
     for name, text in summary["texts"].items():
         lines += _text_lines(name, text)

@@ -16,7 +16,7 @@ from lottery.experiment.estimate import Amount, estimate, measured_rates, model_
 from lottery.experiment.graph import Input, Work
 from lottery.experiment.layout import layout
 from lottery.experiment.materials import Materials
-from lottery.experiment.plan import ExperimentPlan, experiment_names, read_experiment
+from lottery.experiment.plan import PUBLISHED, ExperimentPlan, experiment_names, read_experiment
 from lottery.experiment.rows import rows_of_share
 from lottery.experiment.texts import evaluated_pairs, prepare_text
 from lottery.modelconfig import read_config
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (
     "en-ca-small",
     "en-ca-small-cut",
+    "en-ca-small-second",
     "llama-7b-en-ca",
     "llama-7b-six-pairs",
     "smoke",
@@ -72,7 +73,8 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
         ('share = "81/32000"', 'share = "81/32000"\nalpha = "0.1"', "leave out"),
         ('rule = "ks"', 'rule = "ks"', ""),
         ('ticket = "a05"', 'ticket = "other"', "is no ticket of the plan"),
-        ("draws = 1", "draws = 0", "controls.draws"),
+        ('ticket = "share"', 'ticket = "a05"', "two entries of controls"),
+        ("draws = 1", "draws = 0", "controls.0.draws"),
         ("draws = 1", 'draws = 1\nkinds = ["bos"]', "kinds must be"),
         ('gates = [["source"]]', "gates = [[]]", "a gate names"),
         ('unit = "block:3"', 'unit = "block:0"', "a unit is"),
@@ -144,11 +146,41 @@ def test_tickets_and_arms_of_the_reference_experiment() -> None:
 
 def test_without_a_limit_controls_are_held_against_the_tuned_ticket() -> None:
     plan = read_experiment("llama-7b-en-ca")
-    assert plan.controls is not None
-    assert plan.controls.limit is None
+    (controls,) = plan.controls
+    assert controls.limit is None
     of = {arm.of for arm in planned_arms(plan) if arm.control and arm.kind == "tuned"}
     assert of == {"published-tuned"}
-    assert len(null_names(plan.controls)) == 3 * plan.controls.draws + 4
+    assert len(null_names(controls)) == 3 * controls.draws + 4
+
+
+def test_a_ticket_and_its_nulls_can_have_a_rate_of_their_own(tmp_path: Path) -> None:
+    path = edited(tmp_path, 'id = "a05"', 'id = "a05"\nlr = 0.007')
+    rates = {
+        step.name.split("/", 1)[1]: step.parameters["recipe"]["learning_rate"]
+        for step in graph_of(read_experiment(path)).steps
+        if "partial/" in step.name
+    }
+    assert {rate for name, rate in rates.items() if "a05" in name} == {0.007}
+    assert {rate for name, rate in rates.items() if "a05" not in name} == {0.05}
+    assert any(name.startswith("null-partial/a05/") for name in rates)
+
+
+def test_a_base_beside_the_data_is_found_or_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = read_experiment("en-ca-small-second")
+    found: list[str] = []
+    monkeypatch.setattr(library, "find_base", lambda name: found.append(name) or Path(name))
+    monkeypatch.setattr(library, "base_digest", lambda _: "digest")
+    monkeypatch.setenv("CERTIFY_DATA", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    with pytest.raises(UsageError):  # there is no text
+        library.run(plan, tmp_path / "out")
+    assert found == [str(tmp_path / "models" / "en-ca-small" / "base")]
+    monkeypatch.delenv("CERTIFY_DATA")
+    with pytest.raises(UsageError, match="--base") as caught:
+        library.run(plan, tmp_path / "out")
+    assert caught.value.code == "DATA_MISSING"
 
 
 def test_prefixes_and_gates_are_decoded_greedily_only() -> None:
@@ -176,7 +208,7 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
     if not BASE_SMALL.is_dir() and "small" in name:
         pytest.skip(f"{BASE_SMALL} does not exist")
     plan = read_experiment(name)
-    if "small" in name:
+    if plan.base.startswith(PUBLISHED):
         monkeypatch.setattr(library, "find_base", Path)
     rows = library.dry_run(plan)
     assert len({row.step for row in rows}) == len(rows)
@@ -189,6 +221,7 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
             "smoke": 482 * 64,
             "en-ca-small": 6000 * 512,
             "en-ca-small-cut": 6000 * 512,
+            "en-ca-small-second": 8000 * 256,
             "three-pairs-small": 6000 * 512,
         }
         assert embed.trained == expected.get(name, 32000 * 4096)

@@ -172,11 +172,14 @@ def test_evidence_is_whole_and_names_its_arms(smoke: Path) -> None:
     }
     # The controls hold as many rows as the ticket, and of it none at random.
     ticket = next(arm for arm in manifest.arms if arm.name == "a05.transfer")
-    drawn = next(arm for arm in manifest.arms if arm.name == "random-0.transfer")
+    drawn = next(arm for arm in manifest.arms if arm.name == "a05.random-0.transfer")
     assert ticket.ids is not None
     assert drawn.ids is not None
     assert len(drawn.ids) == len(ticket.ids)
     assert not set(drawn.ids) & {*ticket.ids, 0, 1, 2}
+    # A second ticket has controls of its own.
+    other = next(arm for arm in manifest.arms if arm.name == "share.random-0.transfer")
+    assert (other.of, drawn.of) == ("share", "a05")
 
 
 def test_tickets_point_at_their_evidence_by_digest(smoke: Path) -> None:

@@ -22,6 +22,7 @@ from certify.cli.tune import tune as tune_command  # noqa: E402
 from certify.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError  # noqa: E402
 from lottery import trainer as trainer_module  # noqa: E402
 from lottery.batching import plan_batches  # noqa: E402
+from lottery.device import bf16_slowdown  # noqa: E402
 from lottery.recipe import Recipe  # noqa: E402
 from lottery.rowfile import read_rows  # noqa: E402
 from lottery.safefile import open_tensor  # noqa: E402
@@ -272,6 +273,33 @@ def test_the_longest_example_defaults_to_what_the_model_has_positions_for(
     recorded = json.loads((tmp_path / "run" / "run.json").read_text())
     assert positions < 512
     assert recorded["identity"]["settings"]["data"]["max_length"] == positions
+
+
+@pytest.mark.parametrize(
+    ("slower", "autocast", "told"), [(50.0, True, True), (1.0, True, False), (50.0, False, False)]
+)
+def test_bf16_in_software_is_announced(
+    slower: float,
+    autocast: bool,
+    told: bool,
+    base: Path,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("lottery.tune.bf16_slowdown", lambda: slower)
+    settings = settings_for(text, limits=Limits(8, autocast))
+    tune(str(base), settings, tmp_path / "run", device="cpu", notice=said.append)
+    assert [line.split(":")[0] for line in said] == (
+        ["this processor takes 50 times as long in bf16 as in fp32"] if told else []
+    )
+
+
+def test_the_slowdown_of_bf16_is_a_ratio_of_two_measured_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 2.0, 10.0, 15.0])
+    monkeypatch.setattr("lottery.device.time.perf_counter", lambda: next(times))
+    assert bf16_slowdown() == 2.5
 
 
 def test_a_large_digest_is_announced(

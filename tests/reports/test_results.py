@@ -62,6 +62,15 @@ def test_the_tables_say_what_the_gate_says(tmp_path: Path, capsys: pytest.Captur
             for shown, figure, slack in zip(said.groups(), exact, [0.006] * 4 + [0.001], strict=True):
                 assert abs(float(shown) - float(figure)) <= slack
 
+    (margins,) = rows(printed, "How the margins compare")[1:]
+    assert report.examined is not None
+    claims = {claim.name: claim for text in report.examined.texts for claim in text.claims}
+    detail = claims["guarantee:additive"].detail
+    assert margins[0] == report.ticket.id
+    assert float(margins[2]) == pytest.approx(2 * report.ticket.selection.tau, rel=1e-3)
+    assert margins[-1] == f"{detail['vacuous_steps']} of {detail['steps']}"
+    assert float(margins[4]) == pytest.approx(float(Fraction(detail["least_loss"])), rel=1e-3)
+
 
 def test_it_takes_one_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2

@@ -1,0 +1,108 @@
+"""Where a sequential design would have stopped on real tickets: ``python -m reports.rehearsal TICKETS``.
+
+For information: evidence of a fixed design stays what it is. Its units are looked at in their seeded order,
+as if they had been drawn in batches, with the anytime-valid limits of ``certify evaluate --until-decided``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from certify.claims_evidence import Evidence, Subject, load
+from certify.claims_report import under_other_template
+from certify.errors import CertifyError
+from certify.policy import POLICIES
+from certify.sequential import Look, Watch, open_subjects, rehearse
+from certify.tickets import read_ticket_file
+
+_LOOK = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where one claim about one ticket would have been decided.
+
+    Attributes:
+        ticket: id of the ticket.
+        claim: what the policy asks.
+        units: units at the first look at which it was not open any more, or all of them.
+        total: units of the text.
+        outcome: what stood there.
+        decided: more units could not have changed it.
+    """
+
+    ticket: str
+    claim: str
+    units: int
+    total: int
+    outcome: str
+    decided: bool
+
+    @property
+    def saved(self) -> float:
+        """Share of the units that need not have been evaluated for this claim."""
+        return 1 - self.units / self.total
+
+
+def stops(ticket: str, looks: Sequence[Look], total: int) -> list[Stop]:
+    """One entry for each claim, from the looks at one ticket's evidence."""
+    found = []
+    for position, last in enumerate(looks[-1].standings):
+        ends = [look for look in looks if not look.standings[position].open]
+        # What is decided once stays decided (certify.betting): the first such look is the stop.
+        at = ends[0] if ends else looks[-1]
+        outcome = at.standings[position].answer.outcome.value
+        found.append(Stop(ticket, last.requirement.claim, at.units, total, outcome, bool(ends)))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a table; 0, whatever it says."""
+    about = "Where a sequential design would have stopped on real tickets."
+    parser = argparse.ArgumentParser(prog="python -m reports.rehearsal", description=about)
+    parser.add_argument("tickets", type=Path, help="ticket file whose tables and evidence lie beside it")
+    parser.add_argument("--policy", default="release", choices=list(POLICIES))
+    parser.add_argument("--look", type=int, default=_LOOK, help="units between looks")
+    options = parser.parse_args(arguments)
+    try:
+        print("\n".join(table(rehearsed(options.tickets, options.policy, options.look))))
+    except CertifyError as error:
+        print(f"{error} [{error.code}]", file=sys.stderr)
+        return int(error.exit_code)
+    return 0
+
+
+def rehearsed(path: Path, policy: str, look: int) -> Iterator[Stop]:
+    """Stops of every ticket of a file on every translated text that decides."""
+    folder = path.parent
+    loaded: dict[str, Evidence] = {}
+    for ticket in read_ticket_file(path).tickets:
+        (subject,) = open_subjects([f"{path}#{ticket.id}"], None, None)
+        for located in ticket.evidence:
+            if located.path not in loaded:
+                loaded[located.path] = load(folder / located.path)
+            evidence = loaded[located.path]
+            if _decides(evidence, subject):
+                looks = rehearse(Watch(POLICIES[policy], [subject]), evidence, look)
+                yield from stops(ticket.id, looks, len(evidence.units))
+
+
+def table(found: Iterator[Stop]) -> Iterator[str]:
+    """Lines of Markdown."""
+    yield "| ticket | claim | units | of | saved | there |"
+    yield "|---|---|---|---|---|---|"
+    for one in found:
+        outcome = one.outcome if one.decided else f"{one.outcome}, open"
+        yield f"| {one.ticket} | {one.claim} | {one.units} | {one.total} | {one.saved:.0%} | {outcome} |"
+
+
+def _decides(evidence: Evidence, subject: Subject) -> bool:
+    return evidence.manifest.kind == "translation" and not under_other_template(evidence, subject)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
