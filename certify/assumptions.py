@@ -77,6 +77,11 @@ EVIDENCE_ASSUMPTIONS: tuple[Assumption, ...] = (
         "the output head does not share the input table",
         "named where the ticket does not state it; with a tied head every logit moves with the ticket's rows",
     ),
+    Assumption(
+        "A-ASYMPTOTIC",
+        "there are units enough for the law of the limit",
+        "no number of units is known to be enough: what rests on it informs, and no policy can accept it",
+    ),
 )
 
 ASSUMPTIONS: Mapping[str, Assumption] = MappingProxyType(

@@ -2,7 +2,8 @@
 
 Claims hold no verdict. A claim gives limits; a policy compares them with thresholds. Computing is in
 :mod:`certify.guarantee` and the modules ``certify.claims_*``, one kind of claim a function. Whatever a claim
-states is recomputable from the evidence with integers and rationals alone.
+states is recomputable from the evidence with integers and rationals alone; asymptotic claims inform and are
+stated nowhere.
 
 =======================  ==============================================  =======================
 kind                     quantity                                        limits
@@ -13,6 +14,8 @@ kind                     quantity                                        limits
 ``non-inferiority``      mean difference of sentence chrF to an arm      lower, in chrF points
 ``gain``                 the same to the base                            lower, in chrF points
 ``better-than-nulls``    the least of these to all null tickets          lower, in chrF points
+``corpus-bleu``          difference of corpus BLEU to an arm              both, asymptotic
+``corpus-chrf``          difference of corpus chrF++ to an arm            both, asymptotic
 ``unrelated-loss``       mean rise of the loss per token                 upper, in nats
 ``opportunity``          share of prompts in which a row is fed          exact
 ``non-interference``     share of sentences that a ticket cannot touch   exact
@@ -33,6 +36,9 @@ from typing import Any, Final, Literal
 
 DELTA: Final = Fraction(1, 20)
 """Error probability of each limit unless the caller splits a budget."""
+
+CORPUS_KINDS: Final = ("corpus-bleu", "corpus-chrf")
+"""Kinds of claims whose limits are asymptotic: no certificate states them, no policy can ask for them."""
 
 SCHEMA: Final = 1
 """Version of the definitions behind the claims; part of every signature."""
@@ -104,6 +110,11 @@ class Claim:
     def name(self) -> str:
         """``kind``, comparator and extraction rule joined by colons, for policies and reports."""
         return ":".join(part for part in (self.kind, self.comparator, self.extraction) if part)
+
+    @property
+    def asymptotic(self) -> bool:
+        """The limits hold for many units only: the claim informs and decides nothing."""
+        return self.kind in CORPUS_KINDS
 
     def to_json(self) -> dict[str, Any]:
         """The claim as plain JSON values without floats."""

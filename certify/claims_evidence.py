@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from certify.betting import Design
 from certify.claims import Claim, Rule, missing, signature
+from certify.corpus_scores import CorpusSums
 from certify.drawn import check_drawn
 from certify.errors import InvalidInputError
 from certify.evidence import (
@@ -91,6 +92,11 @@ class Evidence:
         sequential one keep their names, which the design fixes, and the order in which they were drawn.
         """
         return _by_unit(self.manifest, self.sentences)
+
+    @cached_property
+    def corpus(self) -> CorpusSums:
+        """The units resampled, arm by arm, for all tickets that share the evidence. Kind ``translation``."""
+        return CorpusSums(self.units, self.manifest.order_seed)
 
     @property
     def sentences(self) -> tuple[TranslationRecord, ...]:

@@ -9,6 +9,7 @@ from typing import Final
 
 from certify.claims import DELTA, RULES, Claim, Finding, missing
 from certify.claims_agreement import agreement_rate, token_agreement
+from certify.claims_corpus import corpus_claims
 from certify.claims_evidence import Evidence, Subject, check_binding, settings
 from certify.claims_exact import non_interference, opportunity, termination
 from certify.claims_guarantee import guarantee_claims
@@ -150,6 +151,7 @@ def _claims(evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Clai
         ),
         *(gain(evidence, subject, rule=rule, delta=delta) for rule in RULES),
         *(better_than_nulls(evidence, subject, rule=rule, delta=delta) for rule in RULES),
+        *corpus_claims(evidence, subject, delta=delta),
         termination(evidence, subject),
         opportunity(evidence, subject),
         non_interference(evidence, subject),

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from certify.assumptions import ASSUMPTIONS
+from certify.claims import CORPUS_KINDS
 from certify.errors import InvalidInputError, UsageError
 from certify.requirement import CHECKED, TESTS, Requirement, Test
 from certify.schema import read_bytes, sha256_bytes
@@ -48,6 +49,9 @@ ITEMS: Final = (
 
 DESIGN: Final = frozenset({"A-UNITS", "A-BLOCKS", "A-EVIDENCE"})
 """Assumptions about how the evidence was sampled and made, which ``design`` can name."""
+
+INFORMATIVE: Final = frozenset({"A-ASYMPTOTIC"})
+"""Assumptions that no policy can take: what rests on them has no finite-sample error probability."""
 
 MAX_BYTES: Final = 1 << 16
 
@@ -158,7 +162,8 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
     Raises:
         InvalidInputError: not TOML, an unknown field, item, claim, threshold or assumption
             (``POLICY_MALFORMED``); nothing is required (``POLICY_EMPTY``); claims are required without what
-            they rest on, or without ``delta`` (``POLICY_INCOMPLETE``).
+            they rest on, or without ``delta`` (``POLICY_INCOMPLETE``); a claim is required that is only
+            asymptotic (``POLICY_ASYMPTOTIC``).
     """
     try:
         value = tomllib.loads(data.decode("utf-8"))
@@ -200,11 +205,18 @@ def _check_names(content: _File, what: str) -> None:
         return InvalidInputError(f"{what}: {text}", code=code)
 
     claims = [claim.name for claim in content.claim]
+    asymptotic = [name for name in claims if name.partition(":")[0] in CORPUS_KINDS]
+    if asymptotic:
+        raise refuse(
+            f"the claim {asymptotic[0]!r} is asymptotic: it informs, and a policy cannot rest on it;"
+            " gain and non-inferiority have finite-sample limits",
+            "POLICY_ASYMPTOTIC",
+        )
     for names, known, sort in (
         (content.items, frozenset(ITEMS), "item"),
         (claims, TESTS.keys(), "claim"),
         (content.design, DESIGN, "condition of the design"),
-        (content.accept, ASSUMPTIONS.keys() - DESIGN - CHECKED, "assumption about the model"),
+        (content.accept, ASSUMPTIONS.keys() - DESIGN - CHECKED - INFORMATIVE, "assumption about the model"),
     ):
         unknown = [name for name in names if name not in known]
         if unknown:

@@ -3,6 +3,11 @@
 For corpus scores, which are functions of sums over units, no finite-sample limit is known; the bootstrap
 and the linearised variance here hold for many units only and say so. The randomisation tests hold for any
 number of units under their own hypothesis, which is that the two systems are exchangeable within each unit.
+
+Both kinds come in two halves: sums over the units of every random draw (:func:`bootstrap_sums`,
+:func:`swap_sums`), of one system at a time, and what a pair of them says (:func:`bootstrap_limit`,
+:func:`swap_p_value`). Draws depend on the seed, the number of units and of draws alone, so that systems whose
+sums are made apart are resampled together, and a system that is compared often is resampled once.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +88,63 @@ def sign_flip(differences: Sequence[int] | Counts, seed: int, draws: int = 9999)
     return Randomisation(Fraction(1 + extreme, 1 + draws), exact.size, draws, seed, "sign-flip/1")
 
 
+@dataclass(frozen=True, slots=True)
+class SwapSums:
+    """One system's statistics: over all units, and over those that each random draw exchanges.
+
+    Attributes:
+        total: sums over all units, shape ``[s]``.
+        exchanged: sums over the exchanged units of every draw, shape ``[draws, s]``.
+        n: number of units.
+        seed: seed of the draws.
+    """
+
+    total: Counts
+    exchanged: Counts
+    n: int
+    seed: int
+
+
+def swap_sums(counts: Counts, seed: int, draws: int = 999) -> SwapSums:
+    """Sums of statistics over random halves: every draw takes each unit with probability 1/2.
+
+    Args:
+        counts: statistics of one system, integers of shape ``[n, s]``, one row for each unit.
+        seed: seed of PCG64.
+        draws: number of random draws, at least 1.
+
+    Raises:
+        UsageError: seed or draws out of range.
+        InvalidInputError: shapes or types that do not fit, or counts too large to add exactly.
+        NothingToDoError: no units.
+    """
+    generator = _generator(seed, draws)
+    _check_counts(counts)
+    n = counts.shape[0]
+    parts = [
+        _weighted(generator.integers(0, 2, size=(rows, n), dtype=np.int8), counts)
+        for rows in _blocks(draws, n)
+    ]
+    return SwapSums(counts.sum(axis=0, dtype=np.int64), np.concatenate(parts), n, seed)
+
+
+def swap_p_value(a: SwapSums, b: SwapSums, statistic: Statistic) -> Randomisation:
+    """The test of :func:`paired_swap` from the sums of both systems, made with one seed.
+
+    Raises:
+        InvalidInputError: the sums are of different draws or units, or a score is not finite.
+    """
+    draws = a.exchanged.shape[0]
+    if (a.n, a.seed, a.exchanged.shape) != (b.n, b.seed, b.exchanged.shape):
+        raise InvalidInputError("the two systems were resampled apart", code="UNIT_TYPE")
+    observed = _scores(statistic, a.total[None]) - _scores(statistic, b.total[None])
+    moved = b.exchanged - a.exchanged
+    difference = _scores(statistic, a.total + moved) - _scores(statistic, b.total - moved)
+    tie = (moved == 0).all(axis=1)
+    extreme = int(np.count_nonzero((difference >= observed) | tie))
+    return Randomisation(Fraction(1 + extreme, 1 + draws), a.n, draws, a.seed, "paired-swap/1")
+
+
 def paired_swap(a: Counts, b: Counts, statistic: Statistic, seed: int, draws: int = 999) -> Randomisation:
     """Approximate randomisation of two systems on sums of sufficient statistics (Noreen 1989).
 
@@ -102,19 +165,71 @@ def paired_swap(a: Counts, b: Counts, statistic: Statistic, seed: int, draws: in
         InvalidInputError: shapes or types that do not fit, or a score that is not finite.
         NothingToDoError: no units.
     """
-    generator = _generator(seed, draws)
     _check_pair(a, b)
-    n, gap = a.shape[0], (b - a).astype(np.int64)
-    sum_a, both = a.sum(axis=0), a.sum(axis=0) + b.sum(axis=0)
-    observed = _scores(statistic, sum_a[None]) - _scores(statistic, (both - sum_a)[None])
-    extreme = 0
+    return swap_p_value(swap_sums(a, seed, draws), swap_sums(b, seed, draws), statistic)
+
+
+def bootstrap_sums(counts: Counts, seed: int, draws: int = 999) -> Counts:
+    """Sums of statistics over units drawn n times with replacement, shape ``[draws, s]``.
+
+    Args:
+        counts: statistics, integers of shape ``[n, s]``, one row for each unit.
+        seed: seed of PCG64.
+        draws: number of bootstrap samples, at least 1.
+
+    Raises:
+        UsageError: seed or draws out of range.
+        InvalidInputError: shapes or types that do not fit, or counts too large to add exactly.
+        NothingToDoError: no units.
+    """
+    generator = _generator(seed, draws)
+    _check_counts(counts)
+    n = counts.shape[0]
+    parts = []
     for rows in _blocks(draws, n):
-        swaps = generator.integers(0, 2, size=(rows, n), dtype=np.int8)
-        sums = sum_a + swaps.astype(np.int64) @ gap
-        difference = _scores(statistic, sums) - _scores(statistic, both - sums)
-        tie = (sums == sum_a).all(axis=1)
-        extreme += int(np.count_nonzero((difference >= observed) | tie))
-    return Randomisation(Fraction(1 + extreme, 1 + draws), n, draws, seed, "paired-swap/1")
+        chosen = generator.integers(0, n, size=(rows, n))
+        cells = chosen + n * np.arange(rows)[:, None]
+        parts.append(_weighted(np.bincount(cells.ravel(), minlength=rows * n).reshape(rows, n), counts))
+    return np.concatenate(parts)
+
+
+def bootstrap_limit(
+    differences: NDArray[np.float64], observed: float, n: int, delta: Fraction, side: Side = "lower"
+) -> Limit:
+    """Percentile limit of a difference of scores from bootstrap samples. Asymptotic.
+
+    With the differences of all draws in ascending order, the lower limit is the one of rank
+    ``floor(delta * (draws + 1))``, the upper limit the one of the same rank from above (Efron and Tibshirani
+    1993).
+
+    Args:
+        differences: one difference for each bootstrap sample, at least ``1/delta - 1`` of them.
+        observed: the difference of the sample itself.
+        n: number of units.
+        delta: error probability.
+        side: which limit.
+
+    Raises:
+        UsageError: ``delta`` or side out of range, or too few draws.
+    """
+    check_level(delta)
+    _check_side(side)
+    draws = differences.size
+    rank = int(delta * (draws + 1))
+    if rank < 1:
+        raise UsageError(f"{draws} draws are too few for this error probability", code="DRAWS_RANGE")
+    ordered = np.sort(differences)
+    value = ordered[rank - 1] if side == "lower" else ordered[-rank]
+    return Limit(
+        Fraction(float(value)),
+        side,
+        Fraction(float(observed)),
+        n,
+        delta,
+        "paired-bootstrap/1",
+        ("iid", "asymptotic"),
+        asymptotic=True,
+    )
 
 
 def paired_bootstrap(
@@ -128,9 +243,8 @@ def paired_bootstrap(
 ) -> Limit:
     """Percentile limit of ``statistic(sum a) - statistic(sum b)`` by the paired bootstrap. Asymptotic.
 
-    Units are drawn n times with replacement, the same for both systems (Efron and Tibshirani 1993; Koehn
-    2004). With the differences of all draws in ascending order, the lower limit is the one of rank
-    ``floor(delta * (draws + 1))``, the upper limit the one of the same rank from above.
+    Units are drawn n times with replacement, the same for both systems (Koehn 2004); the limit is that of
+    :func:`bootstrap_limit`.
 
     Args:
         a: statistics of the first system, integers of shape ``[n, s]``, one row for each unit.
@@ -146,34 +260,12 @@ def paired_bootstrap(
         InvalidInputError: shapes or types that do not fit, or a score that is not finite.
         NothingToDoError: no units.
     """
-    check_level(delta)
-    generator = _generator(seed, draws)
-    _check_side(side)
     _check_pair(a, b)
-    rank = int(delta * (draws + 1))
-    if rank < 1:
-        raise UsageError(f"{draws} draws are too few for this error probability", code="DRAWS_RANGE")
-    n, width = a.shape[0], a.shape[1]
-    joined = np.concatenate([a, b], axis=1).astype(np.int64)
+    width = a.shape[1]
+    sums = bootstrap_sums(np.concatenate([a, b], axis=1), seed, draws)
+    differences = _scores(statistic, sums[:, :width]) - _scores(statistic, sums[:, width:])
     observed = _scores(statistic, a.sum(axis=0)[None]) - _scores(statistic, b.sum(axis=0)[None])
-    parts = []
-    for rows in _blocks(draws, n):
-        chosen = generator.integers(0, n, size=(rows, n))
-        cells = chosen + n * np.arange(rows)[:, None]
-        sums = np.bincount(cells.ravel(), minlength=rows * n).reshape(rows, n) @ joined
-        parts.append(_scores(statistic, sums[:, :width]) - _scores(statistic, sums[:, width:]))
-    ordered = np.sort(np.concatenate(parts))
-    value = ordered[rank - 1] if side == "lower" else ordered[-rank]
-    return Limit(
-        Fraction(float(value)),
-        side,
-        Fraction(float(observed[0])),
-        n,
-        delta,
-        "paired-bootstrap/1",
-        ("iid", "asymptotic"),
-        asymptotic=True,
-    )
+    return bootstrap_limit(differences, float(observed[0]), a.shape[0], delta, side)
 
 
 def cluster_rate(successes: Sequence[int], sizes: Sequence[int], delta: Fraction, side: Side) -> Limit:
@@ -232,8 +324,12 @@ def _generator(seed: int, draws: int) -> np.random.Generator:
 
 
 def _blocks(draws: int, n: int) -> Iterator[int]:
-    """Split the draws so that a block of random numbers stays small; the stream does not depend on it."""
-    rows = max(1, _BLOCK // n)
+    """Split the draws so that a block of random numbers stays small; the stream does not depend on it.
+
+    Blocks of whole fours: numbers of one byte are taken four from a word, and what a call leaves over of the
+    last word is lost.
+    """
+    rows = max(4, _BLOCK // n // 4 * 4)
     for start in range(0, draws, rows):
         yield min(rows, draws - start)
 
@@ -244,14 +340,31 @@ def _check_side(side: str) -> None:
 
 
 def _check_pair(a: Counts, b: Counts) -> None:
-    if a.size == 0:
-        raise NothingToDoError("there are no units to draw a conclusion from", code="NO_UNITS")
-    if a.shape != b.shape or a.ndim != 2 or a.dtype.kind not in "iu" or b.dtype.kind not in "iu":
+    if a.size and a.shape != b.shape:
         raise InvalidInputError("statistics are two integer arrays of one shape [n, s]", code="UNIT_TYPE")
-    # No sum of n rows, whichever they are, may wrap around.
-    largest = max(abs(int(array.max())) + abs(int(array.min())) for array in (a, b))
-    if 2 * largest * a.shape[0] >= 2**63:
+    _check_counts(a)
+    _check_counts(b)
+
+
+def _check_counts(counts: Counts) -> None:
+    if counts.size == 0:
+        raise NothingToDoError("there are no units to draw a conclusion from", code="NO_UNITS")
+    if counts.ndim != 2 or counts.dtype.kind not in "iu":
+        raise InvalidInputError("statistics are an integer array of shape [n, s]", code="UNIT_TYPE")
+    if 4 * _largest(counts) * counts.shape[0] >= 2**63:
         raise InvalidInputError("the statistics are too large to be added exactly", code="UNIT_RANGE")
+
+
+def _largest(counts: Counts) -> int:
+    return max(abs(int(counts.max())), abs(int(counts.min())))
+
+
+def _weighted(weights: NDArray[np.integer[Any]], counts: Counts) -> Counts:
+    """``weights @ counts``, exactly; rows of weights add up to no more than the number of units."""
+    # Floats multiply many times faster, and are exact as long as no sum needs more than 53 bits.
+    if _largest(counts) * counts.shape[0] < 2**53:
+        return (weights.astype(np.float64) @ counts.astype(np.float64)).astype(np.int64)
+    return weights.astype(np.int64) @ counts.astype(np.int64)
 
 
 def _scores(statistic: Statistic, sums: Counts) -> NDArray[np.float64]:

@@ -29,11 +29,13 @@ class Pair:
         source: sentence in the source language, stripped, not empty.
         target: sentence in the target language, stripped, not empty.
         id: where it comes from, unique within what was read (``gv.train10k:17``, one-based line).
+        document: which document it is from; None where nobody asked, or nobody knows.
     """
 
     source: str
     target: str
     id: str
+    document: str | None = None
 
 
 def normalise(sentence: str) -> str:

@@ -31,7 +31,7 @@ from lottery.released import open_base, open_reference, open_rows, open_source
 from lottery.score import RULES, BleuTokenizer, Scorer, Scores
 from lottery.sequential import Decided, evaluate_until
 from lottery.tables import Table, check_finite, open_table
-from lottery.task import make_task
+from lottery.task import DOCUMENT, make_task
 from lottery.templates import encode, load_template
 
 
@@ -182,7 +182,8 @@ def evaluate_tickets(
         reference: the table after embed tuning; None takes the one that travels with the tickets.
         tickets: ``FILE#ID`` of each ticket; all of one base and one reference.
         out: ``FOLDER/NAME.json``.
-        unit: what counts as one draw, ``sentence`` or ``block:N``.
+        unit: what counts as one draw, ``sentence``, ``block:N`` or ``document``; for documents the text says
+            which line is from which (:mod:`lottery.pairsource`).
         attribution: whose text it is; only then do up to 50 sentences travel in words.
         used: sentences that were used to scan, tune or choose.
         limit: first so many sentences only.
@@ -200,19 +201,26 @@ def evaluate_tickets(
 
     Raises:
         UsageError: something named does not exist; part files are there and ``resume`` is false
-            (``OUT_EXISTS``), or are of another run (``PART_MISMATCH``).
+            (``OUT_EXISTS``), or are of another run (``PART_MISMATCH``); documents with ``decided``
+            (``UNIT``).
         InvalidInputError: model, table, tickets, text or template are refused; the tickets are of different
             bases or references.
         NothingToDoError: there is no sentence.
     """
     check_out(out)
+    if decided is not None and unit == DOCUMENT:
+        raise UsageError(
+            "documents cannot be drawn one by one: evidence does not list those of a text, and nobody could"
+            " tell drawn ones from picked ones; evaluate the whole text",
+            code="UNIT",
+        )
     scorer = Scorer(bleu_tokenizer)
     folder = find_base(base)
     loaded = load_template(template)
     stored, tuned, placements = _placements(folder, reference, tickets)
     tokenizer = load_tokenizer(folder)
     task = make_task(
-        read_pairs(data, *languages, limit=limit),
+        read_pairs(data, *languages, limit=limit, documents=unit == DOCUMENT),
         languages,
         loaded,
         tokenizer,

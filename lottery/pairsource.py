@@ -8,6 +8,10 @@
 ``hub:NAME[:CONFIG]``                 a script-free dataset of the Hugging Face hub
 ====================================  ==================================================================
 
+Where documents are the unit of an evaluation, every line says which one it is from, in 1 to 256 characters:
+``PREFIX.doc`` (plain, ``.xz`` or ``.gz``) with one id a line, or a field or column ``document`` beside the
+text, of strings or integers. Lines of a document need not follow each other. The ids travel with evidence.
+
 The kind is read off the name; a file that is missing never turns into a download.
 """
 
@@ -23,6 +27,8 @@ from lottery.corpus import Pair
 from lottery.textfile import locate, read_lines
 
 _HUB = "hub:"
+_DOCUMENTS, _COLUMN = ".doc", "document"
+_LONGEST_ID = 256  # what a record of evidence holds
 
 
 def read_pairs(
@@ -33,6 +39,7 @@ def read_pairs(
     split: str = "train",
     drop_empty: bool = False,
     limit: int | None = None,
+    documents: bool = False,
 ) -> list[Pair]:
     """Read parallel text.
 
@@ -43,13 +50,16 @@ def read_pairs(
         split: split of a saved or hub dataset; files have none.
         drop_empty: leave out pairs with an empty side instead of refusing them.
         limit: read at most so many pairs (from the start).
+        documents: read the document of every pair, too, and refuse a text that does not name them all.
 
     Returns:
         Pairs in the order of the source, sentences stripped of outer white space.
 
     Raises:
-        UsageError: the source does not exist, a package is missing, or the hub cannot be reached.
-        InvalidInputError: files of different length, not UTF-8, an empty line, a missing language.
+        UsageError: the source does not exist, a package is missing, or the hub cannot be reached; there is no
+            file of document ids (``DOCUMENTS_MISSING``).
+        InvalidInputError: files of different length, not UTF-8, an empty line, a missing language, a line
+            that does not name its document (``DOCUMENT_ID``).
         NothingToDoError: there is no pair at all.
     """
     if source_language == target_language:
@@ -59,10 +69,10 @@ def read_pairs(
     languages = (source_language, target_language)
     name = str(source)
     pairs: list[Pair] = []
-    for id_, where, left, right in _rows(name, languages, split):
+    for id_, where, left, right, document in _rows(name, languages, split, documents):
         left, right = left.strip(), right.strip()
         if left and right:
-            pairs.append(Pair(left, right, id_))
+            pairs.append(Pair(left, right, id_, document))
         elif not drop_empty:
             raise InvalidInputError(
                 f"{where}: the {languages[0] if not left else languages[1]} side is empty", code="EMPTY_LINE"
@@ -74,27 +84,27 @@ def read_pairs(
     return pairs
 
 
-_Row = tuple[str, str, str, str]  # id, place for messages, source, target
+_Row = tuple[str, str, str, str, str | None]  # id, place for messages, source, target, document
 
 
-def _rows(name: str, languages: tuple[str, str], split: str) -> Iterator[_Row]:
+def _rows(name: str, languages: tuple[str, str], split: str, documents: bool) -> Iterator[_Row]:
     if name.startswith(_HUB):
-        return _from_dataset(_load_hub(name, split), name, languages)
+        return _from_dataset(_load_hub(name, split), name, languages, documents)
     path = Path(name)
     if path.is_dir():
-        return _from_dataset(_load_saved(path, split), name, languages)
+        return _from_dataset(_load_saved(path, split), name, languages, documents)
     if _bare(path).endswith(".jsonl"):
-        return _from_jsonl(path, languages)
+        return _from_jsonl(path, languages, documents)
     if path.suffix == ".parquet":
-        return _from_dataset(_load_parquet(path, languages), name, languages)
-    return _from_text(path, languages)
+        return _from_dataset(_load_parquet(path, languages), name, languages, documents)
+    return _from_text(path, languages, documents)
 
 
 def _bare(path: Path) -> str:
     return path.name.removesuffix(".xz").removesuffix(".gz")
 
 
-def _from_text(prefix: Path, languages: tuple[str, str]) -> Iterator[_Row]:
+def _from_text(prefix: Path, languages: tuple[str, str], documents: bool) -> Iterator[_Row]:
     paths = [locate(prefix.with_name(f"{prefix.name}.{language}")) for language in languages]
     left, right = (read_lines(path) for path in paths)
     if len(left) != len(right):
@@ -102,25 +112,63 @@ def _from_text(prefix: Path, languages: tuple[str, str]) -> Iterator[_Row]:
             f"{paths[0]} has {len(left)} lines and {paths[1]} has {len(right)}: they are not aligned",
             code="LINES_MISMATCHED",
         )
-    for number, row in enumerate(zip(left, right, strict=True), start=1):
+    known = _document_lines(prefix, len(left)) if documents else [None] * len(left)
+    for number, row in enumerate(zip(left, right, known, strict=True), start=1):
         empty = 0 if not row[0].strip() else 1
         yield f"{prefix.name}:{number}", f"{paths[empty]}, line {number}", *row
 
 
-def _from_jsonl(path: Path, languages: tuple[str, str]) -> Iterator[_Row]:
+def _document_lines(prefix: Path, lines: int) -> list[str | None]:
+    sidecar = prefix.with_name(f"{prefix.name}{_DOCUMENTS}")
+    try:
+        path = locate(sidecar)
+    except UsageError as error:
+        raise UsageError(
+            f"no file {sidecar}, nor with .xz or .gz at its end: it must name the document of every line of"
+            f" {prefix}, one id a line",
+            code="DOCUMENTS_MISSING",
+        ) from error
+    found = read_lines(path)
+    if len(found) != lines:
+        raise InvalidInputError(
+            f"{path} has {len(found)} lines and the text has {lines}: they are not aligned",
+            code="LINES_MISMATCHED",
+        )
+    return [_document(line, f"{path}, line {number}") for number, line in enumerate(found, start=1)]
+
+
+def _document(value: Any, where: str) -> str:
+    whole = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    named = str(value).strip() if whole or isinstance(value, str) else ""
+    if not 1 <= len(named) <= _LONGEST_ID or any("\ud800" <= character <= "\udfff" for character in named):
+        raise InvalidInputError(
+            f"{where}: no document id of 1 to {_LONGEST_ID} characters; every line must name its document",
+            code="DOCUMENT_ID",
+        )
+    return named
+
+
+def _from_jsonl(path: Path, languages: tuple[str, str], documents: bool) -> Iterator[_Row]:
     stem = _bare(path).removesuffix(".jsonl")
     for number, line in enumerate(read_lines(path), start=1):
         where = f"{path}, line {number}"
         if not line.strip():
             raise InvalidInputError(f"{where}: the line is empty", code="EMPTY_LINE")
-        yield f"{stem}:{number}", where, *_sides(parse_json(line.encode(), what=where), languages, where)
+        row = parse_json(line.encode(), what=where)
+        yield f"{stem}:{number}", where, *_sides(row, languages, where), _document_of(row, documents, where)
 
 
-def _from_dataset(rows: Iterable[Any], name: str, languages: tuple[str, str]) -> Iterator[_Row]:
+def _from_dataset(
+    rows: Iterable[Any], name: str, languages: tuple[str, str], documents: bool
+) -> Iterator[_Row]:
     stem = name if name.startswith(_HUB) else Path(name).name
     for number, row in enumerate(rows, start=1):
         where = f"{name}, row {number}"
-        yield f"{stem}:{number}", where, *_sides(row, languages, where)
+        yield f"{stem}:{number}", where, *_sides(row, languages, where), _document_of(row, documents, where)
+
+
+def _document_of(row: Any, documents: bool, where: str) -> str | None:
+    return _document(row.get(_COLUMN), where) if documents else None
 
 
 def _sides(row: Any, languages: tuple[str, str], where: str) -> tuple[str, str]:
@@ -150,7 +198,8 @@ def _load_parquet(path: Path, languages: tuple[str, str]) -> Iterator[Any]:
         raise UsageError(f"no file {path}", code="FILE_UNREADABLE")
     try:
         with parquet.ParquetFile(path) as file:
-            columns = [name for name in ("translation", *languages) if name in file.schema_arrow.names]
+            wanted = ("translation", _COLUMN, *languages)
+            columns = [name for name in wanted if name in file.schema_arrow.names]
             for batch in file.iter_batches(batch_size=1024, columns=columns):
                 yield from batch.to_pylist()
     except (ArrowException, OSError) as error:

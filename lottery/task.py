@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from certify.errors import NothingToDoError, UsageError
 from certify.evidence import Arm, BaseModelRef, Decoding, TemplateRef, TextRef
@@ -12,6 +12,9 @@ from certify.records import Dtype
 from lottery.corpus import Pair, corpus_digest, deduplicate
 from lottery.score import Scorer
 from lottery.templates import Example, Template, encode
+
+DOCUMENT: Final = "document"
+"""The unit of texts whose lines name their documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def make_task(
         template: prompt template.
         tokenizer: a fast tokenizer of ``transformers``.
         name: what the text is called.
-        unit: ``sentence``, or ``block:N`` for N consecutive sentences.
+        unit: ``sentence``, ``block:N`` for N consecutive sentences, or ``document`` for the documents that
+            the pairs name.
         attribution: whose text it is; without one no sentence may travel in words.
         tokenizer_sha256: file digest of ``tokenizer.json``.
         base: digests of the base model.
@@ -107,18 +111,19 @@ def make_task(
         scorer: makes the statistics; None is BLEU with tokenizer 13a.
 
     Raises:
-        UsageError: a unit that cannot be numbered; an unknown language; a slow tokenizer.
+        UsageError: no such unit (``UNIT``), or a pair that names no document (``DOCUMENT_ID``); an unknown
+            language; a slow tokenizer.
         NothingToDoError: there is no sentence.
     """
     kept = deduplicate(pairs)
     if not kept:
         raise NothingToDoError(f"{name} holds no sentence", code="NO_EXAMPLES")
-    size = _block_size(unit)
+    units = units_of(kept, unit)
     return Task(
         pairs=tuple(kept),
         prompts=tuple(encode(template, kept, tokenizer, *languages, response=False)),
         labels=template.field_labels(*languages),
-        units=tuple(str(index // size) for index in range(len(kept))),
+        units=units,
         text=TextRef(
             name=name, sha256=corpus_digest(kept), sentences=len(kept), unit=unit, attribution=attribution
         ),
@@ -133,10 +138,26 @@ def make_task(
     )
 
 
+def units_of(pairs: Sequence[Pair], unit: str) -> tuple[str, ...]:
+    """The unit of each pair: the number of its block, or the id of its document.
+
+    Raises:
+        UsageError: no such unit (``UNIT``), or a pair that names no document (``DOCUMENT_ID``).
+    """
+    if unit != DOCUMENT:
+        size = _block_size(unit)
+        return tuple(str(index // size) for index in range(len(pairs)))
+    named = tuple(pair.document for pair in pairs if pair.document is not None)
+    if len(named) != len(pairs):
+        lacking = next(pair.id for pair in pairs if pair.document is None)
+        raise UsageError(f"{lacking} names no document: read the text with its ids", code="DOCUMENT_ID")
+    return named
+
+
 def _block_size(unit: str) -> int:
     kind, _, size = unit.partition(":")
     if unit == "sentence":
         return 1
     if kind == "block" and size.isascii() and size.isdigit() and 1 <= int(size) < 10**7:
         return int(size)
-    raise UsageError(f"a unit is sentence or block:N, not {unit!r}", code="UNIT")
+    raise UsageError(f"a unit is sentence, block:N or document, not {unit!r}", code="UNIT")

@@ -99,6 +99,7 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "§5 randomisation p-values count ties": ("coverage.randomisation", "mutations.certify.resampling"),
     "§5 bootstrap and clustered rates are asymptotic": ("coverage.asymptotic",),
+    "§5 corpus BLEU and chrF from sufficient statistics": ("mutations.certify.corpus_scores",),
     "§5 units needed: 59 and 2,995": ("laws.clean-units", "coverage.planning", "mutations.certify.power"),
     "§5 no bound without a check": ("coverage.entries",),
     # §7 honest numbers

@@ -212,10 +212,14 @@ ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "betting.noninferior": _LIMITS,
     "betting.plog": _BETS,  # tunes the bets, and validity must not depend on it
     "betting.smallest_margin": _LIMITS,
+    "resampling.bootstrap_limit": ("coverage.asymptotic",),  # what paired_bootstrap is made of
+    "resampling.bootstrap_sums": ("coverage.asymptotic",),
     "resampling.cluster_rate": ("coverage.asymptotic",),
     "resampling.paired_bootstrap": ("coverage.asymptotic",),
     "resampling.paired_swap": ("coverage.randomisation",),
     "resampling.sign_flip": ("coverage.randomisation",),
+    "resampling.swap_p_value": ("coverage.randomisation",),  # what paired_swap is made of
+    "resampling.swap_sums": ("coverage.randomisation",),
     "budget.fixed_sequence": ("coverage.budget",),
     "budget.holm": ("coverage.budget",),
     "budget.split_budget": ("coverage.budget",),

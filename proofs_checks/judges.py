@@ -7,11 +7,14 @@ are run on the copy itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import accumulate, product
 from types import SimpleNamespace
 from typing import Any, Final
+
+import numpy as np
 
 from certify.steps import Distances, Step
 from proofs_checks.enumeration import compositions
@@ -196,6 +199,34 @@ def judge_score(m: Any) -> Iterator[Fact]:
     yield "nothing in common", m.sentence_chrf([0] * 10 + [4, 8, 0] * 8) == 0
 
 
+def judge_corpus(m: Any) -> Iterator[Fact]:
+    """Corpus scores by hand, and sums of units."""
+
+    def bleu(ours: int, theirs: int, matches: Sequence[int], totals: Sequence[int]) -> float:
+        return float(m.corpus_bleu(np.array([[ours, theirs, *matches, *totals]]))[0])
+
+    # Precisions 1/2, then 1/(2 * 4) and 1/(4 * 4) for the orders without a match, then 1/4.
+    smoothed = 100 * (F(1, 2) * F(1, 8) * F(1, 16) * F(1, 4)) ** 0.25
+    yield "smoothing doubles", abs(bleu(8, 8, (4, 0, 0, 1), (8, 4, 4, 4)) - smoothed) < 1e-9
+    yield "no match at all", bleu(8, 8, (0, 0, 0, 0), (8, 7, 6, 5)) == 0
+    yield "an order without n-grams", bleu(3, 3, (3, 2, 1, 0), (3, 2, 1, 0)) == 0
+    short = 100 * math.exp(-1)
+    yield "half as long", abs(bleu(5, 10, (5, 4, 3, 2), (5, 4, 3, 2)) - short) < 1e-9
+    yield "longer is no merit", abs(bleu(10, 5, (10, 9, 8, 7), (10, 9, 8, 7)) - 100) < 1e-9
+    vector = np.array([[4, 8, 2] * 3 + [0, 3, 0] * 5])
+    precision, recall = F(1, 2), F(1, 4)
+    score = 100 * 5 * precision * recall / (4 * precision + recall)
+    yield "F2 over the orders that have n-grams", abs(float(m.corpus_chrf(vector)[0]) - float(score)) < 1e-9
+    yield "nothing in common", float(m.corpus_chrf(np.array([[4, 8, 0] * 8]))[0]) == 0
+
+    def record(first: int) -> Any:
+        answer = SimpleNamespace(stats=((first,) * 34, (7,) * 34), rules=(0, 1, 1))
+        return SimpleNamespace(arms={"t": answer})
+
+    sums = m._by_unit([[record(1), record(2)], [record(5)]], "t")
+    yield "units are sums of their sentences", sums[:, [0, 34, 68]].tolist() == [[3, 14, 14], [5, 7, 7]]
+
+
 JUDGES: Mapping[str, tuple[Judge, ...]] = {
     "certify.theorem": (judge_models, judge_variation, judge_criteria),
     "certify.steps": (judge_steps,),
@@ -204,6 +235,7 @@ JUDGES: Mapping[str, tuple[Judge, ...]] = {
     "certify.schema": (judge_schema,),
     "certify.claims_exact": (judge_interference,),
     "certify.claims_quality": (judge_score,),
+    "certify.corpus_scores": (judge_corpus,),
     **BOUND_JUDGES,
     **LOTTERY_JUDGES,
 }

@@ -193,17 +193,17 @@ _RESAMPLING = _of(
         "2 * generator.integers(0, 2,",
         "2 * generator.integers(1, 2,",
     ),
-    ("paired_swap", "ties", "> for >=", "(difference >= observed) | tie", "difference > observed"),
+    ("swap_p_value", "ties", "> for >=", "(difference >= observed) | tie", "difference > observed"),
     (
-        "paired_swap",
+        "swap_sums",
         "axis",
         "sums over statistics for sums over units",
-        "sum_a, both = a.sum(axis=0)",
-        "sum_a, both = a.sum(axis=1)",
+        "counts.sum(axis=0",
+        "counts.sum(axis=1",
     ),
     ("_generator", "seed", "seed 0 is ignored", "PCG64(seed)", "PCG64(seed or None)"),
     (
-        "paired_bootstrap",
+        "bootstrap_limit",
         "2delta",
         "2 delta for delta",
         "int(delta * (draws + 1))",
@@ -488,11 +488,39 @@ _QUALITY = _of(
         "Fraction(500 * p * q, 8 *",
     ),
 )
+_CORPUS = _of(
+    "certify.corpus_scores",
+    (
+        "corpus_bleu",
+        "smoothing",
+        "every order without a match is smoothed alike",
+        "np.cumsum(empty, axis=1)",
+        "1",
+    ),
+    ("corpus_bleu", "brevity", "short outputs cost nothing", "np.exp(penalty + ", "np.exp(0 * penalty + "),
+    ("corpus_bleu", "reward", "long outputs are rewarded", "np.minimum(0.0, ", "np.add(0.0, "),
+    ("corpus_bleu", "no-match", "outputs without a match score", "~empty.all(axis=1) & ", ""),
+    ("corpus_chrf", "beta", "F1 for F2", "_BETA2 * precision + recall", "precision + recall"),
+    (
+        "corpus_chrf",
+        "orders",
+        "orders without n-grams count as zero",
+        "counted.sum(axis=1)",
+        "8 + 0 * counted[:, 0]",
+    ),
+    (
+        "_by_unit",
+        "units",
+        "sentences are drawn, not units",
+        "np.add.reduceat(counts, starts, axis=0)",
+        "counts",
+    ),
+)
 
 MUTANTS: tuple[Mutant, ...] = (
     *(*_THEOREM, *_STEPS, *_GUARANTEE),
     *(*_BOUNDS, *_BETTING, *_RESAMPLING, *_BUDGET, *_POWER, *_EXACTMATH),
-    *(*_VERDICT, *_SCHEMA, *_CLAIMS, *_QUALITY),
+    *(*_VERDICT, *_SCHEMA, *_CLAIMS, *_QUALITY, *_CORPUS),
     *(*_SMIRNOV, *_MULTIPLICITY, *_ENGINE, *_SCAN, *_DTYPES, *_SELECTION, *_TRANSFER),
 )
 """All of them, grouped by module."""

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
+from certify.claims import RULES
 from certify.errors import ExitCode
 from certify.gate import check
 from certify.policy import POLICIES
+from reports.terminal import CORPUS_NAMES, p_value_text
 from reports.view import view
 
 _GUARANTEE = "guarantee:"
@@ -44,6 +46,8 @@ def tables(views: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield from _margins(tickets)
     yield ""
     yield from _asked(tickets)
+    yield ""
+    yield from _corpus(tickets)
 
 
 def _verdicts(views: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -155,6 +159,32 @@ def _asked(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
                         claim["outcome"],
                     ]
                 )
+
+
+def _corpus(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """One row for a ticket, a text, an arm to compare with and a score; the extraction rules side by side."""
+    yield "### Corpus scores (asymptotic: they decide nothing)"
+    yield ""
+    yield "Score of the ticket, difference to the other arm, limits by the paired bootstrap, one-sided p by a"
+    yield "paired randomisation."
+    yield ""
+    yield from _head(["ticket", "text", "against", "score", *RULES])
+    for one in tickets:
+        cells: dict[tuple[str, str, str], dict[str, str]] = {}
+        for claim in one["claims"] or ():
+            if claim["asymptotic"] and claim["estimate"]:
+                kind, against, rule = claim["name"].split(":")
+                cells.setdefault((claim["text"], against, CORPUS_NAMES[kind]), {})[rule] = _difference(claim)
+        for (text, against, score), by_rule in sorted(cells.items()):
+            yield _row([one["id"], text, against, score, *(by_rule.get(rule) for rule in RULES)])
+
+
+def _difference(claim: dict[str, Any]) -> str:
+    said = f"{float(Fraction(claim['detail']['ticket'])):.2f}, {claim['estimate']['decimal']:+.2f}"
+    if claim["lower"] and claim["upper"]:
+        said += f" ({claim['lower']['decimal']:+.2f} to {claim['upper']['decimal']:+.2f})"
+    p = p_value_text(claim["detail"]["p_value"])
+    return f"{said}, p {p}" if p else said
 
 
 def _fraction(value: str) -> str:

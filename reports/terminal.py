@@ -6,6 +6,7 @@ Every string that came from a file is shown through :func:`certify.text.escape` 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -32,6 +33,7 @@ _STYLES = {
     "vacuous": "yellow",
     "not run": "yellow",
 }
+CORPUS_NAMES = {"corpus-bleu": "BLEU", "corpus-chrf": "chrF++"}
 _SHOWN_TOKENS = 20
 _BAR = 30
 _NAME = 28
@@ -108,7 +110,8 @@ def _claims(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
     """Claims by text: what is asked first; without ``verbose`` the others only for the default extraction."""
     texts = dict.fromkeys((claim["text"], claim["role"]) for claim in ticket["claims"])
     for text, role in texts:
-        found = [claim for claim in ticket["claims"] if (claim["text"], claim["role"]) == (text, role)]
+        every = [claim for claim in ticket["claims"] if (claim["text"], claim["role"]) == (text, role)]
+        found = [claim for claim in every if not claim["asymptotic"]]
         shown = [claim for claim in found if verbose or claim["asked"] or _in_short(claim)]
         deltas = sorted({claim["delta"] for claim in shown if claim["lower"] or claim["upper"]})
         level = f", each limit at {' and '.join(deltas)}" if deltas else ""
@@ -133,6 +136,43 @@ def _claims(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
         console.print(_indent(table))
         if len(shown) < len(found):
             console.print(_indent(Text(f"{len(found) - len(shown)} more with --verbose", style="dim")))
+        _corpus(text, [claim for claim in every if claim["asymptotic"]], console, verbose)
+
+
+def _corpus(text: str, claims: list[dict[str, Any]], console: Console, verbose: bool) -> None:
+    """Corpus scores; without ``verbose`` only for the default extraction. They decide nothing, and say so."""
+    measured = [claim for claim in claims if claim["estimate"]]
+    shown = [claim for claim in measured if verbose or _in_short(claim)]
+    if not shown:
+        return
+    level = " and ".join(sorted({claim["delta"] for claim in shown if claim["lower"]}))
+    asymptotic = f"asymptotic{f', each limit at {level}' if level else ''}: decides nothing"
+    _heading(f"Corpus scores on {text} ({asymptotic})", console)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("score", "against", "rule"):
+        table.add_column(column, no_wrap=True)
+    for column in ("ticket", "difference", "limits", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for claim in shown:
+        kind, against, rule = claim["name"].split(":")
+        limits = [f"{claim[side]['decimal']:+.2f}" for side in ("lower", "upper") if claim[side]]
+        table.add_row(
+            CORPUS_NAMES[kind],
+            against,
+            rule,
+            f"{float(Fraction(claim['detail']['ticket'])):.2f}",
+            f"{claim['estimate']['decimal']:+.2f}",
+            "…".join(limits),
+            p_value_text(claim["detail"]["p_value"]),
+        )
+    console.print(_indent(table))
+    if len(shown) < len(measured):
+        console.print(_indent(Text(f"{len(measured) - len(shown)} more with --verbose", style="dim")))
+
+
+def p_value_text(exact: str | None) -> str:
+    """A randomisation p-value ``p/q`` with three decimals, rounded up; nothing for None."""
+    return "" if exact is None else f"{math.ceil(1000 * Fraction(exact)) / 1000:.3f}"
 
 
 def _in_short(claim: dict[str, Any]) -> bool:

@@ -185,6 +185,7 @@ def _claim(claim: Claim, text: TextClaims) -> dict[str, Any]:
         "n": claim.n,
         "unit": claim.unit,
         "procedure": claim.procedure,
+        "asymptotic": claim.asymptotic,
         "assumptions": list(claim.assumptions),
         "signature": claim.signature,
         "detail": dict(claim.detail),

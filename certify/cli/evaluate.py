@@ -68,7 +68,8 @@ def evaluate(
         typer.Option("--reference", help="With --evidence: table after embed tuning; default: the ticket's."),
     ] = None,
     unit: Annotated[
-        str | None, typer.Option("--unit", help="With --evidence: one draw is a sentence or a block:N.")
+        str | None,
+        typer.Option("--unit", help="With --evidence: one draw is a sentence, a block:N or a document."),
     ] = None,
     used: Annotated[
         list[str] | None,
@@ -209,7 +210,8 @@ def _check_form(
         raise UsageError("--table and --out do not go with --evidence", code="USAGE")
     if unit is None:
         raise UsageError(
-            "--evidence needs --unit: sentence for unrelated sentences, block:N for lines of running text",
+            "--evidence needs --unit: document where the text names documents, block:N for lines of running"
+            " text, sentence for unrelated sentences",
             code="UNIT",
         )
 

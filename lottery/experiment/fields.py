@@ -26,8 +26,8 @@ def _language(code: str) -> str:
 
 
 def _unit(value: str) -> str:
-    if not re.fullmatch(r"sentence|block:[1-9][0-9]{0,5}", value):
-        raise ValueError("a unit is sentence or block:N")
+    if not re.fullmatch(r"sentence|document|block:[1-9][0-9]{0,5}", value):
+        raise ValueError("a unit is sentence, document or block:N")
     return value
 
 
@@ -212,7 +212,7 @@ class TextPlan(PlanTable):
         data: parallel text, relative to the data folder.
         pairs: languages (``en-ca``) that it is evaluated in; all of the plan's by default.
         limit: first so many sentences.
-        unit: ``sentence`` or ``block:N``.
+        unit: ``sentence``, ``block:N``, or ``document`` where the text names them.
         max_new_tokens: longest answer.
         beams: hypotheses kept; 1 is greedy. Prefix tuning and gated rows are decoded greedily only and take
             no part in a text with more.

@@ -11,6 +11,7 @@ from lottery.experiment.arms import ArmPlan, null_names, null_step, planned_arms
 from lottery.experiment.estimate import Amount
 from lottery.experiment.fields import PairPlan, TextPlan
 from lottery.score import Scorer
+from lottery.task import DOCUMENT
 from lottery.templates import load_template
 
 if TYPE_CHECKING:
@@ -45,13 +46,14 @@ def evidence_steps(builder: Builder, pair: PairPlan) -> list[Step]:
 def _text(builder: Builder, pair: PairPlan, text: TextPlan) -> list[Step]:
     plan = builder.plan
     avoid = [role for role in _TUNED_BEFORE if role == "tuning" or text.role == "evaluation"]
+    documents = text.unit == DOCUMENT
     parameters = {
         "data": text.data,
-        "text_sha256": builder.materials.pairs(text.data, pair.languages),
+        "text_sha256": builder.materials.pairs(text.data, pair.languages, documents=documents),
         "languages": list(pair.languages),
         "limit": text.limit,
         "avoid": avoid,
-    }
+    } | ({"documents": True} if documents else {})
     source = f"{pair.name}/text/{text.name}"
     needs = {"used": f"{pair.name}/used"}
     steps = [

@@ -33,15 +33,21 @@ class Materials:
     required: bool = True
     _known: dict[tuple[str, ...], str] = field(default_factory=dict)
 
-    def pairs(self, name: str, languages: tuple[str, str]) -> str:
-        """Digest of a parallel text.
+    def pairs(self, name: str, languages: tuple[str, str], *, documents: bool = False) -> str:
+        """Digest of a parallel text, with ``documents`` also of which line is from which.
 
         Raises:
             UsageError, InvalidInputError, NothingToDoError: see :func:`lottery.pairsource.read_pairs`.
         """
-        return self._digest(
-            (name, *languages), lambda: corpus_digest(read_pairs(resolve(name, self.data), *languages))
-        )
+
+        def compute() -> str:
+            pairs = read_pairs(resolve(name, self.data), *languages, documents=documents)
+            digest = corpus_digest(pairs)
+            if not documents:
+                return digest
+            return sha256_bytes(canonical_json([digest, [pair.document for pair in pairs]]))
+
+        return self._digest((name, *languages, *(["documents"] if documents else [])), compute)
 
     def lines(self, name: str) -> str:
         """Digest of a monolingual text.

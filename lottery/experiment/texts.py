@@ -39,7 +39,7 @@ def prepare_text(bench: Bench, work: Work) -> Result:
     """
     p = work.parameters
     banned = frozenset().union(*(entry.digests for entry in used_texts(work)))
-    read = read_pairs(bench.text(work, p["data"]), *p["languages"])
+    read = read_pairs(bench.text(work, p["data"]), *p["languages"], documents=p.get("documents", False))
     distinct = deduplicate(read)
     fresh = [
         pair
@@ -49,7 +49,9 @@ def prepare_text(bench: Bench, work: Work) -> Result:
     kept = fresh[: p["limit"]]
     if not kept:
         raise Void("every sentence of the text was used before")
-    lines = [canonical_json(asdict(pair)) + b"\n" for pair in kept]
+    # A pair without a document is written as before there were any: what was measured on it stays known.
+    written = ({key: value for key, value in asdict(pair).items() if value is not None} for pair in kept)
+    lines = [canonical_json(pair) + b"\n" for pair in written]
     write_bytes(work.folder / TEXT, b"".join(lines))
     facts = {"sentences": len(kept), "repeated": len(read) - len(distinct)}
     return Result((TEXT,), facts | {"used_before": len(distinct) - len(fresh)})

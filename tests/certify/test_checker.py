@@ -316,6 +316,20 @@ def _blocks(bundle: Bundle) -> None:
     bundle.issue()
 
 
+def _documents(bundle: Bundle) -> None:
+    """Documents of different lengths, by the names that a person gave them."""
+    for number, record in enumerate(bundle.records):
+        record["unit"] = f"news/{number % 84}"
+    bundle.fields["text"] = synthetic.manifest(bundle.records, bundle.arms)["text"] | {"unit": "document"}
+    bundle.issue()
+
+
+def _sentences_twice(bundle: Bundle) -> None:
+    """A sentence again, under another id and in a unit of its own."""
+    bundle.records[5]["source"] = bundle.records[2]["source"]
+    bundle.forge()
+
+
 def _other_ticket(bundle: Bundle) -> None:
     bundle.edit_ticket(lambda ticket: ticket["tokens"][0].update(h=0))
 
@@ -366,6 +380,8 @@ FAULTS: dict[str, tuple[Callable[[Bundle], None], Sequence[str]]] = {
     "evaluated on what was tuned on": (_tuned_on, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
     "no unrelated text": (_left_out, ("CERTIFIED", "CERTIFIED", "INCONCLUSIVE", "INCONCLUSIVE")),
     "blocks of unknown documents": (_blocks, ("CERTIFIED", "CERTIFIED", "CERTIFIED", "INCONCLUSIVE")),
+    "documents of several sentences (no fault)": (_documents, ("CERTIFIED",) * 4),
+    "a sentence that is there twice": (_sentences_twice, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
     "certificate of another ticket": (_other_ticket, ("REFUTED", "INVALID", "INVALID", "INVALID")),
     "a margin that is no integer": (_half_a_margin, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
     "units that were picked": (_picked, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),

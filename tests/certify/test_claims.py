@@ -177,6 +177,21 @@ def test_blocks_are_assumed_independent_and_say_so() -> None:
     assert "A-UNITS" in agreement_rate(single, SUBJECT).assumptions
 
 
+def test_documents_are_the_independent_draws_that_theory_asks_for() -> None:
+    """Sentences of a document are one draw, whatever it is called and wherever its lines stand."""
+    records, _ = Truth(disagreement=0.5, per_unit=3).world(0, 5)
+    for record in records:
+        record["unit"] = f"news/{record['unit']}"
+    text = {"name": "x", "sha256": digest("x"), "attribution": "", "sentences": 15, "unit": "document"}
+    evidence = evidence_of(records[::2] + records[1::2], text=text, used={"tuning": []})
+    for claim in report([evidence], SUBJECT)[0].claims:
+        assert "A-BLOCKS" not in claim.assumptions, claim.name
+        if claim.lower is not None and claim.kind != "guarantee":
+            assert (claim.n, claim.unit) == (5, "document")
+            assert "A-UNITS" in claim.assumptions
+            assert "|unit:document|" in claim.signature
+
+
 # --- quality -----------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from lottery.placement import Placement, base_placement, reference_placement  # 
 from lottery.safefile import open_tensor, write_tensors  # noqa: E402
 from lottery.score import RULES, extract  # noqa: E402
 from lottery.tables import open_table  # noqa: E402
+from lottery.task import units_of  # noqa: E402
 from lottery.templates import encode, load_template  # noqa: E402
 from lottery.unrelated import Window  # noqa: E402
 
@@ -347,7 +349,7 @@ def test_tickets_of_different_bases_are_refused(evaluated: Any, tickets: Path, t
     assert error.value.code == "REFERENCE_NEEDED"
 
 
-@pytest.mark.parametrize("unit", ["document", "block:0", "block:", "word"])
+@pytest.mark.parametrize("unit", ["documents", "block:0", "block:", "word"])
 def test_units_that_cannot_be_numbered_are_refused(evaluated: Any, unit: str) -> None:
     with pytest.raises(UsageError) as error:
         evaluated(unit=unit)
@@ -388,6 +390,50 @@ def test_repeated_sentences_count_once(base: Path, tuned: Path, tmp_path: Path) 
         out=tmp_path / "evidence" / "dev.json", max_new_tokens=2,
     )  # fmt: skip
     assert manifest.records.count == manifest.text.sentences == 4
+
+
+# --- documents -------------------------------------------------------------------------------------------
+
+
+def test_documents_are_units_and_stay_with_their_lines(
+    base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Repeated lines are dropped in the middle: every line that stays keeps its own document."""
+    prefix = write_pairs(tmp_path / "docs", 6)
+    documents = ["news/1", "news/1", "Σ two", "news/1", "3", "3"]
+    for language in LANGUAGES:
+        path = prefix.with_name(f"docs.{language}")
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines[:2], lines[0].upper(), lines[1], *lines[2:]]) + "\n")
+    with_repeats = [*documents[:2], "repeats", "repeats", *documents[2:]]
+    prefix.with_name("docs.doc.xz").write_bytes(lzma.compress("\n".join(with_repeats).encode()))
+    arguments = [
+        *("evaluate", "--base", str(base), "--data", str(prefix), "--source", "en", "--target", "ca"),
+        *("--template", "labels", "--reference", str(tuned), "--max-new-tokens", "2"),
+        *("--evidence", str(tmp_path / "evidence" / "dev.json"), "--unit", "document"),
+    ]
+    assert run(arguments) == 0, capsys.readouterr().err
+    manifest, records = read(tmp_path / "evidence")
+    assert (manifest.text.unit, manifest.design) == ("document", "fixed")
+    assert [record.unit for record in records] == documents
+    assert [record.id for record in records] == [f"docs:{line}" for line in (1, 2, 5, 6, 7, 8)]
+
+
+def test_without_document_ids_there_is_no_unit_of_documents(evaluated: Any, text: Path) -> None:
+    with pytest.raises(UsageError, match=r"dev\.doc") as error:
+        evaluated(unit="document")
+    assert error.value.code == "DOCUMENTS_MISSING"
+    pairs = read_pairs(str(text), *LANGUAGES)
+    with pytest.raises(UsageError, match="dev:1 names no document") as error:
+        units_of(pairs, "document")
+    assert error.value.code == "DOCUMENT_ID"
+
+
+def test_documents_are_not_drawn_one_by_one(evaluated: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="evaluate the whole text") as error:
+        evaluated(unit="document", decided=lambda _: True)
+    assert error.value.code == "UNIT"
+    assert not (tmp_path / "evidence").exists(), "refused before anything is computed"
 
 
 # --- losses ----------------------------------------------------------------------------------------------

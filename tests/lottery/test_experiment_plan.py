@@ -11,12 +11,14 @@ pytest.importorskip("torch", reason="needs the extra tune")
 from certify.errors import UsageError
 from lottery.experiment import driver as library
 from lottery.experiment.arms import null_names, planned_arms, planned_tickets
-from lottery.experiment.bench import Bench, resolve
+from lottery.experiment.bench import Bench, resolve, write_json
 from lottery.experiment.estimate import Amount, estimate, measured_rates, model_of, parameters_of
+from lottery.experiment.graph import Input, Work
 from lottery.experiment.layout import layout
 from lottery.experiment.materials import Materials
 from lottery.experiment.plan import PUBLISHED, ExperimentPlan, experiment_names, read_experiment
 from lottery.experiment.rows import rows_of_share
+from lottery.experiment.texts import evaluated_pairs, prepare_text
 from lottery.modelconfig import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -280,3 +282,46 @@ def test_texts_are_found_where_they_are_said_to_be(tmp_path: Path) -> None:
     for name in ("en-ca/x", "synthetic:train"):
         with pytest.raises(UsageError):
             resolve(name, None)
+
+
+# --- documents -------------------------------------------------------------------------------------------
+
+
+def test_documents_of_a_text_decide_its_steps_and_reach_the_evaluation(tmp_path: Path) -> None:
+    for language in ("en", "ca"):
+        (tmp_path / f"t.{language}").write_text(f"one {language}\ntwo {language}\none {language}\n")
+    materials, pair = Materials("", tmp_path), ("en", "ca")
+    plain = materials.pairs("t", pair)
+    with pytest.raises(UsageError, match=r"t\.doc"):
+        materials.pairs("t", pair, documents=True)
+    digests = set()
+    for ids in ("a\na\nb\n", "a\nb\nb\n"):
+        (tmp_path / "t.doc").write_text(ids)
+        digests.add(Materials("", tmp_path).pairs("t", pair, documents=True))
+        assert Materials("", tmp_path).pairs("t", pair) == plain, "where nobody asks, nothing changes"
+    assert len(digests | {plain}) == 3
+
+    def prepared(**more: object) -> list[str]:
+        folder = tmp_path / f"work{len(more)}"
+        folder.mkdir()
+        parameters = {"data": "t", "languages": list(pair), "limit": None, "avoid": [], **more}
+        write_json(folder / "used.json", {})
+        used = Input(folder, ("used.json",))
+        prepare_text(Bench(None, tmp_path), Work(folder, parameters, {"used": used}))
+        pairs = evaluated_pairs(Input(folder, ("text.jsonl",)))
+        assert [one.id for one in pairs] == ["t:1", "t:2"]
+        return [f"{one.document}" for one in pairs]
+
+    assert prepared(documents=True) == ["a", "b"]
+    assert prepared() == ["None", "None"]
+    assert "document" not in (tmp_path / "work0" / "text.jsonl").read_text(), "cached texts stay as they were"
+
+
+def test_a_plan_says_that_documents_are_the_unit(tmp_path: Path) -> None:
+    def parameters(unit: str) -> object:
+        plan = read_experiment(edited(tmp_path, 'unit = "block:3"', f'unit = "{unit}"'))
+        (step,) = (step for step in graph_of(plan).steps if step.name == "en-ca/text/test")
+        return step.parameters
+
+    assert parameters("document") == parameters("block:3") | {"documents": True}
+    assert parameters("sentence") == parameters("block:3")

@@ -13,6 +13,7 @@ import pytest
 
 from certify.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError
 from lottery import textfile
+from lottery.corpus import deduplicate
 from lottery.pairsource import read_pairs
 
 ROWS = [
@@ -192,6 +193,91 @@ def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes("\ufeffa\x0bb\x0c\u2029c\r\nd\re\n\nf".encode())
     assert textfile.read_lines(path) == ["a\x0bb\x0c\u2029c", "d\re", "", "f"]
+
+
+# --- documents -------------------------------------------------------------------------------------------
+
+DOCUMENTS = ["a", "17", "a"]
+
+
+def _text_with_documents(folder: Path) -> Path:
+    (folder / "t.doc.xz").write_bytes(lzma.compress(b"a\r\n 17 \na\n"))
+    return _text(folder)
+
+
+def _jsonl_with_documents(folder: Path) -> Path:
+    lines = [
+        json.dumps({"translation": ROWS[0], "document": "a"}),
+        json.dumps({**ROWS[1], "document": 17}),
+        json.dumps({**ROWS[2], "document": " a"}),
+    ]
+    (folder / "t.jsonl").write_text("\n".join(lines))
+    return folder / "t.jsonl"
+
+
+def _parquet_with_documents(folder: Path) -> Path:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{"translation": row, "document": name} for row, name in zip(ROWS, DOCUMENTS, strict=True)]
+    parquet.write_table(arrow.Table.from_pylist(rows), folder / "d.parquet")
+    return folder / "d.parquet"
+
+
+@pytest.mark.parametrize("make", [_text_with_documents, _jsonl_with_documents, _parquet_with_documents])
+def test_every_kind_of_source_names_documents(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    source = make(tmp_path)
+    pairs = read_pairs(source, "en", "ca", documents=True)
+    assert [(pair.source, pair.target) for pair in pairs] == EXPECTED
+    assert [pair.document for pair in pairs] == DOCUMENTS
+    assert [pair.document for pair in read_pairs(source, "en", "ca")] == [None] * 3, "nobody asked"
+    assert len(read_pairs(source, "ca", "en", documents=True, limit=2)) == 2
+
+
+def test_a_dropped_line_takes_its_document_along(tmp_path: Path) -> None:
+    prefix = _write(tmp_path, b"a\n\nc\nA\n", b"x\ny\nz\nw\n")
+    (tmp_path / "t.doc").write_bytes(b"one\ntwo\nthree\nfour\n")
+    pairs = read_pairs(prefix, "en", "ca", drop_empty=True, documents=True)
+    assert [(pair.source, pair.document) for pair in pairs] == [("a", "one"), ("c", "three"), ("A", "four")]
+    assert [(pair.source, pair.document) for pair in deduplicate(pairs)] == [("a", "one"), ("c", "three")]
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "code", "says"),
+    [
+        (None, UsageError, "DOCUMENTS_MISSING", r"no file .*t\.doc, .*one id a line"),
+        (b"a\nb\n", InvalidInputError, "LINES_MISMATCHED", r"t\.doc has 2 lines and the text has 3"),
+        (b"a\nb\nc\nd\n", InvalidInputError, "LINES_MISMATCHED", r"t\.doc has 4 lines and the text has 3"),
+        (b"a\n  \nc\n", InvalidInputError, "DOCUMENT_ID", r"t\.doc, line 2: no document id"),
+        (
+            b"a\nb\n" + b"c" * 257,
+            InvalidInputError,
+            "DOCUMENT_ID",
+            r"t\.doc, line 3: no document id of 1 to 256",
+        ),
+        (b"a\nb\n\xff", InvalidInputError, "TEXT_MALFORMED", r"t\.doc, line 3: not UTF-8"),
+    ],
+)
+def test_faults_of_document_ids_name_file_and_line(
+    ids: bytes | None, error: type[CertifyError], code: str, says: str, tmp_path: Path
+) -> None:
+    prefix = _write(tmp_path, b"a\nb\nc\n", b"x\ny\nz\n")
+    if ids is not None:
+        (tmp_path / "t.doc").write_bytes(ids)
+    with pytest.raises(error, match=says) as caught:
+        read_pairs(prefix, "en", "ca", documents=True)
+    assert caught.value.code == code
+    assert "\n" not in str(caught.value)
+    assert len(read_pairs(prefix, "en", "ca")) == 3, "where nobody asks, nothing is wrong"
+
+
+@pytest.mark.parametrize("value", ["null", "true", "1.5", '""', '["a"]', str(10**30)])
+def test_a_field_that_names_no_document_is_refused(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(
+        f'{{"en": "a", "ca": "b", "document": "x"}}\n{{"en": "c", "ca": "d", "document": {value}}}\n'
+    )
+    with pytest.raises(InvalidInputError, match=r"t\.jsonl, line 2: no document id") as caught:
+        read_pairs(path, "en", "ca", documents=True)
+    assert caught.value.code == "DOCUMENT_ID"
 
 
 @pytest.mark.parametrize("options", [{"limit": 0}, {"target_language": "en"}])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from evidence_folders import make_bundle
 
+from certify.claims import RULES
 from certify.gate import check
 from certify.policy import POLICIES
 from reports.results import main
@@ -40,6 +41,26 @@ def test_the_tables_say_what_the_gate_says(tmp_path: Path, capsys: pytest.Captur
     for row in asked:
         assert outcomes["claim." + row[1].replace(":", ".")] == row[-1]
     assert len(rows(printed, "Does the guarantee hold?")) == 1 + 3
+
+    corpus = rows(printed, "Corpus scores (asymptotic: they decide nothing)")
+    assert corpus[0] == ["ticket", "text", "against", "score", *RULES]
+    (text,) = (one for one in report.examined.texts if one.role == "evaluation")
+    by_name = {claim.name: claim for claim in text.claims}
+    assert [tuple(row[2:4]) for row in corpus[1:]] == [
+        *(("base", "BLEU"), ("base", "chrF++"), ("reference", "BLEU"), ("reference", "chrF++"))
+    ]
+    for row in corpus[1:]:
+        kind = {"BLEU": "corpus-bleu", "chrF++": "corpus-chrf"}[row[3]]
+        for rule, cell in zip(RULES, row[4:], strict=True):
+            claim = by_name[f"{kind}:{row[2]}:{rule}"]
+            said = re.fullmatch(r"(\S+), (\S+) \((\S+) to (\S+)\), p (\S+)", cell)
+            assert said is not None
+            exact = [
+                *(Fraction(claim.detail["ticket"]), claim.estimate, claim.lower, claim.upper),
+                Fraction(claim.detail["p_value"]),
+            ]
+            for shown, figure, slack in zip(said.groups(), exact, [0.006] * 4 + [0.001], strict=True):
+                assert abs(float(shown) - float(figure)) <= slack
 
     (margins,) = rows(printed, "How the margins compare")[1:]
     assert report.examined is not None

@@ -127,6 +127,15 @@ def test_claims_are_shown_text_by_text(tmp_path: Path) -> None:
         assert "Claims on unrelated (loss, each limit at 1/20)" in text
         assert "token-agreement" in text
         assert "Taken as given by the policy" in text
+        (table,) = re.findall(r"Corpus scores on .*?\n\n(?=\w)", text, re.DOTALL)
+        assert "asymptotic, each limit at 1/20: decides nothing" in " ".join(table.split())
+        figures = re.findall(
+            r"(BLEU|chrF\+\+) +(base|reference) +(whole|first-line|cut) +[\d.]+ +[+-][\d.]+"
+            r" +[+-][\d.]+…[+-][\d.]+ +0\.\d{3}",
+            table,
+        )
+        assert len(figures) == (12 if text is full else 4)
+        assert "corpus" not in text.replace(table, ""), "never among the claims that a policy can ask for"
     assert "more with --verbose" in short
     assert len(full.splitlines()) > len(short.splitlines())
 
