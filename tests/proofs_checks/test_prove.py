@@ -311,10 +311,29 @@ def test_a_missing_extra_is_not_run_and_never_passed(
     assert certify(*words[:4]).code == 3, "nothing passed"
 
 
+# A z3 that is there and never answers.
+HANGING = """
+import sys, time
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+class Hanging(ModuleType):
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        time.sleep(600)
+
+
+sys.modules["z3"] = Hanging("z3")
+sys.modules["z3"].__spec__ = ModuleSpec("z3", None)
+"""
+
+
 def test_a_check_that_runs_out_of_time_is_a_timeout_and_never_passed(
     certify: Certify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "z3.py").write_text("import time\ntime.sleep(600)\n", encoding="utf-8")
+    (tmp_path / "sitecustomize.py").write_text(HANGING, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     words = ("prove", "--fast", "--only", "smt.two*", "--only", "counterexamples.C6", "--processes", 1)
     words = (*words, "--seconds", 20, "--out", tmp_path / "prove.json")
