@@ -25,6 +25,10 @@ Fields, and what a checker compares them with:
   ``assumptions``. What counts or describes without an error probability (opportunity, non-interference,
   termination) and what is said under another template is not stated here: ``certify check`` shows it,
   computed from the evidence.
+* ``proofs``: only where a record of the theory's checks was given (``certify issue --proofs``): its path
+  relative to the ticket's folder, its file digest, and what follows from it
+  (:class:`certify.proofs.ProofsRef`). The record is the word of whoever issued, and ``non_claims`` says so
+  then; no claim rests on it.
 * ``assumptions``: every assumption that a claim names, and what is known about it; ``non_claims``; and
   ``signature``: the settings in one line.
 
@@ -39,10 +43,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from certify.claims import Claim, Finding, Rule, rational
 from certify.errors import InvalidInputError
+from certify.proofs import ProofsRef
 from certify.records import Correction, Dtype, Method
 from certify.schema import MAX_JSON_BYTES, canonical_json, parse_json, read_bytes
 from certify.theorem import DEFAULT_VARIATION
@@ -78,6 +92,11 @@ NON_CLAIMS: Final = (
     "that rows outside the ticket did not move: not rejecting is not equivalence",
     "that the p-values of the scan are calibrated: before and after are the same row, not two samples",
 )
+
+PROOFS_NON_CLAIM: Final = (
+    "that the checks of the theory ran as their record says: only running certify prove again can show that"
+)
+"""Added to :data:`NON_CLAIMS` where a certificate names a record."""
 
 
 def _ratio(value: str) -> str:
@@ -214,6 +233,7 @@ class Certificate(_Model):
     parameters: Parameters
     evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=64)]
     claims: Annotated[tuple[StatedClaim, ...], Field(max_length=4096)]
+    proofs: ProofsRef | None = None
     assumptions: Annotated[tuple[AssumptionRef, ...], Field(max_length=64)]
     non_claims: Annotated[tuple[Text, ...], Field(max_length=64)]
     signature: Text
@@ -233,6 +253,14 @@ class Certificate(_Model):
             if len(set(found)) != len(found):
                 raise ValueError(f"two {what} are the same")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A certificate without a record has no such field, and so the bytes that it always had.
+        content: dict[str, Any] = handler(self)
+        if self.proofs is None:
+            content.pop("proofs", None)
+        return content
 
     def to_bytes(self) -> bytes:
         """The file: canonical JSON and a newline."""
@@ -307,6 +335,8 @@ def parse_certificate(value: Any, *, what: str = "certificate") -> Certificate:
             f"{what} has schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it",
             code="CERTIFICATE_NEWER",
         )
+    if "proofs" in value and value["proofs"] is None:
+        raise InvalidInputError(f"{what}: proofs: absent, or a record", code="CERTIFICATE_MALFORMED")
     try:
         return Certificate.model_validate_json(canonical_json(value), strict=True)
     except ValidationError as error:
@@ -342,4 +372,5 @@ def json_schema() -> dict[str, Any]:
     schema = Certificate.model_json_schema(by_alias=True)
     # Both have a default for whoever makes a file; whoever reads one insists on them.
     schema["required"] = ["schema", "schema_version", *schema["required"]]
+    schema["properties"]["proofs"] = {"$ref": "#/$defs/ProofsRef"}  # absent, never null
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

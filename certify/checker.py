@@ -774,8 +774,8 @@ SELECTION: Final = (
     *("blind-spots.order", "blind-spots.direction"),
 )
 EVIDENCE: Final = (
-    *SELECTION,
-    *("certificate.present", "certificate.claims", "evidence.integrity", "evidence.split"),
+    *(*SELECTION, "certificate.present", "certificate.content", "certificate.claims"),
+    *("evidence.integrity", "evidence.split"),
 )
 QUALITY: Final = {  # claim: threshold, and whether the lower limit must be above it
     "non-inferiority:reference:first-line": (Fraction(-1), False),
@@ -815,6 +815,7 @@ POLICIES: Final = {
 DELTA, DEFAULT = Fraction(1, 20), "release"
 EXIT: Final = {"INVALID": 4, "REFUTED": 1, "INCONCLUSIVE": 3, "VACUOUS": 3, "CERTIFIED": 0}  # gravest first
 ORDER: Final = ("INVALID", "REFUTED", "INCONCLUSIVE", "VACUOUS", "")
+ENDED: Final = ("failed", "timeout", "not run", "passed")  # a check of the theory, gravest first
 
 
 class Audit:
@@ -955,6 +956,7 @@ class Audit:
         for text in texts:
             text.compute(self.delta / shares[text.role], h)
         self.texts = texts
+        self.ask("certificate.content", self.proofs, c)
         self.ask("certificate.claims", self.compared, c)
 
     def compared(self, c: Json) -> None:
@@ -974,6 +976,24 @@ class Audit:
             facts = [one[key] for key in ("finding", "n", "procedure", "assumptions", "unit", "delta")]
             need(facts == [claim.finding, *claim[4:], text.unit, ratio(text.share)], *DIFFERS)
             self.stated.add((one["evidence"], name))
+
+    def proofs(self, c: Json) -> None:
+        """What a certificate restates of a record of the theory's checks follows from those checks."""
+        if "proofs" not in c:
+            return
+        stated = c["proofs"]
+        need(self.folder.path(stated["path"]).is_file(), "FILE_MISSING", "INCONCLUSIVE")
+        record = parse(self.folder.read(stated["path"], stated["sha256"]))
+        ended = {one["name"]: one["outcome"] for one in record["checks"]}
+        clauses = [
+            (one["clause"], min((ended.get(name, "not run") for name in one["checks"]), key=ENDED.index))
+            for one in record["clauses"]
+        ]
+        again = {name: record[name] for name in ("version", "tier", "seed")}
+        again |= {"path": stated["path"], "sha256": stated["sha256"], "partial": record["selected"]}
+        again |= {"counts": {outcome: [*ended.values()].count(outcome) for outcome in ENDED}}
+        again |= {"clauses": [{"clause": clause, "outcome": outcome} for clause, outcome in clauses]}
+        need(len(ended) == len(record["checks"]) and stated == again, "PROOFS_DIFFER")
 
     def judge(self, name: str, test: Any, design: Sequence[str]) -> Item:
         """What the gravest text makes of a claim that a policy requires."""

@@ -7,20 +7,25 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
     The ticket (or the caller) names a certificate, and it is one, about this very ticket. MISSING:
     NO_CERTIFICATE, FILE_MISSING. INVALID: CERTIFICATE_DIGEST (another file than the ticket says),
     CERTIFICATE_OTHER_TICKET, and what :func:`certify.certificate.read_certificate` raises.
+``proofs.record``, ``proofs.passed``
+    The record of the theory's checks, where the certificate names one or the policy asks for it
+    (:mod:`certify.proof_items`).
 ``evidence.integrity``
-    Needs the former, and of the ticket ``integrity.base``, ``.reference``, ``.tokenizer``, ``.rows`` and
-    ``released.rows`` passed, and a selection that can be made again. Every manifest of the certificate lies
-    in the ticket's folder, has the stated digest, is whole, and is about the ticket's tables, tokenizer and
-    template; arms of kind ``transfer`` are the base with the reference's rows. All manifests are examined,
-    the gravest finding counts. MISSING: NO_EVIDENCE (none is named), FILE_MISSING, EVIDENCE_LEFT_OUT (the
-    ticket lists evidence that the certificate does not name). INVALID: everything else.
+    Needs ``certificate.present``, and of the ticket ``integrity.base``, ``.reference``, ``.tokenizer``,
+    ``.rows`` and ``released.rows`` passed, and a selection that can be made again. Every manifest of the
+    certificate lies in the ticket's folder, has the stated digest, is whole, and is about the ticket's
+    tables, tokenizer and template; arms of kind ``transfer`` are the base with the reference's rows. All
+    manifests are examined, the gravest finding counts. MISSING: NO_EVIDENCE (none is named), FILE_MISSING,
+    EVIDENCE_LEFT_OUT (the ticket lists evidence that the certificate does not name). INVALID: everything
+    else.
 ``evidence.split``
     Needs the former. No evaluated sentence occurs twice or was used for scan, tuning, choice or order:
     INVALID. MISSING, USED_NOT_LISTED: a translation does not say what was used for tuning.
 ``certificate.content``
     As all that follow, needs ``evidence.integrity`` passed and ``evidence.split`` not INVALID. Subjects,
     parameters, assumptions, non-claims and signatures are those of the certificate built again, else INVALID,
-    CERTIFICATE_CONTENT.
+    CERTIFICATE_CONTENT. Where the certificate names a record of checks and ``proofs.record`` did not pass,
+    this does not either, with the same outcome and code.
 ``certificate.claims``
     Its evidence has the texts, roles and shares that it states, and every claim it states is computed again
     with the same figures, else FAIL, CLAIM_DIFFERS.
@@ -31,7 +36,7 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from certify import answers
@@ -41,6 +46,9 @@ from certify.claims_report import check_splits, split_claim
 from certify.claims_subject import check_transfers, make_subject
 from certify.errors import CertifyError, InvalidInputError
 from certify.policy import Policy
+from certify.proof_items import Proofs, examine_proofs
+from certify.proof_items import not_run as proofs_not_run
+from certify.proofs import ProofRecord
 from certify.recheck import Rechecked
 from certify.requirement import Answer
 from certify.schema import sha256_bytes
@@ -68,6 +76,7 @@ class Examined:
         sha256: file digest of the certificate, or None.
         texts: claims by text, as computed; empty where the evidence was not usable.
         answers: by requirement's claim and path of the manifest: what the text made of it.
+        proofs: the record of the theory's checks, if the certificate names one and restates it rightly.
     """
 
     items: tuple[Item, ...]
@@ -75,6 +84,7 @@ class Examined:
     sha256: str | None = None
     texts: tuple[TextClaims, ...] = ()
     answers: Mapping[tuple[str, str], Answer] = field(default_factory=dict)
+    proofs: ProofRecord | None = None
 
 
 @dataclass
@@ -130,7 +140,22 @@ def examine(ticket: Ticket, checked: Rechecked, policy: Policy, sources: Sources
         why = (
             "there is no certificate" if present.outcome is Outcome.MISSING else "the certificate is invalid"
         )
-        return Examined((present, *_rest(ticket, policy, why)))
+        return Examined((present, *proofs_not_run(policy.requires, why), *_rest(ticket, policy, why)))
+    proofs = examine_proofs(certificate.proofs, sources.folder, policy.requires)
+    found = _examine(ticket, checked, policy, sources, certificate, proofs)
+    items = (present, *proofs.items, *found.items)
+    return replace(found, items=items, certificate=certificate, sha256=sha256, proofs=proofs.record)
+
+
+def _examine(
+    ticket: Ticket,
+    checked: Rechecked,
+    policy: Policy,
+    sources: Sources,
+    certificate: Certificate,
+    proofs: Proofs,
+) -> Examined:
+    """The items about evidence, content and claims."""
     rows_pass = any(item.name == "released.rows" and item.outcome is Outcome.PASS for item in checked.items)
     if (
         checked.result is None
@@ -140,24 +165,24 @@ def examine(ticket: Ticket, checked: Rechecked, policy: Policy, sources: Sources
         or not rows_pass
     ):
         why = "tables, tokenizer or rows are missing, or not what they must be"
-        return Examined((present, *_rest(ticket, policy, why)), certificate, sha256)
+        return Examined((*_rest(ticket, policy, why),))
     subject = make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result)
     found, integrity = _integrity(ticket, certificate, subject, checked, sources)
     if integrity.outcome is not Outcome.PASS:
         rest = _rest(ticket, policy, "the evidence is missing or invalid", skip=2)
-        return Examined((present, integrity, *rest), certificate, sha256)
+        return Examined((integrity, *rest))
     split = _split([evidence for _, evidence in found])
     if split.outcome is Outcome.INVALID:
         rest = _rest(ticket, policy, "the evidence is invalid", skip=3)
-        return Examined((present, integrity, split, *rest), certificate, sha256)
+        return Examined((integrity, split, *rest))
     texts = claims_of(found, subject, certificate.parameters.delta)
     found_answers = answers.answer_all(policy, certificate, subject, texts)
     items = (
-        *(present, integrity, split),
-        *(_content(certificate, texts, subject), _claims(certificate, texts)),
+        *(integrity, split),
+        *(_content(certificate, texts, subject, proofs), _claims(certificate, texts)),
         *answers.items(ticket, policy, texts, found_answers),
     )
-    return Examined(items, certificate, sha256, texts, found_answers)
+    return Examined(items, texts=texts, answers=found_answers)
 
 
 _NAMES = (
@@ -272,9 +297,15 @@ def _split(found: Sequence[Evidence]) -> Item:
     return Item(name, Outcome.PASS, "DISJOINT", "; ".join(said) or "no translated text")
 
 
-def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Subject) -> Item:
+def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Subject, proofs: Proofs) -> Item:
     name = "certificate.content"
-    again = build(texts, subject, delta=certificate.parameters.delta, created_by=certificate.created_by)
+    again = build(
+        texts,
+        subject,
+        delta=certificate.parameters.delta,
+        created_by=certificate.created_by,
+        proofs=certificate.proofs,
+    )
     built = {(claim.evidence, claim.name): claim for claim in again.claims}
     wrong = [
         part
@@ -297,6 +328,8 @@ def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Sub
     if wrong:
         text = f"built again from the ticket and the evidence, it has other {', '.join(wrong)}"
         return Item(name, Outcome.INVALID, "CERTIFICATE_CONTENT", text)
+    if proofs.problem is not None:
+        return replace(proofs.problem, name=name)
     return Item(
         name, Outcome.PASS, "RECOMPUTED", "subjects, parameters, assumptions and signatures as built again"
     )

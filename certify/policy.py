@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from certify.assumptions import ASSUMPTIONS
 from certify.claims import CORPUS_KINDS
 from certify.errors import InvalidInputError, UsageError
+from certify.proof_items import ITEMS as PROOF_ITEMS
 from certify.requirement import CHECKED, TESTS, Requirement, Test
 from certify.schema import read_bytes, sha256_bytes
 from certify.tickets import Level, Slug, Text
@@ -44,6 +45,7 @@ ITEMS: Final = (
     *("selection.content", "selection.parameters", "selection.ids", "selection.figures"),
     *("blind-spots.order", "blind-spots.direction", "premise.published"),
     *EVIDENCE_ITEMS,
+    *PROOF_ITEMS,
 )
 """Every item that a policy can require by name; those of claims follow from the claims."""
 
@@ -96,8 +98,8 @@ class Policy:
 
     @property
     def reads_evidence(self) -> bool:
-        """Whether a verdict under this policy rests on evidence at all."""
-        return bool(self.claims) or any(name in EVIDENCE_ITEMS for name in self.items)
+        """Whether a verdict under this policy rests on a certificate or evidence at all."""
+        return bool(self.claims) or any(name in (*EVIDENCE_ITEMS, *PROOF_ITEMS) for name in self.items)
 
 
 class _Model(BaseModel):

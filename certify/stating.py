@@ -11,6 +11,7 @@ from certify import __version__
 from certify.assumptions import ASSUMPTIONS
 from certify.certificate import (
     NON_CLAIMS,
+    PROOFS_NON_CLAIM,
     SCHEMA_VERSION,
     AssumptionRef,
     Certificate,
@@ -28,6 +29,7 @@ from certify.claims import Claim, rational
 from certify.claims_evidence import Evidence, Subject
 from certify.claims_report import report, under_other_template
 from certify.errors import InvalidInputError
+from certify.proofs import ProofsRef
 from certify.theorem import DEFAULT_VARIATION
 from certify.tickets import Ticket
 
@@ -111,7 +113,12 @@ def claims_of(found: Sequence[tuple[str, Evidence]], subject: Subject, delta: st
 
 
 def build(
-    texts: Sequence[TextClaims], subject: Subject, *, delta: str, created_by: str | None = None
+    texts: Sequence[TextClaims],
+    subject: Subject,
+    *,
+    delta: str,
+    created_by: str | None = None,
+    proofs: ProofsRef | None = None,
 ) -> Certificate:
     """The certificate that these claims make; pure.
 
@@ -120,6 +127,7 @@ def build(
         subject: the ticket.
         delta: error probability of a claim over all its texts.
         created_by: name and version of the program; this one by default.
+        proofs: what it restates of a record of the theory's checks, if it names one.
     """
     ticket = subject.ticket
     created_by = created_by or f"certify {__version__}"
@@ -141,12 +149,13 @@ def build(
         ),
         evidence=tuple(evidence_ref(text) for text in texts),
         claims=claims,
+        proofs=proofs,
         assumptions=tuple(
             AssumptionRef(id=entry.id, statement=entry.statement, status=entry.status)
             for entry in ASSUMPTIONS.values()
             if entry.id in named
         ),
-        non_claims=NON_CLAIMS,
+        non_claims=NON_CLAIMS if proofs is None else (*NON_CLAIMS, PROOFS_NON_CLAIM),
         signature=_signature(ticket, delta, created_by),
     )
 

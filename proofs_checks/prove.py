@@ -1,7 +1,7 @@
 """All checks of the theory: which there are, one run of them, and the record of what came out.
 
-The record is plain JSON, and a certificate can hold it; :data:`FORMAT` names its version. Its fields are
-described in the README of this package.
+The record is plain JSON of the format :data:`certify.proofs.FORMAT`, and a certificate can name it
+(``certify issue --proofs``). Its fields are described in the README of this package.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from certify import __version__
 from certify.errors import ExitCode, UsageError
+from certify.proofs import FORMAT, clause_outcome
 from proofs_checks import (
     counterexamples,
     coverage,
@@ -33,9 +34,6 @@ from proofs_checks import (
 )
 from proofs_checks.clauses import CLAUSES, checks_of
 from proofs_checks.records import OUTCOMES, Budget, Check, CheckResult, Outcome, Tier
-
-FORMAT: Final = "certify-proofs/1"
-"""Name and version of the record that :meth:`Record.to_json` gives."""
 
 SECONDS: Final[dict[Tier, float]] = {"fast": 120.0, "full": 600.0}
 """Default budget of one check; twice as much, and it is stopped."""
@@ -192,9 +190,8 @@ def chosen(names: Sequence[str], only: Sequence[str]) -> list[str]:
 
 
 def _clause(clause: str, names: Sequence[str], found: Mapping[str, CheckResult]) -> ClauseResult:
-    outcomes = {found[name].outcome if name in found else "not run" for name in names}
-    order: tuple[Outcome, ...] = ("failed", "timeout", "not run", "passed")
-    return ClauseResult(clause, tuple(names), next(outcome for outcome in order if outcome in outcomes))
+    outcomes: list[Outcome] = [found[name].outcome if name in found else "not run" for name in names]
+    return ClauseResult(clause, tuple(names), clause_outcome(outcomes))
 
 
 def _versions() -> dict[str, str | None]:

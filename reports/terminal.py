@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from certify.text import escape
+from reports import proofs
 
 _STYLES = {
     "CERTIFIED": "bold green",
@@ -70,6 +71,7 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
     _items("Decides", [item for item in ticket["items"] if item["required"]], console)
     _items("For information", [item for item in ticket["items"] if not item["required"]], console)
     _claims(ticket, console, verbose)
+    _proofs(ticket, console, verbose)
     _tokens(ticket, console, verbose)
     _histogram(ticket, console)
     if ticket["claims"]:
@@ -191,6 +193,18 @@ def _limits(claim: dict[str, Any]) -> str:
     if lower and upper:
         return f"{lower}…{upper}"
     return f"≥ {lower}" if lower else f"≤ {upper}" if upper else ""
+
+
+def _proofs(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
+    """The record of the theory's checks: what is no pass always, all of it with ``verbose``."""
+    stated = ticket["certificate"] and ticket["certificate"]["proofs"]
+    if not stated or stated["record"] is None:  # what is wrong with it, the items say
+        return
+    _heading("Checks of the theory, as run by whoever issued (not run again here)", console)
+    if verbose:
+        console.print(_indent(proofs.table(stated["record"])))
+    for line in (*proofs.not_passed(stated["record"]), *proofs.summary(stated["record"])):
+        console.print(_indent(line))
 
 
 def _tokens(ticket: dict[str, Any], console: Console, verbose: bool) -> None:

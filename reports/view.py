@@ -10,6 +10,7 @@ import numpy as np
 from certify import __version__
 from certify.assumptions import ASSUMPTIONS, PUBLISHED_ASSUMPTIONS
 from certify.claims import Claim, rational
+from certify.examination import Examined
 from certify.gate import CheckReport, TicketReport
 from certify.records import KSResult
 from certify.stating import TextClaims
@@ -141,7 +142,17 @@ def _certificate(one: TicketReport) -> dict[str, Any] | None:
         "delta": examined.certificate.parameters.delta,
         "signature": examined.certificate.signature,
         "evidence": [ref.model_dump(mode="json") for ref in examined.certificate.evidence],
+        "proofs": _proofs(examined),
     }
+
+
+def _proofs(examined: Examined) -> dict[str, Any] | None:
+    """What the certificate restates of a record of checks, and the record itself if it bears that out."""
+    if examined.certificate is None or examined.certificate.proofs is None:
+        return None
+    stated = examined.certificate.proofs.model_dump(mode="json", by_alias=True)
+    record = examined.proofs
+    return stated | {"record": None if record is None else record.model_dump(mode="json", by_alias=True)}
 
 
 def _claims(one: TicketReport, report: CheckReport) -> list[dict[str, Any]]:

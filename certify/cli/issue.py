@@ -23,6 +23,10 @@ def issue(
     attach: Annotated[
         bool, typer.Option("--attach", help="Note in the ticket file where certificate and evidence lie.")
     ] = False,
+    proofs: Annotated[
+        Path | None,
+        typer.Option("--proofs", help="Record of certify prove --out to name; in the ticket's folder."),
+    ] = None,
     base: Annotated[
         Path | None, typer.Option("--base", help="Base table, if it does not travel with the ticket.")
     ] = None,
@@ -47,6 +51,7 @@ def issue(
             ticket_id=name or None,
             delta=delta,
             attach=attach,
+            proofs=proofs,
             base=base,
             reference=reference,
             tokenizer=tokenizer,
@@ -57,4 +62,6 @@ def issue(
     texts = ", ".join(f"{one.text} ({one.role})" for one in certificate.evidence)
     shown = console()
     shown.print(f"{len(certificate.claims)} claims about {certificate.ticket.id} on {escape(texts)} → {out}")
+    if certificate.proofs is not None:
+        shown.print(f"checks of the theory, as recorded: {escape(str(certificate.proofs))}", soft_wrap=True)
     shown.print(escape(certificate.signature), soft_wrap=True)

@@ -12,9 +12,6 @@ from certify.cli import options
 
 if TYPE_CHECKING:
     from proofs_checks.prove import Record
-    from proofs_checks.records import CheckResult
-
-_STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow", "timeout": "yellow"}
 
 
 class Required(StrEnum):
@@ -90,42 +87,14 @@ def _show(record: Record, *, json: bool) -> None:
     if json:
         emit(pretty_json(record.to_json()), None)
         return
-    from rich.table import Table
-    from rich.text import Text
+    from reports import proofs
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("check", overflow="fold")
-    table.add_column("clause ← assumptions", overflow="fold", ratio=1)
-    table.add_column("result", no_wrap=True)
-    table.add_column("cases", justify="right", no_wrap=True)
-    table.add_column("seconds", justify="right", no_wrap=True)
-    for result in record.results:
-        needs = f" ← {', '.join(result.assumptions)}" if result.assumptions else ""
-        table.add_row(
-            result.name,
-            f"{result.clause}{needs}",
-            Text(_word(result), style=_STYLES[result.outcome]),
-            f"{result.cases:,}",
-            f"{result.seconds:.1f}",
-        )
+    found = record.to_json()
     with surviving_closed_pipe():
         screen = console()
-        screen.print(table)
-        for result in record.results:
-            if not result.passed:
-                screen.print(f"{_word(result)} {result.name}: {result.detail}")
-                if result.witness:
-                    screen.print(f"    {result.witness}")
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in record.counts.items() if count)
-        cases = sum(result.cases for result in record.results)
-        screen.print(f"{len(record.results)} checks: {counts}; {cases:,} cases")
-        clauses = record.clauses
-        passed = sum(clause.outcome == "passed" for clause in clauses)
-        screen.print(f"{passed} of {len(clauses)} clauses of the theory passed every check")
-
-
-def _word(result: CheckResult) -> str:
-    return result.outcome if result.passed else result.outcome.upper()
+        screen.print(proofs.table(found))
+        for line in (*proofs.not_passed(found), *proofs.summary(found)):
+            screen.print(line)
 
 
 def _show_list(found: list[tuple[str, str, tuple[str, ...]]]) -> None:

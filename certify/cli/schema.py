@@ -15,18 +15,25 @@ class FileKind(StrEnum):
     tickets = "tickets"
     evidence = "evidence"
     certificate = "certificate"
+    proofs = "proofs"
 
 
 def schema(
     kind: Annotated[
-        FileKind, typer.Argument(help="tickets.json, an evidence manifest, or a certificate.")
+        FileKind,
+        typer.Argument(help="tickets.json, a manifest, a certificate, or a record of certify prove."),
     ] = FileKind.tickets,
     out: Annotated[Path | None, typer.Option("--out", help="Write to a file instead of printing.")] = None,
 ) -> None:
-    """Print the JSON Schema of tickets.json, of an evidence manifest or of a certificate."""
-    from certify import certificate, evidence_schema, tickets
+    """Print the JSON Schema of tickets.json, an evidence manifest, a certificate or a record of checks."""
+    from certify import certificate, evidence_schema, proofs, tickets
     from certify.cli.shell import emit
     from certify.schema import pretty_json
 
-    module = {"tickets": tickets, "evidence": evidence_schema, "certificate": certificate}[kind.value]
-    emit(pretty_json(module.json_schema()), out)
+    schemas = {
+        "tickets": tickets.json_schema,
+        "evidence": evidence_schema.json_schema,
+        "certificate": certificate.json_schema,
+        "proofs": proofs.json_schema,
+    }
+    emit(pretty_json(schemas[kind.value]()), out)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import proof_files
 import pytest
 from evidence_folders import TICKET_ARM, Bundle, make_bundle, sentences
 from hypothesis import HealthCheck, given, settings
@@ -129,8 +130,7 @@ def test_its_policies_are_those_that_ship() -> None:
                 sign, strict = tests[test]
                 wanted[claim["name"]] = (sign * Fraction(claim[test]), strict)
         assert dict(ours.claims) == wanted
-        # What is left to the schemas: the prose of a certificate.
-        assert set(ours.items) == set(theirs["items"]) - {"certificate.content"}
+        assert set(ours.items) == set(theirs["items"])
         assert set(theirs.get("accept", [])) == set()
         if wanted:
             assert Fraction(theirs["delta"]) == checker.DELTA
@@ -371,8 +371,23 @@ def _packed_and_damaged(bundle: Bundle) -> None:
     file.write_bytes(file.read_bytes()[:-40])
 
 
+def _checks_recorded(bundle: Bundle) -> Path:
+    path = proof_files.write(bundle.folder / "prove.json", proof_files.record("failed", "timeout"))
+    bundle.issue([bundle.translated, bundle.unrelated], proofs=path)
+    return path
+
+
+def _checks_miscounted(bundle: Bundle) -> None:
+    _checks_recorded(bundle)
+    bundle.edit_certificate(lambda value: value["proofs"]["counts"].update(passed=3, failed=0, timeout=0))
+
+
+def _checks_gone(bundle: Bundle) -> None:
+    _checks_recorded(bundle).unlink()
+
+
 # Statuses under selection, paper, release, strict.
-FAULTS: dict[str, tuple[Callable[[Bundle], None], Sequence[str]]] = {
+FAULTS: dict[str, tuple[Callable[[Bundle], object], Sequence[str]]] = {
     "worse than embed tuning": (_worse, ("CERTIFIED", "CERTIFIED", "REFUTED", "REFUTED")),
     "disagrees at certified steps": (_disagrees, ("CERTIFIED", "REFUTED", "CERTIFIED", "REFUTED")),
     "records cut off": (_truncated, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
@@ -388,6 +403,9 @@ FAULTS: dict[str, tuple[Callable[[Bundle], None], Sequence[str]]] = {
     "units that were drawn (no fault)": (_drawn, ("CERTIFIED",) * 4),
     "packed records (no fault)": (_packed, ("CERTIFIED",) * 4),
     "packed and cut off": (_packed_and_damaged, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "checks that failed, as recorded (no fault)": (_checks_recorded, ("CERTIFIED",) * 4),
+    "checks miscounted": (_checks_miscounted, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "record of checks gone": (_checks_gone, ("CERTIFIED", "INCONCLUSIVE", "INCONCLUSIVE", "INCONCLUSIVE")),
     "more matches than n-grams": (_impossible, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
 }
 

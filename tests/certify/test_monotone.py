@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import proof_files
 import pytest
 from evidence_folders import NULLS, TICKET_ARM, Bundle, make_bundle, sentences
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +24,7 @@ from proofs_checks import evidence_strategies as synthetic
 
 Json = Any
 Change = Callable[[Bundle], None]
+RECORD = "prove.json"
 
 
 def _worse(**matches: int) -> Change:
@@ -103,8 +105,39 @@ def _drop_kind(kind: str) -> Change:
     return _edit(change)
 
 
+def _unname(bundle: Bundle) -> None:
+    """Name no record of checks."""
+
+    def change(value: Json) -> None:
+        if value.pop("proofs", None) is not None:
+            value["non_claims"].pop()
+
+    bundle.edit_certificate(change)
+
+
+def _record(value: Json) -> Change:
+    """Put another record of checks in its place, and restate it rightly."""
+
+    def change(bundle: Bundle) -> None:
+        path = proof_files.write(bundle.folder / RECORD, value)
+        said = proof_files.restated(value, RECORD, proof_files.sha256_of(path))
+        bundle.edit_certificate(lambda it: it.update(proofs=said) if "proofs" in it else None)
+
+    return change
+
+
+# Of the record of the theory's checks: what adds nothing takes nothing away.
+RECORDED: dict[str, Change] = {
+    "name no record": _unname,
+    "a check of the record failed": _record(proof_files.record(labels="failed")),
+    "a check of the record did not run": _record(proof_files.record(tails="not run")),
+    "a record of selected checks": _record(proof_files.record(tails=None)),
+}
+
 # Applied afterwards.
 AFTER: dict[str, Change] = {
+    **RECORDED,
+    "drop the record": lambda bundle: (bundle.folder / RECORD).unlink(missing_ok=True),
     "drop the certificate": lambda bundle: bundle.certificate.unlink(missing_ok=True),
     "drop the records": lambda bundle: bundle.translated.with_name("translated.records.jsonl").unlink(True),
     "drop the losses": lambda bundle: bundle.unrelated.unlink(missing_ok=True),
@@ -122,12 +155,21 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-def apply(pristine: Bundle, folder: Path, before: list[Change], after: list[Change], delta: str) -> Bundle:
+def apply(
+    pristine: Bundle,
+    folder: Path,
+    before: list[Change],
+    after: list[Change],
+    delta: str,
+    *,
+    recorded: bool = True,
+) -> Bundle:
     bundle = pristine.copy(folder / "bundle")
     for change in before:
         change(bundle)
+    path = proof_files.write(bundle.folder / RECORD, proof_files.record()) if recorded else None
     try:
-        bundle.issue(delta=delta)
+        bundle.issue(delta=delta, proofs=path)
     except CertifyError:  # what cannot be issued can still be forged
         bundle.forge()
     for change in after:
@@ -153,13 +195,21 @@ def test_each_defect_denies(defect: str, pristine: Bundle, tmp_path: Path) -> No
     after=st.sets(st.sampled_from(sorted(AFTER)), max_size=2),
     delta=st.sampled_from(["0.05", "0.5"]),
     policy=st.sampled_from(["release", "strict"]),
+    recorded=st.booleans(),
 )
 def test_weakening_a_denied_bundle_never_certifies_it(
-    pristine: Bundle, defect: str, before: set[str], after: set[str], delta: str, policy: str
+    pristine: Bundle,
+    defect: str,
+    before: set[str],
+    after: set[str],
+    delta: str,
+    policy: str,
+    recorded: bool,
 ) -> None:
     changes = [DEFECTS[defect], *(BEFORE[name] for name in sorted(before))]
     with TemporaryDirectory() as folder:
-        bundle = apply(pristine, Path(folder), changes, [AFTER[name] for name in sorted(after)], delta)
+        later = [AFTER[name] for name in sorted(after)]
+        bundle = apply(pristine, Path(folder), changes, later, delta, recorded=recorded)
         assert status(bundle, policy) not in {"CERTIFIED", "ERROR"}
 
 
@@ -170,6 +220,29 @@ def test_each_weakening_takes_a_certified_bundle_down(
     before = [BEFORE[weakening]] if weakening in BEFORE else []
     after = [AFTER[weakening]] if weakening in AFTER else []
     bundle = apply(pristine, tmp_path, before, after, "0.5" if weakening == "larger delta" else "0.05")
-    # A guarantee that is not claimed is not asked for.
-    expected = {"CERTIFIED"} if weakening == "do not state guarantee" else {"INCONCLUSIVE", "INVALID"}
+    # A guarantee that is not claimed is not asked for, and no record of checks is.
+    unasked = {"do not state guarantee", *RECORDED}
+    expected = {"CERTIFIED"} if weakening in unasked else {"INCONCLUSIVE", "INVALID"}
     assert status(bundle, "release") in expected
+
+
+OWN = """
+schema = "certify.policy"
+schema_version = 1
+name = "own"
+question = "Is it whole, and did all checks pass?"
+items = ["certificate.present", "certificate.content", "certificate.claims", "proofs.passed"]
+"""
+
+
+@pytest.mark.parametrize("weakening", [*RECORDED, "drop the record"])
+def test_a_policy_that_asks_for_the_checks_denies_whatever_is_less(
+    weakening: str, pristine: Bundle, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(OWN, encoding="utf-8")
+    bundle = apply(pristine, tmp_path, [], [], "0.05")
+    assert status(bundle, str(own)) == "CERTIFIED", "the control"
+    AFTER[weakening](bundle)
+    failed = weakening == "a check of the record failed"
+    assert status(bundle, str(own)) == ("REFUTED" if failed else "INCONCLUSIVE")

@@ -10,14 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
+import proof_files
 import pytest
 from command import Ran, in_process
+from rich.cells import cell_len
+from rich.console import Console
 
 from certify.errors import ExitCode, UsageError
+from certify.proofs import read_record
 from proofs_checks import clauses, prove, workers
 from proofs_checks.records import OUTCOMES, Budget, Check, CheckResult, Finding, check
+from reports import proofs
 
 ONLY = ("--only", "counterexamples.C[2-6]", "--only", "exact.runs")
 
@@ -283,6 +289,117 @@ def test_what_did_not_run_denies_only_if_all_are_required(certify: Certify, tmp_
     assert certify("prove", "--fast", "--processes", 1, *missing, "--require", "all").code == 3
     alone = certify("prove", "--fast", "--processes", 1, *missing[:2], *missing[4:])
     assert alone.code == 3
+
+
+def test_a_missing_extra_is_not_run_and_never_passed(
+    certify: Certify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python runs this when it starts; a module that is None there counts as not installed.
+    absent = "import sys\nsys.modules['z3'] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(absent, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    words = ("prove", "--fast", "--only", "smt.*", "--only", "exact.runs", "--out", tmp_path / "prove.json")
+    ran = certify(*words)
+    text = " ".join(ran.out.split())
+    assert ran.code == 0
+    assert "NOT RUN smt.one-coordinate: needs z3" in text
+    assert "1 passed, 13 not run" in text
+    read, _ = read_record(tmp_path / "prove.json")
+    assert read.named("passed") == ["exact.runs"]
+    assert not any(one.outcome == "passed" for one in read.clauses if "smt." in " ".join(one.checks))
+    assert certify(*words, "--require", "all").code == 3
+    assert certify(*words[:4]).code == 3, "nothing passed"
+
+
+# A z3 that is there and never answers.
+HANGING = """
+import sys, time
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+class Hanging(ModuleType):
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        time.sleep(600)
+
+
+sys.modules["z3"] = Hanging("z3")
+sys.modules["z3"].__spec__ = ModuleSpec("z3", None)
+"""
+
+
+def test_a_check_that_runs_out_of_time_is_a_timeout_and_never_passed(
+    certify: Certify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGING, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    words = ("prove", "--fast", "--only", "smt.two*", "--only", "counterexamples.C6", "--processes", 1)
+    words = (*words, "--seconds", 20, "--out", tmp_path / "prove.json")
+    ran = certify(*words, "--require", "all")
+    assert ran.code == 3
+    assert "TIMEOUT smt.two-coordinates: stopped after" in " ".join(ran.out.split())
+    read, _ = read_record(tmp_path / "prove.json")
+    assert (read.counts.passed, read.counts.timeout) == (1, 1)
+    states = {one.clause: one.outcome for one in read.clauses}
+    assert states["§4 theorem, several coordinates: deviations add"] == "timeout"
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_table_shows_clause_check_assumptions_result_cases_and_time(width: int) -> None:
+    results = tuple(
+        CheckResult(one.name, one.clause, one.assumptions, "passed", 1_234_567, 1234.56, "", None)
+        for one in prove.checks()
+    )
+    out = StringIO()
+    Console(file=out, width=width).print(proofs.table(prove.Record(Budget(), results, False).to_json()))
+    lines = out.getvalue().splitlines()
+    assert max(cell_len(line.rstrip()) for line in lines) <= width
+    found = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ") and line[2] != " "}
+    names = {one.name for one in prove.checks()}
+    assert names <= found.keys(), "a name is never broken over two lines"
+    assert all(row in (["passed", "1,234,567", "1234.6"], ["passed", "above", "above"])
+               for name, row in found.items() if name in names)  # fmt: skip
+    text = " ".join(out.getvalue().split())
+    assert all(sum(line.split()[:1] == [name] for line in lines) >= 1 for name in names)
+    for clause in clauses.CLAUSES:
+        assert " ".join(clause.split()[:3]) in text
+    assert text.count("1,234,567") == len(names), "cases are shown once"
+    if width == 120:
+        for one in prove.checks():
+            assert f"{one.clause} ← {', '.join(one.assumptions)}".removesuffix(" ← ") in text
+
+
+def test_of_selected_checks_the_table_says_what_was_not_asked_for() -> None:
+    results = tuple(
+        CheckResult(one.name, one.clause, (), "passed", 1, 0.0, "", None)
+        for one in prove.checks()
+        if one.name == "exact.runs"
+    )
+    out = StringIO()
+    found = prove.Record(Budget(), results, True).to_json()
+    screen = Console(file=out, width=100)
+    for line in (proofs.table(found), *proofs.summary(found)):
+        screen.print(line)
+    assert "not asked for" in out.getvalue()
+    assert "only some checks were asked for" in out.getvalue()
+    assert "laws." not in out.getvalue()
+    assert "§4 V from the label string" in out.getvalue()
+
+
+def test_what_a_record_holds_cannot_drive_the_terminal() -> None:
+    value = proof_files.record("failed", "timeout")
+    value["checks"][0] |= {"detail": "\x1b[31m" + "d" * 5000, "witness": "w\nw\u202e", "clause": "[bold]c"}
+    value["clauses"][0]["clause"] = "\x9b2J" + "c" * 4000
+    out = StringIO()
+    screen = Console(file=out, width=80, markup=False)
+    for line in (proofs.table(value), *proofs.not_passed(value), *proofs.summary(value)):
+        screen.print(line)
+    assert all(line.isprintable() for line in out.getvalue().splitlines())
+    assert max(cell_len(line.rstrip()) for line in out.getvalue().splitlines()) <= 80
+    assert "[bold]c" in out.getvalue()
+    assert "d" * 700 not in out.getvalue().replace("\n", "")
 
 
 def test_an_unknown_check_is_a_usage_error(certify: Certify) -> None:

@@ -1,0 +1,89 @@
+"""The checks of the theory on a terminal: theorem clause ↔ check ↔ assumptions ↔ result.
+
+Shown is the plain JSON of a record (:mod:`certify.proofs`), whether it comes from ``certify prove`` or from a
+file of somebody else: every string goes through :func:`certify.text.escape` and is never parsed as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from certify.text import escape
+
+_STYLES: Final = {"passed": "green", "failed": "bold red", "not run": "yellow", "timeout": "bold yellow"}
+_LINE: Final = 600
+"""Longest detail or witness that is shown; the record has all of it."""
+
+
+def table(record: Mapping[str, Any]) -> Table:
+    """Every clause that the record has a check of, its outcome, and below it its checks.
+
+    A check may belong to several clauses: its cases and seconds are shown where it stands first. Of a record
+    of selected checks, clauses without one are left out.
+    """
+    found = {check["name"]: check for check in record["checks"]}
+    shown: set[str] = set()
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
+    made.add_column("clause of the theory\n  check\n    what it says ← assumptions", overflow="fold")
+    made.add_column("result", no_wrap=True, vertical="top")
+    made.add_column("cases", justify="right", no_wrap=True)
+    made.add_column("seconds", justify="right", no_wrap=True)
+    for clause in record["clauses"]:
+        if not any(name in found for name in clause["checks"]):
+            continue
+        made.add_row(Text(escape(clause["clause"]), "bold"), _word(clause["outcome"]), "", "")
+        for name in clause["checks"]:
+            made.add_row(*_row(name, found.get(name), again=name in shown))
+            shown.add(name)
+    return made
+
+
+def not_passed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Why checks are no pass, those that failed first."""
+    for outcome in ("failed", "timeout", "not run"):
+        for check in record["checks"]:
+            if check["outcome"] == outcome:
+                detail = escape(check["detail"], limit=_LINE)
+                yield Text.assemble(_word(outcome), f" {escape(check['name'])}: {detail}")
+                if check["witness"]:
+                    yield Padding(Text(escape(check["witness"], limit=_LINE)), (0, 0, 0, 4))
+
+
+def summary(record: Mapping[str, Any]) -> list[Text]:
+    """How many checks and clauses passed, and what ran."""
+    counts, clauses = record["counts"], record["clauses"]
+    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    cases = sum(check["cases"] for check in record["checks"])
+    passed = sum(clause["outcome"] == "passed" for clause in clauses)
+    lines = [
+        f"{len(record['checks'])} checks: {said}; {cases:,} cases",
+        f"{passed} of {len(clauses)} clauses of the theory passed every check",
+        f"certify {record['version']}, {record['tier']}, seed {record['seed']}",
+    ]
+    if record["selected"]:
+        lines[-1] += "; only some checks were asked for"
+    return [Text(escape(line)) for line in lines]
+
+
+def _row(
+    name: str, check: Mapping[str, Any] | None, *, again: bool
+) -> tuple[RenderableType, RenderableType, str, str]:
+    title = Padding(Text(escape(name)), (0, 0, 0, 2))
+    if check is None:
+        return title, Text("not asked for", "dim"), "", ""
+    if again:
+        return title, _word(check["outcome"]), "above", "above"
+    needs = f" ← {', '.join(check['assumptions'])}" if check["assumptions"] else ""
+    says = Padding(Text(escape(check["clause"] + needs), "dim"), (0, 0, 0, 4))
+    return Group(title, says), _word(check["outcome"]), f"{check['cases']:,}", f"{check['seconds']:.1f}"
+
+
+def _word(outcome: str) -> Text:
+    """An outcome; whatever is no pass in capitals."""
+    return Text(outcome if outcome == "passed" else outcome.upper(), _STYLES[outcome])
