@@ -22,6 +22,7 @@ from certify.errors import ExitCode, UsageError
 from proofs_checks import (
     counterexamples,
     coverage,
+    coverage_pipeline,
     exact,
     laws,
     llama,
@@ -59,6 +60,7 @@ def checks(model: Path | None = None) -> tuple[Check, ...]:
         *search.CHECKS,
         *laws.CHECKS,
         *coverage.CHECKS,
+        *coverage_pipeline.CHECKS,
         *mutations.CHECKS,
     )
 
