@@ -26,15 +26,35 @@ from certify import (
 )
 from certify.claims_evidence import Evidence, load
 from certify.evidence import Record
+from certify.policy import POLICIES
 from certify.verdict import Status
 from proofs_checks import coverage_claims, coverage_guarantee, coverage_pipeline, coverage_verdict
-from proofs_checks.coverage_claims import CASES, EDGES, REQUIRED, Case, answer, count, subject
+from proofs_checks.coverage_claims import (
+    CASES,
+    EDGES,
+    PLAIN,
+    REQUIRED,
+    Case,
+    answer,
+    count,
+    meets,
+    subject,
+)
 from proofs_checks.coverage_guarantee import ABOVE, ALPHA, AT, BAD, GOOD, attained
 from proofs_checks.coverage_trials import ALARM, COMPARISONS, DELTA, Trial, judge
 from proofs_checks.coverage_verdict import PLOTS, Plot, facts, try_plot, try_texts
 from proofs_checks.mutants import Mutant
 from proofs_checks.mutations import execute, patched, source_of
-from proofs_checks.populations import Population, advantage, agreement, drawn_rate, loss_rise, scored, steps
+from proofs_checks.populations import (
+    Population,
+    advantage,
+    agreement,
+    drawn_rate,
+    loss_rise,
+    scored,
+    steps,
+    windows,
+)
 from proofs_checks.records import Budget, Check
 from proofs_checks.stage import Stage, Text, make_stage
 
@@ -89,6 +109,16 @@ def test_the_truth_of_scores_and_losses_counted_by_hand() -> None:
     up, down = case_of("unrelated-loss").right.kinds
     assert loss_rise(Population("it", (up,))) == F(3, 2)
     assert loss_rise(Population("it", (down,))) == F(-13, 10)
+
+
+def test_every_claim_that_a_policy_can_require_has_a_case() -> None:
+    """Under some comparator and the rule of the shipped policies; the guarantee has a module of its own."""
+    kinds = {claim.partition(":")[0] for claim in requirement.TESTS} - {"guarantee"}
+    assert {case.claim.partition(":")[0] for case in CASES} == kinds
+    shipped = {
+        one.claim for policy in POLICIES.values() for one in policy.claims if one.threshold is not None
+    }
+    assert shipped <= {case.claim for case in CASES}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.claim)
@@ -299,6 +329,18 @@ def test_the_fall_for_the_rise_of_a_loss_is_seen(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(coverage_claims, "unrelated_loss", fault.unrelated_loss)
     case = case_of("unrelated-loss")
     assert failed([t for t in coverage_claims.try_claim(case, 20, random()) if t.silent])
+
+
+def test_what_the_cap_assumes() -> None:
+    """A-CAP is checked on the sample only: rare units beyond it can stay unseen, and then the claim is false."""
+    rare = (windows(89, (100, F(0)), names=PLAIN), windows(1, (100, F(10)), names=PLAIN))
+    population = Population("one unit in 90 up by ten nats", rare, coverage_claims.ARMS[:3])
+    asked = REQUIRED["unrelated-loss:base"]
+    assert not meets(asked, loss_rise(population))
+    unseen, seen = (population.evidence(places, "some") for places in ([0] * 90, [0] * 89 + [1]))
+    assert answer(asked, unseen, subject(), DELTA).code == "SHOWN"
+    assert answer(asked, seen, subject(), DELTA).code == "LOSS_BEYOND_CAP"
+    assert F(89, 90) ** 90 > F(36, 100)
 
 
 @pytest.mark.parametrize(
