@@ -18,7 +18,7 @@ _TAKEN: Final = frozenset({"A-UNITS"})
 
 
 def _claim(kind: str = "gain", finding: Finding = Finding.MEASURED, **figures: Any) -> Claim:
-    settings = {"assumptions": ("A-UNITS",), "n": 10, "estimate": F(0)} | figures
+    settings: dict[str, Any] = {"assumptions": ("A-UNITS",), "n": 10, "estimate": F(0)} | figures
     return Claim(kind, "base", None, finding, "CODE", "text", **settings)
 
 
@@ -29,7 +29,8 @@ def judge_requirement(m: Any) -> Iterator[Fact]:
         side = "lower" if test in ("at_least", "above") else "upper"
         asked = m.Requirement("gain:base:whole", test, F(1))
         opposite = None if other is None else F(other)
-        claim = _claim(**{side: F(limit)}, **more)
+        figures: dict[str, Any] = {side: F(limit)} | more
+        claim = _claim(**figures)
         found = m.judge(asked, claim, alpha="0.05", taken=_TAKEN, opposite=lambda: opposite)
         return str(found.code)
 
