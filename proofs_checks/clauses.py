@@ -92,10 +92,15 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "§5 the published guarantee: one certified step for each unit, exact limits": (
         *("coverage.drawn-steps", "coverage.counts", "laws.clean-units", "mutations.certify.guarantee"),
+        "coverage.guarantee",
+    ),
+    "§5 every claim, from records to the answer": (
+        *("coverage.claims", "mutations.certify.requirement", "mutations.certify.opposite"),
     ),
     "§5 units that are not independent": ("coverage.clusters", "coverage.asymptotic"),
     "§5 several claims share the error budget; Learn then Test": (
-        *("coverage.budget", "mutations.certify.budget"),
+        *("coverage.budget", "mutations.certify.budget", "coverage.texts"),
+        "mutations.certify.certificate",
     ),
     "§5 randomisation p-values count ties": ("coverage.randomisation", "mutations.certify.resampling"),
     "§5 bootstrap and clustered rates are asymptotic": ("coverage.asymptotic",),
@@ -106,6 +111,9 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§7 bounds are rounded toward the weaker claim": (
         *("laws.clopper-pearson", "laws.table", "coverage.counts", "coverage.means"),
         *("mutations.certify.exactmath", "mutations.certify.bounds"),
+    ),
+    "§7 verdicts: false ones at most with probability delta, good ones mostly": (
+        *("coverage.verdict", "coverage.texts", "mutations.certify.answers"),
     ),
     "§7 what is missing or did not run is no pass": ("mutations.certify.verdict", "mutations.certify.schema"),
 }

@@ -41,6 +41,7 @@ class Trial:
         draws: in how many independent draws.
         most: the miss rate must not be above this.
         least: nor below this; 0 if nothing is known.
+        silent: a miss is a clear truth that was not found out; the power is what is left.
     """
 
     what: str
@@ -48,6 +49,7 @@ class Trial:
     draws: int
     most: float
     least: float = 0.0
+    silent: bool = False
 
     @property
     def accepted(self) -> tuple[int, int]:
@@ -78,13 +80,16 @@ def judge(trials: Sequence[Trial]) -> Finding:
         if not lowest <= trial.misses <= highest:
             detail = f"{trial.what}: {trial.misses} misses of {trial.draws:,}, accepted {lowest} to {highest}"
             return Finding("failed", cases, detail)
-    rates = [trial.misses / trial.draws for trial in trials]
-    hardest = max(trials, key=lambda trial: trial.defect - trial.most)
+    errors = [trial for trial in trials if not trial.silent]
+    rates = [trial.misses / trial.draws for trial in errors]
+    powers = [1 - trial.misses / trial.draws for trial in trials if trial.silent]
+    hardest = max(errors, key=lambda trial: trial.defect - trial.most)
     return Finding(
         "passed",
         cases,
         f"{len(trials)} comparisons, miss rates {min(rates):.4f} to {max(rates):.4f};"
-        f" a rate of {hardest.defect:.3f} for {hardest.most:.3f} would have been seen",
+        f" a rate of {hardest.defect:.3f} for {hardest.most:.3f} would have been seen"
+        + (f"; power {min(powers):.2f} or more" if powers else ""),
     )
 
 

@@ -20,6 +20,7 @@ from certify.steps import Distances, Step
 from proofs_checks.enumeration import compositions
 from proofs_checks.finite import CERTIFIED, Change, law, lead, restricted_strings, variation
 from proofs_checks.judges_bounds import BOUND_JUDGES
+from proofs_checks.judges_claims import CLAIM_JUDGES
 from proofs_checks.judges_lottery import LOTTERY_JUDGES
 
 Fact = tuple[str, bool]
@@ -137,6 +138,8 @@ def judge_guarantee(m: Any) -> Iterator[Fact]:
         "units without certified steps count for nothing",
         (mixed.finding, mixed.drawn) == ("inconclusive", 50),
     )
+    many = {name: [certified] * 5 for name in list(clean)[:20]}
+    yield "steps of one unit are one draw", run(many).finding == "inconclusive"
     yield "nothing certified is vacuous", run(idle).finding == "vacuous"
     bad = {f"w{i}": [(unit, 1, True)] for i in range(20)}
     broken = run({**few, **bad})
@@ -236,6 +239,7 @@ JUDGES: Mapping[str, tuple[Judge, ...]] = {
     "certify.claims_exact": (judge_interference,),
     "certify.claims_quality": (judge_score,),
     "certify.corpus_scores": (judge_corpus,),
+    **CLAIM_JUDGES,
     **BOUND_JUDGES,
     **LOTTERY_JUDGES,
 }

@@ -23,6 +23,7 @@ from certify.proofs import FORMAT, clause_outcome
 from proofs_checks import (
     counterexamples,
     coverage,
+    coverage_pipeline,
     exact,
     laws,
     llama,
@@ -57,6 +58,7 @@ def checks(model: Path | None = None) -> tuple[Check, ...]:
         *search.CHECKS,
         *laws.CHECKS,
         *coverage.CHECKS,
+        *coverage_pipeline.CHECKS,
         *mutations.CHECKS,
     )
 

@@ -16,7 +16,14 @@ from scipy.stats import binom
 
 from certify import betting, bounds, budget, power, resampling
 from lottery import multiplicity
-from proofs_checks import coverage, coverage_exact, coverage_plans, coverage_selection, coverage_trials
+from proofs_checks import (
+    coverage,
+    coverage_exact,
+    coverage_pipeline,
+    coverage_plans,
+    coverage_selection,
+    coverage_trials,
+)
 from proofs_checks.coverage_exact import HARD, Units, tail, two_point
 from proofs_checks.coverage_trials import ALARM, COMPARISONS, Trial, judge
 from proofs_checks.records import Budget, Check, CheckResult, Finding
@@ -70,7 +77,7 @@ def test_every_check_passes_in_full(item: Check) -> None:
 
 def test_alarms_of_a_whole_run_are_rarer_than_stated(runs: Runs) -> None:
     """Every trial of a fast run, with the probability that a right procedure falls outside its limits."""
-    assert 80 < len(runs.trials) <= COMPARISONS
+    assert 80 < len(runs.trials) <= COMPARISONS - coverage_pipeline.MOST
     alarm = 0.0
     for trial in runs.trials:
         lowest, highest = trial.accepted
