@@ -102,7 +102,7 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§5 units that are not independent": ("coverage.clusters", "coverage.asymptotic"),
     "§5 several claims share the error budget; Learn then Test": (
         *("coverage.budget", "mutations.certify.budget"),
-        "mutations.certify.ltt",
+        *("coverage.ltt", "mutations.certify.ltt"),
     ),
     "§5 randomisation p-values count ties": ("coverage.randomisation", "mutations.certify.resampling"),
     "§5 bootstrap and clustered rates are asymptotic": ("coverage.asymptotic",),

@@ -15,7 +15,7 @@ from certify.betting import Design
 
 def arm(name: str, rows: int = 3, *, kind: str = "transfer", **fields: Any) -> Any:
     """An arm that serves a ticket of so many rows; ``fields`` replace attributes."""
-    plain = {"control": None, "gate": None, "of": None, "model_sha256": None}
+    plain: dict[str, Any] = {"control": None, "gate": None, "of": None, "model_sha256": None}
     plain |= {"ids": tuple(range(rows)), "table_sha256": f"table of {name}"}
     return SimpleNamespace(name=name, kind=kind, **(plain | fields))
 
