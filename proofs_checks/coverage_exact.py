@@ -268,9 +268,9 @@ def _first_decision(
     """Whether ``decided_after`` names the first unit after which the p-value is at most ``delta``."""
     after = module.decided_after(sequence, mean, delta, design)
     if not decided or after is None:
-        return not decided and after is None
+        return bool(not decided and after is None)
     if design == "fixed":  # its bets depend on the number of units: a shorter sample is another one
-        return 1 <= after <= len(sequence)
+        return bool(1 <= after <= len(sequence))
     p = [module.betting_p_value(sequence[:n], mean, delta, design) if n else 1 for n in (after - 1, after)]
     return bool(p[1] <= delta < p[0])
 

@@ -17,7 +17,7 @@ from certify.steps import Distances, Step
 from proofs_checks.enumeration import compositions
 from proofs_checks.finite import CERTIFIED, Change, law, lead, restricted_strings, variation
 from proofs_checks.judges_bounds import BOUND_JUDGES
-from proofs_checks.judges_claims import CLAIM_JUDGES, judge_quality
+from proofs_checks.judges_evidence import EVIDENCE_JUDGES, judge_quality
 from proofs_checks.judges_gate import GATE_JUDGES
 from proofs_checks.judges_lottery import LOTTERY_JUDGES
 
@@ -235,7 +235,16 @@ def judge_score(m: Any) -> Iterator[Fact]:
     yield "nothing in common", m.sentence_chrf([0] * 10 + [4, 8, 0] * 8) == 0
 
 
-JUDGES: Mapping[str, tuple[Judge, ...]] = {
+def joined(*tables: Mapping[str, Sequence[Judge]]) -> dict[str, tuple[Judge, ...]]:
+    """Judges of each module from several tables; a module in two of them has the judges of both."""
+    found: dict[str, tuple[Judge, ...]] = {}
+    for table in tables:
+        for module, judges in table.items():
+            found[module] = (*found.get(module, ()), *judges)
+    return found
+
+
+_HERE: Mapping[str, tuple[Judge, ...]] = {
     "certify.theorem": (judge_models, judge_variation, judge_criteria),
     "certify.steps": (judge_steps,),
     "certify.guarantee": (judge_guarantee,),
@@ -243,9 +252,9 @@ JUDGES: Mapping[str, tuple[Judge, ...]] = {
     "certify.schema": (judge_schema,),
     "certify.claims_exact": (judge_interference,),
     "certify.claims_quality": (judge_score, judge_quality),
-    **CLAIM_JUDGES,
-    **GATE_JUDGES,
-    **BOUND_JUDGES,
-    **LOTTERY_JUDGES,
 }
+
+JUDGES: Mapping[str, tuple[Judge, ...]] = joined(
+    _HERE, EVIDENCE_JUDGES, GATE_JUDGES, BOUND_JUDGES, LOTTERY_JUDGES
+)
 """Judges of each module, in the order in which they are asked."""

@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ from lottery.columns import Columns
 from proofs_checks.coverage_exact import tail
 from proofs_checks.coverage_selection import smirnov
 from proofs_checks.finite import sample_distance
-from proofs_checks.judges_claims import DELTA, STEP, refused
+from proofs_checks.judges_evidence import DELTA, STEP, refused
 from proofs_checks.judges_lottery import judge_engine, textbook
 
 Fact = tuple[str, bool]
@@ -60,10 +61,7 @@ def judge_split(m: Any) -> Iterator[Fact]:
     for role in ("tuning", "scan", "choice", "order"):
         for digest in ("s2", "t2"):
             shared = used | {role: frozenset({digest})}
-            yield (
-                f"{digest} was used for {role}",
-                refused(lambda shared=shared: m.check_split(records, shared)),
-            )
+            yield f"{digest} was used for {role}", refused(partial(m.check_split, records, shared))
     seen = m.check_split(records, used | {"pretraining": frozenset({"s2", "t2", "t3"})})
     yield "pretraining is counted", seen.pretraining == 2
     yield "nothing says what tuning used", m.check_split(records, {"scan": frozenset()}) is None

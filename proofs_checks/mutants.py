@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from proofs_checks.mutant import Mutant
 from proofs_checks.mutant import of as _of
-from proofs_checks.mutants_claims import CLAIM_MUTANTS
+from proofs_checks.mutants_evidence import EVIDENCE_MUTANTS
 from proofs_checks.mutants_gate import GATE_MUTANTS
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -553,7 +553,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *(*_THEOREM, *_STEPS, *_GUARANTEE),
     *(*_BOUNDS, *_BETTING, *_RESAMPLING, *_BUDGET, *_POWER, *_EXACTMATH),
     *(*_VERDICT, *_SCHEMA, *_CLAIMS, *_QUALITY),
-    *(*CLAIM_MUTANTS, *GATE_MUTANTS),
+    *(*EVIDENCE_MUTANTS, *GATE_MUTANTS),
     *(*_SMIRNOV, *_MULTIPLICITY, *_ENGINE, *_SCAN, *_DTYPES, *_SELECTION, *_TRANSFER),
 )
 """All of them, grouped by module."""

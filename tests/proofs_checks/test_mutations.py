@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from proofs_checks import mutations
-from proofs_checks.judges import JUDGES
+from proofs_checks.judges import JUDGES, joined
 from proofs_checks.judges_lottery import textbook
 from proofs_checks.mutants import MUTANTS, Mutant
 from proofs_checks.mutations import NEEDS, Fate, Stale, execute, fate, first_false, hunt, patched, source_of
@@ -54,6 +54,11 @@ def test_there_are_enough_of_them_and_none_twice() -> None:
 def test_the_theorem_is_judged_by_facts() -> None:
     killers = [fate_of(mutant).killer or "" for mutant in MUTANTS if mutant.module == "certify.theorem"]
     assert all(killer.split(": ")[0] in ("models", "variation", "criteria") for killer in killers)
+
+
+def test_no_table_of_judges_hides_another() -> None:
+    one, two, three = (lambda _: iter(()) for _ in range(3))
+    assert joined({"a": (one,), "b": (two,)}, {"a": (three,)}) == {"a": (one, three), "b": (two,)}
 
 
 def test_few_bugs_may_show_as_an_exception() -> None:

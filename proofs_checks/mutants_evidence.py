@@ -59,7 +59,13 @@ _OPPOSITE = of(
         "return min(_difference",
         "return max(_difference",
     ),
-    ("_difference", "sign", "what shows the claim is taken to refute it", "its - mine for", "mine - its for"),
+    (
+        "_difference",
+        "direction",
+        "what shows the claim is taken to refute it",
+        "its - mine for",
+        "mine - its for",
+    ),
 )
 _REQUIREMENT = of(
     "certify.requirement",
@@ -79,22 +85,22 @@ _REQUIREMENT = of(
     ),
     (
         "_threshold",
-        "sign",
+        "one-sign",
         "upper limits are read like lower ones",
         "1 if requirement.test in _LOWER else -1",
         "1",
     ),
     (
         "judge",
-        "assumptions",
+        "unaccepted",
         "assumptions that the policy does not accept do not matter",
         "if lacking:",
         "if False:",
     ),
-    ("judge", "failed", "a failed claim passes", "Answer(Outcome.FAIL,", "Answer(Outcome.PASS,"),
+    ("judge", "failed-passes", "a failed claim passes", "Answer(Outcome.FAIL,", "Answer(Outcome.PASS,"),
     (
         "_guarantee",
-        "descriptive",
+        "descriptive-tie",
         "alpha = .1 is called descriptive",
         "Fraction(alpha) > DESCRIPTIVE_ABOVE",
         "Fraction(alpha) >= DESCRIPTIVE_ABOVE",
@@ -166,5 +172,7 @@ _SEQUENTIAL = of(
     ("rehearse", "on", "drawing goes on after everything is decided", "if found[-1].decided:", "if False:"),
 )
 
-CLAIM_MUTANTS: tuple[Mutant, ...] = (*(*_AGREEMENT, *_LOSS, *_OPPOSITE, *_REQUIREMENT, *_LTT, *_SEQUENTIAL),)
+EVIDENCE_MUTANTS: tuple[Mutant, ...] = (
+    *(*_AGREEMENT, *_LOSS, *_OPPOSITE, *_REQUIREMENT, *_LTT, *_SEQUENTIAL),
+)
 """All of them, grouped by module."""

@@ -1,4 +1,4 @@
-"""Judges of claims, of what policies make of them, and of choices; see :mod:`proofs_checks.judges`."""
+"""Judges of what rests on evidence: claims, answers to policies, choices; see :mod:`proofs_checks.judges`."""
 
 from __future__ import annotations
 
@@ -137,12 +137,13 @@ def judge_requirement(m: Any) -> Iterator[Fact]:
         *(("below", 0, False), ("below", -1, True), ("below", 1, False)),
     ):
         side = "lower" if test in ("at_least", "above") else "upper"
-        yield f"{test} 0 with a limit of {limit}", (ask(test, 0, **{side: F(limit)}) == "pass") == shown
+        stated: dict[str, Any] = {side: F(limit)}
+        yield f"{test} 0 with a limit of {limit}", (ask(test, 0, **stated) == "pass") == shown
     for test, other, refuted in (
         *(("at_least", -1, True), ("at_least", 0, False), ("above", 0, True), ("above", 1, False)),
         *(("at_most", 1, True), ("at_most", 0, False), ("below", 0, True), ("below", -1, False)),
     ):
-        limits = {"lower": F(-9)} if test in ("at_least", "above") else {"upper": F(9)}
+        limits: dict[str, Any] = {"lower": F(-9)} if test in ("at_least", "above") else {"upper": F(9)}
         outcome = ask(test, 0, other=other, **limits)
         yield (
             f"{test} 0 with an opposite limit of {other}",
@@ -236,7 +237,7 @@ def judge_sequential(m: Any) -> Iterator[Fact]:
         yield f"heads of the order until {enough} units decide", seen == [order[:head] for head in heads]
 
 
-CLAIM_JUDGES: Mapping[str, tuple[Callable[[Any], Iterator[Fact]], ...]] = {
+EVIDENCE_JUDGES: Mapping[str, tuple[Callable[[Any], Iterator[Fact]], ...]] = {
     "certify.claims_agreement": (judge_agreement,),
     "certify.claims_loss": (judge_loss,),
     "certify.opposite": (judge_opposite,),
