@@ -14,6 +14,7 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     # §2 the scan
     "§2 D: both CDFs advance past equal values; -0 = +0; NaN is an error": (
         *("mutations.lottery.ks_numpy", "mutations.lottery.ks", "mutations.lottery.dtypes"),
+        "mutations.lottery.ks_numba",
         "laws.ties",
     ),
     "§2 exact null law, two-sided and one-sided": (
@@ -36,7 +37,7 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     # §3 the published theorem and its assumptions
     "§3 published criterion r > 2 tau with its premise": (
-        *("mutations.certify.theorem", "mutations.certify.guarantee"),
+        *("mutations.certify.theorem", "mutations.certify.guarantee", "mutations.certify.recheck"),
     ),
     "§3 A-LAW": ("counterexamples.C1", "counterexamples.C1-llama", "search.A-LAW"),
     "§3 A-SCALAR": ("counterexamples.C7", "search.A-SCALAR"),
@@ -82,6 +83,7 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "§5 agreement: Clopper-Pearson by exact binomial tails": (
         *("coverage.counts", "laws.clopper-pearson", "mutations.certify.bounds"),
+        *("mutations.certify.claims_agreement", "mutations.certify.opposite"),
     ),
     "§5 means: betting, empirical Bernstein": (
         *("coverage.betting", "coverage.betting-many", "coverage.betting-limits", "coverage.means"),
@@ -90,6 +92,10 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§5 quality: paired differences of sentence chrF": (
         *("coverage.betting-limits", "mutations.certify.claims_quality"),
     ),
+    "§5 anytime-valid limits for early stopping; units are drawn, not picked": (
+        *("coverage.betting-many", "mutations.certify.sequential", "mutations.certify.drawn"),
+    ),
+    "§6 unrelated text: the loss before and after": ("mutations.certify.claims_loss",),
     "§5 the published guarantee: one certified step for each unit, exact limits": (
         *("coverage.drawn-steps", "coverage.counts", "laws.clean-units", "mutations.certify.guarantee"),
         "coverage.guarantee",
@@ -100,7 +106,7 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§5 units that are not independent": ("coverage.clusters", "coverage.asymptotic"),
     "§5 several claims share the error budget; Learn then Test": (
         *("coverage.budget", "mutations.certify.budget", "coverage.texts"),
-        "mutations.certify.certificate",
+        *("coverage.ltt", "mutations.certify.ltt", "mutations.certify.certificate"),
     ),
     "§5 randomisation p-values count ties": ("coverage.randomisation", "mutations.certify.resampling"),
     "§5 bootstrap and clustered rates are asymptotic": ("coverage.asymptotic",),
@@ -115,7 +121,13 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§7 verdicts: false ones at most with probability delta, good ones mostly": (
         *("coverage.verdict", "coverage.texts", "mutations.certify.answers"),
     ),
-    "§7 what is missing or did not run is no pass": ("mutations.certify.verdict", "mutations.certify.schema"),
+    "§7 what is missing or did not run is no pass": (
+        *("mutations.certify.verdict", "mutations.certify.schema", "mutations.certify.requirement"),
+    ),
+    "§7 scan, tuning, choice and evaluation data are disjoint": ("mutations.certify.dataset_split",),
+    "§7 nothing is believed that can be computed again": (
+        *("mutations.certify.checker", "mutations.certify.certificate", "mutations.certify.recheck"),
+    ),
 }
 """Checks of each clause; ``*`` stands for anything in a name."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
-from math import comb, factorial, log, prod, sqrt
+from math import comb, factorial, log, log2, prod, sqrt
 from typing import Any
 
 from certify import betting, bounds
@@ -43,6 +43,12 @@ class Units:
     def mean(self) -> Fraction:
         """The mean, exactly."""
         return sum((v * w for v, w in zip(self.values, self.weights, strict=True)), Fraction(0)) / self.total
+
+    @cached_property
+    def variance(self) -> Fraction:
+        """The variance, exactly."""
+        squares = sum((v * v * w for v, w in zip(self.values, self.weights, strict=True)), Fraction(0))
+        return squares / self.total - self.mean**2
 
     @cached_property
     def total(self) -> int:
@@ -95,14 +101,21 @@ def judge_counts(module: Any, sizes: Sequence[int]) -> Finding:
     """Clopper-Pearson limits: at the worst probabilities the miss rate is ``delta``, never more.
 
     The miss rate of an upper limit is largest just above one of its values. There it must be at most
-    ``delta``; and within one step of the grid of it, or the limit is weaker than it need be.
+    ``delta``; and within one step of the grid of it, or the limit is weaker than it need be. Only one count
+    on each side has nothing to say: no success from below, no failure from above. A two-sided limit is two
+    one-sided ones, each with half of the error.
     """
     cases = 0
+    one_sided: dict[tuple[str, int, Fraction], list[Fraction]] = {}
     for n, delta, side in product(sizes, LEVELS, ("lower", "upper")):
         limits = [module.rate_limit(k, n, delta, side).value for k in range(n + 1)]
+        one_sided[side, n, delta] = limits
+        nothing, trivial = (0, 0) if side == "lower" else (n, 1)
         for k, limit in enumerate(limits):
-            if limit in (0, 1):
+            if limit == trivial and k == nothing:
                 continue
+            if limit in (0, 1):
+                return Finding("failed", cases, f"{side} limit of {k}/{n} at {delta} is {limit}: silent")
             cases += 1
             sign = 1 if side == "upper" else -1
             worst, inside = limit + sign * _STEP, limit - 3 * sign * _STEP
@@ -120,6 +133,12 @@ def judge_counts(module: Any, sizes: Sequence[int]) -> Finding:
             missed = [k for k, (low, high) in enumerate(pair) if not low <= p <= high]
             if tail(n, p, missed) > delta:
                 return Finding("failed", cases, f"two-sided limits of {n} trials at {delta} miss {p}")
+    for n, delta in product(sizes, LEVELS):
+        if 2 * delta < 1:
+            cases += 1
+            pair = [module.clopper_pearson(k, n, 2 * delta) for k in range(n + 1)]
+            if pair != list(zip(*(one_sided[side, n, delta] for side in ("lower", "upper")), strict=True)):
+                return Finding("failed", cases, f"two-sided limits of {n} trials are not two one-sided ones")
     return Finding("passed", cases, "at the worst probabilities missed with rate delta, to one grid step")
 
 
@@ -200,7 +219,17 @@ def judge_means(module: Any, sizes: Sequence[int]) -> Finding:
 
 
 def judge_betting(module: Any, length: int) -> Finding:
-    """Betting: all sequences of hard laws; at its own mean every p-value is a p-value, at every level."""
+    """Betting: all sequences of hard laws; at its own mean every p-value is a p-value, at every level.
+
+    And it is of use: somewhere a level is nearly reached, and units that leave no doubt are no doubt to it.
+    """
+    for x in (Fraction(1), Fraction(5, 4), Fraction(3), Fraction(20), Fraction(10**6)):
+        if not log2(x) - 0.0861 < module.plog(x) <= log2(x):
+            return Finding("failed", 1, f"plog({x}) is {float(module.plog(x))}, far from the logarithm")
+    for design, delta in product(("fixed", "sequential"), (Fraction(1, 20), Fraction(2, 5))):
+        p = module.betting_p_value([1] * 40, Fraction(1, 2), delta, design)
+        if p > delta:
+            return Finding("failed", 1, f"forty ones, {design}: p = {float(p)} against a mean of 1/2")
     cases = 0
     sharpest = 0.0
     for units in HARD:
@@ -215,6 +244,8 @@ def judge_betting(module: Any, length: int) -> Finding:
                     return Finding(
                         "failed", cases, f"p-value and decision disagree at {units.name}, {design}"
                     )
+                if not _first_decision(module, sequence, units.mean, delta, design, decided=p <= delta):
+                    return Finding("failed", cases, f"decided after another unit: {units.name}, {design}")
             reached = Fraction(0)
             for p in sorted(found):
                 reached += found[p]
@@ -226,7 +257,22 @@ def judge_betting(module: Any, length: int) -> Finding:
                         f"{units.name}, {design}: a p-value of {float(p)} or less has"
                         f" probability {float(reached)}",
                     )
+    if sharpest < 0.9:
+        return Finding("failed", cases, f"no level is reached to more than {sharpest:.3f}: timid bets")
     return Finding("passed", cases, f"no level is exceeded; the nearest is reached to {sharpest:.3f}")
+
+
+def _first_decision(
+    module: Any, sequence: Sequence[Fraction], mean: Fraction, delta: Fraction, design: str, *, decided: bool
+) -> bool:
+    """Whether ``decided_after`` names the first unit after which the p-value is at most ``delta``."""
+    after = module.decided_after(sequence, mean, delta, design)
+    if not decided or after is None:
+        return bool(not decided and after is None)
+    if design == "fixed":  # its bets depend on the number of units: a shorter sample is another one
+        return bool(1 <= after <= len(sequence))
+    p = [module.betting_p_value(sequence[:n], mean, delta, design) if n else 1 for n in (after - 1, after)]
+    return bool(p[1] <= delta < p[0])
 
 
 @check("coverage.counts", "§5: Clopper-Pearson limits and decisions, coverage at the worst rates", ("iid",))

@@ -22,7 +22,7 @@ from proofs_checks.records import Budget, Finding
 ALARM: Final = 1e-6
 """Probability that any comparison of a run fails although everything is right."""
 
-COMPARISONS: Final = 200
+COMPARISONS: Final = 400
 """Most comparisons of a run."""
 
 SEEN: Final = 0.999

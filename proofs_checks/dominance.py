@@ -1,19 +1,28 @@
 """Where ``2 exp(-h^2/n)`` bounds Smirnov's exact law: for every h if and only if n >= 458 (theory §2).
 
-Published by Wei and Dudley (2012, "Two-sample Dvoretzky-Kiefer-Wolfowitz inequalities"). Here every count is
-computed for n up to 4096, and an inequality in two real variables settles all n from 600 on at once. All
-numbers are balls with rigorous radii (python-flint ``arb``); a comparison that the balls do not decide is
-reported, never guessed.
+Published by Wei and Dudley (2012, "Two-sample Dvoretzky-Kiefer-Wolfowitz inequalities"). Here, for n up to
+:data:`COMPUTED` (1000 in a fast run), the *near* counts, those with ``h^2 < 3n + 5``, are computed one by
+one; the *far* ones are settled by three comparisons for each n (:func:`far_settled`); and an inequality in
+two real variables settles all n from :data:`PROVED` on at once. Numbers are integers, or balls with rigorous
+radii (python-flint ``arb``); a comparison that the balls do not decide is reported, never guessed.
 
 Notation: ``q(h) = C(2n, n-h) / C(2n, n)``, so that ``P(D >= h/n) / 2 = q(h) - q(2h) + q(3h) - ...``, a series
 of falling terms whose partial sums bracket its value; ``N = n + 1/2``, ``u = h^2/n``.
 
-*Far counts.* ``ln q(h) = -2 sum_{j<=h} atanh((j - 1/2)/N)``, and ``atanh(y) >= y + y^3/3`` gives
+*Far counts.* ``P <= 2 q(h)``, so that ``R(h) = q(h) exp(h^2/n) <= 1`` settles a count. From h - 1 to h
+
+    R(h) / R(h-1) = ((n-h+1) / (n+h)) exp((2h-1)/n),
+
+and with ``y = (h - 1/2)/N`` this ratio is ``exp(2 (y N/n - atanh(y)))``, whose exponent has the derivative
+``2 (N/n - 1/(1 - y^2))`` in y: negative, and falling, once ``y^2 > 1 - n/N``, that is ``(2h-1)^2 > 2n + 1``.
+So for each n three comparisons settle all far counts: that one and ``R <= 1`` at the first far count, and a
+ratio of at most 1 at the next; from there on R only falls.
+
+*In the proof for all n* ``ln q(h) = -2 sum_{j<=h} atanh((j - 1/2)/N)`` and ``atanh(y) >= y + y^3/3`` give
 
     ln q(h) <= -h^2/N - h^2 (2h^2 - 1) / (12 N^3),
 
-which is at most ``-h^2/n`` once ``h^2 >= 3n + 7/2 + 3/(4n)``. There ``P <= 2 q(h)`` settles it: for each n
-only the counts with ``h^2 < 3n + 5`` are left.
+which is at most ``-h^2/n`` once ``h^2 >= 3n + 7/2 + 3/(4n)``, so that far counts need no look there either.
 """
 
 from __future__ import annotations
@@ -28,7 +37,7 @@ from typing import Any
 from proofs_checks.records import Budget, Check, Finding, check
 
 COMPUTED = 4096
-"""Largest n for which every count is looked at, in a full run."""
+"""Largest n for which near counts are computed and far ones settled, in a full run."""
 
 PROVED = 600
 """Sample size from which on :func:`beyond` proves the bound; what is computed reaches well past it."""
@@ -87,25 +96,53 @@ def bounded(tails: Tails, h: int) -> bool | None:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Counts of one sample size at which the bound fails or stays undecided, and how many were looked at."""
+    """What was found at one sample size.
+
+    Attributes:
+        failing: counts that were computed and at which the bound fails.
+        undecided: counts that were computed and not decided.
+        cases: how many were computed.
+        settled: whether the three comparisons settle all others (True if there are none).
+    """
 
     failing: tuple[int, ...]
     undecided: tuple[int, ...]
     cases: int
+    settled: bool
+
+
+def first_far(n: int) -> int:
+    """Smallest count with ``h^2 >= 3n + 5``; above n if no count is that large."""
+    return isqrt(3 * n + 4) + 1
+
+
+def far_settled(tails: Tails) -> bool:
+    """Whether three comparisons settle every count from :func:`first_far` on; see the module."""
+    from flint import arb
+
+    n, h = tails.n, first_far(tails.n)
+    if h > n:
+        return True
+    falls = (2 * h - 1) ** 2 > 2 * n + 1
+    start = bool(tails.ratio(h) * (arb(h * h) / n).exp() < 1)
+    step = h == n or bool(arb(n - h) / (n + h + 1) * (arb(2 * h + 1) / n).exp() < 1)
+    return falls and start and step
 
 
 def scan(n: int, *, every_count: bool = False) -> Scan:
-    """Compare law and bound at each count with ``h^2 < 3n + 5``, or at every count."""
+    """Compare law and bound at each near count, or at every count, and settle the far ones."""
     from flint import ctx
 
     with ctx.workprec(_BITS):
         tails = Tails(n)
-        counts = range(1, n + 1 if every_count else min(n, isqrt(3 * n + 4)) + 1)
+        counts = range(1, n + 1 if every_count else min(n + 1, first_far(n)))
         answers = {h: bounded(tails, h) for h in counts}
+        settled = far_settled(tails)
     return Scan(
         tuple(h for h, answer in answers.items() if answer is False),
         tuple(h for h, answer in answers.items() if answer is None),
         len(counts),
+        settled,
     )
 
 
@@ -116,13 +153,18 @@ def judge_boundary(last: int, *, first: int = FIRST) -> Finding:
     for n in range(1, last + 1):
         found = scan(n)
         cases += found.cases
+        if not found.settled:
+            return Finding("failed", cases, f"n = {n}: counts from {first_far(n)} on are not settled")
         if found.undecided:
             return Finding("failed", cases, f"undecided at n = {n}", f"h = {found.undecided}")
         if bool(found.failing) != (n < first):
             state = f"fails at h = {found.failing}" if found.failing else "holds for every h"
             return Finding("failed", cases, f"n = {n}: the bound {state}", f"n = {n}")
         failing = found.failing or failing
-    text = f"n = 1..{last}: fails for each n < {first} and holds from there on"
+    text = (
+        f"n = 1..{last}: fails for each n < {first} and holds from there on; {cases:,} near counts computed,"
+    )
+    text += " all with h^2 >= 3n + 5 settled by three comparisons for each n"
     return Finding("passed", cases, text, f"n = {min(first - 1, last)} fails at h = {failing}")
 
 
@@ -166,7 +208,7 @@ def beyond(first: int, pieces: int = 300) -> bool:
 
 @check("laws.dominance", "§2: 2 exp(-h^2/n) dominates the exact law only for n >= 458", needs=("flint",))
 def dominance(budget: Budget) -> Finding:
-    """Every n up to 1000 (4096 in a full run), every count, by rigorous intervals."""
+    """n up to 1000 (4096 in a full run): near counts by intervals, far ones by three comparisons."""
     return judge_boundary(COMPUTED if budget.full else 1000)
 
 

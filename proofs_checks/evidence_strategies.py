@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -360,14 +361,37 @@ class Truth:
 
 @st.composite
 def worlds(
-    draw: st.DrawFn, *, max_units: int = 3, arms: Sequence[str] = ("base", "reference", "t")
+    draw: st.DrawFn,
+    *,
+    max_units: int = 3,
+    arms: Sequence[str] = ("base", "reference", "t"),
+    heights: Mapping[int, int] | None = None,
+    width: int = WIDTH,
 ) -> list[Json]:
     """Records in which prompts, outputs, margins, decisions and scores are drawn, in up to so many units.
 
-    Ids are small, so that prompts and outputs often meet the rows of tickets.
+    Ids are small, so that prompts and outputs often meet the rows of tickets. Half of the margins lie at a
+    threshold of a criterion or 1e-9 beside it: ``2 h/d`` of the largest h that is fed, ``4`` times their sum,
+    ``2 tau`` of a level that tests use.
+
+    Args:
+        max_units: units.
+        arms: names of the arms.
+        heights: h of the rows of N by id; none by default.
+        width: d.
     """
     ids = st.integers(3, 15)
     quarters = st.integers(0, UNIT // 4)
+    taus = [int(UNIT * 2 * math.sqrt(math.log(2 / level) / width)) for level in (0.05, 0.5, 0.95, 0.001)]
+
+    def margin(fed: Iterable[int]) -> int:
+        h = [(heights or {}).get(token, 0) for token in set(fed)]
+        edges = [2 * max(h) * UNIT // width, 4 * sum(h) * UNIT // width, *taus]
+        near = draw(st.sampled_from([None, *edges[:2], draw(st.sampled_from(edges))]))
+        if near is None or near > UNIT:
+            return 4 * draw(quarters)
+        return min(UNIT, max(0, near + draw(st.integers(-1, 2))))
+
     records = []
     for number in range(draw(st.integers(1, max_units * 2))):
         tokens = draw(st.lists(ids, min_size=1, max_size=4))
@@ -381,14 +405,15 @@ def worlds(
                 ended=draw(st.booleans()),
                 length=draw(st.integers(1, 9)),
             )
+        prompt = draw(st.lists(ids, min_size=1, max_size=5))
         records.append(
             sentence(
                 number,
                 behaviours,
                 unit=str(draw(st.integers(0, max_units - 1))),
-                prompt=draw(st.lists(ids, min_size=1, max_size=5)),
+                prompt=prompt,
                 tokens=tokens,
-                margins=[4 * draw(quarters) for _ in tokens],
+                margins=[margin([*prompt, *tokens[:t]]) for t in steps],
                 base_tokens=draw(st.lists(ids, min_size=1, max_size=4)),
             )
         )

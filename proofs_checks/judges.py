@@ -21,6 +21,8 @@ from proofs_checks.enumeration import compositions
 from proofs_checks.finite import CERTIFIED, Change, law, lead, restricted_strings, variation
 from proofs_checks.judges_bounds import BOUND_JUDGES
 from proofs_checks.judges_claims import CLAIM_JUDGES
+from proofs_checks.judges_evidence import EVIDENCE_JUDGES, judge_quality
+from proofs_checks.judges_gate import GATE_JUDGES
 from proofs_checks.judges_lottery import LOTTERY_JUDGES
 
 Fact = tuple[str, bool]
@@ -104,6 +106,12 @@ def judge_steps(m: Any) -> Iterator[Fact]:
     yield "margins", [step.margin for step in found] == [5, 4, 3, 2]
     yield "disagreements", [step.disagrees for step in found] == [False, False, True, False]
     yield "decisions", [step.actual for step in found] == [7, 5, 8, 9]
+    tau = m.Distances(4096, {3: 123, 4: 122, 6: 0})
+    yield "the premise at its critical count", tau.premise(F(1, 20)) == (3,)
+    moved = dict(enumerate((3, 9, 1, 9, 4, 7, 2), start=1))
+    many: Any = SimpleNamespace(prompt=tuple(moved), reference=SimpleNamespace(tokens=(1,)))
+    rows = m.violation(SimpleNamespace(record=many, t=0), m.Distances(10, moved)).rows
+    yield "the rows that moved most bear witness", rows == ((2, 9), (4, 9), (6, 7), (5, 4), (1, 3))
 
 
 def _units(steps: Mapping[str, Sequence[tuple[int, int, bool]]]) -> dict[str, tuple[Step, ...]]:
@@ -144,6 +152,7 @@ def judge_guarantee(m: Any) -> Iterator[Fact]:
     bad = {f"w{i}": [(unit, 1, True)] for i in range(20)}
     broken = run({**few, **bad})
     yield "20 of 70 refute", (broken.finding, broken.disagreements, broken.violations) == ("refuted", 20, 20)
+    yield from _judge_rules(run)
     far = Distances(4096, {3: 123})
     yield (
         "the premise of published",
@@ -153,6 +162,35 @@ def judge_guarantee(m: Any) -> Iterator[Fact]:
     yield "published with its premise", run(clean, criterion="published", distances=near).finding == "held"
     draws = [m.drawn_index(f"u{i}", 5) for i in range(40)]
     yield "the unit decides the draw", set(draws) == set(range(5))
+
+
+def _judge_rules(run: Callable[..., Any]) -> Iterator[Fact]:
+    """Criteria of whole texts at their thresholds (d = 8), vacuous steps, levels that are met exactly."""
+    unit = 10**9
+    for criterion, threshold in (("measured-max", unit // 4), ("additive", unit // 2)):
+        for r, certified in ((threshold // 2 + 1, 0), (threshold, 0), (threshold + 1, 1)):
+            found = run({"u": [(r, 1, False)]}, criterion=criterion)
+            yield f"{criterion}: r = {r}e-9 against {threshold}e-9", found.certified == certified
+    found = run({"u": [(unit, 1, False), (unit, 2, False), (unit, 3, False)]})
+    yield "V sum D = 1 and more is vacuous", (found.vacuous, found.least_loss) == (2, HALF)
+    for alpha, descriptive in (
+        ("0.1", False),
+        (".1", False),
+        ("0.10", False),
+        ("0.1000001", True),
+        ("0.05", False),
+    ):
+        yield f"{alpha} is descriptive: {descriptive}", run({}, alpha=alpha).descriptive == descriptive
+    # Anytime limits are multiples of 2^-20, which decimals spell exactly.
+    for wrong, side in ((90, "lower"), (2, "upper")):
+        units = {f"u{i}": [(unit, 1, i < wrong)] for i in range(100)}
+        limit = getattr(run(units, design="sequential"), side).value
+        steps = (0, -1 if side == "lower" else 1)
+        at, beside = (f"0.{int((limit + step * F(1, 2**20)) * 10**20):020d}" for step in steps)
+        yield f"{at} is the {side} limit", F(at) == limit
+        findings = [run(units, alpha=alpha, design="sequential").finding for alpha in (at, beside)]
+        expected = ["inconclusive", "refuted"] if side == "lower" else ["held", "held"]
+        yield f"sequential, alpha at and beside the {side} limit", findings == expected
 
 
 # --- verdicts, files, claims -------------------------------------------------------------------------------
@@ -230,17 +268,27 @@ def judge_corpus(m: Any) -> Iterator[Fact]:
     yield "units are sums of their sentences", sums[:, [0, 34, 68]].tolist() == [[3, 14, 14], [5, 7, 7]]
 
 
-JUDGES: Mapping[str, tuple[Judge, ...]] = {
+def joined(*tables: Mapping[str, Sequence[Judge]]) -> dict[str, tuple[Judge, ...]]:
+    """Judges of each module from several tables; a module in two of them has the judges of both."""
+    found: dict[str, tuple[Judge, ...]] = {}
+    for table in tables:
+        for module, judges in table.items():
+            found[module] = (*found.get(module, ()), *judges)
+    return found
+
+
+_HERE: Mapping[str, tuple[Judge, ...]] = {
     "certify.theorem": (judge_models, judge_variation, judge_criteria),
     "certify.steps": (judge_steps,),
     "certify.guarantee": (judge_guarantee,),
     "certify.verdict": (judge_verdict,),
     "certify.schema": (judge_schema,),
     "certify.claims_exact": (judge_interference,),
-    "certify.claims_quality": (judge_score,),
+    "certify.claims_quality": (judge_score, judge_quality),
     "certify.corpus_scores": (judge_corpus,),
-    **CLAIM_JUDGES,
-    **BOUND_JUDGES,
-    **LOTTERY_JUDGES,
 }
+
+JUDGES: Mapping[str, tuple[Judge, ...]] = joined(
+    _HERE, EVIDENCE_JUDGES, CLAIM_JUDGES, GATE_JUDGES, BOUND_JUDGES, LOTTERY_JUDGES
+)
 """Judges of each module, in the order in which they are asked."""

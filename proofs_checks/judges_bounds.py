@@ -82,6 +82,14 @@ def judge_betting(m: Any) -> Iterator[Fact]:
         "the smallest margin is one that holds",
         2 < margin < 20 and m.noninferior(same, margin, delta, "fixed"),
     )
+    for scale, margin, shown in (
+        (4, F(1, 2), True),
+        (4, F(1, 20), False),
+        (400, F(40), True),
+        (400, F(5), False),
+    ):
+        found = m.noninferior([F(0)] * 100, margin, delta, "fixed", scale)
+        yield f"equal systems, not worse by {margin} in a range of {scale}: {shown}", found == shown
     yield "a loss of 50 is not within 20", not m.noninferior([F(-50)] * 200, F(20), delta, "fixed")
 
 

@@ -5,34 +5,12 @@ Each is a mistake that was made in this field or would be easy to make, in words
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from proofs_checks.mutant import Mutant
+from proofs_checks.mutant import of as _of
+from proofs_checks.mutants_evidence import EVIDENCE_MUTANTS
+from proofs_checks.mutants_gate import GATE_MUTANTS
 
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One bug.
-
-    Attributes:
-        module: full name of the module.
-        function: ``name`` or ``Class.name`` within it, in whose text ``old`` occurs exactly once; empty for
-            the whole module.
-        name: short name, unique within the module.
-        bug: what is wrong with it, in words.
-        old: text of the source.
-        new: what the bug has in its place.
-    """
-
-    module: str
-    function: str
-    name: str
-    bug: str
-    old: str
-    new: str
-
-
-def _of(module: str, *bugs: tuple[str, str, str, str, str]) -> tuple[Mutant, ...]:
-    return tuple(Mutant(module, *bug) for bug in bugs)
-
+__all__ = ["MUTANTS", "Mutant"]
 
 _THEOREM = _of(
     "certify.theorem",
@@ -66,6 +44,20 @@ _THEOREM = _of(
 )
 _STEPS = _of(
     "certify.steps",
+    (
+        "Distances.premise",
+        "premise",
+        "the premise is tested at half of alpha",
+        "above_tau(count, self.d, alpha)",
+        "above_tau(count, self.d, alpha / 2)",
+    ),
+    (
+        "violation",
+        "smallest",
+        "the rows that moved least bear witness",
+        "rows[:_SHOWN_ROWS]",
+        "rows[-_SHOWN_ROWS:]",
+    ),
     ("_steps", "prompt", "rows of the prompt do not count as fed", "= record.prompt", "= ()"),
     ("_steps", "generated", "generated tokens do not count as fed", "new = (token,)", "new = ()"),
     ("_steps", "repeated", "a token counts again each time it is fed", "if other not in fed:", "if True:"),
@@ -77,9 +69,8 @@ _GUARANTEE = _of(
         "guarantee",
         "successes",
         "units without certified steps count as successes",
-        "steps[drawn_index(unit, len(steps))].disagrees\n        for unit, steps in certified.items()",
-        "bool(steps) and steps[drawn_index(unit, len(steps))].disagrees\n"
-        "        for unit, steps in found.items()",
+        "steps[drawn_index(unit, len(steps))].disagrees for unit, steps in certified.items()",
+        "bool(steps) and steps[drawn_index(unit, len(steps))].disagrees for unit, steps in found.items()",
     ),
     (
         "guarantee",
@@ -99,6 +90,35 @@ _GUARANTEE = _of(
         "not refuted is taken for held",
         "rate_at_most(k, n, alpha, delta), rate_above",
         "not rate_above(k, n, alpha, delta), rate_above",
+    ),
+    ("_rule", "max-d", "D for 2D in measured-max", "2 * step.largest * UNIT", "step.largest * UNIT"),
+    (
+        "guarantee",
+        "vacuous-tie",
+        "V sum D = 1 is not counted as vacuous",
+        "loss >= distances.d",
+        "loss > distances.d",
+    ),
+    (
+        "guarantee",
+        "descriptive",
+        "alpha = .1 is called descriptive",
+        "level > DESCRIPTIVE",
+        "level >= DESCRIPTIVE",
+    ),
+    (
+        "_judge",
+        "anytime-tie",
+        "a sequential lower limit at alpha refutes",
+        "lower.value > alpha",
+        "lower.value >= alpha",
+    ),
+    (
+        "_judge",
+        "anytime-held",
+        "a sequential upper limit at alpha is not enough",
+        "upper.value <= alpha",
+        "upper.value < alpha",
     ),
     (
         "_rule",
@@ -176,6 +196,7 @@ _BETTING = _of(
         "Fraction(1, 2) - margin",
         "Fraction(1, 2) + margin",
     ),
+    ("noninferior", "range", "a fixed range for the one that is given", "margin / scale", "margin / 200"),
     (
         "difference_lower",
         "scale",
@@ -204,10 +225,10 @@ _RESAMPLING = _of(
     ("swap_p_value", "ties", "> for >=", "(difference >= observed) | tie", "difference > observed"),
     (
         "swap_sums",
-        "axis",
-        "sums over statistics for sums over units",
-        "counts.sum(axis=0",
-        "counts.sum(axis=1",
+        "together",
+        "all units are exchanged together, as if they were one",
+        "size=(rows, n), dtype=np.int8)",
+        "size=(rows, 1), dtype=np.int8).repeat(n, axis=1)",
     ),
     ("_generator", "seed", "seed 0 is ignored", "PCG64(seed)", "PCG64(seed or None)"),
     (
@@ -226,8 +247,8 @@ _RESAMPLING = _of(
     ),
     (
         "cluster_rate",
-        "axis",
-        "variance over steps for variance over clusters",
+        "steps",
+        "clusters are ignored: the variance of independent steps",
         "(y - rate * m) ** 2 for",
         "y * (1 - rate) ** 2 + (m - y) * rate**2 for",
     ),
@@ -249,7 +270,7 @@ _BUDGET = _of(
 _POWER = _of(
     "certify.power",
     ("clean_units_needed", "one-less", "one unit too few", "return first", "return first - 1"),
-    ("units_for_rate", "mirror", "a rate for its complement", "1 - alpha, 1 - truth", "1 - alpha, truth"),
+    ("units_for_rate", "mirror", "a rate for its complement", "1 - alpha, 1 - truth", "alpha, 1 - truth"),
     ("units_for_mean", "spread", "no allowance for chance", "quantile * math.sqrt(n)", "0 * math.sqrt(n)"),
 )
 _EXACTMATH = _of(
@@ -340,6 +361,34 @@ _MULTIPLICITY = _of(
         "critical_count(level / h.size,",
         "critical_count(level,",
     ),
+    (
+        "rejected",
+        "bonferroni-law",
+        "Bonferroni by the exact law, labelled asymptotic",
+        "critical_count(level / h.size, n, method)",
+        "critical_count(level / h.size, n)",
+    ),
+    (
+        "_benjamini_yekutieli",
+        "by-law",
+        "BY by the exact law, labelled asymptotic",
+        "m = h.size",
+        'm, method = h.size, "exact"',
+    ),
+    (
+        "_holm",
+        "holm-law",
+        "Holm by the exact law, labelled asymptotic",
+        "(h.size - above), method)",
+        "(h.size - above))",
+    ),
+    (
+        "_step_up",
+        "bh-law",
+        "BH by the exact law, labelled asymptotic",
+        "reached / h.size, method)",
+        "reached / h.size)",
+    ),
     ("rejected", "strict", "> for >= at the critical count", "= h >= smallest", "= h > smallest"),
     ("_step_up", "bh", "Benjamini and Hochberg off by one", "level * reached /", "level * (reached + 1) /"),
     (
@@ -425,8 +474,8 @@ _SELECTION = _of(
         "select",
         "seed",
         "seed 0 is ignored",
-        'name == "random" and seed is not None',
-        'name == "random" and seed',
+        "ids = _random(seed, ",
+        "ids = _random(seed or 1, ",
     ),
     (
         "select",
@@ -495,6 +544,15 @@ _QUALITY = _of(
         "Fraction(500 * p * q, k *",
         "Fraction(500 * p * q, 8 *",
     ),
+    ("unit_scores", "rule", "the extraction rule is ignored", "RULES.index(rule)", "0"),
+    (
+        "better_than_nulls",
+        "best",
+        "the weakest null ticket is the one to beat",
+        "least = min(",
+        "least = max(",
+    ),
+    ("non_inferiority", "best", "the easiest of several comparators counts", "least = min(", "least = max("),
 )
 _CORPUS = _of(
     "certify.corpus_scores",
@@ -537,10 +595,10 @@ _REQUIREMENT = _of(
     ),
     (
         "_threshold",
-        "side",
-        "the upper limit of a lower one",
+        "estimate",
+        "the estimate for its limit",
         "claim.lower if requirement.test in _LOWER else claim.upper",
-        "claim.upper if requirement.test in _LOWER else claim.lower",
+        "claim.estimate",
     ),
     (
         "_threshold",
@@ -606,7 +664,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *(*_THEOREM, *_STEPS, *_GUARANTEE),
     *(*_BOUNDS, *_BETTING, *_RESAMPLING, *_BUDGET, *_POWER, *_EXACTMATH),
     *(*_VERDICT, *_SCHEMA, *_CLAIMS, *_QUALITY, *_CORPUS),
-    *(*_REQUIREMENT, *_ANSWERS, *_OPPOSITE, *_SHARE),
+    *(*_REQUIREMENT, *_ANSWERS, *_OPPOSITE, *_SHARE, *EVIDENCE_MUTANTS, *GATE_MUTANTS),
     *(*_SMIRNOV, *_MULTIPLICITY, *_ENGINE, *_SCAN, *_DTYPES, *_SELECTION, *_TRANSFER),
 )
 """All of them, grouped by module."""

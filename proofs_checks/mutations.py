@@ -1,8 +1,10 @@
 """Historic bugs put back into the real source, one at a time: the checks must notice every one of them.
 
 A mutant is the source of a module with one piece of text replaced, executed in a private namespace: nothing
-on disk changes, no other module sees it. It is *killed* if a judge of its module finds a false fact or cannot
-finish (:mod:`proofs_checks.judges`). The unchanged source, executed in the same way, must satisfy every
+on disk changes, no other module sees it. It is *killed* if a judge of its module finds a false fact
+(:mod:`proofs_checks.judges`). A judge that cannot finish, because the mutant raised an exception, has noticed
+something, but maybe not the bug: that counts only for mutants that declare it (:attr:`Mutant.raises`), and
+for these it must happen. The unchanged source, executed in the same way, must satisfy every
 judge: otherwise everything would look killed. A text to replace that is no longer in the source, or is there
 twice, is a failure, never skipped: the bug has to be put where the code went.
 """
@@ -15,14 +17,17 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import groupby
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from proofs_checks.judges import JUDGES, Judge
-from proofs_checks.mutants import MUTANTS, Mutant
+from proofs_checks.mutant import Mutant
+from proofs_checks.mutants import MUTANTS
 from proofs_checks.records import Budget, Check, Finding, check
+
+NEEDS: Final[Mapping[str, tuple[str, ...]]] = {"lottery.ks_numba": ("numba",)}
+"""Packages of extras without which a module cannot be executed."""
 
 
 class Stale(Exception):
@@ -35,11 +40,25 @@ class Fate:
 
     Attributes:
         mutant: the mutant.
-        killer: the fact that it broke, with the judge's name; None if it survived.
+        killer: the fact that it broke, or the exception, with the judge's name; None if it survived.
+        raised: it died of an exception.
     """
 
     mutant: Mutant
     killer: str | None
+    raised: bool = False
+
+    @property
+    def wrong(self) -> str | None:
+        """What is wrong with this fate, in words; None if the bug was noticed as it should be."""
+        name = f"{self.mutant.name} ({self.mutant.bug})"
+        if self.killer is None:
+            return f"{name} survives"
+        if self.raised and not self.mutant.raises:
+            return f"{name} dies of an exception of its own: {self.killer}"
+        if self.mutant.raises and not self.raised:
+            return f"{name} should raise {self.mutant.raises}"
+        return None
 
 
 def source_of(module: str) -> str:
@@ -81,16 +100,20 @@ def execute(source: str, module: str) -> ModuleType:
 
 def first_false(module: Any, judges: Sequence[Judge]) -> str | None:
     """The first fact that is false of ``module``, or the exception that stopped a judge; None if all hold."""
+    return _look(module, judges)[0]
+
+
+def _look(module: Any, judges: Sequence[Judge]) -> tuple[str | None, bool]:
     for judge in judges:
         name = judge.__name__.removeprefix("judge_")
         try:
             for fact, holds in judge(module):
                 if not holds:
-                    return f"{name}: {fact}"
-        # A mutant may break in any way; that it breaks a judge is what is wanted.
+                    return f"{name}: {fact}", False
+        # A mutant may break in any way; whether it was to break in this one is for Fate to say.
         except Exception as error:
-            return f"{name}: {type(error).__name__}: {' '.join(str(error).split())}"
-    return None
+            return f"{name}: {type(error).__name__}: {' '.join(str(error).split())}", True
+    return None, False
 
 
 def fate(mutant: Mutant, judges: Mapping[str, Sequence[Judge]] = JUDGES) -> Fate:
@@ -100,11 +123,11 @@ def fate(mutant: Mutant, judges: Mapping[str, Sequence[Judge]] = JUDGES) -> Fate
         Stale: see :func:`patched`.
     """
     source = patched(source_of(mutant.module), mutant)
-    return Fate(mutant, first_false(execute(source, mutant.module), judges[mutant.module]))
+    return Fate(mutant, *_look(execute(source, mutant.module), judges[mutant.module]))
 
 
 def hunt(module: str, mutants: Sequence[Mutant], judges: Mapping[str, Sequence[Judge]] = JUDGES) -> Finding:
-    """Passed if the judges accept the module as it is and kill every mutant of it."""
+    """Passed if the judges accept the module as it is and kill every mutant of it, each as it should be."""
     wrong = first_false(execute(source_of(module), module), judges[module])
     if wrong is not None:
         return Finding("failed", 1, f"{module} without any bug fails: {wrong}")
@@ -114,11 +137,13 @@ def hunt(module: str, mutants: Sequence[Mutant], judges: Mapping[str, Sequence[J
             fates.append(fate(mutant, judges))
         except Stale as error:
             return Finding("failed", len(fates) + 1, f"cannot be applied: {error}")
-    survivors = [f"{one.mutant.name} ({one.mutant.bug})" for one in fates if one.killer is None]
-    if survivors:
-        detail = f"{len(survivors)} of {len(fates)} bugs in {module} survive: {'; '.join(survivors)}"
+    wrongs = [one.wrong for one in fates if one.wrong is not None]
+    if wrongs:
+        detail = f"{len(wrongs)} of {len(fates)} bugs in {module} are not caught: {'; '.join(wrongs)}"
         return Finding("failed", len(fates), detail)
+    raised = sum(one.raised for one in fates)
     detail = f"{len(fates)} of {len(fates)} bugs in {module} are caught"
+    detail += f", {raised} by an exception that is the bug's own" if raised else ""
     return Finding("passed", len(fates), detail, f"{fates[0].mutant.bug}: {fates[0].killer}")
 
 
@@ -141,13 +166,14 @@ def _span(source: str, function: str) -> tuple[int, int]:
 
 
 def _checks() -> Iterator[Check]:
-    for module, group in groupby(MUTANTS, key=lambda mutant: mutant.module):
-        mutants = tuple(group)
+    for module in dict.fromkeys(mutant.module for mutant in MUTANTS):
+        mutants = tuple(mutant for mutant in MUTANTS if mutant.module == module)
 
         def run(_: Budget, module: str, mutants: tuple[Mutant, ...]) -> Finding:
             return hunt(module, mutants)
 
-        register = check(f"mutations.{module}", f"§7: {len(mutants)} historic bugs are caught in {module}")
+        clause = f"§7: {len(mutants)} historic bugs are caught in {module}"
+        register = check(f"mutations.{module}", clause, needs=NEEDS.get(module, ()))
         yield register(partial(run, module=module, mutants=mutants))
 
 

@@ -7,7 +7,7 @@ Only ``passed`` is a pass: a check that could not run, ran out of time or crashe
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -161,8 +161,22 @@ def check(
 
 
 def missing(modules: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of ``modules`` (top-level names) that are not installed; imports none of them."""
-    return tuple(name for name in modules if importlib.util.find_spec(name) is None)
+    """Those of ``modules`` (top-level names) that cannot be imported, with a reason where installed.
+
+    They are imported, as the check would: a package whose shared library is gone or belongs to another
+    machine is there for a look at the path and for nothing else.
+    """
+    found = []
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            found.append(name if error.name == name else f"{name} (installed without {error.name})")
+        # Whatever keeps a package from being imported (z3 raises an exception of its own), it cannot be used.
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            found.append(f"{name} (installed, but cannot be imported: {reason})")
+    return tuple(found)
 
 
 def execute(item: Check, budget: Budget) -> CheckResult:

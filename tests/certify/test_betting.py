@@ -11,6 +11,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from certify import betting
 from certify.betting import Design
@@ -75,7 +76,7 @@ def wealth_by_the_words(
     delta=DELTAS,
     design=st.sampled_from(DESIGNS),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_wealth_is_the_same_to_the_last_bit(
     values: list[Fraction], m: Fraction, delta: Fraction, design: Design
 ) -> None:
@@ -186,7 +187,7 @@ def test_lower_limits_cover(design: Design) -> None:
     design=st.sampled_from(DESIGNS),
     m=THRESHOLDS,
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_the_limit_separates_the_thresholds(
     values: list[Fraction], delta: Fraction, design: Design, m: Fraction
 ) -> None:
@@ -209,7 +210,7 @@ def test_the_limit_separates_the_thresholds(
     design=st.sampled_from(DESIGNS),
     pair=st.tuples(THRESHOLDS, THRESHOLDS),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_wealth_never_rises_with_the_threshold(
     values: list[Fraction], delta: Fraction, design: Design, pair: tuple[Fraction, Fraction]
 ) -> None:
@@ -220,7 +221,7 @@ def test_wealth_never_rises_with_the_threshold(
 
 
 @given(values=st.lists(UNITS, min_size=1, max_size=25), delta=DELTAS, design=st.sampled_from(DESIGNS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_the_upper_limit_mirrors_the_lower(values: list[Fraction], delta: Fraction, design: Design) -> None:
     upper = betting.betting_upper(values, delta, design)
     mirrored = betting.betting_lower([1 - Fraction(value) for value in values], delta, design)
@@ -289,7 +290,7 @@ def test_limits_of_noisy_data_are_near_the_normal_one(design: Design) -> None:
     margin=st.fractions(min_value=-99, max_value=99, max_denominator=50),
     design=st.sampled_from(DESIGNS),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_noninferiority_is_betting_on_rescaled_differences(
     differences: list[Fraction], copies: int, margin: Fraction, design: Design
 ) -> None:

@@ -13,6 +13,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from scipy.stats import binom, binomtest
 
 from certify import bounds
@@ -44,7 +45,7 @@ def counts(draw: st.DrawFn, largest: int = 40) -> tuple[int, int]:
 
 
 @given(n=st.integers(1, 7), p=st.fractions(min_value=0, max_value=1, max_denominator=50))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_tails_count_all_outcomes(n: int, p: Fraction) -> None:
     outcomes = [(sum(o), probability(o, p)) for o in itertools.product((0, 1), repeat=n)]
     for k in range(-1, n + 2):
@@ -71,7 +72,7 @@ def test_tails_refuse_what_is_no_law() -> None:
 
 
 @given(case=counts(), delta=DELTAS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_limits_are_the_nearest_safe_grid_points(case: tuple[int, int], delta: Fraction) -> None:
     k, n = case
     lower = bounds.clopper_pearson(k, n, delta, "lower")[0]
@@ -87,7 +88,7 @@ def test_limits_are_the_nearest_safe_grid_points(case: tuple[int, int], delta: F
 
 
 @given(case=counts(3000), delta=st.sampled_from([DELTA, Fraction(1, 1000), Fraction(1, 2)]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_limits_against_scipy(case: tuple[int, int], delta: Fraction) -> None:
     k, n = case
     interval = binomtest(k, n).proportion_ci(float(1 - delta), method="exact")
@@ -117,7 +118,7 @@ def test_coverage_is_exact(n: int, delta: Fraction) -> None:
 
 
 @given(case=counts(), delta=DELTAS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_monotone(case: tuple[int, int], delta: Fraction) -> None:
     k, n = case
     lower, upper = bounds.clopper_pearson(k, n, delta)
@@ -135,7 +136,7 @@ def test_monotone(case: tuple[int, int], delta: Fraction) -> None:
 
 
 @given(case=counts(), a=st.fractions(min_value=Fraction(1, 60), max_value=Fraction(59, 60)), delta=DELTAS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_decisions_agree_with_the_definition_and_the_limits(
     case: tuple[int, int], a: Fraction, delta: Fraction
 ) -> None:
@@ -157,7 +158,7 @@ def test_decisions_agree_with_the_definition_and_the_limits(
 
 
 @given(case=counts(), a=st.fractions(min_value=Fraction(1, 20), max_value=Fraction(19, 20)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_decisions_at_equality(case: tuple[int, int], a: Fraction) -> None:
     k, n = case
     below, above = at_most(k, n, a), 1 - at_most(k - 1, n, a)

@@ -28,6 +28,7 @@ import pytest
 from evidence_folders import TICKET_ARM, Bundle, make_bundle, sentences
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from ticket_folders import edit, make_ticket
 
 import certify
@@ -155,7 +156,7 @@ def test_clopper_pearson(n: int, data: st.DataObject) -> None:
     assert checker.tail(k, n, alpha) == bounds.binomial_tail_at_most(k, n, alpha)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60), DELTAS, DESIGNS)
 def test_betting(twelfths: list[int], delta: Fraction, design: Any) -> None:
     values = [Fraction(one, 12) for one in twelfths]
@@ -197,7 +198,7 @@ def test_the_exact_law_and_its_rounding(n: int, data: st.DataObject) -> None:
     assert checker.p_exact(h, n) == smirnov.p_exact(h, n)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.integers(2, 40),
     st.lists(st.integers(0, 40), max_size=30),
@@ -245,7 +246,7 @@ def test_units_that_are_no_shares_are_refused() -> None:
 # --- verdicts ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(8), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), design=DESIGNS, alpha=st.sampled_from(("0.05", "0.5")))
 def test_every_claim_of_drawn_evidence_is_computed_alike(
     pristine: Bundle, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, design: str, alpha: str
@@ -432,7 +433,7 @@ def test_what_is_not_computed_again_certifies_nothing(tmp_path: Path) -> None:
 # --- hostile input -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(seed=st.integers(0, 1 << 32))
 def test_damaged_tickets_break_nothing_and_get_the_verdict_of_the_gate(pristine: Bundle, seed: int) -> None:
     content = json.loads(pristine.path.read_text(encoding="utf-8"))

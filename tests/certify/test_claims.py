@@ -11,6 +11,7 @@ import pytest
 from claims_world import evidence_of, subject_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from sacrebleu.metrics.chrf import CHRF
 from scipy import stats
 
@@ -116,7 +117,7 @@ def test_a_value_cannot_add_a_setting_to_a_signature() -> None:
 # --- agreement ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(worlds())
 def test_agreement_counts_whole_units(records: list[Any]) -> None:
     found = agreement_rate(evidence_of(records), SUBJECT)
@@ -129,7 +130,7 @@ def test_agreement_counts_whole_units(records: list[Any]) -> None:
     assert found.lower <= Fraction(equal, n)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(worlds(), st.sampled_from(["fixed", "sequential"]))
 def test_mean_agreement_weighs_units_equally(records: list[Any], design: str) -> None:
     def share(unit: list[Any]) -> Fraction:
@@ -150,7 +151,7 @@ def test_a_sequential_design_has_no_fixed_sample_limit() -> None:
     assert "design:sequential" in claim.signature
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(worlds(), st.randoms(use_true_random=False))
 def test_the_order_of_the_file_changes_nothing(records: list[Any], shuffler: random.Random) -> None:
     shuffled = list(records)
@@ -219,7 +220,7 @@ def test_sentence_chrf_of_whole_numbers() -> None:
     assert sentence_chrf([0] * 34) == 0
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(worlds(), st.sampled_from([0, 1, 2]))
 def test_quality_compares_units_sentence_by_sentence(records: list[Any], index: int) -> None:
     rule = RULES[index]
@@ -404,7 +405,7 @@ def test_windows_of_a_unit_are_pooled_by_their_tokens() -> None:
 # --- exact counts ------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(worlds(), st.sets(st.integers(3, 15), min_size=1, max_size=4))
 def test_opportunity_and_non_interference_by_plain_loops(records: list[Any], ids: set[int]) -> None:
     subject = subject_of(ids=sorted(ids))

@@ -12,6 +12,7 @@ import pytest
 from claims_world import evidence_of, subject_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from certify.claims import Claim, Finding
 from certify.claims_evidence import load
@@ -213,7 +214,7 @@ def test_pretraining_is_counted_not_refused_and_silence_is_no_proof() -> None:
     assert (claims["data-split"].finding, claims["data-split"].code) == (Finding.MISSING, "USED_NOT_LISTED")
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6, unique=True), st.sets(st.integers(0, 19)))
 def test_disjointness_by_sets(numbers: list[int], banned: set[int]) -> None:
     """Sentence i has source digest of 2 i and target digest of 2 i + 1."""
@@ -295,7 +296,7 @@ def shown(claims: tuple[Claim, ...]) -> set[str]:
     return {claim.name for claim in claims if claim.finding not in (Finding.MISSING, Finding.NOT_APPLICABLE)}
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.sets(st.integers(0, 12)))
 def test_fewer_arms_never_support_more_claims(kept: set[int]) -> None:
     records, arms = world(4)
@@ -311,7 +312,7 @@ def test_fewer_arms_never_support_more_claims(kept: set[int]) -> None:
     assert {claim.name for claim in some} == {claim.name for claim in all_of_them}
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(worlds(), st.data())
 def test_a_worse_output_never_raises_a_limit(records: list[Any], data: st.DataObject) -> None:
     before = by_name(report([evidence_of(records)], SUBJECT)[0].claims)

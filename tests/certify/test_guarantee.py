@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from claims_world import evidence_of, subject_of
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from scipy import stats
 
 from certify.claims import Finding
@@ -33,6 +34,13 @@ DELTA = Fraction(1, 20)
 D = 64
 HEIGHTS = st.dictionaries(st.integers(3, 15), st.integers(0, 12), max_size=10)
 ALPHAS = st.sampled_from(["0.05", ".5", "0.95", "0.001"])
+
+
+@st.composite
+def edges(draw: st.DrawFn) -> tuple[list[Any], dict[int, int]]:
+    """Records and the h of the rows that differ, with many margins at the thresholds that these make."""
+    h = draw(HEIGHTS)
+    return draw(worlds(heights=h, width=D)), h
 
 
 def judge(
@@ -88,11 +96,12 @@ def count_again(records: list[Any], h: Mapping[int, int], criterion: str, alpha:
     return steps, len(certified), sum(certified), len(units), len(draws), sum(draws)
 
 
-@settings(max_examples=40)
-@given(worlds(), HEIGHTS, st.sampled_from(CRITERIA), ALPHAS)
+@settings(max_examples=examples(40))
+@given(edges(), st.sampled_from(CRITERIA), ALPHAS)
 def test_every_count_by_an_independent_one(
-    records: list[Any], h: dict[int, int], criterion: Criterion, alpha: str
+    world: tuple[list[Any], dict[int, int]], criterion: Criterion, alpha: str
 ) -> None:
+    records, h = world
     found = judge(records, h, criterion, alpha)
     counts = found.steps, found.certified, found.violations, found.units, found.drawn, found.disagreements
     assert counts == count_again(records, h, criterion, alpha)
@@ -101,11 +110,12 @@ def test_every_count_by_an_independent_one(
     assert tuple(map(sum, zip(*found.by_unit, strict=True))) in {(), (found.certified, found.violations)}
 
 
-@settings(max_examples=30)
-@given(worlds(), HEIGHTS, ALPHAS)
+@settings(max_examples=examples(30))
+@given(edges(), ALPHAS)
 def test_the_shortcut_certifies_what_the_theorem_certifies(
-    records: list[Any], h: dict[int, int], alpha: str
+    world: tuple[list[Any], dict[int, int]], alpha: str
 ) -> None:
+    records, h = world
     units = measure(evidence_of(records).units, "t", Distances(D, h))
     total = dict.fromkeys(CRITERIA, 0)
     for record in records:
@@ -119,6 +129,49 @@ def test_the_shortcut_certifies_what_the_theorem_certifies(
     for criterion in CRITERIA:
         found = guarantee(units, Distances(D, h), alpha=alpha, criterion=criterion)
         assert found.certified == total[criterion]
+
+
+def test_the_drawn_margins_meet_every_threshold_and_its_neighbours() -> None:
+    """A strategy that stays away from the edges would let criteria differ there."""
+    met: set[tuple[str, int]] = set()
+
+    @settings(
+        max_examples=examples(150), database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    @given(edges())
+    def collect(world: tuple[list[Any], dict[int, int]]) -> None:
+        records, h = world
+        for record in records:
+            for r, found, _ in steps_again(record, h):
+                margin = round(r * 1e9)
+                thresholds = {
+                    "measured-max": 2 * max(found, default=0) * UNIT // D,
+                    "additive": 4 * sum(found) * UNIT // D,
+                    "published": int(UNIT * 2 * math.sqrt(math.log(40) / D)),
+                }
+                met.update((name, margin - at) for name, at in thresholds.items() if at > 0)
+
+    collect()
+    assert {(name, beside) for name in CRITERIA for beside in (-1, 0, 1)} <= met
+
+
+def test_v_sum_d_of_exactly_one_counts_as_vacuous() -> None:
+    for h, vacuous in ((15, 0), (16, 80), (17, 80)):  # V = 4, d = 64
+        assert judge(sentences(80, 0), {20: h}, "additive").vacuous == vacuous
+
+
+@pytest.mark.parametrize(("alpha", "descriptive"), [("0.1", False), (".10", False), ("0.1001", True)])
+def test_a_tenth_itself_is_not_descriptive(alpha: str, descriptive: bool) -> None:
+    assert judge(sentences(5, 0), {}, alpha=alpha).descriptive == descriptive
+
+
+def test_a_sequential_limit_at_alpha_itself_refutes_nothing_and_holds() -> None:
+    """Limits by betting are multiples of 2^-20, which a decimal level can spell exactly."""
+    for wrong, side, at_it in ((90, "lower", Finding.INCONCLUSIVE), (2, "upper", Finding.HELD)):
+        limit = getattr(judge(sentences(100, wrong), {}, design="sequential"), side)
+        alpha = f"0.{int(limit.value * 10**20):020d}"
+        assert Fraction(alpha) == limit.value
+        assert judge(sentences(100, wrong), {}, alpha=alpha, design="sequential").finding is at_it
 
 
 def test_n_grows_with_the_prefix_and_counts_each_row_once() -> None:
@@ -330,7 +383,7 @@ def test_one_step_is_drawn_from_a_unit_however_many_it_has() -> None:
     assert (found.drawn, found.disagreements) == (70, 10)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(worlds(), HEIGHTS, st.sampled_from(CRITERIA), st.data())
 def test_one_more_disagreement_never_helps(
     records: list[Any], h: dict[int, int], criterion: Criterion, data: st.DataObject
@@ -350,7 +403,7 @@ def test_one_more_disagreement_never_helps(
         assert after.finding is Finding.REFUTED
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(worlds(), HEIGHTS, st.integers(3, 15), st.integers(0, 12))
 def test_larger_distances_never_certify_more(
     records: list[Any], h: dict[int, int], token: int, height: int

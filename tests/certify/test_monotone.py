@@ -17,6 +17,7 @@ import pytest
 from evidence_folders import NULLS, TICKET_ARM, Bundle, make_bundle, sentences
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 import certify
 from certify.errors import CertifyError
@@ -188,7 +189,10 @@ def test_each_defect_denies(defect: str, pristine: Bundle, tmp_path: Path) -> No
     assert status(bundle, "release") in {"REFUTED", "INVALID", "INCONCLUSIVE"}
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=examples(15),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     defect=st.sampled_from(sorted(DEFECTS)),
     before=st.sets(st.sampled_from(sorted(BEFORE)), max_size=2),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from certify.errors import CertifyError, InvalidInputError, UsageError
 from certify.tickets import (
@@ -109,7 +110,7 @@ def code_of(value: Any) -> str:
 # --- what is read ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(ticket_files())
 def test_a_valid_file_survives_the_round_trip(value: Any) -> None:
     content = parse_ticket_file(value)
@@ -119,7 +120,7 @@ def test_a_valid_file_survives_the_round_trip(value: Any) -> None:
     assert "\x1b" not in text
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(ticket_files())
 def test_reading_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.mktemp("t") / "tickets.json"
@@ -528,7 +529,7 @@ def test_the_printed_schema_is_json_and_closed() -> None:
     assert {"schema", "schema_version", "created_by", "tickets"} <= set(schema["required"])
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(ticket_files())
 def test_the_printed_schema_accepts_valid_files(value: Any) -> None:
     assert conforms(value, json_schema(), json_schema())

@@ -23,6 +23,7 @@ from fake_checkpoint import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from certify.errors import CertifyError
 from lottery.adapters import CONFIG, WEIGHTS, ImportedAdapter, export_peft, import_folder, import_peft
@@ -224,7 +225,7 @@ def test_broken_config(case: Case, content: str) -> None:
     assert error.value.exit_code == 4
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(data=st.data())
 def test_changed_bytes_never_crash(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     case = _shared_case(tmp_path_factory)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from profiles import examples
 
 from certify.errors import InvalidInputError, UsageError
 from lottery.experiment.cache import Cache
@@ -184,7 +185,7 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestHistory.settings = settings(max_examples=examples(40), stateful_step_count=25, deadline=None)
 
 
 # --- what the machine above cannot say --------------------------------------------------------------------

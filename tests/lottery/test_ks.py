@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from profiles import examples
 from scipy.stats import ks_2samp
 
 from certify.errors import InvalidInputError, UsageError
@@ -169,7 +170,7 @@ def test_sums_against_exact_rationals(n: int, dtype: Dtype) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @given(pair=row_pairs(), data=st.data())
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 def test_symmetry_and_order_do_not_matter(engine: str, pair: RowPair, data: st.DataObject) -> None:
     h = one(engine, pair.a, pair.b, pair.dtype).h[0]
     order = np.array(data.draw(st.permutations(range(pair.a.size))), dtype=np.intp)
@@ -179,7 +180,7 @@ def test_symmetry_and_order_do_not_matter(engine: str, pair: RowPair, data: st.D
 
 @pytest.mark.parametrize("engine", ENGINES)
 @given(pair=row_pairs())
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 def test_strictly_monotone_maps_do_not_matter(engine: str, pair: RowPair) -> None:
     h = one(engine, pair.a, pair.b, pair.dtype).h[0]
     values = np.concatenate([to_float32(pair.a, pair.dtype), to_float32(pair.b, pair.dtype)])
@@ -191,7 +192,7 @@ def test_strictly_monotone_maps_do_not_matter(engine: str, pair: RowPair) -> Non
 
 @pytest.mark.parametrize("engine", ENGINES)
 @given(pair=row_pairs())
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 def test_range_of_h_and_of_the_cosine(engine: str, pair: RowPair) -> None:
     found = one(engine, pair.a, pair.b, pair.dtype)
     assert 0 <= found.h[0] <= pair.a.size
@@ -226,7 +227,7 @@ def test_engines_agree_on_wide_tables(n: int, dtype: Dtype) -> None:
 
 @needs_numba
 @given(pair=row_pairs(), data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_buckets_decide_speed_never_results(pair: RowPair, data: st.DataObject) -> None:
     from lottery.ks_numba import compare as compare_in
     from lottery.ks_numba import fit_buckets
@@ -366,7 +367,7 @@ def test_progress_counts_rows_in_the_calling_thread(
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("dtype", ALL_DTYPES)
 @given(data=st.data())
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 def test_engines_find_every_non_finite_row(engine: str, dtype: Dtype, data: st.DataObject) -> None:
     x, bad = data.draw(nonfinite_tables(dtype))
     good = np.zeros_like(x)

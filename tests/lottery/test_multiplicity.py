@@ -11,6 +11,7 @@ import oracles_ks as oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from scipy.stats import false_discovery_control
 
 from certify.errors import UsageError
@@ -42,7 +43,7 @@ def p_of(h: list[int], n: int, method: Method) -> list[Fraction]:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("correction", CORRECTIONS)
 @given(problem=problems(), alpha=ALPHAS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_textbook_procedures(
     correction: Correction, method: Method, problem: tuple[list[int], int], alpha: Fraction
 ) -> None:
@@ -53,7 +54,7 @@ def test_textbook_procedures(
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
 @given(problem=problems(), data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_levels_that_a_p_value_meets_exactly(
     correction: Correction, problem: tuple[list[int], int], data: st.DataObject
 ) -> None:
@@ -122,7 +123,7 @@ def test_scipy_agrees(correction: Correction) -> None:
 
 
 @given(problem=problems(), alphas=st.tuples(ALPHAS, ALPHAS), method=st.sampled_from(METHODS))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_nested_in_alpha_and_dominance(
     problem: tuple[list[int], int], alphas: tuple[Fraction, Fraction], method: Method
 ) -> None:
@@ -136,7 +137,7 @@ def test_nested_in_alpha_and_dominance(
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
 @given(problem=problems(), alpha=ALPHAS, data=st.data())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_order_does_not_matter_and_equals_are_treated_equally(
     correction: Correction, problem: tuple[list[int], int], alpha: Fraction, data: st.DataObject
 ) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from certify.errors import CertifyError
 from certify.records import Excluded, KSResult
@@ -114,7 +115,7 @@ def cases(draw: st.DrawFn) -> tuple[list[int], list[int], list[float], int]:
     return ticket, counts, norms, draw(st.integers(0, 2**40))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(case=cases())
 def test_every_null_ticket_is_what_it_says(case: tuple[list[int], list[int], list[float], int]) -> None:
     ticket, counts, norms, seed = case
@@ -144,7 +145,7 @@ def test_every_null_ticket_is_what_it_says(case: tuple[list[int], list[int], lis
     assert (bos.ids, newline.ids) == ((1,), (NEWLINE,))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(case=cases())
 def test_equal_arguments_give_equal_nulls_and_their_specs_are_rules(
     case: tuple[list[int], list[int], list[float], int],
@@ -158,7 +159,7 @@ def test_equal_arguments_give_equal_nulls_and_their_specs_are_rules(
         assert select(scanned(norms), rule=null.spec, vocabulary=words(len(counts))).ids == null.ids
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(case=cases(), cut=st.integers(1, 40))
 def test_random_nulls_of_nested_tickets_are_nested(
     case: tuple[list[int], list[int], list[float], int], cut: int
@@ -171,7 +172,7 @@ def test_random_nulls_of_nested_tickets_are_nested(
     assert set(small.ids) - set(ticket) <= set(large.ids)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(data=st.data(), seed=st.integers(0, 1000))
 def test_frequencies_match_wherever_they_can(data: st.DataObject, seed: int) -> None:
     """With as many other rows in each octave as the ticket has, no row comes from elsewhere."""

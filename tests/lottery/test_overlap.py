@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from certify.errors import CertifyError
 from lottery.overlap import compare, study
@@ -38,7 +39,7 @@ def cases(draw: st.DrawFn) -> tuple[list[int], list[int], dict[int, int]]:
     return tickets[0], tickets[1], strata
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(case=cases())
 def test_against_every_possible_draw(case: tuple[list[int], list[int], dict[int, int]]) -> None:
     first, second, strata = case
@@ -57,7 +58,7 @@ def test_against_every_possible_draw(case: tuple[list[int], list[int], dict[int,
     assert (plain.sizes, plain.candidates) == ((len(first), len(second)), len(strata))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(case=cases())
 def test_the_order_of_two_tickets_does_not_matter(
     case: tuple[list[int], list[int], dict[int, int]],

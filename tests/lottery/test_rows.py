@@ -12,6 +12,7 @@ pytest.importorskip("transformers", reason="needs the extra tune")
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from profiles import examples  # noqa: E402
 from tiny_llama import VOCABULARY, WIDTH, batch_of, tiny_llama  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from transformers import LlamaForCausalLM  # noqa: E402
@@ -202,7 +203,7 @@ def test_padding_row_is_trained_where_fed_and_untouched_by_masked_padding(
     assert torch.count_nonzero(gradient([1, 2, 7, 8, 9], [1, 1, 1, 1, 1])) > 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     ids=st.sets(st.integers(0, 11), min_size=1),
     fed=st.lists(st.integers(0, 11), min_size=1, max_size=9),

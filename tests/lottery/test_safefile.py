@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from certify.errors import CertifyError, InvalidInputError, UsageError
 from lottery.safefile import (
@@ -340,7 +341,7 @@ def read_or_refuse(path: Path) -> dict[str, TensorInfo] | None:
         return None
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_a_damaged_file_is_refused_or_means_what_the_library_says(scratch, data):
     file = data.draw(strategies.safetensors_files())

@@ -15,6 +15,7 @@ import oracles_ks as oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from certify.errors import CertifyError, InvalidInputError, UsageError
 from certify.records import Correction, Excluded, KSResult
@@ -74,7 +75,7 @@ def code_of(scan: KSResult, **options: Any) -> str:
     special=st.sets(st.integers(0, 19)),
     alpha=st.sampled_from(["0.05", "0.5", "0.001"]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_ks_tests_the_rows_that_take_part(
     correction: Correction, h: list[int], special: set[int], alpha: str
 ) -> None:

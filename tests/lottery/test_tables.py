@@ -18,6 +18,7 @@ import pytest
 import safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from certify.errors import CertifyError, InvalidInputError, UsageError
 from lottery.dtypes import DTYPES, cast
@@ -774,7 +775,7 @@ def open_or_refuse(path: Path) -> Table | None:
     return table
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.data())
 def test_a_damaged_file_is_refused_or_is_the_table_that_the_library_reads(scratch, data):
     file = data.draw(strategies.safetensors_files())
@@ -788,7 +789,7 @@ def test_a_damaged_file_is_refused_or_is_the_table_that_the_library_reads(scratc
         assert table.rows(0, table.shape[0]).tobytes() == bytes(theirs["data"])
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.data())
 def test_damaged_configurations_indices_and_npy_files_raise_nothing_unforeseen(scratch, data):
     folder = scratch / "checkpoint"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples
 
 from certify.errors import CertifyError, InvalidInputError, UsageError
 from lottery.vocabulary import MAX_ID, MAX_PIECE_CHARS, Vocabulary, open_vocabulary
@@ -318,7 +319,7 @@ def open_or_refuse(path: Path) -> Vocabulary | None:
         return None
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.data())
 def test_damaged_files_are_refused_or_give_a_consistent_vocabulary(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")

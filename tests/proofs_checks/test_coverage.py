@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,15 +17,18 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from certify import betting, bounds, budget, power, resampling
+from certify import betting, bounds, budget, ltt, power, resampling
 from lottery import multiplicity
 from proofs_checks import (
     coverage,
+    coverage_entries,
     coverage_exact,
+    coverage_ltt,
     coverage_pipeline,
     coverage_plans,
     coverage_selection,
     coverage_trials,
+    outlines,
 )
 from proofs_checks.coverage_exact import HARD, Units, tail, two_point
 from proofs_checks.coverage_trials import ALARM, COMPARISONS, Trial, judge
@@ -56,6 +62,7 @@ def runs() -> Iterator[Runs]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coverage, "judge", count)
         patch.setattr(coverage_selection, "judge", count)
+        patch.setattr(coverage_ltt, "judge", count)
         yield Runs({item.name: item.run(Budget()) for item in coverage.CHECKS}, trials)
 
 
@@ -255,28 +262,255 @@ def test_the_known_rates_of_selection() -> None:
     assert coverage_selection.attained(F(1, 100), 3) == 0
 
 
+# --- bounds that say nothing are no bounds ------------------------------------------------------------------
+
+
+def limit(value: int | Fraction) -> Any:
+    return lambda *_: SimpleNamespace(value=Fraction(value))
+
+
+def never(*_: Any) -> bool:
+    return False
+
+
+P_ONE = SimpleNamespace(p_value=F(1))
+
+SILENT: dict[str, Any] = {
+    "bounds.binomial_tail_at_least": lambda *_: F(1),
+    "bounds.binomial_tail_at_most": lambda *_: F(1),
+    "bounds.clopper_pearson": lambda *_: (F(0), F(1)),
+    "bounds.empirical_bernstein_lower": limit(0),
+    "bounds.hoeffding_lower": limit(0),
+    "bounds.rate_above": never,
+    "bounds.rate_at_least": never,
+    "bounds.rate_at_most": never,
+    "bounds.rate_limit": lambda *a: SimpleNamespace(value=F(a[3] == "upper")),
+    "betting.betting_exceeds": never,
+    "betting.betting_lower": limit(0),
+    "betting.betting_p_value": lambda *_: F(1),
+    "betting.betting_upper": limit(1),
+    "betting.decided_after": lambda *_: None,
+    "betting.difference_lower": limit(-100),
+    "betting.noninferior": never,
+    "betting.plog": lambda _: F(0),
+    "betting.smallest_margin": lambda *_: F(100),
+    "resampling.cluster_rate": lambda *a: SimpleNamespace(value=F(a[3] == "upper")),
+    "resampling.paired_bootstrap": lambda *a: SimpleNamespace(
+        value=F(10**6) * (1 if a[5] == "upper" else -1)
+    ),
+    "resampling.paired_swap": lambda *_: P_ONE,
+    "resampling.sign_flip": lambda *_: P_ONE,
+    "budget.fixed_sequence": lambda _: 0,
+    "budget.holm": lambda p, _: (False,) * len(p),
+    "budget.split_budget": lambda _, weights: (F(0),) * len(weights),
+    "power.clean_units_needed": lambda *_: 10_000,
+    "power.simulated_power": lambda *_, **__: F(0),
+    "power.units_for_agreement": lambda *_: 10_000,
+    "power.units_for_mean": lambda *_: 700,
+    "power.units_for_rate": lambda *_: 10_000,
+    "ltt.choose": lambda *_: SimpleNamespace(chosen=None),
+}
+"""For each bound one that is never wrong, because it never says anything."""
+
+RECORDS = {
+    *("resampling.Randomisation", "ltt.Choice", "ltt.Goal", "ltt.Tested"),
+    *("ltt.candidates", "ltt.equal_shares", "ltt.parse_goal"),
+}
+"""Entries that are no bounds: records, and what reads a goal or the evidence; choose() rests on them."""
+
+
+def judged(module: str, fault: Any) -> Iterator[Finding]:
+    """What the checks of a module find about a changed copy of it, the quickest first."""
+    if module == "bounds":
+        yield coverage_exact.judge_counts(fault, (1, 3, 8))
+        yield coverage_exact.judge_decisions(fault, (1, 3, 8))
+        yield coverage_exact.judge_means(fault, (16,))
+    elif module == "betting":
+        yield coverage_exact.judge_betting(fault, 5)
+        yield judge(coverage.try_limits(fault, 25, 30, random()))
+        yield judge(coverage.try_betting(fault, 60, 150, random()))
+    elif module == "resampling":
+        yield judge(coverage.try_randomisation(fault, 24, 600, random()))
+        yield judge(coverage.try_asymptotic(fault, 60, 1500, random()))
+    elif module == "budget":
+        yield coverage_plans.judge_budget(fault, 12)
+    elif module == "power":
+        yield coverage_plans.judge_power(fault)
+    else:
+        yield judge(coverage_ltt.try_agreement(fault, 60, random()))
+
+
+def test_every_entry_has_a_silent_counterpart_or_is_no_bound() -> None:
+    assert SILENT.keys() | RECORDS == coverage_entries.ENTRIES.keys()
+    assert not SILENT.keys() & RECORDS
+
+
+@pytest.mark.parametrize("name", sorted(SILENT))
+def test_a_bound_that_says_nothing_is_seen(name: str) -> None:
+    module, _, function = name.partition(".")
+    real = {"bounds": bounds, "betting": betting, "resampling": resampling}
+    real |= {"budget": budget, "power": power, "ltt": ltt}
+    fault = changed(real[module], **{function: SILENT[name]})
+    assert any(found.outcome == "failed" for found in judged(module, fault))
+
+
+def test_all_betting_bounds_silent_at_once_are_seen_by_their_own_check() -> None:
+    names = ("betting_lower", "betting_upper", "difference_lower", "noninferior", "smallest_margin")
+    fault = changed(betting, **{name: SILENT[f"betting.{name}"] for name in names})
+    found = judge(coverage.try_limits(fault, 25, 30, random()))
+    assert found.outcome == "failed"
+    assert "far off" in found.detail
+    hopeless = changed(betting, betting_p_value=lambda *_: F(1), betting_exceeds=never)
+    assert coverage_exact.judge_betting(hopeless, 5).outcome == "failed"
+
+
+@pytest.mark.parametrize(("n", "delta"), [(25, F(1, 4)), (60, F(1, 20))])
+def test_a_limit_within_reach_is_one_that_says_something(n: int, delta: Fraction) -> None:
+    for units in coverage.LIMIT_LAWS:
+        assert 0 < coverage.reach(units, n, delta) < units.mean
+    assert coverage.reach(None, n, delta) < F(1, 2)
+
+
+def test_a_limit_twice_as_far_as_need_be_is_seen() -> None:
+    def timid(values: Any, delta: Fraction, design: Any) -> Any:
+        return betting.betting_lower(values, delta**16, design)
+
+    assert failed(coverage.try_limits(changed(betting, betting_lower=timid), 25, 60, random()))
+
+
+# --- the choice of a ticket ---------------------------------------------------------------------------------
+
+
+def untimely(stop: bool, last: bool, flip: bool = False) -> Any:
+    """A choice that does not stop, takes the largest ticket shown, or tests the smallest first."""
+
+    def choose(evidence: Any, goal: Any, delta: Fraction) -> Any:
+        arms = ltt.candidates(evidence)
+        good = []
+        for one in reversed(arms) if flip else arms:
+            answers = [record.arms[one.name] for (record,) in evidence.units.values()]
+            alone = outlines.evidence([one], {one.name: answers})
+            shown = ltt.choose(alone, goal, delta).chosen
+            if shown is not None:
+                good.append(shown)
+            elif stop:
+                break
+        return SimpleNamespace(chosen=good[-1 if last else 0] if good else None)
+
+    return choose
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        untimely(stop=False, last=True),
+        untimely(stop=True, last=False),
+        untimely(stop=True, last=True, flip=True),
+        lambda evidence, goal, delta: ltt.choose(evidence, goal, 4 * delta),
+        lambda evidence, goal, delta: ltt.choose(evidence, goal, delta / 10),
+    ],
+    ids=["goes on", "the largest", "from the smallest", "4 delta", "timid"],
+)
+def test_faulty_choices_are_seen(choose: Any) -> None:
+    draws = 400
+    assert failed(coverage_ltt.try_agreement(changed(ltt, choose=choose), draws, random()))
+
+
+def test_the_known_rates_of_the_choice() -> None:
+    rightly = binom.sf(95, 100, 0.97)
+    assert math.isclose(float(coverage_ltt.shown_with(F(97, 100), F(9, 10))), rightly, rel_tol=1e-9)
+    assert coverage_ltt.shown_with(F(9, 10), F(9, 10)) <= coverage_trials.DELTA
+
+
+def test_controls_are_no_candidates_of_the_simulation() -> None:
+    def everything(evidence: Any, goal: Any, delta: Fraction) -> Any:
+        for one in evidence.manifest.arms:
+            one.control = None
+        return ltt.choose(evidence, goal, delta)
+
+    assert failed(coverage_ltt.try_agreement(changed(ltt, choose=everything), 60, random()))
+
+
 # --- nothing goes untested ----------------------------------------------------------------------------------
 
 
-def test_entries_name_checks_that_exist_and_miss_no_function(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_name_checks_that_exist() -> None:
     from proofs_checks.prove import checks
 
     known = {item.name for item in checks()}
-    assert {name for names in coverage.ENTRIES.values() for name in names} <= known
-    assert "bounds.clopper_pearson" in coverage.public_functions(coverage.MODULES)
-    monkeypatch.setattr(bounds, "new_bound", two_point_like(bounds), raising=False)
-    result = coverage.entries.run(Budget())
+    for table in (coverage_entries.ENTRIES, coverage_entries.ELSEWHERE):
+        assert {name for names in table.values() for name in names} <= known
+
+
+class NewBound:
+    """A class is public too."""
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        lambda: None,
+        NewBound,
+        functools.lru_cache(lambda: None),
+        functools.partial(bounds.rate_limit, 1),
+        functools.cache(lambda: None),
+    ],
+    ids=["function", "class", "cached", "partial", "cache"],
+)
+def test_whatever_can_be_called_needs_an_entry(bound: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "new_bound", bound, raising=False)
+    result = coverage_entries.entries.run(Budget())
     assert result.outcome == "failed"
     assert "bounds.new_bound" in result.detail
 
 
-def two_point_like(module: ModuleType) -> Any:
-    """A public function that claims to be defined in ``module``."""
+def test_types_and_imports_are_not_public_functions() -> None:
+    found = coverage_entries.public_names(resampling)
+    assert "Statistic" not in found
+    assert "Limit" not in found
+    assert "check_level" not in found
+    assert found == ["Randomisation", "cluster_rate", "paired_bootstrap", "paired_swap", "sign_flip"]
 
-    def new_bound() -> None: ...
 
-    new_bound.__module__ = module.__name__
-    return new_bound
+@pytest.mark.parametrize(
+    ("source", "handles"),
+    [
+        ("from certify.limits import Limit\ndef bound(k):\n    return Limit()", True),
+        ("from certify import limits", True),
+        ("import certify.betting as b", True),
+        ("def bound(k: int, *, delta: float) -> float: ...", True),
+        ("class A:\n    def bound(self, delta): ...", True),
+        ("def _inside(delta): ...", False),
+        ("from certify.errors import UsageError\ndef f(alpha): ...", False),
+    ],
+)
+def test_a_module_that_handles_error_probabilities_is_found(source: str, handles: bool) -> None:
+    assert coverage_entries.handles_errors(source) == handles
+
+
+def test_a_new_module_needs_an_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for path in coverage_entries.folder().glob("*.py"):
+        (tmp_path / path.name).write_text(path.read_text())
+    monkeypatch.setattr(coverage_entries, "folder", lambda: tmp_path)
+    assert coverage_entries.entries.run(Budget()).passed
+    (tmp_path / "newbounds.py").write_text("from certify.limits import Limit")
+    result = coverage_entries.entries.run(Budget())
+    assert result.outcome == "failed"
+    assert "newbounds" in result.detail
+
+
+def test_every_function_that_returns_a_limit_is_in_a_listed_module() -> None:
+    """The rule of the entries against the annotations: whoever returns limits is found by it."""
+    listed = {module.__name__.rpartition(".")[2] for module in coverage_entries.MODULES}
+    listed |= coverage_entries.ELSEWHERE.keys()
+    for path in coverage_entries.folder().glob("*.py"):
+        tree = ast.parse(path.read_text())
+        returns = [
+            node.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.returns and "Limit" in ast.unparse(node.returns)
+        ]
+        assert not returns or path.stem in listed, (path.stem, returns)
 
 
 def test_laws_are_what_they_are_called() -> None:

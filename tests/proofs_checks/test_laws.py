@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
@@ -144,6 +144,28 @@ def test_far_counts_need_no_look(n: int) -> None:
     assert near.failing == every.failing
     assert near.undecided == every.undecided == ()
     assert every.cases == n
+    assert near.settled
+
+
+@pytest.mark.parametrize("n", [8, 9, 50, 457, 458, 1000])
+def test_the_three_comparisons_are_what_every_far_count_says(n: int) -> None:
+    """R falls from the first far count on, and is at most 1 there: in exact logarithms, count by count."""
+    first = dominance.first_far(n)
+    assert first**2 >= 3 * n + 5 > (first - 1) ** 2
+
+    def log_r(h: int) -> float:
+        return math.fsum(math.log((n - j + 1) / (n + j)) for j in range(1, h + 1)) + h * h / n
+
+    far = [log_r(h) for h in range(first, n + 1)]
+    assert all(value < 0 for value in far)
+    assert all(a > b for a, b in pairwise(far))
+
+
+def test_far_counts_that_are_not_settled_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dominance, "first_far", lambda n: math.isqrt(n) // 2 + 1)
+    found = dominance.judge_boundary(470)
+    assert found.outcome == "failed"
+    assert "not settled" in found.detail
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 40])

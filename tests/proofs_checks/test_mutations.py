@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,28 +12,36 @@ from typing import Any
 import pytest
 
 from proofs_checks import mutations
-from proofs_checks.judges import JUDGES
+from proofs_checks.judges import JUDGES, joined
 from proofs_checks.judges_lottery import textbook
 from proofs_checks.mutants import MUTANTS, Mutant
-from proofs_checks.mutations import Stale, execute, fate, first_false, hunt, patched, source_of
+from proofs_checks.mutations import NEEDS, Fate, Stale, execute, fate, first_false, hunt, patched, source_of
 from proofs_checks.records import Budget
 
 STRICT = Mutant("certify.theorem", "measured_max", "tie", ">= for >", "return r > ", "return r >= ")
 
 
 @cache
-def killer_of(mutant: Mutant) -> str | None:
-    return fate(mutant).killer
+def fate_of(mutant: Mutant) -> Fate:
+    needs(mutant.module)
+    return fate(mutant)
+
+
+def needs(module: str) -> None:
+    for extra in NEEDS.get(module, ()):
+        pytest.importorskip(extra)
 
 
 @pytest.mark.parametrize("module", sorted(JUDGES))
 def test_the_judges_accept_the_real_source(module: str) -> None:
+    needs(module)
     assert first_false(execute(source_of(module), module), JUDGES[module]) is None
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.module}-{mutant.name}")
-def test_every_bug_is_killed(mutant: Mutant) -> None:
-    assert killer_of(mutant) is not None, mutant.bug
+def test_every_bug_is_killed_as_it_should_be(mutant: Mutant) -> None:
+    assert fate_of(mutant).killer is not None, mutant.bug
+    assert fate_of(mutant).wrong is None
 
 
 def test_there_are_enough_of_them_and_none_twice() -> None:
@@ -42,10 +51,26 @@ def test_there_are_enough_of_them_and_none_twice() -> None:
     assert {mutant.module for mutant in MUTANTS} == set(JUDGES)
 
 
-def test_most_are_killed_by_a_false_fact_and_not_by_a_crash() -> None:
-    killers = [killer_of(mutant) or "" for mutant in MUTANTS if mutant.module == "certify.theorem"]
+def test_the_theorem_is_judged_by_facts() -> None:
+    killers = [fate_of(mutant).killer or "" for mutant in MUTANTS if mutant.module == "certify.theorem"]
     assert all(killer.split(": ")[0] in ("models", "variation", "criteria") for killer in killers)
-    assert not any("Error" in killer for killer in killers)
+
+
+def test_no_table_of_judges_hides_another() -> None:
+    one, two, three = (lambda _: iter(()) for _ in range(3))
+    assert joined({"a": (one,), "b": (two,)}, {"a": (three,)}) == {"a": (one, three), "b": (two,)}
+
+
+def test_few_bugs_may_show_as_an_exception() -> None:
+    assert sum(bool(mutant.raises) for mutant in MUTANTS) < len(MUTANTS) / 20
+
+
+def test_the_modules_that_decide_have_mutants() -> None:
+    for module in (
+        *("ltt", "sequential", "drawn", "opposite", "requirement", "checker", "recheck", "certificate"),
+        *("claims_loss", "claims_agreement", "claims_quality", "dataset_split", "guarantee", "steps"),
+    ):
+        assert sum(mutant.module == f"certify.{module}" for mutant in MUTANTS) >= 2, module
 
 
 # --- the machine -------------------------------------------------------------------------------------------
@@ -101,6 +126,33 @@ def test_a_survivor_fails_and_is_named() -> None:
     finding = hunt("certify.theorem", [STRICT], {"certify.theorem": (blind,)})
     assert finding.outcome == "failed"
     assert ">= for >" in finding.detail
+
+
+def raising(module: Any) -> Iterator[tuple[str, bool]]:
+    """A judge that cannot finish where a margin of 1/4 against 2/8 certifies."""
+    if module.measured_max(0.25, [1], 8):
+        raise ZeroDivisionError("by accident")
+    yield "a tie does not certify", True
+
+
+def test_a_mutant_that_dies_of_an_exception_fails_unless_that_is_its_bug() -> None:
+    judges = {"certify.theorem": (raising,)}
+    found = fate(STRICT, judges)
+    assert (found.killer, found.raised) == ("raising: ZeroDivisionError: by accident", True)
+    finding = hunt("certify.theorem", [STRICT], judges)
+    assert finding.outcome == "failed"
+    assert "an exception of its own: raising: ZeroDivisionError: by accident" in finding.detail
+    declared = replace(STRICT, raises="a division by zero")
+    assert fate(declared, judges).wrong is None
+    passed = hunt("certify.theorem", [declared], judges)
+    assert passed.outcome == "passed"
+    assert "1 by an exception that is the bug's own" in passed.detail
+
+
+def test_a_declared_exception_must_happen() -> None:
+    declared = replace(STRICT, raises="a division by zero")
+    assert "should raise a division by zero" in (fate(declared).wrong or "")
+    assert hunt("certify.theorem", [declared]).outcome == "failed"
 
 
 def test_a_judge_that_refuses_the_real_source_fails() -> None:

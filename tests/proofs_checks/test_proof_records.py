@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from proofs_checks.records import Budget, CheckResult, Finding, check, execute
@@ -69,6 +71,34 @@ def test_a_missing_module_is_not_run_and_is_named() -> None:
     assert (found.outcome, found.cases) == ("not run", 0)
     assert "no_such_module_anywhere" in found.detail
     assert "math" not in found.detail
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise ImportError('libbroken.so: cannot open shared object file')", "libbroken.so"),
+        ("raise OSError('libbroken.so: invalid ELF header')", "invalid ELF header"),
+        ("class BrokenException(Exception): ...\nraise BrokenException('no\\nlibrary')", "no library"),
+        ("import no_such_module_anywhere", "installed without no_such_module_anywhere"),
+    ],
+)
+def test_an_installed_module_that_cannot_be_imported_is_not_run(
+    source: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_extra.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @check("a.check", "§4", needs=("math", "broken_extra"))
+    def run(_: Budget) -> Finding:
+        import broken_extra  # type: ignore[import-not-found]  # noqa: F401
+
+        return Finding("passed", 1, "")
+
+    found = execute(run, Budget())
+    assert (found.outcome, found.cases) == ("not run", 0)
+    assert "needs broken_extra" in found.detail
+    assert reason in found.detail
+    assert "\n" not in found.detail
 
 
 def test_a_full_check_is_not_run_in_a_fast_run() -> None:
