@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from certify.errors import InvalidInputError, UsageError
 from certify.schema import canonical_json, read_json, sha256_bytes, sha256_file, tensor_digest
@@ -12,6 +13,12 @@ from lottery.safefile import TensorInfo, is_file, opened, read_header
 from lottery.tables import BLOCK_BYTES
 
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+
+_BESIDE_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""Files in which ``transformers`` looks for special tokens and settings of a tokenizer."""
+
+_NO_SETTING = ("name_or_path", "tokenizer_file", "special_tokens_map_file", "transformers_version")
+"""Entries of these files that change no id: where the tokenizer came from."""
 
 
 def checkpoint_digest(folder: Path, *, without: str | None = None) -> str:
@@ -40,6 +47,26 @@ def checkpoint_digest(folder: Path, *, without: str | None = None) -> str:
             if name != without:
                 tensors[name] = tensor_digest(info.dtype, info.shape, _blocks(shard, info))
     return sha256_bytes(canonical_json({"config": kept, "tensors": tensors}))
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Digest of all that makes the tokenizer of a checkpoint folder: SHA-256 of a canonical JSON.
+
+    ``tokenizer.json`` alone does not say which token begins and ends a sequence, or is fed as such: that
+    stands in files beside it, which count by content. Paths that they may mention take no part.
+
+    Raises:
+        UsageError: ``tokenizer.json`` is missing, or a file cannot be read.
+        InvalidInputError: a file beside it is not JSON.
+    """
+    beside: dict[str, Any] = {}
+    for name in _BESIDE_TOKENIZER:
+        if (folder / name).is_file():
+            content = read_json(folder / name, what=name)
+            if isinstance(content, dict):
+                content = {key: value for key, value in content.items() if key not in _NO_SETTING}
+            beside[name] = content
+    return sha256_bytes(canonical_json({"tokenizer": sha256_file(folder / "tokenizer.json"), **beside}))
 
 
 def adapter_digest(folder: Path) -> str:

@@ -37,7 +37,7 @@ from lottery.templates import encode, load_template
 from lottery.textfile import locate, read_lines
 from lottery.unrelated import Window, choose_passages, passage_windows
 
-VERSION = 1
+VERSION = 2
 """Version of the procedures of this module."""
 
 PART, ARM, OPPORTUNITY = "part.jsonl", "arm.json", "opportunity.json"
