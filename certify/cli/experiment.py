@@ -29,7 +29,10 @@ def experiment(
         typer.Option("--data", help="Folder that the plan's paths start from; default: CERTIFY_DATA/data."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the steps with parameters, memory and time; run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the steps with parameters, memory and time; run and fetch nothing."
+        ),
     ] = False,
     status: Annotated[
         bool, typer.Option("--status", help="Print where each step stands; run nothing.")

@@ -100,7 +100,7 @@ def run(
 def dry_run(
     plan: ExperimentPlan, out: Path | None = None, *, base: str | None = None, data: Path | None = None
 ) -> list[Row]:
-    """What :func:`run` would do and cost; neither model nor text must be at hand.
+    """What :func:`run` would do and cost; neither model nor text must be at hand, and none is fetched.
 
     Raises:
         UsageError: the size of the model is neither known nor stated in the plan.
@@ -151,13 +151,13 @@ def is_running(out: Path) -> bool:
 def _start(
     plan: ExperimentPlan, base: str | None, data: Path | None, *, required: bool
 ) -> tuple[Bench, Materials]:
-    """Find base and texts and take the base's digest."""
+    """Find base and texts and take the base's digest; nothing is fetched unless they are ``required``."""
     if plan.base == SYNTHETIC:
         if base is not None or data is not None:
             raise UsageError(f"plan {plan.name} makes its own base and text", code="USAGE")
         return Bench(None, None), Materials("", None)
     try:
-        folder = find_base(base or _located(plan.base))
+        folder = find_base(base or _located(plan.base), download=required)
         digest = base_digest(folder) if required else UNKNOWN
     except UsageError:
         if required:

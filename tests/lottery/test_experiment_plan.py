@@ -168,7 +168,7 @@ def test_a_base_beside_the_data_is_found_or_asked_for(
 ) -> None:
     plan = read_experiment("en-ca-small-second")
     found: list[str] = []
-    monkeypatch.setattr(library, "find_base", lambda name: found.append(name) or Path(name))
+    monkeypatch.setattr(library, "find_base", lambda name, **_: found.append(name) or Path(name))
     monkeypatch.setattr(library, "base_digest", lambda _: "digest")
     monkeypatch.setenv("CERTIFY_DATA", str(tmp_path))
     (tmp_path / "data").mkdir()
@@ -207,7 +207,7 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
         pytest.skip(f"{BASE_SMALL} does not exist")
     plan = read_experiment(name)
     if plan.base.startswith(PUBLISHED):
-        monkeypatch.setattr(library, "find_base", Path)
+        monkeypatch.setattr(library, "find_base", lambda name, **_: Path(name))
     rows = library.dry_run(plan)
     assert len({row.step for row in rows}) == len(rows)
     costs = {row.step: row.estimate for row in rows}
@@ -227,8 +227,23 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
     assert rows[-1].step == "publish"
 
 
-def _no_hub(name: str) -> Path:
+def _no_hub(name: str, **_: object) -> Path:
     raise UsageError(f"no {name} here", code="MODEL_UNKNOWN")
+
+
+def test_a_dry_run_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def snapshot_download(name: str, **options: object) -> str:
+        asked.append({"name": name, **options})
+        if not options.get("local_files_only"):
+            raise AssertionError("a dry run went to the hub")
+        raise FileNotFoundError("not in the cache")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    plan = read_experiment("llama-7b-en-ca")
+    assert library.dry_run(plan, tmp_path)
+    assert [entry["name"] for entry in asked] == ["huggyllama/llama-7b"]
 
 
 def test_without_model_and_geometry_nothing_can_be_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
