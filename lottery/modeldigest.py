@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from lottery.safefile import TensorInfo, is_file, opened, read_header
 from lottery.tables import BLOCK_BYTES
 
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+
+_NOT_THE_ADAPTER = ("base_model_name_or_path", "revision", "peft_version")
+_SETS = {"target_modules", "exclude_modules", "modules_to_save"}
 
 _BESIDE_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """Files in which ``transformers`` looks for special tokens and settings of a tokenizer."""
@@ -70,12 +73,38 @@ def tokenizer_digest(folder: Path) -> str:
 
 
 def adapter_digest(folder: Path) -> str:
-    """Digest of a PEFT adapter folder: SHA-256 of the canonical JSON of the digests of its two files.
+    """Digest of a PEFT adapter folder: its settings and every tensor.
+
+    SHA-256 of the canonical JSON of ``{"config": ..., "tensors": {name: tensor digest}}``. The same weights
+    under the same settings have the same digest wherever and with whichever library they were written: see
+    :func:`adapter_settings`.
 
     Raises:
-        UsageError: one is missing.
+        UsageError: a file is missing.
+        InvalidInputError: one is refused.
     """
-    return sha256_bytes(canonical_json({name: sha256_file(folder / name) for name in _ADAPTER}))
+    config, weights = (folder / name for name in _ADAPTER)
+    settings = read_json(config, what="adapter configuration")
+    if not isinstance(settings, dict):
+        raise InvalidInputError(f"{config} is not an object", code="ADAPTER_MALFORMED")
+    tensors = {
+        name: tensor_digest(info.dtype, info.shape, _blocks(weights, info))
+        for name, info in read_header(weights).items()
+    }
+    return sha256_bytes(canonical_json({"config": adapter_settings(settings), "tensors": tensors}))
+
+
+def adapter_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an ``adapter_config.json`` says about the adapter, without where its base lay.
+
+    Names of modules, which PEFT keeps as sets and writes in any order, are sorted. The version of the library
+    takes no part.
+    """
+    kept = {key: value for key, value in config.items() if key not in _NOT_THE_ADAPTER}
+    for key in _SETS & kept.keys():
+        if isinstance(kept[key], list):
+            kept[key] = sorted(kept[key], key=str)
+    return kept
 
 
 def _shards(folder: Path) -> list[Path]:

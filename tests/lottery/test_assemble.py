@@ -38,8 +38,8 @@ from lottery.armscores import arm_scores  # noqa: E402
 from lottery.backbone import load_backbone, load_tokenizer  # noqa: E402
 from lottery.corpus import sentence_digest  # noqa: E402
 from lottery.evaluation import evaluate, evaluate_tickets  # noqa: E402
-from lottery.experiment.materials import base_digest  # noqa: E402
 from lottery.evidence import assemble_loss, loss_digests, used_pairs, used_sentences  # noqa: E402
+from lottery.experiment.materials import base_digest  # noqa: E402
 from lottery.measure import measure_loss  # noqa: E402
 from lottery.pairsource import read_pairs  # noqa: E402
 from lottery.placement import Placement, base_placement, reference_placement  # noqa: E402
@@ -112,7 +112,7 @@ def read(folder: Path) -> tuple[Manifest, list[TranslationRecord]]:
 def test_another_special_token_is_another_run(
     base: Path, text: Path, tuned: Path, tickets: Path, tmp_path: Path, role: str, token: str
 ) -> None:
-    """``tokenizer.json`` does not say which token begins or ends a sequence: ``tokenizer_config.json`` does."""
+    """``tokenizer.json`` does not say which token begins or ends a sequence; the file beside it does."""
     folder = shutil.copytree(base, tmp_path / "base")
     settings: dict[str, Any] = {"template": "labels", "reference": tuned, "tickets": [f"{tickets}#all"]}
     settings |= {"out": tmp_path / "dev.json", "unit": "sentence", "max_new_tokens": 2, "limit": 2}

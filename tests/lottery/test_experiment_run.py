@@ -54,6 +54,12 @@ batch = 16
 [[ticket]]
 id = "share"
 share = "10/482"
+[[comparator]]
+method = "lora"
+lr = 1e-3
+epochs = 1
+batch = 16
+size = 2
 [[text]]
 name = "test"
 data = "synthetic:test"
