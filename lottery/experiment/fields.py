@@ -221,7 +221,8 @@ class TextPlan(PlanTable):
         role: tickets point at the evidence on a text for ``evaluation`` only. What was chosen on (``choice``)
             and what is only reported (``report``) is kept beside it.
         attribution: where the text is from and under which licence.
-        witnesses: most sentences that travel as readable text.
+        witnesses: most sentences that travel as readable text; ``evaluation.witnesses`` is for all texts
+            together (:mod:`lottery.experiment.witnesses`).
     """
 
     name: Slug
@@ -261,11 +262,19 @@ class UnrelatedPlan(PlanTable):
 
 
 class EvaluationPlan(PlanTable):
-    """How models compute while they are evaluated, the same for every text."""
+    """How models compute while they are evaluated, the same for every text.
+
+    Attributes:
+        batch: sentences decoded together.
+        dtype: in which the models compute.
+        order_seed: seed of the order of units.
+        witnesses: most sentences that travel as readable text, of all texts of the experiment together.
+    """
 
     batch: _Count = 64
     dtype: Precision = "fp32"
     order_seed: Seed = 0
+    witnesses: Annotated[int, Field(ge=0, le=50)] = 50
 
 
 class GeometryPlan(PlanTable):

@@ -10,6 +10,7 @@ from lottery.experiment import evidence, texts
 from lottery.experiment.arms import ArmPlan, null_names, null_step, planned_arms
 from lottery.experiment.estimate import Amount
 from lottery.experiment.fields import PairPlan, TextPlan
+from lottery.experiment.witnesses import witness_shares
 from lottery.score import Scorer
 from lottery.templates import load_template
 
@@ -123,7 +124,7 @@ def _translated(
         "arms": [arm.name for arm in arms],
         "avoid": avoid,
         "order_seed": plan.evaluation.order_seed,
-        "witnesses": text.witnesses,
+        "witnesses": witness_shares(plan)[pair.name, text.name] if file == text.name else 0,
     }
     needs = sources | {"used": f"{pair.name}/used"}
     needs |= {f"arm:{arm}": step for arm, step in measured.items()}

@@ -17,6 +17,7 @@ from lottery.experiment.layout import layout
 from lottery.experiment.materials import Materials
 from lottery.experiment.plan import PUBLISHED, ExperimentPlan, experiment_names, read_experiment
 from lottery.experiment.rows import rows_of_share
+from lottery.experiment.witnesses import witness_shares
 from lottery.modelconfig import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,6 +245,32 @@ def test_a_dry_run_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     plan = read_experiment("llama-7b-en-ca")
     assert library.dry_run(plan, tmp_path)
     assert [entry["name"] for entry in asked] == ["huggyllama/llama-7b"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_all_texts_of_a_report_share_one_budget_of_witnesses(name: str) -> None:
+    plan = read_experiment(name)
+    given = {
+        step.name: step.parameters["witnesses"]
+        for step in graph_of(plan).steps
+        if step.kind == "evidence" and "witnesses" in step.parameters
+    }
+    assert sum(given.values()) <= plan.evaluation.witnesses == 50
+    shares = witness_shares(plan)
+    assert {n: k for n, k in given.items() if k} == {
+        f"{pair}/evidence/{text}": k for (pair, text), k in shares.items() if k
+    }
+    claimed = [text.name for text in plan.text if text.role == "evaluation"]
+    assert all(share > 0 for (_, text), share in shares.items() if text in claimed)
+
+
+def test_witnesses_go_to_the_texts_that_claims_rest_on_first(tmp_path: Path) -> None:
+    plan = read_experiment("smoke")  # test: 12 sentences, choice: 6
+    assert witness_shares(plan) == {("en-ca", "test"): 12, ("en-ca", "choice"): 6}
+    few = read_experiment(edited(tmp_path, "[evaluation]", "[evaluation]\nwitnesses = 13"))
+    assert witness_shares(few) == {("en-ca", "test"): 12, ("en-ca", "choice"): 1}
+    pairs = read_experiment("llama-7b-six-pairs")
+    assert sorted(witness_shares(pairs).values()) == [8, 8, 8, 8, 9, 9]
 
 
 def test_without_model_and_geometry_nothing_can_be_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
