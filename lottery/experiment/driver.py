@@ -27,6 +27,7 @@ from lottery.experiment.materials import UNKNOWN, Materials, base_digest
 from lottery.experiment.plan import BESIDE_DATA, PUBLISHED, SYNTHETIC, ExperimentPlan
 from lottery.experiment.publish import deliver
 from lottery.pretrain_plan import data_folder
+from lottery.score import require_tokenizer
 
 JOURNAL, LOCK, PLAN = "journal.jsonl", "lock", "plan.json"
 
@@ -85,6 +86,9 @@ def run(
     bench, materials = _start(plan, base, data, required=True)
     bench.device, bench.progress, bench.save_every = device, progress, plan.tuning.save_every
     graph = layout(plan, bench, materials)
+    chosen = graph.chosen(only) if only else {step.name for step in graph.steps}
+    if any(step.kind == "measure" and step.name in chosen for step in graph.steps):
+        require_tokenizer(plan.evaluation.bleu_tokenizer)  # now, and not after hours of tuning
     with _locked(out):
         write_bytes(out / PLAN, pretty_json(plan.model_dump(mode="json")).encode("utf-8"))
         journal = ExperimentJournal(out / JOURNAL, len(graph.steps), report)

@@ -177,7 +177,7 @@ def _task(bench: Bench, work: Work) -> Task:
         beams=p["beams"],
         dtype=p["dtype"],
         batch_size=p["batch"],
-        scorer=Scorer(),
+        scorer=Scorer(p["bleu_tokenizer"]),
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from certify.records import Correction
 from certify.tickets import DeclaredClaim, Level, Slug, TokenId
 from lottery.recipe import RECIPES, Recipe, Schedule
+from lottery.score import BleuTokenizer
 from lottery.templates import LANGUAGES
 
 _Count = Annotated[int, Field(ge=1, lt=1 << 40)]
@@ -262,18 +263,21 @@ class UnrelatedPlan(PlanTable):
 
 
 class EvaluationPlan(PlanTable):
-    """How models compute while they are evaluated, the same for every text.
+    """How models compute and are scored while they are evaluated, the same for every text.
 
     Attributes:
         batch: sentences decoded together.
         dtype: in which the models compute.
         order_seed: seed of the order of units.
+        bleu_tokenizer: how BLEU splits words; ``flores101`` and ``flores200`` make it spBLEU, which needs the
+            extra ``spbleu`` and a tokenizer model that sacreBLEU must find on this machine.
         witnesses: most sentences that travel as readable text, of all texts of the experiment together.
     """
 
     batch: _Count = 64
     dtype: Precision = "fp32"
     order_seed: Seed = 0
+    bleu_tokenizer: BleuTokenizer = "13a"
     witnesses: Annotated[int, Field(ge=0, le=50)] = 50
 
 

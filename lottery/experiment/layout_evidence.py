@@ -11,7 +11,7 @@ from lottery.experiment.arms import ArmPlan, null_names, null_step, planned_arms
 from lottery.experiment.estimate import Amount
 from lottery.experiment.fields import PairPlan, TextPlan
 from lottery.experiment.witnesses import witness_shares
-from lottery.score import Scorer
+from lottery.score import signatures
 from lottery.templates import load_template
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ def _translated(
 ) -> list[Step]:
     """Measurements of all arms on a text under a template, and the evidence."""
     plan = builder.plan
-    scorer = Scorer()
     common: dict[str, Any] = {
         "languages": list(pair.languages),
         "template": template,
@@ -92,7 +91,8 @@ def _translated(
         "served_dtype": builder.served,
         "dtype": parse_dtype(plan.evaluation.dtype),
         "batch": plan.evaluation.batch,
-        "signatures": [scorer.bleu_signature, scorer.chrf_signature],
+        "bleu_tokenizer": plan.evaluation.bleu_tokenizer,
+        "signatures": list(signatures(plan.evaluation.bleu_tokenizer)),
     }
     sources = {"text": f"{pair.name}/text/{text.name}", "embed": f"{pair.name}/embed"}
     steps = []

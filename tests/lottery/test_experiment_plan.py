@@ -247,6 +247,25 @@ def test_a_dry_run_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [entry["name"] for entry in asked] == ["huggyllama/llama-7b"]
 
 
+def test_spbleu_is_asked_for_by_the_plan_and_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_experiment("smoke").evaluation.bleu_tokenizer == "13a"
+    for name in ("llama-7b-en-ca", "llama-7b-six-pairs"):
+        assert read_experiment(name).evaluation.bleu_tokenizer == "flores101"
+    plan = read_experiment(edited(tmp_path, "[evaluation]", '[evaluation]\nbleu_tokenizer = "flores101"'))
+    monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path / "nothing"))
+    assert library.dry_run(plan)
+    with pytest.raises(UsageError) as caught:
+        library.run(plan, tmp_path / "out")
+    assert caught.value.code == "SPBLEU_UNAVAILABLE"
+    assert not (tmp_path / "out").exists()
+    for step in graph_of(plan).steps:
+        if step.kind in ("measure", "evidence") and "signatures" in step.parameters:
+            assert step.parameters["bleu_tokenizer"] == "flores101"
+            assert "tok:flores101" in step.parameters["signatures"][0]
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_all_texts_of_a_report_share_one_budget_of_witnesses(name: str) -> None:
     plan = read_experiment(name)
