@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from certify.errors import UsageError
 from certify.schema import pretty_json, write_bytes
 from lottery.backbone import find_base
 from lottery.device import Device
 from lottery.experiment.bench import Bench
 from lottery.experiment.cache import Cache
-from lottery.experiment.estimate import Amount, Estimate, estimate, measured_rates, model_of
+from lottery.experiment.estimate import Amount, Estimate, Processor, estimate, measured_rates, model_of
 from lottery.experiment.graph import Standing, State
 from lottery.experiment.journal import ExperimentJournal, Line, recorded_seconds
 from lottery.experiment.layout import layout
@@ -102,7 +104,12 @@ def run(
 
 
 def dry_run(
-    plan: ExperimentPlan, out: Path | None = None, *, base: str | None = None, data: Path | None = None
+    plan: ExperimentPlan,
+    out: Path | None = None,
+    *,
+    base: str | None = None,
+    data: Path | None = None,
+    device: Device = "auto",
 ) -> list[Row]:
     """What :func:`run` would do and cost; neither model nor text must be at hand, and none is fetched.
 
@@ -115,10 +122,20 @@ def dry_run(
     seconds = {} if out is None else recorded_seconds(out / JOURNAL)
     done = [(step.work, seconds[step.name]) for step in graph.steps if step.name in seconds]
     rates = measured_rates([(amount, time) for amount, time in done if isinstance(amount, Amount)], model)
+    processor = _processor(plan, device)
     return [
-        Row(step.name, None, "", seconds.get(step.name), estimate(step.work, model, rates))
+        Row(step.name, None, "", seconds.get(step.name), estimate(step.work, model, rates, processor))
         for step in graph.steps
     ]
+
+
+def _processor(plan: ExperimentPlan, device: Device) -> Processor:
+    """What an estimate is for: as asked, as the plan says, or what this machine has."""
+    if device == "cpu":
+        return "cpu"
+    if plan.estimate.device != "auto":
+        return plan.estimate.device
+    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def status(

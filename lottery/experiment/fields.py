@@ -38,6 +38,13 @@ def _share(value: str) -> str:
     return value
 
 
+def rows_of_share(rows: int, share: str) -> int:
+    """How many rows of a table of ``rows`` make up ``share`` (``81/32000``): the nearest number, at least 1;
+    a half is rounded up."""
+    numerator, denominator = map(int, share.split("/"))
+    return max(1, (2 * rows * numerator + denominator) // (2 * denominator))
+
+
 _Language = Annotated[str, AfterValidator(_language)]
 _Unit = Annotated[str, AfterValidator(_unit)]
 _Share = Annotated[str, AfterValidator(_share)]
@@ -293,9 +300,14 @@ class GeometryPlan(PlanTable):
 
 
 class EstimatePlan(PlanTable):
-    """Stated sizes of the text, for estimates where it is not at hand."""
+    """Stated sizes of the text, for estimates where it is not at hand, and what the plan is meant to run on.
+
+    ``device`` is ``gpu`` where nobody would run the plan without one; ``auto`` is whatever the machine of the
+    estimate has.
+    """
 
     tokens_per_pair: _Count = 90
     tuning_pairs: _Count = 10_000
     sentences: _Count = 1_012
     new_tokens: _Count = 60
+    device: Literal["auto", "cpu", "gpu"] = "auto"

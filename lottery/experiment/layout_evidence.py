@@ -247,6 +247,8 @@ def _decoding(builder: Builder, text: TextPlan) -> Amount:
     return Amount(
         "decode",
         tokens=tokens,
+        # The prompt, and once more in front of what the reference had generated.
+        read=sentences * (2 * estimate.tokens_per_pair + estimate.new_tokens),
         micro_batch=builder.plan.evaluation.batch * text.beams,
         length=text.max_new_tokens + estimate.tokens_per_pair,
         bytes_per_weight=4 if builder.plan.evaluation.dtype == "fp32" else 2,

@@ -12,13 +12,21 @@ from certify.errors import UsageError
 from lottery.experiment import driver as library
 from lottery.experiment.arms import null_names, planned_arms, planned_tickets
 from lottery.experiment.bench import Bench, resolve
-from lottery.experiment.estimate import Amount, estimate, measured_rates, model_of, parameters_of
+from lottery.experiment.estimate import (
+    Amount,
+    estimate,
+    measured_rates,
+    model_of,
+    parameters_of,
+    rows_of_rule,
+)
+from lottery.experiment.fields import rows_of_share
 from lottery.experiment.layout import layout
 from lottery.experiment.materials import Materials
 from lottery.experiment.plan import PUBLISHED, ExperimentPlan, experiment_names, read_experiment
-from lottery.experiment.rows import rows_of_share
 from lottery.experiment.witnesses import witness_shares
 from lottery.modelconfig import read_config
+from lottery.selection import published
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (
@@ -318,6 +326,44 @@ def test_the_small_base_is_counted_from_its_file() -> None:
     size = (BASE_SMALL / "model.safetensors").stat().st_size
     assert 0 <= size - 2 * model.parameters < 20_000  # fp16, and a header
     assert read_config(BASE_SMALL / "config.json") is not None
+
+
+def test_estimates_say_for_which_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "find_base", _no_hub)
+    plan = read_experiment("llama-7b-en-ca")
+
+    def days(rows: list[library.Row], processor: str) -> float:
+        costs = [row.estimate for row in rows]
+        assert {cost.processor for cost in costs if cost is not None} == {processor}
+        return sum(cost.seconds for cost in costs if cost is not None) / 86_400
+
+    assert days(library.dry_run(plan), "gpu") < 10 < 100 < days(library.dry_run(plan, device="cpu"), "cpu")
+    for cuda, processor in ((True, "gpu"), (False, "cpu")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda cuda=cuda: cuda)
+        days(library.dry_run(read_experiment("smoke")), processor)
+
+
+def test_rows_that_the_plan_knows_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "find_base", _no_hub)
+    plan = read_experiment("llama-7b-en-ca")
+    trained = {row.step: row.estimate.trained for row in library.dry_run(plan) if row.estimate is not None}
+    ticket = len(published().tickets["en-ca"]) * 4096
+    assert trained["en-ca/partial/published"] == ticket
+    assert trained["en-ca/null-partial/published/random-0"] == ticket
+    assert trained["en-ca/null-partial/published/one-row-bos"] == 4096
+    assert trained["en-ca/partial/a05"] is None
+    smoke = {row.step: row.estimate for row in library.dry_run(read_experiment("smoke"))}
+    assert smoke["en-ca/partial/share"].trained == rows_of_share(482, "81/32000") * 64
+    for rule, rows in (("distance:7", 7), ("random:3", 3), ("ids:1,5,9", 3), ("ks", None)):
+        assert rows_of_rule(rule) == rows
+
+
+def test_every_step_costs_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model is all fixed costs: a rate alone predicted 0.4 s for half a minute."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    costs = [row.estimate for row in library.dry_run(read_experiment("smoke"))]
+    assert all(cost is not None and cost.seconds > 0 for cost in costs)
+    assert 15 < sum(cost.seconds for cost in costs if cost is not None) < 60
 
 
 def test_a_measured_rate_takes_the_place_of_the_stated_one() -> None:
