@@ -223,7 +223,10 @@ def write_loss_evidence(bench: Bench, work: Work) -> Result:
 
 
 def count_opportunity(bench: Bench, work: Work) -> Result:
-    """In how many examples of a text the tokens of each ticket are fed, by segment: ``opportunity.json``."""
+    """In how many examples of a text the tokens of each ticket are fed: ``opportunity.json``.
+
+    By segment, as :mod:`lottery.opportunity` and gates count them.
+    """
     p = work.parameters
     tokenizer = load_tokenizer(bench.base_folder(work))
     pairs = evaluated_pairs(work.inputs["text"])

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from certify.evidence_schema import Segment
 from certify.records import Correction
 from certify.tickets import DeclaredClaim, Level, Slug, TokenId
 from lottery.recipe import RECIPES, Recipe, Schedule
@@ -175,7 +176,6 @@ NULL_KINDS = (
 )
 """Controls that are rows of their own (theory §6), in the order in which they run."""
 
-Segment = Literal["instruction", "source", "target"]
 
 
 class ControlsPlan(PlanTable):

@@ -16,6 +16,9 @@ Evidence = Mapping[str, Mapping[str, Path]]
 """Pair -> name of the evidence -> manifest file."""
 
 
+_SEGMENTS = {"instruction": "instruction with labels", "frame": "of that, labels"}
+
+
 def summarise(
     plan: Mapping[str, Any],
     evidence: Evidence,
@@ -202,7 +205,8 @@ def _text_lines(name: str, text: Mapping[str, Any]) -> list[str]:
 
 
 def _opportunity_lines(opportunity: Mapping[str, Any]) -> list[str]:
-    lines = ["## Where rows can act", "", "Share of examples in which at least one row is fed.", ""]
+    lines = ["## Where rows can act", "", "Share of examples in which at least one row is fed."]
+    lines += ["Instruction is all of the prompt but the sentence, labels and all, as gates count it.", ""]
     rows = []
     for text, selections in opportunity.items():
         for name, found in selections.items():
@@ -212,7 +216,8 @@ def _opportunity_lines(opportunity: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     segments = list(next(found for s in opportunity.values() for found in s.values())["touched"])
-    return lines + _table(["text", "selection", "rows", *segments, "never fed"], rows)
+    named = [_SEGMENTS.get(segment, segment) for segment in segments]
+    return lines + _table(["text", "selection", "rows", *named, "never fed"], rows)
 
 
 def _overlap_lines(overlap: Mapping[str, Any]) -> list[str]:
