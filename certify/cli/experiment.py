@@ -126,6 +126,8 @@ def _show_dry_run(plan: ExperimentPlan, rows: list[Row]) -> None:
     if measured:
         basis = f"rates measured here where steps are finished, elsewhere {basis}"
     _print(table)
+    for notice in plan.notices:
+        typer.echo(f"Note: {notice}")
     typer.echo(f"{plan.name}: {len(rows)} steps, about {_duration(total)} in all. Estimates, from {basis}.")
 
 

@@ -176,6 +176,11 @@ NULL_KINDS = (
 )
 """Controls that are rows of their own (theory §6), in the order in which they run."""
 
+RANDOM_NULLS = frozenset({"random", "frequency-matched"})
+"""Kinds of null tickets that are drawn."""
+
+FEWEST_DRAWS = 3
+"""Draws of null tickets below which they support no claim (theory §6)."""
 
 
 class ControlsPlan(PlanTable):
@@ -183,7 +188,8 @@ class ControlsPlan(PlanTable):
 
     Attributes:
         ticket: its id.
-        draws: draws of each random kind, and random directions.
+        draws: draws of each random kind, and random directions. Fewer than :data:`FEWEST_DRAWS` are for
+            trying things out, and said to be.
         kinds: among :data:`NULL_KINDS`.
         objects: ``transfer`` puts in rows of the reference; ``tuned`` trains the rows.
         limit: most tuning pairs for tuned controls; the ticket is then trained once more with that limit,

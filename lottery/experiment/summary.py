@@ -27,6 +27,7 @@ def summarise(
     overlap: Mapping[str, Any] | None,
     void: Mapping[str, str],
     root: Path,
+    notices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Summary of an experiment as JSON: integers as counted, scores as decimal strings.
 
@@ -37,6 +38,7 @@ def summarise(
         overlap: overlap of tickets, if it was studied.
         void: steps that came to nothing, with the reason.
         root: folder that paths are given relative to.
+        notices: what a reader should know beforehand.
 
     Raises:
         InvalidInputError: evidence is refused.
@@ -62,6 +64,7 @@ def summarise(
         "schema": "lottery.experiment.summary",
         "schema_version": 1,
         "plan": plan["name"],
+        "notices": list(notices),
         "cuts": cuts,
         "texts": texts,
         "opportunity": dict(opportunity),
@@ -158,6 +161,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     for ticket, limit in cuts["controls.limit"].items():
         lines[-1] += f"; for tuned controls of {ticket}: {limit}"
     lines.append("")
+    for notice in summary["notices"]:
+        lines += [f"Note: {notice}.", ""]
     for name, text in summary["texts"].items():
         lines += _text_lines(name, text)
     if summary["opportunity"]:

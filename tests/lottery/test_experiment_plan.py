@@ -366,6 +366,13 @@ def test_every_step_costs_something(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 15 < sum(cost.seconds for cost in costs if cost is not None) < 60
 
 
+def test_few_draws_are_said_to_support_no_claim() -> None:
+    notices = read_experiment("smoke").notices
+    assert len(notices) == 2
+    assert all("fewer than three draws" in notice and "no claim" in notice for notice in notices)
+    assert read_experiment("en-ca-small").notices == ()
+
+
 def test_a_measured_rate_takes_the_place_of_the_stated_one() -> None:
     plan = read_experiment("smoke")
     model = model_of(None, plan.geometry)
