@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from certify.evidence import Arm, LossRecord, Manifest, TranslationRecord, iter_records, read_manifest
+from certify.evidence import (
+    BASE_ARM,
+    Arm,
+    LossRecord,
+    Manifest,
+    TranslationRecord,
+    iter_records,
+    read_manifest,
+)
+from lottery.experiment.readings import UnitMeans, null_rows, termination_rows
 from lottery.score import LENGTH, RULES, bleu_score, chrf_score
 
 Evidence = Mapping[str, Mapping[str, Path]]
@@ -74,7 +83,8 @@ def summarise(
 
 
 def _about(arm: Arm) -> dict[str, Any]:
-    facts = {"kind": arm.kind, "rows": len(arm.ids or ()), "parameters": arm.parameters}
+    facts: dict[str, Any] = {"kind": arm.kind, "rows": len(arm.ids or ()), "parameters": arm.parameters}
+    facts |= {"note": arm.note} if arm.note else {}
     return facts | ({} if arm.control is None else {"control": arm.control, "of": arm.of})
 
 
@@ -85,6 +95,7 @@ def _translation(manifest: Manifest, folder: Path) -> dict[str, Any]:
     equal = dict.fromkeys(names, 0)
     agreed = dict.fromkeys(names, 0)
     totals = {name: [[0] * LENGTH for _ in RULES] for name in names}
+    means = UnitMeans()
     sentences = steps = 0
     for record in iter_records(manifest, folder):
         assert isinstance(record, TranslationRecord)
@@ -96,6 +107,7 @@ def _translation(manifest: Manifest, folder: Path) -> dict[str, Any]:
             generated[name] += answer.length
             equal[name] += not answer.differs
             agreed[name] += len(record.reference.tokens) - len(answer.differs)
+            means.add(record.unit, name, answer)
             for total, which in zip(totals[name], answer.rules, strict=True):
                 for index, value in enumerate(answer.stats[which]):
                     total[index] += value
@@ -110,6 +122,7 @@ def _translation(manifest: Manifest, folder: Path) -> dict[str, Any]:
             "sentences_as_reference": equal[arm.name],
             "rules": {rule: _scored(total) for rule, total in zip(RULES, totals[arm.name], strict=True)},
         }
+        | ({} if arm.name == BASE_ARM else {"termination": means.termination(arm.name)})
         for arm in manifest.arms
     }
 
@@ -206,7 +219,16 @@ def _text_lines(name: str, text: Mapping[str, Any]) -> list[str]:
     head += [f"BLEU {rule}" for rule in RULES] + [f"chrF++ {rule}" for rule in RULES]
     lines += _table([*head, "steps as reference"], rows)
     signatures = ", ".join(f"{metric} `{line}`" for metric, line in text["signatures"].items())
-    return [*lines, signatures, ""]
+    lines += [signatures, "", f"### What learning to stop is worth: {name}", ""]
+    lines += ["Estimates: gain over the base in mean sentence chrF under each rule, and how much of the gain"]
+    lines += ["in whole outputs is gone where outputs are cut for the arm.", ""]
+    lines += _table(*termination_rows(text["arms"]))
+    head, rows = null_rows(text["arms"])
+    if rows:
+        lines += [f"### Tickets against their null tickets: {name}", ""]
+        lines += ["Estimates: corpus chrF++ of the first line. A claim needs limits, and three draws.", ""]
+        lines += _table(head, rows)
+    return lines
 
 
 def _opportunity_lines(opportunity: Mapping[str, Any]) -> list[str]:
