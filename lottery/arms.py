@@ -18,7 +18,9 @@ from transformers import PreTrainedModel
 
 from certify.errors import InvalidInputError, UsageError
 from certify.records import Dtype
+from certify.schema import pretty_json, read_json, write_bytes
 from lottery.backbone import TORCH_DTYPES, first_line, quiet
+from lottery.modeldigest import adapter_settings
 from lottery.recipe import Method
 from lottery.rowfile import make_rows, write_rows
 from lottery.rows import TrainableRows, extract, install
@@ -131,8 +133,23 @@ def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) ->
     def save(out: Path) -> None:
         with _replaced_folder(out / ADAPTER_FOLDER) as folder:
             adapted.save_pretrained(folder)
+            _without_origin(folder)
 
     return Arm(adapted, head, ADAPTER_FOLDER, save)
+
+
+def _without_origin(folder: Path) -> None:
+    """Make an adapter folder say what it is and not where it was made: equal adapters are equal files.
+
+    PEFT writes the path of the base into the settings and into a model card, and names of modules in the
+    order of a set.
+    """
+    path = folder / "adapter_config.json"
+    written = read_json(path, what="adapter configuration")
+    # PEFT wants these entries; None leaves open where the base lies.
+    written |= adapter_settings(written) | {"base_model_name_or_path": None, "revision": None}
+    write_bytes(path, pretty_json(written).encode("utf-8"))
+    (folder / "README.md").unlink(missing_ok=True)
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:

@@ -24,8 +24,12 @@ TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
-def find_base(name: str) -> Path:
+def find_base(name: str, *, download: bool = True) -> Path:
     """A local checkpoint folder: ``name`` itself, or the hub's model of that name once downloaded.
+
+    Args:
+        name: the folder, or the hub's name of a model.
+        download: fetch a model of the hub that is not here; otherwise only what was fetched before is found.
 
     Raises:
         UsageError: neither exists, or the hub cannot be reached.
@@ -38,7 +42,12 @@ def find_base(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "tokenizer*"]))
+        found = snapshot_download(
+            name,
+            allow_patterns=["*.json", "*.safetensors", "tokenizer*"],
+            local_files_only=not download,
+        )
+        return Path(found)
     except (
         OSError,
         ValueError,

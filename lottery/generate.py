@@ -13,7 +13,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from certify.errors import InvalidInputError, UsageError
 from lottery.arms import output_head
-from lottery.placement import TARGET, Placed, segments_of
+from lottery.placement import Placed
+from lottery.segments import TARGET, segments_of
 from lottery.templates import Example
 
 

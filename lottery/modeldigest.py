@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from certify.errors import InvalidInputError, UsageError
 from certify.schema import canonical_json, read_json, sha256_bytes, sha256_file, tensor_digest
@@ -12,6 +13,15 @@ from lottery.safefile import TensorInfo, is_file, opened, read_header
 from lottery.tables import BLOCK_BYTES
 
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+
+_NOT_THE_ADAPTER = ("base_model_name_or_path", "revision", "peft_version")
+_SETS = {"target_modules", "exclude_modules", "modules_to_save"}
+
+_BESIDE_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""Files in which ``transformers`` looks for special tokens and settings of a tokenizer."""
+
+_NO_SETTING = ("name_or_path", "tokenizer_file", "special_tokens_map_file", "transformers_version")
+"""Entries of these files that change no id: where the tokenizer came from."""
 
 
 def checkpoint_digest(folder: Path, *, without: str | None = None) -> str:
@@ -42,13 +52,59 @@ def checkpoint_digest(folder: Path, *, without: str | None = None) -> str:
     return sha256_bytes(canonical_json({"config": kept, "tensors": tensors}))
 
 
-def adapter_digest(folder: Path) -> str:
-    """Digest of a PEFT adapter folder: SHA-256 of the canonical JSON of the digests of its two files.
+def tokenizer_digest(folder: Path) -> str:
+    """Digest of all that makes the tokenizer of a checkpoint folder: SHA-256 of a canonical JSON.
+
+    ``tokenizer.json`` alone does not say which token begins and ends a sequence, or is fed as such: that
+    stands in files beside it, which count by content. Paths that they may mention take no part.
 
     Raises:
-        UsageError: one is missing.
+        UsageError: ``tokenizer.json`` is missing, or a file cannot be read.
+        InvalidInputError: a file beside it is not JSON.
     """
-    return sha256_bytes(canonical_json({name: sha256_file(folder / name) for name in _ADAPTER}))
+    beside: dict[str, Any] = {}
+    for name in _BESIDE_TOKENIZER:
+        if (folder / name).is_file():
+            content = read_json(folder / name, what=name)
+            if isinstance(content, dict):
+                content = {key: value for key, value in content.items() if key not in _NO_SETTING}
+            beside[name] = content
+    return sha256_bytes(canonical_json({"tokenizer": sha256_file(folder / "tokenizer.json"), **beside}))
+
+
+def adapter_digest(folder: Path) -> str:
+    """Digest of a PEFT adapter folder: its settings and every tensor.
+
+    SHA-256 of the canonical JSON of ``{"config": ..., "tensors": {name: tensor digest}}``. The same weights
+    under the same settings have the same digest wherever and with whichever library they were written: see
+    :func:`adapter_settings`.
+
+    Raises:
+        UsageError: a file is missing.
+        InvalidInputError: one is refused.
+    """
+    config, weights = (folder / name for name in _ADAPTER)
+    settings = read_json(config, what="adapter configuration")
+    if not isinstance(settings, dict):
+        raise InvalidInputError(f"{config} is not an object", code="ADAPTER_MALFORMED")
+    tensors = {
+        name: tensor_digest(info.dtype, info.shape, _blocks(weights, info))
+        for name, info in read_header(weights).items()
+    }
+    return sha256_bytes(canonical_json({"config": adapter_settings(settings), "tensors": tensors}))
+
+
+def adapter_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an ``adapter_config.json`` says about the adapter, without where its base lay.
+
+    Names of modules, which PEFT keeps as sets and writes in any order, are sorted. The version of the library
+    takes no part.
+    """
+    kept = {key: value for key, value in config.items() if key not in _NOT_THE_ADAPTER}
+    for key in _SETS & kept.keys():
+        if isinstance(kept[key], list):
+            kept[key] = sorted(kept[key], key=str)
+    return kept
 
 
 def _shards(folder: Path) -> list[Path]:

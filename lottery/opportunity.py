@@ -8,15 +8,15 @@ support is no control.
 segment             positions
 ==================  =================================================================================
 ``prompt``          everything before the response
-``instruction``     the instruction, and the token that begins the sequence (as a gate counts it)
+``instruction``     the prompt without the sentence to translate, as a gate counts it
+``frame``           of the instruction: labels and line breaks around instruction and sentence
 ``source``          the sentence to translate
-``frame``           the rest of the prompt: labels and line breaks around the two
 ``target``          the response, as far as it is fed: all but its last token
 ``anywhere``        prompt and target together
 ==================  =================================================================================
 
-A token that reaches over a border belongs to both sides of it. Evidence keeps of a prompt only which ids it
-holds: there the segments are ``prompt``, ``target`` and ``anywhere``.
+Instruction, source and target are those of :mod:`lottery.segments`, in which a gate lets rows act. Evidence
+keeps of a prompt only which ids it holds: there the segments are ``prompt``, ``target`` and ``anywhere``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from certify.errors import NothingToDoError, UsageError
+from lottery.segments import INSTRUCTION, SOURCE, frame_of, segments_of
 from lottery.templates import Example
 
 if TYPE_CHECKING:
     from certify.evidence import TranslationRecord
 
-SEGMENTS = ("prompt", "instruction", "source", "frame", "target", "anywhere")
+SEGMENTS = ("prompt", "instruction", "frame", "source", "target", "anywhere")
 """Segments of an example, in the order in which reports list them."""
 
 RECORD_SEGMENTS = ("prompt", "target", "anywhere")
@@ -76,7 +77,7 @@ def of_examples(ids: Sequence[int], examples: Iterable[Example], *, bos: int | N
     Args:
         ids: the ticket's token ids.
         examples: what :func:`lottery.templates.encode` gives.
-        bos: id that begins a sequence, which counts as instruction; None if the tokenizer has none.
+        bos: id that begins a sequence, which is no part of the frame; None if the tokenizer has none.
 
     Raises:
         UsageError: no ids, or one twice.
@@ -138,16 +139,12 @@ def _segments(example: Example, bos: int | None) -> dict[str, frozenset[int]]:
     prompt = example.ids[: example.prompt_length]
     # The response's last token is never fed; with an end-of-sentence token that is the last one.
     target = frozenset(example.ids[example.prompt_length : -1])
-    source = range(example.source.start, example.source.stop)
-    instruction = set(range(example.instruction.start, example.instruction.stop))
-    if bos is not None and prompt[:1] == (bos,):
-        instruction.add(0)
-    frame = (i for i in range(len(prompt)) if i not in source and i not in instruction)
+    codes = segments_of(example)[: example.prompt_length]
     return {
         "prompt": frozenset(prompt),
-        "instruction": frozenset(prompt[i] for i in instruction),
-        "source": frozenset(prompt[i] for i in source),
-        "frame": frozenset(prompt[i] for i in frame),
+        "instruction": frozenset(i for i, code in zip(prompt, codes, strict=True) if code == INSTRUCTION),
+        "frame": frozenset(prompt[position] for position in frame_of(example, bos)),
+        "source": frozenset(i for i, code in zip(prompt, codes, strict=True) if code == SOURCE),
         "target": target,
         "anywhere": frozenset(prompt) | target,
     }

@@ -29,14 +29,9 @@ from lottery.backbone import first_line, load_backbone
 from lottery.dtypes import to_float32
 from lottery.modeldigest import adapter_digest, checkpoint_digest
 from lottery.rowfile import Rows
+from lottery.segments import SEGMENTS
 from lottery.tables import Table
-from lottery.templates import Example
 from lottery.transfer import transferred_blocks
-
-SEGMENTS: Final[tuple[Segment, ...]] = ("instruction", "source", "target")
-"""The parts of what is fed; their index is the code of a position (:func:`segments_of`)."""
-
-TARGET: Final = SEGMENTS.index("target")
 
 _PEFT_TYPES: Final = {"lora": "LORA", "prefix": "PREFIX_TUNING"}
 
@@ -92,7 +87,7 @@ def rows_placement(
         control: what the arm is a control for, if it is one.
         of: id of that ticket.
         seed: seed behind the rows.
-        gate: segments in which the rows act; None is everywhere.
+        gate: segments (:mod:`lottery.segments`) in which the rows act; None is everywhere.
         note: anything worth knowing.
 
     Raises:
@@ -185,17 +180,6 @@ class Placed:
     def cache(self, batch: int) -> Any:
         """A cache that holds the prefix for ``batch`` sequences; None where there is no prefix."""
         return None if self._prefix is None else self._prefix.get_prompt(batch_size=batch)
-
-
-def segments_of(prompt: Example) -> list[int]:
-    """Segment code of each position of a bare prompt: ``source``, or ``instruction`` for all the rest.
-
-    Beginning of sentence and field labels count as instruction, so that the three segments cover everything
-    that is fed; generated tokens are ``target``.
-    """
-    codes = [SEGMENTS.index("instruction")] * len(prompt)
-    codes[prompt.source.start : prompt.source.stop] = [SEGMENTS.index("source")] * len(prompt.source)
-    return codes
 
 
 def serve_base(model: PreTrainedModel, base: Table) -> None:

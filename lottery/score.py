@@ -84,13 +84,11 @@ class Scorer:
             UsageError: a sentencepiece tokenizer whose model is not on this machine (``SPBLEU_UNAVAILABLE``);
                 nothing is downloaded, and no other tokenizer takes its place.
         """
-        if tokenizer != "13a":
-            _require_model(tokenizer)
+        require_tokenizer(tokenizer)
         bleu, chrf = BLEU(tokenize=tokenizer), CHRF(word_order=WORD_ORDER)
         bleu.num_refs = chrf.num_refs = 1
         self._tokenise = bleu.tokenizer
-        self.bleu_signature = str(bleu.get_signature())
-        self.chrf_signature = str(chrf.get_signature())
+        self.bleu_signature, self.chrf_signature = signatures(tokenizer)
 
     def statistics(self, text: str, reference: str) -> Statistics:
         """Statistics of an extracted output against its reference translation."""
@@ -138,6 +136,18 @@ class Scorer:
             matches.append((found & wanted).total())
             totals.append(found.total())
         return (len(ours), len(theirs), *matches, *totals)
+
+
+def signatures(tokenizer: BleuTokenizer) -> tuple[str, str]:
+    """Signatures of BLEU with a tokenizer and of chrF++, as sacreBLEU writes them.
+
+    The tokenizer need not be here: what it is called is known without opening it.
+    """
+    bleu, chrf = BLEU(), CHRF(word_order=WORD_ORDER)
+    bleu.num_refs = chrf.num_refs = 1
+    signature = bleu.get_signature()
+    signature.update("tok", tokenizer)
+    return str(signature), str(chrf.get_signature())
 
 
 def extract(text: str, rule: Rule, labels: Sequence[str]) -> str:
@@ -273,12 +283,19 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _require_model(tokenizer: str) -> None:
+def require_tokenizer(tokenizer: BleuTokenizer) -> None:
+    """Refuse a tokenizer of BLEU that is not on this machine.
+
+    Raises:
+        UsageError: ``SPBLEU_UNAVAILABLE``.
+    """
+    if tokenizer == "13a":
+        return
     from sacrebleu.utils import SACREBLEU_DIR
 
     if find_spec("sentencepiece") is None:
         raise UsageError(
-            f"spBLEU ({tokenizer}) needs the package sentencepiece: pip install sentencepiece",
+            f"spBLEU ({tokenizer}) needs the package sentencepiece: pip install 'certify-lottery[spbleu]'",
             code="SPBLEU_UNAVAILABLE",
         )
     path = Path(SACREBLEU_DIR) / "models" / _MODELS[tokenizer]

@@ -9,6 +9,7 @@ from typing import Any, Final
 from certify.errors import NothingToDoError, UsageError
 from certify.evidence import Arm, BaseModelRef, Decoding, TemplateRef, TextRef
 from certify.records import Dtype
+from certify.schema import canonical_json, sha256_bytes
 from lottery.corpus import Pair, corpus_digest, deduplicate
 from lottery.score import Scorer
 from lottery.templates import Example, Template, encode
@@ -30,6 +31,8 @@ class Task:
         languages: codes of source and target.
         template: name and digest.
         tokenizer_sha256: file digest of ``tokenizer.json``.
+        special_tokens: what else of a tokenizer decides an output; see :func:`special_tokens`.
+        prompts_sha256: SHA-256 of the canonical JSON of the ids of all prompts, as they are fed.
         base: digests of the base model.
         reference_sha256: tensor digest of E* in the served dtype.
         decoding: beams, longest answer, dtype of the arithmetic.
@@ -45,6 +48,8 @@ class Task:
     languages: tuple[str, str]
     template: TemplateRef
     tokenizer_sha256: str
+    special_tokens: Mapping[str, Any]
+    prompts_sha256: str
     base: BaseModelRef
     reference_sha256: str
     decoding: Decoding
@@ -59,6 +64,8 @@ class Task:
             "base": self.base.model_dump(mode="json"),
             "reference": self.reference_sha256,
             "tokenizer": self.tokenizer_sha256,
+            "special_tokens": dict(self.special_tokens),
+            "prompts": self.prompts_sha256,
             "template": self.template.sha256,
             "text": self.text.sha256,
             "languages": list(self.languages),
@@ -70,6 +77,23 @@ class Task:
     def signatures(self) -> dict[str, str]:
         """Settings behind the scores."""
         return {"bleu": self.scorer.bleu_signature, "chrf": self.scorer.chrf_signature}
+
+
+def special_tokens(tokenizer: Any) -> dict[str, Any]:
+    """What decides prompts and outputs beside ``tokenizer.json``: files next to it may say otherwise.
+
+    Args:
+        tokenizer: a tokenizer of ``transformers``.
+
+    Returns:
+        Ids that begin (``bos``) and end (``eos``) a sequence, None where there are none; and whether spaces
+        are tidied up in decoded text.
+    """
+    return {
+        "bos": tokenizer.bos_token_id,
+        "eos": tokenizer.eos_token_id,
+        "clean_up": bool(getattr(tokenizer, "clean_up_tokenization_spaces", False)),
+    }
 
 
 def make_task(
@@ -119,9 +143,10 @@ def make_task(
     if not kept:
         raise NothingToDoError(f"{name} holds no sentence", code="NO_EXAMPLES")
     units = units_of(kept, unit)
+    prompts = tuple(encode(template, kept, tokenizer, *languages, response=False))
     return Task(
         pairs=tuple(kept),
-        prompts=tuple(encode(template, kept, tokenizer, *languages, response=False)),
+        prompts=prompts,
         labels=template.field_labels(*languages),
         units=units,
         text=TextRef(
@@ -130,6 +155,8 @@ def make_task(
         languages=languages,
         template=TemplateRef(name=template.name, sha256=template.digest()),
         tokenizer_sha256=tokenizer_sha256,
+        special_tokens=special_tokens(tokenizer),
+        prompts_sha256=sha256_bytes(canonical_json([list(prompt.ids) for prompt in prompts])),
         base=base,
         reference_sha256=reference_sha256,
         decoding=Decoding(beams=beams, max_new_tokens=max_new_tokens, dtype=dtype),

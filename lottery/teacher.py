@@ -17,7 +17,8 @@ from certify.evidence import UNIT
 from lottery.arms import output_head
 from lottery.generate import check_finite
 from lottery.loss import only_at
-from lottery.placement import TARGET, Placed, segments_of
+from lottery.placement import Placed
+from lottery.segments import TARGET, segments_of
 from lottery.templates import Example
 
 LOGITS: Final = 1 << 24

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.errors import NothingToDoError
+from certify.schema import canonical_json, sha256_bytes
 from lottery.corpus import Pair, corpus_digest, deduplicate, exclude
 from lottery.pairsource import read_pairs
 from lottery.templates import Example, encode, load_template
@@ -55,7 +56,8 @@ class Prepared:
     Attributes:
         train: training examples.
         held_out: held-out examples.
-        digests: digests of ``train``, ``held_out`` (None without such text) and ``template``.
+        digests: digests of ``train``, ``held_out`` (None without such text) and ``template``, and of the ids
+            that they become (``encoded``): special tokens are not in ``tokenizer.json`` alone.
         left_out: training pairs left out: repeated sentences, held-out sentences, too long.
     """
 
@@ -95,5 +97,6 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
         "train": corpus_digest(pairs),
         "held_out": corpus_digest(held_out) if held_out else None,
         "template": template.digest(),
+        "encoded": sha256_bytes(canonical_json([[list(example.ids) for example in part] for part in made])),
     }
     return Prepared(made[0], made[1], digests, len(read) - len(made[0]))

@@ -18,7 +18,7 @@ PACKAGES = ("certify", "lottery", "reports", "proofs_checks")
 # The numpy half of lottery: what a gate runs. Every other module of lottery counts as the torch half.
 NUMPY_HALF = (
     *("columns", "dtypes", "npyfile", "safefile", "checkpoint", "modelconfig", "tables"),
-    *("vocabulary", "textfile", "corpus", "templates"),
+    *("vocabulary", "textfile", "corpus", "templates", "segments"),
     *("smirnov", "ks", "ks_numpy", "ks_numba", "multiplicity", "selection"),
     *("rowfile", "frequency", "scanfile", "bundle", "ticketing"),
     *("staging", "released", "transfer", "served", "merge", "adapters"),

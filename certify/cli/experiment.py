@@ -12,6 +12,7 @@ from certify.cli.tune import DeviceName
 if TYPE_CHECKING:
     from lottery.experiment import Row
     from lottery.experiment.journal import Line
+    from lottery.experiment.plan import ExperimentPlan
 
 
 def experiment(
@@ -29,7 +30,10 @@ def experiment(
         typer.Option("--data", help="Folder that the plan's paths start from; default: CERTIFY_DATA/data."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the steps with parameters, memory and time; run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the steps with parameters, memory and time; run and fetch nothing."
+        ),
     ] = False,
     status: Annotated[
         bool, typer.Option("--status", help="Print where each step stands; run nothing.")
@@ -68,7 +72,8 @@ def experiment(
         ) from error
     wanted = read_experiment(plan)
     if dry_run:
-        _show_dry_run(wanted.name, library.dry_run(wanted, out, base=base, data=data))
+        rows = library.dry_run(wanted, out, base=base, data=data, device=device.value)
+        _show_dry_run(wanted, rows)
         return
     assert out is not None
     if status:
@@ -102,21 +107,28 @@ def _line(line: Line) -> None:
     typer.echo(f"[{line.number}/{line.steps}] {line.step} {text}", err=True)
 
 
-def _show_dry_run(name: str, rows: list[Row]) -> None:
+def _show_dry_run(plan: ExperimentPlan, rows: list[Row]) -> None:
+    from lottery.experiment.estimate import STARTING
+
     table = _table("step", "trained", "memory", "time")
-    total = 0.0
+    total = STARTING
+    processor = "cpu"
     for row in rows:
         cost = row.estimate
         assert cost is not None
         total += cost.seconds
+        processor = cost.processor
         trained = "by selection" if cost.trained is None else f"{cost.trained:,}" if cost.trained else ""
         table.add_row(row.step, trained, _bytes(cost.memory), _duration(cost.seconds) if cost.seconds else "")
     measured = any(row.estimate is not None and row.estimate.measured for row in rows)
-    basis = (
-        "rates measured here where steps are finished" if measured else "a stated rough rate for two cores"
-    )
+    what = "one data-centre GPU in 16 bits" if processor == "gpu" else "two processor cores in fp32"
+    basis = f"a stated rough rate for {what}"
+    if measured:
+        basis = f"rates measured here where steps are finished, elsewhere {basis}"
     _print(table)
-    typer.echo(f"{name}: {len(rows)} steps, about {_duration(total)} in all. Estimates, from {basis}.")
+    for notice in plan.notices:
+        typer.echo(f"Note: {notice}")
+    typer.echo(f"{plan.name}: {len(rows)} steps, about {_duration(total)} in all. Estimates, from {basis}.")
 
 
 def _show_status(rows: list[Row], *, running: bool) -> None:

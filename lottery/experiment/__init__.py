@@ -5,10 +5,11 @@ modules                                what they know
 =====================================  ======================================================================
 ``fields``, ``plan``                   the plan file
 ``cache``, ``graph``                   steps, their keys, what is finished; pure, of no particular experiment
-``arms``, ``layout*``                  which tickets, arms and steps follow from a plan
+``arms``, ``layout*``, ``witnesses``   which tickets, arms, steps and readable sentences follow from a plan
 ``bench``, ``materials``               where a step finds base and texts, and their digests
 ``tuning``, ``rows``, ``texts``,       what the steps do
-``evidence``, ``publish``, ``summary``
+``evidence``, ``publish``, ``summary``,
+``readings``
 ``estimate``, ``journal``              what steps would cost, and what they did cost
 ``driver``                             running, dry run and status of the whole
 =====================================  ======================================================================

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lottery.experiment.fields import ControlsPlan, Object, Segment, TicketPlan
+from certify.evidence_schema import Segment
+from lottery.experiment.fields import ControlsPlan, Object, TicketPlan
 from lottery.experiment.plan import ExperimentPlan
 from lottery.recipe import Method
 

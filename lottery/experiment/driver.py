@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from certify.errors import UsageError
 from certify.schema import pretty_json, write_bytes
 from lottery.backbone import find_base
 from lottery.device import Device
 from lottery.experiment.bench import Bench
 from lottery.experiment.cache import Cache
-from lottery.experiment.estimate import Amount, Estimate, estimate, measured_rates, model_of
+from lottery.experiment.estimate import Amount, Estimate, Processor, estimate, measured_rates, model_of
 from lottery.experiment.graph import Standing, State
 from lottery.experiment.journal import ExperimentJournal, Line, recorded_seconds
 from lottery.experiment.layout import layout
@@ -27,6 +29,7 @@ from lottery.experiment.materials import UNKNOWN, Materials, base_digest
 from lottery.experiment.plan import BESIDE_DATA, PUBLISHED, SYNTHETIC, ExperimentPlan
 from lottery.experiment.publish import deliver
 from lottery.pretrain_plan import data_folder
+from lottery.score import require_tokenizer
 
 JOURNAL, LOCK, PLAN = "journal.jsonl", "lock", "plan.json"
 
@@ -85,6 +88,9 @@ def run(
     bench, materials = _start(plan, base, data, required=True)
     bench.device, bench.progress, bench.save_every = device, progress, plan.tuning.save_every
     graph = layout(plan, bench, materials)
+    chosen = graph.chosen(only) if only else {step.name for step in graph.steps}
+    if any(step.kind == "measure" and step.name in chosen for step in graph.steps):
+        require_tokenizer(plan.evaluation.bleu_tokenizer)  # now, and not after hours of tuning
     with _locked(out):
         write_bytes(out / PLAN, pretty_json(plan.model_dump(mode="json")).encode("utf-8"))
         journal = ExperimentJournal(out / JOURNAL, len(graph.steps), report)
@@ -98,9 +104,14 @@ def run(
 
 
 def dry_run(
-    plan: ExperimentPlan, out: Path | None = None, *, base: str | None = None, data: Path | None = None
+    plan: ExperimentPlan,
+    out: Path | None = None,
+    *,
+    base: str | None = None,
+    data: Path | None = None,
+    device: Device = "auto",
 ) -> list[Row]:
-    """What :func:`run` would do and cost; neither model nor text must be at hand.
+    """What :func:`run` would do and cost; neither model nor text must be at hand, and none is fetched.
 
     Raises:
         UsageError: the size of the model is neither known nor stated in the plan.
@@ -111,10 +122,20 @@ def dry_run(
     seconds = {} if out is None else recorded_seconds(out / JOURNAL)
     done = [(step.work, seconds[step.name]) for step in graph.steps if step.name in seconds]
     rates = measured_rates([(amount, time) for amount, time in done if isinstance(amount, Amount)], model)
+    processor = _processor(plan, device)
     return [
-        Row(step.name, None, "", seconds.get(step.name), estimate(step.work, model, rates))
+        Row(step.name, None, "", seconds.get(step.name), estimate(step.work, model, rates, processor))
         for step in graph.steps
     ]
+
+
+def _processor(plan: ExperimentPlan, device: Device) -> Processor:
+    """What an estimate is for: as asked, as the plan says, or what this machine has."""
+    if device == "cpu":
+        return "cpu"
+    if plan.estimate.device != "auto":
+        return plan.estimate.device
+    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def status(
@@ -151,13 +172,13 @@ def is_running(out: Path) -> bool:
 def _start(
     plan: ExperimentPlan, base: str | None, data: Path | None, *, required: bool
 ) -> tuple[Bench, Materials]:
-    """Find base and texts and take the base's digest."""
+    """Find base and texts and take the base's digest; nothing is fetched unless they are ``required``."""
     if plan.base == SYNTHETIC:
         if base is not None or data is not None:
             raise UsageError(f"plan {plan.name} makes its own base and text", code="USAGE")
         return Bench(None, None), Materials("", None)
     try:
-        folder = find_base(base or _located(plan.base))
+        folder = find_base(base or _located(plan.base), download=required)
         digest = base_digest(folder) if required else UNKNOWN
     except UsageError:
         if required:

@@ -1,8 +1,9 @@
 """What an experiment will cost: trained parameters, memory and time by step. Estimates, and called so.
 
-Time is a rate times the work: one parameter and one token of a forward pass are one unit, and a backward pass
-through a frozen backbone costs another two, through trained weights three. The rate is measured on this
-machine where steps of the same kind are finished, otherwise a stated default for two processor cores.
+Time is a fixed cost of the step plus a rate times the work: one parameter and one token of a forward pass are
+one unit, and a backward pass through a frozen backbone costs another two, through trained weights three. Both
+are measured on this machine where steps of the same kind are finished, otherwise stated defaults for two
+processor cores or for a GPU.
 """
 
 from __future__ import annotations
@@ -15,21 +16,36 @@ from typing import Any, Literal
 
 from certify.errors import UsageError
 from certify.schema import read_json
-from lottery.experiment.fields import GeometryPlan
+from lottery.experiment.fields import GeometryPlan, rows_of_share
 from lottery.modelconfig import read_config
 from lottery.safefile import read_header
+from lottery.selection import published
 
 Kind = Literal["tune", "decode", "loss", "scan", "other"]
 
-DEFAULT_RATES: Mapping[str, float] = {
-    "tune": 9e-12,
-    "decode": 5e-11,
-    "loss": 5e-12,
-    "scan": 4e-9,
-    "other": 0.0,
+Processor = Literal["cpu", "gpu"]
+
+DEFAULT_RATES: Mapping[Processor, Mapping[Kind, float]] = {
+    "cpu": {"tune": 1.8e-11, "decode": 1.1e-10, "loss": 1e-11, "scan": 4e-9, "other": 0.0},
+    "gpu": {"tune": 2e-14, "decode": 3e-13, "loss": 2e-14, "scan": 4e-9, "other": 0.0},
 }
-"""Seconds per unit of work (per entry of both tables for a scan), rough, for two processor cores. Decoding
-feeds one token at a time and costs far more a unit than training does."""
+"""Seconds per unit of work (per entry of both tables for a scan), rough.
+
+``cpu``: two processor cores in fp32, as small models showed it where others worked, too. ``gpu``: one
+data-centre GPU in 16 bits at 100 TFLOP/s, a third of its peak; stated, not measured. Decoding feeds one token
+at a time and costs far more a unit than training does. A scan always runs on the processor."""
+
+FIXED: Mapping[Kind, float] = {"tune": 0.5, "decode": 0.2, "loss": 0.1, "scan": 0.1, "other": 0.3}
+"""Seconds of a step beside its work: digests, files, setting up. Rough, as tiny models show it."""
+
+LOADING = 5e-9
+"""Seconds a byte of a model that is loaded and digested, once a tuning."""
+
+STARTING = 10.0
+"""Seconds until the first step begins: libraries are loaded, the base is digested. Once an experiment."""
+
+READING = 0.1
+"""What a token that is read costs beside one that is generated: many are read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +54,11 @@ class Amount:
 
     Attributes:
         kind: what is done.
-        tokens: tokens fed (tune, loss) or generated and fed (decode); an upper end.
+        tokens: tokens fed (tune, loss) or generated (decode); an upper end.
+        read: tokens that decoding reads: prompts, and the reference's outputs with theirs.
         method: ``rows`` (all rows), ``partial``, ``lora``, ``prefix``, ``full``; for kind ``tune``.
         rows: trained rows where they are known beforehand.
+        share: the same as a share of the table (``81/32000``), or the empty string.
         size: rank or prefix length.
         micro_batch: sequences in memory at a time.
         length: longest sequence in tokens.
@@ -49,8 +67,10 @@ class Amount:
 
     kind: Kind
     tokens: int = 0
+    read: int = 0
     method: str = ""
     rows: int | None = None
+    share: str = ""
     size: int = 0
     micro_batch: int = 1
     length: int = 0
@@ -74,12 +94,22 @@ class Estimate:
         memory: bytes, roughly.
         seconds: roughly.
         measured: the rate was measured on this machine.
+        processor: what the rate is for.
     """
 
     trained: int | None
     memory: int
     seconds: float
     measured: bool
+    processor: Processor
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Seconds a unit of work, and seconds of a step beside it."""
+
+    unit: float
+    fixed: float
 
 
 def model_of(base: Path | None, stated: GeometryPlan | None) -> Model:
@@ -120,7 +150,18 @@ def work_of(amount: Amount, model: Model) -> float:
     if amount.kind == "scan":
         return 2.0 * model.shape.vocabulary * model.shape.width
     passes = {"tune": 4.0 if amount.method == "full" else 3.0}.get(amount.kind, 1.0)
-    return passes * amount.tokens * model.parameters
+    return passes * (amount.tokens + READING * amount.read) * model.parameters
+
+
+def rows_of_rule(rule: str) -> int | None:
+    """Number of rows that a rule of a ticket gives whatever the tables are; None where they decide."""
+    name, _, argument = rule.partition(":")
+    if name == "published":
+        ids = published().tickets.get(argument)
+        return None if ids is None else len(ids)
+    if name == "ids":
+        return len(set(argument.split(",")))
+    return int(argument) if argument.isascii() and argument.isdigit() else None
 
 
 def trained_of(amount: Amount, model: Model) -> int | None:
@@ -137,7 +178,8 @@ def trained_of(amount: Amount, model: Model) -> int | None:
         return shape.layers * amount.size * (2 * shape.width + shape.width + keys)
     if amount.method == "prefix":
         return shape.layers * amount.size * 2 * keys
-    return None if amount.rows is None else amount.rows * shape.width
+    rows = rows_of_share(shape.vocabulary, amount.share) if amount.share else amount.rows
+    return None if rows is None else rows * shape.width
 
 
 def memory_of(amount: Amount, model: Model) -> int:
@@ -155,23 +197,39 @@ def memory_of(amount: Amount, model: Model) -> int:
     return weights + 16 * trained + 4 * positions * (hidden + shape.vocabulary // 4)
 
 
-def estimate(amount: Amount, model: Model, rates: Mapping[str, float]) -> Estimate:
-    """Cost of one step, with the measured ``rates`` where there are any."""
+def estimate(
+    amount: Amount, model: Model, rates: Mapping[Kind, Rate], processor: Processor = "cpu"
+) -> Estimate:
+    """Cost of one step, with the measured ``rates`` where there are any, otherwise those of ``processor``."""
     measured = amount.kind in rates
-    rate = rates[amount.kind] if measured else DEFAULT_RATES[amount.kind]
-    return Estimate(
-        trained_of(amount, model), memory_of(amount, model), rate * work_of(amount, model), measured
-    )
+    rate = Rate(DEFAULT_RATES[processor][amount.kind], _fixed(amount, model))
+    if measured:
+        rate = rates[amount.kind]
+    seconds = rate.fixed + rate.unit * work_of(amount, model)
+    return Estimate(trained_of(amount, model), memory_of(amount, model), seconds, measured, processor)
 
 
-def measured_rates(finished: Iterable[tuple[Amount, float]], model: Model) -> dict[str, float]:
-    """Seconds per unit by kind: the median over finished steps, as ``(amount, seconds)``."""
-    found: dict[str, list[float]] = {}
+def _fixed(amount: Amount, model: Model) -> float:
+    loading = LOADING * model.parameters * amount.bytes_per_weight if amount.kind == "tune" else 0.0
+    return FIXED[amount.kind] + loading
+
+
+def measured_rates(finished: Iterable[tuple[Amount, float]], model: Model) -> dict[Kind, Rate]:
+    """Rates by kind, from finished steps as ``(amount, seconds)``: the median over them.
+
+    The fixed cost is the stated one, or that of the shortest step if that took less.
+    """
+    found: dict[Kind, list[tuple[float, float]]] = {}
+    fixed: dict[Kind, float] = {}
     for amount, seconds in finished:
         work = work_of(amount, model)
         if work > 0 and seconds > 0:
-            found.setdefault(amount.kind, []).append(seconds / work)
-    return {kind: median(values) for kind, values in found.items()}
+            found.setdefault(amount.kind, []).append((work, seconds))
+            fixed[amount.kind] = min(fixed.get(amount.kind, _fixed(amount, model)), seconds)
+    return {
+        kind: Rate(median((seconds - fixed[kind]) / work for work, seconds in steps), fixed[kind])
+        for kind, steps in found.items()
+    }
 
 
 def _shape(base: Path) -> GeometryPlan:

@@ -37,7 +37,7 @@ from lottery.templates import encode, load_template
 from lottery.textfile import locate, read_lines
 from lottery.unrelated import Window, choose_passages, passage_windows
 
-VERSION = 1
+VERSION = 2
 """Version of the procedures of this module."""
 
 PART, ARM, OPPORTUNITY = "part.jsonl", "arm.json", "opportunity.json"
@@ -177,7 +177,7 @@ def _task(bench: Bench, work: Work) -> Task:
         beams=p["beams"],
         dtype=p["dtype"],
         batch_size=p["batch"],
-        scorer=Scorer(),
+        scorer=Scorer(p["bleu_tokenizer"]),
     )
 
 
@@ -223,7 +223,10 @@ def write_loss_evidence(bench: Bench, work: Work) -> Result:
 
 
 def count_opportunity(bench: Bench, work: Work) -> Result:
-    """In how many examples of a text the tokens of each ticket are fed, by segment: ``opportunity.json``."""
+    """In how many examples of a text the tokens of each ticket are fed: ``opportunity.json``.
+
+    By segment, as :mod:`lottery.opportunity` and gates count them.
+    """
     p = work.parameters
     tokenizer = load_tokenizer(bench.base_folder(work))
     pairs = evaluated_pairs(work.inputs["text"])

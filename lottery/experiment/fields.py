@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from certify.evidence_schema import Segment
 from certify.records import Correction
 from certify.tickets import DeclaredClaim, Level, Slug, TokenId
 from lottery.recipe import RECIPES, Recipe, Schedule
+from lottery.score import BleuTokenizer
 from lottery.templates import LANGUAGES
 
 _Count = Annotated[int, Field(ge=1, lt=1 << 40)]
@@ -35,6 +37,13 @@ def _share(value: str) -> str:
     if not re.fullmatch(r"[1-9][0-9]{0,8}/[1-9][0-9]{0,8}", value) or Fraction(value) >= 1:
         raise ValueError("a share is a fraction below 1 such as 81/32000")
     return value
+
+
+def rows_of_share(rows: int, share: str) -> int:
+    """How many rows of a table of ``rows`` make up ``share`` (``81/32000``): the nearest number, at least 1;
+    a half is rounded up."""
+    numerator, denominator = map(int, share.split("/"))
+    return max(1, (2 * rows * numerator + denominator) // (2 * denominator))
 
 
 _Language = Annotated[str, AfterValidator(_language)]
@@ -167,7 +176,11 @@ NULL_KINDS = (
 )
 """Controls that are rows of their own (theory §6), in the order in which they run."""
 
-Segment = Literal["instruction", "source", "target"]
+RANDOM_NULLS = frozenset({"random", "frequency-matched"})
+"""Kinds of null tickets that are drawn."""
+
+FEWEST_DRAWS = 3
+"""Draws of null tickets below which they support no claim (theory §6)."""
 
 
 class ControlsPlan(PlanTable):
@@ -175,7 +188,8 @@ class ControlsPlan(PlanTable):
 
     Attributes:
         ticket: its id.
-        draws: draws of each random kind, and random directions.
+        draws: draws of each random kind, and random directions. Fewer than :data:`FEWEST_DRAWS` are for
+            trying things out, and said to be.
         kinds: among :data:`NULL_KINDS`.
         objects: ``transfer`` puts in rows of the reference; ``tuned`` trains the rows.
         limit: most tuning pairs for tuned controls; the ticket is then trained once more with that limit,
@@ -221,7 +235,8 @@ class TextPlan(PlanTable):
         role: tickets point at the evidence on a text for ``evaluation`` only. What was chosen on (``choice``)
             and what is only reported (``report``) is kept beside it.
         attribution: where the text is from and under which licence.
-        witnesses: most sentences that travel as readable text.
+        witnesses: most sentences that travel as readable text; ``evaluation.witnesses`` is for all texts
+            together (:mod:`lottery.experiment.witnesses`).
     """
 
     name: Slug
@@ -261,11 +276,22 @@ class UnrelatedPlan(PlanTable):
 
 
 class EvaluationPlan(PlanTable):
-    """How models compute while they are evaluated, the same for every text."""
+    """How models compute and are scored while they are evaluated, the same for every text.
+
+    Attributes:
+        batch: sentences decoded together.
+        dtype: in which the models compute.
+        order_seed: seed of the order of units.
+        bleu_tokenizer: how BLEU splits words; ``flores101`` and ``flores200`` make it spBLEU, which needs the
+            extra ``spbleu`` and a tokenizer model that sacreBLEU must find on this machine.
+        witnesses: most sentences that travel as readable text, of all texts of the experiment together.
+    """
 
     batch: _Count = 64
     dtype: Precision = "fp32"
     order_seed: Seed = 0
+    bleu_tokenizer: BleuTokenizer = "13a"
+    witnesses: Annotated[int, Field(ge=0, le=50)] = 50
 
 
 class GeometryPlan(PlanTable):
@@ -280,9 +306,14 @@ class GeometryPlan(PlanTable):
 
 
 class EstimatePlan(PlanTable):
-    """Stated sizes of the text, for estimates where it is not at hand."""
+    """Stated sizes of the text, for estimates where it is not at hand, and what the plan is meant to run on.
+
+    ``device`` is ``gpu`` where nobody would run the plan without one; ``auto`` is whatever the machine of the
+    estimate has.
+    """
 
     tokens_per_pair: _Count = 90
     tuning_pairs: _Count = 10_000
     sentences: _Count = 1_012
     new_tokens: _Count = 60
+    device: Literal["auto", "cpu", "gpu"] = "auto"

@@ -21,7 +21,7 @@ from lottery.dtypes import parse_dtype
 from lottery.experiment import rows, tuning
 from lottery.experiment.arms import PlannedTicket, null_names, null_step, planned_tickets
 from lottery.experiment.bench import BASE, Bench
-from lottery.experiment.estimate import Amount
+from lottery.experiment.estimate import Amount, rows_of_rule
 from lottery.experiment.fields import ControlsPlan, PairPlan, TicketPlan
 from lottery.experiment.graph import Graph, Result, Step, Work
 from lottery.experiment.layout_evidence import evidence_steps
@@ -134,7 +134,8 @@ def _tunings(builder: Builder, pair: PairPlan) -> list[Step]:
             limit = controls.limit if controls else None
             parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=limit)
             select = f"{pair.name}/{ticket.select}"
-            steps.append(_tune(builder, f"{pair.name}/{ticket.tuned}", pair, parameters, select=select))
+            name = f"{pair.name}/{ticket.tuned}"
+            steps.append(_tune(builder, name, pair, parameters, select=select, known=_known(ticket.plan)))
     for comparator in plan.comparator:
         parameters = tuning.tuning_parameters(
             plan,
@@ -148,8 +149,19 @@ def _tunings(builder: Builder, pair: PairPlan) -> list[Step]:
     return steps
 
 
+def _known(entry: TicketPlan) -> dict[str, Any]:
+    """What the plan alone says about the number of a ticket's rows, for estimates."""
+    return {"share": entry.share} if entry.share is not None else {"rows": rows_of_rule(entry.rule)}
+
+
 def _tune(
-    builder: Builder, name: str, pair: PairPlan, parameters: Mapping[str, Any], select: str = ""
+    builder: Builder,
+    name: str,
+    pair: PairPlan,
+    parameters: Mapping[str, Any],
+    *,
+    select: str = "",
+    known: Mapping[str, Any] | None = None,
 ) -> Step:
     estimate = builder.plan.estimate
     pairs = min(filter(None, (parameters["limit"], estimate.tuning_pairs)))
@@ -161,6 +173,7 @@ def _tune(
         micro_batch=parameters["micro_batch"],
         length=parameters["max_length"],
         bytes_per_weight=4 if parameters["dtype"] == "F32" else 2,
+        **(known or {}),
     )
     needs = {"select": select} if select else {}
     parameters = {**parameters, **builder.texts(pair)}
@@ -200,7 +213,8 @@ def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[Ste
     counted = {"counts": f"{pair.name}/counts"}
     drawn = f"{pair.name}/nulls/{controls.ticket}"
     steps = [builder.step(drawn, "nulls", rows.draw_nulls, rows.VERSION, drawing, own | counted)]
-    recipe = _partial_recipe(plan, next(one for one in plan.ticket if one.id == controls.ticket))
+    entry = next(one for one in plan.ticket if one.id == controls.ticket)
+    recipe = _partial_recipe(plan, entry)
     for name, kind, seed in null_names(controls):
         null = f"{pair.name}/{null_step(controls, name)}"
         if kind == "direction":
@@ -213,7 +227,8 @@ def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[Ste
         if "tuned" in controls.objects:
             parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=controls.limit)
             tuned = f"{pair.name}/{null_step(controls, name, tuned=True)}"
-            steps.append(_tune(builder, tuned, pair, parameters, select=null))
+            known = {"rows": 1} if kind.startswith("one-row") else _known(entry)
+            steps.append(_tune(builder, tuned, pair, parameters, select=null, known=known))
     return steps
 
 

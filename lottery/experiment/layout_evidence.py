@@ -10,7 +10,8 @@ from lottery.experiment import evidence, texts
 from lottery.experiment.arms import ArmPlan, null_names, null_step, planned_arms
 from lottery.experiment.estimate import Amount
 from lottery.experiment.fields import PairPlan, TextPlan
-from lottery.score import Scorer
+from lottery.experiment.witnesses import witness_shares
+from lottery.score import signatures
 from lottery.task import DOCUMENT
 from lottery.templates import load_template
 
@@ -83,7 +84,6 @@ def _translated(
 ) -> list[Step]:
     """Measurements of all arms on a text under a template, and the evidence."""
     plan = builder.plan
-    scorer = Scorer()
     common: dict[str, Any] = {
         "languages": list(pair.languages),
         "template": template,
@@ -93,7 +93,8 @@ def _translated(
         "served_dtype": builder.served,
         "dtype": parse_dtype(plan.evaluation.dtype),
         "batch": plan.evaluation.batch,
-        "signatures": [scorer.bleu_signature, scorer.chrf_signature],
+        "bleu_tokenizer": plan.evaluation.bleu_tokenizer,
+        "signatures": list(signatures(plan.evaluation.bleu_tokenizer)),
     }
     sources = {"text": f"{pair.name}/text/{text.name}", "embed": f"{pair.name}/embed"}
     steps = []
@@ -125,7 +126,7 @@ def _translated(
         "arms": [arm.name for arm in arms],
         "avoid": avoid,
         "order_seed": plan.evaluation.order_seed,
-        "witnesses": text.witnesses,
+        "witnesses": witness_shares(plan)[pair.name, text.name] if file == text.name else 0,
     }
     needs = sources | {"used": f"{pair.name}/used"}
     needs |= {f"arm:{arm}": step for arm, step in measured.items()}
@@ -248,6 +249,8 @@ def _decoding(builder: Builder, text: TextPlan) -> Amount:
     return Amount(
         "decode",
         tokens=tokens,
+        # The prompt, and once more in front of what the reference had generated.
+        read=sentences * (2 * estimate.tokens_per_pair + estimate.new_tokens),
         micro_batch=builder.plan.evaluation.batch * text.beams,
         length=text.max_new_tokens + estimate.tokens_per_pair,
         bytes_per_weight=4 if builder.plan.evaluation.dtype == "fp32" else 2,

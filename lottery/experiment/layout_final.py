@@ -36,6 +36,7 @@ def final_steps(builder: Builder, steps: list[Step]) -> list[Step]:
         pairs.append({"name": pair.name, "tickets": tickets, "linked": linked, **found})
     parameters = {
         "plan": plan.model_dump(mode="json"),
+        "notices": list(plan.notices),
         "pairs": pairs,
         "started_from": {
             "base_sha256": builder.materials.base or plan.base,

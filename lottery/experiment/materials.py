@@ -10,7 +10,7 @@ from certify.schema import canonical_json, sha256_bytes, sha256_file
 from lottery.corpus import corpus_digest
 from lottery.experiment.bench import resolve
 from lottery.experiment.plan import SYNTHETIC
-from lottery.modeldigest import checkpoint_digest
+from lottery.modeldigest import checkpoint_digest, tokenizer_digest
 from lottery.pairsource import read_pairs
 from lottery.textfile import locate
 
@@ -72,10 +72,10 @@ class Materials:
 
 
 def base_digest(folder: Path) -> str:
-    """Digest of a base model: weights, configuration, tokenizer.
+    """Digest of a base model: weights, configuration, tokenizer with its special tokens.
 
     Raises:
         UsageError: a file is missing.
         InvalidInputError: a file is refused.
     """
-    return sha256_bytes(canonical_json([checkpoint_digest(folder), sha256_file(folder / "tokenizer.json")]))
+    return sha256_bytes(canonical_json([checkpoint_digest(folder), tokenizer_digest(folder)]))

@@ -19,6 +19,8 @@ from certify.errors import UsageError
 from certify.schema import canonical_json, read_bytes, sha256_bytes
 from certify.tickets import DeclaredClaim, Slug
 from lottery.experiment.fields import (
+    FEWEST_DRAWS,
+    RANDOM_NULLS,
     ComparatorPlan,
     ControlsPlan,
     EmbedPlan,
@@ -107,6 +109,16 @@ class ExperimentPlan(PlanTable):
     def controls_of(self, ticket: str) -> ControlsPlan | None:
         """What the ticket of that id is compared with."""
         return next((controls for controls in self.controls if controls.ticket == ticket), None)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a reader of the plan or of its results should know, one line each."""
+        return tuple(
+            f"controls of {controls.ticket}: draws = {controls.draws}, fewer than three draws of random null"
+            " tickets: no claim against nulls can be made"
+            for controls in self.controls
+            if controls.draws < FEWEST_DRAWS and RANDOM_NULLS & set(controls.kinds)
+        )
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the plan."""

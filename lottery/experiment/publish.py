@@ -29,7 +29,7 @@ from lottery.overlap import Comparison, Study, study
 from lottery.selection import candidates
 from lottery.vocabulary import open_vocabulary
 
-VERSION = 1
+VERSION = 2
 """Version of the procedures of this module."""
 
 OVERLAP, MANIFEST, SUMMARY, REPORT, TICKET_FOLDER = (
@@ -134,7 +134,13 @@ def publish(_bench: Bench, work: Work) -> Result:
     if "overlap" in work.inputs and not work.inputs["overlap"].void:
         overlap = read_json(work.inputs["overlap"].path(OVERLAP), what="overlap")
     summary = summarise(
-        p["plan"], evidence, opportunity=opportunity, overlap=overlap, void=_void(work), root=work.folder
+        p["plan"],
+        evidence,
+        opportunity=opportunity,
+        overlap=overlap,
+        void=_void(work),
+        root=work.folder,
+        notices=p["notices"],
     )
     write_json(work.folder / SUMMARY, summary)
     write_bytes(work.folder / REPORT, markdown(summary).encode("utf-8"))

@@ -20,6 +20,7 @@ from lottery.experiment.bench import (
     tuned_result,
     write_json,
 )
+from lottery.experiment.fields import rows_of_share
 from lottery.experiment.graph import Result, Void, Work
 from lottery.experiment.tuning import data_of
 from lottery.frequency import read_counts, write_counts
@@ -36,13 +37,6 @@ VERSION = 1
 
 COUNTS, NULLS = "counts.npy", "nulls.json"
 TICKETS = "bundle/tickets.json"
-
-
-def rows_of_share(rows: int, share: str) -> int:
-    """How many rows of a table of ``rows`` make up ``share`` (``81/32000``): the nearest number, at least 1;
-    a half is rounded up."""
-    numerator, denominator = map(int, share.split("/"))
-    return max(1, (2 * rows * numerator + denominator) // (2 * denominator))
 
 
 def choose(bench: Bench, work: Work) -> Result:

@@ -9,11 +9,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from certify.evidence import Arm, LossRecord, Manifest, TranslationRecord, iter_records, read_manifest
+from certify.evidence import (
+    BASE_ARM,
+    Arm,
+    LossRecord,
+    Manifest,
+    TranslationRecord,
+    iter_records,
+    read_manifest,
+)
+from lottery.experiment.readings import UnitMeans, null_rows, termination_rows
 from lottery.score import LENGTH, RULES, bleu_score, chrf_score
 
 Evidence = Mapping[str, Mapping[str, Path]]
 """Pair -> name of the evidence -> manifest file."""
+
+
+_SEGMENTS = {"instruction": "instruction with labels", "frame": "of that, labels"}
 
 
 def summarise(
@@ -24,6 +36,7 @@ def summarise(
     overlap: Mapping[str, Any] | None,
     void: Mapping[str, str],
     root: Path,
+    notices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Summary of an experiment as JSON: integers as counted, scores as decimal strings.
 
@@ -34,6 +47,7 @@ def summarise(
         overlap: overlap of tickets, if it was studied.
         void: steps that came to nothing, with the reason.
         root: folder that paths are given relative to.
+        notices: what a reader should know beforehand.
 
     Raises:
         InvalidInputError: evidence is refused.
@@ -59,6 +73,7 @@ def summarise(
         "schema": "lottery.experiment.summary",
         "schema_version": 1,
         "plan": plan["name"],
+        "notices": list(notices),
         "cuts": cuts,
         "texts": texts,
         "opportunity": dict(opportunity),
@@ -68,7 +83,8 @@ def summarise(
 
 
 def _about(arm: Arm) -> dict[str, Any]:
-    facts = {"kind": arm.kind, "rows": len(arm.ids or ()), "parameters": arm.parameters}
+    facts: dict[str, Any] = {"kind": arm.kind, "rows": len(arm.ids or ()), "parameters": arm.parameters}
+    facts |= {"note": arm.note} if arm.note else {}
     return facts | ({} if arm.control is None else {"control": arm.control, "of": arm.of})
 
 
@@ -79,6 +95,7 @@ def _translation(manifest: Manifest, folder: Path) -> dict[str, Any]:
     equal = dict.fromkeys(names, 0)
     agreed = dict.fromkeys(names, 0)
     totals = {name: [[0] * LENGTH for _ in RULES] for name in names}
+    means = UnitMeans()
     sentences = steps = 0
     for record in iter_records(manifest, folder):
         assert isinstance(record, TranslationRecord)
@@ -90,6 +107,7 @@ def _translation(manifest: Manifest, folder: Path) -> dict[str, Any]:
             generated[name] += answer.length
             equal[name] += not answer.differs
             agreed[name] += len(record.reference.tokens) - len(answer.differs)
+            means.add(record.unit, name, answer)
             for total, which in zip(totals[name], answer.rules, strict=True):
                 for index, value in enumerate(answer.stats[which]):
                     total[index] += value
@@ -104,6 +122,7 @@ def _translation(manifest: Manifest, folder: Path) -> dict[str, Any]:
             "sentences_as_reference": equal[arm.name],
             "rules": {rule: _scored(total) for rule, total in zip(RULES, totals[arm.name], strict=True)},
         }
+        | ({} if arm.name == BASE_ARM else {"termination": means.termination(arm.name)})
         for arm in manifest.arms
     }
 
@@ -155,6 +174,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     for ticket, limit in cuts["controls.limit"].items():
         lines[-1] += f"; for tuned controls of {ticket}: {limit}"
     lines.append("")
+    for notice in summary["notices"]:
+        lines += [f"Note: {notice}.", ""]
     for name, text in summary["texts"].items():
         lines += _text_lines(name, text)
     if summary["opportunity"]:
@@ -198,11 +219,21 @@ def _text_lines(name: str, text: Mapping[str, Any]) -> list[str]:
     head += [f"BLEU {rule}" for rule in RULES] + [f"chrF++ {rule}" for rule in RULES]
     lines += _table([*head, "steps as reference"], rows)
     signatures = ", ".join(f"{metric} `{line}`" for metric, line in text["signatures"].items())
-    return [*lines, signatures, ""]
+    lines += [signatures, "", f"### What learning to stop is worth: {name}", ""]
+    lines += ["Estimates: gain over the base in mean sentence chrF under each rule, and how much of the gain"]
+    lines += ["in whole outputs is gone where outputs are cut for the arm.", ""]
+    lines += _table(*termination_rows(text["arms"]))
+    head, rows = null_rows(text["arms"])
+    if rows:
+        lines += [f"### Tickets against their null tickets: {name}", ""]
+        lines += ["Estimates: corpus chrF++ of the first line. A claim needs limits, and three draws.", ""]
+        lines += _table(head, rows)
+    return lines
 
 
 def _opportunity_lines(opportunity: Mapping[str, Any]) -> list[str]:
-    lines = ["## Where rows can act", "", "Share of examples in which at least one row is fed.", ""]
+    lines = ["## Where rows can act", "", "Share of examples in which at least one row is fed."]
+    lines += ["Instruction is all of the prompt but the sentence, labels and all, as gates count it.", ""]
     rows = []
     for text, selections in opportunity.items():
         for name, found in selections.items():
@@ -212,7 +243,8 @@ def _opportunity_lines(opportunity: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     segments = list(next(found for s in opportunity.values() for found in s.values())["touched"])
-    return lines + _table(["text", "selection", "rows", *segments, "never fed"], rows)
+    named = [_SEGMENTS.get(segment, segment) for segment in segments]
+    return lines + _table(["text", "selection", "rows", *named, "never fed"], rows)
 
 
 def _overlap_lines(overlap: Mapping[str, Any]) -> list[str]:

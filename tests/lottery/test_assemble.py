@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from lottery.backbone import load_backbone, load_tokenizer  # noqa: E402
 from lottery.corpus import sentence_digest  # noqa: E402
 from lottery.evaluation import evaluate, evaluate_tickets  # noqa: E402
 from lottery.evidence import assemble_loss, loss_digests, used_pairs, used_sentences  # noqa: E402
+from lottery.experiment.materials import base_digest  # noqa: E402
 from lottery.measure import measure_loss  # noqa: E402
 from lottery.pairsource import read_pairs  # noqa: E402
 from lottery.placement import Placement, base_placement, reference_placement  # noqa: E402
@@ -104,6 +106,30 @@ def read(folder: Path) -> tuple[Manifest, list[TranslationRecord]]:
     manifest = read_manifest(folder / "dev.json")
     check_files(manifest, folder)
     return manifest, list(iter_records(manifest, folder))
+
+
+@pytest.mark.parametrize(
+    ("role", "token"), [("eos_token", "."), ("bos_token", "a")], ids=["end", "beginning"]
+)
+def test_another_special_token_is_another_run(
+    base: Path, text: Path, tuned: Path, tickets: Path, tmp_path: Path, role: str, token: str
+) -> None:
+    """``tokenizer.json`` does not say which token begins or ends a sequence; the file beside it does."""
+    folder = shutil.copytree(base, tmp_path / "base")
+    settings: dict[str, Any] = {"template": "labels", "reference": tuned, "tickets": [f"{tickets}#all"]}
+    settings |= {"out": tmp_path / "dev.json", "unit": "sentence", "max_new_tokens": 2, "limit": 2}
+    evaluate_tickets(str(folder), str(text), LANGUAGES, **settings)
+    before = (base_digest(folder), (folder / "tokenizer.json").read_bytes())
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name_or_path": "/somewhere/else"}))
+    assert base_digest(folder) == before[0], "a path is no setting"
+    evaluate_tickets(str(folder), str(text), LANGUAGES, **settings, resume=True)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {role: token}))
+    assert (folder / "tokenizer.json").read_bytes() == before[1]
+    assert base_digest(folder) != before[0]
+    with pytest.raises(UsageError, match="special_tokens") as error:
+        evaluate_tickets(str(folder), str(text), LANGUAGES, **settings, resume=True)
+    assert error.value.code == "PART_MISMATCH"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

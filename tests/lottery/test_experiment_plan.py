@@ -12,14 +12,23 @@ from certify.errors import UsageError
 from lottery.experiment import driver as library
 from lottery.experiment.arms import null_names, planned_arms, planned_tickets
 from lottery.experiment.bench import Bench, resolve, write_json
-from lottery.experiment.estimate import Amount, estimate, measured_rates, model_of, parameters_of
+from lottery.experiment.estimate import (
+    Amount,
+    estimate,
+    measured_rates,
+    model_of,
+    parameters_of,
+    rows_of_rule,
+)
+from lottery.experiment.fields import rows_of_share
 from lottery.experiment.graph import Input, Work
 from lottery.experiment.layout import layout
 from lottery.experiment.materials import Materials
 from lottery.experiment.plan import PUBLISHED, ExperimentPlan, experiment_names, read_experiment
-from lottery.experiment.rows import rows_of_share
 from lottery.experiment.texts import evaluated_pairs, prepare_text
+from lottery.experiment.witnesses import witness_shares
 from lottery.modelconfig import read_config
+from lottery.selection import published
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (
@@ -170,7 +179,7 @@ def test_a_base_beside_the_data_is_found_or_asked_for(
 ) -> None:
     plan = read_experiment("en-ca-small-second")
     found: list[str] = []
-    monkeypatch.setattr(library, "find_base", lambda name: found.append(name) or Path(name))
+    monkeypatch.setattr(library, "find_base", lambda name, **_: found.append(name) or Path(name))
     monkeypatch.setattr(library, "base_digest", lambda _: "digest")
     monkeypatch.setenv("CERTIFY_DATA", str(tmp_path))
     (tmp_path / "data").mkdir()
@@ -209,7 +218,7 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
         pytest.skip(f"{BASE_SMALL} does not exist")
     plan = read_experiment(name)
     if plan.base.startswith(PUBLISHED):
-        monkeypatch.setattr(library, "find_base", Path)
+        monkeypatch.setattr(library, "find_base", lambda name, **_: Path(name))
     rows = library.dry_run(plan)
     assert len({row.step for row in rows}) == len(rows)
     costs = {row.step: row.estimate for row in rows}
@@ -229,8 +238,68 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
     assert rows[-1].step == "publish"
 
 
-def _no_hub(name: str) -> Path:
+def _no_hub(name: str, **_: object) -> Path:
     raise UsageError(f"no {name} here", code="MODEL_UNKNOWN")
+
+
+def test_a_dry_run_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def snapshot_download(name: str, **options: object) -> str:
+        asked.append({"name": name, **options})
+        if not options.get("local_files_only"):
+            raise AssertionError("a dry run went to the hub")
+        raise FileNotFoundError("not in the cache")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    plan = read_experiment("llama-7b-en-ca")
+    assert library.dry_run(plan, tmp_path)
+    assert [entry["name"] for entry in asked] == ["huggyllama/llama-7b"]
+
+
+def test_spbleu_is_asked_for_by_the_plan_and_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_experiment("smoke").evaluation.bleu_tokenizer == "13a"
+    for name in ("llama-7b-en-ca", "llama-7b-six-pairs"):
+        assert read_experiment(name).evaluation.bleu_tokenizer == "flores101"
+    plan = read_experiment(edited(tmp_path, "[evaluation]", '[evaluation]\nbleu_tokenizer = "flores101"'))
+    monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path / "nothing"))
+    assert library.dry_run(plan)
+    with pytest.raises(UsageError) as caught:
+        library.run(plan, tmp_path / "out")
+    assert caught.value.code == "SPBLEU_UNAVAILABLE"
+    assert not (tmp_path / "out").exists()
+    for step in graph_of(plan).steps:
+        if step.kind in ("measure", "evidence") and "signatures" in step.parameters:
+            assert step.parameters["bleu_tokenizer"] == "flores101"
+            assert "tok:flores101" in step.parameters["signatures"][0]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_all_texts_of_a_report_share_one_budget_of_witnesses(name: str) -> None:
+    plan = read_experiment(name)
+    given = {
+        step.name: step.parameters["witnesses"]
+        for step in graph_of(plan).steps
+        if step.kind == "evidence" and "witnesses" in step.parameters
+    }
+    assert sum(given.values()) <= plan.evaluation.witnesses == 50
+    shares = witness_shares(plan)
+    assert {n: k for n, k in given.items() if k} == {
+        f"{pair}/evidence/{text}": k for (pair, text), k in shares.items() if k
+    }
+    claimed = [text.name for text in plan.text if text.role == "evaluation"]
+    assert all(share > 0 for (_, text), share in shares.items() if text in claimed)
+
+
+def test_witnesses_go_to_the_texts_that_claims_rest_on_first(tmp_path: Path) -> None:
+    plan = read_experiment("smoke")  # test: 12 sentences, choice: 6
+    assert witness_shares(plan) == {("en-ca", "test"): 12, ("en-ca", "choice"): 6}
+    few = read_experiment(edited(tmp_path, "[evaluation]", "[evaluation]\nwitnesses = 13"))
+    assert witness_shares(few) == {("en-ca", "test"): 12, ("en-ca", "choice"): 1}
+    pairs = read_experiment("llama-7b-six-pairs")
+    assert sorted(witness_shares(pairs).values()) == [8, 8, 8, 8, 9, 9]
 
 
 def test_without_model_and_geometry_nothing_can_be_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +328,51 @@ def test_the_small_base_is_counted_from_its_file() -> None:
     size = (BASE_SMALL / "model.safetensors").stat().st_size
     assert 0 <= size - 2 * model.parameters < 20_000  # fp16, and a header
     assert read_config(BASE_SMALL / "config.json") is not None
+
+
+def test_estimates_say_for_which_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "find_base", _no_hub)
+    plan = read_experiment("llama-7b-en-ca")
+
+    def days(rows: list[library.Row], processor: str) -> float:
+        costs = [row.estimate for row in rows]
+        assert {cost.processor for cost in costs if cost is not None} == {processor}
+        return sum(cost.seconds for cost in costs if cost is not None) / 86_400
+
+    assert days(library.dry_run(plan), "gpu") < 10 < 100 < days(library.dry_run(plan, device="cpu"), "cpu")
+    for cuda, processor in ((True, "gpu"), (False, "cpu")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda cuda=cuda: cuda)
+        days(library.dry_run(read_experiment("smoke")), processor)
+
+
+def test_rows_that_the_plan_knows_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "find_base", _no_hub)
+    plan = read_experiment("llama-7b-en-ca")
+    trained = {row.step: row.estimate.trained for row in library.dry_run(plan) if row.estimate is not None}
+    ticket = len(published().tickets["en-ca"]) * 4096
+    assert trained["en-ca/partial/published"] == ticket
+    assert trained["en-ca/null-partial/published/random-0"] == ticket
+    assert trained["en-ca/null-partial/published/one-row-bos"] == 4096
+    assert trained["en-ca/partial/a05"] is None
+    smoke = {row.step: row.estimate for row in library.dry_run(read_experiment("smoke"))}
+    assert smoke["en-ca/partial/share"].trained == rows_of_share(482, "81/32000") * 64
+    for rule, rows in (("distance:7", 7), ("random:3", 3), ("ids:1,5,9", 3), ("ks", None)):
+        assert rows_of_rule(rule) == rows
+
+
+def test_every_step_costs_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model is all fixed costs: a rate alone predicted 0.4 s for half a minute."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    costs = [row.estimate for row in library.dry_run(read_experiment("smoke"))]
+    assert all(cost is not None and cost.seconds > 0 for cost in costs)
+    assert 15 < sum(cost.seconds for cost in costs if cost is not None) < 60
+
+
+def test_few_draws_are_said_to_support_no_claim() -> None:
+    notices = read_experiment("smoke").notices
+    assert len(notices) == 2
+    assert all("fewer than three draws" in notice and "no claim" in notice for notice in notices)
+    assert read_experiment("en-ca-small").notices == ()
 
 
 def test_a_measured_rate_takes_the_place_of_the_stated_one() -> None:

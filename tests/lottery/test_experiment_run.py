@@ -22,6 +22,8 @@ pytest.importorskip("peft", reason="needs the extra tune")
 from command import environment  # noqa: E402
 
 import certify  # noqa: E402
+from certify.claims_evidence import load  # noqa: E402
+from certify.claims_quality import mean_score  # noqa: E402
 from certify.errors import UsageError  # noqa: E402
 from certify.evidence import check_files, iter_records, read_manifest  # noqa: E402
 from lottery.experiment import dry_run, is_running, run, status  # noqa: E402
@@ -54,6 +56,12 @@ batch = 16
 [[ticket]]
 id = "share"
 share = "10/482"
+[[comparator]]
+method = "lora"
+lr = 1e-3
+epochs = 1
+batch = 16
+size = 2
 [[text]]
 name = "test"
 data = "synthetic:test"
@@ -226,6 +234,37 @@ def test_the_summary_repeats_the_evidence(smoke: Path) -> None:
     for name, figures in arms.items():
         assert f"| {name} |" in text
         assert figures["rules"]["whole"]["chrf"] in text
+
+
+def test_the_summary_says_what_learning_to_stop_is_worth(smoke: Path) -> None:
+    arms = json.loads((smoke / "summary.json").read_text())["texts"]["en-ca/test"]["arms"]
+    evidence = load(smoke / "tickets" / "evidence" / "test.json")
+    assert "termination" not in arms["base"]
+    for name in ("reference", "a05.transfer", "lora"):
+        gains = {
+            rule: mean_score(evidence, name, rule) - mean_score(evidence, "base", rule)
+            for rule in ("whole", "first-line", "cut")
+        }
+        found = arms[name]["termination"]
+        assert found["gain"] == {rule: f"{float(gain):+.2f}" for rule, gain in gains.items()}
+        for rule in ("first-line", "cut"):
+            expected = f"{float(1 - gains[rule] / gains['whole']):.3f}" if gains["whole"] > 0 else None
+            assert found["share"][rule] == expected
+
+
+def test_the_summary_holds_tickets_against_their_nulls(smoke: Path) -> None:
+    arms = json.loads((smoke / "summary.json").read_text())["texts"]["en-ca/test"]["arms"]
+    text = (smoke / "summary.md").read_text()
+    assert "Tickets against their null tickets: en-ca/test" in text
+    table = text.split("Tickets against their null tickets: en-ca/test")[1].split("##")[0]
+    nulls = [f for f in arms.values() if f.get("control") == "top-norm" and f["kind"] == "transfer"]
+    scores = [f["rules"]["first-line"]["chrf"] for f in nulls]
+    own = arms["a05.transfer"]["rules"]["first-line"]["chrf"]
+    assert f"| a05.transfer | top-norm | 1 | {own} | {scores[0]} | {scores[0]} |" in table
+    assert "| a05-limited.tuned | random | 1 |" in table
+    assert "Estimates" in table
+    assert "Note: controls of a05: draws = 1, fewer than three draws" in text
+    assert "instruction with labels | of that, labels" in text
 
 
 def test_time_and_place_are_in_the_journal_only(smoke: Path) -> None:

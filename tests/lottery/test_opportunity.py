@@ -21,6 +21,8 @@ from certify.evidence import Answer, Steps, TranslationRecord
 from lottery.corpus import Pair
 from lottery.opportunity import RECORD_SEGMENTS, SEGMENTS, Opportunity, of_examples, of_records
 from lottery.safefile import write_tensors
+from lottery.segments import SEGMENTS as GATES
+from lottery.segments import segments_of
 from lottery.templates import Example, Span, encode, load_template
 from lottery.ticketing import find
 
@@ -50,12 +52,12 @@ def walked(ids: Sequence[int], prompts: Sequence[Example], bos: int | None) -> d
             if position < prompt.prompt_length:
                 places.append("prompt")
                 begins = position == 0 and token == bos
-                if begins or prompt.instruction.start <= position < prompt.instruction.stop:
-                    places.append("instruction")
                 if prompt.source.start <= position < prompt.source.stop:
                     places.append("source")
-                if len(places) == 1:
-                    places.append("frame")
+                else:
+                    places.append("instruction")
+                    if not begins and not prompt.instruction.start <= position < prompt.instruction.stop:
+                        places.append("frame")
             elif position < len(prompt.ids) - 1:
                 places.append("target")
             for place in [*places, "anywhere"] if places else []:
@@ -88,6 +90,20 @@ def test_counts_are_those_of_a_walk(prompts: list[Example], ids: list[int], bos:
         assert all(a <= b for a, b in zip(found.fed[part], found.fed["prompt"], strict=True))
 
 
+@given(prompt=examples())
+def test_what_is_counted_is_what_a_gate_opens(prompt: Example) -> None:
+    """Of every segment a count knows exactly the ids at positions at which a gate of it lets rows act."""
+    codes = segments_of(prompt)
+    assert len(codes) == len(prompt)
+    found = of_examples(sorted(set(prompt.ids)), [prompt], bos=BOS)
+    for segment in GATES:
+        places = list(zip(prompt.ids, codes, strict=True))
+        if segment == "target":
+            places = places[prompt.prompt_length : -1]  # the last token of a response is never fed
+        gated = {i for i, code in places if GATES[code] == segment}
+        assert {i for i, n in zip(found.ids, found.fed[segment], strict=True) if n} == gated
+
+
 def test_in_context_and_not_in_isolation() -> None:
     tokenizer: Any = tiny_tokenizer()
     pairs = [Pair("Where is the house?", "On és la casa?", "x:1"), Pair("The dog.", "El gos.", "x:2")]
@@ -96,7 +112,7 @@ def test_in_context_and_not_in_isolation() -> None:
     (house,) = set(prompts[0].ids[prompts[0].source.start : prompts[0].source.stop][-2:-1])
     found = of_examples([BOS, EOS, newline, house], prompts, bos=BOS)
     assert found.shares("instruction")[BOS] == 1
-    assert found.shares("frame")[newline] == 1
+    assert found.shares("frame")[newline] == found.shares("instruction")[newline] == 1
     assert EOS in found.unsupported()  # taught, never fed
     assert found.shares("source")[house] == Fraction(1, 2)
     assert found.untouched() == 0
@@ -179,7 +195,7 @@ def test_the_command_counts_what_the_library_counts(
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].endswith(f"cannot act here: {never}")
     assert next(line for line in lines if "▁dog" in line).split()[2:] == [
-        "50.0%", "0.0%", "50.0%", "0.0%", "0.0%", "50.0%"
+        "50.0%", "0.0%", "0.0%", "50.0%", "0.0%", "50.0%"
     ]  # fmt: skip
 
 

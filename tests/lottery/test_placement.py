@@ -22,6 +22,7 @@ from certify.errors import CertifyError, InvalidInputError, UsageError  # noqa: 
 from certify.schema import tensor_digest  # noqa: E402
 from lottery.backbone import load_backbone, load_tokenizer  # noqa: E402
 from lottery.generate import generate  # noqa: E402
+from lottery.modeldigest import adapter_digest  # noqa: E402
 from lottery.pairsource import read_pairs  # noqa: E402
 from lottery.placement import (  # noqa: E402
     Placement,
@@ -257,6 +258,27 @@ def test_digests_of_weights_say_which_weights(tmp_path: Path) -> None:
         weights_placement("l", "lora", one, parameters=1).arm.model_sha256
         != weights_placement("l", "lora", two, parameters=1).arm.model_sha256
     )
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+def test_the_digest_of_an_adapter_is_of_weights_and_settings_only(kind: str, tmp_path: Path) -> None:
+    saved = adapter(tmp_path / kind, kind)
+    path = saved / "adapter_config.json"
+    config = json.loads(path.read_text())
+    before = adapter_digest(saved)
+
+    def with_changes(**changes: object) -> str:
+        path.write_text(json.dumps(config | changes))
+        return adapter_digest(saved)
+
+    assert with_changes(base_model_name_or_path="/elsewhere/base", peft_version="99") == before
+    if kind == "lora":  # a set in PEFT: its order depends on PYTHONHASHSEED
+        for names in (["q_proj", "v_proj"], ["v_proj", "q_proj"]):
+            assert with_changes(target_modules=names) == before
+        assert with_changes(target_modules=["q_proj"]) != before
+        assert with_changes(lora_alpha=5) != before
+    else:
+        assert with_changes(num_virtual_tokens=5) != before
 
 
 # --- what is refused -------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from lottery.score import (
     corpus_scores,
     exact_chrf,
     extract,
+    signatures,
 )
 
 # What scorers stumble over: punctuation at both ends, numbers, entities, no-break spaces, nothing at all.
@@ -142,5 +143,36 @@ def test_spbleu_is_never_replaced_by_something_else(
     assert error.value.code == "SPBLEU_UNAVAILABLE"
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr("lottery.score.find_spec", lambda _: None)
-    with pytest.raises(UsageError, match="sentencepiece"):
+    with pytest.raises(UsageError, match="spbleu"):
         Scorer(tokenizer)
+
+
+def test_the_signature_of_an_absent_tokenizer_names_it() -> None:
+    scorer = Scorer()
+    assert signatures("13a") == (scorer.bleu_signature, scorer.chrf_signature)
+    assert signatures("flores101")[0] == scorer.bleu_signature.replace("tok:13a", "tok:flores101")
+    assert signatures("flores101")[1] == scorer.chrf_signature
+
+
+def test_spbleu_with_a_model_at_hand_is_sacrebleus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small model of our own in the place of the published one: what counts is that it is used."""
+    sentencepiece = pytest.importorskip("sentencepiece", reason="needs the extra spbleu")
+    lines = tmp_path / "text"
+    lines.write_text("\n".join(f"the house number {i} is near the old sea wall" for i in range(60)))
+    (tmp_path / "models").mkdir()
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(lines),
+        model_prefix=str(tmp_path / "models" / "sacrebleu_tokenizer_spm"),
+        vocab_size=36,
+        minloglevel=2,
+    )
+    for module in ("sacrebleu.utils", "sacrebleu.tokenizers.tokenizer_spm"):
+        monkeypatch.setattr(f"{module}.SACREBLEU_DIR", str(tmp_path))
+    output, reference = "the house is near the wall", "the old house is near a wall"
+    oracle = BLEU(tokenize="flores101")
+    expected = oracle.corpus_score([output], [[reference]])
+    scorer = Scorer("flores101")
+    found = scorer.statistics(output, reference)
+    assert (list(found[2:6]), list(found[6:10])) == (expected.counts, expected.totals)
+    assert found[:10] != Scorer().statistics(output, reference)[:10]
+    assert scorer.bleu_signature == str(oracle.get_signature())

@@ -257,6 +257,16 @@ def test_adapters_load_and_leave_the_base_alone(
 ) -> None:
     peft = pytest.importorskip("peft", reason="needs the extra tune")
     outcome = run(base, settings_for(text, method=method, adapter_size=size), tmp_path / "run")
+    # What is handed on says nothing about where it was made, and the same thing every time.
+    assert {path.name for path in outcome.path.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    config = json.loads((outcome.path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None
+    assert str(base) not in json.dumps(config)
+    if method == "lora":
+        assert config["target_modules"] == sorted(config["target_modules"])
     model = AutoModelForCausalLM.from_pretrained(base)
     prompt = torch.tensor([[1, 7, 8, 9]])
     original = model(prompt).logits.detach()
