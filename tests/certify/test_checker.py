@@ -313,6 +313,9 @@ def _left_out(bundle: Bundle) -> None:
 
 
 def _blocks(bundle: Bundle) -> None:
+    bundle.records = sentences(bundle.names, 180)
+    for number, record in enumerate(bundle.records):
+        record["unit"] = str(number // 2)
     bundle.fields["text"] = synthetic.manifest(bundle.records, bundle.arms)["text"] | {"unit": "block:2"}
     bundle.issue()
 

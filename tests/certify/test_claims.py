@@ -64,8 +64,8 @@ def order_of(records: Sequence[Any], seed: int | None = None) -> list[str]:
     return sorted(made, key=lambda unit: keys[unit] if seed is None else digest(f"{seed}:{unit}"))
 
 
-def per_unit(records: Sequence[Any], value: Callable[[list[Any]], Any]) -> list[Any]:
-    return [value([one for one in records if one["unit"] == unit]) for unit in order_of(records)]
+def per_unit(records: Sequence[Any], value: Callable[[list[Any]], Any], seed: int | None = None) -> list[Any]:
+    return [value([one for one in records if one["unit"] == unit]) for unit in order_of(records, seed)]
 
 
 def chrf(record: Any, name: str, rule: int) -> Fraction:
@@ -137,7 +137,7 @@ def test_mean_agreement_weighs_units_equally(records: list[Any], design: str) ->
         steps = sum(len(one["reference"]["tokens"]) for one in unit)
         return 1 - Fraction(sum(len(one["arms"]["t"]["differs"]) for one in unit), steps)
 
-    shares = per_unit(records, share)
+    shares = per_unit(records, share, 0 if design == "sequential" else None)
     found = token_agreement(evidence_of(records, design=design), SUBJECT)
     assert found.lower == betting_lower(shares, DELTA, design).value  # type: ignore[arg-type]
     assert found.estimate is not None

@@ -198,18 +198,22 @@ def test_a_duplicated_record_under_another_id_is_found() -> None:
 def test_a_source_that_equals_another_target_is_no_duplicate() -> None:
     records, _ = Truth().world(0, 3)
     records[0]["target"] = records[1]["source"]
-    assert check_split(evidence_of(records).sentences, {"tuning": frozenset()}) is not None
+    assert check_split(evidence_of(records).sentences, {"tuning": frozenset({"0" * 16})}) is not None
 
 
 def test_pretraining_is_counted_not_refused_and_silence_is_no_proof() -> None:
     records, _ = Truth().world(0, 5)
     found = check_split(
         evidence_of(records).sentences,
-        {"tuning": frozenset(), "pretraining": frozenset({records[0]["source"], records[0]["target"]})},
+        {
+            "tuning": frozenset({"0" * 16}),
+            "pretraining": frozenset({records[0]["source"], records[0]["target"]}),
+        },
     )
     assert found is not None
     assert found.pretraining == 1
-    assert check_split(evidence_of(records).sentences, {"scan": frozenset()}) is None
+    for silent in ({"scan": frozenset({"0" * 16})}, {"tuning": frozenset[str]()}, {}):
+        assert check_split(evidence_of(records).sentences, silent) is None
     claims = by_name(report([evidence_of(records)], SUBJECT)[0].claims)
     assert (claims["data-split"].finding, claims["data-split"].code) == (Finding.MISSING, "USED_NOT_LISTED")
 
@@ -221,7 +225,7 @@ def test_disjointness_by_sets(numbers: list[int], banned: set[int]) -> None:
     records, _ = Truth().world(0, len(numbers))
     for record, number in zip(records, numbers, strict=True):
         record["source"], record["target"] = (digest(str(2 * number + j))[:16] for j in (0, 1))
-    used = {"tuning": frozenset(digest(str(number))[:16] for number in banned)}
+    used = {"tuning": frozenset({"other", *(digest(str(number))[:16] for number in banned)})}
     shared = {n for n in numbers if {2 * n, 2 * n + 1} & banned}
     if not shared:
         assert check_split(evidence_of(records).sentences, used) is not None

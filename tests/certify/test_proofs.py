@@ -16,6 +16,7 @@ from command import in_process
 from evidence_folders import Bundle, make_bundle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from proof_files import OUTCOMES, outcome_of, record, records, restated, sha256_of, write
 
 import certify
@@ -94,7 +95,7 @@ def adds_up(value: Json) -> bool:
     )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow])
 @given(records(), st.data())
 def test_a_damaged_record_is_refused_or_adds_up(value: Json, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 2))):
@@ -418,7 +419,7 @@ def test_what_is_wrong_with_a_record_denies_wherever_the_certificate_counts(
     assert items_of(bundle, "selection")[0] == 0, "no certificate is read"
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_gate_and_checker_agree_on_damaged_statements(
     pristine: Bundle, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

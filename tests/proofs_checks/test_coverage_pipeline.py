@@ -207,7 +207,7 @@ def test_the_guarantee_passes() -> None:
     assert not failed([*tried(guarantee, 24), *power(guarantee)])
 
 
-PICKS = "steps[drawn_index(unit, len(steps))].disagrees\n"
+PICKS = "steps[drawn_index(unit, len(steps))].disagrees"
 JUDGED = "_judge(drawn, level, delta, design)"
 
 
@@ -215,7 +215,7 @@ FOUND = "Finding.HELD if held else Finding.REFUTED if refuted"
 
 FAULTS = {
     "the first step of each unit": ("drawn_index", "% certified", "% 1"),
-    "any step of each unit": ("guarantee", PICKS, "any(step.disagrees for step in steps)\n"),
+    "any step of each unit": ("guarantee", PICKS, "any(step.disagrees for step in steps)"),
     "idle units are clean": (
         "guarantee",
         JUDGED,
