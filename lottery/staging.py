@@ -48,6 +48,21 @@ def staged_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def safetensors_errors() -> Iterator[None]:
+    """Raise what the safetensors library says about a file that cannot be written as the system would.
+
+    Raises:
+        OSError: the library reported an error of its own, such as a full disk with the system's text inside.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(None, str(error)) from error
+
+
 def _check_free(target: Path, out: Path) -> None:
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise UsageError(f"{out} exists and is not a folder: name a new folder", code="OUT_EXISTS")

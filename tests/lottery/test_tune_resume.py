@@ -207,6 +207,31 @@ def test_disk_that_fills_up(base: Path, text: Path, tmp_path: Path, file_limit: 
     assert without_speed(full / "metrics.jsonl") == without_speed(whole / "metrics.jsonl")
 
 
+@pytest.mark.filterwarnings(PEFT_WARNING)
+@pytest.mark.parametrize(
+    ("method", "folder"), [("full", "model"), ("lora", "adapter"), ("prefix", "adapter")]
+)
+def test_disk_that_fills_up_while_the_result_is_saved(
+    base: Path, text: Path, tmp_path: Path, file_limit: list[int], method: str, folder: str
+) -> None:
+    if method != "full":
+        pytest.importorskip("peft", reason="needs the extra tune")
+    out = tmp_path / "run"
+
+    def report(done: Step) -> None:
+        if done.step == 9:  # its state is saved already
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, file_limit[1]))
+
+    with pytest.raises(UsageError, match=rf"cannot make \S*/{folder}: .*; nothing was written") as caught:
+        run(base, settings_for(text, method=method), out, report=report)
+    resource.setrlimit(resource.RLIMIT_FSIZE, tuple(file_limit))
+    assert caught.value.code == "FILE_UNWRITABLE"
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.jsonl", "run.json", "states"]
+    assert run(base, settings_for(text, method=method), out, resume=True).resumed == 9
+    assert (out / folder).is_dir()
+
+
 def test_number_of_states_is_bounded_and_leftovers_go(base: Path, text: Path, tmp_path: Path) -> None:
     left_behind = tmp_path / "run" / "states" / ".step-00000002.abcdef.part"
     seen: list[int] = []
