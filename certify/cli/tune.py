@@ -214,7 +214,7 @@ def tune(
     from lottery.trainer import Limits
     from lottery.tunedata import Data
 
-    chosen_rows = rows or "all"
+    chosen_rows = "all" if rows is None else rows
     recipe = _override(
         RECIPES[mode(method.value, all_rows=chosen_rows == "all")],
         learning_rate=learning_rate,

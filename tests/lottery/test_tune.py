@@ -484,6 +484,17 @@ def test_command_line(base: Path, text: Path, tmp_path: Path) -> None:
         command([*common, "--method", "lora", "--rows", "all"])
 
 
+def test_what_a_shell_left_empty_or_mistyped_is_refused(base: Path, text: Path, tmp_path: Path) -> None:
+    common = ["--base", str(base), "--data", str(text), "--source", "en", "--target", "ca", "--seed", "0"]
+    common += ["--template", "labels", "--device", "cpu", "--out", str(tmp_path / "run")]
+    for options, code in ((["--rows", ""], "ROWS_UNKNOWN"), (["--lr", "1e38"], "RECIPE_RANGE")):
+        with pytest.raises(UsageError) as caught:
+            command([*common, *options])
+        assert caught.value.code == code
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_does_not_load_torch() -> None:
     import subprocess
     import sys
