@@ -23,7 +23,7 @@ from lottery.recipe import Method
 from lottery.rowfile import make_rows, write_rows
 from lottery.rows import TrainableRows, extract, install
 from lottery.safefile import write_tensors
-from lottery.staging import safetensors_errors, staged_folder
+from lottery.staging import staged_folder, written_by_safetensors
 from lottery.tables import DEFAULT_TENSOR
 
 TABLE_FILE, ROWS_FILE, MODEL_FOLDER, ADAPTER_FOLDER = (
@@ -91,7 +91,7 @@ def full_arm(model: PreTrainedModel, *, served: Dtype, beside: Sequence[Path]) -
 
     def save(out: Path) -> None:
         with _replaced_folder(out / MODEL_FOLDER) as folder:
-            with quiet(), safetensors_errors():
+            with quiet(), written_by_safetensors(folder):
                 model.to(TORCH_DTYPES[served]).save_pretrained(folder)
             for path in beside:
                 (folder / path.name).write_bytes(path.read_bytes())
@@ -129,7 +129,7 @@ def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) ->
             ) from error
 
     def save(out: Path) -> None:
-        with _replaced_folder(out / ADAPTER_FOLDER) as folder, safetensors_errors():
+        with _replaced_folder(out / ADAPTER_FOLDER) as folder, written_by_safetensors(folder):
             adapted.save_pretrained(folder)
 
     return Arm(adapted, head, ADAPTER_FOLDER, save)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from certify.errors import InvalidInputError
 from certify.schema import canonical_json, read_json, sha256_file, write_bytes
-from lottery.staging import safetensors_errors, staged_folder
+from lottery.staging import staged_folder, written_by_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +134,7 @@ def clear_states(root: Path) -> None:
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
-    with safetensors_errors():
+    with written_by_safetensors(path.parent):
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, path)
 
 

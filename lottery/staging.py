@@ -32,25 +32,22 @@ def staged_folder(out: Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         # mkdtemp makes private folders; a released folder has the permissions that mkdir() would give.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
+        temporary.chmod(0o777 & ~_umask())
         temporary.replace(target)
         temporary = None
         _flush_entry(target.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(
-            f"cannot make {out}: {reason}; nothing was written", code="FILE_UNWRITABLE"
-        ) from error
+        raise _unwritable(out, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
-def safetensors_errors() -> Iterator[None]:
-    """Raise what the safetensors library says about a file that cannot be written as the system would.
+def written_by_safetensors(folder: Path) -> Iterator[None]:
+    """Let the safetensors library write into ``folder`` (a staged one), with our errors and permissions.
+
+    The library makes private files; afterwards every file in ``folder`` has the permissions of open().
 
     Raises:
         OSError: the library reported an error of its own, such as a full disk with the system's text inside.
@@ -59,6 +56,9 @@ def safetensors_errors() -> Iterator[None]:
 
     try:
         yield
+        for root, _, names in os.walk(folder):
+            for name in names:
+                (Path(root) / name).chmod(0o666 & ~_umask())
     except SafetensorError as error:
         raise OSError(None, str(error)) from error
 
@@ -68,6 +68,17 @@ def _check_free(target: Path, out: Path) -> None:
         raise UsageError(f"{out} exists and is not a folder: name a new folder", code="OUT_EXISTS")
     if target.is_dir() and any(target.iterdir()):
         raise UsageError(f"{out} is not empty: name a new folder", code="OUT_EXISTS")
+
+
+def _unwritable(out: Path, error: OSError) -> UsageError:
+    reason = error.strerror or str(error)
+    return UsageError(f"cannot make {out}: {reason}; nothing was written", code="FILE_UNWRITABLE")
+
+
+def _umask() -> int:
+    umask = os.umask(0)  # there is no other way to ask
+    os.umask(umask)
+    return umask
 
 
 def _flush(folder: Path) -> None:

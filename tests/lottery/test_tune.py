@@ -61,6 +61,15 @@ def characters(text: str) -> list[int]:
     return [PIECES.index(character) for character in text]
 
 
+def assert_public(folder: Path) -> None:
+    """Every file has the permissions that open() gives."""
+    plain = folder.with_name("plain")
+    plain.write_text("")
+    modes = {path.name: path.stat().st_mode for path in folder.rglob("*") if path.is_file()}
+    assert len(modes) > 2
+    assert modes == dict.fromkeys(modes, plain.stat().st_mode)
+
+
 def plain_loop(base: Path, text: Path, ids: list[int] | None) -> tuple[np.ndarray, list[dict[str, float]]]:
     """Embed or partial tuning in plain PyTorch: full table, masked gradient, the model's own loss.
 
@@ -248,6 +257,7 @@ def test_full_tuning_writes_a_checkpoint_that_loads(base: Path, text: Path, tmp_
     assert "lm_head.weight" in moved
     assert "model.layers.0.mlp.up_proj.weight" in moved
     assert (outcome.path / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    assert_public(tmp_path / "run")
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -263,6 +273,7 @@ def test_adapters_load_and_leave_the_base_alone(
     adapted = peft.PeftModel.from_pretrained(model, outcome.path)
     assert (adapted(prompt).logits - original).abs().max() > 1e-3
     assert outcome.trainable < 2000
+    assert_public(tmp_path / "run")
 
 
 def test_the_longest_example_defaults_to_what_the_model_has_positions_for(
