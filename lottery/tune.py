@@ -137,7 +137,13 @@ def tune(
     if settings.method == "prefix" and settings.gradient_checkpointing:
         raise UsageError("prefix tuning and gradient checkpointing exclude each other", code="ARM_OPTION")
     folder = find_base(base)
-    table = open_table(folder, allow_tied=settings.method != "rows")
+    table = open_table(folder, allow_tied=True)
+    if table.tied and settings.method == "rows":
+        raise InvalidInputError(
+            f"{folder}: the output head is tied to the input table, so that no row can be tuned alone: use"
+            " --method full, lora or prefix, or a copy of the checkpoint whose head is a tensor of its own",
+            code="TIED_HEAD",
+        )
     vocabulary = open_vocabulary(folder)
     if vocabulary.size > table.shape[0]:
         raise InvalidInputError(
