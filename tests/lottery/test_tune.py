@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -489,7 +490,9 @@ def test_command_line(base: Path, text: Path, tmp_path: Path) -> None:
     assert out.startswith(
         f"wrote {tmp_path / 'run' / 'rows.safetensors'}: 64 parameters trained on 21 examples"
     )
-    assert [line.split()[1] for line in err.splitlines() if line.startswith("step ")] == ["1/6", "3/6", "6/6"]
+    steps = [line for line in err.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in steps] == ["1/6", "3/6", "6/6"]
+    assert [bool(re.search(r" tokens/s \d+:\d\d:\d\d left$", line)) for line in steps] == [False, True, False]
     recipe = json.loads((tmp_path / "run" / "run.json").read_text())["identity"]["settings"]["recipe"]
     assert (recipe["learning_rate"], recipe["clip"], recipe["schedule"]) == (0.1, None, "constant")
     with pytest.raises(NothingToDoError):
