@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -51,6 +52,16 @@ def open_accelerator(device: Device) -> Accelerator:
             code="LAUNCH",
         )
     return accelerator
+
+
+def lone_launch() -> bool:
+    """Whether ``accelerate launch --cpu`` was asked for several processes and started this one alone.
+
+    Without MPI it can do no more, and says nothing; all it leaves is the address at which they were to meet.
+    """
+    several = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    asked = os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ
+    return asked and not any(name in os.environ for name in several)
 
 
 def bf16_slowdown() -> float:

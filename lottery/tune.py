@@ -27,7 +27,7 @@ from certify.records import Dtype
 from certify.schema import sha256_file
 from lottery.arms import Arm, checkpoint_activations, full_arm, peft_arm, rows_arm
 from lottery.backbone import find_base, load_backbone, load_positions, load_tokenizer
-from lottery.device import SLOW_BF16, Device, bf16_slowdown, open_accelerator
+from lottery.device import SLOW_BF16, Device, bf16_slowdown, lone_launch, open_accelerator
 from lottery.dtypes import to_float32
 from lottery.journal import STATES_FOLDER, Journal
 from lottery.recipe import Method, Recipe
@@ -171,6 +171,8 @@ def tune(
         out, _identity(settings, inputs, vocabulary, prepared, chosen), _details(prepared, chosen)
     )
     journal.check_free(resume=resume)
+    if lone_launch():
+        notice("accelerate launch --cpu starts one process: several need --multi_gpu and tune's --device cpu")
     accelerator = open_accelerator(device)
     in_bf16 = settings.limits.autocast or settings.dtype == "BF16"
     if in_bf16 and accelerator.device.type == "cpu" and (slower := bf16_slowdown()) >= SLOW_BF16:

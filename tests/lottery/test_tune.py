@@ -23,7 +23,7 @@ from certify.cli.tune import tune as tune_command  # noqa: E402
 from certify.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError  # noqa: E402
 from lottery import trainer as trainer_module  # noqa: E402
 from lottery.batching import plan_batches  # noqa: E402
-from lottery.device import bf16_slowdown  # noqa: E402
+from lottery.device import bf16_slowdown, lone_launch  # noqa: E402
 from lottery.recipe import Recipe  # noqa: E402
 from lottery.rowfile import read_rows  # noqa: E402
 from lottery.safefile import open_tensor  # noqa: E402
@@ -285,6 +285,18 @@ def test_the_longest_example_defaults_to_what_the_model_has_positions_for(
     recorded = json.loads((tmp_path / "run" / "run.json").read_text())
     assert positions < 512
     assert recorded["identity"]["settings"]["data"]["max_length"] == positions
+
+
+def test_a_launcher_that_started_one_process_of_several_is_told(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    tune(str(base), settings_for(text, rows="ids:5"), tmp_path / "run", device="cpu", notice=said.append)
+    assert [line.split(":")[0] for line in said] == ["accelerate launch --cpu starts one process"]
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not lone_launch()
 
 
 @pytest.mark.parametrize(

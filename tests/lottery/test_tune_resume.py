@@ -408,3 +408,40 @@ def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
         for name in ("one", "two")
     )
     np.testing.assert_allclose(first, second, rtol=0, atol=1e-4)
+
+
+def launched(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """``accelerate launch`` with two processes on the CPU, as lottery/README.md says."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["-m", "certify", "tune", "--device", "cpu", *arguments]
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    return subprocess.run(
+        launch, env=environment, capture_output=True, text=True, timeout=900, check=False, cwd=root
+    )
+
+
+@pytest.mark.slow
+def test_the_command_under_a_launcher(text: Path, tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", vocab_size=len(PIECES) + 1)  # without dropout
+    settings = settings_for(text, rows="ids:3,14")
+    run(base, settings, tmp_path / "one")
+    arguments = ["--base", str(base), "--data", str(text), "--dev", str(text.with_name("dev")), "--seed", "3"]
+    arguments += ["--source", "en", "--target", "ca", "--template", "labels", "--max-length", "120"]
+    arguments += ["--lr", "1e-2", "--epochs", "3", "--batch-size", "8", "--schedule", "cosine"]
+    arguments += ["--warmup", "0.2", "--micro-batch", "3", "--out", str(tmp_path / "two"), "--rows"]
+    done = launched([*arguments, "ids:3,14"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Warning" not in done.stderr
+    assert done.stdout.count("wrote ") == 1
+    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
+    assert (one["outcome"]["processes"], two["outcome"]["processes"]) == (1, 2)
+    assert two["outcome"]["loss"] == pytest.approx(one["outcome"]["loss"], rel=1e-4)
+    assert one["identity"]["inputs"] == two["identity"]["inputs"]
+    # An error is told once, and the launcher has an exit code of its own.
+    done = launched([*arguments, "some"])
+    assert done.returncode == 1
+    assert [line[-14:] for line in done.stderr.splitlines() if line.startswith("certify:")] == [
+        "[ROWS_UNKNOWN]"
+    ]
