@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from certify.errors import InvalidInputError, UsageError
 from certify.records import Dtype
+from lottery.hub import quiet_hub
 
 TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
     "F32": torch.float32,
@@ -38,7 +39,8 @@ def find_base(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "tokenizer*"]))
+        with quiet_hub():
+            return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "tokenizer*"]))
     except (
         OSError,
         ValueError,
