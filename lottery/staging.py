@@ -36,6 +36,12 @@ def staged_folder(out: Path) -> Iterator[Path]:
         temporary.replace(target)
         temporary = None
         _flush_entry(target.parent)
+    except UsageError as error:
+        # A writer inside names a file in the neighbour, which nobody asked for and which is gone by now.
+        drawn = "" if temporary is None else temporary.name.removeprefix(f".{target.name}.")
+        if not drawn or drawn not in str(error) or not isinstance(error.__cause__, OSError):
+            raise
+        raise _unwritable(out, error.__cause__) from error
     except OSError as error:
         raise _unwritable(out, error) from error
     finally:
