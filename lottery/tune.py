@@ -231,7 +231,12 @@ def _run(
         if report is not None:
             report(step)
 
-    trainer.run(after)
+    try:
+        trainer.run(after)
+    except InvalidInputError as error:
+        if main and error.code == "LOSS_NOT_FINITE":  # the same settings would end here again
+            journal.write("failed", plan | {"step": trainer.step, "reason": str(error)})
+        raise
     held_out = last[0].held_out if last else trainer.held_out_loss()
     loss = last[0].loss if last else None
     if main:

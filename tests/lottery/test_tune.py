@@ -427,6 +427,12 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_state(
     with pytest.raises(InvalidInputError, match=r"step \d+ of 9, learning rate 1e\+30") as caught:
         run(base, settings_for(text, recipe=recipe, method="full"), tmp_path / "run", save_every=1)
     assert caught.value.code == "LOSS_NOT_FINITE"
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["outcome"]["reason"]) == ("failed", str(caught.value))
+    with pytest.raises(InvalidInputError, match=r"failed and would again: the \S+ is not finite") as again:
+        run(base, settings_for(text, recipe=recipe, method="full"), tmp_path / "run", resume=True)
+    assert again.value.code == "RUN_FAILED"
+    assert "\n" not in str(again.value)
     states = sorted(path.name for path in (tmp_path / "run" / "states").iterdir())
     taken = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert states[-1] == f"step-{taken:08d}"
