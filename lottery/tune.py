@@ -1,6 +1,7 @@
 """Tuning from settings to files: embed tuning, partial tuning, and the arms they are compared with.
 
-What comes out, beside ``run.json`` and ``metrics.jsonl`` (:mod:`lottery.journal`):
+What comes out, beside ``run.json`` and ``metrics.jsonl`` (:mod:`lottery.journal`) and ``used.txt``, the
+digests of the sentences that were trained on (:func:`lottery.usedtext.write_used_list`):
 
 ===================  ========================================================================================
 all rows             ``embed_tokens.safetensors``: the fp32 table
@@ -36,6 +37,7 @@ from lottery.runstate import clear_states, latest_state, load_state, save_state
 from lottery.tables import Table, open_table
 from lottery.trainer import Limits, Step, Trainer, one_line_memory
 from lottery.tunedata import MAX_LENGTH, Data, Prepared, feed_counts, prepare
+from lottery.usedtext import USED_FILE, write_used_list
 from lottery.vocabulary import Vocabulary, open_vocabulary
 
 _LARGE = 1_000_000_000  # bytes of weights whose digest takes long enough to say so
@@ -241,7 +243,9 @@ def _run(
     loss = last[0].loss if last else None
     if main:
         arm.save(out)
+        used = write_used_list(out / USED_FILE, prepared.used)
         outcome = plan | {"output": arm.output, "tokens": trainer.tokens, "loss": loss, "held_out": held_out}
+        outcome |= {"used": {"path": USED_FILE, "sha256": used, "count": len(prepared.used)}}
         journal.write("complete", outcome)
         clear_states(states)
     accelerator.wait_for_everyone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -30,6 +31,7 @@ from lottery.safefile import open_tensor  # noqa: E402
 from lottery.trainer import Limits, Step  # noqa: E402
 from lottery.tune import Settings, tune  # noqa: E402
 from lottery.tunedata import Data  # noqa: E402
+from lottery.usedtext import read_used_list  # noqa: E402
 
 ROWS = len(PIECES) + 1  # one row beyond the tokenizer
 NEWLINE, SPACE, COLON = PIECES.index("\n"), PIECES.index(" "), PIECES.index(":")
@@ -216,6 +218,7 @@ def test_run_record_and_metrics(base: Path, text: Path, tmp_path: Path) -> None:
         "metrics.jsonl",
         "rows.safetensors",
         "run.json",
+        "used.txt",
     ]
 
 
@@ -243,6 +246,49 @@ def test_held_out_and_repeated_sentences_leave_the_training_text(
     assert caught.value.code == "NO_EXAMPLES"
     outcome = run(base, settings_for(text, data=replace(data, held_out=None)), tmp_path / "run")
     assert (outcome.examples, outcome.left_out) == (21, 21)
+
+
+def test_the_sentences_that_were_trained_on_are_listed(base: Path, text: Path, tmp_path: Path) -> None:
+    """As certify evaluate --used takes them; sentences that are too long were not trained on."""
+    from certify.cli.evaluate import _used
+
+    lines = [text.with_name(f"train.{code}").read_text().splitlines() for code in ("en", "ca")]
+    lengths = [
+        1 + len(characters(f"English: {en}\nCatalan: {ca}")) + 1 for en, ca in zip(*lines, strict=True)
+    ]
+    limit = sorted(set(lengths))[-2]
+    data = Data((str(text), str(text)), "en", "ca", "labels", max_length=limit)
+    outcome = run(base, settings_for(text, data=data, rows="ids:5"), tmp_path / "run")
+    kept = [side[i] for i, length in enumerate(lengths) if length <= limit for side in lines]
+    assert outcome.examples == len(kept) / 2 < len(lengths)
+    plain = ["".join(c for c in sentence.casefold() if c.isalnum()).encode() for sentence in kept]
+    wanted = sorted({hashlib.sha256(sentence).hexdigest()[:16] for sentence in plain})
+    path = tmp_path / "run" / "used.txt"
+    assert path.read_text() == "".join(f"{digest}\n" for digest in wanted)
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["outcome"]["used"]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert recorded == {"path": "used.txt", "sha256": digest, "count": len(wanted)}
+    found = _used(f"tuning={path}", ("en", "ca"))
+    assert (found.role, found.digests) == ("tuning", frozenset(wanted))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"0123456789abcdef",
+        b"0123456789abcdeF\n",
+        b"1123456789abcdef\n0123456789abcdef\n",
+        b"0123456789abcdef\n0123456789abcdef\n",
+        b"a sentence\n",
+    ],
+)
+def test_another_file_is_no_list_of_used_sentences(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "used.txt"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInputError) as caught:
+        read_used_list(path)
+    assert caught.value.code == "EVIDENCE_MALFORMED"
 
 
 def test_full_tuning_writes_a_checkpoint_that_loads(base: Path, text: Path, tmp_path: Path) -> None:
