@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from certify.errors import UsageError
@@ -74,6 +75,20 @@ def _check_free(target: Path, out: Path) -> None:
         raise UsageError(f"{out} exists and is not a folder: name a new folder", code="OUT_EXISTS")
     if target.is_dir() and any(target.iterdir()):
         raise UsageError(f"{out} is not empty: name a new folder", code="OUT_EXISTS")
+
+
+def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Remove what killed processes left of files and folders ``names`` in ``folder``: temporary neighbours.
+
+    No other process may be writing there. What cannot be removed stays.
+    """
+    for name in names:
+        for path in (*folder.glob(f".{glob.escape(name)}.*.part"), folder / f".{name}.part"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
 
 
 def _unwritable(out: Path, error: OSError) -> UsageError:

@@ -30,10 +30,11 @@ from lottery.arms import Arm, checkpoint_activations, full_arm, peft_arm, rows_a
 from lottery.backbone import find_base, load_backbone, load_positions, load_tokenizer
 from lottery.device import SLOW_BF16, Device, bf16_slowdown, lone_launch, open_accelerator
 from lottery.dtypes import to_float32
-from lottery.journal import STATES_FOLDER, Journal
+from lottery.journal import METRICS_FILE, RUN_FILE, STATES_FOLDER, Journal
 from lottery.recipe import Method, Recipe
 from lottery.rowspec import Chosen, choose_rows
 from lottery.runstate import clear_states, latest_state, load_state, save_state
+from lottery.staging import clear_leftovers
 from lottery.tables import Table, open_table
 from lottery.trainer import Limits, Step, Trainer, one_line_memory
 from lottery.tunedata import MAX_LENGTH, Data, Prepared, feed_counts, prepare
@@ -217,6 +218,7 @@ def _run(
     trainable = sum(parameter.numel() for parameter in trainer.parameters.values())
     plan = {"trainable": trainable, "steps": trainer.steps, "processes": accelerator.num_processes}
     if main:
+        clear_leftovers(out, (arm.output, USED_FILE, RUN_FILE, METRICS_FILE, STATES_FOLDER))
         journal.write("running", plan)
         journal.rewind(resumed)
     last: list[Step] = []

@@ -303,8 +303,12 @@ def test_folder_of_a_run_is_not_used_twice(base: Path, text: Path, stopped: Path
 
 def test_leftover_of_a_killed_process_is_not_a_run(base: Path, text: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".run.json.x7.part").write_text("{")
+    for name in ("run.json", "rows.safetensors", "used.txt"):
+        (tmp_path / "run" / f".{name}.x7.part").write_text("{")
+    (tmp_path / "run" / ".notes.x7.part").write_text("not ours")
+    (tmp_path / "run" / ".states.part" / "step-00000002").mkdir(parents=True)
     run(base, settings_for(text), tmp_path / "run", resume=True)
+    assert sorted(path.name for path in (tmp_path / "run").glob(".*")) == [".notes.x7.part"]
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError) as caught:
         run(base, settings_for(text), tmp_path / "file")
