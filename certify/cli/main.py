@@ -40,7 +40,7 @@ from certify.cli.shell import discard_output
 from certify.errors import CertifyError, ExitCode
 from certify.text import escape
 
-_PATIENCE = 10.0  # seconds
+_PATIENCE = 60.0  # seconds: on a busy machine, processes that start together reach an error far apart
 
 app = typer.Typer(
     name="certify",
