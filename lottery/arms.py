@@ -25,7 +25,7 @@ from lottery.recipe import Method
 from lottery.rowfile import make_rows, write_rows
 from lottery.rows import TrainableRows, extract, install
 from lottery.safefile import write_tensors
-from lottery.staging import staged_folder
+from lottery.staging import staged_folder, written_by_safetensors
 from lottery.tables import DEFAULT_TENSOR
 
 TABLE_FILE, ROWS_FILE, MODEL_FOLDER, ADAPTER_FOLDER = (
@@ -93,7 +93,7 @@ def full_arm(model: PreTrainedModel, *, served: Dtype, beside: Sequence[Path]) -
 
     def save(out: Path) -> None:
         with _replaced_folder(out / MODEL_FOLDER) as folder:
-            with quiet():
+            with quiet(), written_by_safetensors(folder):
                 model.to(TORCH_DTYPES[served]).save_pretrained(folder)
             for path in beside:
                 (folder / path.name).write_bytes(path.read_bytes())
@@ -131,7 +131,7 @@ def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) ->
             ) from error
 
     def save(out: Path) -> None:
-        with _replaced_folder(out / ADAPTER_FOLDER) as folder:
+        with _replaced_folder(out / ADAPTER_FOLDER) as folder, written_by_safetensors(folder):
             adapted.save_pretrained(folder)
             _without_origin(folder)
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from certify.errors import InvalidInputError, UsageError
 from certify.records import Dtype
+from lottery.hub import quiet_hub
 
 TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
     "F32": torch.float32,
@@ -42,11 +43,12 @@ def find_base(name: str, *, download: bool = True) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        found = snapshot_download(
-            name,
-            allow_patterns=["*.json", "*.safetensors", "tokenizer*"],
-            local_files_only=not download,
-        )
+        with quiet_hub():
+            found = snapshot_download(
+                name,
+                allow_patterns=["*.json", "*.safetensors", "tokenizer*"],
+                local_files_only=not download,
+            )
         return Path(found)
     except (
         OSError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 SLOW_BF16 = 4.0
 """From this ratio on, :func:`bf16_slowdown` is worth a word to the user."""
+
+_REPETITIONS = 5
 
 Device = Literal["auto", "cpu", "cuda"]
 """``auto`` is a GPU if PyTorch can use one."""
@@ -51,16 +54,30 @@ def open_accelerator(device: Device) -> Accelerator:
     return accelerator
 
 
+def lone_launch() -> bool:
+    """Whether ``accelerate launch --cpu`` was asked for several processes and started this one alone.
+
+    Without MPI it can do no more, and says nothing; all it leaves is the address at which they were to meet.
+    """
+    several = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    asked = os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ
+    return asked and not any(name in os.environ for name in several)
+
+
 def bf16_slowdown() -> float:
     """How many times longer a matrix product takes in bf16 than in fp32 on this processor, measured.
 
-    Some milliseconds. Processors without bf16 instructions do it in software, tens of times slower.
+    Some milliseconds. Processors without bf16 instructions do it in software, tens of times slower. The
+    shortest of several products counts: other work on the machine makes some of them longer, none shorter.
     """
-    seconds = []
+    shortest = []
     for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(128, 256, dtype=dtype), torch.ones(256, 256, dtype=dtype)
+        a, b = torch.ones(64, 256, dtype=dtype), torch.ones(256, 256, dtype=dtype)
         a @ b  # the first product sets up the library
-        began = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - began)
-    return seconds[1] / max(seconds[0], 1e-9)
+        seconds = []
+        for _ in range(_REPETITIONS):
+            began = time.perf_counter()
+            a @ b
+            seconds.append(time.perf_counter() - began)
+        shortest.append(min(seconds))
+    return shortest[1] / max(shortest[0], 1e-9)

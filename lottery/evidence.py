@@ -35,6 +35,7 @@ from certify.schema import atomic_writer, canonical_json, sha256_bytes, write_by
 from lottery.corpus import Pair, sentence_digest
 from lottery.parts import Part
 from lottery.task import Task
+from lottery.usedtext import used_bytes
 
 DIGITS = 16
 """Hexadecimal digits of a sentence digest that evidence keeps."""
@@ -320,7 +321,7 @@ def _write_records(path: Path, draft: Manifest, records: Iterable[Mapping[str, A
 
 
 def _write_used(folder: Path, used: UsedText) -> Used:
-    data = "".join(f"{digest}\n" for digest in sorted(used.digests)).encode("ascii")
+    data = used_bytes(used.digests)
     path = f"used/{used.role}.{sha256_bytes(data)[:DIGITS]}.txt"
     write_bytes(folder / path, data)
     return Used(role=used.role, path=path, sha256=sha256_bytes(data), count=len(used.digests))

@@ -50,7 +50,8 @@ class Journal:
             UsageError: the folder holds something and ``resume`` is false, or holds no run; or its run is
                 another one (``RESUME_MISMATCH``, naming what differs).
             NothingToDoError: the run is complete.
-            InvalidInputError: its record is malformed.
+            InvalidInputError: its record is malformed, or says that the run failed (``RUN_FAILED``), as the
+                same run would again.
         """
         if not _occupied(self._out):
             return
@@ -73,9 +74,16 @@ class Journal:
             )
         if record.get("status") == "complete":
             raise NothingToDoError(f"the run in {self._out} is complete", code="RUN_COMPLETE")
+        if record.get("status") == "failed":
+            outcome = record.get("outcome")
+            reason = outcome.get("reason") if isinstance(outcome, dict) else None
+            raise InvalidInputError(
+                f"the run in {self._out} failed and would again: {str(reason)[:300]}; choose another --out",
+                code="RUN_FAILED",
+            )
 
     def write(self, status: str, outcome: Mapping[str, Any]) -> None:
-        """Write ``run.json`` with a status, ``running`` or ``complete``.
+        """Write ``run.json`` with a status, ``running``, ``complete`` or ``failed``.
 
         Raises:
             UsageError: it cannot be written.

@@ -24,6 +24,7 @@ from typing import Any
 from certify.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.schema import parse_json
 from lottery.corpus import Pair
+from lottery.hub import quiet_hub
 from lottery.textfile import locate, read_lines
 
 _HUB = "hub:"
@@ -225,7 +226,8 @@ def _load_hub(name: str, split: str) -> Iterable[Any]:
     if not repository:
         raise UsageError("a hub dataset is written hub:NAME or hub:NAME:CONFIG", code="DATASET_UNKNOWN")
     try:
-        loaded = datasets.load_dataset(repository, config or None, split=split)
+        with quiet_hub():
+            loaded = datasets.load_dataset(repository, config or None, split=split)
     except (OSError, ValueError, RuntimeError) as error:
         # One type per cause in datasets, all of them below these three: offline, no such name, no such
         # configuration, no such split, a loading script.

@@ -18,6 +18,12 @@ from certify.errors import UsageError
 Method = Literal["rows", "full", "lora", "prefix"]
 """What is trained: embedding rows, every weight, LoRA matrices, or a prefix of keys and values."""
 
+LARGEST_RATE = 1e30
+"""Largest learning rate: AdamW divides it by 1 - beta1, and the step must be a number in fp32."""
+
+LARGEST_DECAY = 1e6
+"""Largest weight decay, so that its product with the largest rate is a number in fp32."""
+
 Schedule = Literal["cosine", "linear", "constant"]
 """Shape of the learning rate after warm-up; cosine and linear end at zero."""
 
@@ -57,15 +63,16 @@ class Recipe:
             UsageError: a value is out of range.
         """
         ranges = {
-            "learning rate above 0": 0 < self.learning_rate < math.inf,
+            f"learning rate above 0 and at most {LARGEST_RATE:g}": 0 < self.learning_rate <= LARGEST_RATE,
             "at least one epoch": self.epochs >= 1,
             "batch size of at least 1": self.batch_size >= 1,
             f"schedule among {', '.join(get_args(Schedule))}": self.schedule in get_args(Schedule),
             "warm-up share in [0, 1)": 0 <= self.warmup < 1,
-            "weight decay of at least 0": 0 <= self.weight_decay < math.inf,
-            "clipping norm above 0": self.clip is None or 0 < self.clip < math.inf,
+            f"weight decay from 0 to {LARGEST_DECAY:g}": 0 <= self.weight_decay <= LARGEST_DECAY,
+            f"clipping norm above 0 and at most {LARGEST_RATE:g}": self.clip is None
+            or 0 < self.clip <= LARGEST_RATE,
             "betas in [0, 1)": 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1,
-            "epsilon above 0": 0 < self.epsilon < math.inf,
+            f"epsilon above 0 and at most {LARGEST_RATE:g}": 0 < self.epsilon <= LARGEST_RATE,
         }
         for demand, met in ranges.items():
             if not met:

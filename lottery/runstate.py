@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from certify.errors import InvalidInputError
 from certify.schema import canonical_json, read_json, sha256_file, write_bytes
-from lottery.staging import staged_folder
+from lottery.staging import staged_folder, written_by_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,14 +132,10 @@ def clear_states(root: Path) -> None:
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    try:
+    with written_by_safetensors(path.parent):
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, path)
-    except SafetensorError as error:
-        # The library reports a full disk as its own error, with the system's text inside.
-        raise OSError(None, str(error)) from error
 
 
 def _complete(root: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from certify.errors import UsageError
 from certify.schema import pretty_json, write_bytes
-from lottery.staging import staged_folder
+from lottery.staging import staged_folder, written_by_safetensors
 
 LANGUAGES = ("en", "ca")
 """Language codes under which the text is written."""
@@ -125,7 +125,7 @@ def write_checkpoint(folder: Path, *, seed: int) -> None:
             )
         )
     with staged_folder(folder) as staged:
-        with quiet():
+        with quiet(), written_by_safetensors(staged):
             model.half().save_pretrained(staged)
         tokenizer.save(str(staged / "tokenizer.json"))
         roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}

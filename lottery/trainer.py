@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -127,7 +128,9 @@ class Trainer:
         self.steps = self._per_epoch * recipe.epochs
         self.step = 0
         self.tokens = 0
-        self._model = accelerator.prepare_model(model)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            # PyTorch 2.13 renames broadcast_buffers, which accelerate hands on; older versions know no other.
+            self._model = accelerator.prepare_model(model)
         self.optimiser = torch.optim.AdamW(
             list(self.parameters.values()),
             lr=recipe.learning_rate,

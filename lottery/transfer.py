@@ -117,7 +117,13 @@ def transfer(parts: Parts, out: Path) -> TransferReport:
         # was asked for, and no configuration that happens to lie beside it has a say in how it is read.
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
             file = Path(folder) / out.name
-            write_transferred(file, parts.base, parts.rows)
+            try:
+                write_transferred(file, parts.base, parts.rows)
+            except UsageError as error:
+                # It names the temporary file; below, the same is said about the file that was asked for.
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from None
+                raise
             written = open_table(file, tensor=parts.base.tensor or DEFAULT_TENSOR)
             result = report(parts, written, out, file)
             file.replace(out)

@@ -1,6 +1,7 @@
 """Tuning from settings to files: embed tuning, partial tuning, and the arms they are compared with.
 
-What comes out, beside ``run.json`` and ``metrics.jsonl`` (:mod:`lottery.journal`):
+What comes out, beside ``run.json`` and ``metrics.jsonl`` (:mod:`lottery.journal`) and ``used.txt``, the
+digests of the sentences that were trained on (:func:`lottery.usedtext.write_used_list`):
 
 ===================  ========================================================================================
 all rows             ``embed_tokens.safetensors``: the fp32 table
@@ -27,15 +28,17 @@ from certify.records import Dtype
 from certify.schema import sha256_file
 from lottery.arms import Arm, checkpoint_activations, full_arm, peft_arm, rows_arm
 from lottery.backbone import find_base, load_backbone, load_positions, load_tokenizer
-from lottery.device import SLOW_BF16, Device, bf16_slowdown, open_accelerator
+from lottery.device import SLOW_BF16, Device, bf16_slowdown, lone_launch, open_accelerator
 from lottery.dtypes import to_float32
-from lottery.journal import STATES_FOLDER, Journal
+from lottery.journal import METRICS_FILE, RUN_FILE, STATES_FOLDER, Journal
 from lottery.recipe import Method, Recipe
 from lottery.rowspec import Chosen, choose_rows
 from lottery.runstate import clear_states, latest_state, load_state, save_state
+from lottery.staging import clear_leftovers
 from lottery.tables import Table, open_table
 from lottery.trainer import Limits, Step, Trainer, one_line_memory
 from lottery.tunedata import MAX_LENGTH, Data, Prepared, feed_counts, prepare
+from lottery.usedtext import USED_FILE, write_used_list
 from lottery.vocabulary import Vocabulary, open_vocabulary
 
 _LARGE = 1_000_000_000  # bytes of weights whose digest takes long enough to say so
@@ -137,7 +140,13 @@ def tune(
     if settings.method == "prefix" and settings.gradient_checkpointing:
         raise UsageError("prefix tuning and gradient checkpointing exclude each other", code="ARM_OPTION")
     folder = find_base(base)
-    table = open_table(folder, allow_tied=settings.method != "rows")
+    table = open_table(folder, allow_tied=True)
+    if table.tied and settings.method == "rows":
+        raise InvalidInputError(
+            f"{folder}: the output head is tied to the input table, so that no row can be tuned alone: use"
+            " --method full, lora or prefix, or a copy of the checkpoint whose head is a tensor of its own",
+            code="TIED_HEAD",
+        )
     vocabulary = open_vocabulary(folder)
     if vocabulary.size > table.shape[0]:
         raise InvalidInputError(
@@ -165,6 +174,8 @@ def tune(
         out, _identity(settings, inputs, vocabulary, prepared, chosen), _details(prepared, chosen)
     )
     journal.check_free(resume=resume)
+    if lone_launch():
+        notice("accelerate launch --cpu starts one process: several need --multi_gpu and tune's --device cpu")
     accelerator = open_accelerator(device)
     in_bf16 = settings.limits.autocast or settings.dtype == "BF16"
     if in_bf16 and accelerator.device.type == "cpu" and (slower := bf16_slowdown()) >= SLOW_BF16:
@@ -207,6 +218,7 @@ def _run(
     trainable = sum(parameter.numel() for parameter in trainer.parameters.values())
     plan = {"trainable": trainable, "steps": trainer.steps, "processes": accelerator.num_processes}
     if main:
+        clear_leftovers(out, (arm.output, USED_FILE, RUN_FILE, METRICS_FILE, STATES_FOLDER))
         journal.write("running", plan)
         journal.rewind(resumed)
     last: list[Step] = []
@@ -223,12 +235,19 @@ def _run(
         if report is not None:
             report(step)
 
-    trainer.run(after)
+    try:
+        trainer.run(after)
+    except InvalidInputError as error:
+        if main and error.code == "LOSS_NOT_FINITE":  # the same settings would end here again
+            journal.write("failed", plan | {"step": trainer.step, "reason": str(error)})
+        raise
     held_out = last[0].held_out if last else trainer.held_out_loss()
     loss = last[0].loss if last else None
     if main:
         arm.save(out)
+        used = write_used_list(out / USED_FILE, prepared.used)
         outcome = plan | {"output": arm.output, "tokens": trainer.tokens, "loss": loss, "held_out": held_out}
+        outcome |= {"used": {"path": USED_FILE, "sha256": used, "count": len(prepared.used)}}
         journal.write("complete", outcome)
         clear_states(states)
     accelerator.wait_for_everyone()

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from certify.errors import NothingToDoError
 from certify.schema import canonical_json, sha256_bytes
 from lottery.corpus import Pair, corpus_digest, deduplicate, exclude
+from lottery.evidence import used_pairs
 from lottery.pairsource import read_pairs
-from lottery.templates import Example, encode, load_template
+from lottery.templates import Example, Template, encode, load_template
 
 MAX_LENGTH = 512
 """Longest example in tokens where nothing else is asked for and the model has the positions."""
@@ -59,12 +60,14 @@ class Prepared:
         digests: digests of ``train``, ``held_out`` (None without such text) and ``template``, and of the ids
             that they become (``encoded``): special tokens are not in ``tokenizer.json`` alone.
         left_out: training pairs left out: repeated sentences, held-out sentences, too long.
+        used: digests (16 hexadecimal digits) of both sides of the pairs behind ``train``.
     """
 
     train: list[Example]
     held_out: list[Example]
     digests: dict[str, str | None]
     left_out: int
+    used: frozenset[str]
 
 
 def prepare(data: Data, tokenizer: Any) -> Prepared:
@@ -84,11 +87,9 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
         if left != 0:
             read += read_pairs(source, *languages, limit=left)
     pairs = exclude(deduplicate(read), held_out)
-    made = [
-        encode(template, part, tokenizer, *languages, max_tokens=data.max_length, drop_long=True)
-        for part in (pairs, held_out)
-    ]
-    if not made[0]:
+    trained, train = _encoded(template, pairs, tokenizer, data)
+    _, shown = _encoded(template, held_out, tokenizer, data)
+    if not train:
         raise NothingToDoError(
             f"no training example is left of {len(read)} pairs: see --max-length and the held-out text",
             code="NO_EXAMPLES",
@@ -99,4 +100,16 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
         "template": template.digest(),
         "encoded": sha256_bytes(canonical_json([[list(example.ids) for example in part] for part in made])),
     }
-    return Prepared(made[0], made[1], digests, len(read) - len(made[0]))
+    used = used_pairs("tuning", trained).digests
+    return Prepared(train, shown, digests, len(read) - len(train), used)
+
+
+def _encoded(
+    template: Template, pairs: Sequence[Pair], tokenizer: Any, data: Data
+) -> tuple[list[Pair], list[Example]]:
+    """The pairs that are short enough, and their examples."""
+    languages = (data.source_language, data.target_language)
+    examples = encode(template, pairs, tokenizer, *languages)
+    limit = data.max_length
+    kept = [(p, e) for p, e in zip(pairs, examples, strict=True) if limit is None or len(e) <= limit]
+    return [pair for pair, _ in kept], [example for _, example in kept]

@@ -23,7 +23,7 @@ NUMPY_HALF = (
     *("rowfile", "frequency", "scanfile", "bundle", "ticketing"),
     *("staging", "released", "transfer", "served", "merge", "adapters"),
     *("geometry", "standin_tokenizer"),
-    *("score", "parts", "task", "evidence", "modeldigest", "armscores"),
+    *("score", "parts", "task", "usedtext", "evidence", "modeldigest", "armscores"),
     *("nulls", "direction", "opportunity", "unrelated", "overlap", "controls"),
 )
 

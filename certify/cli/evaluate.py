@@ -74,7 +74,9 @@ def evaluate(
     used: Annotated[
         list[str] | None,
         typer.Option(
-            "--used", metavar="ROLE=DATA", help=f"With --evidence: text used for {', '.join(_ROLES)}; repeat."
+            "--used",
+            metavar="ROLE=DATA",
+            help=f"With --evidence: text used for {', '.join(_ROLES)}, or used.txt of a tuning run; repeat.",
         ),
     ] = None,
     attribution: Annotated[
@@ -218,12 +220,15 @@ def _check_form(
 
 def _used(spec: str, languages: tuple[str, str]) -> UsedText:
     from certify.errors import UsageError
-    from lottery.evidence import used_pairs
+    from lottery.evidence import UsedText, used_pairs
     from lottery.pairsource import read_pairs
+    from lottery.usedtext import read_used_list
 
     role, _, data = spec.partition("=")
     for known in _ROLES:
         if role == known and data:
+            if data.endswith(".txt") and Path(data).is_file():
+                return UsedText(known, read_used_list(Path(data)))
             return used_pairs(known, read_pairs(data, *languages, drop_empty=True))
     raise UsageError(f"--used takes ROLE=DATA with a role of {', '.join(_ROLES)}, not {spec}", code="USAGE")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
@@ -38,6 +39,8 @@ from certify.cli import (
 from certify.cli.shell import discard_output
 from certify.errors import CertifyError, ExitCode
 from certify.text import escape
+
+_PATIENCE = 60.0  # seconds: on a busy machine, processes that start together reach an error far apart
 
 app = typer.Typer(
     name="certify",
@@ -128,6 +131,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: str, exit_code: ExitCode) -> int:
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        # A launcher started this process beside a first one, which mostly fails in the same way. The launcher
+        # then ends this one while it waits, and what happened is told once.
+        time.sleep(_PATIENCE)
     line = escape(" ".join(message.split()))
     with suppress(OSError):  # nobody listens; the exit code still tells
         print(f"certify: {line} [{code}]", file=sys.stderr)

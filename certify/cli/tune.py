@@ -214,7 +214,7 @@ def tune(
     from lottery.trainer import Limits
     from lottery.tunedata import Data
 
-    chosen_rows = rows or "all"
+    chosen_rows = "all" if rows is None else rows
     recipe = _override(
         RECIPES[mode(method.value, all_rows=chosen_rows == "all")],
         learning_rate=learning_rate,
@@ -248,7 +248,7 @@ def tune(
             save_every=save_every,
             keep=keep,
             report=report,
-            notice=lambda text: typer.echo(text, err=True),
+            notice=lambda text: typer.echo(text, err=True) if _first_process() else None,
         )
     if not outcome.main:
         return
@@ -273,12 +273,11 @@ def _override(recipe: Recipe, **values: object) -> Recipe:
 @contextmanager
 def _reporting(every: int) -> Iterator[Callable[[Step], None]]:
     """A progress bar on a terminal, else a line per ``every`` steps, on standard error."""
-    import os
     import sys
 
     # Of several launched processes only the first reports; the others must not draw a bar over its own.
-    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
-        yield lambda step: _line(step, every)
+    if not sys.stderr.isatty() or not _first_process():
+        yield _lines(every)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -297,12 +296,34 @@ def _reporting(every: int) -> Iterator[Callable[[Step], None]]:
         yield show
 
 
-def _line(step: Step, every: int) -> None:
-    if step.step % every and step.step not in (1, step.steps) and step.held_out is None:
-        return
-    held_out = "" if step.held_out is None else f" held-out {step.held_out:.4f}"
-    typer.echo(
-        f"step {step.step}/{step.steps} epoch {step.epoch} loss {step.loss:.4f} rate {step.learning_rate:.3g}"
-        f" norm {step.gradient_norm:.3g} {step.speed:.0f} tokens/s{held_out}",
-        err=True,
-    )
+def _first_process() -> bool:
+    """Whether this is the first of the processes that a launcher started, or the only one."""
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _lines(every: int) -> Callable[[Step], None]:
+    """What prints a line per ``every`` steps; the time left is told by the steps since the first one seen."""
+    import time
+    from datetime import timedelta
+
+    first: list[tuple[int, float]] = []
+
+    def show(step: Step) -> None:
+        now = time.monotonic()
+        first[:] = first or [(step.step, now)]
+        if step.step % every and step.step not in (1, step.steps) and step.held_out is None:
+            return
+        held_out = "" if step.held_out is None else f" held-out {step.held_out:.4f}"
+        taken, passed = step.step - first[0][0], now - first[0][1]
+        ahead = step.steps - step.step
+        left = f" {timedelta(seconds=round(passed / taken * ahead))} left" if taken and ahead else ""
+        typer.echo(
+            f"step {step.step}/{step.steps} epoch {step.epoch} loss {step.loss:.4f}"
+            f" rate {step.learning_rate:.3g} norm {step.gradient_norm:.3g} {step.speed:.0f} tokens/s"
+            f"{left}{held_out}",
+            err=True,
+        )
+
+    return show

@@ -524,3 +524,16 @@ def test_the_module_is_the_command(ticket_path: Path) -> None:
     ran = as_process(["check", "--ticket", ticket_path])
     assert ran.code == 4
     ran.one_line()
+
+
+@pytest.mark.parametrize("rank", [None, "0", "1"])
+def test_launched_beside_a_first_process_it_lets_that_one_speak_first(
+    rank: str | None, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("certify.cli.main.time.sleep", waited.append)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    ran = in_process(["explain", "NO_SUCH_THING"], capsys)
+    assert (ran.code, ran.err.count("[CODE_UNKNOWN]")) == (2, 1)  # the first one may not fail at all
+    assert len(waited) == (rank == "1")

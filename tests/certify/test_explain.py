@@ -27,6 +27,8 @@ NOT_CODES = {
     "names of libraries and standards": {"CAUSAL_LM", "LORA", "NFKC", "PREFIX_TUNING", "TRAINABLE_TOKENS"},
     "environment variables": {
         *("CERTIFY_DATA", "CERTIFY_TRACEBACK", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "RANK"),
+        *("ACCELERATE_USE_CPU", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"),
+        *("MV2_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
     },
     "names that a module exports": {
         *("BASE_ARM", "MAX_LINE_BYTES", "MAX_WITNESSES", "REFERENCE_ARM", "ROW_KINDS", "STATISTICS"),

@@ -105,6 +105,25 @@ def test_export_is_whole_or_not_at_all(case: Case, monkeypatch: pytest.MonkeyPat
     assert not list(case.folder.glob(".adapter*"))
 
 
+def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    case.export()
+    parts = open_parts(open_source(case.spec), case.base)
+    monkeypatch.setattr("certify.schema.os.fsync", full)
+    for out, work in (
+        (case.folder / "again", lambda: export_peft(parts, case.folder / "again")),
+        (case.folder / "rows", lambda: import_folder(case.adapter, case.base, case.folder / "rows")),
+    ):
+        with pytest.raises(CertifyError) as error:
+            work()
+        assert error.value.code == "FILE_UNWRITABLE"
+        assert str(error.value) == f"cannot make {out}: No space left on device; nothing was written"
+
+
 def test_indices_in_any_order(case: Case) -> None:
     order = [17, 0, 39, 3]
     write_adapter(case.adapter, order, {ROWS: ("F16", case.tuned[order])})

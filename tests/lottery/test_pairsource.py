@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 from collections.abc import Callable
+from logging import Handler, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,29 @@ def test_a_hub_dataset_offline_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
         read_pairs("hub:no-one/no-such-set", "en", "ca")
     assert caught.value.code == "DATASET_UNKNOWN"
     assert "\n" not in str(caught.value)
+
+
+def test_the_hubs_client_does_not_tell_every_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    from huggingface_hub.utils import logging
+
+    told: list[str] = []
+    handler = Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    client = logging.get_logger("huggingface_hub.utils._http")
+
+    def load(*_arguments: Any, **_options: Any) -> None:
+        client.warning("Retrying in 1s [Retry 1/5].")
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(getLogger("huggingface_hub"), "handlers", [handler])
+    with pytest.raises(UsageError, match="no route to the hub") as caught:
+        read_pairs("hub:no-one/no-such-set", "en", "ca")
+    assert caught.value.code == "DATASET_UNKNOWN"
+    assert told == []
+    client.warning("other warnings are told as before")
+    assert len(told) == 1
 
 
 def _write(folder: Path, en: bytes, ca: bytes) -> Path:

@@ -65,6 +65,7 @@ def test_every_mode_has_a_recipe() -> None:
         {"learning_rate": 0.0},
         {"learning_rate": math.nan},
         {"learning_rate": math.inf},
+        {"learning_rate": 1e38},
         {"epochs": 0},
         {"batch_size": 0},
         {"schedule": "cosinus"},
@@ -72,11 +73,13 @@ def test_every_mode_has_a_recipe() -> None:
         {"warmup": -0.1},
         {"weight_decay": -1.0},
         {"weight_decay": math.nan},
+        {"weight_decay": 1e9},
         {"clip": 0.0},
         {"clip": math.nan},
         {"beta1": 1.0},
         {"beta2": -0.1},
         {"epsilon": 0.0},
+        {"epsilon": 1e39},
     ],
 )
 def test_out_of_range_is_refused(wrong: dict[str, object]) -> None:

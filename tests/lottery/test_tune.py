@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +24,14 @@ from certify.cli.tune import tune as tune_command  # noqa: E402
 from certify.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError  # noqa: E402
 from lottery import trainer as trainer_module  # noqa: E402
 from lottery.batching import plan_batches  # noqa: E402
-from lottery.device import bf16_slowdown  # noqa: E402
+from lottery.device import bf16_slowdown, lone_launch  # noqa: E402
 from lottery.recipe import Recipe  # noqa: E402
 from lottery.rowfile import read_rows  # noqa: E402
 from lottery.safefile import open_tensor  # noqa: E402
 from lottery.trainer import Limits, Step  # noqa: E402
 from lottery.tune import Settings, tune  # noqa: E402
 from lottery.tunedata import Data  # noqa: E402
+from lottery.usedtext import read_used_list  # noqa: E402
 
 ROWS = len(PIECES) + 1  # one row beyond the tokenizer
 NEWLINE, SPACE, COLON = PIECES.index("\n"), PIECES.index(" "), PIECES.index(":")
@@ -59,6 +62,15 @@ def run(base: Path, settings: Settings, out: Path, **options: object) -> object:
 
 def characters(text: str) -> list[int]:
     return [PIECES.index(character) for character in text]
+
+
+def assert_public(folder: Path) -> None:
+    """Every file has the permissions that open() gives."""
+    plain = folder.with_name("plain")
+    plain.write_text("")
+    modes = {path.name: path.stat().st_mode for path in folder.rglob("*") if path.is_file()}
+    assert len(modes) > 2
+    assert modes == dict.fromkeys(modes, plain.stat().st_mode)
 
 
 def plain_loop(base: Path, text: Path, ids: list[int] | None) -> tuple[np.ndarray, list[dict[str, float]]]:
@@ -206,6 +218,7 @@ def test_run_record_and_metrics(base: Path, text: Path, tmp_path: Path) -> None:
         "metrics.jsonl",
         "rows.safetensors",
         "run.json",
+        "used.txt",
     ]
 
 
@@ -235,6 +248,49 @@ def test_held_out_and_repeated_sentences_leave_the_training_text(
     assert (outcome.examples, outcome.left_out) == (21, 21)
 
 
+def test_the_sentences_that_were_trained_on_are_listed(base: Path, text: Path, tmp_path: Path) -> None:
+    """As certify evaluate --used takes them; sentences that are too long were not trained on."""
+    from certify.cli.evaluate import _used
+
+    lines = [text.with_name(f"train.{code}").read_text().splitlines() for code in ("en", "ca")]
+    lengths = [
+        1 + len(characters(f"English: {en}\nCatalan: {ca}")) + 1 for en, ca in zip(*lines, strict=True)
+    ]
+    limit = sorted(set(lengths))[-2]
+    data = Data((str(text), str(text)), "en", "ca", "labels", max_length=limit)
+    outcome = run(base, settings_for(text, data=data, rows="ids:5"), tmp_path / "run")
+    kept = [side[i] for i, length in enumerate(lengths) if length <= limit for side in lines]
+    assert outcome.examples == len(kept) / 2 < len(lengths)
+    plain = ["".join(c for c in sentence.casefold() if c.isalnum()).encode() for sentence in kept]
+    wanted = sorted({hashlib.sha256(sentence).hexdigest()[:16] for sentence in plain})
+    path = tmp_path / "run" / "used.txt"
+    assert path.read_text() == "".join(f"{digest}\n" for digest in wanted)
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["outcome"]["used"]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert recorded == {"path": "used.txt", "sha256": digest, "count": len(wanted)}
+    found = _used(f"tuning={path}", ("en", "ca"))
+    assert (found.role, found.digests) == ("tuning", frozenset(wanted))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"0123456789abcdef",
+        b"0123456789abcdeF\n",
+        b"1123456789abcdef\n0123456789abcdef\n",
+        b"0123456789abcdef\n0123456789abcdef\n",
+        b"a sentence\n",
+    ],
+)
+def test_another_file_is_no_list_of_used_sentences(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "used.txt"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInputError) as caught:
+        read_used_list(path)
+    assert caught.value.code == "EVIDENCE_MALFORMED"
+
+
 def test_full_tuning_writes_a_checkpoint_that_loads(base: Path, text: Path, tmp_path: Path) -> None:
     outcome = run(base, settings_for(text, method="full"), tmp_path / "run")
     before = AutoModelForCausalLM.from_pretrained(base)
@@ -248,6 +304,7 @@ def test_full_tuning_writes_a_checkpoint_that_loads(base: Path, text: Path, tmp_
     assert "lm_head.weight" in moved
     assert "model.layers.0.mlp.up_proj.weight" in moved
     assert (outcome.path / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    assert_public(tmp_path / "run")
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -273,6 +330,7 @@ def test_adapters_load_and_leave_the_base_alone(
     adapted = peft.PeftModel.from_pretrained(model, outcome.path)
     assert (adapted(prompt).logits - original).abs().max() > 1e-3
     assert outcome.trainable < 2000
+    assert_public(tmp_path / "run")
 
 
 def test_the_longest_example_defaults_to_what_the_model_has_positions_for(
@@ -283,6 +341,18 @@ def test_the_longest_example_defaults_to_what_the_model_has_positions_for(
     recorded = json.loads((tmp_path / "run" / "run.json").read_text())
     assert positions < 512
     assert recorded["identity"]["settings"]["data"]["max_length"] == positions
+
+
+def test_a_launcher_that_started_one_process_of_several_is_told(
+    base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    tune(str(base), settings_for(text, rows="ids:5"), tmp_path / "run", device="cpu", notice=said.append)
+    assert [line.split(":")[0] for line in said] == ["accelerate launch --cpu starts one process"]
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not lone_launch()
 
 
 @pytest.mark.parametrize(
@@ -307,7 +377,9 @@ def test_bf16_in_software_is_announced(
 
 
 def test_the_slowdown_of_bf16_is_a_ratio_of_two_measured_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([0.0, 2.0, 10.0, 15.0])
+    # Begin and end of five products in fp32, then of five in bf16; most of them are disturbed by other work.
+    durations = [2.0, 900.0, 3.0, 2.0, 50.0, 5000.0, 5.0, 7.0, 6000.0, 5.5]
+    times = iter([moment for i, taken in enumerate(durations) for moment in (1e5 * i, 1e5 * i + taken)])
     monkeypatch.setattr("lottery.device.time.perf_counter", lambda: next(times))
     assert bf16_slowdown() == 2.5
 
@@ -385,6 +457,7 @@ def test_unusable_bases(text: Path, tmp_path: Path, code: str, spoil: Callable[[
     with pytest.raises(CertifyError) as caught:
         run(base, settings_for(text), tmp_path / "run")
     assert caught.value.code == code
+    assert "--allow-tied" not in str(caught.value)  # tune has no such option
     assert not (tmp_path / "run").exists()
 
 
@@ -410,6 +483,12 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_state(
     with pytest.raises(InvalidInputError, match=r"step \d+ of 9, learning rate 1e\+30") as caught:
         run(base, settings_for(text, recipe=recipe, method="full"), tmp_path / "run", save_every=1)
     assert caught.value.code == "LOSS_NOT_FINITE"
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["outcome"]["reason"]) == ("failed", str(caught.value))
+    with pytest.raises(InvalidInputError, match=r"failed and would again: the \S+ is not finite") as again:
+        run(base, settings_for(text, recipe=recipe, method="full"), tmp_path / "run", resume=True)
+    assert again.value.code == "RUN_FAILED"
+    assert "\n" not in str(again.value)
     states = sorted(path.name for path in (tmp_path / "run" / "states").iterdir())
     taken = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert states[-1] == f"step-{taken:08d}"
@@ -485,13 +564,26 @@ def test_command_line(base: Path, text: Path, tmp_path: Path) -> None:
     assert out.startswith(
         f"wrote {tmp_path / 'run' / 'rows.safetensors'}: 64 parameters trained on 21 examples"
     )
-    assert [line.split()[1] for line in err.splitlines() if line.startswith("step ")] == ["1/6", "3/6", "6/6"]
+    steps = [line for line in err.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in steps] == ["1/6", "3/6", "6/6"]
+    assert [bool(re.search(r" tokens/s \d+:\d\d:\d\d left$", line)) for line in steps] == [False, True, False]
     recipe = json.loads((tmp_path / "run" / "run.json").read_text())["identity"]["settings"]["recipe"]
     assert (recipe["learning_rate"], recipe["clip"], recipe["schedule"]) == (0.1, None, "constant")
     with pytest.raises(NothingToDoError):
         command([*common, *options, "--resume"])
     with pytest.raises(UsageError):
         command([*common, "--method", "lora", "--rows", "all"])
+
+
+def test_what_a_shell_left_empty_or_mistyped_is_refused(base: Path, text: Path, tmp_path: Path) -> None:
+    common = ["--base", str(base), "--data", str(text), "--source", "en", "--target", "ca", "--seed", "0"]
+    common += ["--template", "labels", "--device", "cpu", "--out", str(tmp_path / "run")]
+    for options, code in ((["--rows", ""], "ROWS_UNKNOWN"), (["--lr", "1e38"], "RECIPE_RANGE")):
+        with pytest.raises(UsageError) as caught:
+            command([*common, *options])
+        assert caught.value.code == code
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_help_does_not_load_torch() -> None:

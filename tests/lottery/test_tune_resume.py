@@ -207,6 +207,31 @@ def test_disk_that_fills_up(base: Path, text: Path, tmp_path: Path, file_limit: 
     assert without_speed(full / "metrics.jsonl") == without_speed(whole / "metrics.jsonl")
 
 
+@pytest.mark.filterwarnings(PEFT_WARNING)
+@pytest.mark.parametrize(
+    ("method", "folder"), [("full", "model"), ("lora", "adapter"), ("prefix", "adapter")]
+)
+def test_disk_that_fills_up_while_the_result_is_saved(
+    base: Path, text: Path, tmp_path: Path, file_limit: list[int], method: str, folder: str
+) -> None:
+    if method != "full":
+        pytest.importorskip("peft", reason="needs the extra tune")
+    out = tmp_path / "run"
+
+    def report(done: Step) -> None:
+        if done.step == 9:  # its state is saved already
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, file_limit[1]))
+
+    with pytest.raises(UsageError, match=rf"cannot make \S*/{folder}: .*; nothing was written") as caught:
+        run(base, settings_for(text, method=method), out, report=report)
+    resource.setrlimit(resource.RLIMIT_FSIZE, tuple(file_limit))
+    assert caught.value.code == "FILE_UNWRITABLE"
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.jsonl", "run.json", "states"]
+    assert run(base, settings_for(text, method=method), out, resume=True).resumed == 9
+    assert (out / folder).is_dir()
+
+
 def test_number_of_states_is_bounded_and_leftovers_go(base: Path, text: Path, tmp_path: Path) -> None:
     left_behind = tmp_path / "run" / "states" / ".step-00000002.abcdef.part"
     seen: list[int] = []
@@ -278,8 +303,12 @@ def test_folder_of_a_run_is_not_used_twice(base: Path, text: Path, stopped: Path
 
 def test_leftover_of_a_killed_process_is_not_a_run(base: Path, text: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".run.json.x7.part").write_text("{")
+    for name in ("run.json", "rows.safetensors", "used.txt"):
+        (tmp_path / "run" / f".{name}.x7.part").write_text("{")
+    (tmp_path / "run" / ".notes.x7.part").write_text("not ours")
+    (tmp_path / "run" / ".states.part" / "step-00000002").mkdir(parents=True)
     run(base, settings_for(text), tmp_path / "run", resume=True)
+    assert sorted(path.name for path in (tmp_path / "run").glob(".*")) == [".notes.x7.part"]
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError) as caught:
         run(base, settings_for(text), tmp_path / "file")
@@ -383,3 +412,40 @@ def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
         for name in ("one", "two")
     )
     np.testing.assert_allclose(first, second, rtol=0, atol=1e-4)
+
+
+def launched(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """``accelerate launch`` with two processes on the CPU, as lottery/README.md says."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["-m", "certify", "tune", "--device", "cpu", *arguments]
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    return subprocess.run(
+        launch, env=environment, capture_output=True, text=True, timeout=900, check=False, cwd=root
+    )
+
+
+@pytest.mark.slow
+def test_the_command_under_a_launcher(text: Path, tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", vocab_size=len(PIECES) + 1)  # without dropout
+    settings = settings_for(text, rows="ids:3,14")
+    run(base, settings, tmp_path / "one")
+    arguments = ["--base", str(base), "--data", str(text), "--dev", str(text.with_name("dev")), "--seed", "3"]
+    arguments += ["--source", "en", "--target", "ca", "--template", "labels", "--max-length", "120"]
+    arguments += ["--lr", "1e-2", "--epochs", "3", "--batch-size", "8", "--schedule", "cosine"]
+    arguments += ["--warmup", "0.2", "--micro-batch", "3", "--out", str(tmp_path / "two"), "--rows"]
+    done = launched([*arguments, "ids:3,14"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Warning" not in done.stderr
+    assert done.stdout.count("wrote ") == 1
+    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
+    assert (one["outcome"]["processes"], two["outcome"]["processes"]) == (1, 2)
+    assert two["outcome"]["loss"] == pytest.approx(one["outcome"]["loss"], rel=1e-4)
+    assert one["identity"]["inputs"] == two["identity"]["inputs"]
+    # An error is told once, and the launcher has an exit code of its own.
+    done = launched([*arguments, "some"])
+    assert done.returncode == 1
+    assert [line[-14:] for line in done.stderr.splitlines() if line.startswith("certify:")] == [
+        "[ROWS_UNKNOWN]"
+    ]
