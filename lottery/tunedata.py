@@ -98,7 +98,9 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
         "train": corpus_digest(pairs),
         "held_out": corpus_digest(held_out) if held_out else None,
         "template": template.digest(),
-        "encoded": sha256_bytes(canonical_json([[list(example.ids) for example in part] for part in made])),
+        "encoded": sha256_bytes(
+            canonical_json([[list(example.ids) for example in part] for part in (train, shown)])
+        ),
     }
     used = used_pairs("tuning", trained).digests
     return Prepared(train, shown, digests, len(read) - len(train), used)
