@@ -11,7 +11,8 @@ vacuous, 4 invalid; 2 usage, 5 no ticket.
 
 Hostile input ends in INVALID, whatever it breaks. What is not computed again (a table in a checkpoint folder
 or ``.npy`` file, rule ``published:``) is NOT_RECOMPUTED and certifies nothing. Left to the schemas: fields
-that decide nothing, and the prose of a certificate.
+that decide nothing, and the prose of a certificate. Believed, like the outputs of the models: which rows of
+the pool are fed often, or as often as the ticket's (null tickets by frequency); no evidence says so.
 """
 
 from __future__ import annotations
@@ -679,16 +680,17 @@ class Text:
             return {"unrelated-loss:base": ([falls], -2, 2)}
         wrong = e.means(lambda r: (len(r["arms"][arm]["differs"]), len(r["reference"]["tokens"])))
         found = {"token-agreement:reference": ([[1 - share for share in wrong]], 0, 1)}
-        nulls, against = dict[tuple[str, str], str](), {"gain:base": ["base"]}
+        nulls, against = dict[Any, Json](), {"gain:base": ["base"]}
         arms = [one for one in e.arms.values() if not one.get("gate")]
         for one in arms:
-            rows = 1 if str(one.get("control")).startswith("one-row") else len(ticket["tokens"])
-            ours = (ticket["id"], ticket["released"]["object"], rows)
-            if (one.get("of"), one["kind"], len(one.get("ids") or ())) == ours:
-                nulls.setdefault((one["control"], one["table_sha256"]), one["name"])
-        listed = [[name for (control, _), name in nulls.items() if control == one] for one in NULLS]
-        if all(len(some) >= least for some, least in zip(listed, NULLS.values(), strict=True)):
-            against["better-than-nulls:nulls"] = [name for some in listed for name in some]
+            if (one.get("of"), one["kind"]) == (ticket["id"], ticket["released"]["object"]):
+                control = one.get("control")
+                nulls[control, one.get("seed") if NULLS.get(control) == 3 else 0] = one
+        wanted = [(control, seed) for control, count in NULLS.items() for seed in range(count)]
+        if all(label in nulls for label in wanted):
+            matched = {nulls["frequency-matched", seed]["table_sha256"] for seed in range(3)}
+            if len(matched) == 3:  # draws that cannot be made again must at least differ
+                against["better-than-nulls:nulls"] = [nulls[label]["name"] for label in wanted]
         for kind in ("reference", "full", "base"):
             plain = [one["name"] for one in arms if one["kind"] == kind and not one.get("control")]
             against[f"non-inferiority:{kind}"] = plain
@@ -896,6 +898,33 @@ class Audit:
         need(sound, "CERTIFICATE_OTHER_TICKET")
         return content
 
+    def labelled(self, one: Json, arms: Sequence[Json]) -> None:
+        """A null ticket of this ticket holds the rows of its label, and is the only one of it."""
+        control, seed, ours = one.get("control"), one.get("seed"), {*self.ids}
+        if control not in NULLS or one.get("of") != self.ticket["id"]:
+            return
+        keys = ["control", "of", "kind", "gate"] + ["seed"] * (NULLS[control] == 3)
+        need(sum(all(one.get(key) == arm.get(key) for key in keys) for arm in arms) == 1, "NULL_LABEL")
+        (pieces, special, size), ids = self.vocabulary, {*(one.get("ids") or ())}
+        if control.startswith("one-row"):
+            bos = {i for i, said in special.items() if "bos" in said.split(" ")[0].split("/")}
+            newline = {i for i, piece in pieces.items() if piece in ("\n", "<0x0A>", "Ċ")}
+            need(len(ids) == 1 and ids <= (bos if control == "one-row:bos" else newline), "NULL_LABEL")
+            return
+        pool = {i for i in range(len(self.base)) if size is None or (i in pieces and i not in special)}
+        need(
+            len(ids) == len(ours) and ids <= pool and (NULLS[control] == 1 or seed is not None), "NULL_LABEL"
+        )
+        if control == "random":
+            order = sorted(pool, key=lambda i: (i in ours, sha(f"{seed}:{i}".encode())))
+            need(ids == {*order[: len(ours)]}, "NULL_LABEL")
+        elif control == "frequency-matched":
+            need(len(ids & ours) == max(0, len(ours) - len(pool - ours)), "NULL_LABEL")
+        elif control == "top-norm":
+            norm = {i: self.moved[i][1] if i in self.moved else 0 for i in pool}
+            most = max((norm[i] for i in pool - ids), default=0)
+            need(min(norm[i] for i in ids) >= most * (1 - 1e-9), "NULL_LABEL")
+
     def load(self, located: Json) -> Text:
         """One evidence, if it is about this ticket."""
         e, t = self.folder.evidence(located), self.ticket
@@ -910,6 +939,7 @@ class Audit:
         ours = (self.served(dict(zip(self.ids, self.rows, strict=True))), t["released"]["object"], None)
         for one in m["arms"]:
             need(max(one.get("ids") or [0]) < len(self.base), "EVIDENCE_IDS")
+            self.labelled(one, m["arms"])
             if one["kind"] == "transfer":
                 again = self.served({i: self.reference[i] for i in one["ids"]})
                 need(one["table_sha256"] == again, "ARM_TABLE")

@@ -32,6 +32,7 @@ from certify.evidence import (
     unit_key,
     unit_rank,
 )
+from certify.null_labels import Labels, check_labels
 from certify.schema import MAX_JSON_BYTES, parse_json, read_bytes, sha256_bytes
 from certify.steps import Distances
 from certify.tickets import DeclaredClaim, Ticket
@@ -49,11 +50,13 @@ class Subject:
         table_sha256: tensor digest of the base with the released rows put in, in the served dtype.
         distances: rows of that table that differ from E*, with their KS counts (theory §1: for a transfer the
             rows outside the ticket; for tuned rows the ticket's own, too).
+        labels: what labels of null tickets are judged by; None where nothing is decided.
     """
 
     ticket: Ticket
     table_sha256: str
     distances: Distances
+    labels: Labels | None = None
 
     def declared(self, kind: str, comparator: str | None = None) -> DeclaredClaim | None:
         """The first claim of that kind and comparator that the ticket declared, or None."""
@@ -171,26 +174,6 @@ def arms_of_kind(evidence: Evidence, kind: str) -> tuple[Arm, ...]:
     )
 
 
-def null_arms(evidence: Evidence, subject: Subject, control: str) -> tuple[Arm, ...]:
-    """Null tickets of that control for this ticket: same object, no gate, as many rows (one for one-row).
-
-    Arms with equal tables count once: the first in the order of the manifest.
-    """
-    rows = 1 if control.startswith("one-row") else len(subject.ticket.tokens)
-    found: dict[str | None, Arm] = {}
-    for arm in evidence.manifest.arms:
-        if (
-            arm.control == control
-            and arm.of == subject.ticket.id
-            and arm.kind == subject.ticket.released.object
-            and arm.gate is None
-            and arm.ids is not None
-            and len(arm.ids) == rows
-        ):
-            found.setdefault(arm.table_sha256, arm)
-    return tuple(found.values())
-
-
 def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool = False) -> None:
     """Refuse evidence about another model, another tokenizer or another template.
 
@@ -201,7 +184,8 @@ def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool 
 
     Raises:
         InvalidInputError: ``EVIDENCE_BASE``, ``EVIDENCE_REFERENCE``, ``EVIDENCE_TOKENIZER``,
-            ``EVIDENCE_TEMPLATE``, or ``EVIDENCE_IDS`` (an arm's ids lie beyond the table).
+            ``EVIDENCE_TEMPLATE``, ``EVIDENCE_IDS`` (an arm's ids lie beyond the table), or ``NULL_LABEL``
+            (:func:`certify.null_labels.check_labels`).
     """
     manifest, ticket = evidence.manifest, subject.ticket
 
@@ -222,6 +206,8 @@ def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool 
     beyond = [arm.name for arm in manifest.arms if arm.ids and arm.ids[-1] >= ticket.base.shape[0]]
     if beyond:
         raise refuse(f"the arm {beyond[0]} has ids beyond the table", "EVIDENCE_IDS")
+    if subject.labels is not None:
+        check_labels(manifest.arms, ticket, subject.labels)
 
 
 def settings(

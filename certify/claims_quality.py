@@ -21,7 +21,6 @@ from certify.claims_evidence import (
     arm_digest,
     arms_of_kind,
     not_evaluated,
-    null_arms,
     settings,
     ticket_arm,
     unit_assumptions,
@@ -29,16 +28,7 @@ from certify.claims_evidence import (
 from certify.evidence import BASE_ARM, Arm
 from certify.exactmath import round_down
 from certify.limits import GRID_BITS, Limit
-
-NULLS: Final = {
-    "random": 3,
-    "frequency-matched": 3,
-    "top-frequency": 1,
-    "top-norm": 1,
-    "one-row:bos": 1,
-    "one-row:newline": 1,
-}
-"""Null tickets that a ticket must be compared with, and how many different ones of each (theory §6.3)."""
+from certify.null_labels import NULLS, null_arms
 
 COMPARATORS: Final = ("reference", "full", "base")
 """What quality can be declared not to be worse than."""
@@ -168,13 +158,14 @@ def better_than_nulls(
     """Better than every null ticket: the least lower limit of the mean differences (theory §6.3).
 
     An intersection-union test: each comparison has the full error probability, and the claim, shown if
-    ``lower > 0``, is wrong with probability at most ``delta``. Every control of :data:`NULLS` must be there
-    as often as it says, for the same object and with as many rows; further null tickets of these controls
-    count too.
+    ``lower > 0``, is wrong with probability at most ``delta``. Every control of
+    :data:`certify.null_labels.NULLS` must be there as often as it says; which ones these are is fixed
+    (:func:`certify.null_labels.null_arms`). ``detail["further"]`` names other null tickets of this ticket,
+    which are not compared.
     """
     kind = "better-than-nulls"
     arm = ticket_arm(evidence, subject)
-    nulls = {control: null_arms(evidence, subject, control) for control in NULLS}
+    nulls = {control: null_arms(evidence.manifest.arms, subject.ticket, control) for control in NULLS}
     lacking = [
         f"{control} ({len(nulls[control])} of {count})"
         for control, count in NULLS.items()
@@ -195,7 +186,13 @@ def better_than_nulls(
     others = tuple(other for arms in nulls.values() for other in arms)
     found = _compare(evidence, arm, others, rule, delta)
     least = min(found, key=lambda one: one.limit.value)
-    detail = {"compared": [one.to_json() for one in found], "weakest": least.other.name}
+    further = [
+        other.name
+        for other in evidence.manifest.arms
+        if other.control in NULLS and other.of == subject.ticket.id and other not in others
+    ]
+    compared = [one.to_json() for one in found]
+    detail = {"compared": compared, "weakest": least.other.name, "further": further}
     return _claim(kind, "nulls", evidence, arm, rule, delta, least, detail)
 
 

@@ -11,18 +11,29 @@ import numpy as np
 
 from certify.claims_evidence import Evidence, Subject
 from certify.errors import InvalidInputError
+from certify.null_labels import Labels
 from certify.records import KSResult
 from certify.schema import tensor_digest
 from certify.steps import Distances
 from certify.tickets import Ticket
 from lottery import ks_numpy
 from lottery.columns import Columns
+from lottery.nulls import bos_ids, newline_ids
 from lottery.rowfile import Rows, transferred_rows
+from lottery.selection import candidates
 from lottery.tables import Table
 from lottery.transfer import transferred_blocks
+from lottery.vocabulary import Vocabulary
 
 
-def make_subject(ticket: Ticket, base: Table, reference: Table, rows: Rows, result: KSResult) -> Subject:
+def make_subject(
+    ticket: Ticket,
+    base: Table,
+    reference: Table,
+    rows: Rows,
+    result: KSResult,
+    labels: Labels | None = None,
+) -> Subject:
     """The subject of claims about ``ticket``; every argument verified against it beforehand.
 
     Distances are between the ticket's table and E*: outside the ticket those of the scan of E⁰ and E*, inside
@@ -34,6 +45,7 @@ def make_subject(ticket: Ticket, base: Table, reference: Table, rows: Rows, resu
         reference: E*, likewise.
         rows: the released rows.
         result: scan of ``base`` and ``reference``.
+        labels: see :func:`make_labels`; whoever decides anything about null tickets must give them.
     """
     inside = Columns.zeros(len(ticket.ids))
     if ticket.ids:
@@ -48,6 +60,23 @@ def make_subject(ticket: Ticket, base: Table, reference: Table, rows: Rows, resu
         ticket=ticket,
         table_sha256=table_digest(base, rows),
         distances=Distances(result.n, dict(sorted(counts.items()))),
+        labels=labels,
+    )
+
+
+def make_labels(result: KSResult, vocabulary: Vocabulary | None) -> Labels:
+    """What labels of null tickets are judged by: the scan of all rows and the ticket's tokenizer.
+
+    Without a tokenizer no id begins a sequence or spells a line break: those null tickets are refused.
+
+    Raises:
+        InvalidInputError: the tokenizer is larger than the table (``TOKENIZER_TABLE_SIZE``).
+    """
+    return Labels(
+        pool=frozenset(np.flatnonzero(candidates(result.rows, vocabulary)).tolist()),
+        norms={int(i): float(result.shift_norm[i]) for i in np.flatnonzero(~result.equal)},
+        bos=bos_ids(vocabulary) if vocabulary else (),
+        newline=newline_ids(vocabulary) if vocabulary else (),
     )
 
 

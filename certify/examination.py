@@ -14,8 +14,9 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
     Needs ``certificate.present``, and of the ticket ``integrity.base``, ``.reference``, ``.tokenizer``,
     ``.rows`` and ``released.rows`` passed, and a selection that can be made again. Every manifest of the
     certificate lies in the ticket's folder, has the stated digest, is whole, and is about the ticket's
-    tables, tokenizer and template; arms of kind ``transfer`` are the base with the reference's rows. All
-    manifests are examined, the gravest finding counts. MISSING: NO_EVIDENCE (none is named), FILE_MISSING,
+    tables, tokenizer and template; arms of kind ``transfer`` are the base with the reference's rows, and
+    null tickets of this ticket are what their labels say (:mod:`certify.null_labels`). All manifests are
+    examined, the gravest finding counts. MISSING: NO_EVIDENCE (none is named), FILE_MISSING,
     EVIDENCE_LEFT_OUT (the ticket lists evidence that the certificate does not name). INVALID: everything
     else.
 ``evidence.split``
@@ -43,7 +44,7 @@ from certify import answers
 from certify.certificate import Certificate, EvidenceRef, read_certificate
 from certify.claims_evidence import Evidence, Subject, check_binding, load, ticket_arm
 from certify.claims_report import check_splits, split_claim
-from certify.claims_subject import check_transfers, make_subject
+from certify.claims_subject import check_transfers, make_labels, make_subject
 from certify.errors import CertifyError, InvalidInputError
 from certify.policy import Policy
 from certify.proof_items import Proofs, examine_proofs
@@ -166,7 +167,8 @@ def _examine(
     ):
         why = "tables, tokenizer or rows are missing, or not what they must be"
         return Examined((*_rest(ticket, policy, why),))
-    subject = make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result)
+    labels = make_labels(checked.result, checked.vocabulary)
+    subject = make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result, labels)
     found, integrity = _integrity(ticket, certificate, subject, checked, sources)
     if integrity.outcome is not Outcome.PASS:
         rest = _rest(ticket, policy, "the evidence is missing or invalid", skip=2)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from certify.certificate import Certificate
 from certify.claims_evidence import Subject, load
 from certify.claims_report import check_splits
-from certify.claims_subject import check_transfers, make_subject
+from certify.claims_subject import check_transfers, make_labels, make_subject
 from certify.errors import InvalidInputError, UsageError
 from certify.proofs import ProofsRef, read_record, restate
 from certify.recheck import Inputs, Rechecked, recheck
@@ -112,7 +112,8 @@ def verified_subject(ticket: Ticket, checked: Rechecked) -> Subject:
             raise InvalidInputError(text, code=item.code)
     if checked.base is None or checked.reference is None or checked.rows is None or checked.result is None:
         raise InvalidInputError("the selection of the ticket cannot be made again", code="NOT_RUN")
-    return make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result)
+    labels = make_labels(checked.result, checked.vocabulary)
+    return make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result, labels)
 
 
 def within(folder: Path, path: Path, what: str) -> str:

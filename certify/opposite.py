@@ -19,10 +19,11 @@ from fractions import Fraction
 from certify.betting import betting_upper, difference_lower
 from certify.bounds import rate_limit
 from certify.claims import Claim
-from certify.claims_evidence import Evidence, Subject, arms_of_kind, null_arms, ticket_arm
+from certify.claims_evidence import Evidence, Subject, arms_of_kind, ticket_arm
 from certify.claims_loss import CAP
-from certify.claims_quality import NULLS, unit_scores
+from certify.claims_quality import unit_scores
 from certify.evidence import BASE_ARM, UNIT, Arm
+from certify.null_labels import NULLS, null_arms
 
 
 def opposite_limit(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
@@ -41,7 +42,8 @@ def opposite_limit(claim: Claim, evidence: Evidence, subject: Subject) -> Fracti
     if claim.kind == "unrelated-loss":
         return _loss(claim, evidence, arm)
     if claim.kind == "better-than-nulls":
-        others = tuple(other for control in NULLS for other in null_arms(evidence, subject, control))
+        arms = evidence.manifest.arms
+        others = tuple(other for control in NULLS for other in null_arms(arms, subject.ticket, control))
     elif claim.kind in ("non-inferiority", "gain") and claim.comparator is not None:
         others = arms_of_kind(evidence, claim.comparator)
     else:

@@ -98,7 +98,8 @@ class Inputs:
 class Rechecked:
     """All items of one ticket, and what was recomputed on the way (None where it could not be).
 
-    ``base``, ``reference`` and ``rows`` are handed on only with a ``result``: they are what the ticket says.
+    ``base``, ``reference``, ``rows`` and ``vocabulary`` (None too if the ticket binds no tokenizer) come only
+    with a ``result``: they are what the ticket says.
     """
 
     items: tuple[Item, ...]
@@ -107,6 +108,7 @@ class Rechecked:
     base: Table | None = None
     reference: Table | None = None
     rows: Rows | None = None
+    vocabulary: Vocabulary | None = None
 
 
 def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
@@ -139,7 +141,7 @@ def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
         _direction(ticket, result),
         _premise(premise, result),
     ]
-    return Rechecked(tuple(items), result, premise, base, reference, rows)
+    return Rechecked(tuple(items), result, premise, base, reference, rows, vocabulary)
 
 
 def _not_run(names: Sequence[str], why: str) -> list[Item]:

@@ -186,7 +186,7 @@ def null_arms(object_: str = "transfer", *, of: str = "t", k: int = len(TICKET_I
             [100 + number] if control.startswith("one-row") else range(100 + number, 100 + number + k),
             control=control,
             of=of,
-            seed=number if control in ("random", "frequency-matched") else None,
+            seed=number % 3 if control in ("random", "frequency-matched") else None,
         )
         for number, control in enumerate(CONTROLS)
     ]

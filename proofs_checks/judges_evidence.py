@@ -10,8 +10,8 @@ from typing import Any
 
 from certify.betting import difference_lower
 from certify.claims import Finding
-from certify.claims_quality import NULLS
 from certify.errors import CertifyError
+from certify.null_labels import NULLS
 from proofs_checks.coverage_exact import tail
 from proofs_checks.outlines import RIGHT, WRONG, answer, arm, evidence, subject, windows
 
@@ -73,7 +73,7 @@ def _quality_world() -> Any:
         for number in range(count):
             name = f"{control}-{number}"
             rows = 1 if control.startswith("one-row") else 3
-            arms.append(arm(name, rows, control=control, of="t"))
+            arms.append(arm(name, rows, control=control, of="t", seed=number))
             scores[name] = (11,) if name == "top-norm-0" else (3,)
     return evidence(arms, {name: [answer(*score)] * 80 for name, score in scores.items()})
 

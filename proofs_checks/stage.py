@@ -9,6 +9,7 @@ Needs the extra ``proofs``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from safetensors.numpy import save_file
 import lottery
 from certify import answers, checker, gate, issue, stating, verdict
 from certify.claims_evidence import Evidence, Subject
-from certify.claims_subject import make_subject, table_digest
+from certify.claims_subject import make_labels, make_subject, table_digest
 from certify.policy import EVIDENCE_ITEMS, POLICIES
 from certify.recheck import Inputs, recheck
 from certify.tickets import DeclaredClaim, read_ticket_file
@@ -36,7 +37,11 @@ DELTA: Final = "0.05"
 """Error probability of the certificates, as the shipped policies have it."""
 
 _ROWS, _WIDTH, _PIECES = 64, 32, 60
-_MOVED, _NUDGED = (5, 9, 17, 33, 40), (50, 51, 52, 53, 54, 55, 56, 57)
+_BOS, _NEWLINE = 2, 3
+_MOVED, _FURTHEST = (5, 9, 17, 33, 40), 48
+_NUDGED = (_BOS, _NEWLINE, *range(21, 29), *range(41, 58))
+"""Rows that moved a little, so that the tables of null tickets differ; no record feeds them."""
+
 _CLAIMS = ("claim.", "guarantee.")
 
 
@@ -142,18 +147,21 @@ def make_stage(folder: Path) -> Stage:
     assert reference is not None
     assert rows is not None
     assert result is not None
-    subject = make_subject(ticket, base, reference, rows, result)
+    labels = make_labels(result, checked.vocabulary)
+    subject = make_subject(ticket, base, reference, rows, result, labels)
     assert ticket.ids == _MOVED
     arms = [
         synthetic.arm("base", "base", table_sha256=base.digest()),
         synthetic.arm("reference", "reference", table_sha256=reference.digest()),
         synthetic.arm("t", "transfer", _MOVED, table_sha256=subject.table_sha256),
     ]
+    shifts = {i: labels.norms.get(i, 0.0) for i in sorted(labels.pool)}
     for number, control in enumerate(synthetic.CONTROLS):
-        # A row that moved a little makes the table a different one, rows that did not fill it up.
-        ids = (number,) if control.startswith("one-row") else (_NUDGED[number], 58, 59, 60, 61)
+        seed = synthetic.CONTROLS[:number].count(control)
+        ids = _null(control, seed, shifts)
         table = table_digest(base, transferred_rows(ids, reference))
-        more = {"control": control, "of": "t", "seed": number if "random" in control else None}
+        drawn = control in ("random", "frequency-matched")
+        more = {"control": control, "of": "t", "seed": seed if drawn else None}
         arms.append(synthetic.arm(f"null-{number}", "transfer", ids, table_sha256=table, **more))
     assert ticket.tokenizer is not None
     assert ticket.template is not None
@@ -166,12 +174,29 @@ def make_stage(folder: Path) -> Stage:
     return Stage(path, subject, checked.items, tuple(arms), fields)
 
 
+def _null(control: str, seed: int, shifts: Mapping[int, float]) -> tuple[int, ...]:
+    """Rows that the label stands for (:mod:`certify.null_labels`), from the shifts of the pool."""
+    if control.startswith("one-row"):
+        return (_BOS if control == "one-row:bos" else _NEWLINE,)
+    if control == "top-norm":
+        ids = sorted(shifts, key=lambda i: -shifts[i])[: len(_MOVED)]
+    elif control == "random":
+        outside = [i for i in shifts if i not in _MOVED]
+        ids = sorted(outside, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())[: len(_MOVED)]
+    else:  # rows like those of the ticket, or frequent ones: nothing says which
+        first = 41 + 5 * ("matched" not in control) + seed
+        ids = [first, 10, 11, 12, 13]
+    return tuple(sorted(ids))
+
+
 def _ticket(folder: Path) -> Path:
     """A ticket of the KS rule that every shipped policy can certify; returns ``tickets.json``."""
     base = np.random.default_rng(7).normal(0.0, 0.02, (_ROWS, _WIDTH)).astype(np.float16)
     tuned = base.copy()
     tuned[list(_MOVED)] += np.float16(0.06)
     tuned[list(_NUDGED)] += np.float16(0.001)
+    # Its largest entries grew: the longest shift of all, which the KS test hardly sees.
+    tuned[_FURTHEST, np.argsort(base[_FURTHEST])[-6:]] += np.float16(0.3)
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir()
     config = {"model_type": "llama", "vocab_size": _ROWS, "hidden_size": _WIDTH, "tie_word_embeddings": False}
@@ -179,9 +204,12 @@ def _ticket(folder: Path) -> Path:
     head = np.zeros((_ROWS, 2), np.float16)
     save_file({"model.embed_tokens.weight": base, "lm_head.weight": head}, checkpoint / "model.safetensors")
     save_file({"model.embed_tokens.weight": tuned}, folder / "tuned.safetensors")
-    vocab = {f"▁w{i}": i for i in range(_PIECES)}
+    vocab = {{_BOS: "<s>", _NEWLINE: "<0x0A>"}.get(i, f"▁w{i}"): i for i in range(_PIECES)}
     model = {"type": "BPE", "vocab": vocab, "merges": []}
-    _json(checkpoint / "tokenizer.json", {"version": "1.0", "added_tokens": [], "model": model})
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": _BOS, "content": "<s>", **flags}]
+    _json(checkpoint / "tokenizer.json", {"version": "1.0", "added_tokens": added, "model": model})
+    _json(checkpoint / "tokenizer_config.json", {"bos_token": "<s>"})
     out = folder / "ticket" / "tickets.json"
     lottery.find(
         checkpoint,

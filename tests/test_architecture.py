@@ -55,7 +55,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("certify.claims", "certify.claims_evidence", "certify.claims_agreement"),
             *("certify.claims_guarantee", "certify.claims_quality", "certify.claims_exact"),
             *("certify.claims_loss", "certify.claims_report", "certify.claims_corpus"),
-            *("certify.corpus_scores", "certify.proofs", "certify.proof_items"),
+            *("certify.corpus_scores", "certify.null_labels", "certify.proofs", "certify.proof_items"),
             *("certify.certificate", "certify.requirement", "certify.opposite", "certify.stating"),
             *("certify.answers", "certify.codes"),
             *("certify.ltt", "certify.planning", "certify.drawn"),

@@ -23,7 +23,6 @@ from certify.claims_evidence import Evidence, Subject
 from certify.claims_exact import non_interference, opportunity, termination
 from certify.claims_loss import unrelated_loss
 from certify.claims_quality import (
-    NULLS,
     better_than_nulls,
     gain,
     mean_score,
@@ -31,6 +30,7 @@ from certify.claims_quality import (
     sentence_chrf,
 )
 from certify.claims_report import report, split_claim
+from certify.null_labels import NULLS
 from lottery.score import exact_chrf
 from proofs_checks.evidence_strategies import (
     BASE_TABLE,
@@ -330,10 +330,13 @@ def test_one_null_as_good_as_the_ticket_is_enough_to_deny() -> None:
 NULL_FAULTS: dict[str, Callable[[list[Any]], None]] = {
     "a draw less": lambda arms: arms.pop(),
     "another kind twice": lambda arms: arms[3].update(control="top-norm"),
-    "two draws with the same table": lambda arms: arms[3].update(table_sha256=arms[4]["table_sha256"]),
+    "two matched draws with the same table": lambda arms: arms[6].update(
+        table_sha256=arms[7]["table_sha256"]
+    ),
     "the null of another ticket": lambda arms: arms[3].update(of="other"),
     "fewer rows than the ticket": lambda arms: arms[3].update(ids=arms[3]["ids"][:-1]),
     "more than one row for one-row": lambda arms: arms[-1].update(ids=[1, 2, 3]),
+    "another seed": lambda arms: arms[3].update(seed=3),
     "another object": lambda arms: arms[3].update(kind="tuned"),
     "gated": lambda arms: arms[3].update(gate=["source"]),
     "not a control": lambda arms: arms[3].update(control=None),

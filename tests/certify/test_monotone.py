@@ -14,7 +14,7 @@ from typing import Any
 
 import proof_files
 import pytest
-from evidence_folders import NULLS, TICKET_ARM, Bundle, make_bundle, sentences
+from evidence_folders import NULLS, TICKET_ARM, Bundle, make_bundle, null_arm, sentences
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from profiles import examples
@@ -51,6 +51,7 @@ def _spoilt(bundle: Bundle) -> None:
 DEFECTS: dict[str, Change] = {
     "worse than embed tuning": _worse(**{TICKET_ARM: 9}),
     "a random ticket is as good": _worse(**{"random-1": 18}),
+    "a matched ticket is as good": _worse(**{"matched-2": 18}),
     "unrelated text suffers": _loss,
     "tuned on the evaluation": _overlap,
     "a null ticket is spoilt": _spoilt,
@@ -73,9 +74,26 @@ def _drop_used(bundle: Bundle) -> None:
 
 
 def _gate(bundle: Bundle) -> None:
-    for arm in bundle.arms:
-        if arm["name"] == TICKET_ARM:
-            arm["gate"] = ["target"]
+    _relabel(TICKET_ARM, gate=["target"])(bundle)
+
+
+def _relabel(name: str, **fields: Json) -> Change:
+    def change(bundle: Bundle) -> None:
+        for arm in bundle.arms:
+            if arm["name"] == name:
+                arm.update(fields)
+
+    return change
+
+
+RELABELLED: dict[str, Json] = {
+    "of another ticket": {"of": "other"},
+    "gated": {"gate": ["source"]},
+    "with another seed": {"seed": 5},
+    "as a variant": {"control": "seed"},
+    "as a direction": {"control": "direction"},
+    "as no control": {"control": None},
+}
 
 
 # Applied before evidence is written and a certificate is issued.
@@ -83,6 +101,11 @@ BEFORE: dict[str, Change] = {
     **{f"drop {name}": _drop_arm(name) for name in (TICKET_ARM, *NULLS)},
     "do not list what was used": _drop_used,
     "gate the ticket": _gate,
+    **{
+        f"label {name} {how}": _relabel(name, **fields)
+        for name in ("random-1", "matched-2")
+        for how, fields in RELABELLED.items()
+    },
 }
 
 
@@ -187,6 +210,25 @@ def status(bundle: Bundle, policy: str) -> str:
 def test_each_defect_denies(defect: str, pristine: Bundle, tmp_path: Path) -> None:
     bundle = apply(pristine, tmp_path, [DEFECTS[defect]], [], "0.05")
     assert status(bundle, "release") in {"REFUTED", "INVALID", "INCONCLUSIVE"}
+
+
+def _further(bundle: Bundle) -> None:
+    """A fourth random draw, as good as the ticket."""
+    bundle.arms.append(null_arm(bundle, "random-3"))
+    bundle.records = sentences(bundle.names, len(bundle.records), **{"random-3": 18})
+    for window in bundle.losses:
+        window["nats"]["random-3"] = window["nats"]["random-2"]
+
+
+@pytest.mark.parametrize("weakening", ["drop random-3", *RELABELLED])
+def test_a_further_draw_neither_harms_nor_helps(weakening: str, pristine: Bundle, tmp_path: Path) -> None:
+    fields = RELABELLED.get(weakening)
+    expected = ["CERTIFIED", "INVALID" if weakening == "with another seed" else "CERTIFIED"]
+    change = _drop_arm("random-3") if fields is None else _relabel("random-3", **fields)
+    for number, before in enumerate(([_further], [_further, change])):
+        (tmp_path / str(number)).mkdir()
+        bundle = apply(pristine, tmp_path / str(number), before, [], "0.05")
+        assert status(bundle, "release") == expected[number]
 
 
 @settings(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import proof_files
 import pytest
-from evidence_folders import NULLS, TICKET_ARM, Bundle, fill, make_bundle, sentences
+from evidence_folders import TICKET_ARM, Bundle, fill, make_bundle, null_arm, sentences
 from ticket_folders import MOVED, base_table, rebind, rewrite_rows, tuned_table
 
 import certify
@@ -496,10 +496,91 @@ def there_is_one_random_draw_only(bundle: Bundle) -> None:
     bundle.issue()
 
 
-@plant("INCONCLUSIVE", "NULLS_MISSING")
+def _null(bundle: Bundle, name: str, *ids: int) -> None:
+    """Let a null ticket hold other rows than its label says, everything else as it must be."""
+    bundle.arm(name).update(ids=list(ids), table_sha256=bundle.table_of(ids))
+    bundle.forge()
+
+
+@plant("INVALID", "NULL_LABEL")
 def a_null_ticket_is_smaller(bundle: Bundle) -> None:
-    ids = NULLS["top-norm"][1][:4]
-    bundle.arm("top-norm").update(ids=list(ids), table_sha256=bundle.table_of(ids))
+    _null(bundle, "top-norm", *bundle.null_ids("top-norm")[:4])
+
+
+@plant("INVALID", "NULL_LABEL")
+def the_null_ticket_by_norm_holds_rows_that_never_moved(bundle: Bundle) -> None:
+    _null(bundle, "top-norm", 20, 21, 22, 23, 24)
+
+
+@plant("INVALID", "NULL_LABEL")
+def the_null_ticket_by_norm_leaves_out_the_row_that_moved_most(bundle: Bundle) -> None:
+    _null(bundle, "top-norm", *sorted((*bundle.null_ids("top-norm")[1:], 50)))
+
+
+@plant("INVALID", "NULL_LABEL")
+def another_row_is_passed_off_as_that_of_bos(bundle: Bundle) -> None:
+    _null(bundle, "bos", 21)
+
+
+@plant("INVALID", "NULL_LABEL")
+def another_special_row_is_passed_off_as_that_of_bos(bundle: Bundle) -> None:
+    _null(bundle, "bos", 2)
+
+
+@plant("INVALID", "NULL_LABEL")
+def another_row_is_passed_off_as_that_of_the_newline(bundle: Bundle) -> None:
+    _null(bundle, "newline", 4)
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_random_draw_was_picked(bundle: Bundle) -> None:
+    _null(bundle, "random-1", 20, 21, 22, 23, 24)
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_random_draw_is_that_of_another_seed(bundle: Bundle) -> None:
+    _null(bundle, "random-1", *bundle.null_ids("random-7"))
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_random_draw_names_no_seed(bundle: Bundle) -> None:
+    bundle.arm("random-1")["seed"] = None
+    bundle.forge()
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_draw_is_there_twice(bundle: Bundle) -> None:
+    bundle.arm("matched-2")["seed"] = 1
+    bundle.forge()
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_matched_draw_holds_rows_of_the_ticket(bundle: Bundle) -> None:
+    _null(bundle, "matched-1", *sorted((bundle.ids[0], 20, 21, 22, 23)))
+
+
+@plant("INVALID", "NULL_LABEL")
+def the_frequent_rows_hold_a_special_one(bundle: Bundle) -> None:
+    _null(bundle, "top-frequency", 2, 4, 5, 6, 7)
+
+
+@plant("INVALID", "NULL_LABEL")
+def the_frequent_rows_have_no_token(bundle: Bundle) -> None:
+    _null(bundle, "top-frequency", 4, 5, 6, 7, 63)
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_draw_that_the_claim_does_not_rest_on_is_mislabelled(bundle: Bundle) -> None:
+    _further(bundle, 6)
+    _null(bundle, "random-3", 20, 21, 22, 23, 24)
+
+
+def _further(bundle: Bundle, matches: int) -> None:
+    """A further random draw, that matches so many n-grams."""
+    bundle.arms.append(null_arm(bundle, "random-3"))
+    bundle.records = sentences(bundle.names, len(bundle.records), **{"random-3": matches})
+    for window in bundle.losses:
+        window["nats"]["random-3"] = 250 * HALF
     bundle.issue()
 
 
@@ -522,10 +603,18 @@ def a_null_ticket_was_active_in_the_source_only(bundle: Bundle) -> None:
 
 
 @plant("INCONCLUSIVE", "NULLS_MISSING")
-def the_random_draws_are_all_the_base(bundle: Bundle) -> None:
+def the_matched_draws_are_all_the_base(bundle: Bundle) -> None:
     for i in range(3):
         ids = (20 + i, 53, 54, 55, 56)
-        bundle.arm(f"random-{i}").update(ids=list(ids), table_sha256=bundle.table_of(ids))
+        bundle.arm(f"matched-{i}").update(ids=list(ids), table_sha256=bundle.table_of(ids))
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NULLS_MISSING")
+def another_draw_stands_in_for_one_that_is_as_good_as_the_ticket(bundle: Bundle) -> None:
+    _further(bundle, 6)
+    bundle.records = sentences(bundle.names, len(bundle.records), **{"random-1": 18})
+    bundle.arm("random-1").update(null_arm(bundle, "random-7") | {"name": "random-1"})
     bundle.issue()
 
 
@@ -932,7 +1021,10 @@ def test_a_planted_ticket_does_not_pass(name: str, pristine: Bundle, tmp_path: P
 
 @pytest.mark.parametrize(
     "name",
-    ["an_evaluated_sentence_was_tuned_on", "the_arm_of_the_ticket_has_another_table", "a_record_is_repeated"],
+    [
+        *("an_evaluated_sentence_was_tuned_on", "the_arm_of_the_ticket_has_another_table"),
+        *("a_record_is_repeated", "a_random_draw_was_picked"),
+    ],
 )
 def test_no_certificate_is_issued_on_invalid_evidence(name: str, pristine: Bundle, tmp_path: Path) -> None:
     planted = PLANTS[name]
