@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from certify.errors import ExitCode
 
 PUBLISHED = Path(__file__).parent / "published"
-EXAMPLE = PUBLISHED / "en-ca-small"
+EXAMPLE = PUBLISHED / "en-ca-second" / "tickets"
 EXPERIMENT = PUBLISHED / "en-ca-experiment" / "tickets"
 
 
@@ -34,7 +34,7 @@ def main() -> int:
     as_expected = [
         _step(
             "1. Are these the rows that the KS test selects from these very tables?",
-            ["certify", "check", "--ticket", ticket, "--policy", "selection", "--id", "en-ca-a05"],
+            ["certify", "check", "--ticket", ticket, "--policy", "selection", "--id", "a05"],
             ExitCode.CERTIFIED,
             lines=40,
         ),
@@ -67,9 +67,9 @@ def _shown(path: Path) -> Path:
 
 def _tampered() -> bool:
     with tempfile.TemporaryDirectory() as name:
-        copy = Path(name) / "en-ca-small"
+        copy = Path(name) / "ticket"
         shutil.copytree(EXAMPLE, copy)
-        rows = copy / "rows" / "en-ca-a05.safetensors"
+        rows = copy / "rows" / "a05.safetensors"
         content = bytearray(rows.read_bytes())
         content[-1] ^= 1
         rows.write_bytes(content)
@@ -77,7 +77,7 @@ def _tampered() -> bool:
             "5. One bit of one released row is changed in a copy: the gate closes.",
             [
                 *("certify", "check", "--ticket", str(copy / "tickets.json")),
-                *("--policy", "selection", "--id", "en-ca-a05"),
+                *("--policy", "selection", "--id", "a05"),
             ],
             ExitCode.INVALID,
             lines=8,

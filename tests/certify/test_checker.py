@@ -44,7 +44,7 @@ from proofs_checks.ticket_strategies import damage
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(checker.__file__)
-EXAMPLE = ROOT / "reports" / "published" / "en-ca-small"
+EXAMPLE = ROOT / "reports" / "published" / "en-ca-second" / "tickets"
 LEVELS = st.sampled_from(("0.05", ".01", "0.5", "0.95", "0.001"))
 DELTAS = st.fractions(Fraction(1, 1000), Fraction(1, 2), max_denominator=1000)
 DESIGNS = st.sampled_from(("fixed", "sequential"))
