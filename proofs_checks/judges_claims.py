@@ -114,15 +114,16 @@ def judge_opposite(m: Any) -> Iterator[Fact]:
     m.NULLS = {"random": 1, "top-norm": 1}
     m.null_arms = lambda _, __, control: (SimpleNamespace(name="a" if control == "random" else "b"),)
     m.arms_of_kind = lambda *_: (SimpleNamespace(name="a"),)
-    evidence: Any = SimpleNamespace(design="fixed")
+    evidence: Any = SimpleNamespace(design="fixed", manifest=SimpleNamespace(arms=()))
+    about: Any = SimpleNamespace(ticket=None)
     nulls = Claim("better-than-nulls", "nulls", "whole", Finding.MEASURED, "CODE", "text", delta=F(1, 20))
-    limit = m.opposite_limit(nulls, evidence, None)
+    limit = m.opposite_limit(nulls, evidence, about)
     yield "the null ticket that is hardest to beat", limit == 2
     yield "null tickets share the error", [delta for _, delta in asked] == [F(1, 40)] * 2
     yield "its scores minus ours", [values for values, _ in asked] == [[-2], [-6]]
     asked.clear()
     limit = m.opposite_limit(
-        Claim("gain", "base", "whole", Finding.MEASURED, "CODE", "text", delta=F(1, 20)), evidence, None
+        Claim("gain", "base", "whole", Finding.MEASURED, "CODE", "text", delta=F(1, 20)), evidence, about
     )
     yield "one arm has the whole error", (limit, asked) == (2, [([-2], F(1, 20))])
 
