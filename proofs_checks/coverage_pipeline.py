@@ -21,7 +21,7 @@ from proofs_checks.records import Budget, Check, Finding, check
 MOST: Final = 60
 """Comparisons of this module at most, of all those of a run."""
 
-FULL: Final = 12
+FULL: Final = 20
 """How many times the draws of a fast run a full one has."""
 
 _NEEDS: Final = ("hypothesis",)  # of proofs_checks.evidence_strategies, hence imports inside functions
@@ -33,7 +33,7 @@ def guarantee_trials(scale: int, random: np.random.Generator) -> list[Trial]:
     from proofs_checks.coverage_guarantee import UNITS, try_guarantee, try_power
 
     return [
-        *try_guarantee(guarantee, UNITS, 200 * scale, random),
+        *try_guarantee(guarantee, UNITS, 110 * scale, random),
         *try_power(guarantee, UNITS, 24 * scale, random),
     ]
 
@@ -45,8 +45,8 @@ def claim_trials(scale: int, random: np.random.Generator) -> list[Trial]:
     trials = try_edges(random)
     for case in CASES:
         # Ten null tickets take ten times as long.
-        trials += try_claim(case, (40 if "nulls" in case.claim else 120) * scale, random)
-    return [*trials, *try_stopping(40 * scale, random)]
+        trials += try_claim(case, (20 if "nulls" in case.claim else 60) * scale, random)
+    return [*trials, *try_stopping(20 * scale, random)]
 
 
 def verdict_trials(scale: int, random: np.random.Generator, folder: Path) -> tuple[list[Trial], list[str]]:
@@ -54,7 +54,7 @@ def verdict_trials(scale: int, random: np.random.Generator, folder: Path) -> tup
 
     Args:
         scale: how many times the draws of a fast run; so many of each ticket go through files, and in a fast
-            run one of every third ticket.
+            run one of every twelfth ticket.
         random: for the samples.
         folder: an empty folder for the ticket.
     """
@@ -64,8 +64,8 @@ def verdict_trials(scale: int, random: np.random.Generator, folder: Path) -> tup
     stage = make_stage(folder)
     trials, differences = [], []
     for place, plot in enumerate(PLOTS):
-        draws = {"release": 16, "strict": 12, "paper": 24}[plot.policy]
-        files = scale if scale > 1 or place % 3 == 0 else 0
+        draws = {"release": 5, "strict": 4, "paper": 8}[plot.policy]
+        files = scale if scale > 1 or place % 12 == 0 else 0
         trial, difference = try_plot(plot, stage, draws * scale, random, files)
         trials.append(trial)
         differences += [difference] if difference else []
@@ -89,7 +89,7 @@ def texts(budget: Budget) -> Finding:
     """Eight texts, all of them false, or all of them true, by a hair."""
     from proofs_checks.coverage_verdict import try_texts
 
-    return judge(try_texts(1000 if budget.full else 80, generator(budget, 13)))
+    return judge(try_texts(1000 if budget.full else 50, generator(budget, 13)))
 
 
 @check(
