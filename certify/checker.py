@@ -560,11 +560,12 @@ class Evidence:
             need(len(v) == 34 and [v[1], *v[11::3]] == [target[1], *target[11::3]])
             need(all(m <= min(h, r) for h, r, m in zip(v[10::3], v[11::3], v[12::3], strict=True)))
 
-    def disjoint(self) -> None:
+    def disjoint(self, chosen: set[str]) -> None:
         """No evaluated sentence occurs twice, or was used for tuning, scan, choice or order."""
         for side in ("source", "target"):
             digests = [record[side] for record in self.records]
             need(len(set(digests)) == len(digests), "EVALUATION_DUPLICATES")
+            need(chosen.isdisjoint(digests), "DATA_OVERLAP")
             for role in ("tuning", "scan", "choice", "order"):
                 need(self.used.get(role, set()).isdisjoint(digests), "DATA_OVERLAP")
         need("tuning" in self.used, "USED_NOT_LISTED", "INCONCLUSIVE")
@@ -945,14 +946,28 @@ class Audit:
         need(len(shown) == len(texts), "EVIDENCE_TEXT_TWICE")
         return texts
 
+    def chosen(self) -> set[str]:
+        """Sentences on which the rows were chosen, from the record that the ticket binds."""
+        bound: Any = self.ticket.get("choice")
+        if bound is None:
+            return set()
+        record = parse(self.folder.read(bound["path"], str(bound["sha256"])))
+        rows = [one["ids"] for one in record["candidates"] if one["arm"] == record["chosen"]]
+        about = (record["schema"], record["schema_version"], rows) == ("certify.choice", 1, [self.ids])
+        found = record["sentences"]
+        need(about and found and increasing(found), "CHOICE_MALFORMED")
+        need(all(re.fullmatch("[0-9a-f]{16}", one) for one in found), "CHOICE_MALFORMED")
+        return {*found}
+
     def examine(self) -> None:
         """Certificate, evidence and claims."""
         c = self.ask("certificate.present", self.certificate)
         if c is None or self.items.get("released.rows") != PASS:
             return
         texts = self.ask("evidence.integrity", self.gather, c)
-        splits = [answer(text.e.disjoint)[1] for text in texts or () if text.role != "loss"]
-        self.items["evidence.split"] = max(splits, default=PASS)
+        chosen, item = answer(self.chosen)
+        splits = [answer(text.e.disjoint, chosen or set())[1] for text in texts or () if text.role != "loss"]
+        self.items["evidence.split"] = max([item, *splits])
         if texts is None or self.items["evidence.split"][0] == "INVALID":
             return
         shares, self.delta = Counter(text.role for text in texts), level(c["parameters"]["delta"])

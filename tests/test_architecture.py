@@ -54,7 +54,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("certify.theorem", "certify.steps", "certify.guarantee", "certify.dataset_split"),
             *("certify.claims", "certify.claims_evidence", "certify.claims_agreement"),
             *("certify.claims_guarantee", "certify.claims_quality", "certify.claims_exact"),
-            *("certify.claims_loss", "certify.claims_report", "certify.null_labels"),
+            *("certify.claims_loss", "certify.claims_report", "certify.null_labels", "certify.choice_record"),
             *("certify.certificate", "certify.requirement", "certify.opposite", "certify.stating"),
             *("certify.answers", "certify.codes"),
             *("certify.ltt", "certify.planning", "certify.drawn"),
