@@ -583,11 +583,12 @@ class Evidence:
             need(len(v) == 34 and [v[1], *v[11::3]] == [target[1], *target[11::3]])
             need(all(m <= min(h, r) for h, r, m in zip(v[10::3], v[11::3], v[12::3], strict=True)))
 
-    def disjoint(self, everywhere: Sequence[Evidence]) -> None:
+    def disjoint(self, everywhere: Sequence[Evidence], chosen: frozenset[str] = frozenset()) -> None:
         """No evaluated sentence occurs twice, or stands in any list of those used before."""
         for side in ("source", "target"):
             digests = [record[side] for record in self.records]
             need(len(set(digests)) == len(digests), "EVALUATION_DUPLICATES")
+            need(chosen.isdisjoint(digests), "DATA_OVERLAP")
             for role in ("tuning", "scan", "choice", "order"):
                 need(all(e.used.get(role, set()).isdisjoint(digests) for e in everywhere), "DATA_OVERLAP")
         need(self.used.get("tuning"), "USED_NOT_LISTED", "INCONCLUSIVE")
@@ -968,15 +969,29 @@ class Audit:
         need(len(shown) == len(texts), "EVIDENCE_TEXT_TWICE")
         return texts
 
+    def chosen(self) -> set[str]:
+        """Sentences on which the rows were chosen, from the record that the ticket binds."""
+        bound: Any = self.ticket.get("choice")
+        if bound is None:
+            return set()
+        record = parse(self.folder.read(bound["path"], str(bound["sha256"])))
+        rows = [one["ids"] for one in record["candidates"] if one["arm"] == record["chosen"]]
+        about = (record["schema"], record["schema_version"], rows) == ("certify.choice", 1, [self.ids])
+        found = record["sentences"]
+        need(about and found and increasing(found), "CHOICE_MALFORMED")
+        need(all(re.fullmatch("[0-9a-f]{16}", one) for one in found), "CHOICE_MALFORMED")
+        return {*found}
+
     def examine(self) -> None:
         """Certificate, evidence and claims."""
         c = self.ask("certificate.present", self.certificate)
         if c is None or self.items.get("released.rows") != PASS:
             return
         texts = self.ask("evidence.integrity", self.gather, c)
-        lists = [text.e for text in texts or ()]
-        splits = [answer(text.e.disjoint, lists)[1] for text in texts or () if text.role != "loss"]
-        self.items["evidence.split"] = max(splits, default=PASS)
+        lists, (chosen, item) = [text.e for text in texts or ()], answer(self.chosen)
+        on = frozenset(chosen or ())
+        splits = [answer(text.e.disjoint, lists, on)[1] for text in texts or () if text.role != "loss"]
+        self.items["evidence.split"] = max([item, *splits])
         if texts is None or self.items["evidence.split"][0] == "INVALID":
             return
         shares, self.delta = Counter(text.role for text in texts), level(c["parameters"]["delta"])

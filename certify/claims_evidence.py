@@ -51,12 +51,14 @@ class Subject:
         distances: rows of that table that differ from E*, with their KS counts (theory §1: for a transfer the
             rows outside the ticket; for tuned rows the ticket's own, too).
         labels: what labels of null tickets are judged by; None where nothing is decided.
+        chosen_on: digests of the sentences on which the ticket was chosen (:mod:`certify.choice_record`).
     """
 
     ticket: Ticket
     table_sha256: str
     distances: Distances
     labels: Labels | None = None
+    chosen_on: frozenset[str] = frozenset()
 
     def declared(self, kind: str, comparator: str | None = None) -> DeclaredClaim | None:
         """The first claim of that kind and comparator that the ticket declared, or None."""

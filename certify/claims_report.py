@@ -68,13 +68,18 @@ def report(
     )
 
 
-def split_claim(evidence: Evidence) -> Claim:
+def split_claim(evidence: Evidence, subject: Subject) -> Claim:
     """No evaluated sentence was used for tuning, scan, choice or order, and none occurs twice; exact.
+
+    Used for choice is what the evidence lists, and what the record that the ticket binds lists.
 
     Raises:
         InvalidInputError: one was, or does; see :func:`certify.dataset_split.check_split`.
     """
-    found = check_split(evidence.sentences, evidence.used)
+    used = dict(evidence.used)
+    if subject.chosen_on:
+        used["choice"] = subject.chosen_on | used.get("choice", frozenset())
+    found = check_split(evidence.sentences, used)
     if found is None:
         text = "nothing says which sentences were used for tuning"
         return missing("data-split", "USED_NOT_LISTED", text, evidence=(evidence.sha256,))
@@ -136,7 +141,7 @@ def _claims(evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Clai
         return (unrelated_loss(evidence, subject, delta=delta),)
     other = under_other_template(evidence, subject)
     check_binding(evidence, subject, other_template=other)
-    split = split_claim(evidence)
+    split = split_claim(evidence, subject)
     if other:
         return (split, *template_robustness(evidence, subject, delta=delta))
     return (

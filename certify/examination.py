@@ -20,8 +20,9 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
     EVIDENCE_LEFT_OUT (the ticket lists evidence that the certificate does not name). INVALID: everything
     else.
 ``evidence.split``
-    Needs the former. No evaluated sentence occurs twice or was used for scan, tuning, choice or order:
-    INVALID. MISSING, USED_NOT_LISTED: a translation does not say what was used for tuning.
+    Needs the former. No evaluated sentence occurs twice or was used for scan, tuning, choice or order, and
+    the record of choosing the ticket, if it binds one, is there (:mod:`certify.choice_record`): else INVALID.
+    MISSING, USED_NOT_LISTED: a translation does not say what was used for tuning.
 ``certificate.content``
     As all that follow, needs ``evidence.integrity`` passed and ``evidence.split`` not INVALID. Subjects,
     parameters, assumptions, non-claims and signatures are those of the certificate built again, else INVALID,
@@ -42,6 +43,7 @@ from pathlib import Path
 
 from certify import answers
 from certify.certificate import Certificate, EvidenceRef, read_certificate
+from certify.choice_record import read_choice
 from certify.claims_evidence import Evidence, Subject, check_binding, load, ticket_arm
 from certify.claims_report import check_splits, split_claim
 from certify.claims_subject import check_transfers, make_labels, make_subject
@@ -169,11 +171,16 @@ def _examine(
         return Examined((*_rest(ticket, policy, why),))
     labels = make_labels(checked.result, checked.vocabulary)
     subject = make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result, labels)
+    refused = None
+    try:
+        subject = replace(subject, chosen_on=read_choice(ticket, sources.folder))
+    except CertifyError as error:
+        refused = Item("evidence.split", Outcome.INVALID, error.code, str(error))
     found, integrity = _integrity(ticket, certificate, subject, checked, sources)
     if integrity.outcome is not Outcome.PASS:
         rest = _rest(ticket, policy, "the evidence is missing or invalid", skip=2)
         return Examined((integrity, *rest))
-    split = _split([evidence for _, evidence in found])
+    split = refused or _split([evidence for _, evidence in found], subject)
     if split.outcome is Outcome.INVALID:
         rest = _rest(ticket, policy, "the evidence is invalid", skip=3)
         return Examined((integrity, split, *rest))
@@ -279,14 +286,14 @@ def _distinct_texts(found: Sequence[tuple[str, Evidence]], subject: Subject) -> 
         raise InvalidInputError("two manifests evaluate the same text", code="EVIDENCE_TEXT_TWICE")
 
 
-def _split(found: Sequence[Evidence]) -> Item:
+def _split(found: Sequence[Evidence], subject: Subject) -> Item:
     name = "evidence.split"
     lacking: list[str] = []
     said: list[str] = []
     try:
         for evidence in found:
             if evidence.manifest.kind == "translation":
-                claim = split_claim(evidence)
+                claim = split_claim(evidence, subject)
                 (lacking if claim.code == "USED_NOT_LISTED" else said).append(
                     f"{evidence.manifest.text.name}: {claim.text}"
                 )

@@ -1,7 +1,8 @@
 """``certify find --guarantee`` as a function: evidence in, the smallest ticket shown to be good enough out.
 
 The choice is :func:`certify.ltt.choose`; here candidates are compared with the tables at hand, and the chosen
-one becomes a ticket of rule ``ids:``, with the record of the choice beside it.
+one becomes a ticket of rule ``ids:``, with the record of the choice beside it, bound by its digest: what the
+choice was made on cannot be evidence for the ticket again (:mod:`certify.choice_record`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from certify.ltt import Choice, Goal, choose
 from certify.records import Dtype
 from certify.schema import pretty_json, sha256_file, write_bytes
 from lottery.tables import Table
-from lottery.ticketing import Found, find, find_vocabulary, open_pair
+from lottery.ticketing import Found, choice_path, find, find_vocabulary, open_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,12 @@ def find_guaranteed(
         )
     check_transfers([loaded], e0, e_star)
     choice = choose(loaded, goal, delta)
+    record = out.parent / choice_path(ticket_id)
+    data = pretty_json(choice.to_json()).encode("utf-8")
     found = None
-    if choice.chosen is not None:
+    if choice.chosen is None:
+        write_bytes(record, data)
+    else:
         found = find(
             base,
             tuned,
@@ -103,10 +108,9 @@ def find_guaranteed(
             tokenizer=tokenizer,
             allow_tied=allow_tied,
             progress=progress,
+            choice=data,
             **settings,
         )
-    record = out.parent / "choices" / f"{ticket_id}.json"
-    write_bytes(record, pretty_json(choice.to_json()).encode("utf-8"))
     return Guaranteed(choice, record, found)
 
 

@@ -6,12 +6,14 @@ Issuing decides nothing: a certificate can state claims that every policy finds 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from certify.certificate import Certificate
+from certify.choice_record import read_choice
 from certify.claims_evidence import Subject, load
 from certify.claims_report import check_splits
 from certify.claims_subject import check_transfers, make_labels, make_subject
@@ -83,7 +85,7 @@ def issue(
     _check_delta(delta)
     restated = None if proofs is None else _restated(folder, proofs)
     checked = recheck(ticket, Inputs(folder, base, reference, tokenizer, engine, workers, progress))
-    subject = verified_subject(ticket, checked)
+    subject = replace(verified_subject(ticket, checked), chosen_on=read_choice(ticket, folder))
     loaded = [(relative, load(path)) for relative, path in located]
     check_together([one for _, one in loaded])
     check_splits([one for _, one in loaded])

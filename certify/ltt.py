@@ -34,6 +34,7 @@ from certify import __version__
 from certify.betting import betting_exceeds, betting_lower, difference_lower, noninferior
 from certify.bounds import rate_at_least, rate_limit
 from certify.budget import fixed_sequence
+from certify.choice_record import SCHEMA_NAME, SCHEMA_VERSION
 from certify.claims import rational
 from certify.claims_evidence import Evidence, unit_assumptions
 from certify.claims_quality import unit_scores
@@ -42,8 +43,6 @@ from certify.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.evidence import REFERENCE_ARM, Arm
 from certify.limits import Limit, check_level
 
-SCHEMA_NAME: Final = "certify.choice"
-SCHEMA_VERSION: Final = 1
 PROCEDURE: Final = "learn-then-test/fixed-sequence/1"
 
 GoalKind = Literal["agreement", "token-agreement", "noninferiority"]
@@ -130,6 +129,10 @@ class Choice:
             "assumptions": list(unit_assumptions(self.evidence)),
             "candidates": [_described(arm, results.get(arm.name)) for arm in self.candidates],
             "chosen": None if self.chosen is None else self.chosen.arm.name,
+            # Evidence for the chosen ticket must hold none of them (certify.choice_record).
+            "sentences": sorted(
+                {digest for record in self.evidence.sentences for digest in (record.source, record.target)}
+            ),
         }
 
 

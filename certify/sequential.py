@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from certify.answers import unasked
+from certify.choice_record import read_choice
 from certify.claims import RULES, Claim, Rule
 from certify.claims_agreement import agreement_rate, token_agreement
 from certify.claims_evidence import Evidence, Subject, check_binding, load
@@ -125,9 +126,9 @@ class Watch:
             raise InvalidInputError(
                 "evidence of a fixed design says nothing before its last unit", code="EVIDENCE_DESIGN"
             )
-        split_claim(evidence)
         found = []
         for subject in self._subjects:
+            split_claim(evidence, subject)
             check_binding(evidence, subject)
             found += [self._stand(requirement, evidence, subject) for requirement in self._asked]
         self.looks.append(Look(len(evidence.units), tuple(found)))
@@ -232,7 +233,8 @@ def open_subjects(specs: Iterable[str], base: Path | None, reference: Path | Non
         key = (ticket.base.tensor_sha256, ticket.reference.tensor_sha256, ticket.selection.method)
         if key not in scans:
             scans[key] = scan(stored, tuned, method=ticket.selection.method)
-        subjects.append(make_subject(ticket, stored, tuned, open_rows(source, tuned), scans[key]))
+        subject = make_subject(ticket, stored, tuned, open_rows(source, tuned), scans[key])
+        subjects.append(replace(subject, chosen_on=read_choice(ticket, source.folder)))
     return tuple(subjects)
 
 

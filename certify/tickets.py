@@ -14,7 +14,16 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from certify.errors import InvalidInputError, UsageError
 from certify.records import Correction, Dtype, Method
@@ -208,6 +217,18 @@ class Ticket(_Model):
     declared: Annotated[tuple[DeclaredClaim, ...], Field(max_length=64)] = ()
     evidence: Annotated[tuple[Located, ...], Field(max_length=64)] = ()
     certificate: Located | None = None
+    choice: BoundFile | None = Field(
+        default=None,
+        description="record of choosing these rows by their evaluation (certify.choice_record), if they were",
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Tickets that were never chosen so keep the text and the digest that they had before the field was.
+        content: dict[str, Any] = handler(self)
+        if "choice" not in self.model_fields_set:
+            content.pop("choice", None)
+        return content
 
     @model_validator(mode="after")
     def _consistent(self) -> Ticket:

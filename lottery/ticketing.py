@@ -11,6 +11,7 @@ from pathlib import Path
 from certify import __version__
 from certify.errors import UsageError
 from certify.records import Correction, Dtype, Engine, Excluded, KSResult, Method, Selection
+from certify.schema import sha256_bytes, write_bytes
 from certify.tickets import (
     SLUG,
     BoundFile,
@@ -108,6 +109,7 @@ def find(
     engine: Engine = "auto",
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    choice: bytes | None = None,
 ) -> Found:
     """Select a ticket from two tables and write it: the ticket file last (theory §2).
 
@@ -138,6 +140,8 @@ def find(
         engine: implementation of the scan.
         workers: threads of the scan; None means all cores.
         progress: called with (rows done, rows in all).
+        choice: record of choosing these rows by their evaluation (:mod:`certify.ltt`); it goes to
+            ``choices/ID.json`` beside the ticket file and is bound by its digest.
 
     Returns:
         The ticket and the scan behind it.
@@ -198,9 +202,18 @@ def find(
         tokens=tokens(selection.ids, result, vocabulary),
         declared=tuple(declared),
     )
+    if choice is not None:
+        write_bytes(folder / choice_path(ticket_id), choice)
+        bound = BoundFile(path=choice_path(ticket_id), sha256=sha256_bytes(choice))
+        ticket = ticket.model_copy(update={"choice": bound})
     kept = tuple(other for other in existing if other.id != ticket_id)
     write_ticket_file(out, TicketFile(created_by=f"certify {__version__}", tickets=(*kept, ticket)))
     return Found(ticket, out, selection, result)
+
+
+def choice_path(ticket_id: str) -> str:
+    """Where the record of choosing a ticket lies, relative to the ticket's folder."""
+    return f"choices/{ticket_id}.json"
 
 
 def find_vocabulary(tokenizer: Path | None, base: Path) -> Vocabulary | None:

@@ -535,6 +535,8 @@ def test_a_transfer_that_equals_the_base_is_not_the_arm_base() -> None:
 def test_split_claim_counts_what_is_listed() -> None:
     records, _ = Truth().world(0, 5)
     seen = records[3]["target"]
-    claim = split_claim(evidence_of(records, used={"tuning": [digest("x")[:16]], "pretraining": [seen]}))
+    claim = split_claim(
+        evidence_of(records, used={"tuning": [digest("x")[:16]], "pretraining": [seen]}), SUBJECT
+    )
     assert claim.detail == {"used": {"pretraining": 1, "tuning": 1}, "seen_in_pretraining": 1}
-    assert split_claim(evidence_of(records, used={"scan": []})).code == "USED_NOT_LISTED"
+    assert split_claim(evidence_of(records, used={"scan": []}), SUBJECT).code == "USED_NOT_LISTED"

@@ -15,6 +15,7 @@ from claims_world import evidence_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certify.choice_record import read_choice
 from certify.claims_evidence import Evidence
 from certify.cli.main import run
 from certify.errors import CertifyError
@@ -253,6 +254,10 @@ def test_the_chosen_ticket_is_written_with_its_record(tables: Tables, tmp_path: 
     (ticket,) = read_ticket_file(out).tickets
     assert (ticket.id, ticket.ids, ticket.selection.rule) == ("chosen", (3, 4, 5), "ids:3,4,5")
     assert '"chosen": "large"' in result.record.read_text()
+    assert ticket.choice is not None
+    assert ticket.choice.path == "choices/chosen.json"
+    on = {one[side] for one in tables.records for side in ("source", "target")}
+    assert read_choice(ticket, tmp_path) == on
     none = find_guaranteed(*paths, path, parse_goal("agreement:0.99"), delta=DELTA, out=out, ticket_id="none")
     assert none.found is None
     assert '"chosen": null' in none.record.read_text()

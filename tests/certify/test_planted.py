@@ -271,6 +271,85 @@ def the_same_text_is_given_twice_to_halve_the_chance_of_failing(bundle: Bundle) 
     bundle.edit_certificate(change)
 
 
+# --- how the ticket was chosen -----------------------------------------------------------------------------
+
+
+def _chosen(bundle: Bundle, sentences: list[str], **fields: Json) -> Path:
+    """Let the ticket bind the record of a choice made on these sentences; the certificate is about it."""
+    record = {
+        "schema": "certify.choice",
+        "schema_version": 1,
+        "candidates": [{"arm": "small", "ids": [5]}, {"arm": "large", "ids": list(bundle.ids)}],
+        "chosen": "large",
+        "sentences": sorted(sentences),
+    }
+    path = bundle.folder / "choices" / "tiny.json"
+    path.parent.mkdir()
+    path.write_bytes(synthetic.canonical(record | fields))
+    bound = {"path": "choices/tiny.json", "sha256": synthetic.hashlib.sha256(path.read_bytes()).hexdigest()}
+    bundle.edit_ticket(lambda ticket: ticket.update(choice=bound))
+    bundle.adopt(read_ticket_file(bundle.path).tickets[0].digest())
+    return path
+
+
+ELSEWHERE = [synthetic.digest(f"chosen on {number}")[:16] for number in range(9)]
+
+
+def test_a_ticket_that_was_chosen_on_other_sentences_is_certified(pristine: Bundle, tmp_path: Path) -> None:
+    bundle = pristine.copy(tmp_path / "copy")
+    _chosen(bundle, ELSEWHERE)
+    bundle.issue()
+    assert int(check(bundle, "strict").exit_code) == 0
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def the_ticket_was_chosen_on_the_evidence_itself(bundle: Bundle) -> None:
+    _chosen(bundle, [record[side] for record in bundle.records for side in ("source", "target")])
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def the_ticket_was_chosen_on_the_source_of_one_sentence(bundle: Bundle) -> None:
+    _chosen(bundle, [*ELSEWHERE, bundle.records[7]["source"]])
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def the_ticket_was_chosen_on_the_translation_of_one_sentence(bundle: Bundle) -> None:
+    _chosen(bundle, [*ELSEWHERE, bundle.records[7]["target"]])
+
+
+@plant("INVALID", "FILE_MISSING")
+def the_record_of_the_choice_is_taken_away(bundle: Bundle) -> None:
+    _chosen(bundle, ELSEWHERE).unlink()
+
+
+@plant("INVALID", "FILE_DIGEST")
+def the_record_of_the_choice_is_another(bundle: Bundle) -> None:
+    path = _chosen(bundle, [*ELSEWHERE, bundle.records[7]["source"]])
+    path.write_text(path.read_text(encoding="utf-8").replace(bundle.records[7]["source"], "0" * 16))
+
+
+@plant("INVALID", "CHOICE_MALFORMED")
+def the_record_of_the_choice_names_no_sentence(bundle: Bundle) -> None:
+    _chosen(bundle, [])
+
+
+@plant("INVALID", "CHOICE_MALFORMED")
+def the_record_is_of_the_choice_of_other_rows(bundle: Bundle) -> None:
+    _chosen(bundle, ELSEWHERE, chosen="small")
+
+
+@plant("INVALID", "CHOICE_MALFORMED")
+def the_record_of_the_choice_lists_something_else(bundle: Bundle) -> None:
+    _chosen(bundle, ["a sentence in words"])
+
+
+@plant("INVALID", "CERTIFICATE_OTHER_TICKET")
+def the_choice_is_no_longer_mentioned(bundle: Bundle) -> None:
+    _chosen(bundle, ELSEWHERE)
+    bundle.issue()
+    bundle.edit_ticket(lambda ticket: ticket.pop("choice"))
+
+
 # --- evidence that is cut or edited ------------------------------------------------------------------------
 
 
@@ -1024,6 +1103,7 @@ def test_a_planted_ticket_does_not_pass(name: str, pristine: Bundle, tmp_path: P
     [
         *("an_evaluated_sentence_was_tuned_on", "the_arm_of_the_ticket_has_another_table"),
         *("a_record_is_repeated", "a_random_draw_was_picked"),
+        *("the_ticket_was_chosen_on_the_evidence_itself", "the_record_of_the_choice_is_taken_away"),
     ],
 )
 def test_no_certificate_is_issued_on_invalid_evidence(name: str, pristine: Bundle, tmp_path: Path) -> None:
