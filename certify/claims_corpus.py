@@ -4,10 +4,9 @@ No finite-sample limit is known for a corpus score (theory §5). What is given h
 so: percentile limits by the paired bootstrap, and the p-value of a paired randomisation, whose hypothesis is
 that the two arms are exchangeable within each unit. No certificate states them, no policy can ask for them.
 
-Units are those of the evidence, in the order of ranks, and are drawn whole: blocks and documents stay
-together. Draws (:data:`certify.corpus_scores.DRAWS`) and seed (``order_seed`` of the manifest) are settled
-before anything is scored. Numbers are binary floats until the end, then multiples of ``2**-32``, rounded
-toward the weaker claim.
+Units are those of the evidence, in its order, and are drawn whole: blocks and documents stay together. Draws
+(:data:`certify.corpus_scores.DRAWS`) and seed (``order_seed`` of the manifest) stand in the signature.
+Numbers are binary floats until the end, then multiples of ``2**-32``, rounded toward the weaker claim.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from certify.claims_evidence import (
     Subject,
     arm_digest,
     arms_of_kind,
+    not_compared,
     not_evaluated,
     settings,
     ticket_arm,
@@ -109,14 +109,7 @@ def corpus_difference(
     if arm is None:
         return not_evaluated(kind, evidence, comparator=comparator, extraction=rule)
     if not others:
-        return missing(
-            kind,
-            "COMPARATOR_NOT_EVALUATED",
-            f"no arm of the evidence is of kind {comparator}",
-            comparator=comparator,
-            extraction=rule,
-            evidence=(evidence.sha256,),
-        )
+        return not_compared(kind, evidence, comparator, rule)
     metric = METRICS[kind]
     try:
         found = [_compare(evidence, arm, other, metric, rule, delta) for other in others]

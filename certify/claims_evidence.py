@@ -262,6 +262,18 @@ def not_evaluated(
     )
 
 
+def not_compared(kind: str, evidence: Evidence, comparator: str, extraction: Rule) -> Claim:
+    """The claim that cannot be made, because no arm of the evidence is of the kind ``comparator``."""
+    return missing(
+        kind,
+        "COMPARATOR_NOT_EVALUATED",
+        f"no arm of the evidence is of kind {comparator}",
+        comparator=comparator,
+        extraction=extraction,
+        evidence=(evidence.sha256,),
+    )
+
+
 def arm_digest(arm: Arm) -> str:
     """An arm in a signature: the first 12 digits of the digest of its table, or of its weights."""
     return (arm.table_sha256 or arm.model_sha256 or "none")[:12]

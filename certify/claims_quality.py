@@ -20,6 +20,7 @@ from certify.claims_evidence import (
     Subject,
     arm_digest,
     arms_of_kind,
+    not_compared,
     not_evaluated,
     settings,
     ticket_arm,
@@ -123,14 +124,7 @@ def non_inferiority(
     if arm is None:
         return not_evaluated(kind, evidence, comparator=comparator, extraction=rule)
     if not others:
-        return missing(
-            kind,
-            "COMPARATOR_NOT_EVALUATED",
-            f"no arm of the evidence is of kind {comparator}",
-            comparator=comparator,
-            extraction=rule,
-            evidence=(evidence.sha256,),
-        )
+        return not_compared(kind, evidence, comparator, rule)
     declared = subject.declared(kind, comparator)
     margin = None if declared is None else declared.margin
     found = _compare(evidence, arm, others, rule, delta)

@@ -77,6 +77,7 @@ __all__ = [
     "parse_record",
     "read_manifest",
     "read_used",
+    "record_content",
     "unit_key",
     "unit_rank",
     "write_manifest",

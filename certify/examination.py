@@ -168,7 +168,7 @@ def _examine(
         or not rows_pass
     ):
         why = "tables, tokenizer or rows are missing, or not what they must be"
-        return Examined((*_rest(ticket, policy, why),))
+        return Examined(tuple(_rest(ticket, policy, why)))
     labels = make_labels(checked.result, checked.vocabulary)
     subject = make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result, labels)
     refused = None

@@ -583,88 +583,11 @@ _CORPUS = _of(
     ),
 )
 
-_REQUIREMENT = _of(
-    "certify.requirement",
-    ("_threshold", "tie", ">= for >: a gain of nothing is a gain", " and not strict", ""),
-    (
-        "_threshold",
-        "tie-refuted",
-        "a claim that is true by equality is refuted",
-        "(strict and sign * other == threshold)",
-        "sign * other == threshold",
-    ),
-    (
-        "_threshold",
-        "estimate",
-        "the estimate for its limit",
-        "claim.lower if requirement.test in _LOWER else claim.upper",
-        "claim.estimate",
-    ),
-    (
-        "_threshold",
-        "sign",
-        "upper limits are compared like lower ones",
-        "in _LOWER else -1",
-        "in _LOWER else 1",
-    ),
-    ("judge", "assumptions", "assumptions that nobody accepted", "if lacking:", "if False:"),
-    (
-        "judge",
-        "failed",
-        "a failed claim is undecided",
-        "return Answer(Outcome.FAIL, claim.code, claim.text)",
-        "return Answer(Outcome.INCONCLUSIVE, claim.code, claim.text)",
-    ),
-    ("_guarantee", "descriptive", "any level is good enough", "Fraction(alpha) > DESCRIPTIVE_ABOVE", "False"),
-    (
-        "_guarantee",
-        "premise",
-        "the promise holds without its premise",
-        "Finding.PREMISE_FAILED: Outcome.FAIL",
-        "Finding.PREMISE_FAILED: Outcome.PASS",
-    ),
-)
-_ANSWERS = _of(
-    "certify.answers",
-    ("_item", "mildest", "one text that shows it is enough", "gravest = min(", "gravest = max("),
-    (
-        "_item",
-        "named",
-        "a text that is asked for may be missing",
-        "if lacking or not found:",
-        "if not found:",
-    ),
-    ("unasked", "always", "what is not declared is never asked", "not requirement.when_declared or ", ""),
-    (
-        "unasked",
-        "comparator",
-        "one promise declared, all asked",
-        " and one.comparator in (None, requirement.comparator)",
-        "",
-    ),
-)
-_OPPOSITE = _of(
-    "certify.opposite",
-    (
-        "opposite_limit",
-        "split",
-        "each of many null tickets refutes with the whole error",
-        "claim.delta / len(others)",
-        "claim.delta",
-    ),
-    ("opposite_limit", "easiest", "the easiest null ticket counts", "return min(", "return max("),
-    ("_difference", "sign", "ours minus theirs", "its - mine", "mine - its"),
-)
-_SHARE = _of(
-    "certify.certificate",
-    ("share", "split", "each text has the whole error", "Fraction(delta) / texts", "Fraction(delta)"),
-)
-
 MUTANTS: tuple[Mutant, ...] = (
     *(*_THEOREM, *_STEPS, *_GUARANTEE),
     *(*_BOUNDS, *_BETTING, *_RESAMPLING, *_BUDGET, *_POWER, *_EXACTMATH),
     *(*_VERDICT, *_SCHEMA, *_CLAIMS, *_QUALITY, *_CORPUS),
-    *(*_REQUIREMENT, *_ANSWERS, *_OPPOSITE, *_SHARE, *EVIDENCE_MUTANTS, *GATE_MUTANTS),
+    *(*EVIDENCE_MUTANTS, *GATE_MUTANTS),
     *(*_SMIRNOV, *_MULTIPLICITY, *_ENGINE, *_SCAN, *_DTYPES, *_SELECTION, *_TRANSFER),
 )
 """All of them, grouped by module."""

@@ -105,6 +105,42 @@ _REQUIREMENT = of(
         "Fraction(alpha) > DESCRIPTIVE_ABOVE",
         "Fraction(alpha) >= DESCRIPTIVE_ABOVE",
     ),
+    (
+        "_threshold",
+        "tie-refuted",
+        "a claim that is true by equality is refuted",
+        "(strict and sign * other == threshold)",
+        "sign * other == threshold",
+    ),
+    (
+        "_threshold",
+        "estimate",
+        "the estimate for its limit",
+        "claim.lower if requirement.test in _LOWER else claim.upper",
+        "claim.estimate",
+    ),
+    (
+        "_threshold",
+        "sign",
+        "upper limits are compared like lower ones",
+        "in _LOWER else -1",
+        "in _LOWER else 1",
+    ),
+    (
+        "judge",
+        "failed",
+        "a failed claim is undecided",
+        "return Answer(Outcome.FAIL, claim.code, claim.text)",
+        "return Answer(Outcome.INCONCLUSIVE, claim.code, claim.text)",
+    ),
+    ("_guarantee", "descriptive", "any level is good enough", "Fraction(alpha) > DESCRIPTIVE_ABOVE", "False"),
+    (
+        "_guarantee",
+        "premise",
+        "the promise holds without its premise",
+        "Finding.PREMISE_FAILED: Outcome.FAIL",
+        "Finding.PREMISE_FAILED: Outcome.PASS",
+    ),
 )
 _LTT = of(
     "certify.ltt",

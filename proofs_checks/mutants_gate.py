@@ -41,6 +41,25 @@ _SPLIT = of(
     ),
     ("check_split", "unlisted", "nothing listed is nothing used", 'if not used.get("tuning"):', "if False:"),
 )
+_ANSWERS = of(
+    "certify.answers",
+    ("_item", "mildest", "one text that shows it is enough", "gravest = min(", "gravest = max("),
+    (
+        "_item",
+        "named",
+        "a text that is asked for may be missing",
+        "if lacking or not found:",
+        "if not found:",
+    ),
+    ("unasked", "always", "what is not declared is never asked", "not requirement.when_declared or ", ""),
+    (
+        "unasked",
+        "comparator",
+        "one promise declared, all asked",
+        " and one.comparator in (None, requirement.comparator)",
+        "",
+    ),
+)
 _CERTIFICATE = of(
     "certify.certificate",
     (
@@ -148,5 +167,7 @@ _NUMBA = of(
     ),
 )
 
-GATE_MUTANTS: tuple[Mutant, ...] = (*(*_DRAWN, *_SPLIT, *_CERTIFICATE, *_RECHECK, *_CHECKER, *_NUMBA),)
+GATE_MUTANTS: tuple[Mutant, ...] = (
+    *(*_DRAWN, *_SPLIT, *_ANSWERS, *_CERTIFICATE, *_RECHECK, *_CHECKER, *_NUMBA),
+)
 """All of them, grouped by module."""

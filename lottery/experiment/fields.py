@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from certify.evidence_schema import Segment
+from certify.null_labels import SEEDS
 from certify.records import Correction
 from certify.tickets import DeclaredClaim, Level, Slug, TokenId
 from lottery.recipe import RECIPES, Recipe, Schedule
@@ -179,7 +180,7 @@ NULL_KINDS = (
 RANDOM_NULLS = frozenset({"random", "frequency-matched"})
 """Kinds of null tickets that are drawn."""
 
-FEWEST_DRAWS = 3
+FEWEST_DRAWS = len(SEEDS)
 """Draws of null tickets below which they support no claim (theory §6)."""
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import ast
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -49,6 +50,11 @@ def test_there_are_enough_of_them_and_none_twice() -> None:
     names = Counter((mutant.module, mutant.function, mutant.name) for mutant in MUTANTS)
     assert max(names.values()) == 1
     assert {mutant.module for mutant in MUTANTS} == set(JUDGES)
+    programs = defaultdict(list)
+    for mutant in MUTANTS:
+        program = ast.dump(ast.parse(patched(source_of(mutant.module), mutant)))
+        programs[mutant.module, program].append(mutant.name)
+    assert [same for same in programs.values() if len(same) > 1] == []
 
 
 def test_the_theorem_is_judged_by_facts() -> None:
