@@ -103,6 +103,11 @@ class Evidence:
         """The units resampled, arm by arm, for all tickets that share the evidence. Kind ``translation``."""
         return CorpusSums(self.units, self.manifest.order_seed)
 
+    @cached_property
+    def scores(self) -> dict[tuple[str, Rule], list[Fraction]]:
+        """Scores by unit of each arm and rule that was asked for: tickets share arms, and claims do."""
+        return {}
+
     @property
     def sentences(self) -> tuple[TranslationRecord, ...]:
         """All sentences in file order. Kind ``translation``."""

@@ -66,13 +66,15 @@ def sentence_chrf(vector: Sequence[int]) -> Fraction:
 
 def unit_scores(evidence: Evidence, arm: str, rule: Rule) -> list[Fraction]:
     """Mean sentence chrF of one arm under one rule over the records of each unit, in their order."""
-    index = RULES.index(rule)
-    found = []
-    for records in evidence.units.values():
-        answers = [record.arms[arm] for record in records]
-        total = sum((sentence_chrf(one.stats[one.rules[index]]) for one in answers), Fraction(0))
-        found.append(total / len(answers))
-    return found
+    known = evidence.scores
+    if (arm, rule) not in known:
+        index = RULES.index(rule)
+        known[arm, rule] = []
+        for records in evidence.units.values():
+            answers = [record.arms[arm] for record in records]
+            total = sum((sentence_chrf(one.stats[one.rules[index]]) for one in answers), Fraction(0))
+            known[arm, rule].append(total / len(answers))
+    return list(known[arm, rule])
 
 
 def mean_score(evidence: Evidence, arm: str, rule: Rule) -> Fraction:

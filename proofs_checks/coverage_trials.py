@@ -87,7 +87,8 @@ def judge(trials: Sequence[Trial]) -> Finding:
     return Finding(
         "passed",
         cases,
-        f"{len(trials)} comparisons, miss rates {min(rates):.4f} to {max(rates):.4f};"
+        f"{len(trials)} comparisons, false alarms below {ALARM:g} a run;"
+        f" miss rates {min(rates):.4f} to {max(rates):.4f};"
         f" a rate of {hardest.defect:.3f} for {hardest.most:.3f} would have been seen"
         + (f"; power {min(powers):.2f} or more" if powers else ""),
     )

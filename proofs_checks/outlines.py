@@ -63,6 +63,7 @@ def evidence(
         manifest=_manifest(arms, design),
         design=design,
         units=units,
+        scores={},
         records=records,
         sentences=(),
         used={"tuning": frozenset({"0" * 16})} if used is None else used,

@@ -7,11 +7,12 @@ A process that dies, killed for memory or by a fault in a compiled library, has 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -23,6 +24,7 @@ Source = Callable[[], Sequence[Check]]
 """Gives the checks in a fresh process too: a function of a module, or a ``functools.partial`` of one."""
 
 _GRACE = 2.0  # seconds for a stopped process to go away
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when libraries are loaded
 _START = 300.0  # seconds for a process to start and import what it needs, even on a crowded machine
 
 
@@ -128,9 +130,29 @@ def _start(source: Source, budget: Budget) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(source, budget, theirs), daemon=True)
-    process.start()
+    with _one_thread():
+        process.start()
     theirs.close()  # so that the end of the process is the end of the pipe
     return _Worker(process, ours)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started inside compute with one thread each, as there is a process for every core.
+
+    The threads of several processes would wait for each other's cores, spinning: small products of matrices
+    then take several times as long.
+    """
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _serve(source: Source, budget: Budget, pipe: Connection) -> None:

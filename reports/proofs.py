@@ -30,7 +30,8 @@ def table(record: Mapping[str, Any]) -> Table:
     found = {check["name"]: check for check in record["checks"]}
     shown: set[str] = set()
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
-    made.add_column("clause of the theory\n  check\n    what it says ← assumptions", overflow="fold")
+    heading = "clause of the theory\n  check\n    what it says ← assumptions\n    what it found"
+    made.add_column(heading, overflow="fold")
     made.add_column("result", no_wrap=True, vertical="top")
     made.add_column("cases", justify="right", no_wrap=True)
     made.add_column("seconds", justify="right", no_wrap=True)
@@ -81,7 +82,10 @@ def _row(
         return title, _word(check["outcome"]), "above", "above"
     needs = f" ← {', '.join(check['assumptions'])}" if check["assumptions"] else ""
     says = Padding(Text(escape(check["clause"] + needs), "dim"), (0, 0, 0, 4))
-    return Group(title, says), _word(check["outcome"]), f"{check['cases']:,}", f"{check['seconds']:.1f}"
+    lines = [title, says]
+    if check["outcome"] == "passed" and check["detail"]:  # of the others :func:`not_passed` tells
+        lines.append(Padding(Text(escape(check["detail"], limit=_LINE), "dim italic"), (0, 0, 0, 4)))
+    return Group(*lines), _word(check["outcome"]), f"{check['cases']:,}", f"{check['seconds']:.1f}"
 
 
 def _word(outcome: str) -> Text:

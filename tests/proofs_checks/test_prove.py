@@ -45,6 +45,8 @@ def planted(*kinds: str) -> Sequence[Check]:
                 time.sleep(600)
             if kind == "crashes":
                 raise RuntimeError("as planned")
+            if kind == "threads":
+                return Finding("passed", 1, str(sorted(os.environ[name] for name in workers._THREADS)))
             if kind == "fails":
                 return Finding("failed", 3, "false", "a witness")
             return Finding("passed", budget.seed + 1, f"{budget.tier} in {os.getpid()}")
@@ -82,6 +84,17 @@ def test_checks_run_in_processes_of_their_own_and_hide_nothing() -> None:
     assert found["passes"].cases == 5
     pids = {found[kind].detail.split()[-1] for kind in ("passes", "also")}
     assert str(os.getpid()) not in pids
+
+
+def test_every_process_computes_with_one_thread_and_ours_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given, *others = workers._THREADS
+    monkeypatch.setenv(given, "7")
+    for name in others:
+        monkeypatch.delenv(name, raising=False)
+    assert run("threads")["threads"].detail == "['1', '1', '1']"
+    assert [os.environ.get(name) for name in workers._THREADS] == ["7", None, None]
 
 
 def test_a_check_that_hangs_is_stopped_and_is_no_pass() -> None:
@@ -349,7 +362,7 @@ def test_a_check_that_runs_out_of_time_is_a_timeout_and_never_passed(
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_the_table_shows_clause_check_assumptions_result_cases_and_time(width: int) -> None:
     results = tuple(
-        CheckResult(one.name, one.clause, one.assumptions, "passed", 1_234_567, 1234.56, "", None)
+        CheckResult(one.name, one.clause, one.assumptions, "passed", 1_234_567, 1234.56, "nothing was wrong")
         for one in prove.checks()
     )
     out = StringIO()
@@ -366,6 +379,7 @@ def test_the_table_shows_clause_check_assumptions_result_cases_and_time(width: i
     for clause in clauses.CLAUSES:
         assert " ".join(clause.split()[:3]) in text
     assert text.count("1,234,567") == len(names), "cases are shown once"
+    assert text.count("nothing was wrong") == len(names), "what a check found, too"
     if width == 120:
         for one in prove.checks():
             assert f"{one.clause} ← {', '.join(one.assumptions)}".removesuffix(" ← ") in text
