@@ -504,7 +504,7 @@ def rank(seed: int, unit: str) -> str:
 
 def content(record: Json) -> str:
     """What a record is about, apart from names."""
-    return str(record["source"] if "source" in record else f"{record['tokens']}:{record['nats']['base']}")
+    return str(record["source" if "source" in record else "window"])
 
 
 def renamed(units: dict[str, list[Json]]) -> dict[str, list[Json]]:
@@ -525,7 +525,8 @@ class Evidence:
         data = here.read(path.name)
         m = parse(data)
         self.m, self.arms, self.sha256 = m, {arm["name"]: arm for arm in m["arms"]}, sha(data)
-        need((m["schema"], m["schema_version"], m["procedure"]) == ("certify.evidence", 1, f"{m['kind']}/1"))
+        about = ("certify.evidence", 1, {"translation": "translation/1", "loss": "loss/2"}[m["kind"]])
+        need((m["schema"], m["schema_version"], m["procedure"]) == about)
         need(len(self.arms) == len(m["arms"]) and m["design"] in ("fixed", "sequential"))
         for name in ("base", "reference"):
             ours = [arm["name"] for arm in m["arms"] if name in (arm["kind"], arm["name"])]
@@ -536,7 +537,8 @@ class Evidence:
         need(m["kind"] == "loss" or m["design"] != "fixed" or len(lines) == m["text"]["sentences"])
         self.fixed, self.scored = m["design"] == "fixed", dict[tuple[str, int], list[Fraction]]()
         self.records = [parse(line) for line in lines]
-        need(len({record["id"] for record in self.records}) == len(lines), "EVIDENCE_DUPLICATE")
+        for name in ("id", "window")[: 1 + (m["kind"] == "loss")]:
+            need(len({record[name] for record in self.records}) == len(lines), "EVIDENCE_DUPLICATE")
         units: dict[str, list[Json]] = {}
         for record in self.records:
             (self.window if m["kind"] == "loss" else self.sentence)(record)
@@ -569,6 +571,9 @@ class Evidence:
     def window(self, record: Json) -> None:
         need(record["nats"].keys() == self.arms.keys() and record["tokens"] > 0)
         naturals([record["tokens"], *record["nats"].values()], 1 << 63)
+        digests = record["lines"]
+        need(isinstance(digests, list) and digests and increasing(digests) and "source" not in record)
+        need(all(re.fullmatch("[0-9a-f]{16}", one) for one in (*digests, record["window"])))
 
     def sentence(self, record: Json) -> None:
         e, arms, target = record["reference"], record["arms"], record["arms"]["base"]["stats"][0]
@@ -584,9 +589,13 @@ class Evidence:
             need(all(m <= min(h, r) for h, r, m in zip(v[10::3], v[11::3], v[12::3], strict=True)))
 
     def disjoint(self, everywhere: Sequence[Evidence], chosen: frozenset[str] = frozenset()) -> None:
-        """No evaluated sentence occurs twice, or stands in any list of those used before."""
-        for side in ("source", "target"):
-            digests = [record[side] for record in self.records]
+        """No evaluated sentence occurs twice, or line in two units, or stands in any list of those used."""
+        if self.m["kind"] == "loss":  # a line that windows of one unit share counts once
+            lines = {(record["unit"], line) for record in self.records for line in record["lines"]}
+            lists = [[line for _, line in lines]]
+        else:
+            lists = [[record[side] for record in self.records] for side in ("source", "target")]
+        for digests in lists:
             need(len(set(digests)) == len(digests), "EVALUATION_DUPLICATES")
             need(chosen.isdisjoint(digests), "DATA_OVERLAP")
             for role in ("tuning", "scan", "choice", "order"):
@@ -990,7 +999,7 @@ class Audit:
         texts = self.ask("evidence.integrity", self.gather, c)
         lists, (chosen, item) = [text.e for text in texts or ()], answer(self.chosen)
         on = frozenset(chosen or ())
-        splits = [answer(text.e.disjoint, lists, on)[1] for text in texts or () if text.role != "loss"]
+        splits = [answer(text.e.disjoint, lists, on)[1] for text in texts or ()]
         self.items["evidence.split"] = max([item, *splits])
         if texts is None or self.items["evidence.split"][0] == "INVALID":
             return

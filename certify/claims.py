@@ -20,7 +20,7 @@ kind                     quantity                                        limits
 ``opportunity``          share of prompts in which a row is fed          exact
 ``non-interference``     share of sentences that a ticket cannot touch   exact
 ``termination``          shares of the raw gain under other rules        descriptive
-``data-split``           evaluated pairs, distinct and used for nothing  exact
+``data-split``           evaluated sentences, distinct, used for nothing exact
 ``template-agreement``   ``agreement-rate`` under another template       lower
 ``template-gain``        ``gain`` under another template                 lower, in chrF points
 =======================  ==============================================  =======================

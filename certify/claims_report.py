@@ -43,7 +43,8 @@ def report(
     """Everything that each evidence shows about the ticket, in the order given.
 
     Evidence of kind ``loss`` supports the claim about unrelated text; translations with the ticket's template
-    all others; translations with another template those of template robustness.
+    all others; translations with another template those of template robustness. Every evidence supports the
+    claim that its sentences are new.
 
     Args:
         evidence: loaded evidence.
@@ -69,7 +70,7 @@ def report(
 
 
 def split_claim(evidence: Evidence, subject: Subject) -> Claim:
-    """No evaluated sentence was used for tuning, scan, choice or order, and none occurs twice; exact.
+    """No evaluated sentence or line was used for tuning, scan, choice or order, and none occurs twice; exact.
 
     Used for choice is what the evidence lists, and what the record that the ticket binds lists.
 
@@ -79,18 +80,19 @@ def split_claim(evidence: Evidence, subject: Subject) -> Claim:
     used = dict(evidence.used)
     if subject.chosen_on:
         used["choice"] = subject.chosen_on | used.get("choice", frozenset())
-    found = check_split(evidence.sentences, used)
+    found = check_split(evidence.records, used)
     if found is None:
         text = "nothing says which sentences were used for tuning"
         return missing("data-split", "USED_NOT_LISTED", text, evidence=(evidence.sha256,))
     listed = ", ".join(f"{count} for {role}" for role, count in found.used.items())
+    what = "pairs, distinct" if evidence.manifest.kind == "translation" else "lines, each in one unit"
     return Claim(
         kind="data-split",
         comparator=None,
         extraction=None,
         finding=Finding.MEASURED,
         code="DISJOINT",
-        text=f"{found.sentences} evaluated pairs, distinct, none of them among the sentences used: {listed}",
+        text=f"{found.sentences} evaluated {what}, none of them among the sentences used: {listed}",
         n=found.sentences,
         unit="sentence",
         procedure="exact",
@@ -112,8 +114,7 @@ def check_splits(evidence: Sequence[Evidence]) -> None:
         for role, digests in one.used.items():
             used[role] = used.get(role, frozenset()) | digests
     for one in evidence:
-        if one.manifest.kind == "translation":
-            check_split(one.sentences, used)
+        check_split(one.records, used)
 
 
 def under_other_template(evidence: Evidence, subject: Subject) -> bool:
@@ -138,7 +139,7 @@ def template_robustness(
 def _claims(evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Claim, ...]:
     if evidence.manifest.kind == "loss":
         check_binding(evidence, subject)
-        return (unrelated_loss(evidence, subject, delta=delta),)
+        return (split_claim(evidence, subject), unrelated_loss(evidence, subject, delta=delta))
     other = under_other_template(evidence, subject)
     check_binding(evidence, subject, other_template=other)
     split = split_claim(evidence, subject)

@@ -198,10 +198,8 @@ def unit_rank(order_seed: int, unit: str) -> str:
 
 
 def record_content(record: Record) -> str:
-    """What a record is about, apart from names: its source sentence, or length and base loss of a window."""
-    if isinstance(record, LossRecord):
-        return f"{record.tokens}:{record.nats[BASE_ARM]}"
-    return record.source
+    """What a record is about, apart from names and results: its source sentence, or its window of tokens."""
+    return record.window if isinstance(record, LossRecord) else record.source
 
 
 def unit_key(records: Iterable[Record]) -> str:

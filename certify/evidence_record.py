@@ -127,12 +127,18 @@ class LossRecord:
     Attributes:
         id: unique in the file.
         unit: records with equal units are one draw.
+        window: first 16 hexadecimal digits of the digest of the canonical JSON of the window's token ids,
+            the one that begins the sequence included; unique in the file.
+        lines: the same digits of the digests of the normalised lines of the passage that the window was cut
+            from, ascending, none twice, at least one.
         tokens: number of predicted tokens.
         nats: by arm, total nats in units of 1e-9, rounded to nearest.
     """
 
     id: str
     unit: str
+    window: str
+    lines: tuple[str, ...]
     tokens: int
     nats: Mapping[str, int]
 
@@ -157,6 +163,7 @@ class RecordParser:
         self._manifest = manifest
         self._names = frozenset(arm.name for arm in manifest.arms)
         self._ids: set[str] = set()
+        self._windows: dict[str, str] = {}
         self._units: Counter[str] = Counter()
         self._witnesses = 0
         kind, _, size = manifest.text.unit.partition(":")
@@ -177,6 +184,13 @@ class RecordParser:
         if record.id in self._ids:
             raise InvalidInputError(f"{what}: the id {record.id!r} occurs twice", code="EVIDENCE_DUPLICATE")
         self._ids.add(record.id)
+        if isinstance(record, LossRecord):
+            first = self._windows.setdefault(record.window, record.id)
+            if first != record.id:
+                raise InvalidInputError(
+                    f"{what}: {record.id!r} is the window of {first!r} again, which is no new text",
+                    code="EVIDENCE_DUPLICATE",
+                )
         self._units[record.unit] += 1
         if self._most is not None and self._units[record.unit] > self._most:
             raise InvalidInputError(
@@ -192,6 +206,8 @@ class RecordParser:
         return LossRecord(
             id=fields.text("id", 256),
             unit=fields.text("unit", 256),
+            window=fields.digest("window"),
+            lines=fields.digests("lines"),
             tokens=fields.integer("tokens", 1, _MAX_COUNT),
             nats={name: _integer(value, 0, 1 << 63, fields, "nats") for name, value in nats.items()},
         )
@@ -315,6 +331,17 @@ class _Fields:
         if not isinstance(value, str) or not _DIGEST16.fullmatch(value):
             raise self.wrong(field, "16 hexadecimal digits")
         return value
+
+    def digests(self, field: str) -> tuple[str, ...]:
+        value = self.take(field)
+        if (
+            not isinstance(value, list)
+            or not value
+            or not all(isinstance(one, str) and _DIGEST16.fullmatch(one) for one in value)
+            or any(later <= earlier for earlier, later in pairwise(value))
+        ):
+            raise self.wrong(field, "sorted distinct digests of 16 hexadecimal digits, at least one")
+        return tuple(value)
 
     def integer(self, field: str, least: int, stop: int) -> int:
         return _integer(self.take(field), least, stop, self, field)

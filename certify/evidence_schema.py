@@ -22,6 +22,9 @@ from certify.tickets import RelativePath, Sha256, Slug, Text, TokenId
 SCHEMA_NAME: Final = "certify.evidence"
 SCHEMA_VERSION: Final = 1
 
+PROCEDURES: Final = {"translation": "translation/1", "loss": "loss/2"}
+"""The only procedure of each kind. Records of ``loss/1`` did not say what their text is."""
+
 BASE_ARM, REFERENCE_ARM = "base", "reference"
 """Names reserved for the base model and the embed-tuned one."""
 
@@ -179,7 +182,7 @@ class Manifest(_Model):
     schema_version: Literal[1] = SCHEMA_VERSION
     kind: Literal["translation", "loss"]
     created_by: Text
-    procedure: Literal["translation/1", "loss/1"]
+    procedure: Literal["translation/1", "loss/2"]
     base: BaseModelRef
     reference: ReferenceRef | None
     tokenizer_sha256: Sha256
@@ -201,7 +204,7 @@ class Manifest(_Model):
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise ValueError("two arms have the same name")
-        if self.procedure != f"{self.kind}/1":
+        if self.procedure != PROCEDURES[self.kind]:
             raise ValueError("the procedure does not belong to the kind")
         if BASE_ARM not in names:
             raise ValueError("the arm base is missing")

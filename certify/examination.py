@@ -20,9 +20,10 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
     EVIDENCE_LEFT_OUT (the ticket lists evidence that the certificate does not name). INVALID: everything
     else.
 ``evidence.split``
-    Needs the former. No evaluated sentence occurs twice or was used for scan, tuning, choice or order, and
-    the record of choosing the ticket, if it binds one, is there (:mod:`certify.choice_record`): else INVALID.
-    MISSING, USED_NOT_LISTED: a translation does not say what was used for tuning.
+    Needs the former. No evaluated sentence occurs twice, no line of unrelated text stands in two units, none
+    was used for scan, tuning, choice or order, and the record of choosing the ticket, if it binds one, is
+    there (:mod:`certify.choice_record`): else INVALID. MISSING, USED_NOT_LISTED: a manifest does not say what
+    was used for tuning.
 ``certificate.content``
     As all that follow, needs ``evidence.integrity`` passed and ``evidence.split`` not INVALID. Subjects,
     parameters, assumptions, non-claims and signatures are those of the certificate built again, else INVALID,
@@ -292,18 +293,17 @@ def _split(found: Sequence[Evidence], subject: Subject) -> Item:
     said: list[str] = []
     try:
         for evidence in found:
-            if evidence.manifest.kind == "translation":
-                claim = split_claim(evidence, subject)
-                (lacking if claim.code == "USED_NOT_LISTED" else said).append(
-                    f"{evidence.manifest.text.name}: {claim.text}"
-                )
+            claim = split_claim(evidence, subject)
+            (lacking if claim.code == "USED_NOT_LISTED" else said).append(
+                f"{evidence.manifest.text.name}: {claim.text}"
+            )
         check_splits(found)
     except CertifyError as error:
         return Item(name, Outcome.INVALID, error.code, str(error))
     if lacking:
         remedy = "evaluate with --used, which lists the sentences of scan, tuning and choice"
         return Item(name, Outcome.MISSING, "USED_NOT_LISTED", "; ".join(lacking), remedy)
-    return Item(name, Outcome.PASS, "DISJOINT", "; ".join(said) or "no translated text")
+    return Item(name, Outcome.PASS, "DISJOINT", "; ".join(said))
 
 
 def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Subject, proofs: Proofs) -> Item:

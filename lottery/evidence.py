@@ -147,9 +147,16 @@ class Window(Protocol):
     def ids(self) -> tuple[int, ...]:
         """Token ids; all but the first are predicted."""
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Sorted distinct 16-digit digests of the lines of the passage that it was cut from."""
+
 
 def loss_key(arm: Arm, windows: Sequence[Window], digests: Mapping[str, str], dtype: Dtype) -> dict[str, Any]:
-    """Everything that decides the part file of an arm's losses, as JSON."""
+    """Everything that decides the part file of an arm's losses, as JSON.
+
+    The procedure is that of measuring: what records of ``loss/2`` say of their text changes no loss.
+    """
     return {
         "procedure": "loss/1",
         "arm": arm.model_dump(mode="json", include={"kind", "table_sha256", "model_sha256", "gate"}),
@@ -185,6 +192,9 @@ def assemble_loss(
 ) -> Manifest:
     """Join the losses of every arm into evidence of kind ``loss``; see :func:`assemble`.
 
+    A window with the ids of one before it is left out: two passages can end in the same few tokens, and a
+    copy is no new text.
+
     Args:
         windows: the windows that were measured.
         arms: the arms, ``base`` among them.
@@ -205,10 +215,13 @@ def assemble_loss(
     for arm in arms:
         _check_part(arm.name, parts, loss_key(arm, windows, digests, dtype), range(len(windows)))
     longest = max(len(window.ids) for window in windows)
+    distinct: dict[str, int] = {}
+    for index, window in enumerate(windows):
+        distinct.setdefault(sha256_bytes(canonical_json(list(window.ids)))[:DIGITS], index)
     draft = Manifest(
         kind="loss",
         created_by=f"certify {__version__}",
-        procedure="loss/1",
+        procedure="loss/2",
         base=base,
         reference=None if reference_sha256 is None else ReferenceRef(tensor_sha256=reference_sha256),
         tokenizer_sha256=tokenizer_sha256,
@@ -221,16 +234,18 @@ def assemble_loss(
         signatures={"loss": f"nats:1e-9|window:{longest}|bos:yes|softmax:fp64|version:1"},
         arms=tuple(arms),
         used=(),
-        records=_pending(out, len(windows)),
+        records=_pending(out, len(distinct)),
     )
     records = (
         {
-            "id": window.id,
-            "unit": window.unit,
-            "tokens": len(window.ids) - 1,
+            "id": windows[index].id,
+            "unit": windows[index].unit,
+            "window": digest,
+            "lines": list(windows[index].lines),
+            "tokens": len(windows[index].ids) - 1,
             "nats": {arm.name: parts[arm.name].read(index)["nats"] for arm in arms},
         }
-        for index, window in enumerate(windows)
+        for digest, index in distinct.items()
     )
     return _write(out, draft, records, used)
 

@@ -42,6 +42,11 @@ class Passage:
         """The lines, a line break between two."""
         return "\n".join(self.lines)
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Sorted distinct digests of the lines, first 16 digits, as lists of used sentences have them."""
+        return tuple(sorted({sentence_digest(line)[:DIGEST_DIGITS] for line in self.lines}))
+
 
 @dataclass(frozen=True, slots=True)
 class UnrelatedText:
@@ -72,9 +77,7 @@ class UnrelatedText:
 
     def sentence_digests(self) -> list[str]:
         """Sorted distinct digests of the lines, first 16 digits, as lists of used sentences have them."""
-        return sorted(
-            {sentence_digest(line)[:DIGEST_DIGITS] for passage in self.passages for line in passage.lines}
-        )
+        return sorted({digest for passage in self.passages for digest in passage.digests})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,13 @@ class Window:
         id: ``PASSAGE/j``, j counted from 0.
         unit: the passage's.
         ids: token ids, the one that begins a sequence first; every other one is predicted.
+        lines: sorted distinct digests of the lines of the passage, first 16 digits.
     """
 
     id: str
     unit: str
     ids: tuple[int, ...]
+    lines: tuple[str, ...]
 
 
 def read_unrelated(
@@ -190,8 +195,8 @@ def passage_windows(passages: Iterable[Passage], tokenizer: Any, *, max_tokens: 
         ids: Sequence[int] = tokenizer(passage.text, add_special_tokens=False, verbose=False)["input_ids"]
         if not ids:
             raise InvalidInputError(f"{passage.id} has no tokens", code="TEXT_MALFORMED")
-        step = max_tokens - 1
+        step, digests = max_tokens - 1, passage.digests
         for index, start in enumerate(range(0, len(ids), step)):
             part = tuple(int(i) for i in ids[start : start + step])
-            windows.append(Window(f"{passage.id}/{index}", passage.unit, (int(bos), *part)))
+            windows.append(Window(f"{passage.id}/{index}", passage.unit, (int(bos), *part), digests))
     return windows

@@ -95,7 +95,10 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§5 anytime-valid limits for early stopping; units are drawn, not picked": (
         *("coverage.betting-many", "mutations.certify.sequential", "mutations.certify.drawn"),
     ),
-    "§6 unrelated text: the loss before and after": ("mutations.certify.claims_loss",),
+    "§6 unrelated text: the loss before and after": (
+        *("mutations.certify.claims_loss", "mutations.certify.evidence_record"),
+        "mutations.certify.evidence",
+    ),
     "§5 the published guarantee: one certified step for each unit, exact limits": (
         *("coverage.drawn-steps", "coverage.counts", "laws.clean-units", "mutations.certify.guarantee"),
         "coverage.guarantee",
@@ -124,7 +127,10 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§7 what is missing or did not run is no pass": (
         *("mutations.certify.verdict", "mutations.certify.schema", "mutations.certify.requirement"),
     ),
-    "§7 scan, tuning, choice and evaluation data are disjoint": ("mutations.certify.dataset_split",),
+    "§7 scan, tuning, choice and evaluation data are disjoint": (
+        *("mutations.certify.dataset_split", "mutations.certify.claims_report"),
+        *("mutations.certify.examination", "mutations.certify.checker"),
+    ),
     "§7 nothing is believed that can be computed again": (
         *("mutations.certify.checker", "mutations.certify.certificate", "mutations.certify.recheck"),
     ),

@@ -141,10 +141,15 @@ def sentence(
 def window(
     number: int, nats: Mapping[str, int], *, tokens: int = 100, unit: str | None = None
 ) -> dict[str, Json]:
-    """One record of kind ``loss``: total nats by arm, in units of 1e-9."""
+    """One record of kind ``loss``: total nats by arm, in units of 1e-9.
+
+    ``number`` tells windows apart; id, digests and, unless it is given, the unit follow from it.
+    """
     return {
         "id": f"window:{number}",
         "unit": str(number) if unit is None else unit,
+        "window": digest(f"window {number}")[:16],
+        "lines": [digest(f"line {number}")[:16]],
         "tokens": tokens,
         "nats": dict(nats),
     }
@@ -201,7 +206,7 @@ def manifest(records: Sequence[Json], arms: Sequence[Json], **fields: Json) -> d
         "schema_version": 1,
         "kind": "loss" if loss else "translation",
         "created_by": "synthetic",
-        "procedure": "loss/1" if loss else "translation/1",
+        "procedure": "loss/2" if loss else "translation/1",
         "base": {"tensor_sha256": BASE_TABLE, "model_sha256": digest("model")},
         "reference": {"tensor_sha256": REFERENCE_TABLE},
         "tokenizer_sha256": digest("tokenizer"),

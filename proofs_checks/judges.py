@@ -24,6 +24,7 @@ from proofs_checks.judges_claims import CLAIM_JUDGES
 from proofs_checks.judges_evidence import EVIDENCE_JUDGES, judge_quality
 from proofs_checks.judges_gate import GATE_JUDGES
 from proofs_checks.judges_lottery import LOTTERY_JUDGES
+from proofs_checks.judges_split import SPLIT_JUDGES
 
 Fact = tuple[str, bool]
 Judge = Callable[[Any], Iterator[Fact]]
@@ -289,6 +290,6 @@ _HERE: Mapping[str, tuple[Judge, ...]] = {
 }
 
 JUDGES: Mapping[str, tuple[Judge, ...]] = joined(
-    _HERE, EVIDENCE_JUDGES, CLAIM_JUDGES, GATE_JUDGES, BOUND_JUDGES, LOTTERY_JUDGES
+    _HERE, EVIDENCE_JUDGES, CLAIM_JUDGES, SPLIT_JUDGES, GATE_JUDGES, BOUND_JUDGES, LOTTERY_JUDGES
 )
 """Judges of each module, in the order in which they are asked."""

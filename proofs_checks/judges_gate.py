@@ -145,7 +145,7 @@ def judge_checker(m: Any) -> Iterator[Fact]:
 def _judge_checker_evidence(m: Any) -> Iterator[Fact]:
     def stops(records: Sequence[Mapping[str, str]], used: Mapping[str, set[str]]) -> bool:
         try:
-            one = SimpleNamespace(records=records, used=used)
+            one = SimpleNamespace(records=records, used=used, m={"kind": "translation"})
             m.Evidence.disjoint(one, [one])
         except m.Stop:
             return True

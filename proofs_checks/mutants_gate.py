@@ -31,15 +31,123 @@ _DRAWN = of(
 )
 _SPLIT = of(
     "certify.dataset_split",
-    ("check_split", "sides", "targets may repeat", '("source", "target")', '("source",)'),
     (
         "check_split",
+        "sides",
+        "targets may repeat",
+        '("target", [(pair.target, pair.id, pair.id) for pair in pairs]),',
+        "",
+    ),
+    (
+        "_sentences",
         "target",
         "only sources are compared with what was used",
-        "if record.source in banned or record.target in banned]",
-        "if record.source in banned]",
+        "(record.source, record.target)",
+        "(record.source,)",
+    ),
+    (
+        "check_split",
+        "passage",
+        "windows of one passage may count as units",
+        '_check_distinct(lines, "lines of unrelated text stand in a second unit")',
+        "pass",
+    ),
+    (
+        "check_split",
+        "shared",
+        "windows of one unit may not share a line",
+        "(line, record.unit, record.id)",
+        "(line, record.id, record.id)",
+    ),
+    ("_sentences", "lines", "unrelated text may be what was tuned on", "record.lines if", "() if"),
+    (
+        "check_split",
+        "counted",
+        "a line counts again in every window",
+        "for line in {line for line, _, _ in lines}]",
+        "for line, _, _ in lines]",
     ),
     ("check_split", "unlisted", "nothing listed is nothing used", 'if not used.get("tuning"):', "if False:"),
+)
+_RECORDS = of(
+    "certify.evidence_record",
+    (
+        "RecordParser.__call__",
+        "copies",
+        "a window of text is a new one under another name",
+        "if first != record.id:",
+        "if False:",
+    ),
+    ("_Fields.digests", "nothing", "a window need not say what it was cut from", "or not value\n", "\n"),
+    ("_Fields.digests", "twice", "a line may be listed twice", "later <= earlier", "later < earlier"),
+    ("_Fields.digests", "words", "anything is a digest", " and _DIGEST16.fullmatch(one)", ""),
+    (
+        "RecordParser._loss",
+        "window",
+        "anything is a window",
+        'fields.digest("window")',
+        'fields.text("window", 256)',
+    ),
+)
+_CONTENT = of(
+    "certify.evidence",
+    (
+        "record_content",
+        "results",
+        "units of a loss stand in the order of results",
+        "record.window if",
+        "str(sorted(record.nats.values())) if",
+    ),
+    (
+        "unit_key",
+        "order",
+        "the order of records names a unit",
+        "sorted(map(record_content, records))",
+        "map(record_content, records)",
+    ),
+)
+_REPORT = of(
+    "certify.claims_report",
+    (
+        "check_splits",
+        "own",
+        "what another text says was used does not count",
+        "check_split(one.records, used)",
+        "check_split(one.records, one.used)",
+    ),
+    (
+        "check_splits",
+        "kinds",
+        "unrelated text may be what another says was used",
+        "check_split(one.records, used)",
+        'one.manifest.kind == "loss" or check_split(one.records, used)',
+    ),
+    (
+        "split_claim",
+        "choice",
+        "the text that a ticket was chosen on is new",
+        "if subject.chosen_on:",
+        "if False:",
+    ),
+    (
+        "_claims",
+        "losses",
+        "nothing is asked of the lines of unrelated text",
+        "(split_claim(evidence, subject), unrelated_loss(evidence, subject, delta=delta))",
+        "(unrelated_loss(evidence, subject, delta=delta),)",
+    ),
+)
+_EXAMINATION = of(
+    "certify.examination",
+    ("_split", "unlisted", "a text need not list what was used", "if lacking:", "if False:"),
+    (
+        "_split",
+        "kinds",
+        "unrelated text need not list what was used",
+        "for evidence in found:",
+        'for evidence in (one for one in found if one.manifest.kind != "loss"):',
+    ),
+    ("_split", "alone", "each text is held against its own lists", "check_splits(found)", "pass"),
 )
 _ANSWERS = of(
     "certify.answers",
@@ -126,6 +234,51 @@ _CHECKER = of(
     ),
     ("Evidence.disjoint", "sides", "targets may repeat", '("source", "target")', '("source",)'),
     (
+        "Evidence.disjoint",
+        "passage",
+        "windows of one passage may count as units",
+        "[[line for _, line in lines]]",
+        "[[*{line for _, line in lines}]]",
+    ),
+    (
+        "Evidence.disjoint",
+        "shared",
+        "windows of one unit may not share a line",
+        '{(record["unit"], line)',
+        '{(record["id"], line)',
+    ),
+    (
+        "Evidence.__init__",
+        "copies",
+        "a window of text is a new one under another name",
+        '("id", "window")[: 1 + (m["kind"] == "loss")]',
+        '("id",)',
+    ),
+    ("Evidence.window", "nothing", "a window need not say what it was cut from", " and digests and", " and"),
+    ("Evidence.window", "twice", "a line may be listed twice", " and increasing(digests)", ""),
+    ("Evidence.window", "words", "anything is a window", '(*digests, record["window"])', "digests"),
+    (
+        "Evidence.window",
+        "source",
+        "a field of translations orders units of a loss",
+        ' and "source" not in record',
+        "",
+    ),
+    (
+        "content",
+        "results",
+        "units of a loss stand in the order of results",
+        'record["source" if "source" in record else "window"]',
+        'record.get("source", record.get("nats"))',
+    ),
+    (
+        "Audit.examine",
+        "kinds",
+        "unrelated text may be what was tuned on",
+        "for text in texts or ()]\n        self.items",
+        'for text in texts or () if text.role != "loss"]\n        self.items',
+    ),
+    (
         "Evidence.drawn",
         "repeated",
         "a token counts again each time it is fed",
@@ -168,6 +321,7 @@ _NUMBA = of(
 )
 
 GATE_MUTANTS: tuple[Mutant, ...] = (
-    *(*_DRAWN, *_SPLIT, *_ANSWERS, *_CERTIFICATE, *_RECHECK, *_CHECKER, *_NUMBA),
+    *(*_DRAWN, *_RECORDS, *_CONTENT, *_SPLIT, *_REPORT, *_EXAMINATION, *_ANSWERS),
+    *(*_CERTIFICATE, *_RECHECK, *_CHECKER, *_NUMBA),
 )
 """All of them, grouped by module."""

@@ -54,8 +54,14 @@ def evidence(
     """Translations: a sentence for each place of the lists of ``answers``, so many of them a unit."""
     reference = SimpleNamespace(tokens=(7,) * steps)
     records = [
-        SimpleNamespace(reference=reference, arms=dict(zip(answers, found, strict=True)))
-        for found in zip(*answers.values(), strict=True)
+        SimpleNamespace(
+            id=f"r{i}",
+            source=f"s{i}",
+            target=f"t{i}",
+            reference=reference,
+            arms=dict(zip(answers, found, strict=True)),
+        )
+        for i, found in enumerate(zip(*answers.values(), strict=True))
     ]
     starts = range(0, len(records), per_unit)
     units = {f"u{start}": tuple(records[start : start + per_unit]) for start in starts}

@@ -91,12 +91,11 @@ class Population:
             for part, record in enumerate(self._parsed[place]):
                 name = f"{tag}.{number}.{part}"
                 unit = f"{tag}.{number}"
+                first, second = _digests(name)
                 if isinstance(record, TranslationRecord):
-                    source, target = _digests(name)
-                    records.append(replace(record, id=name, unit=unit, source=source, target=target))
+                    records.append(replace(record, id=name, unit=unit, source=first, target=second))
                 else:
-                    nats = _told_apart(record.nats, number, part)
-                    records.append(replace(record, id=name, unit=unit, nats=nats))
+                    records.append(replace(record, id=name, unit=unit, window=first, lines=(second,)))
         used = {role: frozenset(digests) for role, digests in USED.items()}
         return Evidence(self._manifest, synthetic.digest(f"{self.name} {tag}"), tuple(records), used)
 
@@ -105,16 +104,9 @@ class Population:
         records = []
         for number, place in enumerate(places):
             for part, record in enumerate(self.kinds[place].records):
-                name = f"{tag}.{number}.{part}"
-                named: dict[str, Json] = {"id": name, "unit": f"{tag}.{number}"}
-                if "arms" in record:
-                    named |= dict(zip(("source", "target"), _digests(name), strict=True))
-                else:
-                    named["nats"] = _told_apart(record["nats"], number, part)
-                records.append(record | named)
+                records.append(_named(record, f"{tag}.{number}.{part}", f"{tag}.{number}"))
         fields = self._fields(len(records))
-        used = None if "nats" in records[0] else USED
-        return synthetic.write(folder, records, self.arms, used=used, name=self.name, **fields)
+        return synthetic.write(folder, records, self.arms, used=USED, name=self.name, **fields)
 
     @cached_property
     def _parsed(self) -> tuple[tuple[Record, ...], ...]:
@@ -123,8 +115,7 @@ class Population:
         found = []
         for number, kind in enumerate(self.kinds):
             named = [
-                record | {"id": f"{number}.{part}", "unit": str(number)}
-                for part, record in enumerate(kind.records)
+                _named(record, f"{number}.{part}", str(number)) for part, record in enumerate(kind.records)
             ]
             found.append(tuple(parse(record, f"kind {number}") for record in named))
         return tuple(found)
@@ -206,11 +197,6 @@ def _sentence(number: int, matches: Mapping[str, tuple[int, int, int]], letters:
     )
 
 
-def _told_apart(nats: Mapping[str, int], number: int, part: int) -> dict[str, int]:
-    """The same rises from another loss of the base: windows of different texts never cost the same."""
-    return {name: value + 100 * number + part for name, value in nats.items()}
-
-
 # --- the truth, from plain records -------------------------------------------------------------------------
 
 
@@ -267,6 +253,13 @@ def _score(record: Json, arm: str, rule: str) -> int:
     answer = record["arms"][arm]
     matches: int = answer["stats"][answer["rules"][_RULES.index(rule)]][-1]
     return 100 // synthetic.FULL * matches
+
+
+def _named(record: Json, name: str, unit: str) -> Json:
+    """The record under other names, about another sentence or window."""
+    first, second = _digests(name)
+    about = {"source": first, "target": second} if "arms" in record else {"window": first, "lines": [second]}
+    return record | {"id": name, "unit": unit} | about
 
 
 def _digests(name: str) -> tuple[str, str]:

@@ -59,6 +59,7 @@ class Bundle:
         losses: records of the unrelated text.
         arms: the arms of both.
         used: sentence digests by role, for the translated text.
+        loss_used: the same for the unrelated text.
         fields: further entries of its manifest.
         loss_fields: of the manifest of the unrelated text.
     """
@@ -71,6 +72,7 @@ class Bundle:
     losses: list[Json] = field(default_factory=list)
     arms: list[Json] = field(default_factory=list)
     used: Mapping[str, Iterable[str]] | None = None
+    loss_used: Mapping[str, Iterable[str]] | None = None
     fields: dict[str, Json] = field(default_factory=dict)
     loss_fields: dict[str, Json] = field(default_factory=dict)
 
@@ -151,7 +153,7 @@ class Bundle:
         unrelated = common | {"text": text} | self.loss_fields
         folder = self.translated.parent
         synthetic.write(folder, self.records, self.arms, used=self.used, name="translated", **translated)
-        synthetic.write(folder, self.losses, self.arms, name="unrelated", **unrelated)
+        synthetic.write(folder, self.losses, self.arms, used=self.loss_used, name="unrelated", **unrelated)
         return [self.translated, self.unrelated]
 
     def issue(self, evidence: Sequence[Path] | None = None, **options: Any) -> None:
@@ -215,6 +217,7 @@ def fill(bundle: Bundle, *, units: int = UNITS) -> Bundle:
     bundle.records = sentences(bundle.names, units)
     bundle.losses = [synthetic.window(i, dict.fromkeys(bundle.names, 250 * 10**9)) for i in range(units)]
     bundle.used = {"tuning": [synthetic.digest("tuned on this")[:16]], "scan": []}
+    bundle.loss_used = dict(bundle.used)
     return bundle
 
 

@@ -40,6 +40,9 @@ from lottery.unrelated import Window, choose_passages, passage_windows
 VERSION = 2
 """Version of the procedures of this module."""
 
+LOSS_EVIDENCE_VERSION = 3
+"""Version of :func:`write_loss_evidence`: what was measured stands, its records say more of the text."""
+
 PART, ARM, OPPORTUNITY = "part.jsonl", "arm.json", "opportunity.json"
 
 

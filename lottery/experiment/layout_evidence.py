@@ -196,7 +196,7 @@ def _unrelated(builder: Builder, pair: PairPlan) -> list[Step]:
             f"{pair.name}/evidence/{UNRELATED}",
             "evidence",
             evidence.write_loss_evidence,
-            evidence.VERSION,
+            evidence.LOSS_EVIDENCE_VERSION,
             parameters,
             sources | measured,
             collects=True,

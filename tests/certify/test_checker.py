@@ -335,6 +335,46 @@ def _sentences_twice(bundle: Bundle) -> None:
     bundle.forge()
 
 
+def _window_twice(bundle: Bundle) -> None:
+    """A window again, as another unit that was cut from another line."""
+    bundle.losses[5]["window"] = bundle.losses[2]["window"]
+    bundle.forge()
+
+
+def _line_twice(bundle: Bundle) -> None:
+    bundle.losses[5]["lines"] = bundle.losses[2]["lines"]
+    bundle.forge()
+
+
+def _tuned_on_line(bundle: Bundle) -> None:
+    bundle.used = {"tuning": bundle.losses[3]["lines"]}
+    bundle.forge()
+
+
+def _loss_of_unknown_use(bundle: Bundle) -> None:
+    bundle.loss_used = {"scan": [synthetic.digest("scanned")[:16]]}
+    bundle.issue()
+
+
+def _no_lines(bundle: Bundle) -> None:
+    bundle.losses[5]["lines"] = []
+    bundle.forge()
+
+
+def _passages(bundle: Bundle) -> None:
+    """Units of two windows that were cut from the same lines."""
+    pairs = zip(bundle.losses, [synthetic.window(90 + i, {}) for i in range(90)], strict=True)
+    bundle.losses += [one | {key: two[key] for key in ("id", "window")} for one, two in pairs]
+    bundle.issue()
+
+
+def _ordered_by_a_name(bundle: Bundle) -> None:
+    """A field of translations, by which units would be ordered as somebody likes."""
+    for window in bundle.losses:
+        window["source"] = window["id"]
+    bundle.forge()
+
+
 def _other_ticket(bundle: Bundle) -> None:
     bundle.edit_ticket(lambda ticket: ticket["tokens"][0].update(h=0))
 
@@ -402,6 +442,13 @@ FAULTS: dict[str, tuple[Callable[[Bundle], object], Sequence[str]]] = {
     "blocks of unknown documents": (_blocks, ("CERTIFIED", "CERTIFIED", "CERTIFIED", "INCONCLUSIVE")),
     "documents of several sentences (no fault)": (_documents, ("CERTIFIED",) * 4),
     "a sentence that is there twice": (_sentences_twice, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "a window that is there twice": (_window_twice, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "a line in two units": (_line_twice, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "unrelated text that was tuned on": (_tuned_on_line, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "unrelated text of unknown use": (_loss_of_unknown_use, ("CERTIFIED", *("INCONCLUSIVE",) * 3)),
+    "a window without lines": (_no_lines, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "windows of one passage (no fault)": (_passages, ("CERTIFIED",) * 4),
+    "windows with a source": (_ordered_by_a_name, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
     "certificate of another ticket": (_other_ticket, ("REFUTED", "INVALID", "INVALID", "INVALID")),
     "a margin that is no integer": (_half_a_margin, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
     "units that were picked": (_picked, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),

@@ -58,7 +58,7 @@ def order_of(records: Sequence[Any], seed: int | None = None) -> list[str]:
     """Units ascending by the SHA-256 of what they are made of; with a seed, of seed and name."""
     made: dict[str, list[str]] = {}
     for record in records:
-        about = record.get("source") or f"{record['tokens']}:{record['nats']['base']}"
+        about = record.get("source") or record["window"]
         made.setdefault(record["unit"], []).append(about)
     keys = {unit: digest(",".join(sorted(content))) for unit, content in made.items()}
     return sorted(made, key=lambda unit: keys[unit] if seed is None else digest(f"{seed}:{unit}"))
@@ -104,7 +104,7 @@ def test_claims_are_plain_data_without_floats_and_have_names_of_their_own() -> N
         assert set(claim.assumptions) <= set(ASSUMPTIONS)
         assert claim.finding is Finding.MISSING or claim.evidence
         assert "\n" not in claim.signature
-    assert len({claim.name for claim in claims}) == len(claims) > 20
+    assert len({(claim.evidence, claim.name) for claim in claims}) == len(claims) > 20
     assert {claim.kind for claim in claims} >= {"agreement-rate", "guarantee", "gain", "unrelated-loss"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from profiles import examples
 
 from certify.claims import Claim, Finding
-from certify.claims_evidence import load
-from certify.claims_report import report
+from certify.claims_evidence import Evidence, load
+from certify.claims_report import check_splits, report
 from certify.dataset_split import check_split
 from certify.errors import InvalidInputError
+from certify.evidence import LossRecord
 from proofs_checks.evidence_strategies import (
     Truth,
     arm,
@@ -53,13 +55,13 @@ def test_translations_loss_and_paraphrases_support_different_claims() -> None:
         world(7)[0], arms, used={"tuning": []}, template={"name": "reworded", "sha256": OTHER}
     )
     windows = [window(i, {"base": 9, "t": 9}) for i in range(3)]
-    loss = evidence_of(windows, [plain_arms()[0], plain_arms()[2]])
+    loss = evidence_of(windows, [plain_arms()[0], plain_arms()[2]], used={"tuning": []})
     found = report([main, paraphrase, loss], SUBJECT)
     names = [{claim.kind for claim in one.claims} for one in found]
     assert names[0] >= {"agreement-rate", "token-agreement", "guarantee", "gain", "non-inferiority"}
     assert names[0] >= {"better-than-nulls", "termination", "opportunity", "non-interference", "data-split"}
     assert names[1] == {"data-split", "template-agreement", "template-gain"}
-    assert names[2] == {"unrelated-loss"}
+    assert names[2] == {"data-split", "unrelated-loss"}
     assert {claim.comparator for claim in found[1].claims} == {None, "reworded"}
     assert [one.sha256 for one in found] == [main.sha256, paraphrase.sha256, loss.sha256]
 
@@ -232,6 +234,56 @@ def test_disjointness_by_sets(numbers: list[int], banned: set[int]) -> None:
         return
     with pytest.raises(InvalidInputError, match=f"^{len(shared)} of {len(numbers)} "):
         check_split(evidence_of(records).sentences, used)
+
+
+def losses(units: int = 4, **fields: Any) -> Evidence:
+    """Unrelated text: units of two windows cut from the same two lines."""
+    records = [
+        window(i, {"base": 9, "t": 9}, unit=str(i // 2))
+        | {"lines": sorted(digest(f"line {i // 2}.{j}")[:16] for j in range(2))}
+        for i in range(2 * units)
+    ]
+    return evidence_of(records, [plain_arms()[0], plain_arms()[2]], **fields)
+
+
+@pytest.mark.parametrize("role", ["tuning", "scan", "choice", "order"])
+def test_a_line_that_was_used_before_is_found(role: str) -> None:
+    used = {"tuning": [digest("nothing")[:16]], role: [digest("line 2.1")[:16]]}
+    with pytest.raises(InvalidInputError, match=r"^2 of 8 evaluated windows .* is window:4:") as caught:
+        report([losses(used=used)], SUBJECT)
+    assert caught.value.code == "DATA_OVERLAP"
+    with pytest.raises(InvalidInputError) as caught:
+        check_splits([losses(used={"tuning": ["0" * 16]}), evidence_of(world(2)[0], world(2)[1], used=used)])
+    assert caught.value.code == "DATA_OVERLAP"
+
+
+def test_a_line_on_which_the_ticket_was_chosen_is_found() -> None:
+    chosen = replace(SUBJECT, chosen_on=frozenset({digest("line 0.0")[:16]}))
+    with pytest.raises(InvalidInputError, match="used for choice") as caught:
+        report([losses(used={"tuning": ["0" * 16]})], chosen)
+    assert caught.value.code == "DATA_OVERLAP"
+
+
+def test_windows_of_a_unit_share_lines_and_units_do_not() -> None:
+    good = losses(used={"tuning": ["0" * 16], "pretraining": [digest("line 3.0")[:16]]})
+    (claims,) = report([good], SUBJECT)
+    claim = by_name(claims.claims)["data-split"]
+    assert (claim.finding, claim.n) == (Finding.MEASURED, 8)
+    assert claim.detail == {"used": {"pretraining": 1, "tuning": 1}, "seen_in_pretraining": 1}
+    assert claim.text.startswith("8 evaluated lines, each in one unit, ")
+    last = good.records[-1]
+    assert isinstance(last, LossRecord)
+    stray = replace(last, lines=tuple(sorted({*last.lines, digest("line 1.0")[:16]})))
+    with pytest.raises(InvalidInputError, match=r"^1 lines .* window:2 and window:7") as caught:
+        report([replace(good, records=(*good.records[:-1], stray))], SUBJECT)
+    assert caught.value.code == "EVALUATION_DUPLICATES"
+
+
+def test_losses_that_list_nothing_used_show_no_split() -> None:
+    for silent in ({"scan": ["0" * 16]}, {"tuning": list[str]()}, None):
+        (found,) = report([losses(used=silent)], SUBJECT)
+        claim = by_name(found.claims)["data-split"]
+        assert (claim.finding, claim.code) == (Finding.MISSING, "USED_NOT_LISTED")
 
 
 # --- from files --------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from certify.evidence import (
     parse_record,
     read_manifest,
     read_used,
+    record_content,
+    unit_key,
     unit_rank,
     write_manifest,
 )
@@ -77,7 +79,8 @@ def translation(number: int, **changes: Any) -> Json:
 
 def loss(number: int, **changes: Any) -> Json:
     nats = {"base": 3_000_000_000, "reference": 3_100_000_000, "t.transfer": 0}
-    return {"id": f"w:{number}", "unit": "0", "tokens": 12, "nats": nats} | changes
+    about = {"window": hashlib.sha256(b"w%d" % number).hexdigest()[:16], "lines": ["0" * 16, "1" * 16]}
+    return {"id": f"w:{number}", "unit": "0", "tokens": 12, "nats": nats} | about | changes
 
 
 def manifest(kind: str, records: int) -> Json:
@@ -86,7 +89,7 @@ def manifest(kind: str, records: int) -> Json:
         "schema_version": 1,
         "kind": kind,
         "created_by": "certify test",
-        "procedure": f"{kind}/1",
+        "procedure": {"translation": "translation/1", "loss": "loss/2"}[kind],
         "base": {"tensor_sha256": A, "model_sha256": B},
         "reference": {"tensor_sha256": C},
         "tokenizer_sha256": D,
@@ -145,6 +148,10 @@ def test_an_honest_file_is_read_as_written(tmp_path: Path, kind: str) -> None:
     assert [record.id for record in found] == [record["id"] for record in files.records]
     if kind == "loss":
         assert dict(found[1].nats) == files.records[1]["nats"]
+        assert (found[1].window, list(found[1].lines)) == (
+            files.records[1]["window"],
+            files.records[1]["lines"],
+        )
         return
     first, wanted = found[0], files.records[0]
     assert first.prompt == (1, 5, 70)
@@ -229,7 +236,7 @@ MANIFEST_FAULTS = {
     "a gate of an unknown segment": edit("arms.2.gate", ["prompt"]),
     "a gate twice": edit("arms.2.gate", ["source", "source"]),
     "a gated base": edit("arms.0.gate", ["source"]),
-    "another procedure": edit("procedure", "loss/1"),
+    "another procedure": edit("procedure", "loss/2"),
     "a unit of nothing": edit("text.unit", "block:0"),
     "an unknown unit": edit("text.unit", "word"),
     "a path outside": edit("records.path", "../text.records.jsonl"),
@@ -250,6 +257,14 @@ def test_a_faulty_manifest_is_refused(tmp_path: Path, fault: Callable[[Json], No
     with pytest.raises(InvalidInputError) as error:
         parse_manifest(files.manifest)
     assert error.value.code in {"EVIDENCE_SCHEMA", "EVIDENCE_NEWER", "EVIDENCE_MALFORMED"}
+
+
+def test_losses_that_do_not_say_what_their_text_is_are_refused(tmp_path: Path) -> None:
+    files = Files(tmp_path, "loss")
+    files.manifest["procedure"] = "loss/1"
+    with pytest.raises(InvalidInputError, match=r"procedure: .*'loss/2'") as error:
+        parse_manifest(files.manifest)
+    assert error.value.code == "EVIDENCE_MALFORMED"
 
 
 def test_every_field_of_the_manifest_counts(tmp_path: Path) -> None:
@@ -352,6 +367,15 @@ def test_a_faulty_record_is_refused(tmp_path: Path, name: str) -> None:
         {"nats": {"base": 1}},
         {"nats": {"base": -1, "reference": 1, "t.transfer": 1}},
         {"nats": {"base": 1.5, "reference": 1, "t.transfer": 1}},
+        {"window": "0" * 15},
+        {"window": None},
+        {"window": "G" * 16},
+        {"lines": []},
+        {"lines": "0" * 16},
+        {"lines": ["0" * 16, 1]},
+        {"lines": ["0" * 17]},
+        {"lines": ["1" * 16, "0" * 16]},
+        {"lines": ["0" * 16, "0" * 16]},
         {"prompt": [1]},
     ],
 )
@@ -455,6 +479,28 @@ def test_ids_are_unique_in_a_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError) as error:
         read_all(path)
     assert error.value.code == "EVIDENCE_DUPLICATE"
+
+
+def test_a_window_is_no_new_text_under_another_name(tmp_path: Path) -> None:
+    copied = loss(1, unit="1", window=loss(0)["window"], nats=dict.fromkeys(loss(0)["nats"], 7))
+    path = Files(tmp_path, "loss", records=[loss(0), copied, loss(2)]).write()
+    with pytest.raises(InvalidInputError, match=r"'w:1' is the window of 'w:0' again") as error:
+        read_all(path)
+    assert error.value.code == "EVIDENCE_DUPLICATE"
+
+
+def test_what_names_a_unit_follows_from_its_text_alone(tmp_path: Path) -> None:
+    manifests = {kind: read_manifest(Files(tmp_path, kind).write()) for kind in ("translation", "loss")}
+    for record, about in ((translation(3), "source"), (loss(3), "window")):
+        found = manifests["loss" if about == "window" else "translation"]
+        other = record | {"id": "other", "unit": "other"}
+        if about == "window":
+            other |= {"tokens": 13, "nats": dict.fromkeys(record["nats"], 1), "lines": ["2" * 16]}
+        for one in (record, other):
+            assert record_content(parse_record(one, found)) == record[about]
+    parsed = [parse_record(loss(number), manifests["loss"]) for number in (2, 0, 1)]
+    names = sorted(loss(number)["window"] for number in range(3))
+    assert unit_key(parsed) == hashlib.sha256(",".join(names).encode()).hexdigest()
 
 
 @pytest.mark.parametrize(

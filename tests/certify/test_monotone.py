@@ -44,6 +44,19 @@ def _overlap(bundle: Bundle) -> None:
     bundle.used = {"tuning": [bundle.records[7]["source"]]}
 
 
+def _tuned_on_unrelated(bundle: Bundle) -> None:
+    bundle.loss_used = {"tuning": bundle.losses[7]["lines"]}
+
+
+def _copied_window(bundle: Bundle) -> None:
+    copied = {"id": "copy", "unit": "copy", "lines": [synthetic.digest("copy")[:16]]}
+    bundle.losses.append(bundle.losses[0] | copied)
+
+
+def _shared_line(bundle: Bundle) -> None:
+    bundle.losses[3]["lines"] = bundle.losses[4]["lines"]
+
+
 def _spoilt(bundle: Bundle) -> None:
     bundle.arm("top-norm")["table_sha256"] = synthetic.digest("noise")
 
@@ -54,6 +67,9 @@ DEFECTS: dict[str, Change] = {
     "a matched ticket is as good": _worse(**{"matched-2": 18}),
     "unrelated text suffers": _loss,
     "tuned on the evaluation": _overlap,
+    "tuned on the unrelated text": _tuned_on_unrelated,
+    "a window is there twice": _copied_window,
+    "a line is in two units": _shared_line,
     "a null ticket is spoilt": _spoilt,
 }
 
@@ -71,6 +87,14 @@ def _drop_arm(name: str) -> Change:
 
 def _drop_used(bundle: Bundle) -> None:
     bundle.used = None
+
+
+def _drop_loss_used(bundle: Bundle) -> None:
+    bundle.loss_used = None
+
+
+def _empty_loss_used(bundle: Bundle) -> None:
+    bundle.loss_used = {"tuning": []}
 
 
 def _gate(bundle: Bundle) -> None:
@@ -100,6 +124,8 @@ RELABELLED: dict[str, Json] = {
 BEFORE: dict[str, Change] = {
     **{f"drop {name}": _drop_arm(name) for name in (TICKET_ARM, *NULLS)},
     "do not list what was used": _drop_used,
+    "do not list what unrelated text shares": _drop_loss_used,
+    "list nothing for unrelated text": _empty_loss_used,
     "gate the ticket": _gate,
     **{
         f"label {name} {how}": _relabel(name, **fields)

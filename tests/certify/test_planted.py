@@ -317,6 +317,11 @@ def the_ticket_was_chosen_on_the_translation_of_one_sentence(bundle: Bundle) -> 
     _chosen(bundle, [*ELSEWHERE, bundle.records[7]["target"]])
 
 
+@plant("INVALID", "DATA_OVERLAP")
+def the_ticket_was_chosen_on_a_line_of_the_unrelated_text(bundle: Bundle) -> None:
+    _chosen(bundle, [*ELSEWHERE, *bundle.losses[7]["lines"]])
+
+
 @plant("INVALID", "FILE_MISSING")
 def the_record_of_the_choice_is_taken_away(bundle: Bundle) -> None:
     _chosen(bundle, ELSEWHERE).unlink()
@@ -453,6 +458,133 @@ def the_scan_used_an_evaluated_sentence(bundle: Bundle) -> None:
 def nothing_says_what_was_tuned_on(bundle: Bundle) -> None:
     bundle.used = {"scan": []}
     bundle.issue()
+
+
+# --- unrelated text ----------------------------------------------------------------------------------------
+
+
+@plant("INVALID", "EVIDENCE_DUPLICATE")
+def a_window_of_unrelated_text_is_copied(bundle: Bundle) -> None:
+    first = bundle.losses[0]
+    bundle.losses += [
+        first | {"id": f"copy:{i}", "unit": f"copy {i}", "lines": [synthetic.digest(f"copy {i}")[:16]]}
+        for i in range(60)
+    ]
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_DUPLICATE")
+def two_windows_of_a_unit_are_the_same(bundle: Bundle) -> None:
+    bundle.losses[1] |= {key: bundle.losses[0][key] for key in ("unit", "window", "lines")}
+    bundle.forge()
+
+
+@plant("INVALID", "EVALUATION_DUPLICATES")
+def windows_of_one_passage_count_as_units(bundle: Bundle) -> None:
+    for window in bundle.losses:
+        window["lines"] = bundle.losses[0]["lines"]
+    bundle.forge()
+
+
+@plant("INVALID", "EVALUATION_DUPLICATES")
+def a_line_of_unrelated_text_stands_in_a_second_unit(bundle: Bundle) -> None:
+    bundle.losses[5]["lines"] = sorted((*bundle.losses[5]["lines"], *bundle.losses[2]["lines"]))
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def unrelated_text_was_tuned_on(bundle: Bundle) -> None:
+    bundle.loss_used = {"tuning": bundle.losses[5]["lines"]}
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def unrelated_text_was_tuned_on_and_only_the_other_text_says_so(bundle: Bundle) -> None:
+    bundle.used = {"tuning": bundle.losses[5]["lines"]}
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def unrelated_text_was_used_for_the_order(bundle: Bundle) -> None:
+    bundle.loss_used = {
+        "tuning": [synthetic.digest("tuned on this")[:16]],
+        "order": bundle.losses[0]["lines"],
+    }
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def unrelated_text_says_that_the_translated_one_was_tuned_on(bundle: Bundle) -> None:
+    bundle.loss_used = {"tuning": [bundle.records[5]["source"]]}
+    bundle.forge()
+
+
+@plant("INCONCLUSIVE", "USED_NOT_LISTED")
+def unrelated_text_does_not_say_what_was_tuned_on(bundle: Bundle) -> None:
+    bundle.loss_used = None
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "USED_NOT_LISTED", "paper")
+def unrelated_text_lists_no_sentence_of_tuning(bundle: Bundle) -> None:
+    bundle.loss_used = {"tuning": [], "scan": [synthetic.digest("scanned")[:16]]}
+    bundle.issue()
+
+
+@plant("INVALID", "EVIDENCE_DIGEST")
+def a_window_of_unrelated_text_is_edited(bundle: Bundle) -> None:
+    file = bundle.unrelated.with_name("unrelated.records.jsonl")
+    window = bundle.losses[0]["window"].encode()
+    file.write_bytes(file.read_bytes().replace(window, window[::-1]))
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def windows_are_renamed_until_the_order_is_a_good_one(bundle: Bundle) -> None:
+    for number, window in enumerate(bundle.losses):
+        window["nats"][TICKET_ARM] += (number % 7 - 3) * 10**10
+    bundle.issue()
+    for number, window in enumerate(bundle.losses):
+        window["window"] = synthetic.digest(f"another {number}")[:16]
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_window_does_not_say_what_it_is(bundle: Bundle) -> None:
+    del bundle.losses[3]["window"]
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_window_is_named_in_words(bundle: Bundle) -> None:
+    bundle.losses[3]["window"] = "In the beginning"
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_window_was_cut_from_nothing(bundle: Bundle) -> None:
+    bundle.losses[3]["lines"] = []
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def lines_of_a_window_are_no_digests(bundle: Bundle) -> None:
+    bundle.losses[3]["lines"] = ["In the beginning"]
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_line_of_a_window_is_listed_twice(bundle: Bundle) -> None:
+    bundle.losses[3]["lines"] *= 2
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def unrelated_text_is_in_the_form_that_does_not_say_what_it_is(bundle: Bundle) -> None:
+    bundle.loss_fields["procedure"] = "loss/1"
+    bundle.forge()
+
+
+# --- figures that cannot be --------------------------------------------------------------------------------
 
 
 @plant("INVALID", "EVIDENCE_MALFORMED")
@@ -1103,6 +1235,9 @@ def test_a_planted_ticket_does_not_pass(name: str, pristine: Bundle, tmp_path: P
     [
         *("an_evaluated_sentence_was_tuned_on", "the_arm_of_the_ticket_has_another_table"),
         *("a_record_is_repeated", "a_random_draw_was_picked"),
+        *("a_window_of_unrelated_text_is_copied", "a_line_of_unrelated_text_stands_in_a_second_unit"),
+        *("unrelated_text_was_tuned_on", "unrelated_text_was_tuned_on_and_only_the_other_text_says_so"),
+        "the_ticket_was_chosen_on_a_line_of_the_unrelated_text",
         *("the_ticket_was_chosen_on_the_evidence_itself", "the_record_of_the_choice_is_taken_away"),
     ],
 )

@@ -468,7 +468,9 @@ def test_documents_are_not_drawn_one_by_one(evaluated: Any, tmp_path: Path) -> N
 def test_losses_become_evidence(base: Path, tuned: Path, tmp_path: Path) -> None:
     model = load_backbone(base, "F32").eval()
     stored, reference = open_table(base), open_table(tuned)
-    windows = [Window(f"w/{i}", str(i // 2), (1, *IDS[: 1 + i % 4])) for i in range(5)]
+    # The last one holds what the first one does: a copy is no new text.
+    ids = [(1, *IDS[: 1 + i % 4]) for i in range(5)]
+    windows = [Window(f"w/{i}", str(i // 2), ids[i], (f"{i // 2:016x}",)) for i in range(5)]
     text = TextRef(name="other", sha256="a" * 64, sentences=5, unit="block:2", attribution="")
     ref = BaseModelRef(tensor_sha256=stored.digest(), model_sha256="b" * 64)
     digests = loss_digests(ref, "c" * 64, text)
@@ -484,8 +486,13 @@ def test_losses_become_evidence(base: Path, tuned: Path, tmp_path: Path) -> None
     assemble_loss(windows, arms, parts, tmp_path / "dev.json", tokenizer_sha256="c" * 64, **settings)
     manifest, records = read(tmp_path)
     assert manifest.kind == "loss"
-    assert [record.unit for record in records] == ["0", "0", "1", "1", "2"]
-    assert [record.tokens for record in records] == [len(window.ids) - 1 for window in windows]
+    assert manifest.records.count == 4
+    assert [record.id for record in records] == ["w/0", "w/1", "w/2", "w/3"]
+    assert [record.unit for record in records] == ["0", "0", "1", "1"]
+    assert [record.tokens for record in records] == [1, 2, 3, 4]
+    spelled = [json.dumps(list(one), separators=(",", ":")).encode() for one in ids[:4]]
+    assert [record.window for record in records] == [hashlib.sha256(one).hexdigest()[:16] for one in spelled]
+    assert [record.lines for record in records] == [window.lines for window in windows[:4]]
     for index, record in enumerate(records):
         assert record.nats == {name: part.read(index)["nats"] for name, part in parts.items()}
     with pytest.raises(UsageError) as error:

@@ -119,7 +119,10 @@ def windows(count: int) -> list[Window]:
     lengths = [2 + i * 7 % 11 for i in range(count)]
     return [
         Window(
-            f"w:{i}", str(i // 2), (1, *torch.randint(0, VOCABULARY, (n - 1,), generator=generator).tolist())
+            f"w:{i}",
+            str(i // 2),
+            (1, *torch.randint(0, VOCABULARY, (n - 1,), generator=generator).tolist()),
+            ("0" * 16,),
         )
         for i, n in enumerate(lengths)
     ]

@@ -130,6 +130,9 @@ def test_windows_lose_nothing(tokenizer: Any, most: int) -> None:
         assert all(2 <= len(window.ids) <= most for window in mine)
         assert all(len(window.ids) == most for window in mine[:-1])
         assert tokenizer.decode([i for window in mine for i in window.ids[1:]]) == passage.text
+        assert {window.lines for window in mine} == {
+            tuple(sorted(digest(line)[:16] for line in passage.lines))
+        }
 
 
 def test_windows_that_cannot_be(tokenizer: Any) -> None:
