@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import os
+
+# One thread per process: the models here are tiny, several processes test at a time, and threads that wait
+# for each other on a busy machine make such runs many times slower. Processes that tests start inherit it.
+# Libraries read this when they are loaded, so it comes before what imports them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +18,6 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 from ticket_folders import make_ticket
-
-# One thread per process: the models here are tiny, several processes test at a time, and threads that wait
-# for each other on a busy machine make such runs many times slower. Processes that tests start inherit it.
-for _library in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_library, "1")
 
 # "ci" draws the same examples on every run, so that a red build can be repeated; "long" searches.
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, max_examples=60)
