@@ -177,7 +177,7 @@ def try_asymptotic(module: Any, n: int, draws: int, random: np.random.Generator)
 @check("coverage.betting-many", "§5: betting limits, many units, any stopping time", ("iid",))
 def betting_many(budget: Budget) -> Finding:
     """60 units (150 in a full run) of hard laws and of an adversary."""
-    n, draws = (150, 5000) if budget.full else (60, 600)
+    n, draws = (150, 5000) if budget.full else (60, 400)
     return judge(try_betting(betting, n, draws, generator(budget, 1)))
 
 

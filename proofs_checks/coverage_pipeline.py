@@ -21,7 +21,7 @@ from proofs_checks.records import Budget, Check, Finding, check
 MOST: Final = 60
 """Comparisons of this module at most, of all those of a run."""
 
-FULL: Final = 20
+FULL: Final = 25
 """How many times the draws of a fast run a full one has."""
 
 _NEEDS: Final = ("hypothesis",)  # of proofs_checks.evidence_strategies, hence imports inside functions
@@ -33,8 +33,8 @@ def guarantee_trials(scale: int, random: np.random.Generator) -> list[Trial]:
     from proofs_checks.coverage_guarantee import UNITS, try_guarantee, try_power
 
     return [
-        *try_guarantee(guarantee, UNITS, 110 * scale, random),
-        *try_power(guarantee, UNITS, 24 * scale, random),
+        *try_guarantee(guarantee, UNITS, 80 * scale, random),
+        *try_power(guarantee, UNITS, 20 * scale, random),
     ]
 
 
@@ -45,8 +45,8 @@ def claim_trials(scale: int, random: np.random.Generator) -> list[Trial]:
     trials = try_edges(random)
     for case in CASES:
         # Ten null tickets take ten times as long.
-        trials += try_claim(case, (20 if "nulls" in case.claim else 60) * scale, random)
-    return [*trials, *try_stopping(20 * scale, random)]
+        trials += try_claim(case, (14 if "nulls" in case.claim else 40) * scale, random)
+    return [*trials, *try_stopping(14 * scale, random)]
 
 
 def verdict_trials(scale: int, random: np.random.Generator, folder: Path) -> tuple[list[Trial], list[str]]:
@@ -65,7 +65,7 @@ def verdict_trials(scale: int, random: np.random.Generator, folder: Path) -> tup
     trials, differences = [], []
     for place, plot in enumerate(PLOTS):
         # Ten of what is right: one that never certifies misses them all, which chance does not explain.
-        draws = 10 if plot.right else {"release": 3, "strict": 3, "paper": 8}[plot.policy]
+        draws = 10 if plot.right else {"release": 2, "strict": 2, "paper": 6}[plot.policy]
         files = scale if scale > 1 or place % 12 == 0 else 0
         trial, difference = try_plot(plot, stage, draws * scale, random, files)
         trials.append(trial)
@@ -90,7 +90,7 @@ def texts(budget: Budget) -> Finding:
     """Eight texts, all of them false, or all of them true, by a hair."""
     from proofs_checks.coverage_verdict import try_texts
 
-    return judge(try_texts(1000 if budget.full else 50, generator(budget, 13)))
+    return judge(try_texts(1000 if budget.full else 40, generator(budget, 13)))
 
 
 @check(

@@ -173,7 +173,7 @@ def _mixture(module: Any, draws: int, random: np.random.Generator, method: Metho
 @check("coverage.selection", "§2: type I error of selection, every correction, rows that did not move")
 def nulls(budget: Budget) -> Finding:
     """Five kinds of rows that did not move, alone and in families of 8."""
-    return judge(try_nulls(multiplicity, 10_000 if budget.full else 1000, generator(budget, 5)))
+    return judge(try_nulls(multiplicity, 10_000 if budget.full else 700, generator(budget, 5)))
 
 
 @check("coverage.selection-mixed", "§2: type I error of selection where half of the rows moved")
