@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from lottery.ticketing import find
 
 VOCABULARY, WIDTH = 40, 16
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+IDS = (0, 3, 17, 39)
+"""Rows of a ticket."""
 PATTERNS = {"F32": np.dtype("<u4"), "F16": np.dtype("<u2"), "BF16": np.dtype("<u2")}
 
 Bits = NDArray[np.unsignedinteger]
@@ -130,3 +132,33 @@ def digests(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }
+
+
+class Release:
+    """A base checkpoint, the reference's table, a ticket between them, and the table that transfer must give.
+
+    Args:
+        folder: an empty one; everything lies in it.
+        dtype: of both tables.
+        moved: rows that the reference changes; those of the ticket are :data:`IDS`.
+        ticket: options of the ticket.
+        base: options of the checkpoint.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str = "F16",
+        *,
+        moved: Sequence[int] = IDS,
+        ticket: Mapping[str, bool] | None = None,
+        **base: bool,
+    ) -> None:
+        self.folder, self.dtype = folder, dtype
+        self.base_bits = random_bits(dtype, 1)
+        self.tuned_bits = tuned_bits(self.base_bits, dtype, moved, 2)
+        self.base = write_checkpoint(folder / "base", self.base_bits, dtype, **base)
+        self.tuned = write_file(folder / "tuned.safetensors", {EMBED: (dtype, self.tuned_bits)})
+        self.tickets = folder / "release" / "tickets.json"
+        self.spec = make_ticket(self.tickets, self.base, self.tuned, IDS, **(ticket or {}))
+        self.expected = expected_transfer(self.base_bits, self.tuned_bits, IDS)

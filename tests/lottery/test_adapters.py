@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_checkpoint import (
-    EMBED,
     HEAD,
+    IDS,
+    Release,
     digests,
     expected_transfer,
     make_ticket,
     random_bits,
     read_bits,
-    tuned_bits,
     write_checkpoint,
     write_file,
 )
@@ -33,19 +33,13 @@ from lottery.rowfile import read_rows
 from lottery.tables import open_table
 from lottery.transfer import open_parts, transfer
 
-IDS = (0, 3, 17, 39)
 ROWS = "base_model.model.model.embed_tokens.trainable_tokens_delta"
 
 
-class Case:
-    def __init__(self, folder: Path, dtype: str = "F16") -> None:
-        self.folder, self.dtype = folder, dtype
-        self.base_bits = random_bits(dtype, 1)
-        self.tuned = tuned_bits(self.base_bits, dtype, IDS, 2)
-        self.base = write_checkpoint(folder / "base", self.base_bits, dtype)
-        tuned = write_file(folder / "tuned.safetensors", {EMBED: (dtype, self.tuned)})
-        self.spec = make_ticket(folder / "release" / "tickets.json", self.base, tuned, IDS)
-        self.adapter = folder / "adapter"
+class Case(Release):
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
 
     def export(self) -> Path:
         return export_peft(open_parts(open_source(self.spec), self.base), self.adapter)
@@ -72,7 +66,7 @@ def write_adapter(folder: Path, indices: object, rows: dict[str, tuple[str, Any]
 def test_adapter_holds_absolute_rows_in_the_served_dtype(tmp_path: Path, dtype: str) -> None:
     case = Case(tmp_path, dtype)
     case.export()
-    np.testing.assert_array_equal(read_bits(case.adapter / WEIGHTS, ROWS), case.tuned[list(IDS)])
+    np.testing.assert_array_equal(read_bits(case.adapter / WEIGHTS, ROWS), case.tuned_bits[list(IDS)])
     config = json.loads((case.adapter / CONFIG).read_text())
     assert config["peft_type"] == "TRAINABLE_TOKENS"
     assert config["token_indices"] == list(IDS)
@@ -86,7 +80,7 @@ def test_round_trip(tmp_path: Path, dtype: str) -> None:
     case.export()
     imported = case.read()
     assert imported.rows.ids.tolist() == list(IDS)
-    assert imported.rows.served.tobytes() == case.tuned[list(IDS)].tobytes()
+    assert imported.rows.served.tobytes() == case.tuned_bits[list(IDS)].tobytes()
     assert imported.fingerprint
     assert imported.inert == ()
 
@@ -126,10 +120,10 @@ def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(
 
 def test_indices_in_any_order(case: Case) -> None:
     order = [17, 0, 39, 3]
-    write_adapter(case.adapter, order, {ROWS: ("F16", case.tuned[order])})
+    write_adapter(case.adapter, order, {ROWS: ("F16", case.tuned_bits[order])})
     imported = case.read()
     assert imported.rows.ids.tolist() == list(IDS)
-    assert imported.rows.served.tobytes() == case.tuned[list(IDS)].tobytes()
+    assert imported.rows.served.tobytes() == case.tuned_bits[list(IDS)].tobytes()
     assert not imported.fingerprint
 
 
@@ -146,7 +140,7 @@ def test_fp32_rows_are_kept_and_served_rounded(tmp_path: Path) -> None:
 
 
 def test_rows_that_did_not_move_are_named(case: Case) -> None:
-    rows = case.tuned[list(IDS)].copy()
+    rows = case.tuned_bits[list(IDS)].copy()
     rows[1] = case.base_bits[3]
     write_adapter(case.adapter, list(IDS), {ROWS: ("F16", rows)})
     assert case.read().inert == (3,)
@@ -293,12 +287,12 @@ def test_import_makes_a_rows_file_and_a_ticket(case: Case) -> None:
         "reference/embed_tokens.safetensors",
         "rows/from-peft.safetensors",
     }
-    assert read_rows(out / "rows.safetensors").served.tobytes() == case.tuned[list(IDS)].tobytes()
+    assert read_rows(out / "rows.safetensors").served.tobytes() == case.tuned_bits[list(IDS)].tobytes()
     source = open_source(str(out / "tickets.json"))
     assert source.ticket.ids == IDS
     table = out / "table.safetensors"
     transfer(open_parts(source, case.base), table)
-    expected = expected_transfer(case.base_bits, case.tuned, IDS)
+    expected = expected_transfer(case.base_bits, case.tuned_bits, IDS)
     np.testing.assert_array_equal(read_bits(table), expected)
 
 

@@ -15,12 +15,12 @@ import pytest
 from fake_checkpoint import (
     EMBED,
     HEAD,
+    IDS,
+    Release,
     digests,
-    expected_transfer,
     make_ticket,
     random_bits,
     read_bits,
-    tuned_bits,
     write_checkpoint,
     write_file,
 )
@@ -32,22 +32,13 @@ from lottery.released import open_source
 from lottery.served import verify
 from lottery.transfer import open_parts
 
-IDS = (0, 3, 17, 39)
 TABLE_SHARD = "model-00002-of-00003.safetensors"
 
 
-class Case:
+class Case(Release):
     def __init__(self, folder: Path, dtype: str = "F16", *, sharded: bool = True, tied: bool = False) -> None:
-        self.folder, self.dtype = folder, dtype
-        self.base_bits = random_bits(dtype, 1)
-        self.tuned_bits = tuned_bits(self.base_bits, dtype, IDS, 2)
-        self.base = write_checkpoint(
-            folder / "base", self.base_bits, dtype, sharded=sharded, tied=tied, head=not tied
-        )
-        self.tuned = write_file(folder / "tuned.safetensors", {EMBED: (dtype, self.tuned_bits)})
-        tickets = folder / "release" / "tickets.json"
-        self.spec = make_ticket(tickets, self.base, self.tuned, IDS, allow_tied=tied)
-        self.expected = expected_transfer(self.base_bits, self.tuned_bits, IDS)
+        ticket = {"allow_tied": tied}
+        super().__init__(folder, dtype, ticket=ticket, sharded=sharded, tied=tied, head=not tied)
         self.out = folder / "merged" / "model"
 
     def run(self, *, link: bool = False) -> MergeReport:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from fake_checkpoint import (
     EMBED,
+    IDS,
+    Release,
     digests,
     expected_transfer,
     make_ticket,
@@ -31,22 +33,12 @@ from lottery.served import compare
 from lottery.tables import open_table
 from lottery.transfer import open_parts, transfer, write_transferred
 
-IDS = (0, 3, 17, 39)
 MOVED = (0, 3, 5, 17, 20, 39)  # embed tuning moves more rows than the ticket has
 
 
-class Case:
-    """Base checkpoint, reference table and ticket of one dtype, and the table that a transfer must give."""
-
+class Case(Release):
     def __init__(self, folder: Path, dtype: str = "F16", **ticket: bool) -> None:
-        self.folder, self.dtype = folder, dtype
-        self.base_bits = random_bits(dtype, 1)
-        self.tuned_bits = tuned_bits(self.base_bits, dtype, MOVED, 2)
-        self.base = write_checkpoint(folder / "base", self.base_bits, dtype)
-        self.tuned = write_file(folder / "tuned.safetensors", {EMBED: (dtype, self.tuned_bits)})
-        self.tickets = folder / "release" / "tickets.json"
-        self.spec = make_ticket(self.tickets, self.base, self.tuned, IDS, **ticket)
-        self.expected = expected_transfer(self.base_bits, self.tuned_bits, IDS)
+        super().__init__(folder, dtype, moved=MOVED, ticket=ticket)
         self.out = folder / "out" / "table.safetensors"
 
     def run(self, *, base: Path | None = None, tuned: Path | None = None) -> transfer_module.TransferReport:
