@@ -24,6 +24,9 @@ MOST: Final = 60
 FULL: Final = 25
 """How many times the draws of a fast run a full one has."""
 
+FULL_VERDICTS: Final = 12
+"""The same for verdicts, which take the longest."""
+
 _NEEDS: Final = ("hypothesis",)  # of proofs_checks.evidence_strategies, hence imports inside functions
 
 
@@ -101,8 +104,9 @@ def texts(budget: Budget) -> Finding:
 )
 def verdicts(budget: Budget) -> Finding:
     """Tickets under release, strict and paper; some draws through files, gate and independent checker."""
+    scale = FULL_VERDICTS if budget.full else 1
     with TemporaryDirectory() as folder:
-        trials, differences = verdict_trials(FULL if budget.full else 1, generator(budget, 14), Path(folder))
+        trials, differences = verdict_trials(scale, generator(budget, 14), Path(folder))
     found = judge(trials)
     return Finding("failed", found.cases, "; ".join(differences)) if differences else found
 
