@@ -830,6 +830,20 @@ ORDER: Final = ("INVALID", "REFUTED", "INCONCLUSIVE", "VACUOUS", "")
 ENDED: Final = ("failed", "timeout", "not run", "passed")  # a check of the theory, gravest first
 
 
+def asserted(ticket: Json) -> Json:
+    """What a ticket asserts, without places of evidence; what may be left out or be an integer, in full."""
+
+    def reals(part: Json, *names: str) -> Json:
+        return part | {name: float(part[name]) for name in names if type(part[name]) is int}
+
+    optional = dict.fromkeys(("comparator", "margin", "delta", "extraction"))
+    full = ticket | {"declared": [optional | one for one in ticket.get("declared", [])]}
+    full["template"] = ticket["template"] and {"path": None} | ticket["template"]
+    full["selection"] = reals(ticket["selection"], "tau")
+    full["tokens"] = [reals(row, "p", "log10_p", "shift_norm") for row in ticket["tokens"]]
+    return {name: one for name, one in full.items() if name not in ("evidence", "certificate")}
+
+
 class Audit:
     """What is found out about one ticket, item by item."""
 
@@ -902,8 +916,7 @@ class Audit:
         need(located, "NO_CERTIFICATE", "INCONCLUSIVE")
         need(self.folder.path(located["path"]).exists(), "FILE_MISSING", "INCONCLUSIVE")
         content: Json = parse(self.folder.read(located["path"], located.get("sha256")))
-        asserted = {name: one for name, one in self.ticket.items() if name not in ("evidence", "certificate")}
-        about = {"id": self.ticket["id"], "sha256": sha(canonical(asserted))}
+        about = {"id": self.ticket["id"], "sha256": sha(canonical(asserted(self.ticket)))}
         sound = (content["schema"], content["ticket"]) == ("certify.certificate", about)
         need(sound, "CERTIFICATE_OTHER_TICKET")
         return content

@@ -46,7 +46,7 @@ NULLS: dict[str, str] = {
 }
 
 
-@dataclass
+@dataclass(repr=False)  # a failing example shows what was drawn, not the bundle
 class Bundle:
     """A ticket folder, and what its evidence says before it is written.
 

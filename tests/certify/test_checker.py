@@ -37,10 +37,11 @@ from certify.errors import CertifyError
 from certify.guarantee import drawn_index
 from certify.null_labels import NULLS
 from certify.requirement import CHECKED
+from certify.tickets import Ticket
 from lottery import dtypes, multiplicity, smirnov
 from lottery.templates import load_template, template_names
 from proofs_checks import evidence_strategies as synthetic
-from proofs_checks.ticket_strategies import damage
+from proofs_checks.ticket_strategies import damage, tickets
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(checker.__file__)
@@ -479,6 +480,46 @@ def test_what_is_not_computed_again_certifies_nothing(tmp_path: Path) -> None:
     (verdicts,) = checker.verify(path.parent).values()
     assert verdicts["selection"][0] == "INCONCLUSIVE"
     assert "NOT_RECOMPUTED" in verdicts["selection"][1]
+
+
+# --- what a ticket asserts ---------------------------------------------------------------------------------
+
+
+def _shortest(value: Any) -> Any:
+    """Without entries that are null or empty, and with whole numbers as other programs write them."""
+    if isinstance(value, dict):
+        return {name: _shortest(one) for name, one in value.items() if one not in (None, [])}
+    if isinstance(value, list):
+        return [_shortest(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and value else value
+
+
+@settings(max_examples=examples(100))
+@given(ticket=tickets())
+def test_what_a_ticket_asserts_does_not_depend_on_how_it_is_spelled(ticket: dict[str, Any]) -> None:
+    parsed = Ticket.model_validate_json(json.dumps(ticket), strict=True)
+    short = ticket | {
+        name: _shortest(ticket[name]) for name in ("template", "declared", "tokens") if ticket[name]
+    }
+    short["selection"] = ticket["selection"] | {"tau": _shortest(ticket["selection"]["tau"])}
+    for row, whole in zip(short["tokens"], ticket["tokens"], strict=True):
+        row.setdefault("piece", whole["piece"])  # null, but never left out
+    if not ticket["declared"]:
+        del short["declared"]
+    assert Ticket.model_validate_json(json.dumps(short), strict=True).digest() == parsed.digest()
+    for spelled in (ticket, short):
+        again = json.loads(json.dumps(spelled))
+        assert checker.sha(checker.canonical(checker.asserted(again))) == parsed.digest()
+
+
+def test_a_ticket_that_another_program_wrote_anew_is_the_same(bundle: Bundle) -> None:
+    def shorter(ticket: dict[str, Any]) -> None:
+        del ticket["declared"], ticket["template"]["path"]
+
+    edit(bundle.path, shorter)
+    assert "CERTIFICATE_OTHER_TICKET" not in str(checker.verify(bundle.folder))
+    (ticket,) = certify.check(bundle.path, engine="numpy", workers=1).tickets
+    assert "CHECKER_AGREES" in [item.code for item in ticket.items]
 
 
 # --- hostile input -----------------------------------------------------------------------------------------
