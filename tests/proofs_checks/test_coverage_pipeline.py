@@ -497,7 +497,7 @@ def test_several_texts_in_depth() -> None:
 def test_looking_often_at_evidence_of_a_fixed_design_is_seen() -> None:
     """Limits for a fixed number of units, asked after every few of them, promise too much."""
     fault = planted("certify.guarantee", "guarantee", JUDGED, '_judge(drawn, level, delta, "fixed")')
-    monitored = coverage_guarantee.try_guarantee(fault, 240, 400, random(), F(1, 4), looks=40)
+    monitored = coverage_guarantee.try_guarantee(fault, 240, 1200, random(), F(1, 4), looks=40)
     assert failed([trial for trial in monitored if "sequential" in trial.what])
     honest = coverage_guarantee.try_guarantee(guarantee, 240, 160, random(), F(1, 4), looks=40)
     assert not failed(honest)
