@@ -454,6 +454,20 @@ def test_samples_are_drawn_anew_and_by_seed() -> None:
     assert Text(population, (0,), "a").evidence.sha256 != Text(population, (0,), "b").evidence.sha256
 
 
+def test_one_that_never_certifies_fails_even_a_fast_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def never(plot: Plot, _: Stage, draws: int, *__: Any) -> tuple[Trial, None]:
+        return coverage_verdict._trial(plot, 0, draws), None
+
+    monkeypatch.setattr(coverage_verdict, "try_plot", never)
+    trials, _ = coverage_pipeline.verdict_trials(1, random(), tmp_path)
+    right = [trial for trial, plot in zip(trials, PLOTS, strict=False) if plot.right]
+    assert len(right) == 3
+    assert all(failed([trial]) for trial in right)
+    assert not failed([trial for trial in trials if trial not in right])
+
+
 # --- deeper ------------------------------------------------------------------------------------------------
 
 
