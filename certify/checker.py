@@ -126,6 +126,12 @@ def increasing(values: Sequence[Any]) -> bool:
     return all(a < b for a, b in pairwise(values))
 
 
+def digests(values: Any) -> bool:
+    """A list of digests of sentences, strictly increasing, at least one."""
+    some = isinstance(values, list) and values and increasing(values)
+    return bool(some and all(re.fullmatch("[0-9a-f]{16}", one) for one in values))
+
+
 class Folder:
     """Files of a folder, read as hostile input: inside, regular, and what their digests say."""
 
@@ -571,9 +577,7 @@ class Evidence:
     def window(self, record: Json) -> None:
         need(record["nats"].keys() == self.arms.keys() and record["tokens"] > 0)
         naturals([record["tokens"], *record["nats"].values()], 1 << 63)
-        digests = record["lines"]
-        need(isinstance(digests, list) and digests and increasing(digests) and "source" not in record)
-        need(all(re.fullmatch("[0-9a-f]{16}", one) for one in (*digests, record["window"])))
+        need(digests(record["lines"]) and digests([record["window"]]) and "source" not in record)
 
     def sentence(self, record: Json) -> None:
         e, arms, target = record["reference"], record["arms"], record["arms"]["base"]["stats"][0]
@@ -1000,8 +1004,7 @@ class Audit:
         rows = [one["ids"] for one in record["candidates"] if one["arm"] == record["chosen"]]
         about = (record["schema"], record["schema_version"], rows) == ("certify.choice", 1, [self.ids])
         found = record["sentences"]
-        need(about and found and increasing(found), "CHOICE_MALFORMED")
-        need(all(re.fullmatch("[0-9a-f]{16}", one) for one in found), "CHOICE_MALFORMED")
+        need(about and digests(found), "CHOICE_MALFORMED")
         return {*found}
 
     def examine(self) -> None:

@@ -104,7 +104,7 @@ class Evidence:
         return CorpusSums(self.units, self.manifest.order_seed)
 
     @cached_property
-    def scores(self) -> dict[tuple[str, Rule], list[Fraction]]:
+    def scores(self) -> dict[tuple[str, Rule], tuple[Fraction, ...]]:
         """Scores by unit of each arm and rule that was asked for: tickets share arms, and claims do."""
         return {}
 

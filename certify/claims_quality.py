@@ -64,17 +64,18 @@ def sentence_chrf(vector: Sequence[int]) -> Fraction:
     return Fraction(500 * p * q, k * (4 * p * r + q * h))
 
 
-def unit_scores(evidence: Evidence, arm: str, rule: Rule) -> list[Fraction]:
+def unit_scores(evidence: Evidence, arm: str, rule: Rule) -> tuple[Fraction, ...]:
     """Mean sentence chrF of one arm under one rule over the records of each unit, in their order."""
     known = evidence.scores
     if (arm, rule) not in known:
         index = RULES.index(rule)
-        known[arm, rule] = []
+        found = []
         for records in evidence.units.values():
             answers = [record.arms[arm] for record in records]
             total = sum((sentence_chrf(one.stats[one.rules[index]]) for one in answers), Fraction(0))
-            known[arm, rule].append(total / len(answers))
-    return list(known[arm, rule])
+            found.append(total / len(answers))
+        known[arm, rule] = tuple(found)
+    return known[arm, rule]
 
 
 def mean_score(evidence: Evidence, arm: str, rule: Rule) -> Fraction:

@@ -254,9 +254,9 @@ _CHECKER = of(
         '("id", "window")[: 1 + (m["kind"] == "loss")]',
         '("id",)',
     ),
-    ("Evidence.window", "nothing", "a window need not say what it was cut from", " and digests and", " and"),
-    ("Evidence.window", "twice", "a line may be listed twice", " and increasing(digests)", ""),
-    ("Evidence.window", "words", "anything is a window", '(*digests, record["window"])', "digests"),
+    ("digests", "nothing", "a window need not say what it was cut from", " and values and", " and"),
+    ("digests", "twice", "a line may be listed twice", " and increasing(values)", ""),
+    ("Evidence.window", "words", "anything is a window", ' and digests([record["window"]])', ""),
     (
         "Evidence.window",
         "source",
