@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from certify.base.version import __version__
 
 if TYPE_CHECKING:
-    from certify.gate import CheckReport, check
-    from certify.tickets import Ticket, TicketFile, read_ticket_file
+    from certify.gate.check import CheckReport, check
+    from certify.ticket.schema import Ticket, TicketFile, read_ticket_file
 
 __all__ = ["CheckReport", "Ticket", "TicketFile", "__version__", "check", "read_ticket_file"]
 
 # Loaded on first use, so that `certify --help` does not wait for numpy and pydantic.
 _HOMES = {
-    "check": "certify.gate",
-    "CheckReport": "certify.gate",
-    "Ticket": "certify.tickets",
-    "TicketFile": "certify.tickets",
-    "read_ticket_file": "certify.tickets",
+    "check": "certify.gate.check",
+    "CheckReport": "certify.gate.check",
+    "Ticket": "certify.ticket.schema",
+    "TicketFile": "certify.ticket.schema",
+    "read_ticket_file": "certify.ticket.schema",
 }
 
 

@@ -4,10 +4,10 @@
 
 One file, the standard library, nothing else of this project: a fault elsewhere cannot hide itself here. What
 a ticket, its certificate and its evidence state is computed again in integers and rationals, by the
-definitions in the docstrings of :mod:`certify.betting`, :mod:`certify.guarantee`, :mod:`certify.requirement`
-and their neighbours, and the shipped policies are applied. Prints ``ID POLICY STATUS CODE...``; the exit
-status is the gravest under the policy asked for, else ``release``: 0 certified, 1 refuted, 3 inconclusive or
-vacuous, 4 invalid; 2 usage, 5 no ticket.
+definitions in the docstrings of :mod:`certify.stats.betting`, :mod:`certify.claims.criteria`,
+:mod:`certify.policy.requirement` and their neighbours, and the shipped policies are applied. Prints ``ID
+POLICY STATUS CODE...``; the exit status is the gravest under the policy asked for, else ``release``: 0
+certified, 1 refuted, 3 inconclusive or vacuous, 4 invalid; 2 usage, 5 no ticket.
 
 Hostile input ends in INVALID, whatever it breaks. What is not computed again (a table in a checkpoint folder
 or ``.npy`` file, rule ``published:``) is NOT_RECOMPUTED and certifies nothing. Left to the schemas: fields
@@ -87,7 +87,7 @@ def answer(question: Callable[..., Any], *about: Any) -> tuple[Any, Item]:
 
 
 def canonical(value: Any) -> bytes:
-    """Canonical JSON of :mod:`certify.schema`: refuses NaN, infinity and half of a surrogate pair."""
+    """Canonical JSON of :mod:`certify.base.jsonio`: refuses NaN, infinity and half of a surrogate pair."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return text.encode("utf-8")
 
@@ -317,7 +317,7 @@ def pack(values: Sequence[float], dtype: str) -> bytes:
 
 
 def digest(dtype: str, shape: Sequence[int], rows: Sequence[bytes]) -> str:
-    """Tensor digest of :mod:`certify.schema`."""
+    """Tensor digest of :mod:`certify.base.jsonio`."""
     return sha(canonical({"dtype": dtype, "shape": list(shape)}) + b"\n" + b"".join(rows))
 
 

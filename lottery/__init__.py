@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lottery.ks import scan
-    from lottery.selection import select
-    from lottery.tables import Table, open_table
-    from lottery.ticketing import Found, find, open_pair
-    from lottery.vocabulary import Vocabulary, open_vocabulary
+    from certify.scan.scan import scan
+    from certify.selection.rules import select
+    from certify.tables.table import Table, open_table
+    from certify.tables.vocabulary import Vocabulary, open_vocabulary
+    from certify.ticket.make import Found, find, open_pair
 
 __all__ = [
     "Found",
@@ -28,15 +28,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "scan": "lottery.ks",
-    "select": "lottery.selection",
-    "Table": "lottery.tables",
-    "open_table": "lottery.tables",
-    "Found": "lottery.ticketing",
-    "find": "lottery.ticketing",
-    "open_pair": "lottery.ticketing",
-    "Vocabulary": "lottery.vocabulary",
-    "open_vocabulary": "lottery.vocabulary",
+    "scan": "certify.scan.scan",
+    "select": "certify.selection.rules",
+    "Table": "certify.tables.table",
+    "open_table": "certify.tables.table",
+    "Found": "certify.ticket.make",
+    "find": "certify.ticket.make",
+    "open_pair": "certify.ticket.make",
+    "Vocabulary": "certify.tables.vocabulary",
+    "open_vocabulary": "certify.tables.vocabulary",
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from certify.errors import ExitCode
+from certify.base.errors import ExitCode
 
 PUBLISHED = Path(__file__).parent / "published"
 EXAMPLE = PUBLISHED / "en-ca-second" / "tickets"

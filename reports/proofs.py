@@ -1,7 +1,8 @@
 """The checks of the theory on a terminal: theorem clause ↔ check ↔ assumptions ↔ result.
 
-Shown is the plain JSON of a record (:mod:`certify.proofs`), whether it comes from ``certify prove`` or from a
-file of somebody else: every string goes through :func:`certify.text.escape` and is never parsed as markup.
+Shown is the plain JSON of a record (:mod:`certify.certificate.proofs`), whether it comes from ``certify
+prove`` or from a file of somebody else: every string goes through :func:`certify.base.text.escape` and is
+never parsed as markup.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from certify.text import escape
+from certify.base.text import escape
 
 _STYLES: Final = {"passed": "green", "failed": "bold red", "not run": "yellow", "timeout": "bold yellow"}
 _LINE: Final = 600

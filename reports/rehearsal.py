@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from certify.claims_evidence import Evidence, Subject, load
-from certify.claims_report import under_other_template
-from certify.errors import CertifyError
-from certify.policy import POLICIES
-from certify.sequential import Look, Watch, open_subjects, rehearse
-from certify.tickets import read_ticket_file
+from certify.base.errors import CertifyError
+from certify.claims.every import under_other_template
+from certify.evidence.load import Evidence, Subject, load
+from certify.gate.watch import Look, Watch, open_subjects, rehearse
+from certify.policy.policy import POLICIES
+from certify.ticket.schema import read_ticket_file
 
 _LOOK = 30
 
@@ -53,7 +53,7 @@ def stops(ticket: str, looks: Sequence[Look], total: int) -> list[Stop]:
     found = []
     for position, last in enumerate(looks[-1].standings):
         ends = [look for look in looks if not look.standings[position].open]
-        # What is decided once stays decided (certify.betting): the first such look is the stop.
+        # What is decided once stays decided (certify.stats.betting): the first such look is the stop.
         at = ends[0] if ends else looks[-1]
         outcome = at.standings[position].answer.outcome.value
         found.append(Stop(ticket, last.requirement.claim, at.units, total, outcome, bool(ends)))

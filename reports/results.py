@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-from certify.claims import RULES
-from certify.errors import ExitCode
-from certify.gate import check
-from certify.policy import POLICIES
+from certify.base.errors import ExitCode
+from certify.gate.check import check
+from certify.policy.policy import POLICIES
+from certify.stats.claim import RULES
 from reports.terminal import CORPUS_NAMES, p_value_text
 from reports.view import view
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from certify.records import KSResult
-from certify.text import escape
-from lottery.vocabulary import Vocabulary
+from certify.base.records import KSResult
+from certify.base.text import escape
+from certify.tables.vocabulary import Vocabulary
 from reports.terminal import p_text
 
 

@@ -1,6 +1,7 @@
 """The check report for a terminal: verdict first, then why. Readable at 80 columns, without colour, in a log.
 
-Every string that came from a file is shown through :func:`certify.text.escape` and never parsed as markup.
+Every string that came from a file is shown through :func:`certify.base.text.escape` and never parsed as
+markup.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from certify.text import escape
+from certify.base.text import escape
 from reports import proofs
 
 _STYLES = {

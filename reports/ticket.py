@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from certify.text import escape
-from lottery.released import shown as listed
-from lottery.smirnov import critical_count
-from lottery.ticketing import Found
+from certify.base.text import escape
+from certify.scan.smirnov import critical_count
+from certify.ticket.make import Found
+from certify.ticket.released import shown as listed
 
 
 def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:

@@ -7,17 +7,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from certify import __version__
-from certify.assumptions import ASSUMPTIONS, PUBLISHED_ASSUMPTIONS
-from certify.claims import Claim, rational
-from certify.examination import Examined
-from certify.gate import CheckReport, TicketReport
-from certify.records import KSResult
-from certify.stating import TextClaims
-from certify.tickets import SCHEMA_VERSION as TICKET_SCHEMA_VERSION
-from certify.tickets import Ticket
-from certify.verdict import Item
-from lottery.smirnov import critical_count
+from certify.base.assumptions import ASSUMPTIONS, PUBLISHED_ASSUMPTIONS
+from certify.base.records import KSResult
+from certify.base.verdict import Item
+from certify.base.version import __version__
+from certify.certificate.build import TextClaims
+from certify.gate.check import CheckReport, TicketReport
+from certify.gate.evidence import Examined
+from certify.scan.smirnov import critical_count
+from certify.stats.claim import Claim, rational
+from certify.ticket.schema import SCHEMA_VERSION as TICKET_SCHEMA_VERSION
+from certify.ticket.schema import Ticket
 
 SCHEMA_NAME: Final = "certify.report"
 SCHEMA_VERSION: Final = 1

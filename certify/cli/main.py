@@ -11,39 +11,39 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from certify import __version__
-from certify.cli import (
-    apply,
-    check,
-    count,
-    evaluate,
-    experiment,
-    explain,
-    export,
-    find,
-    issue,
-    opportunity,
-    power,
-    pretrain,
-    prove,
-    scan,
-    schema,
-    transfer,
-    tune,
-    verify,
-)
+from certify.base.errors import CertifyError, ExitCode
+from certify.base.text import escape
+from certify.base.version import __version__
+from certify.cli.registry import COMMANDS, load
 from certify.cli.shell import discard_output
-from certify.errors import CertifyError, ExitCode
-from certify.text import escape
 
 _PATIENCE = 60.0  # seconds: on a busy machine, processes that start together reach an error far apart
 
+
+class Commands(TyperGroup):
+    """The commands of the registry, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (its signature)
+        """Names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (its signature)
+        """The command of that name; None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        one.command(cmd_name)(load(COMMANDS[cmd_name]))
+        return typer.main.get_command(one)
+
+
 app = typer.Typer(
     name="certify",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -67,27 +67,6 @@ def _root(
     Exit codes: 0 certified or done, 1 refuted, 2 usage, 3 inconclusive or vacuous, 4 invalid input,
     5 nothing to check, 70 internal error, 130 interrupted.
     """
-
-
-app.command("scan")(scan.scan)
-app.command("find")(find.find)
-app.command("issue")(issue.issue)
-app.command("check")(check.check)
-app.command("power")(power.power)
-app.command("explain")(explain.explain)
-app.command("transfer")(transfer.transfer)
-app.command("apply")(apply.apply)
-app.command("verify")(verify.verify)
-app.command("export")(export.export)
-app.command("import")(export.import_adapter)
-app.command("tune")(tune.tune)
-app.command("evaluate")(evaluate.evaluate)
-app.command("experiment")(experiment.experiment)
-app.command("pretrain")(pretrain.pretrain)
-app.command("prove")(prove.prove)
-app.command("opportunity")(opportunity.opportunity)
-app.command("count")(count.count)
-app.command("schema")(schema.schema)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

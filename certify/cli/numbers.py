@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from certify.errors import UsageError
+from certify.base.errors import UsageError
 
 _DECIMAL = re.compile(r"-?[0-9]{0,9}(\.[0-9]{1,60})?")
 

@@ -55,7 +55,7 @@ def surviving_closed_pipe() -> Iterator[None]:
     Raises:
         UsageError: standard output cannot be written for another reason, such as a full disk.
     """
-    from certify.errors import UsageError
+    from certify.base.errors import UsageError
 
     try:
         yield
@@ -76,7 +76,7 @@ def discard_output() -> None:
 
 def emit(text: str, out: Path | None) -> None:
     """Write ``text`` to ``out`` atomically, or to standard output."""
-    from certify.schema import write_bytes
+    from certify.base.jsonio import write_bytes
 
     if out is not None:
         write_bytes(out, text.encode("utf-8"))

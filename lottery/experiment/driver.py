@@ -15,21 +15,21 @@ from pathlib import Path
 
 import torch
 
-from certify.errors import UsageError
-from certify.schema import pretty_json, write_bytes
-from lottery.backbone import find_base
-from lottery.device import Device
-from lottery.experiment.bench import Bench
-from lottery.experiment.cache import Cache
-from lottery.experiment.estimate import Amount, Estimate, Processor, estimate, measured_rates, model_of
-from lottery.experiment.graph import Standing, State
-from lottery.experiment.journal import ExperimentJournal, Line, recorded_seconds
-from lottery.experiment.layout import layout
-from lottery.experiment.materials import UNKNOWN, Materials, base_digest
-from lottery.experiment.plan import BESIDE_DATA, PUBLISHED, SYNTHETIC, ExperimentPlan
-from lottery.experiment.publish import deliver
-from lottery.pretrain_plan import data_folder
-from lottery.score import require_tokenizer
+from certify.base.errors import UsageError
+from certify.base.jsonio import pretty_json, write_bytes
+from lottery.experiment.engine.cache import Cache
+from lottery.experiment.engine.graph import Standing, State
+from lottery.experiment.engine.inputs import UNKNOWN, Materials, base_digest
+from lottery.experiment.engine.journal import ExperimentJournal, Line, recorded_seconds
+from lottery.experiment.engine.timing import Bench
+from lottery.experiment.layout.layout import layout
+from lottery.experiment.plan.estimate import Amount, Estimate, Processor, estimate, measured_rates, model_of
+from lottery.experiment.plan.plan import BESIDE_DATA, PUBLISHED, SYNTHETIC, ExperimentPlan
+from lottery.experiment.steps.publish import deliver
+from lottery.model.backbone import find_base
+from lottery.model.device import Device
+from lottery.pretrain.plan import data_folder
+from lottery.text.score import require_tokenizer
 
 JOURNAL, LOCK, PLAN = "journal.jsonl", "lock", "plan.json"
 

@@ -49,12 +49,12 @@ def main() -> int:
     import torch
     import transformers
 
-    from lottery.backbone import load_backbone, load_tokenizer
-    from lottery.generate import generate
-    from lottery.pairsource import read_pairs
-    from lottery.placement import Placed
-    from lottery.teacher import certainties
-    from lottery.templates import encode, load_template
+    from certify.ticket.templates import encode, load_template
+    from lottery.evaluation.forced_decoding import certainties
+    from lottery.evaluation.generate import generate
+    from lottery.model.backbone import load_backbone, load_tokenizer
+    from lottery.model.row_swap import Placed
+    from lottery.text.pairsource import read_pairs
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)

@@ -27,11 +27,11 @@ from rich.console import Console
 from rich.table import Table as View
 from scipy.stats import ks_2samp
 
-from certify.records import KSResult
-from lottery.dtypes import DTYPES, cast, to_float32
-from lottery.ks import scan
-from lottery.safefile import write_tensors
-from lottery.tables import Table, open_table
+from certify.base.records import KSResult
+from certify.scan.scan import scan
+from certify.tables.dtypes import DTYPES, cast, to_float32
+from certify.tables.safefile import write_tensors
+from certify.tables.table import Table, open_table
 
 ENGINES = ("numba", "numpy")
 SPARSE = 0.05

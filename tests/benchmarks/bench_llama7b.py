@@ -30,13 +30,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from geometry import LLAMA_7B, Geometry, write_random_checkpoint
 from rich.console import Console
 from rich.table import Table as View
 
-from lottery.dtypes import cast, to_float32
-from lottery.geometry import LLAMA_7B, Geometry, write_random_checkpoint
-from lottery.selection import published
-from lottery.tables import open_table, write_table
+from certify.selection.rules import published
+from certify.tables.dtypes import cast, to_float32
+from certify.tables.table import open_table, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = "en-ca"

@@ -34,8 +34,8 @@ def build(arm: str, options: argparse.Namespace) -> tuple[Callable[[int], float]
     from peft import TrainableTokensConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from lottery.loss import target_loss, target_positions
-    from lottery.rows import install
+    from lottery.model.loss import target_loss, target_positions
+    from lottery.model.rows import install
 
     torch.manual_seed(0)
     config = LlamaConfig(

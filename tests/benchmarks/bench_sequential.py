@@ -25,8 +25,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-from certify.betting import decided_after
-from certify.planning import Planned, Truth, parse_claim, plan
+from certify.gate.planning import Planned, Truth, parse_claim, plan
+from certify.stats.betting import decided_after
 
 DELTA, POWER = Fraction(1, 20), Fraction(4, 5)
 SCALE = 200

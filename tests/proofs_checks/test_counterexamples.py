@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from certify import theorem
-from proofs_checks import counterexamples, search
-from proofs_checks.counterexamples import interval_tie, reproduce, smirnov
-from proofs_checks.enumeration import Tally, scan_line, scan_product
-from proofs_checks.finite import Change, law, restricted_strings, variation
-from proofs_checks.records import Budget, execute
+from certify.stats import theorem
+from proofs_checks.check import Budget, execute
+from proofs_checks.theory import counterexamples, search
+from proofs_checks.theory.counterexamples import interval_tie, reproduce, smirnov
+from proofs_checks.theory.enumeration import Tally, scan_line, scan_product
+from proofs_checks.theory.finite import Change, law, restricted_strings, variation
 
 ALL = (*counterexamples.CHECKS, *search.CHECKS)
 
@@ -153,7 +153,7 @@ def test_a_permuted_row_changes_what_a_model_says(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed")
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from proofs_checks import llama
+    from proofs_checks.theory import llama
 
     names = ["<unk>", "<s>", "</s>", *"abcdefgh "]
     with torch.random.fork_rng(devices=[]):
@@ -202,7 +202,7 @@ def test_a_permuted_row_changes_what_a_model_says(tmp_path: Path) -> None:
 def test_without_a_checkpoint_c1_is_not_run(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("transformers", reason="transformers is not installed")
-    from proofs_checks import llama
+    from proofs_checks.theory import llama
 
     found = execute(llama.permuted_row(tmp_path / "nowhere"), Budget())
     assert found.outcome == "not run"

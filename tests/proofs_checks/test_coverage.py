@@ -17,22 +17,17 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from certify import betting, bounds, budget, ltt, power, resampling
-from lottery import multiplicity
-from proofs_checks import (
-    coverage,
-    coverage_entries,
-    coverage_exact,
-    coverage_ltt,
-    coverage_pipeline,
-    coverage_plans,
-    coverage_selection,
-    coverage_trials,
-    outlines,
-)
-from proofs_checks.coverage_exact import HARD, Units, tail, two_point
-from proofs_checks.coverage_trials import ALARM, COMPARISONS, Trial, judge
-from proofs_checks.records import Budget, Check, CheckResult, Finding
+from certify.gate import choose as ltt
+from certify.scan import multiplicity
+from certify.stats import betting, budget, power, rates, resampling
+from proofs_checks.check import Budget, Check, CheckResult, Finding
+from proofs_checks.coverage import entries, means, pipeline, plans, selection
+from proofs_checks.coverage import exact as coverage_exact
+from proofs_checks.coverage import ltt as coverage_ltt
+from proofs_checks.coverage import trials as coverage_trials
+from proofs_checks.coverage.exact import HARD, Units, tail, two_point
+from proofs_checks.coverage.trials import ALARM, COMPARISONS, Trial, judge
+from proofs_checks.worlds import outlines
 
 F = Fraction
 
@@ -60,20 +55,20 @@ def runs() -> Iterator[Runs]:
         return judge(found)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coverage, "judge", count)
-        patch.setattr(coverage_selection, "judge", count)
+        patch.setattr(means, "judge", count)
+        patch.setattr(selection, "judge", count)
         patch.setattr(coverage_ltt, "judge", count)
-        yield Runs({item.name: item.run(Budget()) for item in coverage.CHECKS}, trials)
+        yield Runs({item.name: item.run(Budget()) for item in means.CHECKS}, trials)
 
 
-@pytest.mark.parametrize("name", [item.name for item in coverage.CHECKS])
+@pytest.mark.parametrize("name", [item.name for item in means.CHECKS])
 def test_every_check_passes(name: str, runs: Runs) -> None:
     result = runs.results[name]
     assert result.passed, result
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("item", coverage.CHECKS, ids=lambda item: item.name)
+@pytest.mark.parametrize("item", means.CHECKS, ids=lambda item: item.name)
 def test_every_check_passes_in_full(item: Check) -> None:
     result = item.run(Budget("full", 600))
     assert result.passed, result
@@ -84,7 +79,7 @@ def test_every_check_passes_in_full(item: Check) -> None:
 
 def test_alarms_of_a_whole_run_are_rarer_than_stated(runs: Runs) -> None:
     """Every trial of a fast run, with the probability that a right procedure falls outside its limits."""
-    assert 80 < len(runs.trials) <= COMPARISONS - coverage_pipeline.MOST
+    assert 80 < len(runs.trials) <= COMPARISONS - pipeline.MOST
     alarm = 0.0
     for trial in runs.trials:
         lowest, highest = trial.accepted
@@ -126,19 +121,19 @@ def test_limits_on_the_wrong_side_are_caught() -> None:
     step = F(1, 2**32)
 
     def closer(k: int, n: int, delta: Fraction, side: Any) -> Any:
-        limit = bounds.rate_limit(k, n, delta, side).value
+        limit = rates.rate_limit(k, n, delta, side).value
         inside = 0 < limit < 1
         return SimpleNamespace(value=limit + (0 if not inside else step if side == "lower" else -step))
 
     def farther(k: int, n: int, delta: Fraction, side: Any) -> Any:
-        limit = bounds.rate_limit(k, n, delta, side).value
+        limit = rates.rate_limit(k, n, delta, side).value
         return SimpleNamespace(value=limit - 9 * step if 9 * step < limit < 1 and side == "lower" else limit)
 
     for fault, words in ((closer, "is missed with rate"), (farther, "weaker than needed")):
-        found = coverage_exact.judge_counts(changed(bounds, rate_limit=fault), (3, 5))
+        found = coverage_exact.judge_counts(changed(rates, rate_limit=fault), (3, 5))
         assert found.outcome == "failed"
         assert words in found.detail
-    one_sided = changed(bounds, clopper_pearson=lambda k, n, d: bounds.clopper_pearson(k, n, 2 * d / (1 + d)))
+    one_sided = changed(rates, clopper_pearson=lambda k, n, d: rates.clopper_pearson(k, n, 2 * d / (1 + d)))
     assert coverage_exact.judge_counts(one_sided, (12, 20, 30)).outcome == "failed"
 
 
@@ -146,7 +141,7 @@ def test_normal_limits_of_means_are_caught() -> None:
     def wald(mean: Fraction, n: int, _: Fraction) -> Any:
         return SimpleNamespace(value=max(F(0), mean - F(1.645) * F(math.sqrt(mean * (1 - mean) / n))))
 
-    assert coverage_exact.judge_means(changed(bounds, hoeffding_lower=wald), (12,)).outcome == "failed"
+    assert coverage_exact.judge_means(changed(rates, hoeffding_lower=wald), (12,)).outcome == "failed"
 
 
 def test_bets_that_know_too_much_are_caught() -> None:
@@ -165,7 +160,7 @@ def test_budgets_that_are_overspent_are_caught() -> None:
         "split_budget": lambda delta, weights: (delta,) * len(weights),
     }
     for name, fault in faults.items():
-        assert coverage_plans.judge_budget(changed(budget, **{name: fault}), 12).outcome == "failed", name
+        assert plans.judge_budget(changed(budget, **{name: fault}), 12).outcome == "failed", name
 
 
 def test_planning_for_too_few_units_is_caught() -> None:
@@ -174,20 +169,20 @@ def test_planning_for_too_few_units_is_caught() -> None:
         def fewer(*arguments: Any, name: str = name) -> int:
             return int(getattr(power, name)(*arguments)) * 3 // 5
 
-        assert coverage_plans.judge_power(changed(power, **{name: fewer})).outcome == "failed", name
+        assert plans.judge_power(changed(power, **{name: fewer})).outcome == "failed", name
 
 
 def test_cluster_misses_by_simulation() -> None:
     """The exact rate of a miss with clusters ignored, against drawing clusters."""
     groups, p, delta = 8, F(4, 5), F(1, 20)
-    limits = [bounds.rate_limit(k, 7 * groups, delta, "lower").value for k in range(7 * groups + 1)]
-    exact = coverage_plans.cluster_misses(limits, groups, p)
+    limits = [rates.rate_limit(k, 7 * groups, delta, "lower").value for k in range(7 * groups + 1)]
+    exact = plans.cluster_misses(limits, groups, p)
     random = np.random.Generator(np.random.PCG64(3))
     ones = random.random((4000, 2 * groups)) < float(p)
     totals = ones @ np.array([3, 4] * groups)
     missed = sum(limits[k] > p for k in totals.tolist())
     assert abs(missed / 4000 - float(exact)) < 0.03
-    assert coverage_plans.cluster_misses([F(0)] * len(limits), groups, p) == 0
+    assert plans.cluster_misses([F(0)] * len(limits), groups, p) == 0
 
 
 # --- simulations --------------------------------------------------------------------------------------------
@@ -205,32 +200,30 @@ def test_planted_faults_in_tests_and_limits_are_seen() -> None:
     def too_small(differences: Any, seed: int, draws: int) -> Any:
         return SimpleNamespace(p_value=resampling.sign_flip(differences, seed, draws).p_value - F(1, 10))
 
-    assert failed(coverage.try_randomisation(changed(resampling, sign_flip=too_small), 24, 600, random()))
+    assert failed(means.try_randomisation(changed(resampling, sign_flip=too_small), 24, 600, random()))
 
     def narrow(a: Any, b: Any, statistic: Any, delta: Fraction, seed: int, side: Any, draws: int) -> Any:
         return resampling.paired_bootstrap(a, b, statistic, 4 * delta, seed, side, draws)
 
-    assert failed(coverage.try_asymptotic(changed(resampling, paired_bootstrap=narrow), 40, 300, random()))
+    assert failed(means.try_asymptotic(changed(resampling, paired_bootstrap=narrow), 40, 300, random()))
 
     def steps_as_units(successes: Any, sizes: Any, delta: Fraction, side: Any) -> Any:
-        return bounds.rate_limit(sum(successes), sum(sizes), delta, side)
+        return rates.rate_limit(sum(successes), sum(sizes), delta, side)
 
-    assert failed(
-        coverage.try_asymptotic(changed(resampling, cluster_rate=steps_as_units), 40, 300, random())
-    )
+    assert failed(means.try_asymptotic(changed(resampling, cluster_rate=steps_as_units), 40, 300, random()))
 
     def mean_itself(values: Any, m: Fraction, *_: Any) -> bool:
         return bool(sum(values) / len(values) > m)
 
-    assert failed(coverage.try_betting(changed(betting, betting_exceeds=mean_itself), 20, 60, random()))
+    assert failed(means.try_betting(changed(betting, betting_exceeds=mean_itself), 20, 60, random()))
     for name in ("betting_lower", "difference_lower"):
         fault = {name: lambda values, *_: SimpleNamespace(value=sum(values) / len(values))}
-        assert failed(coverage.try_limits(changed(betting, **fault), 25, 60, random())), name
+        assert failed(means.try_limits(changed(betting, **fault), 25, 60, random())), name
 
 
 def test_a_limit_that_says_nothing_is_seen_where_more_is_known() -> None:
     silent = changed(betting, betting_exceeds=lambda *_: False)
-    assert failed(coverage.try_betting(silent, 2, 2000, random()))
+    assert failed(means.try_betting(silent, 2, 2000, random()))
 
 
 def test_planted_faults_in_selection_are_seen() -> None:
@@ -245,21 +238,21 @@ def test_planted_faults_in_selection_are_seen() -> None:
 
     for fault in (twice, uncorrected, never):
         module = SimpleNamespace(rejected=fault)
-        assert failed(coverage_selection.try_nulls(module, 300, random())), fault
-        assert failed(coverage_selection.try_mixtures(module, 900, random())), fault
+        assert failed(selection.try_nulls(module, 300, random())), fault
+        assert failed(selection.try_mixtures(module, 900, random())), fault
 
 
 def test_the_known_rates_of_selection() -> None:
-    assert coverage_selection.smirnov(0, 5) == 1
+    assert selection.smirnov(0, 5) == 1
     paths = [
         sum(steps[:i]) for steps in itertools.product((1, -1), repeat=6) if not sum(steps) for i in range(7)
     ]
     runs = [paths[start : start + 7] for start in range(0, len(paths), 7)]
     for h in range(1, 4):
         share = F(sum(max(map(abs, run)) >= h for run in runs), len(runs))
-        assert coverage_selection.smirnov(h, 3) == share
-    assert coverage_selection.attained(F(1, 10), 3) == 0.1
-    assert coverage_selection.attained(F(1, 100), 3) == 0
+        assert selection.smirnov(h, 3) == share
+    assert selection.attained(F(1, 10), 3) == 0.1
+    assert selection.attained(F(1, 100), 3) == 0
 
 
 # --- bounds that say nothing are no bounds ------------------------------------------------------------------
@@ -330,28 +323,28 @@ def judged(module: str, fault: Any) -> Iterator[Finding]:
         yield coverage_exact.judge_means(fault, (16,))
     elif module == "betting":
         yield coverage_exact.judge_betting(fault, 5)
-        yield judge(coverage.try_limits(fault, 25, 30, random()))
-        yield judge(coverage.try_betting(fault, 60, 150, random()))
+        yield judge(means.try_limits(fault, 25, 30, random()))
+        yield judge(means.try_betting(fault, 60, 150, random()))
     elif module == "resampling":
-        yield judge(coverage.try_randomisation(fault, 24, 600, random()))
-        yield judge(coverage.try_asymptotic(fault, 60, 1500, random()))
+        yield judge(means.try_randomisation(fault, 24, 600, random()))
+        yield judge(means.try_asymptotic(fault, 60, 1500, random()))
     elif module == "budget":
-        yield coverage_plans.judge_budget(fault, 12)
+        yield plans.judge_budget(fault, 12)
     elif module == "power":
-        yield coverage_plans.judge_power(fault)
+        yield plans.judge_power(fault)
     else:
         yield judge(coverage_ltt.try_agreement(fault, 60, random()))
 
 
 def test_every_entry_has_a_silent_counterpart_or_is_no_bound() -> None:
-    assert SILENT.keys() | RECORDS == coverage_entries.ENTRIES.keys()
+    assert SILENT.keys() | RECORDS == entries.ENTRIES.keys()
     assert not SILENT.keys() & RECORDS
 
 
 @pytest.mark.parametrize("name", sorted(SILENT))
 def test_a_bound_that_says_nothing_is_seen(name: str) -> None:
     module, _, function = name.partition(".")
-    real = {"bounds": bounds, "betting": betting, "resampling": resampling}
+    real = {"bounds": rates, "betting": betting, "resampling": resampling}
     real |= {"budget": budget, "power": power, "ltt": ltt}
     fault = changed(real[module], **{function: SILENT[name]})
     assert any(found.outcome == "failed" for found in judged(module, fault))
@@ -360,7 +353,7 @@ def test_a_bound_that_says_nothing_is_seen(name: str) -> None:
 def test_all_betting_bounds_silent_at_once_are_seen_by_their_own_check() -> None:
     names = ("betting_lower", "betting_upper", "difference_lower", "noninferior", "smallest_margin")
     fault = changed(betting, **{name: SILENT[f"betting.{name}"] for name in names})
-    found = judge(coverage.try_limits(fault, 25, 30, random()))
+    found = judge(means.try_limits(fault, 25, 30, random()))
     assert found.outcome == "failed"
     assert "far off" in found.detail
     hopeless = changed(betting, betting_p_value=lambda *_: F(1), betting_exceeds=never)
@@ -369,16 +362,16 @@ def test_all_betting_bounds_silent_at_once_are_seen_by_their_own_check() -> None
 
 @pytest.mark.parametrize(("n", "delta"), [(25, F(1, 4)), (60, F(1, 20))])
 def test_a_limit_within_reach_is_one_that_says_something(n: int, delta: Fraction) -> None:
-    for units in coverage.LIMIT_LAWS:
-        assert 0 < coverage.reach(units, n, delta) < units.mean
-    assert coverage.reach(None, n, delta) < F(1, 2)
+    for units in means.LIMIT_LAWS:
+        assert 0 < means.reach(units, n, delta) < units.mean
+    assert means.reach(None, n, delta) < F(1, 2)
 
 
 def test_a_limit_twice_as_far_as_need_be_is_seen() -> None:
     def timid(values: Any, delta: Fraction, design: Any) -> Any:
         return betting.betting_lower(values, delta**16, design)
 
-    assert failed(coverage.try_limits(changed(betting, betting_lower=timid), 25, 60, random()))
+    assert failed(means.try_limits(changed(betting, betting_lower=timid), 25, 60, random()))
 
 
 # --- the choice of a ticket ---------------------------------------------------------------------------------
@@ -438,10 +431,10 @@ def test_controls_are_no_candidates_of_the_simulation() -> None:
 
 
 def test_entries_name_checks_that_exist() -> None:
-    from proofs_checks.prove import checks
+    from proofs_checks.run.prove import checks
 
     known = {item.name for item in checks()}
-    for table in (coverage_entries.ENTRIES, coverage_entries.ELSEWHERE):
+    for table in (entries.ENTRIES, entries.ELSEWHERE):
         assert {name for names in table.values() for name in names} <= known
 
 
@@ -455,20 +448,20 @@ class NewBound:
         lambda: None,
         NewBound,
         functools.lru_cache(lambda: None),
-        functools.partial(bounds.rate_limit, 1),
+        functools.partial(rates.rate_limit, 1),
         functools.cache(lambda: None),
     ],
     ids=["function", "class", "cached", "partial", "cache"],
 )
 def test_whatever_can_be_called_needs_an_entry(bound: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "new_bound", bound, raising=False)
-    result = coverage_entries.entries.run(Budget())
+    monkeypatch.setattr(rates, "new_bound", bound, raising=False)
+    result = entries.entries.run(Budget())
     assert result.outcome == "failed"
     assert "bounds.new_bound" in result.detail
 
 
 def test_types_and_imports_are_not_public_functions() -> None:
-    found = coverage_entries.public_names(resampling)
+    found = entries.public_names(resampling)
     assert "Statistic" not in found
     assert "Limit" not in found
     assert "check_level" not in found
@@ -483,35 +476,35 @@ def test_types_and_imports_are_not_public_functions() -> None:
 @pytest.mark.parametrize(
     ("source", "handles"),
     [
-        ("from certify.limits import Limit\ndef bound(k):\n    return Limit()", True),
+        ("from certify.stats.limits import Limit\ndef bound(k):\n    return Limit()", True),
         ("from certify import limits", True),
-        ("import certify.betting as b", True),
+        ("import certify.stats.betting as b", True),
         ("def bound(k: int, *, delta: float) -> float: ...", True),
         ("class A:\n    def bound(self, delta): ...", True),
         ("def _inside(delta): ...", False),
-        ("from certify.errors import UsageError\ndef f(alpha): ...", False),
+        ("from certify.base.errors import UsageError\ndef f(alpha): ...", False),
     ],
 )
 def test_a_module_that_handles_error_probabilities_is_found(source: str, handles: bool) -> None:
-    assert coverage_entries.handles_errors(source) == handles
+    assert entries.handles_errors(source) == handles
 
 
 def test_a_new_module_needs_an_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for path in coverage_entries.folder().glob("*.py"):
+    for path in entries.folder().glob("*.py"):
         (tmp_path / path.name).write_text(path.read_text())
-    monkeypatch.setattr(coverage_entries, "folder", lambda: tmp_path)
-    assert coverage_entries.entries.run(Budget()).passed
-    (tmp_path / "newbounds.py").write_text("from certify.limits import Limit")
-    result = coverage_entries.entries.run(Budget())
+    monkeypatch.setattr(entries, "folder", lambda: tmp_path)
+    assert entries.entries.run(Budget()).passed
+    (tmp_path / "newbounds.py").write_text("from certify.stats.limits import Limit")
+    result = entries.entries.run(Budget())
     assert result.outcome == "failed"
     assert "newbounds" in result.detail
 
 
 def test_every_function_that_returns_a_limit_is_in_a_listed_module() -> None:
     """The rule of the entries against the annotations: whoever returns limits is found by it."""
-    listed = {module.__name__.rpartition(".")[2] for module in coverage_entries.MODULES}
-    listed |= coverage_entries.ELSEWHERE.keys()
-    for path in coverage_entries.folder().glob("*.py"):
+    listed = {module.__name__.rpartition(".")[2] for module in entries.MODULES}
+    listed |= entries.ELSEWHERE.keys()
+    for path in entries.folder().glob("*.py"):
         tree = ast.parse(path.read_text())
         returns = [
             node.name
@@ -524,9 +517,9 @@ def test_every_function_that_returns_a_limit_is_in_a_listed_module() -> None:
 def test_laws_are_what_they_are_called() -> None:
     assert two_point(F(1, 50)).mean == F(1, 50)
     assert two_point(F(9, 10), F(1, 5), F(2, 5)).mean == F(19, 50)
-    draws = coverage.draw(HARD[2], 2000, random())
+    draws = means.draw(HARD[2], 2000, random())
     assert abs(sum(draws) / 2000 - F(1, 2)) < F(1, 20)
-    adversary = coverage.draw_adversary(4000, random())
+    adversary = means.draw_adversary(4000, random())
     after_one = [b for a, b in itertools.pairwise(adversary) if a == 1]
     assert set(after_one) == {F(49, 100), F(51, 100)}
     assert abs(sum(adversary) / 4000 - F(1, 2)) < F(1, 20)

@@ -12,24 +12,22 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from certify import (
-    answers,
-    checker,
-    claims_agreement,
-    claims_quality,
-    gate,
-    guarantee,
-    opposite,
-    requirement,
-    stating,
-    verdict,
-)
-from certify.claims_evidence import Evidence, load
-from certify.evidence import Record
-from certify.policy import POLICIES
-from certify.verdict import Status
-from proofs_checks import coverage_claims, coverage_guarantee, coverage_pipeline, coverage_verdict
-from proofs_checks.coverage_claims import (
+from certify import checker
+from certify.base import verdict
+from certify.base.verdict import Status
+from certify.certificate import build
+from certify.claims import agreement as claims_agreement
+from certify.claims import criteria, quality, reverse_limit
+from certify.evidence.load import Evidence, load
+from certify.evidence.read import Record
+from certify.gate import check as gate
+from certify.policy import outcomes, requirement
+from certify.policy.policy import POLICIES
+from proofs_checks.check import Budget, Check
+from proofs_checks.coverage import claims, pipeline
+from proofs_checks.coverage import guarantee as coverage_guarantee
+from proofs_checks.coverage import verdict as coverage_verdict
+from proofs_checks.coverage.claims import (
     CASES,
     EDGES,
     PLAIN,
@@ -40,12 +38,12 @@ from proofs_checks.coverage_claims import (
     meets,
     subject,
 )
-from proofs_checks.coverage_guarantee import ABOVE, ALPHA, AT, BAD, GOOD, attained
-from proofs_checks.coverage_trials import ALARM, COMPARISONS, DELTA, Trial, judge
-from proofs_checks.coverage_verdict import PLOTS, Plot, facts, try_plot, try_texts
-from proofs_checks.mutants import Mutant
-from proofs_checks.mutations import execute, patched, source_of
-from proofs_checks.populations import (
+from proofs_checks.coverage.guarantee import ABOVE, ALPHA, AT, BAD, GOOD, attained
+from proofs_checks.coverage.trials import ALARM, COMPARISONS, DELTA, Trial, judge
+from proofs_checks.coverage.verdict import PLOTS, Plot, facts, try_plot, try_texts
+from proofs_checks.mutations.mutants import Mutant
+from proofs_checks.mutations.mutations import execute, patched, source_of
+from proofs_checks.worlds.populations import (
     Population,
     advantage,
     agreement,
@@ -55,8 +53,7 @@ from proofs_checks.populations import (
     steps,
     windows,
 )
-from proofs_checks.records import Budget, Check
-from proofs_checks.stage import Stage, Text, make_stage
+from proofs_checks.worlds.testbed import Stage, Text, make_stage
 
 F = Fraction
 
@@ -204,7 +201,7 @@ def test_the_law_of_counts_by_simulation() -> None:
 
 
 def test_the_guarantee_passes() -> None:
-    assert not failed([*tried(guarantee, 24), *power(guarantee)])
+    assert not failed([*tried(criteria, 24), *power(criteria)])
 
 
 PICKS = "steps[drawn_index(unit, len(steps))].disagrees"
@@ -242,18 +239,18 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_of_the_guarantee_are_seen(fault: str) -> None:
-    assert failed(tried(planted("certify.guarantee", *FAULTS[fault])))
+    assert failed(tried(planted("certify.claims.criteria", *FAULTS[fault])))
 
 
 def test_alpha_for_delta_is_seen() -> None:
-    fault = planted("certify.guarantee", "guarantee", JUDGED, "_judge(drawn, level, level, design)")
+    fault = planted("certify.claims.criteria", "guarantee", JUDGED, "_judge(drawn, level, level, design)")
     assert failed(tried(fault, 160, F(1, 1000)))
-    assert not failed(tried(guarantee, 24, F(1, 1000)))
+    assert not failed(tried(criteria, 24, F(1, 1000)))
 
 
 def test_a_guarantee_that_decides_nothing_is_seen() -> None:
     fault = planted(
-        "certify.guarantee", "_judge", "HELD if held else Finding.REFUTED if refuted", "HELD if 0"
+        "certify.claims.criteria", "_judge", "HELD if held else Finding.REFUTED if refuted", "HELD if 0"
     )
     assert not failed([trial for trial in tried(fault, 24) if not trial.least])
     assert failed(power(fault))
@@ -264,7 +261,7 @@ def test_a_guarantee_that_decides_nothing_is_seen() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.claim)
 def test_claims_pass(case: Case) -> None:
-    assert not failed(coverage_claims.try_claim(case, 20, random()))
+    assert not failed(claims.try_claim(case, 20, random()))
 
 
 def wrong_answers(case: Case, draws: int = 20, code: str = "SHOWN", delta: Fraction = DELTA) -> Trial:
@@ -298,9 +295,9 @@ def test_limits_on_the_wrong_side_and_estimates_for_limits_are_seen(monkeypatch:
         patch.setattr(claims_agreement, "rate_limit", other_side(claims_agreement.rate_limit))
         assert failed([wrong_answers(case_of("agreement-rate"))])
     with monkeypatch.context() as patch:
-        patch.setattr(opposite, "rate_limit", other_side(opposite.rate_limit))
+        patch.setattr(reverse_limit, "rate_limit", other_side(reverse_limit.rate_limit))
         assert failed([wrong_answers(case_of("agreement-rate"), code="CLAIM_REFUTED")])
-    monkeypatch.setattr(claims_quality, "difference_lower", estimates(claims_quality.difference_lower))
+    monkeypatch.setattr(quality, "difference_lower", estimates(quality.difference_lower))
     assert failed([wrong_answers(case_of("gain"), 40)])
 
 
@@ -311,29 +308,29 @@ def test_sentences_for_units_are_seen(claim: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_another_rule_than_the_one_asked_for_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims_quality, "RULES", ("first-line", "whole", "cut"))
+    monkeypatch.setattr(quality, "RULES", ("first-line", "whole", "cut"))
     assert failed([wrong_answers(case_of("gain"))])
 
 
 def test_beating_one_null_ticket_is_not_beating_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    fault = planted("certify.claims_quality", "better_than_nulls", "least = min(found", "least = max(found")
-    monkeypatch.setattr(coverage_claims.sequential, "better_than_nulls", fault.better_than_nulls)
+    fault = planted("certify.claims.quality", "better_than_nulls", "least = min(found", "least = max(found")
+    monkeypatch.setattr(claims.sequential, "better_than_nulls", fault.better_than_nulls)
     assert failed([wrong_answers(case_of("better-than-nulls"))])
 
 
 def test_the_fall_for_the_rise_of_a_loss_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     fault = planted(
-        "certify.claims_loss", "unrelated_loss", "upper=None if beyond else -limit", "upper=limit"
+        "certify.claims.loss", "unrelated_loss", "upper=None if beyond else -limit", "upper=limit"
     )
-    monkeypatch.setattr(coverage_claims, "unrelated_loss", fault.unrelated_loss)
+    monkeypatch.setattr(claims, "unrelated_loss", fault.unrelated_loss)
     case = case_of("unrelated-loss")
-    assert failed([t for t in coverage_claims.try_claim(case, 20, random()) if t.silent])
+    assert failed([t for t in claims.try_claim(case, 20, random()) if t.silent])
 
 
 def test_what_the_cap_assumes() -> None:
     """A-CAP is checked on the sample only: rare units beyond it can stay unseen."""
     rare = (windows(89, (100, F(0)), names=PLAIN), windows(1, (100, F(10)), names=PLAIN))
-    population = Population("one unit in 90 up by ten nats", rare, coverage_claims.ARMS[:3])
+    population = Population("one unit in 90 up by ten nats", rare, claims.ARMS[:3])
     asked = REQUIRED["unrelated-loss:base"]
     assert not meets(asked, loss_rise(population))
     unseen, seen = (population.evidence(places, "some") for places in ([0] * 90, [0] * 89 + [1]))
@@ -350,10 +347,10 @@ def test_what_the_cap_assumes() -> None:
     ],
 )
 def test_not_strict_for_strict_is_seen(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not failed(coverage_claims.try_edges(random()))
-    fault = planted("certify.requirement", "_threshold", old, new)
-    monkeypatch.setattr(coverage_claims, "requirement", fault)
-    assert failed(coverage_claims.try_edges(random()))
+    assert not failed(claims.try_edges(random()))
+    fault = planted("certify.policy.requirement", "_threshold", old, new)
+    monkeypatch.setattr(claims, "requirement", fault)
+    assert failed(claims.try_edges(random()))
 
 
 def test_a_judge_that_never_decides_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,14 +361,14 @@ def test_a_judge_that_never_decides_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
     class Silent:
         judge = staticmethod(never)
 
-    monkeypatch.setattr(coverage_claims, "requirement", Silent)
-    trials = coverage_claims.try_claim(case_of("agreement-rate"), 20, random())
+    monkeypatch.setattr(claims, "requirement", Silent)
+    trials = claims.try_claim(case_of("agreement-rate"), 20, random())
     assert failed(trials)
     assert not failed([trial for trial in trials if not trial.silent])
 
 
 def test_drawing_until_decided_passes() -> None:
-    assert not failed(coverage_claims.try_stopping(8, random()))
+    assert not failed(claims.try_stopping(8, random()))
 
 
 def test_edges_are_where_limits_equal_thresholds() -> None:
@@ -423,16 +420,18 @@ def certified(plot: Plot, stage: Stage, draws: int = 10) -> bool:
 def test_a_requirement_that_asks_for_nothing_is_seen(
     plot: Plot, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fault = planted("certify.answers", "unasked", "if not requirement.when_declared or any(", "if any(")
+    fault = planted(
+        "certify.policy.outcomes", "unasked", "if not requirement.when_declared or any(", "if any("
+    )
     monkeypatch.setattr(coverage_verdict, "answers", fault)
-    monkeypatch.setattr("proofs_checks.stage.answers", fault)
+    monkeypatch.setattr("proofs_checks.worlds.testbed.answers", fault)
     assert certified(plot, stage)
 
 
 def test_one_text_of_several_that_shows_a_claim_is_not_enough(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "_GRAVEST", answers._GRAVEST[::-1])
+    monkeypatch.setattr(outcomes, "_GRAVEST", outcomes._GRAVEST[::-1])
     assert certified(plot_of("no gain on one text"), stage)
 
 
@@ -443,7 +442,7 @@ def test_a_verdict_that_never_certifies_is_seen(stage: Stage, monkeypatch: pytes
 
 def test_error_that_is_not_split_over_texts_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not failed(try_texts(8, random()))
-    monkeypatch.setattr(stating, "share", lambda delta, _: F(delta))
+    monkeypatch.setattr(build, "share", lambda delta, _: F(delta))
     assert failed(try_texts(60, random()))
 
 
@@ -461,7 +460,7 @@ def test_one_that_never_certifies_fails_even_a_fast_run(
         return coverage_verdict._trial(plot, 0, draws), None
 
     monkeypatch.setattr(coverage_verdict, "try_plot", never)
-    trials, _ = coverage_pipeline.verdict_trials(1, random(), tmp_path)
+    trials, _ = pipeline.verdict_trials(1, random(), tmp_path)
     right = [trial for trial, plot in zip(trials, PLOTS, strict=False) if plot.right]
     assert len(right) == 3
     assert all(failed([trial]) for trial in right)
@@ -472,11 +471,11 @@ def test_one_that_never_certifies_fails_even_a_fast_run(
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("item", coverage_pipeline.CHECKS, ids=lambda item: item.name)
+@pytest.mark.parametrize("item", pipeline.CHECKS, ids=lambda item: item.name)
 def test_every_check_passes_and_alarms_are_rare(item: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``certify prove --fast`` runs it, with the probability that a right program falls outside."""
     trials: list[Trial] = []
-    monkeypatch.setattr(coverage_pipeline, "judge", lambda found: (trials.extend(found), judge(found))[1])
+    monkeypatch.setattr(pipeline, "judge", lambda found: (trials.extend(found), judge(found))[1])
     result = item.run(Budget())
     assert result.passed, result
     assert "would have been seen" in result.detail
@@ -487,17 +486,17 @@ def test_every_check_passes_and_alarms_are_rare(item: Check, monkeypatch: pytest
 
 @pytest.mark.statistical
 def test_the_guarantee_in_depth() -> None:
-    assert not failed(coverage_pipeline.guarantee_trials(4, random(21)))
+    assert not failed(pipeline.guarantee_trials(4, random(21)))
 
 
 @pytest.mark.statistical
 def test_every_claim_in_depth() -> None:
-    assert not failed(coverage_pipeline.claim_trials(4, random(22)))
+    assert not failed(pipeline.claim_trials(4, random(22)))
 
 
 @pytest.mark.statistical
 def test_every_verdict_in_depth(tmp_path: Path) -> None:
-    trials, differences = coverage_pipeline.verdict_trials(3, random(23), tmp_path)
+    trials, differences = pipeline.verdict_trials(3, random(23), tmp_path)
     assert differences == []
     assert not failed(trials)
 
@@ -510,10 +509,10 @@ def test_several_texts_in_depth() -> None:
 @pytest.mark.statistical
 def test_looking_often_at_evidence_of_a_fixed_design_is_seen() -> None:
     """Limits for a fixed number of units, asked after every few of them, promise too much."""
-    fault = planted("certify.guarantee", "guarantee", JUDGED, '_judge(drawn, level, delta, "fixed")')
+    fault = planted("certify.claims.criteria", "guarantee", JUDGED, '_judge(drawn, level, delta, "fixed")')
     monitored = coverage_guarantee.try_guarantee(fault, 240, 1200, random(), F(1, 4), looks=40)
     assert failed([trial for trial in monitored if "sequential" in trial.what])
-    honest = coverage_guarantee.try_guarantee(guarantee, 240, 160, random(), F(1, 4), looks=40)
+    honest = coverage_guarantee.try_guarantee(criteria, 240, 160, random(), F(1, 4), looks=40)
     assert not failed(honest)
 
 
@@ -522,12 +521,14 @@ def test_error_that_is_not_split_over_null_tickets_is_seen(monkeypatch: pytest.M
     """One of ten null tickets refutes the claim: together they have the error of one."""
     case = case_of("better-than-nulls")
     assert not failed([wrong_answers(case, 60, "CLAIM_REFUTED", F(1, 5))])
-    fault = planted("certify.opposite", "opposite_limit", "claim.delta / len(others)", "claim.delta")
-    monkeypatch.setattr(coverage_claims, "opposite", fault)
+    fault = planted(
+        "certify.claims.reverse_limit", "opposite_limit", "claim.delta / len(others)", "claim.delta"
+    )
+    monkeypatch.setattr(claims, "opposite", fault)
     assert failed([wrong_answers(case, 100, "CLAIM_REFUTED", F(1, 5))])
 
 
 def test_comparisons_of_a_run_leave_room() -> None:
     """The shares of false alarms are for all comparisons of a run together."""
     own = 10 + 4 * len(CASES) + len(EDGES) + 2 + 2 + len(PLOTS) + 1
-    assert own <= coverage_pipeline.MOST < COMPARISONS
+    assert own <= pipeline.MOST < COMPARISONS

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certify import theorem
-from certify.errors import InternalError
-from proofs_checks import enumeration, exact, finite
-from proofs_checks.enumeration import Tally, compositions, scan_inequality, scan_line, scan_product
-from proofs_checks.finite import Change, law, restricted_strings, rivals, runs, variation
-from proofs_checks.records import Budget, execute
+from certify.base.errors import InternalError
+from certify.stats import theorem
+from proofs_checks.check import Budget, execute
+from proofs_checks.theory import enumeration, exact, finite
+from proofs_checks.theory.enumeration import Tally, compositions, scan_inequality, scan_line, scan_product
+from proofs_checks.theory.finite import Change, law, restricted_strings, rivals, runs, variation
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,8 +40,9 @@ def test_names_are_unique() -> None:
 
 def test_only_the_standard_library_is_loaded() -> None:
     code = (
-        "import sys; before = set(sys.modules); import proofs_checks.exact, proofs_checks.counterexamples\n"
-        "import proofs_checks.search, proofs_checks.tightness\n"
+        "import sys; before = set(sys.modules)\n"
+        "import proofs_checks.theory.exact, proofs_checks.theory.counterexamples\n"
+        "import proofs_checks.theory.search, proofs_checks.theory.tightness\n"
         "print(*{m.split('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names))"
     )
     done = subprocess.run(

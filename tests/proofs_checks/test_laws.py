@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from certify.bounds import clopper_pearson
-from lottery.smirnov import p_exact, p_values, rejects, threshold
-from proofs_checks import dominance, laws, rates, records
-from proofs_checks.records import Budget
+from certify.scan.smirnov import p_exact, p_values, rejects, threshold
+from certify.stats.rates import clopper_pearson
+from proofs_checks import check as records
+from proofs_checks.check import Budget
+from proofs_checks.numbers import dominance, laws, rates
 
 pytest.importorskip("flint", reason="needs the extra proofs")
 

@@ -12,14 +12,24 @@ from typing import Any
 
 import pytest
 
-from proofs_checks import mutations
-from proofs_checks.judges import JUDGES, joined
-from proofs_checks.judges_lottery import textbook
-from proofs_checks.mutants import MUTANTS, Mutant
-from proofs_checks.mutations import NEEDS, Fate, Stale, execute, fate, first_false, hunt, patched, source_of
-from proofs_checks.records import Budget
+from proofs_checks.check import Budget
+from proofs_checks.mutations import mutations
+from proofs_checks.mutations.judges import JUDGES, joined
+from proofs_checks.mutations.judges_lottery import textbook
+from proofs_checks.mutations.mutants import MUTANTS, Mutant
+from proofs_checks.mutations.mutations import (
+    NEEDS,
+    Fate,
+    Stale,
+    execute,
+    fate,
+    first_false,
+    hunt,
+    patched,
+    source_of,
+)
 
-STRICT = Mutant("certify.theorem", "measured_max", "tie", ">= for >", "return r > ", "return r >= ")
+STRICT = Mutant("certify.stats.theorem", "measured_max", "tie", ">= for >", "return r > ", "return r >= ")
 
 
 @cache
@@ -58,7 +68,7 @@ def test_there_are_enough_of_them_and_none_twice() -> None:
 
 
 def test_the_theorem_is_judged_by_facts() -> None:
-    killers = [fate_of(mutant).killer or "" for mutant in MUTANTS if mutant.module == "certify.theorem"]
+    killers = [fate_of(mutant).killer or "" for mutant in MUTANTS if mutant.module == "certify.stats.theorem"]
     assert all(killer.split(": ")[0] in ("models", "variation", "criteria") for killer in killers)
 
 
@@ -83,18 +93,18 @@ def test_the_modules_that_decide_have_mutants() -> None:
 
 
 def test_a_patch_touches_one_function_in_memory_only() -> None:
-    before = source_of("certify.theorem")
+    before = source_of("certify.stats.theorem")
     after = patched(before, STRICT)
     changed = [(a, b) for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
     assert len(changed) == 1
     assert changed[0][1].strip().startswith("return r >= Fraction(2 *")
-    copy = execute(after, "certify.theorem")
-    import certify.theorem as real
+    copy = execute(after, "certify.stats.theorem")
+    import certify.stats.theorem as real
 
     assert copy.measured_max(0.25, [1], 8)
     assert not real.measured_max(0.25, [1], 8)  # type: ignore[arg-type]
     assert copy is not real
-    assert source_of("certify.theorem") == before
+    assert source_of("certify.stats.theorem") == before
 
 
 @pytest.mark.parametrize(
@@ -114,22 +124,24 @@ def test_a_text_that_is_gone_is_never_skipped(changes: dict[str, str]) -> None:
     with pytest.raises(Stale):
         patched(source_of(mutant.module), mutant)
     if mutant.module == STRICT.module:
-        finding = hunt("certify.theorem", [mutant])
+        finding = hunt("certify.stats.theorem", [mutant])
         assert finding.outcome == "failed"
         assert "cannot be applied" in finding.detail
 
 
 def test_a_harmless_change_survives_and_fails() -> None:
-    mutant = Mutant("certify.theorem", "measured_max", "words", "other words", '"""``r > 2', '"""``r >= 2')
+    mutant = Mutant(
+        "certify.stats.theorem", "measured_max", "words", "other words", '"""``r > 2', '"""``r >= 2'
+    )
     assert fate(mutant).killer is None
-    assert hunt("certify.theorem", [mutant]).outcome == "failed"
+    assert hunt("certify.stats.theorem", [mutant]).outcome == "failed"
 
 
 def test_a_survivor_fails_and_is_named() -> None:
     def blind(_: Any) -> Iterator[tuple[str, bool]]:
         yield "anything goes", True
 
-    finding = hunt("certify.theorem", [STRICT], {"certify.theorem": (blind,)})
+    finding = hunt("certify.stats.theorem", [STRICT], {"certify.stats.theorem": (blind,)})
     assert finding.outcome == "failed"
     assert ">= for >" in finding.detail
 
@@ -142,15 +154,15 @@ def raising(module: Any) -> Iterator[tuple[str, bool]]:
 
 
 def test_a_mutant_that_dies_of_an_exception_fails_unless_that_is_its_bug() -> None:
-    judges = {"certify.theorem": (raising,)}
+    judges = {"certify.stats.theorem": (raising,)}
     found = fate(STRICT, judges)
     assert (found.killer, found.raised) == ("raising: ZeroDivisionError: by accident", True)
-    finding = hunt("certify.theorem", [STRICT], judges)
+    finding = hunt("certify.stats.theorem", [STRICT], judges)
     assert finding.outcome == "failed"
     assert "an exception of its own: raising: ZeroDivisionError: by accident" in finding.detail
     declared = replace(STRICT, raises="a division by zero")
     assert fate(declared, judges).wrong is None
-    passed = hunt("certify.theorem", [declared], judges)
+    passed = hunt("certify.stats.theorem", [declared], judges)
     assert passed.outcome == "passed"
     assert "1 by an exception that is the bug's own" in passed.detail
 
@@ -158,23 +170,26 @@ def test_a_mutant_that_dies_of_an_exception_fails_unless_that_is_its_bug() -> No
 def test_a_declared_exception_must_happen() -> None:
     declared = replace(STRICT, raises="a division by zero")
     assert "should raise a division by zero" in (fate(declared).wrong or "")
-    assert hunt("certify.theorem", [declared]).outcome == "failed"
+    assert hunt("certify.stats.theorem", [declared]).outcome == "failed"
 
 
 def test_a_judge_that_refuses_the_real_source_fails() -> None:
     def grumpy(_: Any) -> Iterator[tuple[str, bool]]:
         yield "nothing is right", False
 
-    finding = hunt("certify.theorem", [STRICT], {"certify.theorem": (grumpy,)})
+    finding = hunt("certify.stats.theorem", [STRICT], {"certify.stats.theorem": (grumpy,)})
     assert finding.outcome == "failed"
     assert "without any bug" in finding.detail
 
 
 def test_methods_and_whole_modules_can_be_patched() -> None:
-    method = Mutant("certify.steps", "Step.disagrees", "x", "bug", "!=", "==")
-    assert patched(source_of("certify.steps"), method).count("self.expected == self.actual") == 1
+    method = Mutant("certify.evidence.distances", "Step.disagrees", "x", "bug", "!=", "==")
+    assert patched(source_of("certify.evidence.distances"), method).count("self.expected == self.actual") == 1
     with pytest.raises(Stale, match="not once"):
-        patched(source_of("certify.steps"), Mutant("certify.steps", "", "x", "bug", "return", "yield"))
+        patched(
+            source_of("certify.evidence.distances"),
+            Mutant("certify.evidence.distances", "", "x", "bug", "return", "yield"),
+        )
 
 
 @pytest.mark.parametrize("item", mutations.CHECKS[:2], ids=lambda item: item.name)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from certify.errors import InvalidInputError
-from certify.policy import Policy, parse_policy
-from proofs_checks.policy_strategies import (
+from certify.base.errors import InvalidInputError
+from certify.policy.policy import Policy, parse_policy
+from proofs_checks.worlds.policy_strategies import (
     EVIDENCE,
     INTEGRITY,
     AskedClaim,
@@ -19,7 +19,7 @@ from proofs_checks.policy_strategies import (
     exact,
     policies,
 )
-from proofs_checks.strategies import mutants
+from proofs_checks.worlds.strategies import mutants
 
 
 def check_meaning(policy: Policy, file: PolicyFile) -> None:

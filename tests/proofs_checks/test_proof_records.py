@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proofs_checks.records import Budget, CheckResult, Finding, check, execute
+from proofs_checks.check import Budget, CheckResult, Finding, check, execute
 
 
 def result(**changes: object) -> CheckResult:

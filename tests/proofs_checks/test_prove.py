@@ -19,10 +19,10 @@ from command import Ran, in_process
 from rich.cells import cell_len
 from rich.console import Console
 
-from certify.errors import ExitCode, UsageError
-from certify.proofs import read_record
-from proofs_checks import clauses, prove, workers
-from proofs_checks.records import OUTCOMES, Budget, Check, CheckResult, Finding, check
+from certify.base.errors import ExitCode, UsageError
+from certify.certificate.proofs import read_record
+from proofs_checks.check import OUTCOMES, Budget, Check, CheckResult, Finding, check
+from proofs_checks.run import clauses, prove, workers
 from reports import proofs
 
 ONLY = ("--only", "counterexamples.C[2-6]", "--only", "exact.runs")
@@ -119,7 +119,7 @@ from functools import partial
 sys.path[:0] = sys.argv[2:]
 
 from proofs_checks import workers
-from proofs_checks.records import Budget
+from proofs_checks.check import Budget
 from test_prove import noting
 
 if __name__ == "__main__":

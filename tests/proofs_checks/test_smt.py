@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proofs_checks import records, smt, smt_variants, symbolic
-from proofs_checks.finite import Change, expectation, joint, law
-from proofs_checks.records import Budget
-from proofs_checks.smt_variants import WRONG, Variant, find, refute, refutes
-from proofs_checks.symbolic import Clock, SymbolicLaws, expected, solve
+from proofs_checks import check as records
+from proofs_checks.check import Budget
+from proofs_checks.theory import smt, smt_variants, symbolic
+from proofs_checks.theory.finite import Change, expectation, joint, law
+from proofs_checks.theory.smt_variants import WRONG, Variant, find, refute, refutes
+from proofs_checks.theory.symbolic import Clock, SymbolicLaws, expected, solve
 
 z3 = pytest.importorskip("z3", reason="needs the extra proofs")
 

@@ -6,10 +6,10 @@ from fractions import Fraction
 
 import pytest
 
-from proofs_checks import tightness
-from proofs_checks.finite import restricted_strings, runs, variation
-from proofs_checks.records import Budget, execute
-from proofs_checks.tightness import Worst, attained_sum, judge_strings, worst_ratio
+from proofs_checks.check import Budget, execute
+from proofs_checks.theory import tightness
+from proofs_checks.theory.finite import restricted_strings, runs, variation
+from proofs_checks.theory.tightness import Worst, attained_sum, judge_strings, worst_ratio
 
 
 @pytest.mark.parametrize("item", tightness.CHECKS, ids=lambda item: item.name)

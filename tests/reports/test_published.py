@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from certify.schema import sha256_file
+from certify.base.jsonio import sha256_file
 
 PUBLISHED = Path(__file__).parents[2] / "reports" / "published"
 RUNS = sorted(path.parent for path in PUBLISHED.glob("*/manifest.json"))

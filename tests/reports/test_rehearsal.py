@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from evidence_folders import UNITS, make_bundle
 
-from certify.answers import Answer
-from certify.policy import POLICIES
-from certify.sequential import Look, Standing
-from certify.verdict import Outcome
+from certify.base.verdict import Outcome
+from certify.gate.watch import Look, Standing
+from certify.policy.outcomes import Answer
+from certify.policy.policy import POLICIES
 from reports.rehearsal import main, rehearsed, stops
 
 REQUIREMENTS = [one for one in POLICIES["release"].claims if one.role == "evaluation"]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from ticket_folders import MOVED, edit
 
 import certify
-from certify.policy import POLICIES
-from certify.records import KSResult
-from certify.tickets import Ticket, read_ticket_file
+from certify.base.records import KSResult
+from certify.policy.policy import POLICIES
+from certify.ticket.schema import Ticket, read_ticket_file
 from reports.view import histogram, signature, view
 
 

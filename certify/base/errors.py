@@ -1,0 +1,70 @@
+"""Every error this project raises on purpose, and the exit codes it maps to.
+
+One base class: whoever embeds the library catches :class:`CertifyError` and gets a one-line message
+and the exit code that the command line would have used.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from certify.base.text import escape
+
+
+class ExitCode(IntEnum):
+    """Exit status of every command, the same in every output format, suppressed by no flag."""
+
+    CERTIFIED = 0
+    REFUTED = 1
+    USAGE = 2
+    INCONCLUSIVE = 3  # also VACUOUS
+    INVALID = 4
+    NOTHING = 5
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+class CertifyError(Exception):
+    """Base of all deliberate errors: ``str(error)`` is one line, ``code`` a stable reason code."""
+
+    exit_code: ExitCode = ExitCode.INTERNAL
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(escape(" ".join(message.split())))
+        self.code = code
+
+
+class UsageError(CertifyError):
+    """The caller asked for something that cannot be done: wrong option, missing file, missing extra."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, message: str, *, code: str = "USAGE") -> None:
+        super().__init__(message, code=code)
+
+
+class InvalidInputError(CertifyError):
+    """A file or value was read and is not what it must be: corrupt, hostile, mismatched, non-finite."""
+
+    exit_code = ExitCode.INVALID
+
+    def __init__(self, message: str, *, code: str = "INVALID") -> None:
+        super().__init__(message, code=code)
+
+
+class NothingToDoError(CertifyError):
+    """The input is well-formed but empty, so that there is nothing to check."""
+
+    exit_code = ExitCode.NOTHING
+
+    def __init__(self, message: str, *, code: str = "NOTHING") -> None:
+        super().__init__(message, code=code)
+
+
+class InternalError(CertifyError):
+    """An invariant of this program broke; the gate closes."""
+
+    exit_code = ExitCode.INTERNAL
+
+    def __init__(self, message: str, *, code: str = "INTERNAL") -> None:
+        super().__init__(message, code=code)

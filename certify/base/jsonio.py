@@ -1,0 +1,227 @@
+"""Canonical JSON, digests and atomic files: what makes a claim point at exactly one sequence of bytes.
+
+Definitions (all hexadecimal, lower case):
+
+* *file digest*: SHA-256 of the file's bytes;
+* *tensor digest*: SHA-256 of ``<canonical JSON of {"dtype", "shape"}>\\n`` followed by the tensor's
+  little-endian, C-ordered bytes, so that neither a reshaped nor a re-typed tensor has the same digest;
+* *canonical JSON*: UTF-8, keys sorted, no white space, no NaN or infinity.
+
+Everything read here is treated as hostile: duplicate keys, non-finite numbers, deep nesting and
+oversized files are refused, never repaired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.text import hidden
+
+MAX_JSON_BYTES = 64 * 1024 * 1024
+MAX_JSON_DEPTH = 64
+
+# An unterminated string stays, with the brackets in it: such a document is refused either way.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_BRACKET = re.compile(rb"[\[\]{}]")
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode ``value`` so that equal values have equal bytes.
+
+    Raises:
+        ValueError: a number in ``value`` is NaN or infinite.
+        TypeError: ``value`` holds something that is not JSON.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return text.encode("utf-8")
+
+
+def pretty_json(value: Any) -> str:
+    """Encode ``value`` for people: two-space indent, visible non-ASCII kept, trailing newline.
+
+    What would be invisible or drive a terminal is written as a JSON escape: the value stays the same.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    return "".join(_json_escape(char) if char != "\n" and hidden(char) else char for char in text) + "\n"
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """SHA-256 of ``data`` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """File digest of ``path``, read in blocks.
+
+    Raises:
+        UsageError: the file does not exist or cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", code="FILE_UNREADABLE") from error
+
+
+def tensor_digest(dtype: str, shape: Iterable[int], blocks: Iterable[bytes | memoryview]) -> str:
+    """Tensor digest of a tensor given as consecutive blocks of its little-endian C-ordered bytes.
+
+    Args:
+        dtype: safetensors name of the type (``F32``, ``F16``, ``BF16``, ``I64``).
+        shape: the full shape.
+        blocks: the bytes, in order; their sizes are free.
+    """
+    state = hashlib.sha256(canonical_json({"dtype": dtype, "shape": list(shape)}) + b"\n")
+    for block in blocks:
+        state.update(block)
+    return state.hexdigest()
+
+
+def parse_json(data: bytes, *, what: str) -> Any:
+    """Parse untrusted JSON strictly.
+
+    Args:
+        data: the bytes of the document.
+        what: name of the document, for the error message.
+
+    Raises:
+        InvalidInputError: not UTF-8, not JSON, a duplicate key, NaN or infinity, half of a surrogate
+            pair, an integer of absurd length, nesting deeper than ``MAX_JSON_DEPTH``, or more than
+            ``MAX_JSON_BYTES``.
+    """
+    if len(data) > MAX_JSON_BYTES:
+        raise InvalidInputError(f"{what} is larger than {MAX_JSON_BYTES} bytes", code="JSON_TOO_LARGE")
+    _check_depth(data, what)
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite_float
+        )
+        if _SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{what} is refused: it spells half of a surrogate pair, which is no text", code="JSON_MALFORMED"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"{what} is not UTF-8 at byte {error.start}", code="JSON_MALFORMED"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(
+            f"{what} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            code="JSON_MALFORMED",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{what} is refused: {error}", code="JSON_MALFORMED") from error
+
+
+def read_json(path: Path, *, what: str) -> Any:
+    """Read and strictly parse ``path``; see :func:`parse_json`.
+
+    Raises:
+        UsageError: the file does not exist or cannot be read.
+        InvalidInputError: the content is refused.
+    """
+    return parse_json(read_bytes(path, what=what, limit=MAX_JSON_BYTES), what=what)
+
+
+def read_bytes(path: Path, *, what: str, limit: int) -> bytes:
+    """Read a regular file of at most ``limit`` bytes.
+
+    Raises:
+        UsageError: no such file, a folder, or no permission.
+        InvalidInputError: the file is larger than ``limit``.
+    """
+    try:
+        if path.is_dir():
+            raise UsageError(f"{what}: {path} is a folder, not a file", code="FILE_UNREADABLE")
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {what} {path}: {error.strerror}", code="FILE_UNREADABLE") from error
+    if len(data) > limit:
+        raise InvalidInputError(f"{what} {path} is larger than {limit} bytes", code="FILE_TOO_LARGE")
+    return data
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+    """Write ``path`` all or nothing: a temporary neighbour, flushed to disk, then renamed over it.
+
+    Raises:
+        UsageError: the folder does not exist or cannot be written, or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes private files; a released file has the permissions that open() would give.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}", code="FILE_UNWRITABLE") from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically; see :func:`atomic_writer`."""
+    with atomic_writer(path) as stream:
+        stream.write(data)
+
+
+def _json_escape(char: str) -> str:
+    # Line breaks aside, hidden characters occur only inside strings, where JSON allows \uXXXX for each.
+    code = ord(char)
+    return f"\\u{code:04x}" if code < 0x10000 else json.dumps(char)[1:-1]
+
+
+def _check_depth(data: bytes, what: str) -> None:
+    # json.loads recurses in C; depth is bounded beforehand so that no input can exhaust the stack.
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_JSON_DEPTH:
+            raise InvalidInputError(f"{what} nests deeper than {MAX_JSON_DEPTH} levels", code="JSON_TOO_DEEP")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key!r} appears twice")
+        result[key] = value
+    return result
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:20]} is out of range")
+    return value

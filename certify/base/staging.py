@@ -1,0 +1,118 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from certify.base.errors import UsageError
+
+
+@contextmanager
+def staged_folder(out: Path) -> Iterator[Path]:
+    """Hand out a temporary neighbour of ``out``; flush it and rename it to ``out`` when the block succeeds.
+
+    When the block fails, for whatever reason, the neighbour is removed and ``out`` is as it was. A process
+    that is killed outright leaves only the neighbour, whose name starts with a dot and ends in ``.part``.
+
+    Raises:
+        UsageError: ``out`` exists and is not an empty folder (``OUT_EXISTS``); the file system refused, or
+            is full (``FILE_UNWRITABLE``).
+    """
+    target = Path(os.path.normpath(out.absolute()))
+    _check_free(target, out)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        yield temporary
+        _flush(temporary)
+        # mkdtemp makes private folders; a released folder has the permissions that mkdir() would give.
+        temporary.chmod(0o777 & ~_umask())
+        temporary.replace(target)
+        temporary = None
+        _flush_entry(target.parent)
+    except UsageError as error:
+        # A writer inside names a file in the neighbour, which nobody asked for and which is gone by now.
+        drawn = "" if temporary is None else temporary.name.removeprefix(f".{target.name}.")
+        if not drawn or drawn not in str(error) or not isinstance(error.__cause__, OSError):
+            raise
+        raise _unwritable(out, error.__cause__) from error
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def written_by_safetensors(folder: Path) -> Iterator[None]:
+    """Let the safetensors library write into ``folder`` (a staged one), with our errors and permissions.
+
+    The library makes private files; afterwards every file in ``folder`` has the permissions of open().
+
+    Raises:
+        OSError: the library reported an error of its own, such as a full disk with the system's text inside.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+        for root, _, names in os.walk(folder):
+            for name in names:
+                (Path(root) / name).chmod(0o666 & ~_umask())
+    except SafetensorError as error:
+        raise OSError(None, str(error)) from error
+
+
+def _check_free(target: Path, out: Path) -> None:
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise UsageError(f"{out} exists and is not a folder: name a new folder", code="OUT_EXISTS")
+    if target.is_dir() and any(target.iterdir()):
+        raise UsageError(f"{out} is not empty: name a new folder", code="OUT_EXISTS")
+
+
+def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Remove what killed processes left of files and folders ``names`` in ``folder``: temporary neighbours.
+
+    No other process may be writing there. What cannot be removed stays.
+    """
+    for name in names:
+        for path in (*folder.glob(f".{glob.escape(name)}.*.part"), folder / f".{name}.part"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _unwritable(out: Path, error: OSError) -> UsageError:
+    reason = error.strerror or str(error)
+    return UsageError(f"cannot make {out}: {reason}; nothing was written", code="FILE_UNWRITABLE")
+
+
+def _umask() -> int:
+    umask = os.umask(0)  # there is no other way to ask
+    os.umask(umask)
+    return umask
+
+
+def _flush(folder: Path) -> None:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with (Path(root) / name).open("rb") as stream:
+                os.fsync(stream.fileno())
+        _flush_entry(Path(root))
+
+
+def _flush_entry(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,116 @@
+"""Outcomes, verdicts and exit codes: from checked items to one typed answer.
+
+A verdict is always recomputed, never stored. It denies unless everything that the policy requires was shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from certify.base.errors import ExitCode, InternalError
+
+
+class Outcome(StrEnum):
+    """What one check found."""
+
+    PASS = "pass"
+    FAIL = "fail"  # a claim of the ticket is false, and the item says where
+    MISSING = "missing"  # evidence that would decide is not there
+    INCONCLUSIVE = "inconclusive"  # evidence is there and does not decide
+    VACUOUS = "vacuous"  # nothing is claimed about anything
+    INVALID = "invalid"  # the inputs are not what the ticket says they are
+    ERROR = "error"  # the check itself broke
+    NOT_RUN = "not run"  # an earlier item left nothing to run it on
+
+
+class Status(StrEnum):
+    """The verdict on one ticket. Only CERTIFIED opens a gate (theory §7)."""
+
+    CERTIFIED = "CERTIFIED"
+    REFUTED = "REFUTED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    VACUOUS = "VACUOUS"
+    INVALID = "INVALID"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One checked statement.
+
+    Attributes:
+        name: which check, for example ``selection.ids``; a name occurs once per ticket.
+        outcome: what was found.
+        code: stable reason code.
+        text: one sentence with the figures.
+        remedy: what to do about it, or None.
+        ids: token ids that bear witness.
+    """
+
+    name: str
+    outcome: Outcome
+    code: str
+    text: str
+    remedy: str | None = None
+    ids: tuple[int, ...] = field(default=())
+
+
+# Worst first. NOT_RUN always has a cause among the other items; on its own it denies like MISSING.
+_SEVERITY: tuple[tuple[Outcome, Status], ...] = (
+    (Outcome.ERROR, Status.ERROR),
+    (Outcome.INVALID, Status.INVALID),
+    (Outcome.FAIL, Status.REFUTED),
+    (Outcome.MISSING, Status.INCONCLUSIVE),
+    (Outcome.INCONCLUSIVE, Status.INCONCLUSIVE),
+    (Outcome.NOT_RUN, Status.INCONCLUSIVE),
+    (Outcome.VACUOUS, Status.VACUOUS),
+)
+
+_EXIT: Mapping[Status, ExitCode] = {
+    Status.CERTIFIED: ExitCode.CERTIFIED,
+    Status.REFUTED: ExitCode.REFUTED,
+    Status.INCONCLUSIVE: ExitCode.INCONCLUSIVE,
+    Status.VACUOUS: ExitCode.INCONCLUSIVE,
+    Status.INVALID: ExitCode.INVALID,
+    Status.ERROR: ExitCode.INTERNAL,
+}
+
+# Several tickets: the first of these that occurs is the exit code of the whole run.
+_PRECEDENCE = (
+    ExitCode.INTERNAL,
+    ExitCode.INVALID,
+    ExitCode.REFUTED,
+    ExitCode.INCONCLUSIVE,
+    ExitCode.NOTHING,
+    ExitCode.CERTIFIED,
+)
+
+
+def decide(requires: Iterable[str], items: Iterable[Item]) -> Status:
+    """The verdict under a policy that requires the items named ``requires``.
+
+    Monotone: an item that is absent counts as MISSING, so that taking evidence away never certifies.
+
+    Raises:
+        InternalError: two items have the same name, or nothing at all is required.
+    """
+    found: dict[str, Item] = {}
+    for item in items:
+        if item.name in found:
+            raise InternalError(f"the check {item.name} reported twice", code="ITEM_TWICE")
+        found[item.name] = item
+    outcomes = {found[name].outcome if name in found else Outcome.MISSING for name in requires}
+    if not outcomes:
+        raise InternalError("a policy must require something", code="POLICY_EMPTY")
+    for outcome, status in _SEVERITY:
+        if outcome in outcomes:
+            return status
+    return Status.CERTIFIED
+
+
+def exit_code(statuses: Iterable[Status]) -> ExitCode:
+    """Exit code for the verdicts of one run; NOTHING if there are none."""
+    codes = {_EXIT[status] for status in statuses} or {ExitCode.NOTHING}
+    return next(code for code in _PRECEDENCE if code in codes)

@@ -1,0 +1,1 @@
+"""The certificate: its schema, and stating claims in it. It holds no verdict."""

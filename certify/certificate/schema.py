@@ -1,0 +1,376 @@
+"""The certificate, schema ``certify.certificate`` version 1: what evidence shows about one ticket.
+
+A certificate holds no verdict, no time and no machine. Whoever checks it computes everything in it again from
+the ticket's tables and the evidence, compares, and applies a policy (:mod:`certify.policy.policy`). Its
+file is canonical JSON and a newline, so that equal inputs give equal bytes.
+
+Fields, and what a checker compares them with:
+
+* ``ticket``: id and digest (:meth:`certify.ticket.schema.Ticket.digest`) of the ticket.
+* ``subjects``: digests of what the claims are about: ``base``, ``reference`` (tensor digests, as the ticket
+  binds them), ``table`` (the base with the released rows put in), ``rows`` (as served), ``tokenizer`` and
+  ``template`` (absent where the ticket binds none), ``model`` (of the base around its table, as the evidence
+  says; absent without evidence).
+* ``parameters``: settings of the ticket, ``delta`` (as a decimal) and ``variation`` (V, always 4).
+* ``evidence``: for every manifest its path relative to the ticket's folder, its file digest, its text's name,
+  its role and its share of ``delta``. The role is ``loss`` for that kind, ``other-template`` for
+  translations with another template than the ticket's, else ``evaluation``. **A claim is made on every
+  text of its role, and its error probability is split evenly over them:** the share is ``delta`` divided by
+  the number of manifests of the same role, exactly. Two texts of one role have different names.
+* ``claims``: for every manifest of role ``evaluation`` the claims of the kinds :data:`EVALUATION_KINDS`, of
+  role ``loss`` those of :data:`LOSS_KINDS`, all at the manifest's share (:mod:`certify.claims.every`), in
+  that order; claims that the evidence does not support (finding ``missing`` or ``not applicable``) are left
+  out. A claim is named by its manifest's digest, kind, comparator and extraction rule, and compared in
+  ``finding``, ``estimate``, ``lower``, ``upper``, ``delta``, ``n``, ``unit``, ``procedure`` and
+  ``assumptions``. What counts or describes without an error probability (opportunity, non-interference,
+  termination) and what is said under another template is not stated here: ``certify check`` shows it,
+  computed from the evidence.
+* ``proofs``: only where a record of the theory's checks was given (``certify issue --proofs``): its path
+  relative to the ticket's folder, its file digest, and what follows from it
+  (:class:`certify.certificate.proofs.ProofsRef`). The record is the word of whoever issued, and
+  ``non_claims`` says so then; no claim rests on it.
+* ``assumptions``: every assumption that a claim names, and what is known about it; ``non_claims``; and
+  ``signature``: the settings in one line.
+
+A number is ``{"exact": "p/q", "decimal": "-0.123457"}``: lowest terms with q > 0, and six decimals, rounded
+down for ``estimate`` and ``lower``, up for ``upper``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from certify.base.errors import InvalidInputError
+from certify.base.jsonio import MAX_JSON_BYTES, canonical_json, parse_json, read_bytes
+from certify.base.records import Correction, Dtype, Method
+from certify.certificate.proofs import ProofsRef
+from certify.stats.claim import Claim, Finding, Rule, rational
+from certify.stats.theorem import DEFAULT_VARIATION
+from certify.ticket.schema import Level, RelativePath, Sha256, Slug, Text
+
+SCHEMA_NAME: Final = "certify.certificate"
+SCHEMA_VERSION: Final = 1
+
+EVALUATION_KINDS: Final = (
+    "agreement-rate",
+    "token-agreement",
+    "guarantee",
+    "non-inferiority",
+    "gain",
+    "better-than-nulls",
+)
+"""Kinds of claims that are stated about a text that was translated with the ticket's template."""
+
+LOSS_KINDS: Final = ("unrelated-loss",)
+"""Kinds of claims that are stated about unrelated text."""
+
+UNSTATED: Final = frozenset({Finding.MISSING, Finding.NOT_APPLICABLE})
+"""Findings of claims that evidence does not support."""
+
+Role = Literal["evaluation", "other-template", "loss"]
+"""What a manifest is evidence of."""
+
+NON_CLAIMS: Final = (
+    "that the ticket may be released: a certificate holds no verdict, a policy decides on it",
+    "anything about text of another kind than the texts named here",
+    "that the theorem behind a criterion is true of a deployed network: rates are measured, not derived",
+    "that the records are what the named models produced: only running the models again can show that",
+    "that rows outside the ticket did not move: not rejecting is not equivalence",
+    "that the p-values of the scan are calibrated: before and after are the same row, not two samples",
+)
+
+PROOFS_NON_CLAIM: Final = (
+    "that the checks of the theory ran as their record says: only running certify prove again can show that"
+)
+"""Added to :data:`NON_CLAIMS` where a certificate names a record."""
+
+
+def _ratio(value: str) -> str:
+    if value != _spelled(value):
+        raise ValueError("a rational number is p/q in lowest terms")
+    return value
+
+
+def _spelled(value: str) -> str | None:
+    numerator, _, denominator = value.partition("/")
+    digits = numerator.removeprefix("-") + denominator
+    if not (numerator and denominator and digits.isascii() and digits.isdigit() and int(denominator)):
+        return None
+    return rational(Fraction(int(numerator), int(denominator)))
+
+
+Ratio = Annotated[str, Field(pattern=r"^-?[0-9]{1,400}/[0-9]{1,400}$"), AfterValidator(_ratio)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Number(_Model):
+    """A rational number and its rounded decimal."""
+
+    exact: Ratio
+    decimal: Annotated[str, Field(pattern=r"^-?[0-9]{1,40}\.[0-9]{6}$")]
+
+    @property
+    def value(self) -> Fraction:
+        """The exact number."""
+        return Fraction(self.exact)
+
+
+class TicketRef(_Model):
+    """The ticket that the certificate is about."""
+
+    id: Slug
+    sha256: Sha256
+
+
+class SubjectRef(_Model):
+    """One thing that the claims are about, by digest."""
+
+    name: Literal["base", "reference", "table", "rows", "tokenizer", "template", "model"]
+    sha256: Sha256
+
+
+class Parameters(_Model):
+    """Settings behind the claims; those of the ticket are repeated for the reader."""
+
+    rule: Text
+    alpha: Level
+    correction: Correction
+    method: Method
+    object: Literal["transfer", "tuned"]
+    n: Annotated[int, Field(ge=1)]
+    dtype: Dtype
+    variation: Literal[4] = DEFAULT_VARIATION
+    delta: Level
+
+
+class EvidenceRef(_Model):
+    """One manifest: where it lies, what it is, and the error probability of each limit from it."""
+
+    path: RelativePath
+    sha256: Sha256
+    text: Text
+    role: Role
+    delta: Ratio
+
+
+class StatedClaim(_Model):
+    """One claim, as :class:`certify.stats.claim.Claim` without prose and details."""
+
+    evidence: Sha256
+    kind: Literal[
+        "agreement-rate",
+        "token-agreement",
+        "guarantee",
+        "non-inferiority",
+        "gain",
+        "better-than-nulls",
+        "unrelated-loss",
+    ]
+    comparator: Slug | None
+    extraction: Rule | None
+    finding: Literal["measured", "held", "refuted", "inconclusive", "vacuous", "premise failed", "failed"]
+    estimate: Number | None
+    lower: Number | None
+    upper: Number | None
+    delta: Ratio
+    n: Annotated[int, Field(ge=0)]
+    unit: Text
+    procedure: Text
+    assumptions: Annotated[tuple[Slug, ...], Field(max_length=16)]
+    signature: Text
+
+    @model_validator(mode="after")
+    def _rounded(self) -> StatedClaim:
+        for number, up in ((self.estimate, False), (self.lower, False), (self.upper, True)):
+            if number is not None and number.decimal != decimal(number.value, up=up):
+                raise ValueError(f"{number.exact} is not {number.decimal}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """``kind``, comparator and extraction rule joined by colons."""
+        return ":".join(part for part in (self.kind, self.comparator, self.extraction) if part)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What is compared with the claim computed again."""
+        return self.model_dump(mode="json", exclude={"signature"})
+
+
+class AssumptionRef(_Model):
+    """An assumption that a claim names."""
+
+    id: Slug
+    statement: Text
+    status: Text
+
+
+class Certificate(_Model):
+    """The whole file; see the module's text."""
+
+    schema_: Literal["certify.certificate"] = Field(alias="schema", default=SCHEMA_NAME)
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created_by: Text
+    ticket: TicketRef
+    subjects: Annotated[tuple[SubjectRef, ...], Field(max_length=7)]
+    parameters: Parameters
+    evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=64)]
+    claims: Annotated[tuple[StatedClaim, ...], Field(max_length=4096)]
+    proofs: ProofsRef | None = None
+    assumptions: Annotated[tuple[AssumptionRef, ...], Field(max_length=64)]
+    non_claims: Annotated[tuple[Text, ...], Field(max_length=64)]
+    signature: Text
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Certificate:
+        # One text may be evaluated with several other templates; each is known by its digest.
+        texts = [(one.role, one.text) for one in self.evidence if one.role != "other-template"]
+        for what, found in (
+            ("claims", [(claim.evidence, claim.name) for claim in self.claims]),
+            ("paths of evidence", [one.path for one in self.evidence]),
+            ("digests of evidence", [one.sha256 for one in self.evidence]),
+            ("texts of one role", texts),
+        ):
+            if len(set(found)) != len(found):
+                raise ValueError(f"two {what} are the same")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A certificate without a record has no such field, and so the bytes that it always had.
+        content: dict[str, Any] = handler(self)
+        if self.proofs is None:
+            content.pop("proofs", None)
+        return content
+
+    def to_bytes(self) -> bytes:
+        """The file: canonical JSON and a newline."""
+        return canonical_json(self.model_dump(mode="json", by_alias=True)) + b"\n"
+
+
+def decimal(value: Fraction, *, up: bool = False) -> str:
+    """``value`` with six decimals, rounded down, or up."""
+    scaled = value * 10**6
+    units = -(-scaled.numerator // scaled.denominator) if up else scaled.numerator // scaled.denominator
+    whole, rest = divmod(abs(units), 10**6)
+    return f"{'-' if units < 0 else ''}{whole}.{rest:06d}"
+
+
+def number(value: Fraction | None, *, up: bool = False) -> Number | None:
+    """A number for a certificate; None stays None."""
+    if value is None:
+        return None
+    return Number(exact=f"{value.numerator}/{value.denominator}", decimal=decimal(value, up=up))
+
+
+def state(claim: Claim, evidence: str) -> StatedClaim:
+    """The part of ``claim`` that a certificate states, under the digest of its manifest."""
+    return StatedClaim.model_validate(
+        {
+            "evidence": evidence,
+            "kind": claim.kind,
+            "comparator": claim.comparator,
+            "extraction": claim.extraction,
+            "finding": str(claim.finding),
+            "estimate": number(claim.estimate),
+            "lower": number(claim.lower),
+            "upper": number(claim.upper, up=True),
+            "delta": rational(claim.delta),
+            "n": claim.n,
+            "unit": claim.unit,
+            "procedure": claim.procedure,
+            "assumptions": claim.assumptions,
+            "signature": claim.signature,
+        }
+    )
+
+
+def is_stated(claim: Claim, role: Role) -> bool:
+    """Whether a certificate states ``claim`` about a text of that role."""
+    kinds: Iterable[str] = {"evaluation": EVALUATION_KINDS, "loss": LOSS_KINDS, "other-template": ()}[role]
+    return claim.kind in kinds and claim.finding not in UNSTATED
+
+
+def share(delta: str, texts: int) -> Fraction:
+    """Error probability of each limit on one of so many texts of a role."""
+    return Fraction(delta) / texts
+
+
+def parse_certificate(value: Any, *, what: str = "certificate") -> Certificate:
+    """Validate parsed JSON as a certificate.
+
+    Raises:
+        InvalidInputError: wrong schema (``CERTIFICATE_SCHEMA``), newer version (``CERTIFICATE_NEWER``), or a
+            field that breaks a rule (``CERTIFICATE_MALFORMED``).
+    """
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA_NAME:
+        raise InvalidInputError(
+            f'{what} is no certificate: "schema" must be "{SCHEMA_NAME}"', code="CERTIFICATE_SCHEMA"
+        )
+    version = value.get("schema_version")
+    # A literal 1 would also take true and 1.0, and a default would take a file that names no version.
+    if type(version) is not int:
+        raise InvalidInputError(f'{what}: "schema_version" must be an integer', code="CERTIFICATE_SCHEMA")
+    if version > SCHEMA_VERSION:
+        raise InvalidInputError(
+            f"{what} has schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it",
+            code="CERTIFICATE_NEWER",
+        )
+    if "proofs" in value and value["proofs"] is None:
+        raise InvalidInputError(f"{what}: proofs: absent, or a record", code="CERTIFICATE_MALFORMED")
+    try:
+        return Certificate.model_validate_json(canonical_json(value), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top level"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidInputError(f"{what}: {where}: {message}", code="CERTIFICATE_MALFORMED") from error
+    except ValueError as error:
+        raise InvalidInputError(f"{what} is refused: {error}", code="CERTIFICATE_MALFORMED") from error
+
+
+def read_certificate(path: Path) -> tuple[Certificate, bytes]:
+    """Read a certificate; returns it with the bytes of its file.
+
+    Raises:
+        UsageError: the file cannot be read.
+        InvalidInputError: see :func:`parse_certificate`; or the file is not the canonical form of its content
+            (``CERTIFICATE_NOT_CANONICAL``).
+    """
+    data = read_bytes(path, what="certificate", limit=MAX_JSON_BYTES)
+    what = f"certificate {path}"
+    certificate = parse_certificate(parse_json(data, what=what), what=what)
+    if certificate.to_bytes() != data:
+        raise InvalidInputError(
+            f"{what} is not the canonical form of its content: it was changed by hand or by another program",
+            code="CERTIFICATE_NOT_CANONICAL",
+        )
+    return certificate, data
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a certificate."""
+    schema = Certificate.model_json_schema(by_alias=True)
+    # Both have a default for whoever makes a file; whoever reads one insists on them.
+    schema["required"] = ["schema", "schema_version", *schema["required"]]
+    schema["properties"]["proofs"] = {"$ref": "#/$defs/ProofsRef"}  # absent, never null
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,1 @@
+"""What evidence shows: one module per kind of claim, computed in exact arithmetic."""

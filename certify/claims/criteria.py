@@ -1,0 +1,210 @@
+"""Does the guarantee hold, here? Certified steps, drawn steps, disagreements, exact limits (theory §5).
+
+The published theorem promises with confidence ``1 - alpha`` that a certified step keeps its prediction. Read
+as a frequency over inputs it can be tested: in each unit that has certified steps one of them is drawn, and
+the rate at which drawn steps disagree with E* is compared with ``alpha``.
+
+Definitions, exact to the last digit:
+
+* *Steps*, their margins, N and disagreement: :mod:`certify.evidence.distances`.
+* *Certified*: the criterion of :mod:`certify.stats.theorem` holds, on ``r = margin / 10**9``. The drawn
+  step does not depend on the premise of ``published``; the finding does.
+* *Drawn step* of a unit with m > 0 certified steps, pooled in the order of
+  :attr:`certify.evidence.load.Evidence.units`: ``int(SHA-256(f"drawn:{unit}"), 16) mod m``, ``unit`` as it
+  is named there. Nothing that could be chosen after the results has a part in it.
+* *Limits*, each with error ``delta``: Clopper-Pearson for a fixed design; for a sequential one the
+  anytime-valid betting bound over drawn steps (1 = disagrees), units in the order drawn.
+* *Finding*: PREMISE_FAILED if the criterion is ``published`` and a row has D > tau(alpha); else VACUOUS if no
+  unit has a certified step; else HELD if upper <= alpha, REFUTED if lower > alpha, else INCONCLUSIVE. For a
+  fixed design both comparisons are of exact binomial tails, not of rounded limits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from certify.evidence.distances import Distances, Step, Units, Violation, violation
+from certify.evidence.read import UNIT
+from certify.stats.betting import Design, betting_lower, betting_upper
+from certify.stats.claim import DELTA, Finding
+from certify.stats.limits import Limit
+from certify.stats.rates import rate_above, rate_at_most, rate_limit
+from certify.stats.theorem import DEFAULT_VARIATION, Criterion, critical_margin
+
+MAX_WITNESSES: Final = 50
+"""Violations that are listed; all of them are counted."""
+
+MAX_NEEDED: Final = 20_000
+"""Largest number of drawn steps that is worked out as needed; exact tails of more take long."""
+
+DESCRIPTIVE_ABOVE: Final = Fraction(1, 10)
+"""Above this level a promise with confidence 1 - alpha is shown, but says little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """The answer for one criterion, level and arm.
+
+    Attributes:
+        criterion: the criterion.
+        alpha: the level, as the ticket spells it.
+        delta: error probability of each limit.
+        finding: HELD, REFUTED, INCONCLUSIVE, VACUOUS or PREMISE_FAILED.
+        descriptive: ``alpha`` is above :data:`DESCRIPTIVE_ABOVE`.
+        steps: all steps.
+        certified: certified steps.
+        violations: certified steps that disagree.
+        units: all units.
+        drawn: units with a certified step, one drawn step each: n of the limits.
+        disagreements: drawn steps that disagree.
+        lower: lower limit of their rate, or None without drawn steps.
+        upper: upper limit, likewise.
+        needed: drawn steps at which the limits would hold if no further one disagreed; None where they do, or
+            where that is more than :data:`MAX_NEEDED`.
+        above: ids of rows with D > tau(alpha), for every criterion; the premise of ``published`` if empty.
+        vacuous: steps at which ``V sum D >= 1`` (criterion ``additive``; 0 for the others).
+        least_loss: smallest ``V sum D`` of all steps, or None without steps (``additive`` only).
+        witnesses: violations, at most :data:`MAX_WITNESSES`: in the order of units.
+        by_unit: (certified steps, of these disagreeing) of each unit with certified steps, units ascending
+            by rank: what the plain rate with units as clusters needs.
+    """
+
+    criterion: Criterion
+    alpha: str
+    delta: Fraction
+    finding: Finding
+    descriptive: bool
+    steps: int
+    certified: int
+    violations: int
+    units: int
+    drawn: int
+    disagreements: int
+    lower: Limit | None
+    upper: Limit | None
+    needed: int | None
+    above: tuple[int, ...]
+    vacuous: int
+    least_loss: Fraction | None
+    witnesses: tuple[Violation, ...]
+    by_unit: tuple[tuple[int, int], ...]
+
+
+def guarantee(
+    units: Units,
+    distances: Distances,
+    *,
+    alpha: str,
+    criterion: Criterion,
+    delta: Fraction = DELTA,
+    design: Design = "fixed",
+    v: int = DEFAULT_VARIATION,
+) -> Guarantee:
+    """Judge the guarantee at one level under one criterion; see the module for every definition.
+
+    Args:
+        units: from :func:`measure`.
+        distances: the same as for :func:`measure`.
+        alpha: decimal level as the ticket spells it; a corrected ticket is judged at its family-wise level.
+        criterion: which criterion certifies steps.
+        delta: error probability of each limit.
+        design: of the evidence.
+        v: V of the criterion ``additive``, at least 2.
+
+    Raises:
+        ValueError: ``alpha`` is not strictly between 0 and 1, or ``v`` is below 2.
+    """
+    level = Fraction(alpha)
+    certifies = _rule(criterion, distances.d, level, v)
+    found = {unit: tuple(filter(certifies, steps)) for unit, steps in units.items()}
+    certified = {unit: steps for unit, steps in found.items() if steps}
+    drawn = [steps[drawn_index(unit, len(steps))].disagrees for unit, steps in certified.items()]
+    everything = [step for steps in units.values() for step in steps]
+    wrong = [step for steps in certified.values() for step in steps if step.disagrees]
+    above = distances.premise(level)
+    judged = _judge(drawn, level, delta, design)
+    premise = criterion != "published" or not above
+    losses = [v * step.total for step in everything] if criterion == "additive" else []
+    return Guarantee(
+        criterion=criterion,
+        alpha=alpha,
+        delta=delta,
+        finding=judged.finding if premise else Finding.PREMISE_FAILED,
+        descriptive=level > DESCRIPTIVE_ABOVE,
+        steps=len(everything),
+        certified=sum(map(len, certified.values())),
+        violations=len(wrong),
+        units=len(units),
+        drawn=len(drawn),
+        disagreements=sum(drawn),
+        lower=judged.lower,
+        upper=judged.upper,
+        needed=None if judged.finding is Finding.HELD else units_needed(sum(drawn), len(drawn), level, delta),
+        above=above,
+        vacuous=sum(loss >= distances.d for loss in losses),
+        least_loss=Fraction(min(losses), distances.d) if losses else None,
+        witnesses=tuple(violation(step, distances) for step in wrong[:MAX_WITNESSES]),
+        by_unit=tuple((len(steps), sum(step.disagrees for step in steps)) for steps in certified.values()),
+    )
+
+
+def drawn_index(unit: str, certified: int) -> int:
+    """Which of the ``certified`` steps of a unit is drawn: an index from 0, fixed by the arguments alone."""
+    return int(hashlib.sha256(f"drawn:{unit}".encode()).hexdigest(), 16) % certified
+
+
+def units_needed(disagreements: int, drawn: int, alpha: Fraction, delta: Fraction) -> int | None:
+    """Smallest number of drawn steps, at least ``drawn``, that gives HELD with these disagreements.
+
+    The smallest n with ``P(B(n, alpha) <= k) <= delta``: what is needed if no further drawn step disagrees.
+    None if that is more than :data:`MAX_NEEDED`.
+    """
+    low = max(drawn, disagreements + 1) - 1
+    high = MAX_NEEDED
+    if low >= high or not rate_at_most(disagreements, high, alpha, delta):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        if rate_at_most(disagreements, middle, alpha, delta):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    finding: Finding
+    lower: Limit | None
+    upper: Limit | None
+
+
+def _judge(drawn: Sequence[bool], alpha: Fraction, delta: Fraction, design: Design) -> _Judged:
+    if not drawn:
+        return _Judged(Finding.VACUOUS, None, None)
+    if design == "fixed":
+        k, n = sum(drawn), len(drawn)
+        lower, upper = rate_limit(k, n, delta, "lower"), rate_limit(k, n, delta, "upper")
+        held, refuted = rate_at_most(k, n, alpha, delta), rate_above(k, n, alpha, delta)
+    else:
+        values = [int(wrong) for wrong in drawn]
+        lower, upper = betting_lower(values, delta, design), betting_upper(values, delta, design)
+        held, refuted = upper.value <= alpha, lower.value > alpha
+    finding = Finding.HELD if held else Finding.REFUTED if refuted else Finding.INCONCLUSIVE
+    return _Judged(finding, lower, upper)
+
+
+def _rule(criterion: Criterion, d: int, alpha: Fraction, v: int) -> Callable[[Step], bool]:
+    # The criteria of certify.stats.theorem multiplied out: a text has many steps. Tests compare the two.
+    if v < 2:
+        raise ValueError(f"a decision that can change has variation 2 at least, not {v}")
+    if criterion == "published":
+        least = critical_margin(d, alpha, UNIT)
+        return lambda step: step.margin >= least
+    if criterion == "measured-max":
+        return lambda step: step.margin * d > 2 * step.largest * UNIT
+    return lambda step: step.margin * d > v * step.total * UNIT

@@ -1,0 +1,167 @@
+"""Claims without a bound: counts that are exact for the evaluated text; what learning to stop is worth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+
+from certify.claims.quality import SCORE, mean_score
+from certify.evidence.load import Evidence, Subject, not_evaluated, settings, ticket_arm
+from certify.evidence.read import BASE_ARM, REFERENCE_ARM, TranslationRecord
+from certify.stats.claim import RULES, Claim, Finding, missing, rational
+
+
+def opportunity(evidence: Evidence, subject: Subject) -> Claim:
+    """In how many prompts each ticket id is fed, and in how many runs of the base model; exact (theory §6.5).
+
+    A run feeds the prompt and every token that the base generated but the last. ``detail["ids"]`` holds
+    ``[id, prompts, runs]`` for each id; ``detail["never"]`` the ids that no run feeds: they cannot have
+    acted.
+    """
+    kind = "opportunity"
+    ids = subject.ticket.ids
+    if not ids:
+        return missing(
+            kind,
+            "EMPTY_TICKET",
+            "the ticket is empty",
+            evidence=(evidence.sha256,),
+            finding=Finding.VACUOUS,
+        )
+    records = evidence.sentences
+    prompts: Counter[int] = Counter()
+    runs: Counter[int] = Counter()
+    for record in records:
+        prompts.update(record.prompt)
+        runs.update(_run(record))
+    never = [token for token in ids if not runs[token]]
+    some = sum(any(token in prompts_of for token in ids) for prompts_of in (set(r.prompt) for r in records))
+    return Claim(
+        kind=kind,
+        comparator=None,
+        extraction=None,
+        finding=Finding.MEASURED,
+        code="COUNTED",
+        text=f"{some} of {len(records)} prompts feed a row of the ticket; {len(never)} of {len(ids)} rows are"
+        " never fed",
+        estimate=Fraction(some, len(records)),
+        n=len(records),
+        unit="sentence",
+        procedure="exact",
+        assumptions=("A-EVIDENCE",),
+        signature=settings(kind, evidence),
+        evidence=(evidence.sha256,),
+        detail={"ids": [[token, prompts[token], runs[token]] for token in ids], "never": never},
+    )
+
+
+def non_interference(evidence: Evidence, subject: Subject) -> Claim:
+    """Share of sentences whose run of the base model feeds no row of the ticket; exact (theory §5).
+
+    There the base and the ticketed model compute the same run. Only for a head that is known to be untied
+    and for greedy decoding: beam search feeds hypotheses that evidence does not list.
+    ``detail["contradictions"]`` counts such sentences in which the two models answered differently all the
+    same: numerics, since they were computed in batches of another shape, or evidence that is not what it
+    says.
+    """
+    kind = "non-interference"
+
+    def refuse(code: str, text: str) -> Claim:
+        return missing(kind, code, text, evidence=(evidence.sha256,), finding=Finding.NOT_APPLICABLE)
+
+    if subject.ticket.base.tied is not False:
+        return refuse("HEAD_NOT_UNTIED", "the output head is tied or may be: every logit can move")
+    if evidence.manifest.decoding.beams != 1:
+        return refuse("BEAM_SEARCH", "beam search feeds hypotheses that the evidence does not list")
+    arm = ticket_arm(evidence, subject)
+    ticket = frozenset(subject.ticket.ids)
+    records = evidence.sentences
+    free = [record for record in records if ticket.isdisjoint(_run(record))]
+    contradictions = 0
+    if arm is not None:
+        contradictions = sum(_differs(record, arm.name) for record in free)
+    return Claim(
+        kind=kind,
+        comparator=None,
+        extraction=None,
+        finding=Finding.MEASURED,
+        code="COUNTED",
+        text=f"the ticket cannot touch {len(free)} of {len(records)} sentences",
+        estimate=Fraction(len(free), len(records)),
+        n=len(records),
+        unit="sentence",
+        procedure="exact",
+        assumptions=("A-EVIDENCE",),
+        signature=settings(kind, evidence),
+        evidence=(evidence.sha256,),
+        detail={"free": len(free), "contradictions": contradictions},
+    )
+
+
+def termination(evidence: Evidence, subject: Subject) -> Claim:
+    """How much of the raw gain is learning to stop: descriptive, under the three rules (theory §6.1).
+
+    ``detail["arms"]``: for the arms base, ticket and reference mean sentence chrF under each rule, the share
+    of outputs that ended, and tokens generated over tokens of the reference arm. ``detail["share"]``: for
+    each rule but ``whole``, the part of the gain under ``whole`` that is gone under it,
+    ``1 - gain(rule) / gain(whole)``; None unless the gain under ``whole`` is positive.
+    """
+    kind = "termination"
+    arm = ticket_arm(evidence, subject)
+    if arm is None:
+        return not_evaluated(kind, evidence, comparator="base")
+    means = {
+        name: {rule: mean_score(evidence, name, rule) for rule in RULES}
+        for name in (BASE_ARM, arm.name, REFERENCE_ARM)
+    }
+    gains = {rule: means[arm.name][rule] - means[BASE_ARM][rule] for rule in RULES}
+    share = {
+        rule: rational(1 - gains[rule] / gains["whole"]) if gains["whole"] > 0 else None for rule in RULES[1:]
+    }
+    roles = {"base": BASE_ARM, "ticket": arm.name, "reference": REFERENCE_ARM}
+    return Claim(
+        kind=kind,
+        comparator="base",
+        extraction=None,
+        finding=Finding.MEASURED,
+        code="DESCRIBED",
+        text="gain in mean sentence chrF: "
+        + ", ".join(f"{rule} {float(value):+.2f}" for rule, value in gains.items()),
+        n=len(evidence.units),
+        unit=evidence.manifest.text.unit,
+        procedure="descriptive",
+        assumptions=("A-EVIDENCE",),
+        signature=settings(kind, evidence, arm=arm, score=SCORE),
+        evidence=(evidence.sha256,),
+        detail={
+            "gain": {rule: rational(value) for rule, value in gains.items()},
+            "share": share,
+            "arms": {
+                role: {
+                    **{rule: rational(value) for rule, value in means[name].items()},
+                    **_ending(evidence, name),
+                }
+                for role, name in roles.items()
+            },
+        },
+    )
+
+
+def _run(record: TranslationRecord) -> set[int]:
+    generated = record.arms[BASE_ARM].tokens or ()
+    return {*record.prompt, *generated[:-1]}
+
+
+def _differs(record: TranslationRecord, arm: str) -> bool:
+    base, other = record.arms[BASE_ARM], record.arms[arm]
+    return (base.text, base.ended, base.length) != (other.text, other.ended, other.length)
+
+
+def _ending(evidence: Evidence, arm: str) -> dict[str, str | None]:
+    answers = [(record.arms[arm], record.arms[REFERENCE_ARM]) for record in evidence.sentences]
+    return {
+        "ended": rational(Fraction(sum(answer.ended for answer, _ in answers), len(answers))),
+        "length_ratio": rational(
+            Fraction(sum(answer.length for answer, _ in answers), sum(other.length for _, other in answers))
+        ),
+    }

@@ -1,0 +1,247 @@
+"""Claims about translations: sentence chrF of the ticket's arm against other arms, sentence by sentence.
+
+The score of a sentence is sacreBLEU's sentence chrF with character order 6, word order 2 and beta 2, computed
+exactly from the statistics of the record (:func:`sentence_chrf`). The value of a unit is the mean over its
+records of the difference ticket minus comparator, in [-100, 100]; units weigh equally, in their order.
+Limits and estimates are those of :func:`certify.stats.betting.difference_lower`, which rounds units down
+first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+from certify.base.exact import round_down
+from certify.evidence.load import (
+    Evidence,
+    Subject,
+    arm_digest,
+    arms_of_kind,
+    not_compared,
+    not_evaluated,
+    settings,
+    ticket_arm,
+    unit_assumptions,
+)
+from certify.evidence.null_labels import NULLS, null_arms
+from certify.evidence.read import BASE_ARM, Arm
+from certify.stats.betting import difference_lower
+from certify.stats.claim import DELTA, RULES, Claim, Finding, Rule, missing, rational
+from certify.stats.limits import GRID_BITS, Limit
+
+COMPARATORS: Final = ("reference", "full", "base")
+"""What quality can be declared not to be worse than."""
+
+DEFAULT_RULE: Final[Rule] = "first-line"
+
+SCORE: Final = "sentence-chrF/c6w2b2"
+"""Name of the score in signatures: character order 6, word order 2, beta 2."""
+
+_CHRF = slice(10, 34)
+
+
+def sentence_chrf(vector: Sequence[int]) -> Fraction:
+    """Sentence chrF, exactly, in [0, 100].
+
+    ``vector[10:34]`` holds (hypothesis n-grams, reference n-grams, matches) for each of the 8 orders. Over
+    the k orders with n-grams on both sides, precision and recall are averaged, then
+    ``F = 5 P R / (4 P + R)``; 0 if k = 0 or nothing matches.
+    """
+    # P = p/(k h) and R = q/(k r), with h and r the products of all counts: one fraction at the end.
+    p = q = 0
+    h = r = 1
+    k = 0
+    counts = vector[_CHRF]
+    for hypothesis, reference, match in zip(counts[::3], counts[1::3], counts[2::3], strict=True):
+        if hypothesis and reference:
+            p, h = p * hypothesis + match * h, h * hypothesis
+            q, r = q * reference + match * r, r * reference
+            k += 1
+    if not p or not q:
+        return Fraction(0)
+    return Fraction(500 * p * q, k * (4 * p * r + q * h))
+
+
+def unit_scores(evidence: Evidence, arm: str, rule: Rule) -> tuple[Fraction, ...]:
+    """Mean sentence chrF of one arm under one rule over the records of each unit, in their order."""
+    known = evidence.scores
+    if (arm, rule) not in known:
+        index = RULES.index(rule)
+        found = []
+        for records in evidence.units.values():
+            answers = [record.arms[arm] for record in records]
+            total = sum((sentence_chrf(one.stats[one.rules[index]]) for one in answers), Fraction(0))
+            found.append(total / len(answers))
+        known[arm, rule] = tuple(found)
+    return known[arm, rule]
+
+
+def mean_score(evidence: Evidence, arm: str, rule: Rule) -> Fraction:
+    """Mean over units of their scores, each rounded down to a multiple of ``2**-32``; units weigh equally."""
+    units = [round_down(score, GRID_BITS) for score in unit_scores(evidence, arm, rule)]
+    return sum(units, Fraction(0)) / len(units)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """The ticket's arm against one other: limit of the mean difference."""
+
+    other: Arm
+    limit: Limit
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "arm": self.other.name,
+            "digest": arm_digest(self.other),
+            "control": self.other.control,
+            "estimate": rational(self.limit.estimate),
+            "lower": rational(self.limit.value),
+        }
+
+
+def non_inferiority(
+    evidence: Evidence,
+    subject: Subject,
+    comparator: str,
+    *,
+    rule: Rule = DEFAULT_RULE,
+    delta: Fraction = DELTA,
+) -> Claim:
+    """Quality not worse than ``reference``, ``full`` or ``base``: limit of the mean difference (theory §5).
+
+    The claim "not worse by more than eps" is shown if ``lower >= -eps``. ``detail["declared_margin"]`` is
+    the eps that the ticket declared for this comparator before the evaluation, ``detail["smallest_margin"]``
+    the smallest that these data could have shown, ``max(0, -lower)``. Several arms of kind ``full``: the
+    smallest limit counts.
+
+    Raises:
+        ValueError: another comparator.
+    """
+    kind = "non-inferiority"
+    if comparator not in COMPARATORS:
+        raise ValueError(f"quality is compared with {', '.join(COMPARATORS)}, not {comparator!r}")
+    arm = ticket_arm(evidence, subject)
+    others = arms_of_kind(evidence, comparator)
+    if arm is None:
+        return not_evaluated(kind, evidence, comparator=comparator, extraction=rule)
+    if not others:
+        return not_compared(kind, evidence, comparator, rule)
+    declared = subject.declared(kind, comparator)
+    margin = None if declared is None else declared.margin
+    found = _compare(evidence, arm, others, rule, delta)
+    least = min(found, key=lambda one: one.limit.value)
+    detail = {
+        "declared_margin": None if margin is None else rational(Fraction(margin)),
+        "smallest_margin": rational(max(Fraction(0), -least.limit.value)),
+        "compared": [one.to_json() for one in found],
+    }
+    return _claim(kind, comparator, evidence, arm, rule, delta, least, detail)
+
+
+def gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fraction = DELTA) -> Claim:
+    """Mean gain of sentence chrF over the base under one rule; shown if ``lower > 0`` (theory §6.1)."""
+    arm = ticket_arm(evidence, subject)
+    if arm is None:
+        return not_evaluated("gain", evidence, comparator="base", extraction=rule)
+    (found,) = _compare(evidence, arm, (evidence.manifest.arm(BASE_ARM),), rule, delta)
+    return _claim("gain", "base", evidence, arm, rule, delta, found, {})
+
+
+def better_than_nulls(
+    evidence: Evidence, subject: Subject, *, rule: Rule = DEFAULT_RULE, delta: Fraction = DELTA
+) -> Claim:
+    """Better than every null ticket: the least lower limit of the mean differences (theory §6.3).
+
+    An intersection-union test: each comparison has the full error probability, and the claim, shown if
+    ``lower > 0``, is wrong with probability at most ``delta``. Every control of
+    :data:`certify.evidence.null_labels.NULLS` must be there as often as it says; which ones these are is
+    fixed (:func:`certify.evidence.null_labels.null_arms`). ``detail["further"]`` names other null tickets
+    of this ticket, which are not compared.
+    """
+    kind = "better-than-nulls"
+    arm = ticket_arm(evidence, subject)
+    nulls = {control: null_arms(evidence.manifest.arms, subject.ticket, control) for control in NULLS}
+    lacking = [
+        f"{control} ({len(nulls[control])} of {count})"
+        for control, count in NULLS.items()
+        if len(nulls[control]) < count
+    ]
+    if arm is None:
+        return not_evaluated(kind, evidence, comparator="nulls", extraction=rule)
+    if lacking:
+        return missing(
+            kind,
+            "NULLS_MISSING",
+            f"null tickets are missing: {', '.join(lacking)}",
+            comparator="nulls",
+            extraction=rule,
+            evidence=(evidence.sha256,),
+            detail={"lacking": lacking},
+        )
+    others = tuple(other for arms in nulls.values() for other in arms)
+    found = _compare(evidence, arm, others, rule, delta)
+    least = min(found, key=lambda one: one.limit.value)
+    further = [
+        other.name
+        for other in evidence.manifest.arms
+        if other.control in NULLS and other.of == subject.ticket.id and other not in others
+    ]
+    compared = [one.to_json() for one in found]
+    detail = {"compared": compared, "weakest": least.other.name, "further": further}
+    return _claim(kind, "nulls", evidence, arm, rule, delta, least, detail)
+
+
+def _compare(
+    evidence: Evidence, arm: Arm, others: Sequence[Arm], rule: Rule, delta: Fraction
+) -> list[_Comparison]:
+    ours = unit_scores(evidence, arm.name, rule)
+    found = []
+    for other in others:
+        theirs = unit_scores(evidence, other.name, rule)
+        paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]
+        found.append(_Comparison(other, difference_lower(paired, delta, evidence.design)))
+    return found
+
+
+def _claim(
+    kind: str,
+    comparator: str,
+    evidence: Evidence,
+    arm: Arm,
+    rule: Rule,
+    delta: Fraction,
+    found: _Comparison,
+    detail: dict[str, Any],
+) -> Claim:
+    limit = found.limit
+    return Claim(
+        kind=kind,
+        comparator=comparator,
+        extraction=rule,
+        finding=Finding.MEASURED,
+        code="MEASURED",
+        text=f"mean difference of sentence chrF to {found.other.name} {float(limit.estimate):+.3f},"
+        f" at least {float(limit.value):+.3f} ({rule}, {limit.n} units)",
+        estimate=limit.estimate,
+        lower=limit.value,
+        delta=delta,
+        n=limit.n,
+        unit=evidence.manifest.text.unit,
+        procedure=limit.procedure,
+        assumptions=unit_assumptions(evidence),
+        signature=settings(
+            kind,
+            evidence,
+            arm=arm,
+            procedure=limit.procedure,
+            delta=delta,
+            vs=arm_digest(found.other),
+            rule=rule,
+            score=SCORE,
+        ),
+        evidence=(evidence.sha256,),
+        detail=detail,
+    )

@@ -1,0 +1,1 @@
+"""Commands that decide: check, issue, explain, power, schema."""

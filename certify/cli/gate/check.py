@@ -1,0 +1,118 @@
+"""``certify check``: the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from certify.cli import options
+from certify.cli.registry import RENDERERS, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+
+def check(
+    ticket: Annotated[Path, typer.Option("--ticket", help="Ticket file to check.")] = Path("tickets.json"),
+    policy: Annotated[
+        str, typer.Option("--policy", help="selection, paper, release, strict, or a .toml file.")
+    ] = "release",
+    only: Annotated[
+        list[str] | None, typer.Option("--id", help="Check only this ticket; repeatable.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", help="Certificate, if not the one that the ticket names.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option("--base", help="Base table, if it does not travel with the ticket.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", "--tuned", help="Reference table, likewise.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option("--tokenizer", help="tokenizer.json, likewise.")] = None,
+    report_format: options.Format = options.FormatName.terminal,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the report to a file instead.")] = None,
+    engine: options.Engine = options.EngineName.auto,
+    workers: options.Workers = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List every token of a ticket.")] = False,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            "--replay", metavar="MODEL", help="Run every listed violation again on this base model."
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", metavar="DATA", help="With --replay: an evaluated text.")
+    ] = None,
+) -> int:
+    """Re-verify a ticket and decide: verdict first, then why. The exit code is the verdict."""
+    from certify.base.errors import UsageError
+    from certify.cli.shell import emit, progress_bar
+    from certify.gate.check import check as run_check
+
+    if text and replay is None:
+        raise UsageError("--text belongs to --replay", code="USAGE")
+    with progress_bar("scanning") as progress:
+        report = run_check(
+            ticket,
+            policy=policy,
+            ids=only or (),
+            certificate=certificate,
+            base=base,
+            reference=reference,
+            tokenizer=tokenizer,
+            engine=engine.value,
+            workers=workers,
+            progress=progress,
+        )
+    shown, lines = load(RENDERERS["check.view"])(report), []
+    if replay is not None:
+        replaying = load(RENDERERS["replay"])
+        reruns = replaying.run_again(report, model=replay, texts=text or (), reference=reference)
+        lines = replaying.lines(reruns)
+        code = replaying.exit_code(int(report.exit_code), reruns)
+        shown |= {"exit_code": code, "replay": replaying.data(reruns)}
+    if report_format is options.FormatName.json:
+        from certify.base.jsonio import pretty_json
+
+        emit(pretty_json(shown), out)
+    else:
+        _terminal(shown, out, verbose, lines)
+    return int(shown["exit_code"])
+
+
+def _terminal(data: dict[str, object], out: Path | None, verbose: bool, more: Sequence[str]) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from certify.cli.shell import console, emit, surviving_closed_pipe
+
+    if out is None:
+        with surviving_closed_pipe():
+            _render(data, console(), verbose, more)
+        return
+    buffer = StringIO()
+    plain = Console(
+        file=buffer,
+        width=80,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        color_system=None,
+        force_terminal=False,
+    )
+    _render(data, plain, verbose, more)
+    emit(buffer.getvalue(), out)
+
+
+def _render(data: dict[str, object], to: Console, verbose: bool, more: Sequence[str]) -> None:
+    from certify.base.text import escape
+
+    load(RENDERERS["check"])(data, to, verbose=verbose)
+    for line in more:
+        to.print(escape(line), soft_wrap=True)

@@ -1,0 +1,30 @@
+"""``certify explain``: what a reason code, an assumption or a policy means."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    name: Annotated[
+        str | None, typer.Argument(help="A reason code, an assumption (A-LAW), or policy:NAME; all without.")
+    ] = None,
+) -> None:
+    """Explain a reason code, an assumption or a policy: what it means, and what to do."""
+    from certify.cli.shell import emit
+    from certify.policy.codes import codes, names
+    from certify.policy.codes import explain as run_explain
+
+    if name is not None:
+        emit("\n".join(run_explain(name)) + "\n", None)
+        return
+    known = codes()
+    lines = []
+    for topic, entries in names().items():
+        lines.append(f"{topic}:")
+        lines += [
+            f"  {entry}: {known[entry].meaning}" if entry in known else f"  {entry}" for entry in entries
+        ]
+    emit("\n".join(lines) + "\n", None)

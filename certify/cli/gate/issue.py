@@ -1,0 +1,67 @@
+"""``certify issue``: from a ticket and its evidence to a certificate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from certify.cli import options
+
+
+def issue(
+    ticket: Annotated[str, typer.Option("--ticket", help="Ticket file, with #ID if it holds several.")],
+    evidence: Annotated[
+        list[Path],
+        typer.Option("--evidence", help="Manifest of evidence in the ticket's folder; repeatable."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the certificate.")],
+    delta: Annotated[
+        str, typer.Option("--delta", help="Error probability of a claim over all its texts.")
+    ] = "0.05",
+    attach: Annotated[
+        bool, typer.Option("--attach", help="Note in the ticket file where certificate and evidence lie.")
+    ] = False,
+    proofs: Annotated[
+        Path | None,
+        typer.Option("--proofs", help="Record of certify prove --out to name; in the ticket's folder."),
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option("--base", help="Base table, if it does not travel with the ticket.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", "--tuned", help="Reference table, likewise.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option("--tokenizer", help="tokenizer.json, likewise.")] = None,
+    engine: options.Engine = options.EngineName.auto,
+    workers: options.Workers = None,
+) -> None:
+    """Compute every claim that the evidence supports and write them down. A certificate holds no verdict."""
+    from certify.base.text import escape
+    from certify.cli.shell import console, progress_bar
+    from certify.gate.issue import issue as run_issue
+
+    path, _, name = ticket.partition("#")
+    with progress_bar("scanning") as progress:
+        certificate = run_issue(
+            Path(path),
+            evidence,
+            out=out,
+            ticket_id=name or None,
+            delta=delta,
+            attach=attach,
+            proofs=proofs,
+            base=base,
+            reference=reference,
+            tokenizer=tokenizer,
+            engine=engine.value,
+            workers=workers,
+            progress=progress,
+        )
+    texts = ", ".join(f"{one.text} ({one.role})" for one in certificate.evidence)
+    shown = console()
+    shown.print(f"{len(certificate.claims)} claims about {certificate.ticket.id} on {escape(texts)} → {out}")
+    if certificate.proofs is not None:
+        shown.print(f"checks of the theory, as recorded: {escape(str(certificate.proofs))}", soft_wrap=True)
+    shown.print(escape(certificate.signature), soft_wrap=True)

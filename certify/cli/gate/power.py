@@ -1,0 +1,162 @@
+"""``certify power``: how many units a claim needs, before anything is evaluated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from certify.cli import options
+from certify.cli.use import interop
+
+if TYPE_CHECKING:
+    from certify.evidence.load import Evidence
+    from certify.evidence.read import Arm
+    from certify.gate.planning import Plan, Planned, Truth
+    from certify.ticket.schema import Ticket
+
+
+def power(
+    claim: Annotated[
+        str,
+        typer.Option(
+            "--claim",
+            help="agreement:A, token-agreement:A, guarantee:ALPHA, noninferiority:POINTS or gain:POINTS.",
+        ),
+    ],
+    truth: Annotated[
+        str | None,
+        typer.Option("--truth", help="What is assumed true: a rate, or a mean difference (default 0)."),
+    ] = None,
+    sd: Annotated[
+        str | None, typer.Option("--sd", help="Standard deviation of a unit, for claims about means.")
+    ] = None,
+    delta: Annotated[str, typer.Option("--delta", help="Error probability of the limit.")] = "0.05",
+    power_: Annotated[str, typer.Option("--power", help="Wanted probability of showing the claim.")] = "0.8",
+    evidence: Annotated[
+        Path | None,
+        typer.Option("--evidence", metavar="NAME.json", help="Take truth and sd from earlier evidence."),
+    ] = None,
+    ticket: Annotated[
+        str | None,
+        typer.Option(
+            "--ticket", metavar="FILE[#ID]", help="With --evidence: whose arm; default: the only ticket's."
+        ),
+    ] = None,
+    report_format: options.Format = options.FormatName.terminal,
+) -> None:
+    """Say how many units a claim needs, if something is true. For planning: decides nothing.
+
+    Evidence that was planned with must not be the evidence of the claim.
+    """
+    from certify.base.errors import UsageError
+    from certify.cli.numbers import level
+    from certify.gate.planning import parse_claim, plan
+
+    planned = parse_claim(claim)
+    if evidence is None and ticket is not None:
+        raise UsageError("--ticket belongs to --evidence", code="USAGE")
+    assumed = _assumed(planned, truth, sd, evidence, ticket)
+    found = plan(planned, assumed, delta=level("--delta", delta), power=level("--power", power_))
+    interop.show(_lines(claim, found), _summary(claim, found), report_format)
+
+
+def _assumed(
+    claim: Planned, truth: str | None, sd: str | None, evidence: Path | None, ticket: str | None
+) -> Truth:
+    from fractions import Fraction
+
+    from certify.base.errors import UsageError
+    from certify.cli.numbers import decimal
+    from certify.gate.planning import Truth, truth_of
+
+    if claim.is_rate and sd is not None:
+        raise UsageError("a rate has no --sd: its law is binomial", code="USAGE")
+    value = None if truth is None else decimal("--truth", truth)
+    spread = None if sd is None else decimal("--sd", sd)
+    if spread is not None and spread <= 0:
+        raise UsageError("--sd is above 0", code="NUMBER")
+    if evidence is None:
+        # No difference at all is the natural assumption about a ticket that is to lose nothing; a guarantee
+        # supposes that nothing disagrees.
+        if value is None and claim.kind in ("noninferiority", "guarantee"):
+            value = Fraction(0)
+        return Truth(value, spread, "assumed")
+    # What was given goes before what was estimated.
+    from certify.evidence.load import load
+
+    loaded = load(evidence)
+    named = _ticket(ticket)
+    width = None if named is None else named.selection.n
+    found = truth_of(claim, loaded, _arm(loaded, named), width=width)
+    return Truth(
+        found.value if value is None else value, found.sd if spread is None else spread, found.source
+    )
+
+
+def _ticket(spec: str | None) -> Ticket | None:
+    if spec is None:
+        return None
+    from certify.ticket.released import open_source
+
+    return open_source(spec).ticket
+
+
+def _arm(evidence: Evidence, ticket: Ticket | None) -> Arm:
+    from certify.base.errors import UsageError
+    from certify.evidence.read import ROW_KINDS
+
+    arms = [
+        arm
+        for arm in evidence.manifest.arms
+        if arm.kind in ROW_KINDS and arm.control is None and arm.gate is None
+    ]
+    if ticket is not None:
+        arms = [arm for arm in arms if arm.ids == ticket.ids and arm.kind == ticket.released.object]
+    if len(arms) != 1:
+        names = ", ".join(arm.name for arm in arms) or "none"
+        raise UsageError(
+            f"the evidence must hold one arm to plan for, it holds: {names} (--ticket names one)",
+            code="TICKET_NEEDED",
+        )
+    return arms[0]
+
+
+def _lines(claim: str, found: Plan) -> list[str]:
+    delta, wanted = float(found.delta), float(found.power)
+    lines = []
+    if found.units is None:
+        lines.append(f"{claim}: {found.obstacle}")
+    else:
+        law = "exact binomial law" if found.exact else "normal approximation to the growth of bets"
+        lines.append(
+            f"{claim} at delta {delta:g} is shown with probability {wanted:g} by"
+            f" {'' if found.exact else 'about '}{found.units} units ({law})"
+        )
+        true = f"true value {_number(found.truth.value)}"
+        if found.truth.sd is not None:
+            true += f", standard deviation of a unit {_number(found.truth.sd)}"
+        lines.append(f"if: {true} ({found.truth.source})")
+    if found.clean is not None:
+        lines.append(f"at the very least {found.clean} units, not one of them against it")
+    return lines
+
+
+def _summary(claim: str, found: Plan) -> dict[str, Any]:
+    return {
+        "claim": claim,
+        "delta": _number(found.delta),
+        "power": _number(found.power),
+        "truth": _number(found.truth.value),
+        "sd": _number(found.truth.sd),
+        "source": found.truth.source,
+        "units": found.units,
+        "clean_units": found.clean,
+        "exact": found.exact,
+        "obstacle": found.obstacle or None,
+    }
+
+
+def _number(value: Any) -> str | None:
+    return None if value is None else f"{float(value):g}"

@@ -1,0 +1,177 @@
+"""``certify find``: select rows and write a ticket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from certify.cli import options
+from certify.cli.registry import RENDERERS, load
+
+if TYPE_CHECKING:
+    from certify.ticket.make import Found
+
+
+def find(
+    base: options.Base,
+    tuned: options.Tuned,
+    ticket_id: Annotated[str, typer.Option("--id", help="Name of the ticket in the file.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Ticket file to make or to add to; rows are written beside it.")
+    ] = Path("tickets.json"),
+    rule: Annotated[
+        str,
+        typer.Option(
+            "--rule",
+            help="ks, distance:K, norm:K, frequency:K, random:K, ids:1,2,3 or published:PAIR (en-ca …).",
+        ),
+    ] = "ks",
+    alpha: Annotated[str, typer.Option("--alpha", help="Level of the test, a decimal.")] = "0.05",
+    correction: Annotated[
+        options.CorrectionName, typer.Option("--correction", help="Correction for testing many rows.")
+    ] = options.CorrectionName.none,
+    method: options.Method = options.MethodName.exact,
+    served_dtype: options.ServedDtype = None,
+    tensor: options.Tensor = None,
+    tokenizer: options.Tokenizer = None,
+    exclude_ids: Annotated[
+        str, typer.Option("--exclude-ids", help="Ids never to select, comma-separated; reported as yours.")
+    ] = "",
+    counts: Annotated[
+        Path | None, typer.Option("--counts", help="Token counts (.npy, see certify count) for frequency:K.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of random:K.")] = None,
+    template: Annotated[
+        str | None,
+        typer.Option("--template", help="Prompt template that tuning used: a shipped name or a .toml file."),
+    ] = None,
+    tuned_rows: Annotated[
+        Path | None,
+        typer.Option(
+            "--tuned-rows", help="Release these rows (partial tuning) instead of the tuned table's."
+        ),
+    ] = None,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Copy tables and tokenizer beside the ticket: self-contained.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a ticket of the same id.")] = False,
+    guarantee: Annotated[
+        str | None,
+        typer.Option(
+            "--guarantee",
+            metavar="GOAL",
+            help="Choose among evaluated tickets: agreement:A, token-agreement:A or noninferiority:E.",
+        ),
+    ] = None,
+    evidence: Annotated[
+        Path | None,
+        typer.Option("--evidence", metavar="NAME.json", help="With --guarantee: evidence of the candidates."),
+    ] = None,
+    delta: Annotated[
+        str, typer.Option("--delta", help="With --guarantee: error probability of the choice.")
+    ] = "0.05",
+    allow_tied: options.AllowTied = False,
+    engine: options.Engine = options.EngineName.auto,
+    workers: options.Workers = None,
+) -> int:
+    """Select the rows that moved and write them as a ticket that anyone can check.
+
+    With --guarantee the ticket is the smallest of those in the evidence that is shown to be good enough
+    (Learn then Test); exit code 3 if none is.
+    """
+    from certify.base.errors import ExitCode, UsageError
+    from certify.cli.shell import console, progress_bar, surviving_closed_pipe
+    from certify.tables.dtypes import parse_dtype
+    from certify.ticket.make import find as run_find
+
+    render = load(RENDERERS["find"])
+
+    try:
+        exclude = [int(word) for word in exclude_ids.split(",") if word.strip()]
+    except ValueError as error:
+        raise UsageError(f"--exclude-ids takes integers, not {exclude_ids!r}") from error
+    settings: dict[str, Any] = {
+        "out": out,
+        "ticket_id": ticket_id,
+        "alpha": alpha,
+        "correction": correction.value,
+        "method": method.value,
+        "dtype": None if served_dtype is None else parse_dtype(served_dtype),
+        "tensor": tensor,
+        "tokenizer": tokenizer,
+        "template": template,
+        "bundle": bundle,
+        "replace": replace,
+        "allow_tied": allow_tied,
+        "engine": engine.value,
+        "workers": workers,
+    }
+    found: Found | None
+    if guarantee is None:
+        if evidence is not None:
+            raise UsageError("--evidence belongs to --guarantee", code="USAGE")
+        with progress_bar("scanning") as progress:
+            found = run_find(
+                base,
+                tuned,
+                rule=rule,
+                exclude=exclude,
+                counts=counts,
+                seed=seed,
+                tuned_rows=tuned_rows,
+                progress=progress,
+                **settings,
+            )
+    else:
+        if rule != "ks" or exclude or counts or seed is not None or tuned_rows:
+            raise UsageError(
+                "--guarantee chooses among evaluated tickets: --rule, --exclude-ids, --counts, --seed and"
+                " --tuned-rows do not go with it",
+                code="USAGE",
+            )
+        found = _guaranteed(base, tuned, evidence, guarantee, delta, settings)
+        if found is None:
+            return int(ExitCode.INCONCLUSIVE)
+    with surviving_closed_pipe():
+        inputs = ["--base", str(base), "--reference", str(tuned)]
+        inputs += ["--tokenizer", str(tokenizer or base)] if found.ticket.tokenizer else []
+        render(found, console(), inputs=inputs)
+    return int(ExitCode.CERTIFIED)
+
+
+def _guaranteed(
+    base: Path, tuned: Path, evidence: Path | None, goal: str, delta: str, settings: dict[str, Any]
+) -> Found | None:
+    from certify.base.errors import UsageError
+    from certify.base.text import escape
+    from certify.cli.numbers import level
+    from certify.cli.shell import emit, progress_bar
+    from certify.gate.choose import parse_goal
+    from certify.gate.find import find_guaranteed
+
+    if evidence is None:
+        raise UsageError("--guarantee chooses by evidence: name its manifest with --evidence", code="USAGE")
+    with progress_bar("scanning") as progress:
+        result = find_guaranteed(
+            base,
+            tuned,
+            evidence,
+            parse_goal(goal),
+            delta=level("--delta", delta),
+            progress=progress,
+            **settings,
+        )
+    lines = [f"{goal} with error probability {delta}, from the largest ticket to the smallest:"]
+    for one in result.choice.tested:
+        shown = f"estimate {float(one.limit.estimate):.4f}, at least {float(one.limit.value):.4f}"
+        answer = "good enough" if one.good else "not shown to be, testing stops here"
+        lines.append(f"  {one.arm.name} ({len(one.arm.ids or ())} rows): {shown}: {answer}")
+    for arm in result.choice.candidates[len(result.choice.tested) :]:
+        lines.append(f"  {arm.name} ({len(arm.ids or ())} rows): not tested")
+    if result.found is None:
+        lines.append("no ticket is shown to be good enough: none is written")
+    lines.append(f"record of the choice: {result.record}")
+    emit("".join(escape(line) + "\n" for line in lines), None)
+    return result.found

@@ -1,0 +1,1 @@
+"""Commands that use tickets: transfer, apply, export, import, verify."""

@@ -1,0 +1,42 @@
+"""``certify apply``: a merged checkpoint that any engine loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from certify.cli import options
+from certify.cli.use import interop
+from certify.cli.use.transfer import lines
+
+
+def apply(
+    ticket: interop.TicketSpec,
+    base: Annotated[Path, typer.Option("--base", help="Checkpoint folder of the base; only read.")],
+    out: Annotated[Path, typer.Option("--out", help="Checkpoint folder to make.")],
+    tuned: Annotated[
+        Path | None,
+        typer.Option("--tuned", "--reference", help="Table after embed tuning, to compare the rows with."),
+    ] = None,
+    link: Annotated[
+        bool,
+        typer.Option(
+            "--link", help="Hard-link untouched shards instead of copying; never edit them in place."
+        ),
+    ] = False,
+    tensor: options.Tensor = None,
+    report_format: options.Format = options.FormatName.terminal,
+) -> None:
+    """Write the base's checkpoint with the ticket's rows: one shard rewritten, the rest copied."""
+    from certify.ticket.merge import apply as run_apply
+    from certify.ticket.released import open_source
+    from certify.ticket.transfer import open_parts
+
+    report = run_apply(open_parts(open_source(ticket), base, tuned, tensor=tensor), out, link=link)
+    text = [*lines(report.transfer), f"rewritten: {report.rewritten}"]
+    for title, names in (("copied", report.copied), ("linked", report.linked), ("left out", report.left_out)):
+        if names:
+            text.append(f"{title}: {', '.join(names)}")
+    interop.show(text, report.to_json(), report_format)

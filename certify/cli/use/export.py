@@ -1,0 +1,85 @@
+"""``certify export`` and ``certify import``: tickets as PEFT adapters, out and in."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from certify.cli import options
+from certify.cli.use import interop
+
+
+class AdapterFormat(StrEnum):
+    """Format of an adapter."""
+
+    peft = "peft"
+
+
+Adapter = Annotated[
+    AdapterFormat, typer.Option("--format", help="Format of the adapter: peft TrainableTokens.")
+]
+
+
+def export(
+    ticket: interop.TicketSpec,
+    out: Annotated[Path, typer.Option("--out", help="Adapter folder to make.")],
+    base: interop.TravellingBase = None,
+    adapter_format: Adapter = AdapterFormat.peft,
+    base_name: Annotated[
+        str | None, typer.Option("--base-name", help="Name of the base model to record in the adapter.")
+    ] = None,
+    tensor: options.Tensor = None,
+) -> None:
+    """Write the ticket's rows as an adapter that peft loads; its logits are the merged checkpoint's."""
+    from certify.ticket.adapters import export_peft
+    from certify.ticket.released import open_source
+    from certify.ticket.transfer import open_parts
+
+    parts = open_parts(open_source(ticket), base, tensor=tensor)
+    export_peft(parts, out, base_name=base_name)
+    rows = parts.rows
+    text = [
+        f"wrote {out}: {adapter_format.value} adapter of {rows.ids.size} rows in {rows.dtype}",
+        "peft does not check the base; the adapter's metadata names it by tensor digest",
+    ]
+    interop.show(text, {}, options.FormatName.terminal)
+
+
+def import_adapter(
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder to read (safetensors only).")],
+    base: options.Base,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make; rows.safetensors is written into it.")],
+    ticket_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id", help="Make a ticket of this name as well, with the base in this adapter's rows."
+        ),
+    ] = None,
+    adapter_format: Adapter = AdapterFormat.peft,
+    served_dtype: options.ServedDtype = None,
+    tensor: options.Tensor = None,
+    allow_tied: options.AllowTied = False,
+) -> None:
+    """Read the rows of an adapter and write them as a rows file, and as a ticket if named."""
+    from certify.tables.dtypes import parse_dtype
+    from certify.ticket.adapters import import_folder
+
+    imported = import_folder(
+        adapter,
+        base,
+        out,
+        ticket_id=ticket_id,
+        dtype=None if served_dtype is None else parse_dtype(served_dtype),
+        tensor=tensor,
+        allow_tied=allow_tied,
+    )
+    rows = imported.rows
+    text = [f"wrote {out}: {rows.ids.size} rows in {rows.dtype}, read from {adapter_format.value} {adapter}"]
+    if imported.inert:
+        text.append(f"{len(imported.inert)} of them equal the base's and cannot act")
+    if not imported.fingerprint:
+        text.append("the adapter does not name its base by digest: that this is the right base was not shown")
+    interop.show(text, {}, options.FormatName.terminal)

@@ -1,0 +1,31 @@
+"""What the commands that use a ticket share: the option that names it, and how they print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from certify.cli import options
+
+TicketSpec = Annotated[
+    str, typer.Option("--ticket", metavar="FILE[#ID]", help="Ticket file; #ID if it holds several tickets.")
+]
+TravellingBase = Annotated[
+    Path | None,
+    typer.Option("--base", help="Base table or checkpoint folder; default: the one beside the ticket."),
+]
+
+
+def show(lines: Iterable[str], data: dict[str, Any], report_format: options.FormatName) -> None:
+    """Print ``lines``, each on one line with nothing that drives a terminal, or ``data`` as JSON."""
+    from certify.base.jsonio import pretty_json
+    from certify.base.text import escape
+    from certify.cli.shell import emit
+
+    if report_format is options.FormatName.json:
+        emit(pretty_json(data), None)
+    else:
+        emit("".join(escape(line) + "\n" for line in lines), None)

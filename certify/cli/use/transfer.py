@@ -1,0 +1,53 @@
+"""``certify transfer``: the ticket's rows put into the base table, as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from certify.cli import options
+from certify.cli.use import interop
+
+if TYPE_CHECKING:
+    from certify.ticket.transfer import TransferReport
+
+
+def transfer(
+    ticket: interop.TicketSpec,
+    out: Annotated[Path, typer.Option("--out", help="Safetensors file to write.")],
+    base: interop.TravellingBase = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option("--tuned", "--reference", help="Table after embed tuning, to compare the rows with."),
+    ] = None,
+    tensor: options.Tensor = None,
+    report_format: options.Format = options.FormatName.terminal,
+) -> None:
+    """Write the base table with the ticket's rows in it, and prove that no other row moved."""
+    from certify.ticket.released import open_source
+    from certify.ticket.transfer import open_parts
+    from certify.ticket.transfer import transfer as run_transfer
+
+    report = run_transfer(open_parts(open_source(ticket), base, tuned, tensor=tensor), out)
+    interop.show(lines(report), report.to_json(), report_format)
+
+
+def lines(report: TransferReport) -> list[str]:
+    """The report for people."""
+    count, width = report.shape
+    if report.reference_checked:
+        against = "equal to the reference's"
+    elif report.object == "tuned":
+        against = "trained on their own, bound by digest"
+    else:
+        against = "bound by digest; no reference at hand to compare with"
+    result = [
+        f"wrote {report.out}: ticket {report.ticket} ({report.object}), {count} x {width} in {report.dtype}",
+        f"rows transferred: {len(report.transferred)} ({against})",
+        f"rows untouched:   {report.untouched}, bit for bit the base's, read back from disk",
+    ]
+    if report.inert:
+        result.append(f"of the transferred rows {len(report.inert)} equal the base's and cannot act")
+    return [*result, f"table sha256 {report.table_sha256}", f"file sha256  {report.file_sha256}"]

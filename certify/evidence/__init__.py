@@ -1,0 +1,1 @@
+"""What an evaluation recorded: manifest, records, reading, data split, units."""

@@ -1,0 +1,283 @@
+"""The manifest of evidence, schema ``certify.evidence`` version 1: what was run, on what, bound by
+digests.
+
+Evidence is what an evaluation leaves behind: this manifest (``NAME.json``), one record a line beside it
+(``NAME.records.jsonl``, :mod:`certify.evidence.read`), and lists of the sentences that were used to scan,
+tune and choose (``used/*.txt``). Paths are relative to the manifest's own folder and never leave it.
+Parsing is as strict as for ticket files: whoever wants a gate to open may have written it.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from certify.base.errors import InvalidInputError
+from certify.base.jsonio import canonical_json, pretty_json
+from certify.base.records import Dtype
+from certify.ticket.schema import RelativePath, Sha256, Slug, Text, TokenId
+
+SCHEMA_NAME: Final = "certify.evidence"
+SCHEMA_VERSION: Final = 1
+
+PROCEDURES: Final = {"translation": "translation/1", "loss": "loss/2"}
+"""The only procedure of each kind. Records of ``loss/1`` did not say what their text is."""
+
+BASE_ARM, REFERENCE_ARM = "base", "reference"
+"""Names reserved for the base model and the embed-tuned one."""
+
+Segment = Literal["instruction", "source", "target"]
+"""Where the rows of a gated arm are active; the beginning of sentence counts as instruction."""
+
+ArmKind = Literal["base", "reference", "transfer", "tuned", "direction", "full", "lora", "prefix"]
+"""What was put into the base: nothing; the whole reference; rows; or other weights."""
+
+Control = Literal[
+    "random",
+    "frequency-matched",
+    "top-frequency",
+    "top-norm",
+    "one-row:bos",
+    "one-row:newline",
+    "direction",
+    "gate",
+    "seed",
+]
+"""Null tickets and variants (theory §6)."""
+
+ROW_KINDS: Final = frozenset({"transfer", "tuned", "direction"})
+
+_MAX_RECORDS = 1 << 22
+_UNIT = re.compile(r"sentence|document|block:[1-9][0-9]{0,6}")
+
+
+def _unit(value: str) -> str:
+    if not _UNIT.fullmatch(value):
+        raise ValueError("a unit is sentence, document or block:N")
+    return value
+
+
+# Room for the id of a ticket, which is a slug of its own, and what is put in of it.
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Unit = Annotated[str, AfterValidator(_unit)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class BaseModelRef(_Model):
+    """The base model: its input table E⁰ in the served dtype, and everything else of the checkpoint."""
+
+    tensor_sha256: Sha256
+    model_sha256: Sha256
+
+
+class ReferenceRef(_Model):
+    """The table E* after embed tuning, in the served dtype."""
+
+    tensor_sha256: Sha256
+
+
+class TemplateRef(_Model):
+    """The prompt template, bound by the digest of its content."""
+
+    name: Slug
+    sha256: Sha256
+
+
+class TextRef(_Model):
+    """The text that was evaluated.
+
+    ``unit`` says what counts as one independent draw: each sentence, blocks of N consecutive ones, or
+    documents. ``sha256`` is :func:`certify.ticket.corpus.corpus_digest` for pairs.
+    """
+
+    name: Text
+    sha256: Sha256
+    sentences: Annotated[int, Field(ge=1, le=_MAX_RECORDS)]
+    unit: Unit
+    attribution: Text
+
+
+class Decoding(_Model):
+    """What determines an output beside the model; ``max_new_tokens`` is 0 where nothing is decoded."""
+
+    beams: Annotated[int, Field(ge=1, le=1 << 10)]
+    max_new_tokens: Annotated[int, Field(ge=0, le=1 << 17)]
+    dtype: Dtype
+
+
+class Arm(_Model):
+    """One model that was evaluated: the base with something put in.
+
+    Attributes:
+        name: what records call it.
+        kind: what was put in.
+        ids: rows that differ from the base by construction (row kinds).
+        table_sha256: tensor digest of the whole served input table; identifies an arm of rows completely.
+        model_sha256: digest of the weights of kinds full, lora and prefix.
+        parameters: how many numbers were trained (or moved, for a transfer).
+        control: null ticket or variant that this arm stands for.
+        of: id of the ticket whose control this is.
+        seed: seed behind the arm, where there is one.
+        gate: rows are active at positions of these segments only.
+        note: anything worth knowing.
+    """
+
+    name: ArmName
+    kind: ArmKind
+    ids: Annotated[tuple[TokenId, ...], Field(min_length=1)] | None = None
+    table_sha256: Sha256 | None = None
+    model_sha256: Sha256 | None = None
+    parameters: Count
+    control: Control | None = None
+    of: Slug | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 64)] | None = None
+    gate: Annotated[tuple[Segment, ...], Field(min_length=1, max_length=3)] | None = None
+    note: Text = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Arm:
+        if (self.name == BASE_ARM) != (self.kind == "base") or (self.name == REFERENCE_ARM) != (
+            self.kind == "reference"
+        ):
+            raise ValueError(f"{self.name}: the names base and reference belong to these kinds")
+        if (self.ids is not None) != (self.kind in ROW_KINDS):
+            raise ValueError(f"{self.name}: ids are for arms of rows, and each of these has some")
+        if self.ids is not None and any(later <= earlier for earlier, later in pairwise(self.ids)):
+            raise ValueError(f"{self.name}: ids must be strictly increasing")
+        weights = self.kind in {"full", "lora", "prefix"}
+        if (self.model_sha256 is not None) != weights or (self.table_sha256 is None and not weights):
+            raise ValueError(f"{self.name}: rows are bound by table_sha256, other weights by model_sha256")
+        if self.gate is not None and (self.kind not in ROW_KINDS or len(set(self.gate)) != len(self.gate)):
+            raise ValueError(f"{self.name}: a gate names different segments, and only rows have one")
+        return self
+
+
+class Used(_Model):
+    """Sentences that were used for something: a file of sorted distinct 16-digit sentence digests."""
+
+    role: Literal["tuning", "scan", "choice", "order", "pretraining"]
+    path: RelativePath
+    sha256: Sha256
+    count: Annotated[int, Field(ge=0, le=_MAX_RECORDS * 4)]
+
+
+class RecordsRef(_Model):
+    """The file of records."""
+
+    path: RelativePath
+    sha256: Sha256
+    count: Annotated[int, Field(ge=1, le=_MAX_RECORDS)]
+
+
+class Manifest(_Model):
+    """The whole manifest; see the module's text."""
+
+    schema_: Literal["certify.evidence"] = Field(alias="schema", default=SCHEMA_NAME)
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["translation", "loss"]
+    created_by: Text
+    procedure: Literal["translation/1", "loss/2"]
+    base: BaseModelRef
+    reference: ReferenceRef | None
+    tokenizer_sha256: Sha256
+    template: TemplateRef | None
+    languages: tuple[Slug, Slug] | None
+    text: TextRef
+    decoding: Decoding
+    order_seed: Annotated[int, Field(ge=0, lt=1 << 64)]
+    design: Literal["fixed", "sequential"]
+    signatures: Annotated[dict[Slug, Text], Field(max_length=16)]
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1, max_length=512)]
+    used: Annotated[tuple[Used, ...], Field(max_length=64)]
+    records: RecordsRef
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) != len(names):
+            raise ValueError("two arms have the same name")
+        if self.procedure != PROCEDURES[self.kind]:
+            raise ValueError("the procedure does not belong to the kind")
+        if BASE_ARM not in names:
+            raise ValueError("the arm base is missing")
+        if self.arm(BASE_ARM).table_sha256 != self.base.tensor_sha256:
+            raise ValueError("the arm base has another table than the base model")
+        if REFERENCE_ARM in names and (
+            self.reference is None or self.arm(REFERENCE_ARM).table_sha256 != self.reference.tensor_sha256
+        ):
+            raise ValueError("the arm reference has another table than the reference")
+        if self.kind == "translation":
+            if REFERENCE_ARM not in names:
+                raise ValueError("the arm reference is missing")
+            if self.template is None or self.languages is None or not self.decoding.max_new_tokens:
+                raise ValueError("translation needs template, languages and max_new_tokens")
+            if self.records.count > self.text.sentences or (
+                self.design == "fixed" and self.records.count != self.text.sentences
+            ):
+                raise ValueError("a fixed design has one record for every sentence of the text")
+        if len({entry.path for entry in self.used} | {self.records.path}) != len(self.used) + 1:
+            raise ValueError("two files of the evidence have the same path")
+        return self
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise KeyError(name)
+
+    def to_json(self) -> str:
+        """The file's text: indented JSON with a trailing newline."""
+        return pretty_json(self.model_dump(mode="json", by_alias=True))
+
+
+def parse_manifest(value: Any, *, what: str = "evidence manifest") -> Manifest:
+    """Validate parsed JSON as a manifest.
+
+    Raises:
+        InvalidInputError: wrong schema (``EVIDENCE_SCHEMA``), newer version (``EVIDENCE_NEWER``), or a field
+            that breaks a rule (``EVIDENCE_MALFORMED``).
+    """
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA_NAME:
+        raise InvalidInputError(
+            f'{what} is no evidence: "schema" must be "{SCHEMA_NAME}"', code="EVIDENCE_SCHEMA"
+        )
+    version = value.get("schema_version")
+    # A literal 1 would also take true and 1.0, and a default would take a file that names no version.
+    if type(version) is not int:
+        raise InvalidInputError(f'{what}: "schema_version" must be an integer', code="EVIDENCE_SCHEMA")
+    if version > SCHEMA_VERSION:
+        raise InvalidInputError(
+            f"{what} has schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it",
+            code="EVIDENCE_NEWER",
+        )
+    try:
+        return Manifest.model_validate_json(canonical_json(value), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top level"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidInputError(f"{what}: {where}: {message}", code="EVIDENCE_MALFORMED") from error
+    except ValueError as error:
+        raise InvalidInputError(f"{what} is refused: {error}", code="EVIDENCE_MALFORMED") from error
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the manifest."""
+    schema = Manifest.model_json_schema(by_alias=True)
+    # Both have a default for whoever makes a file; whoever reads one insists on them.
+    schema["required"] = ["schema", "schema_version", *schema["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

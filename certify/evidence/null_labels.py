@@ -1,0 +1,139 @@
+"""Is a null ticket what its label says? And which ones a ticket is compared with (theory §6.3).
+
+Whoever issues a certificate writes the labels, so that a label is believed as far as it can be worked out
+again from the tables, the tokenizer and the ids of the ticket (:mod:`certify.selection.nulls` draws by
+these rules):
+
+=====================  ====================================================================================
+control                ids that the label stands for
+=====================  ====================================================================================
+``random``             exactly those that ``seed`` draws: the first k of the pool by SHA-256 of ``SEED:ID``,
+                       rows outside the ticket first
+``top-norm``           the k rows of the pool whose shift is largest; ties to within 1e-9 in any order
+``one-row:bos``        the token with the role of beginning a sequence
+``one-row:newline``    a token that spells one line break
+``frequency-matched``  k rows of the pool, none of the ticket's as long as others are left
+``top-frequency``      k rows of the pool
+=====================  ====================================================================================
+
+k is the size of the ticket. The pool holds every row with a token that is not special. How often a token was
+fed in tuning is in no evidence: for the last two kinds *which* rows of the pool they are is taken from the
+evidence (A-EVIDENCE); matched draws must at least differ from each other.
+
+Of the random kinds the draws with :data:`SEEDS` are compared, of the others the only one there is. Nothing
+else counts, so that neither adding, dropping, relabelling nor picking draws can help a ticket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from certify.base.errors import InvalidInputError
+from certify.evidence.read import Arm
+from certify.ticket.schema import Ticket
+
+NULLS: Final = {
+    "random": 3,
+    "frequency-matched": 3,
+    "top-frequency": 1,
+    "top-norm": 1,
+    "one-row:bos": 1,
+    "one-row:newline": 1,
+}
+"""Null tickets that a ticket must be compared with, and how many of each (theory §6.3)."""
+
+SEEDS: Final = (0, 1, 2)
+"""Seeds of the draws that count."""
+
+_DRAWN: Final = ("random", "frequency-matched")
+
+# Norms are floating-point sums: rows that differ by less are tied.
+_TIED: Final = 1 - 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What labels are judged by.
+
+    Attributes:
+        pool: ids that random draws and top lists may hold.
+        norms: norm of the shift by id; an id that is not there did not move.
+        bos: ids with the role of beginning a sequence.
+        newline: ids that spell one line break.
+    """
+
+    pool: frozenset[int]
+    norms: Mapping[int, float]
+    bos: tuple[int, ...]
+    newline: tuple[int, ...]
+
+    def right(self, arm: Arm, ticket: frozenset[int]) -> bool:
+        """Whether the ids of a null ticket are those of its label; see the module."""
+        ids = frozenset(arm.ids or ())
+        if arm.control in ("one-row:bos", "one-row:newline"):
+            return len(ids) == 1 and ids <= {*(self.bos if arm.control == "one-row:bos" else self.newline)}
+        if len(ids) != len(ticket) or not ids <= self.pool or (arm.control in _DRAWN and arm.seed is None):
+            return False
+        if arm.control == "random":
+            return ids == self._drawn(ticket, arm.seed)
+        if arm.control == "frequency-matched":
+            return len(ids & ticket) == max(0, len(ticket) - len(self.pool - ticket))
+        if arm.control == "top-norm":
+            inside = min((self.norms.get(i, 0.0) for i in ids), default=0.0)
+            return inside >= _TIED * max((self.norms.get(i, 0.0) for i in self.pool - ids), default=0.0)
+        return True
+
+    def _drawn(self, ticket: frozenset[int], seed: int | None) -> frozenset[int]:
+        def rank(i: int) -> tuple[bool, bytes]:
+            return i in ticket, hashlib.sha256(f"{seed}:{i}".encode("ascii")).digest()
+
+        return frozenset(sorted(self.pool, key=rank)[: len(ticket)])
+
+
+def check_labels(arms: Sequence[Arm], ticket: Ticket, labels: Labels) -> None:
+    """Refuse a null ticket of ``ticket`` that is not what its label says, or a second one of a label.
+
+    Raises:
+        InvalidInputError: ``NULL_LABEL``, naming the arm.
+    """
+    ids = frozenset(ticket.ids)
+    seen: set[tuple[object, ...]] = set()
+    for arm in arms:
+        if arm.control not in NULLS or arm.of != ticket.id:
+            continue
+        if not labels.right(arm, ids):
+            what = arm.control if arm.seed is None else f"{arm.control} with seed {arm.seed}"
+            raise InvalidInputError(f"the rows of arm {arm.name} are not {what}", code="NULL_LABEL")
+        label = (arm.control, arm.kind, arm.gate, arm.seed if arm.control in _DRAWN else None)
+        if label in seen:
+            raise InvalidInputError(
+                f"arm {arm.name} is a second {arm.control} of this ticket, with the same seed if it has one",
+                code="NULL_LABEL",
+            )
+        seen.add(label)
+
+
+def null_arms(arms: Sequence[Arm], ticket: Ticket, control: str) -> tuple[Arm, ...]:
+    """The null tickets of that control that ``ticket`` is compared with, those of :data:`SEEDS` in order.
+
+    They are of this ticket, of its object, without a gate, and as large (one row for one-row). Matched draws
+    with equal tables count once, the first of them: their rows cannot be drawn again. Fewer than
+    :data:`NULLS` says: some are missing.
+    """
+    rows = 1 if control.startswith("one-row") else len(ticket.tokens)
+    fitting = [
+        arm
+        for arm in arms
+        if (arm.control, arm.of, arm.kind, arm.gate) == (control, ticket.id, ticket.released.object, None)
+        and len(arm.ids or ()) == rows
+    ]
+    if control not in _DRAWN:
+        return tuple(fitting[:1])
+    first: dict[object, Arm] = {}
+    for seed in SEEDS:
+        for arm in [arm for arm in fitting if arm.seed == seed][:1]:
+            first.setdefault(arm.table_sha256 if control == "frequency-matched" else seed, arm)
+    return tuple(first.values())

@@ -1,0 +1,1 @@
+"""From a ticket file to verdicts: integrity, re-checking, evidence, issuing, watching, choosing."""

@@ -1,0 +1,364 @@
+"""Examining the certificate of one ticket and the evidence behind it: items, and what claims came out.
+
+Nothing in a certificate is believed: the evidence is read, bound to the ticket's tables, and every claim is
+computed again. The items, in order; each is NOT_RUN where one that it needs did not pass:
+
+``certificate.present``
+    The ticket (or the caller) names a certificate, and it is one, about this very ticket. MISSING:
+    NO_CERTIFICATE, FILE_MISSING. INVALID: CERTIFICATE_DIGEST (another file than the ticket says),
+    CERTIFICATE_OTHER_TICKET, and what :func:`certify.certificate.schema.read_certificate` raises.
+``proofs.record``, ``proofs.passed``
+    The record of the theory's checks, where the certificate names one or the policy asks for it
+    (:mod:`certify.certificate.proof_items`).
+``evidence.integrity``
+    Needs ``certificate.present``, and of the ticket ``integrity.base``, ``.reference``, ``.tokenizer``,
+    ``.rows`` and ``released.rows`` passed, and a selection that can be made again. Every manifest of the
+    certificate lies in the ticket's folder, has the stated digest, is whole, and is about the ticket's
+    tables, tokenizer and template; arms of kind ``transfer`` are the base with the reference's rows, and
+    null tickets of this ticket are what their labels say (:mod:`certify.evidence.null_labels`). All
+    manifests are examined, the gravest finding counts. MISSING: NO_EVIDENCE (none is named), FILE_MISSING,
+    EVIDENCE_LEFT_OUT (the ticket lists evidence that the certificate does not name). INVALID: everything
+    else.
+``evidence.split``
+    Needs the former. No evaluated sentence occurs twice, no line of unrelated text stands in two units, none
+    was used for scan, tuning, choice or order, and the record of choosing the ticket, if it binds one, is
+    there (:mod:`certify.evidence.choice`): else INVALID. MISSING, USED_NOT_LISTED: a manifest does not say
+    what was used for tuning.
+``certificate.content``
+    As all that follow, needs ``evidence.integrity`` passed and ``evidence.split`` not INVALID. Subjects,
+    parameters, assumptions, non-claims and signatures are those of the certificate built again, else INVALID,
+    CERTIFICATE_CONTENT. Where the certificate names a record of checks and ``proofs.record`` did not pass,
+    this does not either, with the same outcome and code.
+``certificate.claims``
+    Its evidence has the texts, roles and shares that it states, and every claim it states is computed again
+    with the same figures, else FAIL, CLAIM_DIFFERS.
+``claim.*`` and ``guarantee.*``
+    One for each requirement of the policy (:mod:`certify.policy.requirement`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from certify.base.errors import CertifyError, InvalidInputError
+from certify.base.jsonio import sha256_bytes
+from certify.base.verdict import Item, Outcome
+from certify.certificate.build import (
+    TextClaims,
+    build,
+    check_together,
+    claims_of,
+    evaluated,
+    evidence_ref,
+    role_of,
+    stated_claims,
+)
+from certify.certificate.proof_items import Proofs, examine_proofs
+from certify.certificate.proof_items import not_run as proofs_not_run
+from certify.certificate.proofs import ProofRecord
+from certify.certificate.schema import Certificate, EvidenceRef, read_certificate
+from certify.claims.every import check_splits, split_claim
+from certify.claims.subject import check_transfers, make_labels, make_subject
+from certify.evidence.choice import read_choice
+from certify.evidence.load import Evidence, Subject, check_binding, load, ticket_arm
+from certify.gate.recheck import Rechecked
+from certify.policy import outcomes
+from certify.policy.policy import Policy
+from certify.policy.requirement import Answer
+from certify.ticket.schema import Ticket, inside
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What came of a ticket's certificate and evidence.
+
+    Attributes:
+        items: one for each check and each requirement.
+        certificate: the certificate, or None if there is no valid one.
+        sha256: file digest of the certificate, or None.
+        texts: claims by text, as computed; empty where the evidence was not usable.
+        answers: by requirement's claim and path of the manifest: what the text made of it.
+        proofs: the record of the theory's checks, if the certificate names one and restates it rightly.
+    """
+
+    items: tuple[Item, ...]
+    certificate: Certificate | None = None
+    sha256: str | None = None
+    texts: tuple[TextClaims, ...] = ()
+    answers: Mapping[tuple[str, str], Answer] = field(default_factory=dict)
+    proofs: ProofRecord | None = None
+
+
+@dataclass
+class Sources:
+    """Where to read, and what was read already in this run: several tickets often share their evidence."""
+
+    folder: Path
+    certificate: Path | None = None
+    _loaded: dict[Path, Evidence] = field(default_factory=dict)
+    _transfers: set[tuple[str, str, str]] = field(default_factory=set)
+
+    def load(self, ref: EvidenceRef) -> Evidence:
+        """The evidence of that manifest, whole and with the stated digest.
+
+        Raises:
+            InvalidInputError: ``FILE_MISSING``, ``EVIDENCE_DIGEST``, or the evidence is refused.
+            UsageError: a file cannot be read.
+        """
+        path = inside(self.folder, ref.path)
+        if not path.is_file():
+            raise InvalidInputError(
+                f"{ref.path} is named by the certificate, but is not there", code="FILE_MISSING"
+            )
+        if path not in self._loaded:
+            self._loaded[path] = load(path)
+        if self._loaded[path].sha256 != ref.sha256:
+            raise InvalidInputError(
+                f"{ref.path} is not the evidence of the certificate", code="EVIDENCE_DIGEST"
+            )
+        return self._loaded[path]
+
+    def check_transfers(self, evidence: Evidence, checked: Rechecked) -> None:
+        """Once per manifest and pair of tables, see :func:`certify.claims.subject.check_transfers`."""
+        if checked.base is None or checked.reference is None:
+            raise InvalidInputError("the tables of the ticket are not verified", code="NOT_RUN")
+        key = (evidence.sha256, checked.base.digest(), checked.reference.digest())
+        if key not in self._transfers:
+            check_transfers((evidence,), checked.base, checked.reference)
+            self._transfers.add(key)
+
+
+def examine(ticket: Ticket, checked: Rechecked, policy: Policy, sources: Sources) -> Examined:
+    """Every item about certificate, evidence and claims that ``policy`` can ask for.
+
+    Args:
+        ticket: the ticket.
+        checked: what its tables said.
+        policy: the policy.
+        sources: where certificate and evidence lie.
+    """
+    certificate, sha256, present = _present(ticket, sources)
+    if certificate is None:
+        why = (
+            "there is no certificate" if present.outcome is Outcome.MISSING else "the certificate is invalid"
+        )
+        return Examined((present, *proofs_not_run(policy.requires, why), *_rest(ticket, policy, why)))
+    proofs = examine_proofs(certificate.proofs, sources.folder, policy.requires)
+    found = _examine(ticket, checked, policy, sources, certificate, proofs)
+    items = (present, *proofs.items, *found.items)
+    return replace(found, items=items, certificate=certificate, sha256=sha256, proofs=proofs.record)
+
+
+def _examine(
+    ticket: Ticket,
+    checked: Rechecked,
+    policy: Policy,
+    sources: Sources,
+    certificate: Certificate,
+    proofs: Proofs,
+) -> Examined:
+    """The items about evidence, content and claims."""
+    rows_pass = any(item.name == "released.rows" and item.outcome is Outcome.PASS for item in checked.items)
+    if (
+        checked.result is None
+        or checked.rows is None
+        or checked.base is None
+        or checked.reference is None
+        or not rows_pass
+    ):
+        why = "tables, tokenizer or rows are missing, or not what they must be"
+        return Examined(tuple(_rest(ticket, policy, why)))
+    labels = make_labels(checked.result, checked.vocabulary)
+    subject = make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result, labels)
+    refused = None
+    try:
+        subject = replace(subject, chosen_on=read_choice(ticket, sources.folder))
+    except CertifyError as error:
+        refused = Item("evidence.split", Outcome.INVALID, error.code, str(error))
+    found, integrity = _integrity(ticket, certificate, subject, checked, sources)
+    if integrity.outcome is not Outcome.PASS:
+        rest = _rest(ticket, policy, "the evidence is missing or invalid", skip=2)
+        return Examined((integrity, *rest))
+    split = refused or _split([evidence for _, evidence in found], subject)
+    if split.outcome is Outcome.INVALID:
+        rest = _rest(ticket, policy, "the evidence is invalid", skip=3)
+        return Examined((integrity, split, *rest))
+    texts = claims_of(found, subject, certificate.parameters.delta)
+    found_answers = outcomes.answer_all(policy, certificate, subject, texts)
+    items = (
+        *(integrity, split),
+        *(_content(certificate, texts, subject, proofs), _claims(certificate, texts)),
+        *outcomes.items(ticket, policy, texts, found_answers),
+    )
+    return Examined(items, texts=texts, answers=found_answers)
+
+
+_NAMES = (
+    *("certificate.present", "evidence.integrity", "evidence.split"),
+    *("certificate.content", "certificate.claims"),
+)
+
+
+def _rest(ticket: Ticket, policy: Policy, why: str, *, skip: int = 1) -> list[Item]:
+    items = [Item(name, Outcome.NOT_RUN, "NOT_RUN", f"not run: {why}") for name in _NAMES[skip:]]
+    return items + outcomes.not_run(ticket, policy, why)
+
+
+def _present(ticket: Ticket, sources: Sources) -> tuple[Certificate | None, str | None, Item]:
+    name, located = "certificate.present", ticket.certificate
+    if located is None and sources.certificate is None:
+        text = "the ticket names no certificate: nothing is shown about what a model does with it"
+        return None, None, Item(name, Outcome.MISSING, "NO_CERTIFICATE", text, outcomes.REMEDY)
+    try:
+        path = sources.certificate or inside(sources.folder, located.path if located else "")
+        if not path.exists():
+            text = f"the certificate {path.name} is not there"
+            return None, None, Item(name, Outcome.MISSING, "FILE_MISSING", text, outcomes.REMEDY)
+        certificate, data = read_certificate(path)
+        sha256 = sha256_bytes(data)
+        if sources.certificate is None and located is not None and located.sha256 not in (None, sha256):
+            raise InvalidInputError(
+                "the certificate is not the file that the ticket names", code="CERTIFICATE_DIGEST"
+            )
+        if (certificate.ticket.id, certificate.ticket.sha256) != (ticket.id, ticket.digest()):
+            raise InvalidInputError(
+                f"the certificate is about another ticket: {certificate.ticket.id}, digest"
+                f" {certificate.ticket.sha256[:12]}",
+                code="CERTIFICATE_OTHER_TICKET",
+            )
+    except CertifyError as error:
+        return None, None, Item(name, Outcome.INVALID, error.code, str(error))
+    text = f"{len(certificate.claims)} claims from {len(certificate.evidence)} manifests, about this ticket"
+    return certificate, sha256, Item(name, Outcome.PASS, "CERTIFICATE_READ", text)
+
+
+def _integrity(
+    ticket: Ticket, certificate: Certificate, subject: Subject, checked: Rechecked, sources: Sources
+) -> tuple[list[tuple[str, Evidence]], Item]:
+    name = "evidence.integrity"
+    problems = _listed(ticket, certificate)
+    found: list[tuple[str, Evidence]] = []
+    for ref in certificate.evidence:
+        try:
+            evidence = sources.load(ref)
+            check_binding(evidence, subject, other_template=role_of(evidence, subject) == "other-template")
+            ticket_arm(evidence, subject)
+            sources.check_transfers(evidence, checked)
+        except CertifyError as error:
+            outcome = Outcome.MISSING if error.code == "FILE_MISSING" else Outcome.INVALID
+            problems.append((outcome, error.code, str(error)))
+        else:
+            found.append((ref.path, evidence))
+    if not problems:
+        try:
+            check_together([evidence for _, evidence in found])
+            _distinct_texts(found, subject)
+        except CertifyError as error:
+            problems.append((Outcome.INVALID, error.code, str(error)))
+    if problems:
+        outcome, code, text = min(problems, key=lambda problem: problem[0] is not Outcome.INVALID)
+        return found, Item(name, outcome, code, text)
+    records = sum(len(evidence.records) for _, evidence in found)
+    texts = ", ".join(evidence.manifest.text.name for _, evidence in found)
+    return found, Item(name, Outcome.PASS, "EVIDENCE_READ", f"{records} records, about these tables: {texts}")
+
+
+def _listed(ticket: Ticket, certificate: Certificate) -> list[tuple[Outcome, str, str]]:
+    """What the ticket lists and the certificate does not name, or names as another file."""
+    if not certificate.evidence:
+        return [(Outcome.MISSING, "NO_EVIDENCE", "the certificate names no evidence")]
+    named = {ref.path: ref.sha256 for ref in certificate.evidence}
+    problems = []
+    for located in ticket.evidence:
+        if located.path not in named:
+            text = f"the ticket lists {located.path}, which the certificate leaves out"
+            problems.append((Outcome.MISSING, "EVIDENCE_LEFT_OUT", text))
+        elif located.sha256 not in (None, named[located.path]):
+            text = f"ticket and certificate mean different files by {located.path}"
+            problems.append((Outcome.INVALID, "EVIDENCE_DIGEST", text))
+    return problems
+
+
+def _distinct_texts(found: Sequence[tuple[str, Evidence]], subject: Subject) -> None:
+    texts = [(role_of(evidence, subject), evaluated(evidence)) for _, evidence in found]
+    if len(set(texts)) != len(texts):
+        raise InvalidInputError("two manifests evaluate the same text", code="EVIDENCE_TEXT_TWICE")
+
+
+def _split(found: Sequence[Evidence], subject: Subject) -> Item:
+    name = "evidence.split"
+    lacking: list[str] = []
+    said: list[str] = []
+    try:
+        for evidence in found:
+            claim = split_claim(evidence, subject)
+            (lacking if claim.code == "USED_NOT_LISTED" else said).append(
+                f"{evidence.manifest.text.name}: {claim.text}"
+            )
+        check_splits(found)
+    except CertifyError as error:
+        return Item(name, Outcome.INVALID, error.code, str(error))
+    if lacking:
+        remedy = "evaluate with --used, which lists the sentences of scan, tuning and choice"
+        return Item(name, Outcome.MISSING, "USED_NOT_LISTED", "; ".join(lacking), remedy)
+    return Item(name, Outcome.PASS, "DISJOINT", "; ".join(said))
+
+
+def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Subject, proofs: Proofs) -> Item:
+    name = "certificate.content"
+    again = build(
+        texts,
+        subject,
+        delta=certificate.parameters.delta,
+        created_by=certificate.created_by,
+        proofs=certificate.proofs,
+    )
+    built = {(claim.evidence, claim.name): claim for claim in again.claims}
+    wrong = [
+        part
+        for part in ("subjects", "parameters", "non_claims", "signature")
+        if getattr(certificate, part) != getattr(again, part)
+    ]
+    used = {one for claim in certificate.claims for one in claim.assumptions}
+    known = {entry.id: entry for entry in again.assumptions}
+    if any(known.get(entry.id, entry) != entry for entry in certificate.assumptions) or used != {
+        entry.id for entry in certificate.assumptions
+    }:
+        wrong.append("assumptions")
+    # Where figures differ, certificate.claims says so, and the signature may differ for the same reason.
+    if any(
+        claim.figures == other.figures and claim.signature != other.signature
+        for claim in certificate.claims
+        if (other := built.get((claim.evidence, claim.name))) is not None
+    ):
+        wrong.append("signatures of claims")
+    if wrong:
+        text = f"built again from the ticket and the evidence, it has other {', '.join(wrong)}"
+        return Item(name, Outcome.INVALID, "CERTIFICATE_CONTENT", text)
+    if proofs.problem is not None:
+        return replace(proofs.problem, name=name)
+    return Item(
+        name, Outcome.PASS, "RECOMPUTED", "subjects, parameters, assumptions and signatures as built again"
+    )
+
+
+def _claims(certificate: Certificate, texts: Sequence[TextClaims]) -> Item:
+    name = "certificate.claims"
+    if certificate.evidence != tuple(evidence_ref(text) for text in texts):
+        text = "texts, roles or shares of the error probability are not those of the evidence"
+        return Item(name, Outcome.FAIL, "CLAIM_DIFFERS", text)
+    again = stated_claims(texts)
+    paths = {text.evidence.sha256: text.path for text in texts}
+    wrong = [
+        f"{claim.name} ({paths.get(claim.evidence, 'no evidence')})"
+        for claim in certificate.claims
+        if (claim.evidence, claim.name) not in again
+        or claim.figures != again[claim.evidence, claim.name].figures
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        text = f"the evidence shows other figures than the certificate states: {', '.join(wrong[:3])}{more}"
+        return Item(name, Outcome.FAIL, "CLAIM_DIFFERS", text)
+    return Item(name, Outcome.PASS, "RECOMPUTED", f"all {len(certificate.claims)} claims as computed again")

@@ -1,0 +1,107 @@
+"""Is what a ticket binds what it says? One question a function, one :class:`~certify.base.verdict.Item` an
+answer.
+
+The object itself is handed back where the answer is yes, so that later checks work on what was verified.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from certify.base.errors import CertifyError, InvalidInputError
+from certify.base.jsonio import sha256_file
+from certify.base.verdict import Item, Outcome
+from certify.tables.rowfile import Rows
+from certify.tables.table import Table, check_finite
+from certify.tables.vocabulary import Vocabulary, open_vocabulary
+from certify.ticket.released import Role, Source, check_bound, check_files, open_role, open_rows
+from certify.ticket.schema import inside
+from certify.ticket.templates import load_template, template_names
+
+
+def table(source: Source, role: Role, given: Path | None) -> tuple[Table | None, Item]:
+    """The base or reference table: the one ``given``, or the one that travels with the ticket."""
+    name, ref = f"integrity.{role}", source.ticket.base if role == "base" else source.ticket.reference
+    if given is None and ref.path is None:
+        return None, Item(
+            name,
+            Outcome.MISSING,
+            "TABLE_NOT_GIVEN",
+            f"the {role} table does not travel with the ticket",
+            f"name it with --{role} PATH; its digest decides whether it is the right one",
+        )
+    try:
+        opened = open_role(source, role, given, tensor=ref.tensor or None)
+        check_finite(opened)
+    except CertifyError as error:
+        return None, Item(name, Outcome.INVALID, error.code, str(error))
+    count, width = opened.shape
+    text = f"{role} table {count} x {width} {opened.dtype}, digest as stated"
+    return opened, Item(name, Outcome.PASS, "DIGEST_MATCHES", text)
+
+
+def tokenizer(source: Source, given: Path | None) -> tuple[Vocabulary | None, Item]:
+    """The tokenizer: the one ``given``, or the one that travels with the ticket; None if it binds none."""
+    name, ref = "integrity.tokenizer", source.ticket.tokenizer
+    if ref is None:
+        text = "the ticket binds no tokenizer: pieces and special ids are unknown"
+        return None, Item(name, Outcome.PASS, "NO_TOKENIZER", text)
+    if given is None and ref.path is None:
+        return None, Item(
+            name,
+            Outcome.MISSING,
+            "TOKENIZER_NOT_GIVEN",
+            "the tokenizer does not travel with the ticket",
+            "name it with --tokenizer PATH; its digest decides whether it is the right one",
+        )
+    try:
+        if given is None:
+            bound = check_files(source.folder, ref.files)
+            vocabulary = open_vocabulary(inside(source.folder, ref.path or ""))
+            check_bound(vocabulary.files, bound, "tokenizer")
+        else:
+            vocabulary = open_vocabulary(given)
+        if sha256_file(vocabulary.path) != ref.sha256 or vocabulary.size != ref.size:
+            raise InvalidInputError("the tokenizer is not the one of the ticket", code="TOKENIZER_DIGEST")
+    except CertifyError as error:
+        return None, Item(name, Outcome.INVALID, error.code, str(error))
+    return vocabulary, Item(
+        name, Outcome.PASS, "DIGEST_MATCHES", f"tokenizer of {vocabulary.size} pieces, digest as stated"
+    )
+
+
+def template(source: Source) -> Item:
+    """The prompt template: one of the package by name, or the file that travels with the ticket."""
+    name, ref = "integrity.template", source.ticket.template
+    if ref is None:
+        return Item(name, Outcome.PASS, "NO_TEMPLATE", "the ticket binds no prompt template")
+    try:
+        if ref.path is None and ref.name not in template_names():
+            raise InvalidInputError(
+                f"the template {ref.name!r} neither ships with the package nor travels with the ticket",
+                code="TEMPLATE_UNKNOWN",
+            )
+        where = ref.name if ref.path is None else inside(source.folder, ref.path)
+        if load_template(where).digest() != ref.sha256:
+            raise InvalidInputError(
+                f"the template {ref.name!r} is not the one of the ticket: its digest differs",
+                code="TEMPLATE_DIGEST",
+            )
+    except CertifyError as error:
+        return Item(name, Outcome.INVALID, error.code, str(error))
+    return Item(name, Outcome.PASS, "DIGEST_MATCHES", f"prompt template {ref.name}, digest as stated")
+
+
+def rows(source: Source) -> tuple[Rows | None, Item]:
+    """The released rows, which always travel with the ticket."""
+    name = "integrity.rows"
+    if source.ticket.released.rows is None:
+        return None, Item(
+            name, Outcome.MISSING, "NO_ROWS", "the ticket releases no rows", "make it again with certify find"
+        )
+    try:
+        released = open_rows(source)
+    except CertifyError as error:
+        return None, Item(name, Outcome.INVALID, error.code, str(error))
+    text = f"{released.ids.size} released rows in fp32 and {released.dtype}, digests as stated"
+    return released, Item(name, Outcome.PASS, "DIGEST_MATCHES", text)

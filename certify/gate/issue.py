@@ -1,0 +1,177 @@
+"""``certify issue`` as a function: the certificate of one ticket, from files to a file.
+
+Issuing decides nothing: a certificate can state claims that every policy finds wanting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import sha256_bytes, write_bytes
+from certify.base.records import Engine
+from certify.base.verdict import Outcome
+from certify.certificate.build import build, check_together, claims_of
+from certify.certificate.proofs import ProofsRef, read_record, restate
+from certify.certificate.schema import Certificate
+from certify.claims.every import check_splits
+from certify.claims.subject import check_transfers, make_labels, make_subject
+from certify.evidence.choice import read_choice
+from certify.evidence.load import Subject, load
+from certify.gate.recheck import Inputs, Rechecked, recheck
+from certify.ticket.schema import (
+    Level,
+    Located,
+    Ticket,
+    TicketFile,
+    choose,
+    read_ticket_file,
+    write_ticket_file,
+)
+
+DEFAULT_DELTA: Final = "0.05"
+
+_BASIS: Final = (
+    *("integrity.base", "integrity.reference", "integrity.tokenizer", "integrity.template"),
+    *("integrity.rows", "released.rows"),
+)
+
+
+def issue(
+    ticket_file: Path,
+    evidence: Sequence[Path],
+    *,
+    out: Path,
+    ticket_id: str | None = None,
+    delta: str = DEFAULT_DELTA,
+    attach: bool = False,
+    proofs: Path | None = None,
+    base: Path | None = None,
+    reference: Path | None = None,
+    tokenizer: Path | None = None,
+    engine: Engine = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Certificate:
+    """Write the certificate of one ticket.
+
+    Args:
+        ticket_file: ``tickets.json``.
+        evidence: manifests; they lie in the ticket's folder.
+        out: where to write the certificate.
+        ticket_id: which ticket of the file; None if it holds one.
+        delta: error probability of a claim over all its texts, a decimal between 0 and 1.
+        attach: also write into the ticket file where the certificate and the evidence lie.
+        proofs: record of the theory's checks (``certify prove --out``) that the certificate is to name; it
+            lies in the ticket's folder. Neither a failed check in it nor a partial record is refused.
+        base: table E⁰, if it does not travel with the ticket.
+        reference: table E*, likewise.
+        tokenizer: ``tokenizer.json``, likewise.
+        engine: implementation of the scan.
+        workers: threads of the scan.
+        progress: called with (rows done, rows in all).
+
+    Raises:
+        UsageError: a file cannot be read, lies outside the ticket's folder, or must be named by an option; no
+            evidence; ``delta`` out of range.
+        InvalidInputError: the ticket is not what it says, or the evidence or the record is refused.
+    """
+    content = read_ticket_file(ticket_file)
+    ticket = _one(content, ticket_id)
+    folder = ticket_file.parent
+    if not evidence:
+        raise UsageError(
+            "a certificate rests on evidence: name a manifest with --evidence", code="NO_EVIDENCE"
+        )
+    located = [(within(folder, path, "evidence"), path) for path in evidence]
+    target = within(folder, out, "the certificate") if attach else None
+    _check_delta(delta)
+    restated = None if proofs is None else _restated(folder, proofs)
+    checked = recheck(ticket, Inputs(folder, base, reference, tokenizer, engine, workers, progress))
+    subject = replace(verified_subject(ticket, checked), chosen_on=read_choice(ticket, folder))
+    loaded = [(relative, load(path)) for relative, path in located]
+    check_together([one for _, one in loaded])
+    check_splits([one for _, one in loaded])
+    if checked.base is not None and checked.reference is not None:
+        check_transfers([one for _, one in loaded], checked.base, checked.reference)
+    certificate = build(claims_of(loaded, subject, delta), subject, delta=delta, proofs=restated)
+    data = certificate.to_bytes()
+    write_bytes(out, data)
+    if target is not None:
+        _attach(ticket_file, content, ticket, certificate, target, sha256_bytes(data))
+    return certificate
+
+
+def verified_subject(ticket: Ticket, checked: Rechecked) -> Subject:
+    """The subject of claims about a ticket whose tables and rows are what it says.
+
+    Raises:
+        UsageError: something does not travel with the ticket and was not named.
+        InvalidInputError: something is not what the ticket says.
+    """
+    for item in checked.items:
+        if item.name in _BASIS and item.outcome is not Outcome.PASS:
+            text = f"{item.name}: {item.text}" + (f"; {item.remedy}" if item.remedy else "")
+            if item.outcome is Outcome.MISSING:
+                raise UsageError(text, code=item.code)
+            raise InvalidInputError(text, code=item.code)
+    if checked.base is None or checked.reference is None or checked.rows is None or checked.result is None:
+        raise InvalidInputError("the selection of the ticket cannot be made again", code="NOT_RUN")
+    labels = make_labels(checked.result, checked.vocabulary)
+    return make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result, labels)
+
+
+def within(folder: Path, path: Path, what: str) -> str:
+    """``path`` relative to the ticket's folder, as a ticket spells it.
+
+    Raises:
+        UsageError: it lies elsewhere (``OUTSIDE_FOLDER``).
+    """
+    try:
+        relative = path.resolve().relative_to(folder.resolve())
+    except ValueError as error:
+        raise UsageError(
+            f"{what} {path} lies outside the ticket's folder {folder}: put it there, both travel together",
+            code="OUTSIDE_FOLDER",
+        ) from error
+    return str(PurePosixPath(relative))
+
+
+def _restated(folder: Path, path: Path) -> ProofsRef:
+    relative = within(folder, path, "the record of checks")
+    record, sha256 = read_record(path)
+    return restate(record, relative, sha256)
+
+
+def _one(content: TicketFile, ticket_id: str | None) -> Ticket:
+    chosen = choose(content, () if ticket_id is None else (ticket_id,))
+    if len(chosen) != 1:
+        names = ", ".join(ticket.id for ticket in content.tickets) or "none"
+        raise UsageError(f"name one ticket as FILE#ID; the file holds: {names}", code="TICKET_UNKNOWN")
+    return chosen[0]
+
+
+def _check_delta(delta: str) -> None:
+    try:
+        TypeAdapter(Level).validate_python(delta)
+    except ValidationError as error:
+        text = f"--delta {delta} is no decimal strictly between 0 and 1, such as 0.05"
+        raise UsageError(text, code="DELTA_RANGE") from error
+
+
+def _attach(
+    path: Path, content: TicketFile, ticket: Ticket, certificate: Certificate, target: str, sha256: str
+) -> None:
+    changed = ticket.model_copy(
+        update={
+            "evidence": tuple(Located(path=one.path, sha256=one.sha256) for one in certificate.evidence),
+            "certificate": Located(path=target, sha256=sha256),
+        }
+    )
+    tickets = tuple(changed if one.id == ticket.id else one for one in content.tickets)
+    write_ticket_file(path, content.model_copy(update={"tickets": tickets}))

@@ -1,0 +1,340 @@
+"""Re-checking one ticket: the scan, the selection, the released rows, the premise, the blind spots.
+
+Each function answers one question with one :class:`~certify.base.verdict.Item`. Nothing in the ticket is
+believed: what it states is recomputed from the tables and compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from certify.base.errors import CertifyError
+from certify.base.records import Engine, Excluded, KSResult, Method, Selection
+from certify.base.verdict import Item, Outcome
+from certify.gate import integrity
+from certify.scan.scan import scan
+from certify.scan.smirnov import critical_count
+from certify.selection.frequency import read_counts
+from certify.selection.rules import select
+from certify.tables.rowfile import Rows
+from certify.tables.table import Table, check_compatible
+from certify.tables.vocabulary import Vocabulary
+from certify.ticket.make import AUTHOR_EXCLUSION, selection_ref, tokens
+from certify.ticket.released import Source, bits, check_files, shown
+from certify.ticket.schema import SelectionRef, Ticket, inside
+
+COSINE_FLOOR = 0.2
+"""A row whose direction changed more than this while KS saw nothing is a blind spot (theory §2)."""
+
+# h and p are exact; a norm is a float64 sum, and its root may differ in the last digit between machines.
+_NORM_TOLERANCE = 1e-12
+
+_SHOWN_IDS = 8
+
+
+# What needs both tables, in the order of the report.
+_ON_TABLES = (
+    "selection.parameters",
+    "selection.ids",
+    "selection.figures",
+    "released.rows",
+    "blind-spots.order",
+    "blind-spots.direction",
+    "premise.published",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Premise:
+    """The published premise: every row outside the ticket has D <= tau (theory §3).
+
+    Attributes:
+        holds: whether it does, decided exactly.
+        h_max: largest count outside the ticket.
+        id_max: row where it occurs (smallest id), or None if every row is in the ticket.
+        ids: rows outside the ticket with D > tau.
+    """
+
+    holds: bool
+    h_max: int
+    id_max: int | None
+    ids: tuple[int, ...]
+
+
+@dataclass
+class Inputs:
+    """Where to read what a ticket does not carry, and the scans already made in this run."""
+
+    folder: Path
+    base: Path | None = None
+    reference: Path | None = None
+    tokenizer: Path | None = None
+    engine: Engine = "auto"
+    workers: int | None = None
+    progress: Callable[[int, int], None] | None = None
+    _scans: dict[tuple[str, str, Method], KSResult] = field(default_factory=dict)
+
+    def scan(self, base: Table, reference: Table, method: Method) -> KSResult:
+        """Scan of two tables, once per pair of digests: several tickets often share their tables."""
+        key = (base.digest(), reference.digest(), method)
+        if key not in self._scans:
+            self._scans[key] = scan(
+                base,
+                reference,
+                method=method,
+                engine=self.engine,
+                workers=self.workers,
+                progress=self.progress,
+            )
+        return self._scans[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Rechecked:
+    """All items of one ticket, and what was recomputed on the way (None where it could not be).
+
+    ``base``, ``reference``, ``rows`` and ``vocabulary`` (None too if the ticket binds no tokenizer) come only
+    with a ``result``: they are what the ticket says.
+    """
+
+    items: tuple[Item, ...]
+    result: KSResult | None
+    premise: Premise | None
+    base: Table | None = None
+    reference: Table | None = None
+    rows: Rows | None = None
+    vocabulary: Vocabulary | None = None
+
+
+def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
+    """Run every check that needs no evidence on ``ticket``."""
+    source = Source(ticket, inputs.folder)
+    base, base_item = integrity.table(source, "base", inputs.base)
+    reference, reference_item = integrity.table(source, "reference", inputs.reference)
+    vocabulary, tokenizer_item = integrity.tokenizer(source, inputs.tokenizer)
+    rows, rows_item = integrity.rows(source)
+    template_item = integrity.template(source)
+    items = [base_item, reference_item, tokenizer_item, template_item, rows_item, _content(ticket)]
+    if base is None or reference is None or tokenizer_item.outcome is not Outcome.PASS:
+        items += _not_run(_ON_TABLES, "an input is missing or invalid")
+        return Rechecked(tuple(items), None, None)
+    try:
+        check_compatible(base, reference)
+        result = inputs.scan(base, reference, ticket.selection.method)
+        chosen = _select_again(ticket, result, vocabulary, inputs.folder)
+    except CertifyError as error:
+        items.append(Item("selection.parameters", Outcome.INVALID, error.code, str(error)))
+        items += _not_run(_ON_TABLES[1:], "the selection is invalid")
+        return Rechecked(tuple(items), None, None)
+    premise = find_premise(result, ticket.ids, ticket.selection.alpha)
+    items += [
+        _parameters(ticket.selection, chosen),
+        _ids(ticket, chosen),
+        _figures(ticket, result, vocabulary),
+        _released(ticket, rows, base, reference),
+        _order(ticket, result),
+        _direction(ticket, result),
+        _premise(premise, result),
+    ]
+    return Rechecked(tuple(items), result, premise, base, reference, rows, vocabulary)
+
+
+def _not_run(names: Sequence[str], why: str) -> list[Item]:
+    return [Item(name, Outcome.NOT_RUN, "NOT_RUN", f"not run: {why}") for name in names]
+
+
+def find_premise(result: KSResult, ids: Sequence[int], alpha: str) -> Premise:
+    """Evaluate the published premise max_{i not in T} D_i <= tau(alpha), specials included (theory §3).
+
+    Decided on integers: ``D > tau`` holds exactly for the counts from the asymptotic critical count on.
+    """
+    outside = np.ones(result.rows, dtype=bool)
+    outside[list(ids)] = False
+    if not outside.any():
+        return Premise(True, 0, None, ())
+    h = np.where(outside, result.h, -1)
+    top = int(np.argmax(h))
+    above = np.flatnonzero(h >= critical_count(alpha, result.n, "asymptotic"))
+    return Premise(above.size == 0, int(h[top]), top, tuple(int(i) for i in above))
+
+
+def _content(ticket: Ticket) -> Item:
+    if not ticket.tokens:
+        return Item(
+            "selection.content",
+            Outcome.VACUOUS,
+            "EMPTY_TICKET",
+            "the ticket holds no row: it is the base model",
+        )
+    share = len(ticket.tokens) / ticket.base.shape[0]
+    return Item(
+        "selection.content", Outcome.PASS, "NON_EMPTY", f"{len(ticket.tokens)} rows, {share:.2%} of the table"
+    )
+
+
+def _select_again(ticket: Ticket, result: KSResult, vocabulary: Vocabulary | None, folder: Path) -> Selection:
+    ref = ticket.selection
+    counts = None
+    if ref.counts is not None:
+        check_files(folder, (ref.counts,))
+        counts = read_counts(inside(folder, ref.counts.path), result.rows)
+    author = [Excluded(group.reason, group.ids) for group in ref.excluded if group.reason == AUTHOR_EXCLUSION]
+    return select(
+        result,
+        rule=ref.rule,
+        alpha=ref.alpha,
+        correction=ref.correction,
+        vocabulary=vocabulary,
+        exclude=author,
+        counts=counts,
+        seed=ref.seed,
+    )
+
+
+def _parameters(stated: SelectionRef, chosen: Selection) -> Item:
+    name = "selection.parameters"
+    again = selection_ref(chosen, stated.counts)
+    # tau is for display: it may differ in the last digit between mathematical libraries.
+    close = math.isclose(stated.tau, again.tau, rel_tol=1e-12)
+    if close:
+        again = again.model_copy(update={"tau": stated.tau})
+    wrong = [key for key in SelectionRef.model_fields if getattr(stated, key) != getattr(again, key)]
+    if wrong:
+        return Item(
+            name,
+            Outcome.FAIL,
+            "SELECTION_PARAMETERS",
+            "recomputed differently from what the ticket states: " + ", ".join(wrong),
+        )
+    text = f"n = {stated.n}, {stated.tests} rows tested, h_alpha = {stated.h_alpha}, tau = {stated.tau:.5f}"
+    return Item(name, Outcome.PASS, "RECOMPUTED", text)
+
+
+def _ids(ticket: Ticket, chosen: Selection) -> Item:
+    stated, again = set(ticket.ids), set(chosen.ids)
+    if stated == again:
+        text = f"the rule {ticket.selection.rule} selects exactly these {len(again)} rows"
+        return Item("selection.ids", Outcome.PASS, "RECOMPUTED", text)
+    extra, lacking = sorted(stated - again), sorted(again - stated)
+    parts = []
+    if extra:
+        parts.append(f"in the ticket but not selected: {_ids_text(extra)}")
+    if lacking:
+        parts.append(f"selected but not in the ticket: {_ids_text(lacking)}")
+    return Item("selection.ids", Outcome.FAIL, "SELECTION_IDS", "; ".join(parts), ids=tuple(extra + lacking))
+
+
+def _figures(ticket: Ticket, result: KSResult, vocabulary: Vocabulary | None) -> Item:
+    wrong = []
+    for stated, again in zip(ticket.tokens, tokens(ticket.ids, result, vocabulary), strict=True):
+        exact = (stated.piece, stated.h) == (again.piece, again.h)
+        close = (
+            _same_p(stated.p, again.p, result.method)
+            and math.isclose(stated.log10_p, again.log10_p, rel_tol=1e-9, abs_tol=1e-12)
+            and math.isclose(stated.shift_norm, again.shift_norm, rel_tol=_NORM_TOLERANCE)
+        )
+        if not (exact and close):
+            wrong.append(stated.id)
+    if wrong:
+        return Item(
+            "selection.figures",
+            Outcome.FAIL,
+            "TOKEN_FIGURES",
+            f"piece, h, p or shift differ from the recomputed ones for {_ids_text(wrong)}",
+            ids=tuple(wrong),
+        )
+    return Item(
+        "selection.figures", Outcome.PASS, "RECOMPUTED", "piece, h, p and shift of every row as stated"
+    )
+
+
+def _same_p(stated: float, again: float, method: Method) -> bool:
+    # The exact law is integer arithmetic with one rounding; the asymptotic one goes through exp.
+    return stated == again if method == "exact" else math.isclose(stated, again, rel_tol=1e-12)
+
+
+def _released(ticket: Ticket, rows: Rows | None, base: Table, reference: Table) -> Item:
+    name = "released.rows"
+    if rows is None:
+        return Item(name, Outcome.NOT_RUN, "NOT_RUN", "not run: there are no valid rows")
+    ids = ticket.ids
+    served, before, after = bits(rows.served), bits(base.take(ids)), bits(reference.take(ids))
+    if ticket.released.object == "tuned":
+        if ids and np.array_equal(served, before):
+            text = "released as tuned, but every row is the base's, bit for bit"
+            return Item(name, Outcome.FAIL, "ROWS_UNMOVED", text, ids=ids)
+        text = "rows tuned on their own: bound by digest, not derivable from the tables"
+        return Item(name, Outcome.PASS, "TUNED_ROWS", text)
+    wrong = [ids[j] for j in range(len(ids)) if not np.array_equal(served[j], after[j])]
+    if not wrong:
+        text = "every released row is the reference's row, bit for bit"
+        return Item(name, Outcome.PASS, "ROWS_ARE_REFERENCE", text)
+    inverted = [i for j, i in enumerate(ids) if i in set(wrong) and np.array_equal(served[j], before[j])]
+    if inverted:
+        return Item(
+            name,
+            Outcome.FAIL,
+            "DIRECTION_INVERTED",
+            f"the released rows are the base's, not the reference's: {_ids_text(inverted)}",
+            "the transfer ran in the wrong direction",
+            ids=tuple(inverted),
+        )
+    text = f"released rows differ from the reference: {_ids_text(wrong)}"
+    return Item(name, Outcome.FAIL, "ROWS_NOT_REFERENCE", text, ids=tuple(wrong))
+
+
+def _order(ticket: Ticket, result: KSResult) -> Item:
+    found = _outside(ticket, result.permuted)
+    if found:
+        return Item(
+            "blind-spots.order",
+            Outcome.FAIL,
+            "PERMUTED_ROW",
+            f"same entries in another order, invisible to KS (D = 0, p = 1): {_ids_text(found)}",
+            ids=found,
+        )
+    text = "no row outside the ticket was merely permuted"
+    return Item("blind-spots.order", Outcome.PASS, "NO_PERMUTED_ROW", text)
+
+
+def _direction(ticket: Ticket, result: KSResult) -> Item:
+    below = result.h < critical_count(ticket.selection.alpha, result.n, "asymptotic")
+    # A permuted row is already named by the check of the order.
+    found = _outside(ticket, below & (result.cosine < COSINE_FLOOR) & ~result.permuted)
+    if found:
+        return Item(
+            "blind-spots.direction",
+            Outcome.FAIL,
+            "ROTATED_ROW",
+            f"D <= tau but cosine below {COSINE_FLOOR}, so KS missed a changed row: {_ids_text(found)}",
+            ids=found,
+        )
+    text = f"no row outside the ticket has D <= tau and cosine below {COSINE_FLOOR}"
+    return Item("blind-spots.direction", Outcome.PASS, "NO_ROTATED_ROW", text)
+
+
+def _premise(premise: Premise, result: KSResult) -> Item:
+    name = "premise.published"
+    if premise.id_max is None:
+        return Item(name, Outcome.PASS, "PREMISE_HOLDS", "every row is in the ticket")
+    largest = f"largest D outside the ticket {premise.h_max}/{result.n} = {premise.h_max / result.n:.4f}"
+    if premise.holds:
+        return Item(name, Outcome.PASS, "PREMISE_HOLDS", f"{largest} (id {premise.id_max}) is not above tau")
+    text = f"{largest}; rows outside the ticket with D > tau: {_ids_text(premise.ids)}"
+    return Item(
+        name, Outcome.FAIL, "PREMISE_FAILED", text, "the published criterion does not apply", ids=premise.ids
+    )
+
+
+def _outside(ticket: Ticket, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[int, ...]:
+    inside_ticket = set(ticket.ids)
+    return tuple(int(i) for i in np.flatnonzero(mask) if int(i) not in inside_ticket)
+
+
+def _ids_text(ids: Sequence[int]) -> str:
+    return f"id{'s' if len(ids) > 1 else ''} {shown(list(ids), _SHOWN_IDS)}"

@@ -1,0 +1,245 @@
+"""When to stop drawing units: what a policy asks of evidence that is still growing (theory §5).
+
+After every look at evidence of design ``sequential`` each claim that the policy requires of the text is
+computed with anytime-valid limits and judged by the rules of :mod:`certify.policy.requirement`, the very
+ones of the gate. Drawing can stop when nothing is *open*: every claim was shown or refuted, or no further
+unit could change what stands in its way. The decision taken at the last look is the one that the gate will
+find, because a limit by betting that was reached once is never lost (:mod:`certify.stats.betting`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.records import KSResult
+from certify.base.verdict import Outcome
+from certify.claims.agreement import agreement_rate, token_agreement
+from certify.claims.every import split_claim
+from certify.claims.promise import guarantee_claims
+from certify.claims.quality import better_than_nulls, gain, non_inferiority
+from certify.claims.reverse_limit import opposite_limit
+from certify.claims.subject import make_subject
+from certify.evidence.choice import read_choice
+from certify.evidence.load import Evidence, Subject, check_binding, load
+from certify.policy.outcomes import unasked
+from certify.policy.policy import Policy
+from certify.policy.requirement import Answer, Requirement, judge
+from certify.scan.scan import scan
+from certify.stats.claim import RULES, Claim, Rule
+from certify.ticket.released import open_base, open_reference, open_rows, open_source
+
+_OPEN: Final = frozenset({"NOT_SHOWN", "GUARANTEE_INCONCLUSIVE", "GUARANTEE_VACUOUS"})
+"""Reason codes that more units of the same text can change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one requirement on one ticket stands after a look.
+
+    Attributes:
+        ticket: id of the ticket.
+        requirement: what the policy asks.
+        answer: what the units so far make of it.
+        open: more units could change the answer from undecided to decided.
+    """
+
+    ticket: str
+    requirement: Requirement
+    answer: Answer
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the evidence found.
+
+    Attributes:
+        units: units drawn so far.
+        standings: one for each requirement on the text and each ticket.
+    """
+
+    units: int
+    standings: tuple[Standing, ...]
+
+    @property
+    def decided(self) -> bool:
+        """Nothing is open."""
+        return not any(standing.open for standing in self.standings)
+
+
+class Watch:
+    """Looks at growing evidence until everything that a policy asks of its text is decided.
+
+    Attributes:
+        looks: what was found, look by look.
+        left_out: claims that the policy asks of other evidence, such as unrelated text.
+    """
+
+    def __init__(self, policy: Policy, subjects: Sequence[Subject], delta: Fraction | None = None) -> None:
+        """Watch for the claims of ``policy`` about ``subjects``.
+
+        Args:
+            policy: what is required.
+            subjects: the tickets that are evaluated.
+            delta: error probability of each limit; None takes the policy's. Where a certificate is to rest on
+                several texts, each has its share of the policy's.
+
+        Raises:
+            UsageError: there is no ticket (``TICKET_NEEDED``); the policy asks nothing of a translated text
+                (``POLICY_NO_CLAIMS``); ``delta`` is larger than the policy's (``DELTA_TOO_LARGE``).
+        """
+        asked = tuple(one for one in policy.claims if one.role == "evaluation")
+        if not asked or policy.delta is None:
+            raise UsageError(
+                f"policy {policy.name} asks nothing of a translated text: nothing would be decided",
+                code="POLICY_NO_CLAIMS",
+            )
+        if not subjects:
+            raise UsageError("what is to be decided is about tickets: name one", code="TICKET_NEEDED")
+        if delta is not None and not 0 < delta <= policy.delta:
+            raise UsageError(
+                f"policy {policy.name} allows an error probability above 0 and up to {float(policy.delta):g}",
+                code="DELTA_TOO_LARGE",
+            )
+        self._policy, self._subjects, self._asked = policy, tuple(subjects), asked
+        self._delta = policy.delta if delta is None else delta
+        self.left_out = tuple(one.claim for one in policy.claims if one.role != "evaluation")
+        self.looks: list[Look] = []
+
+    def __call__(self, manifest: Path) -> bool:
+        """Look at the evidence that lies there; True if nothing is open any more.
+
+        Raises:
+            InvalidInputError: the evidence is refused, is of a fixed design (``EVIDENCE_DESIGN``), or is one
+                that no gate would take (another model, sentences that were used before).
+        """
+        return self.look(load(manifest)).decided
+
+    def look(self, evidence: Evidence) -> Look:
+        """One look; see :meth:`__call__`."""
+        if evidence.design != "sequential":
+            raise InvalidInputError(
+                "evidence of a fixed design says nothing before its last unit", code="EVIDENCE_DESIGN"
+            )
+        found = []
+        for subject in self._subjects:
+            split_claim(evidence, subject)
+            check_binding(evidence, subject)
+            found += [self._stand(requirement, evidence, subject) for requirement in self._asked]
+        self.looks.append(Look(len(evidence.units), tuple(found)))
+        return self.looks[-1]
+
+    def _stand(self, requirement: Requirement, evidence: Evidence, subject: Subject) -> Standing:
+        answer = self._answer(requirement, evidence, subject)
+        return Standing(subject.ticket.id, requirement, answer, answer.code in _OPEN)
+
+    def _answer(self, requirement: Requirement, evidence: Evidence, subject: Subject) -> Answer:
+        undeclared = unasked(subject.ticket, requirement)
+        if undeclared is not None:
+            return undeclared
+        if requirement.texts and evidence.manifest.text.name not in requirement.texts:
+            return Answer(Outcome.NOT_RUN, "OTHER_TEXT", "the policy asks it of other texts")
+        claim = claim_named(requirement.claim, evidence, subject, self._delta)
+        return judge(
+            requirement,
+            claim,
+            alpha=subject.ticket.selection.alpha,
+            taken=self._policy.taken,
+            opposite=lambda: opposite_limit(claim, evidence, subject),
+        )
+
+
+def rehearse(watch: Watch, evidence: Evidence, batch: int) -> tuple[Look, ...]:
+    """Where drawing would have stopped, told from evidence of a whole text: to say what it would have saved.
+
+    Looks at growing heads of the order of units, as if they had been drawn in batches, up to the first look
+    with nothing open or the last unit. For information: evidence of a fixed design stays what it is.
+
+    Args:
+        watch: a watch; its looks are extended.
+        evidence: translations of either design.
+        batch: units drawn between looks, at least 1.
+
+    Raises:
+        UsageError: ``batch`` is below 1 (``UNITS_RANGE``).
+        InvalidInputError: see :meth:`Watch.__call__`.
+    """
+    if batch < 1:
+        raise UsageError("at least one unit is drawn at a time", code="UNITS_RANGE")
+    order = [records[0].unit for records in evidence.units.values()]
+    manifest = evidence.manifest.model_copy(update={"design": "sequential"})
+    found = []
+    for start in range(0, len(order), batch):
+        drawn = frozenset(order[: start + batch])
+        records = tuple(record for record in evidence.records if record.unit in drawn)
+        found.append(watch.look(replace(evidence, manifest=manifest, records=records)))
+        if found[-1].decided:
+            break
+    return tuple(found)
+
+
+def claim_named(name: str, evidence: Evidence, subject: Subject, delta: Fraction) -> Claim:
+    """The one claim of that name about a translated text (a key of :data:`certify.policy.requirement.TESTS`).
+
+    Raises:
+        ValueError: there is no such claim about a translated text.
+    """
+    kind, _, rest = name.partition(":")
+    comparator, _, extraction = rest.partition(":")
+    if kind == "agreement-rate":
+        return agreement_rate(evidence, subject, delta=delta)
+    if kind == "token-agreement":
+        return token_agreement(evidence, subject, delta=delta)
+    if kind == "guarantee":
+        claims = guarantee_claims(evidence, subject, delta=delta)
+        return next(claim for claim in claims if claim.comparator == comparator)
+    rule = _rule(extraction, name)
+    if kind == "non-inferiority":
+        return non_inferiority(evidence, subject, comparator, rule=rule, delta=delta)
+    if kind == "gain":
+        return gain(evidence, subject, rule=rule, delta=delta)
+    if kind == "better-than-nulls":
+        return better_than_nulls(evidence, subject, rule=rule, delta=delta)
+    raise ValueError(f"{name} is no claim about a translated text")
+
+
+def open_subjects(specs: Iterable[str], base: Path | None, reference: Path | None) -> tuple[Subject, ...]:
+    """The subjects of claims about tickets, from ``FILE#ID``, a base and a reference.
+
+    Args:
+        specs: the tickets, as :func:`lottery.evaluation.evaluate.evaluate_tickets` takes them.
+        base: checkpoint folder with E⁰; None takes the table that travels with each ticket.
+        reference: E*; None takes the one that travels with each ticket.
+
+    Raises:
+        UsageError: something does not exist or must be named.
+        InvalidInputError: a ticket, a table or rows are refused.
+    """
+    scans: dict[tuple[str, str, str], KSResult] = {}
+    subjects = []
+    for spec in specs:
+        source = open_source(spec)
+        ticket = source.ticket
+        stored, tuned = open_base(source, base), open_reference(source, reference)
+        if tuned is None:
+            raise UsageError(
+                "the reference does not travel with the ticket: name it", code="REFERENCE_NEEDED"
+            )
+        key = (ticket.base.tensor_sha256, ticket.reference.tensor_sha256, ticket.selection.method)
+        if key not in scans:
+            scans[key] = scan(stored, tuned, method=ticket.selection.method)
+        subject = make_subject(ticket, stored, tuned, open_rows(source, tuned), scans[key])
+        subjects.append(replace(subject, chosen_on=read_choice(ticket, source.folder)))
+    return tuple(subjects)
+
+
+def _rule(extraction: str, name: str) -> Rule:
+    for rule in RULES:
+        if rule == extraction:
+            return rule
+    raise ValueError(f"{name} names no extraction rule")

@@ -1,0 +1,91 @@
+"""What ``certify explain`` knows: every reason code, the assumptions, and the policies of the package.
+
+The texts on codes are data (``data/codes.toml``): what a code means, and what to do about it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+from certify.base.assumptions import ASSUMPTIONS
+from certify.base.errors import UsageError
+from certify.policy.policy import POLICIES, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A reason code.
+
+    Attributes:
+        code: the stable name.
+        topic: what it is about.
+        meaning: what it says.
+        remedy: what to do about it.
+    """
+
+    code: str
+    topic: str
+    meaning: str
+    remedy: str
+
+
+@cache
+def codes() -> Mapping[str, Code]:
+    """Every reason code by name, in the order of the topics."""
+    content = tomllib.loads((Path(__file__).parent / "codes.toml").read_text(encoding="utf-8"))
+    return MappingProxyType(
+        {
+            code: Code(code, topic, meaning, remedy)
+            for topic, entries in content.items()
+            for code, (meaning, remedy) in entries.items()
+        }
+    )
+
+
+def names() -> dict[str, tuple[str, ...]]:
+    """Everything that can be explained, by topic."""
+    found: dict[str, list[str]] = {}
+    for code in codes().values():
+        found.setdefault(code.topic, []).append(code.code)
+    found["assumptions"] = list(ASSUMPTIONS)
+    found["policies of the package"] = [f"policy:{name}" for name in POLICIES]
+    return {topic: tuple(entries) for topic, entries in found.items()}
+
+
+def explain(name: str) -> tuple[str, ...]:
+    """Lines that explain a code, an assumption, or ``policy:NAME``.
+
+    Raises:
+        UsageError: nothing is called so (``CODE_UNKNOWN``).
+    """
+    code = codes().get(name.upper())
+    if code is not None:
+        return (code.code, f"  means: {code.meaning}", f"  do: {code.remedy}")
+    assumption = ASSUMPTIONS.get(name.upper())
+    if assumption is not None:
+        return (assumption.id, f"  assumes: {assumption.statement}", f"  status: {assumption.status}")
+    policy = POLICIES.get(name.removeprefix("policy:"))
+    if policy is not None and name.startswith("policy:"):
+        return _policy(policy)
+    raise UsageError(
+        f"nothing is called {name[:80]!r}: certify explain lists every code, assumption and policy",
+        code="CODE_UNKNOWN",
+    )
+
+
+def _policy(policy: Policy) -> tuple[str, ...]:
+    lines = [f"policy {policy.name}", f"  {policy.question}", "  requires, each to pass:"]
+    lines += [f"    {name}" for name in policy.items]
+    if policy.claims:
+        lines.append(f"  and of claims, each with error probability at most {float(policy.delta or 0):g}:")
+    for requirement in policy.claims:
+        when = ", if the ticket declares it" if requirement.when_declared else ""
+        lines.append(f"    {requirement.claim} {requirement}{when}")
+    lines.append(f"  takes as given: {', '.join((*policy.design, *policy.accept)) or 'nothing'}")
+    lines += ["  does not say:", *(f"    {text}" for text in policy.non_claims)]
+    return tuple(lines)

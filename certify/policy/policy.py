@@ -1,0 +1,267 @@
+"""Policies: what a verdict rests on. TOML in, :class:`Policy` out; :func:`certify.base.verdict.decide`
+decides.
+
+A policy requires *items* (checks of the ticket, the certificate and the evidence, by name) and *claims* (by
+name, with a threshold or a finding; :mod:`certify.policy.requirement` has the rules). ``design`` and
+``accept`` are the assumptions that it takes as given: conditions of the sampling design, without which no
+limit says anything about more than the evaluated text, and assumptions about the model. Everything is
+deny-unless-shown.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from certify.base.assumptions import ASSUMPTIONS
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import read_bytes, sha256_bytes
+from certify.certificate.proof_items import ITEMS as PROOF_ITEMS
+from certify.policy.requirement import CHECKED, TESTS, Requirement, Test
+from certify.stats.claim import CORPUS_KINDS
+from certify.ticket.schema import Level, Slug, Text
+
+SCHEMA_NAME: Final = "certify.policy"
+SCHEMA_VERSION: Final = 1
+DEFAULT_POLICY: Final = "release"
+SHIPPED: Final = ("selection", "paper", "release", "strict")
+"""Names of the policies of the package, from the least that is asked on."""
+
+INTEGRITY_ITEMS: Final = (
+    *("integrity.base", "integrity.reference", "integrity.tokenizer", "integrity.template"),
+    *("integrity.rows", "released.rows"),
+)
+EVIDENCE_ITEMS: Final = (
+    *("certificate.present", "certificate.content", "certificate.claims"),
+    *("evidence.integrity", "evidence.split"),
+)
+ITEMS: Final = (
+    *INTEGRITY_ITEMS,
+    *("selection.content", "selection.parameters", "selection.ids", "selection.figures"),
+    *("blind-spots.order", "blind-spots.direction", "premise.published"),
+    *EVIDENCE_ITEMS,
+    *PROOF_ITEMS,
+)
+"""Every item that a policy can require by name; those of claims follow from the claims."""
+
+DESIGN: Final = frozenset({"A-UNITS", "A-BLOCKS", "A-EVIDENCE"})
+"""Assumptions about how the evidence was sampled and made, which ``design`` can name."""
+
+INFORMATIVE: Final = frozenset({"A-ASYMPTOTIC"})
+"""Assumptions that no policy can take: what rests on them has no finite-sample error probability."""
+
+MAX_BYTES: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A named set of requirements.
+
+    Attributes:
+        name: what ``--policy`` takes.
+        question: what a CERTIFIED under this policy answers with yes.
+        items: names of checks that must pass.
+        claims: what is asked of claims.
+        delta: largest error probability of a claim, over all its texts; None if no claim is asked for.
+        design: conditions of the sampling design that are taken as given.
+        accept: assumptions about the model that are accepted.
+        non_claims: what a CERTIFIED under this policy does not say.
+        sha256: digest of the policy's file.
+        shipped: the policy is one of the package.
+    """
+
+    name: str
+    question: str
+    items: tuple[str, ...]
+    claims: tuple[Requirement, ...]
+    delta: Fraction | None
+    design: tuple[str, ...]
+    accept: tuple[str, ...]
+    non_claims: tuple[str, ...]
+    sha256: str
+    shipped: bool
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Names of all items that must pass."""
+        return (*self.items, *(requirement.item for requirement in self.claims))
+
+    @property
+    def taken(self) -> frozenset[str]:
+        """Ids of the assumptions that the policy takes as given."""
+        return frozenset(self.design) | frozenset(self.accept)
+
+    @property
+    def reads_evidence(self) -> bool:
+        """Whether a verdict under this policy rests on a certificate or evidence at all."""
+        return bool(self.claims) or any(name in (*EVIDENCE_ITEMS, *PROOF_ITEMS) for name in self.items)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+_Threshold = Annotated[str, Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$")]
+
+
+class _Claim(_Model):
+    name: Annotated[str, Field(max_length=128)]
+    at_least: _Threshold | None = None
+    above: _Threshold | None = None
+    at_most: _Threshold | None = None
+    below: _Threshold | None = None
+    finding: Literal["held", "not refuted"] | None = None
+    when: Literal["declared"] | None = None
+    texts: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)] | None = None
+
+
+class _File(_Model):
+    schema_: Literal["certify.policy"] = Field(alias="schema")
+    schema_version: Literal[1]
+    name: Slug
+    question: Text
+    delta: Level | None = None
+    items: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+    design: tuple[str, ...] = ()
+    accept: tuple[str, ...] = ()
+    non_claims: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+    claim: Annotated[tuple[_Claim, ...], Field(max_length=64)] = ()
+
+
+def get_policy(name: str) -> Policy:
+    """The shipped policy of that name, or the one in a ``.toml`` file.
+
+    Raises:
+        UsageError: there is none, or the file cannot be read.
+        InvalidInputError: the file is refused; see :func:`parse_policy`.
+    """
+    if name in POLICIES:
+        return POLICIES[name]
+    if not name.endswith(".toml"):
+        known = ", ".join(POLICIES)
+        raise UsageError(
+            f"no policy {name!r}; there are: {known}, or the path of a .toml file", code="POLICY_UNKNOWN"
+        )
+    data = read_bytes(Path(name), what="policy", limit=MAX_BYTES)
+    policy = parse_policy(data, what=f"policy {name}")
+    if policy.name in POLICIES:
+        raise InvalidInputError(
+            f"policy {name} calls itself {policy.name!r}, which is a policy of the package: give it a name of"
+            " its own",
+            code="POLICY_NAME",
+        )
+    return policy
+
+
+def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) -> Policy:
+    """Read a policy strictly.
+
+    Raises:
+        InvalidInputError: not TOML, an unknown field, item, claim, threshold or assumption
+            (``POLICY_MALFORMED``); nothing is required (``POLICY_EMPTY``); claims are required without what
+            they rest on, or without ``delta`` (``POLICY_INCOMPLETE``); a claim is required that is only
+            asymptotic (``POLICY_ASYMPTOTIC``).
+    """
+    try:
+        value = tomllib.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InvalidInputError(f"{what} is not TOML: {error}", code="POLICY_MALFORMED") from error
+    try:
+        content = _File.model_validate(_tuples(value))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top level"
+        empty = first["loc"] == ("items",)
+        raise InvalidInputError(
+            f"{what}: {where}: {first['msg']}", code="POLICY_EMPTY" if empty else "POLICY_MALFORMED"
+        ) from error
+    _check_names(content, what)
+    return Policy(
+        name=content.name,
+        question=content.question,
+        items=content.items,
+        claims=tuple(_requirement(claim, what) for claim in content.claim),
+        delta=None if content.delta is None else Fraction(content.delta),
+        design=content.design,
+        accept=content.accept,
+        non_claims=content.non_claims,
+        sha256=sha256_bytes(data),
+        shipped=shipped,
+    )
+
+
+def _tuples(value: Any) -> Any:
+    # TOML has lists only; strict models want tuples, and nothing may be converted silently.
+    if isinstance(value, dict):
+        return {key: _tuples(entry) for key, entry in value.items()}
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def _check_names(content: _File, what: str) -> None:
+    def refuse(text: str, code: str = "POLICY_MALFORMED") -> InvalidInputError:
+        return InvalidInputError(f"{what}: {text}", code=code)
+
+    claims = [claim.name for claim in content.claim]
+    asymptotic = [name for name in claims if name.partition(":")[0] in CORPUS_KINDS]
+    if asymptotic:
+        raise refuse(
+            f"the claim {asymptotic[0]!r} is asymptotic: it informs, and a policy cannot rest on it;"
+            " gain and non-inferiority have finite-sample limits",
+            "POLICY_ASYMPTOTIC",
+        )
+    for names, known, sort in (
+        (content.items, frozenset(ITEMS), "item"),
+        (claims, TESTS.keys(), "claim"),
+        (content.design, DESIGN, "condition of the design"),
+        (content.accept, ASSUMPTIONS.keys() - DESIGN - CHECKED - INFORMATIVE, "assumption about the model"),
+    ):
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise refuse(f"unknown {sort} {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+        if len(set(names)) != len(names):
+            raise refuse(f"a {sort} is named twice")
+    if claims:
+        lacking = [name for name in (*INTEGRITY_ITEMS, *EVIDENCE_ITEMS) if name not in content.items]
+        if lacking:
+            raise refuse(f"claims rest on {lacking[0]}, which items must name", "POLICY_INCOMPLETE")
+        if content.delta is None:
+            raise refuse("claims need delta, their error probability", "POLICY_INCOMPLETE")
+
+
+def _requirement(claim: _Claim, what: str) -> Requirement:
+    given: dict[Test, str] = {
+        test: value
+        for test in ("at_least", "above", "at_most", "below")
+        if (value := getattr(claim, test)) is not None
+    }
+    tests: list[Test] = [*given, *([claim.finding] if claim.finding else [])]
+    allowed = TESTS[claim.name]
+    if len(tests) != 1 or tests[0] not in allowed:
+        choice = " or ".join(sorted(allowed))
+        raise InvalidInputError(
+            f"{what}: the claim {claim.name} is tested by one of: {choice}", code="POLICY_MALFORMED"
+        )
+    (test,) = tests
+    return Requirement(
+        claim=claim.name,
+        test=test,
+        threshold=Fraction(given[test]) if given else None,
+        when_declared=claim.when == "declared",
+        texts=claim.texts or (),
+    )
+
+
+def _shipped(name: str) -> Policy:
+    path = Path(__file__).parent / f"{name}.toml"
+    return parse_policy(read_bytes(path, what="policy", limit=MAX_BYTES), what=f"policy {name}", shipped=True)
+
+
+POLICIES: Mapping[str, Policy] = MappingProxyType({name: _shipped(name) for name in SHIPPED})
+"""The policies of the package, by name."""

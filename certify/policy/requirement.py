@@ -1,0 +1,209 @@
+"""One requirement of a policy on one claim, and what a claim computed from evidence makes of it.
+
+The rules, for one text; ``delta`` is the text's share (:mod:`certify.certificate.schema`). The first that
+applies decides:
+
+1. ``when = "declared"`` and the ticket declares no such claim (same kind, same comparator or none): PASS,
+   NOT_CLAIMED. No evidence is needed.
+2. The policy's ``delta`` is smaller than the certificate's: INCONCLUSIVE, DELTA_TOO_LARGE.
+3. The evidence does not support the claim: MISSING, with the claim's own code.
+4. The certificate does not state the claim: MISSING, CLAIM_NOT_STATED.
+5. An assumption of the claim is neither in ``design`` or ``accept`` of the policy nor :data:`CHECKED`:
+   INCONCLUSIVE, ASSUMPTION_NOT_ACCEPTED.
+6. Finding ``vacuous``: VACUOUS. Finding ``failed``: FAIL. Both with the claim's own code. But see 8.
+7. A threshold t on a limit. PASS, SHOWN, if the limit meets it; FAIL, CLAIM_REFUTED, if the opposite limit at
+   the same ``delta`` shows that the quantity does not; else INCONCLUSIVE, NOT_SHOWN:
+
+   ==============  ====================  ==================================
+   ``at_least t``  PASS if lower >= t    FAIL if upper < t
+   ``above t``     PASS if lower > t     FAIL if upper <= t
+   ``at_most t``   PASS if upper <= t    FAIL if lower > t
+   ``below t``     PASS if upper < t     FAIL if lower >= t
+   ==============  ====================  ==================================
+
+   Opposite limits are defined in :mod:`certify.claims.reverse_limit`.
+8. A guarantee that must be ``held``: finding ``held`` PASS (GUARANTEE_HELD), but INCONCLUSIVE
+   (GUARANTEE_DESCRIPTIVE) at a level above 1/10; ``refuted`` FAIL (GUARANTEE_REFUTED); ``premise failed``
+   FAIL (GUARANTEE_PREMISE_FAILED); ``vacuous`` VACUOUS (GUARANTEE_VACUOUS); ``inconclusive`` INCONCLUSIVE
+   (GUARANTEE_INCONCLUSIVE). One that must be ``not refuted``: ``refuted`` FAIL, any other finding PASS
+   (NOT_REFUTED).
+
+A requirement speaks of every text of its role, or of the texts that it names: there must be one, and each
+named one must be there, else MISSING (NO_TEXT); over texts the gravest outcome counts, in the order INVALID,
+FAIL, MISSING, INCONCLUSIVE, VACUOUS, PASS; MISSING and INCONCLUSIVE give the same verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Final, Literal
+
+from certify.base.verdict import Outcome
+from certify.certificate.schema import Role
+from certify.claims.criteria import DESCRIPTIVE_ABOVE
+from certify.claims.quality import COMPARATORS
+from certify.stats.claim import RULES, Claim, Finding
+from certify.stats.theorem import CRITERIA
+
+Test = Literal["at_least", "above", "at_most", "below", "held", "not refuted"]
+
+CHECKED: Final = frozenset({"A-CAP"})
+"""Assumptions that the claim itself checks on its sample: broken there, the claim fails."""
+
+_LOWER = frozenset({"at_least", "above"})
+_UPPER = frozenset({"at_most", "below"})
+_GUARANTEE = frozenset({"held", "not refuted"})
+
+
+def _tests() -> dict[str, frozenset[str]]:
+    names = {"agreement-rate:reference": _LOWER, "token-agreement:reference": _LOWER}
+    names |= {f"guarantee:{criterion}": _GUARANTEE for criterion in CRITERIA}
+    for rule in RULES:
+        names |= {f"non-inferiority:{other}:{rule}": _LOWER for other in COMPARATORS}
+        names |= {f"gain:base:{rule}": _LOWER, f"better-than-nulls:nulls:{rule}": _LOWER}
+    return names | {"unrelated-loss:base": _UPPER}
+
+
+TESTS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(_tests())
+"""Every claim that a policy can require, and how it can be tested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a policy asks of one claim.
+
+    Attributes:
+        claim: name of the claim, a key of :data:`TESTS`.
+        test: how it is tested.
+        threshold: what the limit is compared with; None for a guarantee.
+        when_declared: only asked of tickets that declare the claim.
+        texts: names of the texts on which it is asked; empty: all of the role.
+    """
+
+    claim: str
+    test: Test
+    threshold: Fraction | None = None
+    when_declared: bool = False
+    texts: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """Kind of the claim."""
+        return self.claim.partition(":")[0]
+
+    @property
+    def comparator(self) -> str:
+        """What the ticket is compared with, or the criterion."""
+        return self.claim.split(":")[1]
+
+    @property
+    def item(self) -> str:
+        """Name of the item that answers it: ``guarantee.CRITERION`` or ``claim.KIND.COMPARATOR[.RULE]``."""
+        name = self.claim.replace(":", ".")
+        return name if self.kind == "guarantee" else f"claim.{name}"
+
+    @property
+    def role(self) -> Role:
+        """Role of the evidence that it is asked of."""
+        return "loss" if self.kind == "unrelated-loss" else "evaluation"
+
+    def __str__(self) -> str:
+        """The requirement in words."""
+        if self.threshold is None:
+            return self.test
+        sign = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}[self.test]
+        return f"{sign} {float(self.threshold):g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one text makes of a requirement."""
+
+    outcome: Outcome
+    code: str
+    text: str
+
+
+def judge(
+    requirement: Requirement,
+    claim: Claim,
+    *,
+    alpha: str,
+    taken: frozenset[str],
+    opposite: Callable[[], Fraction | None],
+) -> Answer:
+    """Rules 3 and 5 to 8 for a claim that the certificate states, or that the evidence does not support.
+
+    Args:
+        requirement: what is asked.
+        claim: the claim of that name, computed from the evidence.
+        alpha: level of the ticket.
+        taken: assumptions that the policy takes as given.
+        opposite: computes the limit on the other side (:mod:`certify.claims.reverse_limit`); called only
+            where needed.
+    """
+    if claim.finding in (Finding.MISSING, Finding.NOT_APPLICABLE):
+        return Answer(Outcome.MISSING, claim.code, claim.text)
+    lacking = [name for name in claim.assumptions if name not in taken | CHECKED]
+    if lacking:
+        text = f"it rests on {', '.join(lacking)}, which the policy does not accept ({claim.text})"
+        return Answer(Outcome.INCONCLUSIVE, "ASSUMPTION_NOT_ACCEPTED", text)
+    if requirement.test in ("held", "not refuted"):
+        return _guarantee(requirement, claim, alpha)
+    if claim.finding is Finding.VACUOUS:
+        return Answer(Outcome.VACUOUS, claim.code, claim.text)
+    if claim.finding is Finding.FAILED:
+        return Answer(Outcome.FAIL, claim.code, claim.text)
+    return _threshold(requirement, claim, opposite)
+
+
+def _guarantee(requirement: Requirement, claim: Claim, alpha: str) -> Answer:
+    if requirement.test == "not refuted":
+        if claim.finding is Finding.REFUTED:
+            return Answer(Outcome.FAIL, claim.code, claim.text)
+        return Answer(Outcome.PASS, "NOT_REFUTED", f"{claim.finding}: {claim.text}")
+    if claim.finding is Finding.HELD and Fraction(alpha) > DESCRIPTIVE_ABOVE:
+        text = f"at level {alpha} the promise is only descriptive: {claim.text}"
+        return Answer(Outcome.INCONCLUSIVE, "GUARANTEE_DESCRIPTIVE", text)
+    outcome = {
+        Finding.HELD: Outcome.PASS,
+        Finding.REFUTED: Outcome.FAIL,
+        Finding.PREMISE_FAILED: Outcome.FAIL,
+        Finding.VACUOUS: Outcome.VACUOUS,
+        Finding.INCONCLUSIVE: Outcome.INCONCLUSIVE,
+    }[claim.finding]
+    return Answer(outcome, claim.code, claim.text)
+
+
+def _threshold(requirement: Requirement, claim: Claim, opposite: Callable[[], Fraction | None]) -> Answer:
+    threshold = requirement.threshold
+    limit = claim.lower if requirement.test in _LOWER else claim.upper
+    if threshold is None or limit is None:
+        raise ValueError(f"{claim.name} has no limit to compare")
+    # An upper limit is a lower limit of the opposite quantity.
+    sign = 1 if requirement.test in _LOWER else -1
+    strict = requirement.test in ("above", "below")
+    limit, threshold = sign * limit, sign * threshold
+    if limit > threshold or (limit == threshold and not strict):
+        return Answer(Outcome.PASS, "SHOWN", claim.text)
+    other = opposite()
+    if other is not None and (sign * other < threshold or (strict and sign * other == threshold)):
+        side = "at most" if sign > 0 else "at least"
+        text = f"{claim.text}; shown to be {side} {float(other):+.4f}"
+        return Answer(Outcome.FAIL, "CLAIM_REFUTED", text)
+    return Answer(
+        Outcome.INCONCLUSIVE, "NOT_SHOWN", f"{claim.text}; {_needed(claim, limit, threshold, sign)}"
+    )
+
+
+def _needed(claim: Claim, limit: Fraction, threshold: Fraction, sign: int) -> str:
+    """How many units about would do, if the estimate stayed and the limit came closer with their root."""
+    estimate = threshold if claim.estimate is None else sign * claim.estimate
+    if estimate <= threshold:
+        return "the estimate itself does not meet the threshold: more units alone will not show it"
+    ratio = (estimate - limit) / (estimate - threshold)
+    units = claim.n * ratio * ratio
+    return f"{claim.n} units do not decide, about {-(-units.numerator // units.denominator)} are needed"

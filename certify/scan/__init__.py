@@ -1,0 +1,1 @@
+"""The two-sample Kolmogorov-Smirnov scan: engines, exact law, corrections, scan files."""

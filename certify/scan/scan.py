@@ -1,0 +1,185 @@
+"""The Kolmogorov-Smirnov scan: every row of one table against the same row of another (theory §2).
+
+The shell around the engines: blocks, threads, progress, p-values. The engines
+(:mod:`certify.scan.engine_numpy`,
+:mod:`certify.scan.engine_numba`) compute by different algorithms and agree bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from importlib.util import find_spec
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certify.base.errors import InternalError, UsageError
+from certify.base.records import Dtype, Engine, KSResult, Method
+from certify.scan import engine_numpy
+from certify.scan.columns import Columns
+from certify.scan.smirnov import p_values
+from certify.tables.table import Table, check_compatible, check_finite
+
+BUDGET = 128 * 1024 * 1024
+"""Bytes that all blocks in work may take together, beyond the memory maps."""
+
+AUTO_ENTRIES = 1 << 26
+"""From this many entries per table on, ``auto`` chooses numba: below, numpy ends before numba is loaded."""
+
+_SAMPLED_ROWS = 64
+_BLOCK_ENTRIES = 1 << 19  # blocks larger than this gain nothing and make progress coarse
+
+_Compare = Callable[[NDArray[Any], NDArray[Any], Dtype, Columns], None]
+
+
+def scan(
+    base: Table,
+    reference: Table,
+    *,
+    method: Method = "exact",
+    engine: Engine = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> KSResult:
+    """Scan all rows of two tables.
+
+    Rows are compared in the dtype that the tables hand out. Rows that are equal bit for bit cost one
+    comparison. Sums behind ``shift_norm`` and ``cosine`` run in float64 over exact float32 values, in an
+    order fixed by :data:`certify.scan.columns.LANES`: results depend neither on engine, threads nor block
+    size. ``permuted`` means the same multiset of values (-0 = +0) in another order; a row in which only
+    signs of zeros changed is neither ``equal`` nor ``permuted``.
+
+    Args:
+        base: E⁰, ``[V, d]``.
+        reference: E*, of the same shape and dtype.
+        method: law of the p-values.
+        engine: implementation; ``auto`` takes numba where it is installed and the tables have at least
+            :data:`AUTO_ENTRIES` entries.
+        workers: threads, by default one for each processor that this process may use.
+        progress: called in the calling thread with (rows done, rows in all), first with (0, V).
+
+    Returns:
+        Columns over all rows. Memory beyond the maps: :data:`BUDGET` for the blocks, a few bytes per row for
+        the columns, and what p-values of one n cost.
+
+    Raises:
+        InvalidInputError: shapes or dtypes differ, or an entry is NaN or infinite (``NON_FINITE``).
+        UsageError: unknown engine or method, numba asked for and not installed, a row width outside the
+            range of the law, or ``workers`` below 1.
+    """
+    check_compatible(base, reference)
+    rows, n = base.shape
+    p, log10_p = p_values(n, method)
+    name = _choose(engine, rows * n)
+    threads = _threads(workers)
+    compare, extra = _load(name, base, reference)
+    height = block_rows(n, extra, threads)
+    columns = Columns.zeros(rows)
+    for block in _blocks(base, reference, compare, columns, height, threads, progress):
+        if not block.finite.all():
+            check_finite(base)
+            check_finite(reference)
+            raise InternalError("the scan met a non-finite entry that the tables do not hold", code="ENGINE")
+    return KSResult(
+        n=n,
+        h=columns.h,
+        p=p[columns.h],
+        log10_p=log10_p[columns.h],
+        method=method,
+        dtype=base.dtype,
+        equal=columns.equal,
+        permuted=(columns.h == 0) & (columns.max_abs > 0),
+        ties=columns.ties,
+        shift_norm=columns.shift_norm(),
+        cosine=columns.cosine(),
+        max_abs=columns.max_abs,
+        engine=name,
+    )
+
+
+def block_rows(n: int, extra: int, threads: int) -> int:
+    """Rows per block, so that all blocks in work stay within :data:`BUDGET` (one row at least).
+
+    Args:
+        n: entries per row.
+        extra: bytes per row that the engine needs beyond its arguments.
+        threads: number of blocks in work at a time.
+    """
+    # Two storage rows and, for tables seen through a cast, one float32 row beside each while casting.
+    per_row = 2 * (4 + 4) * n + extra
+    return max(1, min(BUDGET // (threads * per_row), _BLOCK_ENTRIES // n))
+
+
+def _choose(engine: Engine, entries: int) -> Literal["numba", "numpy"]:
+    if engine == "numpy":
+        return "numpy"
+    if engine not in ("auto", "numba"):
+        raise UsageError(f"unknown engine {engine!r}: choose auto, numba or numpy", code="ENGINE_UNKNOWN")
+    installed = find_spec("numba") is not None
+    if engine == "auto":
+        return "numba" if installed and entries >= AUTO_ENTRIES else "numpy"
+    if not installed:
+        raise UsageError(
+            "engine numba needs the extra 'fast': pip install 'certify-lottery[fast]'", code="EXTRA_MISSING"
+        )
+    return "numba"
+
+
+def _threads(workers: int | None) -> int:
+    if workers is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 1:
+        raise UsageError(f"workers must be at least 1, not {workers}", code="WORKERS")
+    return workers
+
+
+def _load(name: Literal["numba", "numpy"], base: Table, reference: Table) -> tuple[_Compare, int]:
+    """The comparing function of an engine and the bytes per row that it needs."""
+    rows, n = base.shape
+    if name == "numpy":
+        return engine_numpy.compare, engine_numpy.bytes_per_row(n)
+    from certify.scan import engine_numba  # loading numba takes longer than many a scan
+
+    picks = np.unique(np.linspace(0, rows - 1, _SAMPLED_ROWS).astype(np.int64)).tolist()
+    buckets = engine_numba.fit_buckets((base.take(picks), reference.take(picks)), base.dtype, n)
+    return partial(engine_numba.compare, buckets=buckets), engine_numba.bytes_per_row(n)
+
+
+def _blocks(
+    base: Table,
+    reference: Table,
+    compare: _Compare,
+    columns: Columns,
+    height: int,
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Columns]:
+    """Fill ``columns`` block by block on ``threads`` threads; yield each block when it is done."""
+    rows = base.shape[0]
+
+    def work(start: int) -> Columns:
+        stop = min(start + height, rows)
+        part = columns.part(start, stop)
+        compare(base.rows(start, stop), reference.rows(start, stop), base.dtype, part)
+        return part
+
+    starts = iter(range(0, rows, height))
+    done = 0
+    if progress is not None:
+        progress(0, rows)
+    with ThreadPoolExecutor(threads) as pool:
+        running: set[Future[Columns]] = {pool.submit(work, start) for start in islice(starts, threads)}
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(work, start) for start in islice(starts, len(finished))}
+            for future in finished:
+                part = future.result()
+                done += part.h.size
+                if progress is not None:
+                    progress(done, rows)
+                yield part

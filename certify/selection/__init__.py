@@ -1,0 +1,1 @@
+"""From a scan to chosen rows: selection rules, token counts, null tickets."""

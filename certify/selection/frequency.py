@@ -1,0 +1,109 @@
+"""Token counts over text: what rule ``frequency:k`` and the frequency-matched null tickets rest on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import atomic_writer, read_bytes
+
+_MAX_BYTES = 1 << 30
+
+# Magic and version -> size of the field that counts the header's bytes.
+_LENGTH_BYTES = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4, b"\x93NUMPY\x03\x00": 4}
+
+# The header is a Python literal that NumPy writes in this form; matching it needs no evaluation.
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<descr>[<>|][iu][1248])', 'fortran_order': (?:True|False),"
+    rb" 'shape': \((?P<rows>[0-9]{1,9}),\), \} *\n"
+)
+
+
+def read_counts(path: Path, rows: int) -> NDArray[np.int64]:
+    """Read token counts from a ``.npy`` file of integers ``[V]``.
+
+    Args:
+        path: the file; never unpickled.
+        rows: rows V of the table that the counts are for.
+
+    Raises:
+        UsageError: the file cannot be read.
+        InvalidInputError: not a ``.npy`` of ``rows`` non-negative integers.
+    """
+    data = read_bytes(path, what="token counts", limit=_MAX_BYTES)
+    width = _LENGTH_BYTES.get(data[:8], 0)
+    origin = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
+    header = _HEADER.fullmatch(data, 8 + width, origin) if width else None
+    if header is None:
+        raise InvalidInputError(f"{path} is not a .npy file of integers", code="COUNTS_MALFORMED")
+    # The header is compared with what must be there before anything is allocated from it.
+    dtype = np.dtype(header["descr"].decode("ascii"))
+    if int(header["rows"]) != rows or len(data) - origin != rows * dtype.itemsize:
+        raise InvalidInputError(
+            f"{path} must hold {rows} integers, one per row of the table", code="COUNTS_MALFORMED"
+        )
+    counts = np.frombuffer(data, dtype, count=rows, offset=origin)
+    if counts.size and (int(counts.min()) < 0 or int(counts.max()) >= 1 << 62):
+        raise InvalidInputError(f"{path} holds a count that is negative or absurd", code="COUNTS_MALFORMED")
+    return counts.astype(np.int64)
+
+
+def write_counts(path: Path, counts: NDArray[np.int64]) -> None:
+    """Write token counts ``[V]`` as ``.npy``, atomically."""
+    with atomic_writer(path) as stream:
+        np.lib.format.write_array(stream, np.ascontiguousarray(counts, np.int64), allow_pickle=False)
+
+
+def count_tokens(tokenizer: Path, lines: Iterable[str], rows: int) -> NDArray[np.int64]:
+    """Count each token id over ``lines``, tokenised in context (needs the extra ``tune``).
+
+    Args:
+        tokenizer: ``tokenizer.json``.
+        lines: sentences.
+        rows: rows V of the table.
+
+    Returns:
+        Counts ``[V]``.
+
+    Raises:
+        UsageError: the package ``tokenizers`` is not installed.
+        InvalidInputError: the tokenizer is malformed, or yields an id beyond the table.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise UsageError(
+            "counting tokens needs the package tokenizers: pip install 'certify-lottery[tune]'",
+            code="EXTRA_MISSING",
+        ) from error
+    try:
+        encoder = Tokenizer.from_file(str(tokenizer))
+    except Exception as error:  # the library raises bare Exception for every malformed file
+        raise InvalidInputError(
+            f"{tokenizer} is not a usable tokenizer.json", code="TOKENIZER_MALFORMED"
+        ) from error
+    counts = np.zeros(rows, np.int64)
+    batch: list[str] = []
+    for line in lines:
+        batch.append(line)
+        if len(batch) == 1024:
+            _add(counts, encoder, batch)
+            batch.clear()
+    _add(counts, encoder, batch)
+    return counts
+
+
+def _add(counts: NDArray[np.int64], encoder: object, batch: list[str]) -> None:
+    encodings = encoder.encode_batch_fast(batch, add_special_tokens=False)  # type: ignore[attr-defined]
+    ids = np.fromiter((i for encoding in encodings for i in encoding.ids), np.int64)
+    if ids.size and int(ids.max()) >= counts.size:
+        raise InvalidInputError(
+            f"the tokenizer yields id {int(ids.max())}, the table has {counts.size} rows",
+            code="TOKENIZER_TABLE_SIZE",
+        )
+    counts += np.bincount(ids, minlength=counts.size)

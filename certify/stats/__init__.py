@@ -1,0 +1,1 @@
+"""Finite-sample statistics: limits, rates, betting, budgets, power, the theorem."""

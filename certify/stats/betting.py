@@ -1,0 +1,283 @@
+"""Lower confidence limits of a mean by betting, valid at every stopping time (Waudby-Smith and Ramdas 2024).
+
+Under the hypothesis that the mean of units in [0, 1] is at most ``m``, a gambler who bets the fraction
+``lambda_i >= 0``, chosen before unit ``i`` is seen, on unit ``i`` being above ``m`` has the wealth
+
+    K_t(m) = prod_{i<=t} (1 + lambda_i(m) (x_i - m)),
+
+which cannot be expected to grow while it stays non-negative (a supermartingale), so that it ever reaches
+``1/delta`` with probability at most ``delta`` (Ville). Units need the same mean given the units before them,
+nothing more; the order of the units is the caller's and must not depend on their values.
+
+The algorithm, version ``betting/1``. Integers only: ``//`` rounds down, ``isqrt`` is the integer square root,
+``e = floor(log2 x)``. Anyone who follows these lines gets the same integers.
+
+1. Units. ``X_i = floor(2^32 x_i)``. Rounding down can only lower the mean that is bounded from below.
+2. Logarithms. ``plog(x) = e + x / 2^e - 1``, exact, for rational ``x >= 1``: the binary logarithm,
+   interpolated linearly between powers of two. It only tunes the bets, validity does not depend on it.
+3. Bets. For unit ``i = 1, 2, ...`` let, over the units *before* it and two half units at 0 and at 1,
+   ``B = 2^31 + sum X_j``, ``A = 2^63 + sum X_j^2`` and ``S = i A - B^2`` (always positive), so that the
+   running variance is ``S / (i^2 2^64)``. The bet ``l_i`` is an integer in units of ``2^-20``:
+
+       l_i = isqrt(2^105 i^2 u // (v S)),     u / v = R_i in lowest terms,
+
+   with ``R_i = (45426 / 65536) plog(1/delta) / n`` for a *fixed* number of units n (45426/65536 is ln 2), and
+   ``R_i = plog(1/delta) / (i plog(i + 1))`` for a *sequential* design. This is
+   ``lambda_i = sqrt(2 ln(1/delta) / (n * variance))``, or with ``i ln(i + 1)`` in place of n, rounded down.
+4. Wealth. At the threshold ``m = a/b`` in lowest terms, ``0 < m < 1``, start with ``W = 2^512``. Each unit:
+
+       W = W (3 b X_i + 2^32 a) // (2^34 a)                       if 4 a l_i >= 3 b 2^20
+       W = W (2^52 b + l_i (b X_i - 2^32 a)) // (2^52 b)          otherwise.
+
+   The first line is ``lambda = (3/4)/m``, the largest bet allowed: no unit takes more than three quarters of
+   the wealth. Rounding wealth down is conservative.
+5. Decision. The mean exceeds ``m``, with error probability ``delta``, if ``W delta >= 2^512`` after any unit.
+6. Limit. The largest ``j / 2^20``, ``0 < j < 2^20``, that the mean exceeds in the sense of 5; 0 if none.
+
+*The bisection for 6 is exact.* The factor of every unit, and so W after every unit, never rises with m. For
+the bet ``lambda`` it is ``1 + lambda (x - m)``, for the largest bet ``1/4 + (3/4) x / m``; neither rises with
+m, and both are 1 at ``m = x``. The smaller bet is used, so the factor is the minimum of the two where
+``x >= m`` and their maximum where ``x <= m``; minima and maxima of expressions that do not rise do not rise
+either. Products of non-negative factors and rounding down keep the order. Hence the rejected thresholds are
+an initial piece of the grid. At ``m = 1`` no factor exceeds 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Literal
+
+from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.stats.limits import GRID_BITS, Limit, Side, check_level, exact_units
+
+PROCEDURE = "betting/1"
+"""Name and version of the algorithm in the docstring of this module."""
+
+Design = Literal["fixed", "sequential"]
+"""``fixed``: the number of units was set beforehand; ``sequential``: units are looked at as they come."""
+
+_WEALTH_BITS = 512
+_BET_BITS = 20
+_LIMIT_BITS = 20
+_LN2 = Fraction(45426, 65536)
+
+
+def betting_exceeds(values: Sequence[Fraction | int], m0: Fraction, delta: Fraction, design: Design) -> bool:
+    """Decide "the mean exceeds ``m0``" with error probability ``delta`` (steps 1 to 5).
+
+    Args:
+        values: units in [0, 1], in the order in which they are bet on.
+        m0: threshold strictly between 0 and 1.
+        delta: error probability.
+        design: ``fixed`` if ``values`` are all the units and their number was set beforehand;
+            ``sequential`` if they come one at a time and the decision may be taken after any of them.
+
+    Raises:
+        UsageError: ``m0`` or ``delta`` out of range, unknown design.
+        InvalidInputError: a unit is not exact or outside [0, 1].
+        NothingToDoError: no units.
+    """
+    return decided_after(values, m0, delta, design) is not None
+
+
+def decided_after(
+    values: Sequence[Fraction | int], m0: Fraction, delta: Fraction, design: Design
+) -> int | None:
+    """Number of units after which "the mean exceeds ``m0``" was first decided; None if it never was.
+
+    Arguments and errors as for :func:`betting_exceeds`.
+    """
+    return _decided_after(exact_units(values), m0, delta, design)
+
+
+def betting_p_value(
+    values: Sequence[Fraction | int], m0: Fraction, delta: Fraction, design: Design
+) -> Fraction:
+    """``min(1, 1 / max_t K_t(m0))``, a p-value for "the mean is at most ``m0``", rounded up.
+
+    The bets are tuned to ``delta``; the p-value is at most ``delta`` exactly when :func:`betting_exceeds`
+    holds. Arguments and errors as there.
+    """
+    _check_threshold(m0)
+    units = exact_units(values)
+    bets = _bets(units, delta, design)
+    return Fraction(1 << _WEALTH_BITS, max(1 << _WEALTH_BITS, *_wealth(units, bets, m0)))
+
+
+def betting_lower(values: Sequence[Fraction | int], delta: Fraction, design: Design) -> Limit:
+    """Lower confidence limit of the mean, a multiple of ``2**-20`` (steps 1 to 6).
+
+    The mean exceeds every positive threshold up to ``value`` in the sense of :func:`betting_exceeds`; a limit
+    of 0 says nothing. The estimate is the mean of the rounded units, less than ``2**-32`` too low. Arguments
+    and errors as for :func:`betting_exceeds`.
+    """
+    return _lower(exact_units(values), delta, design)
+
+
+def betting_upper(values: Sequence[Fraction | int], delta: Fraction, design: Design) -> Limit:
+    """Upper confidence limit of the mean: one minus the lower limit of the complements ``1 - x_i``.
+
+    Arguments and errors as for :func:`betting_exceeds`.
+    """
+    exact_units(values)
+    mirrored = betting_lower([1 - value for value in values], delta, design)
+    return _limit(1 - mirrored.value, "upper", 1 - mirrored.estimate, mirrored.n, delta)
+
+
+# --- paired differences ------------------------------------------------------------------------------------
+
+
+def noninferior(
+    differences: Sequence[Fraction | int],
+    margin: Fraction,
+    delta: Fraction,
+    design: Design,
+    scale: int = 200,
+) -> bool:
+    """Decide "the mean difference exceeds ``-margin``" with error probability ``delta``.
+
+    A difference ``d = candidate - comparator`` in ``[-scale/2, scale/2]`` becomes the unit ``1/2 + d/scale``,
+    and the mean of the units is compared with ``1/2 - margin/scale``. A margin of 0 asks for a gain, a
+    negative one for a gain above ``-margin``. It must be fixed before the differences are known.
+
+    Args:
+        differences: paired differences, exact, larger is better for the candidate.
+        margin: what may be lost, strictly between ``-scale/2`` and ``scale/2``.
+        delta: error probability.
+        design: as for :func:`betting_exceeds`.
+        scale: width of the range of a difference; 200 for scores in [0, 100].
+
+    Raises:
+        UsageError: ``margin``, ``delta``, ``scale`` or ``design`` out of range.
+        InvalidInputError: a difference is not exact or out of range.
+        NothingToDoError: no differences.
+    """
+    units = _rescaled(differences, scale)
+    return _decided_after(units, Fraction(1, 2) - margin / scale, delta, design) is not None
+
+
+def difference_lower(
+    differences: Sequence[Fraction | int], delta: Fraction, design: Design, scale: int = 200
+) -> Limit:
+    """Lower confidence limit of the mean difference, on a grid of ``scale * 2**-20``.
+
+    Arguments and errors as for :func:`noninferior`.
+    """
+    limit = _lower(_rescaled(differences, scale), delta, design)
+    half = Fraction(1, 2)
+    return _limit((limit.value - half) * scale, "lower", (limit.estimate - half) * scale, limit.n, delta)
+
+
+def smallest_margin(
+    differences: Sequence[Fraction | int], delta: Fraction, design: Design, scale: int = 200
+) -> Fraction:
+    """Smallest margin on the grid that these differences could have shown: minus :func:`difference_lower`.
+
+    :func:`noninferior` holds from this margin on (``scale/2``: nothing could be shown). For information: a
+    margin chosen after seeing the data is no longer declared beforehand.
+    """
+    return -difference_lower(differences, delta, design, scale).value
+
+
+# --- inside ------------------------------------------------------------------------------------------------
+
+
+def plog(x: Fraction) -> Fraction:
+    """Piecewise linear binary logarithm of ``x >= 1`` (step 2): at most ``log2(x)``, at least 0.087 less."""
+    exponent = (x.numerator // x.denominator).bit_length() - 1
+    return x / (1 << exponent) + exponent - 1
+
+
+def _decided_after(units: Sequence[int], m0: Fraction, delta: Fraction, design: Design) -> int | None:
+    _check_threshold(m0)
+    return _first_win(units, _bets(units, delta, design), m0, _goal(delta))
+
+
+def _lower(units: Sequence[int], delta: Fraction, design: Design) -> Limit:
+    bets, goal = _bets(units, delta, design), _goal(delta)
+    low, high = 0, 1 << _LIMIT_BITS
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _first_win(units, bets, Fraction(middle, 1 << _LIMIT_BITS), goal) is None:
+            high = middle
+        else:
+            low = middle
+    estimate = Fraction(sum(units), len(units) << GRID_BITS)
+    return _limit(Fraction(low, 1 << _LIMIT_BITS), "lower", estimate, len(units), delta)
+
+
+def _bets(units: Sequence[int], delta: Fraction, design: Design) -> list[int]:
+    """Step 3: the bets in units of ``2**-20``; each depends only on the units before its own."""
+    check_level(delta)
+    if design not in ("fixed", "sequential"):
+        raise UsageError(f"unknown design {design!r}: choose fixed or sequential", code="DESIGN_UNKNOWN")
+    log = plog(1 / delta)
+    ratio = _LN2 * log / len(units)
+    total, squares = 1 << 31, 1 << 63
+    bets = []
+    for i, unit in enumerate(units, 1):
+        if design == "sequential":
+            ratio = log / (i * plog(Fraction(i + 1)))
+        spread = i * squares - total * total
+        bets.append(math.isqrt((i * i * ratio.numerator << 105) // (ratio.denominator * spread)))
+        total += unit
+        squares += unit * unit
+    return bets
+
+
+def _wealth(units: Sequence[int], bets: Sequence[int], m: Fraction) -> Iterator[int]:
+    """Step 4: the wealth after each unit, in units of ``2**-512``."""
+    a, b = m.numerator, m.denominator
+    unit_a, full = a << GRID_BITS, b << (GRID_BITS + _BET_BITS)
+    wealth = 1 << _WEALTH_BITS
+    for unit, bet in zip(units, bets, strict=True):
+        if 4 * a * bet >= 3 * b << _BET_BITS:
+            wealth = wealth * (3 * b * unit + unit_a) // (unit_a << 2)
+        else:
+            wealth = wealth * (full + bet * (b * unit - unit_a)) // full
+        yield wealth
+
+
+def _first_win(units: Sequence[int], bets: Sequence[int], m: Fraction, goal: int) -> int | None:
+    for count, wealth in enumerate(_wealth(units, bets, m), 1):
+        if wealth >= goal:
+            return count
+    return None
+
+
+def _goal(delta: Fraction) -> int:
+    """Smallest wealth that decides: ``W * delta >= 2^512``."""
+    return -(-(delta.denominator << _WEALTH_BITS) // delta.numerator)
+
+
+def _check_threshold(m0: Fraction) -> None:
+    if not isinstance(m0, Fraction) or not 0 < m0 < 1:
+        raise UsageError("a mean is compared with a Fraction strictly between 0 and 1", code="MEAN_RANGE")
+
+
+def _rescaled(differences: Sequence[Fraction | int], scale: int) -> list[int]:
+    """Units ``1/2 + d/scale``, rounded down to multiples of ``2**-32``, as integers."""
+    if scale < 1:
+        raise UsageError("the width of the range of a difference is at least 1", code="SCALE_RANGE")
+    if not differences:
+        raise NothingToDoError("there are no units to draw a conclusion from", code="NO_UNITS")
+    units = []
+    for index, value in enumerate(differences):
+        if isinstance(value, bool) or not isinstance(value, (int, Fraction)):
+            kind = type(value).__name__
+            raise InvalidInputError(
+                f"difference {index} is of type {kind}, not an exact number", code="UNIT_TYPE"
+            )
+        denominator = 2 * scale * value.denominator
+        numerator = 2 * value.numerator + denominator // 2
+        if not 0 <= numerator <= denominator:
+            half = Fraction(scale, 2)
+            raise InvalidInputError(f"difference {index} lies outside ±{half}", code="UNIT_RANGE")
+        units.append((numerator << GRID_BITS) // denominator)
+    return units
+
+
+def _limit(value: Fraction, side: Side, estimate: Fraction, n: int, delta: Fraction) -> Limit:
+    return Limit(value, side, estimate, n, delta, PROCEDURE, ("constant-conditional-mean",))

@@ -1,0 +1,175 @@
+"""A claim: one quantity, what evidence says about it, and everything that this rests on.
+
+Claims hold no verdict. A claim gives limits; a policy compares them with thresholds. Computing is in
+:mod:`certify.claims.criteria` and the modules ``certify.claims_*``, one kind of claim a function. Whatever
+a claim states is recomputable from the evidence with integers and rationals alone; asymptotic claims inform
+and are stated nowhere.
+
+=======================  ==============================================  =======================
+kind                     quantity                                        limits
+=======================  ==============================================  =======================
+``agreement-rate``       share of units in which every decision is E*'s  lower
+``token-agreement``      mean over units of the share of equal decisions lower
+``guarantee``            rate of disagreement at certified steps         lower and upper
+``non-inferiority``      mean difference of sentence chrF to an arm      lower, in chrF points
+``gain``                 the same to the base                            lower, in chrF points
+``better-than-nulls``    the least of these to all null tickets          lower, in chrF points
+``corpus-bleu``          difference of corpus BLEU to an arm              both, asymptotic
+``corpus-chrf``          difference of corpus chrF++ to an arm            both, asymptotic
+``unrelated-loss``       mean rise of the loss per token                 upper, in nats
+``opportunity``          share of prompts in which a row is fed          exact
+``non-interference``     share of sentences that a ticket cannot touch   exact
+``termination``          shares of the raw gain under other rules        descriptive
+``data-split``           evaluated sentences, distinct, used for nothing exact
+``template-agreement``   ``agreement-rate`` under another template       lower
+``template-gain``        ``gain`` under another template                 lower, in chrF points
+=======================  ==============================================  =======================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any, Final, Literal
+
+DELTA: Final = Fraction(1, 20)
+"""Error probability of each limit unless the caller splits a budget."""
+
+CORPUS_KINDS: Final = ("corpus-bleu", "corpus-chrf")
+"""Kinds of claims whose limits are asymptotic: no certificate states them, no policy can ask for them."""
+
+SCHEMA: Final = 1
+"""Version of the definitions behind the claims; part of every signature."""
+
+Rule = Literal["whole", "first-line", "cut"]
+"""Extraction rules, in the order of ``rules`` of a record."""
+
+RULES: Final[tuple[Rule, ...]] = ("whole", "first-line", "cut")
+
+
+class Finding(StrEnum):
+    """What came of a claim."""
+
+    MEASURED = "measured"  # a limit was computed; a policy compares it with its threshold
+    HELD = "held"  # guarantee: the upper limit is not above alpha
+    REFUTED = "refuted"  # guarantee: the lower limit is above alpha
+    INCONCLUSIVE = "inconclusive"  # guarantee: neither
+    VACUOUS = "vacuous"  # the claim speaks about nothing: no certified step, no row
+    PREMISE_FAILED = "premise failed"  # the published criterion does not apply
+    FAILED = "failed"  # an assumption that these data can refute is refuted by them
+    MISSING = "missing"  # the evidence needed is not there
+    NOT_APPLICABLE = "not applicable"  # the claim has no meaning here, and the text says why
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One claim.
+
+    Attributes:
+        kind: see the table of the module.
+        comparator: what the ticket is compared with (``reference``, ``base``, ``full``, ``nulls``), the
+            criterion for ``guarantee``, the template's name for ``template-*``; None if nothing.
+        extraction: extraction rule, where outputs are scored.
+        finding: what came of it.
+        code: stable reason code.
+        text: one sentence with the figures.
+        estimate: the plain estimate from the sample.
+        lower: with confidence ``1 - delta`` the quantity is at least this; rounded down.
+        upper: with confidence ``1 - delta`` the quantity is at most this; rounded up.
+        delta: error probability of each limit by itself.
+        n: number of units behind the limits.
+        unit: what a unit is: ``sentence``, ``block:N``, ``document``.
+        procedure: name and version of the bound; ``exact`` or ``descriptive`` where there is none.
+        assumptions: ids of :mod:`certify.base.assumptions`.
+        signature: every setting behind the number, in one line.
+        evidence: file digests of the manifests behind it.
+        detail: further figures as plain JSON values; rationals as strings ``p/q``.
+    """
+
+    kind: str
+    comparator: str | None
+    extraction: Rule | None
+    finding: Finding
+    code: str
+    text: str
+    estimate: Fraction | None = None
+    lower: Fraction | None = None
+    upper: Fraction | None = None
+    delta: Fraction = DELTA
+    n: int = 0
+    unit: str = ""
+    procedure: str = ""
+    assumptions: tuple[str, ...] = ()
+    signature: str = ""
+    evidence: tuple[str, ...] = ()
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """``kind``, comparator and extraction rule joined by colons, for policies and reports."""
+        return ":".join(part for part in (self.kind, self.comparator, self.extraction) if part)
+
+    @property
+    def asymptotic(self) -> bool:
+        """The limits hold for many units only: the claim informs and decides nothing."""
+        return self.kind in CORPUS_KINDS
+
+    def to_json(self) -> dict[str, Any]:
+        """The claim as plain JSON values without floats."""
+        return {
+            "kind": self.kind,
+            "comparator": self.comparator,
+            "extraction": self.extraction,
+            "finding": str(self.finding),
+            "code": self.code,
+            "text": self.text,
+            "estimate": rational(self.estimate),
+            "lower": rational(self.lower),
+            "upper": rational(self.upper),
+            "delta": rational(self.delta),
+            "n": self.n,
+            "unit": self.unit,
+            "procedure": self.procedure,
+            "assumptions": list(self.assumptions),
+            "signature": self.signature,
+            "evidence": list(self.evidence),
+            "detail": dict(self.detail),
+        }
+
+
+def rational(value: Fraction | None) -> str | None:
+    """A rational number as ``p/q`` in lowest terms with q > 0 (``p/1`` for integers); None stays None."""
+    return None if value is None else f"{value.numerator}/{value.denominator}"
+
+
+def signature(**parts: object) -> str:
+    """Settings in the order given as ``name:value`` joined by bars; None is left out, ``_`` becomes ``-``.
+
+    Bars and line breaks inside values become spaces, so that a value cannot add a setting.
+    """
+    named = [
+        f"{name.replace('_', '-')}:{_plain(value)}" for name, value in parts.items() if value is not None
+    ]
+    return "|".join([*named, f"schema:{SCHEMA}"])
+
+
+def missing(
+    kind: str,
+    code: str,
+    text: str,
+    *,
+    comparator: str | None = None,
+    extraction: Rule | None = None,
+    evidence: tuple[str, ...] = (),
+    finding: Finding = Finding.MISSING,
+    detail: Mapping[str, Any] | None = None,
+) -> Claim:
+    """A claim without figures: what would be needed is not there, or the question has no meaning."""
+    return Claim(kind, comparator, extraction, finding, code, text, evidence=evidence, detail=detail or {})
+
+
+def _plain(value: object) -> str:
+    text = rational(value) if isinstance(value, Fraction) else str(value)
+    return " ".join(str(text).replace("|", " ").split())

@@ -1,0 +1,192 @@
+"""How many units a claim needs, beforehand (theory §5): for planning, no part of any decision.
+
+The counts for rates are exact; those for means rest on a normal approximation to the growth of wealth, which
+:func:`simulated_power` checks with the procedure itself.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import binom
+
+from certify.base.errors import UsageError
+from certify.base.exact import log_enclosure
+from certify.stats.betting import Design, noninferior
+from certify.stats.limits import check_level
+from certify.stats.rates import binomial_tail_at_least, rate_at_least
+
+MAX_UNITS = 1_000_000
+"""Larger needs are reported as an error: no evaluation has so many units."""
+
+_BLOCK = 4096
+
+
+def clean_units_needed(alpha: Fraction, delta: Fraction) -> int:
+    """Smallest n for which n units without a violation show a rate of at most ``alpha``.
+
+    That is ``(1 - alpha)^n <= delta``: 59 for ``alpha = delta = 1/20``; 2,995 for ``alpha = 1/1000``.
+
+    Raises:
+        UsageError: ``alpha`` or ``delta`` out of range, or more than :data:`MAX_UNITS`.
+    """
+    check_level(delta)
+    _check_probability(alpha, "alpha")
+    low_need, high_need = log_enclosure(1 / delta)
+    low_gain, high_gain = log_enclosure(1 / (1 - alpha))
+    if low_gain <= 0 or low_need / high_gain > MAX_UNITS:
+        raise _too_many()
+    first, last = math.ceil(low_need / high_gain), math.ceil(high_need / low_gain)
+    while first < last and (1 - alpha) ** first > delta:
+        first += 1
+    return first
+
+
+def units_for_agreement(target: Fraction, truth: Fraction, delta: Fraction, power: Fraction) -> int:
+    """Smallest n at which the Clopper-Pearson lower limit reaches ``target`` with probability ``power``.
+
+    ``P(B(n, truth) >= k) >= power`` where k is the smallest count with ``P(B(n, target) >= k) <= delta``;
+    found in floating point, then verified in exact arithmetic. The power is a saw-tooth in n: somewhat
+    larger n can miss it.
+
+    Args:
+        target: rate to be shown.
+        truth: rate that is assumed to hold, above ``target`` (1 is allowed).
+        delta: error probability of the limit.
+        power: wanted probability of success, strictly between 0 and 1.
+
+    Raises:
+        UsageError: a number out of range, or more than :data:`MAX_UNITS` needed.
+    """
+    check_level(delta)
+    _check_probability(target, "the target")
+    _check_probability(power, "the power")
+    if not target < truth <= 1:
+        raise UsageError("only a rate below the true one can be shown", code="EFFECT_RANGE")
+    for start in range(1, MAX_UNITS, _BLOCK):
+        n = np.arange(start, start + _BLOCK)
+        # A little too favourable on purpose: what the floats admit is verified, what they miss is lost.
+        counts = np.asarray(binom.isf(float(delta) * (1 + 1e-9), n, float(target))) + 1
+        reached = np.asarray(binom.sf(counts - 1, n, float(truth))) >= float(power) - 1e-9
+        for index in np.flatnonzero(reached & (counts <= n)):
+            units, count = int(n[index]), int(counts[index])
+            while count <= units and not rate_at_least(count, units, target, delta):
+                count += 1
+            if binomial_tail_at_least(count, units, truth) >= power:
+                return units
+    raise _too_many()
+
+
+def units_for_rate(alpha: Fraction, truth: Fraction, delta: Fraction, power: Fraction) -> int:
+    """Smallest n at which the upper limit of a rate is at most ``alpha`` with probability ``power``.
+
+    :func:`units_for_agreement` of the complements; ``truth`` is the assumed rate, below ``alpha`` (0 is
+    allowed).
+    """
+    return units_for_agreement(1 - alpha, 1 - truth, delta, power)
+
+
+def units_for_mean(
+    margin: Fraction,
+    sd: Fraction,
+    delta: Fraction,
+    power: Fraction,
+    truth: Fraction = Fraction(0),
+    scale: int = 200,
+) -> int:
+    """About how many units :func:`certify.stats.betting.noninferior` needs, by a normal approximation.
+
+    In units of [0, 1], with threshold ``m = 1/2 - margin/scale``, effect ``g = (truth + margin)/scale``,
+    standard deviation ``s = sd/scale`` and the bet ``l = min(sqrt(2 ln(1/delta) / (n s^2)), 3/(4m))``, the
+    logarithm of the wealth after n units is about normal with mean ``n (l g - l^2 (s^2 + g^2) / 2)`` and
+    variance ``n l^2 s^2``; n is the smallest number for which it reaches ``ln(1/delta)`` with probability
+    ``power``.
+
+    Args:
+        margin: the margin, in units of the differences.
+        sd: standard deviation of a difference, positive.
+        delta: error probability.
+        power: wanted probability of success.
+        truth: true mean difference, above ``-margin``.
+        scale: width of the range of a difference.
+
+    Raises:
+        UsageError: a number out of range, or more than :data:`MAX_UNITS` needed.
+    """
+    check_level(delta)
+    _check_probability(power, "the power")
+    threshold = Fraction(1, 2) - margin / scale
+    if not 0 < threshold < 1 or sd <= 0 or not -margin < truth <= Fraction(scale, 2):
+        raise UsageError(
+            "margin, standard deviation and true difference leave no effect to show", code="EFFECT_RANGE"
+        )
+    gain, spread = float((truth + margin) / scale), float(sd / scale)
+    need, quantile = -math.log(float(delta)), float(ndtri(float(power)))
+
+    def enough(n: int) -> bool:
+        bet = min(math.sqrt(2 * need / n) / spread, 0.75 / float(threshold))
+        growth = n * (bet * gain - bet * bet * (spread**2 + gain**2) / 2)
+        return growth - quantile * math.sqrt(n) * bet * spread >= need
+
+    high = 1
+    while not enough(high):
+        high *= 2
+        if high > 2 * MAX_UNITS:
+            raise _too_many()
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if enough(middle):
+            high = middle
+        else:
+            low = middle
+    if high > MAX_UNITS:
+        raise _too_many()
+    return high
+
+
+def simulated_power(
+    n: int,
+    margin: Fraction,
+    sd: Fraction,
+    delta: Fraction,
+    seed: int,
+    draws: int = 200,
+    truth: Fraction = Fraction(0),
+    scale: int = 200,
+    design: Design = "fixed",
+) -> Fraction:
+    """Share of simulated evaluations in which :func:`certify.stats.betting.noninferior` decides.
+
+    Differences are normal with mean ``truth`` and standard deviation ``sd``, cut to their range.
+
+    Args:
+        n: units in each evaluation, at least 1.
+        margin, sd, delta, truth, scale: as for :func:`units_for_mean`.
+        seed: seed of PCG64.
+        draws: number of simulated evaluations, at least 1.
+        design: as for :func:`certify.stats.betting.betting_exceeds`.
+
+    Raises:
+        UsageError: a number out of range.
+    """
+    if n < 1 or draws < 1 or seed < 0:
+        raise UsageError("a simulation needs units, draws and a seed of 0 or more", code="DRAWS_RANGE")
+    generator = np.random.Generator(np.random.PCG64(seed))
+    wins = 0
+    for _ in range(draws):
+        sample = generator.normal(float(truth), float(sd), size=n).clip(-scale / 2, scale / 2)
+        wins += noninferior([Fraction(float(d)) for d in sample], margin, delta, design, scale)
+    return Fraction(wins, draws)
+
+
+def _check_probability(value: Fraction, name: str) -> None:
+    if not isinstance(value, Fraction) or not 0 < value < 1:
+        raise UsageError(f"{name} is a Fraction strictly between 0 and 1", code="RATE_RANGE")
+
+
+def _too_many() -> UsageError:
+    return UsageError(f"more than {MAX_UNITS} units would be needed", code="TOO_MANY_UNITS")

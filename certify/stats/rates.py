@@ -1,0 +1,268 @@
+"""Confidence limits from counts and means: one inequality a function (theory §5).
+
+Counts and values are exact (``int``, ``Fraction``) and every limit is a multiple of ``2**-32``, rounded
+toward the weaker claim. For counts it is *the nearest grid point on the safe side*, so that every correct
+implementation finds the same, and comparisons of a rate with a threshold are decided without rounding.
+
+Notation: ``B(n, p)`` is a binomial variable; ``delta`` is the probability with which a limit may be wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Literal
+
+from scipy.special import betaincinv
+
+from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.base.exact import log_enclosure, round_down, sqrt_up
+from certify.stats.limits import GRID_BITS, Limit, Side, check_level, exact_units
+
+_GRID = 1 << GRID_BITS
+
+
+# --- counts: exact binomial tails --------------------------------------------------------------------------
+
+
+def binomial_tail_at_most(k: int, n: int, p: Fraction) -> Fraction:
+    """``P(B(n, p) <= k) = sum_{i<=k} C(n, i) p^i (1-p)^(n-i)``, exactly.
+
+    Args:
+        k: any integer.
+        n: number of trials, at least 1.
+        p: probability of success in [0, 1].
+
+    Raises:
+        ValueError: ``n`` or ``p`` outside its range.
+    """
+    if n < 1 or not 0 <= p <= 1:
+        raise ValueError("a binomial law needs n >= 1 and p in [0, 1]")
+    return Fraction(_tail(k, n, p.numerator, p.denominator), p.denominator**n)
+
+
+def binomial_tail_at_least(k: int, n: int, p: Fraction) -> Fraction:
+    """``P(B(n, p) >= k)``, exactly; arguments as for :func:`binomial_tail_at_most`."""
+    return binomial_tail_at_most(n - k, n, 1 - p)
+
+
+def rate_at_most(successes: int, n: int, alpha: Fraction, delta: Fraction) -> bool:
+    """Decide whether the Clopper-Pearson upper limit is at most ``alpha``.
+
+    That is ``P(B(n, alpha) <= k) <= delta``, decided in integers.
+
+    Args:
+        successes: the count k, ``0..n``.
+        n: number of iid trials, at least 1.
+        alpha: threshold strictly between 0 and 1.
+        delta: error probability.
+
+    Raises:
+        UsageError: ``alpha`` or ``delta`` out of range.
+        InvalidInputError: a count out of range.
+        NothingToDoError: ``n`` is 0.
+    """
+    _check_counts(successes, n)
+    check_level(delta)
+    _check_threshold(alpha)
+    return _tail_at_most(successes, n, alpha.numerator, alpha.denominator, delta)
+
+
+def rate_at_least(successes: int, n: int, target: Fraction, delta: Fraction) -> bool:
+    """Decide whether the Clopper-Pearson lower limit is at least ``target``.
+
+    That is ``P(B(n, target) >= k) <= delta``. Arguments and errors as for :func:`rate_at_most`.
+    """
+    _check_counts(successes, n)
+    return rate_at_most(n - successes, n, 1 - target, delta)
+
+
+def rate_above(successes: int, n: int, alpha: Fraction, delta: Fraction) -> bool:
+    """Decide whether the Clopper-Pearson lower limit exceeds ``alpha``.
+
+    That is ``P(B(n, alpha) >= k) < delta``. Arguments and errors as for :func:`rate_at_most`.
+    """
+    _check_counts(successes, n)
+    check_level(delta)
+    _check_threshold(alpha)
+    a, b = alpha.denominator - alpha.numerator, alpha.denominator
+    return _tail(n - successes, n, a, b) * delta.denominator < delta.numerator * int(b**n)
+
+
+def clopper_pearson(
+    successes: int,
+    n: int,
+    delta: Fraction,
+    side: Literal["lower", "upper", "two-sided"] = "two-sided",
+) -> tuple[Fraction, Fraction]:
+    """Clopper-Pearson limits ``(lower, upper)`` of a success probability (Clopper and Pearson 1934).
+
+    The exact upper limit solves ``P(B(n, p) <= k) = delta`` (1 if k = n), the lower one
+    ``P(B(n, p) >= k) = delta`` (0 if k = 0); two-sided, each has ``delta/2``. Returned are the smallest grid
+    point at or above the upper and the largest at or below the lower limit; a side that was not asked for is
+    0 or 1. Finite-sample, for iid trials.
+
+    Args:
+        successes: ``0..n``.
+        n: number of trials, at least 1.
+        delta: error probability.
+        side: which limit carries the error probability.
+
+    Raises:
+        UsageError: unknown side, or ``delta`` out of range.
+        InvalidInputError: a count out of range.
+        NothingToDoError: ``n`` is 0.
+    """
+    _check_counts(successes, n)
+    check_level(delta)
+    if side == "upper":
+        return Fraction(0), _upper(successes, n, delta)
+    if side == "lower":
+        return 1 - _upper(n - successes, n, delta), Fraction(1)
+    if side == "two-sided":
+        return 1 - _upper(n - successes, n, delta / 2), _upper(successes, n, delta / 2)
+    raise UsageError(f"unknown side {side!r}: choose lower, upper or two-sided", code="SIDE_UNKNOWN")
+
+
+def rate_limit(successes: int, n: int, delta: Fraction, side: Side) -> Limit:
+    """One side of :func:`clopper_pearson` as a record; decide with ``rate_at_most`` and its neighbours."""
+    lower, upper = clopper_pearson(successes, n, delta, side)
+    return Limit(
+        value=lower if side == "lower" else upper,
+        side=side,
+        estimate=Fraction(successes, n),
+        n=n,
+        delta=delta,
+        procedure="clopper-pearson/1",
+        assumptions=("iid",),
+    )
+
+
+# --- means of values in [0, 1] -----------------------------------------------------------------------------
+
+
+def hoeffding_lower(mean: Fraction, n: int, delta: Fraction) -> Limit:
+    """Hoeffding's lower limit of a mean: ``mean - sqrt(ln(1/delta) / (2n))`` (Hoeffding 1963, Theorem 2).
+
+    Finite-sample, for independent units in [0, 1].
+
+    Args:
+        mean: observed mean, in [0, 1].
+        n: number of units, at least 1.
+        delta: error probability.
+
+    Raises:
+        UsageError: ``delta`` out of range.
+        InvalidInputError: ``mean`` outside [0, 1].
+        NothingToDoError: ``n`` is 0.
+    """
+    check_level(delta)
+    _check_counts(0, n)
+    if not 0 <= mean <= 1:
+        raise InvalidInputError("the mean lies outside [0, 1]", code="UNIT_RANGE")
+    width = sqrt_up(log_enclosure(1 / delta)[1] / (2 * n))
+    return _mean_limit(mean, width, n, delta, "hoeffding/1", ("independent",))
+
+
+def empirical_bernstein_lower(values: Sequence[Fraction | int], delta: Fraction) -> Limit:
+    """Empirical Bernstein lower limit of a mean (Maurer and Pontil 2009, Theorem 4).
+
+    The limit is ``mean - sqrt(2 V ln(2/delta) / n) - 7 ln(2/delta) / (3 (n - 1))`` with the sample variance
+    ``V = sum_i (x_i - mean)^2 / (n - 1)`` over the units. Finite-sample, for iid units in [0, 1]. Units are
+    first rounded down to multiples of ``2**-32``, which can only lower their mean.
+
+    Args:
+        values: at least two units in [0, 1].
+        delta: error probability.
+
+    Raises:
+        UsageError: ``delta`` out of range.
+        InvalidInputError: a unit is not exact or outside [0, 1], or there is only one.
+        NothingToDoError: no units.
+    """
+    check_level(delta)
+    units = exact_units(values)
+    n = len(units)
+    if n < 2:
+        raise InvalidInputError("a sample variance needs at least two units", code="TOO_FEW_UNITS")
+    total, squares = sum(units), sum(unit * unit for unit in units)
+    mean = Fraction(total, n * _GRID)
+    variance = Fraction(n * squares - total * total, n * (n - 1) * _GRID * _GRID)
+    log = log_enclosure(2 / delta)[1]
+    width = sqrt_up(2 * variance * log / n) + 7 * log / (3 * (n - 1))
+    return _mean_limit(mean, width, n, delta, "empirical-bernstein/1", ("iid",))
+
+
+# --- inside ------------------------------------------------------------------------------------------------
+
+
+def _mean_limit(
+    mean: Fraction, width: Fraction, n: int, delta: Fraction, procedure: str, assumptions: tuple[str, ...]
+) -> Limit:
+    value = max(Fraction(0), round_down(mean - width, GRID_BITS))
+    return Limit(value, "lower", mean, n, delta, procedure, assumptions)
+
+
+def _check_counts(successes: int, n: int) -> None:
+    if n == 0:
+        raise NothingToDoError("there are no units to draw a conclusion from", code="NO_UNITS")
+    if not 0 <= successes <= n:
+        raise InvalidInputError(f"a count of {successes} of {n} is impossible", code="COUNT_RANGE")
+
+
+def _check_threshold(alpha: Fraction) -> None:
+    if not isinstance(alpha, Fraction) or not 0 < alpha < 1:
+        raise UsageError("a rate is compared with a Fraction strictly between 0 and 1", code="RATE_RANGE")
+
+
+def _tail(k: int, n: int, a: int, b: int) -> int:
+    """``b^n P(B(n, a/b) <= k)``, an integer."""
+    if k < 0:
+        return 0
+    if 2 * k >= n:  # the complement has fewer terms
+        return int(b**n) - (_tail(n - k - 1, n, b - a, b) if k < n else 0)
+    # Horner's scheme in c: numbers stay as short as the terms seen so far allow.
+    c, term, total = b - a, 1, 1
+    for i in range(1, k + 1):
+        term = term * (n - i + 1) * a // i  # C(n, i) a^i
+        total = total * c + term  # sum_{j<=i} C(n, j) a^j c^(i-j)
+    return int(total * c ** (n - k))
+
+
+def _tail_at_most(k: int, n: int, a: int, b: int, delta: Fraction) -> bool:
+    return _tail(k, n, a, b) * delta.denominator <= delta.numerator * int(b**n)
+
+
+def _upper(k: int, n: int, delta: Fraction) -> Fraction:
+    """Smallest grid point ``p`` with ``P(B(n, p) <= k) <= delta``; 1 if ``k = n``.
+
+    The tail falls strictly from 1 to 0 as ``p`` rises from 0 to 1, so the points that satisfy it are an upper
+    part of the grid. The floating-point guess only says where to look first.
+    """
+    if k == n:
+        return Fraction(1)
+    guess = float(betaincinv(k + 1, n - k, float(1 - delta)))
+    start = round(guess * _GRID) if math.isfinite(guess) else _GRID // 2
+    return Fraction(_first(lambda j: _tail_at_most(k, n, j, _GRID, delta), start, _GRID), _GRID)
+
+
+def _first(holds: Callable[[int], bool], start: int, last: int) -> int:
+    """Smallest ``j`` in ``1..last`` with ``holds(j)``, which is monotone and true at ``last``."""
+    start = min(max(start, 1), last)
+    step = 1
+    if holds(start):
+        low, high = start - 1, start
+        while low > 0 and holds(low):
+            low, high, step = max(0, low - 2 * step), low, 2 * step
+    else:
+        low, high = start, min(last, start + 1)
+        while not holds(high):
+            low, high, step = high, min(last, high + 2 * step), 2 * step
+    while high - low > 1:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high

@@ -1,0 +1,258 @@
+"""Where the input embedding table of a checkpoint lies, and whether the output head shares it.
+
+Reads config.json, the index and safetensors headers; never a tensor. Which file a loader would take, which
+tensor is the table, and whether it is tied must not be guessed: what is ambiguous is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import read_json
+from certify.tables.modelconfig import KNOWN_NAMES, Architecture, read_config
+from certify.tables.safefile import TensorInfo, is_file, is_folder, quote, read_header
+
+SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+
+_LISTED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """The table inside its checkpoint.
+
+    Attributes:
+        file: the safetensors file that holds the table.
+        tensor: its name there.
+        info: its verified description.
+        tied: whether the output head shares it; None if nothing says.
+        files: every file that decided this, ``file`` last.
+    """
+
+    file: Path
+    tensor: str
+    info: TensorInfo
+    tied: bool | None
+    files: tuple[Path, ...]
+
+
+def locate(path: Path, tensor: str | None) -> Location:
+    """Find the input embedding table of a safetensors file or a checkpoint folder.
+
+    A file gives the tensor asked for, or its one known embedding table, or its only two-dimensional tensor.
+    A folder must hold config.json and either ``model.safetensors`` or an index of shards; if it holds both,
+    and the index names other files, loaders disagree about which counts, and it is refused. A config.json
+    beside a single file is read too: it says whether the head is tied and the weights quantised.
+
+    ``tie_word_embeddings`` decides whether the table is tied; where it is absent, the default of the
+    architecture does, and a whole model without any output head counts as tied.
+
+    Args:
+        path: the file or folder.
+        tensor: name of the table; None finds it.
+
+    Raises:
+        UsageError: something needed does not exist (``FILE_UNREADABLE``, ``CHECKPOINT_MISSING``), or the
+            table cannot be told (``TENSOR_AMBIGUOUS``), or ``tensor`` is not there (``TENSOR_MISSING``).
+        InvalidInputError: the checkpoint is corrupt, contradictory, pickled or quantised; codes
+            ``CHECKPOINT_AMBIGUOUS``, ``CONFIG_MALFORMED``, ``CONFIG_MISMATCH``, ``INDEX_MALFORMED``,
+            ``INDEX_UNSAFE``, ``PICKLE_REFUSED``, ``QUANTISED_TABLE``, ``SHARD_MISSING``, ``TENSOR_MISSING``,
+            and those of :func:`certify.tables.safefile.read_header`.
+    """
+    return _in_folder(path, tensor) if is_folder(path) else _in_file(path, tensor)
+
+
+def _in_file(path: Path, tensor: str | None) -> Location:
+    header = read_header(path)
+    config_path = path.parent / CONFIG
+    config = read_config(config_path) if is_file(config_path) else None
+    name = _choose(header, {n for n, i in header.items() if len(i.shape) == 2}, tensor, path)
+    _refuse_companions(name, header, path)
+    tied = None if config is None else config.tied(None)
+    files = (path,) if config is None else (config_path, path)
+    return Location(path, name, header[name], tied, files)
+
+
+def _in_folder(folder: Path, tensor: str | None) -> Location:
+    single, index, config_path = folder / SINGLE, folder / INDEX, folder / CONFIG
+    shards = _read_index(index) if is_file(index) else None
+    if shards is None and not is_file(single):
+        raise _no_checkpoint(folder)
+    if not is_file(config_path):
+        raise UsageError(
+            f"{folder} has no {CONFIG}: name the .safetensors file itself if this is no checkpoint",
+            code="CHECKPOINT_MISSING",
+        )
+    config = read_config(config_path)
+    if shards is not None and is_file(single) and set(shards.values()) != {SINGLE}:
+        raise InvalidInputError(
+            f"{folder} holds both {SINGLE} and an index of other files, and loaders differ in which they"
+            " take: remove one",
+            code="CHECKPOINT_AMBIGUOUS",
+        )
+    if shards is None:
+        header = read_header(single)
+        names: Collection[str] = header
+        candidates = {name for name, info in header.items() if len(info.shape) == 2}
+    else:
+        names, candidates = shards, set()
+    name = _choose(names, candidates, tensor, folder, config.architecture)
+    _refuse_companions(name, names, folder)
+    file = single if shards is None else folder / shards[name]
+    info = header[name] if shards is None else _in_shards(folder, shards, name)
+    if config.architecture is not None and name in config.architecture.names:
+        config.check_shape(table_shape(info.shape, file))
+    files = (config_path, file) if shards is None else (config_path, index, file)
+    return Location(file, name, info, config.tied(names), files)
+
+
+def _in_shards(folder: Path, shards: Mapping[str, str], name: str) -> TensorInfo:
+    """Description of ``name`` in the shard that the index names, and in no other shard that is present."""
+    found: TensorInfo | None = None
+    for shard in sorted(set(shards.values())):
+        file = folder / shard
+        expected = shard == shards[name]
+        # Shards that hold other tensors need not be there: only the table is read.
+        if not is_file(file):
+            if expected:
+                raise InvalidInputError(
+                    f"{folder}: the index puts {quote(name)} into {quote(shard)}, which is missing",
+                    code="SHARD_MISSING",
+                )
+            continue
+        info = read_header(file).get(name)
+        if expected and info is None:
+            raise InvalidInputError(
+                f"{file} lacks {quote(name)}, which the index puts there", code="TENSOR_MISSING"
+            )
+        if not expected and info is not None:
+            raise InvalidInputError(
+                f"{folder}: {quote(name)} is in {quote(shard)} too, not only where the index puts it",
+                code="CHECKPOINT_AMBIGUOUS",
+            )
+        found = info if expected else found
+    assert found is not None
+    return found
+
+
+def _choose(
+    names: Collection[str],
+    tables: Collection[str],
+    tensor: str | None,
+    path: Path,
+    architecture: Architecture | None = None,
+) -> str:
+    """The name of the table among ``names``, of which ``tables`` are known to be two-dimensional."""
+    if tensor is not None:
+        if tensor in names:
+            return tensor
+        _refuse_packed((tensor,), names, path)
+        raise UsageError(
+            f"{path} holds no tensor {quote(tensor)}; it holds {_listed(tables or names)}",
+            code="TENSOR_MISSING",
+        )
+    wanted = KNOWN_NAMES if architecture is None else architecture.names
+    known = [name for name in wanted if name in names]
+    if len(known) == 1:
+        return known[0]
+    _refuse_packed(wanted, names, path)
+    if architecture is not None and not known:
+        raise InvalidInputError(
+            f"{path} lacks the embedding table {quote(wanted[0])}; it holds {_listed(tables or names)}:"
+            " name the table with --tensor",
+            code="TENSOR_MISSING",
+        )
+    if not known and len(tables) == 1:
+        return next(iter(tables))
+    raise UsageError(
+        f"cannot tell the embedding table of {path}: name it with --tensor; it holds"
+        f" {_listed(known or tables or names)}",
+        code="TENSOR_AMBIGUOUS",
+    )
+
+
+def _refuse_packed(wanted: Iterable[str], names: Collection[str], path: Path) -> None:
+    """Say "quantised" rather than "missing" where the table's module is there in packed form."""
+    for name in wanted:
+        if any(f"{name.removesuffix('weight')}{part}" in names for part in ("qweight", "weight_packed")):
+            raise _quantised(path, f"{quote(name)} is packed")
+
+
+def _refuse_companions(table: str, names: Collection[str], path: Path) -> None:
+    """Refuse scales, packing states and adapters beside the table: it alone would not be what is served."""
+    if not table.endswith(".weight"):
+        return
+    stem = table.removesuffix("weight")
+    companions = sorted(name for name in names if name.startswith(stem) and name != table)
+    if companions:
+        raise _quantised(path, f"{quote(table)} comes with {_listed(companions)}")
+
+
+def _quantised(path: Path, what: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path}: the table is quantised or wrapped ({what}): only plain F32, F16 and BF16 tables can be"
+        " compared",
+        code="QUANTISED_TABLE",
+    )
+
+
+def table_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
+    """``shape`` as that of a table.
+
+    Raises:
+        InvalidInputError: not two-dimensional (``NOT_A_TABLE``), or an extent of zero (``TABLE_EMPTY``).
+    """
+    if len(shape) != 2:
+        raise InvalidInputError(f"{path}: a table has two dimensions, not {len(shape)}", code="NOT_A_TABLE")
+    if 0 in shape:
+        raise InvalidInputError(f"{path}: the table is empty, {shape[0]} x {shape[1]}", code="TABLE_EMPTY")
+    return shape[0], shape[1]
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    index = read_json(path, what="the checkpoint index")
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict) or not shards or not all(isinstance(v, str) for v in shards.values()):
+        raise InvalidInputError(f"{path} has no weight_map of file names", code="INDEX_MALFORMED")
+    for shard in set(shards.values()):
+        # A separator, a drive letter or ".." would reach outside the folder.
+        if (
+            any(mark in shard for mark in "/\\:")
+            or not shard.isprintable()
+            or shard.startswith(".")
+            or len(shard) > 200
+        ):
+            raise InvalidInputError(
+                f"{path} names {quote(shard)}, which is not a plain file name", code="INDEX_UNSAFE"
+            )
+        if Path(shard).suffix in PICKLE_SUFFIXES:
+            raise InvalidInputError(f"{path} names the pickle {quote(shard)}", code="PICKLE_REFUSED")
+        if not shard.endswith(".safetensors"):
+            raise InvalidInputError(f"{path} names {quote(shard)}, not safetensors", code="INDEX_MALFORMED")
+    return shards
+
+
+def _no_checkpoint(folder: Path) -> InvalidInputError | UsageError:
+    try:
+        entries = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        return UsageError(f"cannot read {folder}: {error.strerror}", code="FILE_UNREADABLE")
+    pickles = [name for name in entries if Path(name.removesuffix(".index.json")).suffix in PICKLE_SUFFIXES]
+    if pickles:
+        return InvalidInputError(
+            f"{folder} holds only the pickle {quote(pickles[0])}: convert the checkpoint to safetensors",
+            code="PICKLE_REFUSED",
+        )
+    files = [name for name in entries if name.endswith(".safetensors")]
+    hint = f"; it holds {_listed(files)}: name the file itself" if files else ""
+    return UsageError(f"{folder} has neither {SINGLE} nor {INDEX}{hint}", code="CHECKPOINT_MISSING")
+
+
+def _listed(names: Collection[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else ""
+    return (", ".join(quote(name) for name in ordered[:_LISTED]) or "nothing") + more

@@ -1,0 +1,142 @@
+"""Element types of embedding tables: storage, exact widening, one correct rounding, order.
+
+Tables are kept as *storage* arrays, little-endian on every host: ``F32`` and ``F16`` as IEEE floats,
+``BF16`` as its 16-bit patterns in ``uint16``, because NumPy has no bfloat16. Everything here works on storage
+and elementwise, on arrays of any shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certify.base.errors import UsageError
+from certify.base.records import Dtype
+
+DTYPES: Mapping[Dtype, np.dtype[Any]] = MappingProxyType(
+    {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+)
+"""Storage type of each element type."""
+
+_SPELLINGS: Mapping[str, Dtype] = MappingProxyType(
+    {
+        "f32": "F32",
+        "float32": "F32",
+        "fp32": "F32",
+        "f16": "F16",
+        "float16": "F16",
+        "fp16": "F16",
+        "half": "F16",
+        "bf16": "BF16",
+        "bfloat16": "BF16",
+    }
+)
+# Bits of the exponent field; all of them set means infinity or NaN.
+_EXPONENT: Mapping[Dtype, int] = MappingProxyType({"F32": 0x7F80_0000, "F16": 0x7C00, "BF16": 0x7F80})
+
+
+def parse_dtype(name: str) -> Dtype:
+    """Element type meant by ``name``, in the spelling of safetensors, PyTorch or NumPy, in any case.
+
+    Raises:
+        UsageError: ``name`` is none of F32, F16 and BF16 (``DTYPE_UNKNOWN``).
+    """
+    try:
+        return _SPELLINGS[name.lower().removeprefix("torch.")]
+    except KeyError:
+        raise UsageError(
+            f"unknown dtype {name[:40]!r}: choose F32, F16 or BF16", code="DTYPE_UNKNOWN"
+        ) from None
+
+
+def to_float32(raw: NDArray[Any], dtype: Dtype) -> NDArray[np.float32]:
+    """Values of the storage array ``raw`` as float32: exact, because every F16 and BF16 value is a float32.
+
+    The result may share memory with ``raw`` when ``dtype`` is F32.
+    """
+    _check_storage(raw, dtype)
+    if dtype == "BF16":
+        return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    # A signalling NaN raises the "invalid" flag when widened; it stays NaN, which finite_mask finds.
+    with np.errstate(invalid="ignore"):
+        return raw.astype(np.float32, copy=False)
+
+
+def cast(raw: NDArray[Any], source: Dtype, target: Dtype) -> NDArray[Any]:
+    """Storage of ``raw`` (of type ``source``) in type ``target``, rounded once: to nearest, ties to even.
+
+    What is too large for ``target`` becomes infinity, as IEEE 754 has it, and NaN stays NaN: the caller
+    checks finiteness afterwards. The result is ``raw`` itself when the types are equal.
+    """
+    _check_storage(raw, source)
+    if source == target:
+        return raw
+    # F16 <-> BF16 goes through float32: the first step is exact, so there is only one rounding.
+    wide = to_float32(raw, source)
+    if target == "F32":
+        return wide.astype(DTYPES["F32"], copy=False)
+    if target == "F16":
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return wide.astype(DTYPES["F16"])
+    return _round_to_bf16(wide)
+
+
+def finite_mask(raw: NDArray[Any], dtype: Dtype) -> NDArray[np.bool_]:
+    """True where an entry of the storage array ``raw`` is neither NaN nor infinite; shape of ``raw``."""
+    exponent = _EXPONENT[dtype]
+    bits = _bits(raw, dtype)
+    mask: NDArray[np.bool_] = (bits & bits.dtype.type(exponent)) != exponent
+    return mask
+
+
+def ordered_keys(raw: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
+    """Unsigned integers in the order of the values of ``raw``: ``a < b`` exactly if ``key(a) < key(b)``.
+
+    The key is the middle of the range plus or minus the magnitude's bit pattern, so that -0 and +0 have one
+    key, as the empirical distribution function needs (theory §2).
+
+    Args:
+        raw: storage array of finite entries; for others the order has no meaning.
+        dtype: its element type.
+
+    Returns:
+        ``uint32`` keys for F32, ``uint16`` keys for F16 and BF16; same shape as ``raw``.
+    """
+    bits = _bits(raw, dtype)
+    unsigned = bits.dtype.type
+    sign = 8 * bits.dtype.itemsize - 1
+    middle = unsigned(1 << sign)
+    # All ones where the sign is set: xor and minus then negate in two's complement. Choosing between two
+    # arrays by a mask takes ten times as long, and this is the inner loop of the numpy scan.
+    negative = unsigned(0) - (bits >> unsigned(sign))
+    magnitude = bits & (middle - unsigned(1))
+    keys: NDArray[Any] = ((magnitude ^ negative) - negative) + middle
+    return keys
+
+
+def _bits(raw: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
+    _check_storage(raw, dtype)
+    bits: NDArray[Any] = raw.view(f"<u{raw.dtype.itemsize}")
+    return bits
+
+
+def _check_storage(raw: NDArray[Any], dtype: Dtype) -> None:
+    # uint16 patterns read as another type would give plausible numbers: a wrong pairing must not pass.
+    if raw.dtype != DTYPES[dtype]:
+        raise UsageError(f"{dtype} is stored as {DTYPES[dtype]}, not as {raw.dtype}", code="DTYPE_MISMATCH")
+
+
+def _round_to_bf16(wide: NDArray[np.float32]) -> NDArray[np.uint16]:
+    bits = wide.view(np.uint32)
+    # Adding half a unit of the last kept bit, less one when that bit is even, rounds ties to even; the carry
+    # runs into the exponent as it should, up to infinity.
+    last = (bits >> np.uint32(16)) & np.uint32(1)
+    with np.errstate(over="ignore"):
+        rounded = (bits + np.uint32(0x7FFF) + last) >> np.uint32(16)
+    # The carry could turn a NaN into infinity or wrap it to zero: quieten NaNs instead of rounding them.
+    quiet = (bits >> np.uint32(16)) | np.uint32(0x0040)
+    return np.where(np.isnan(wide), quiet, rounded).astype(DTYPES["BF16"])

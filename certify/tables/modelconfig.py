@@ -1,0 +1,139 @@
+"""What config.json says of a checkpoint's input embedding table: its name, its shape, whether it is tied."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from certify.base.errors import InvalidInputError
+from certify.base.jsonio import read_json
+
+# Name of the table with the prefix of the whole model, and without (a checkpoint of the backbone alone).
+_EMBED_TOKENS = ("model.embed_tokens.weight", "embed_tokens.weight")
+_WTE = ("transformer.wte.weight", "wte.weight")
+_EMBED_IN = ("gpt_neox.embed_in.weight", "embed_in.weight")
+_WORD_EMBEDDINGS = ("transformer.word_embeddings.weight", "word_embeddings.weight")
+_DECODER = ("model.decoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+_LANGUAGE_MODEL = ("model.language_model.embed_tokens.weight", "language_model.model.embed_tokens.weight")
+KNOWN_NAMES = (*_EMBED_TOKENS, *_WTE, *_EMBED_IN, *_WORD_EMBEDDINGS, *_DECODER, *_LANGUAGE_MODEL)
+"""Every name by which an input embedding table is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What a ``model_type`` implies: possible names of the table, and the default of tie_word_embeddings."""
+
+    names: tuple[str, ...]
+    tied: bool
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "phi", "phi3"),
+            Architecture(_EMBED_TOKENS, tied=False),
+        ),
+        **dict.fromkeys(
+            ("olmo", "olmo2", "stablelm", "granite"),
+            Architecture(_EMBED_TOKENS, tied=False),
+        ),
+        **dict.fromkeys(
+            ("gemma", "gemma2", "gemma3_text", "cohere", "cohere2", "smollm3", "starcoder2"),
+            Architecture(_EMBED_TOKENS, tied=True),
+        ),
+        "gpt2": Architecture(_WTE, tied=True),
+        "gpt_neox": Architecture(_EMBED_IN, tied=False),
+        "bloom": Architecture(_WORD_EMBEDDINGS, tied=True),
+        "falcon": Architecture(_WORD_EMBEDDINGS, tied=True),
+        "opt": Architecture(_DECODER, tied=True),
+    }
+)
+"""Architectures whose layout is known, by ``model_type``."""
+
+# Modules that project to the vocabulary, in the architectures above and their relatives.
+_HEADS = frozenset({"lm_head", "embed_out", "output", "output_layer", "head"})
+_WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A parsed config.json. ``parts`` are the configuration and, if any, that of its text model."""
+
+    path: Path
+    parts: tuple[Mapping[str, Any], ...]
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """What ``model_type`` implies; None if it is unknown."""
+        kind = self.parts[0].get("model_type")
+        return ARCHITECTURES.get(kind) if isinstance(kind, str) else None
+
+    def tied(self, names: Collection[str] | None) -> bool | None:
+        """Whether the output head shares the table; None if nothing says.
+
+        ``tie_word_embeddings`` decides. Where it is absent, a whole model without a head must use the table
+        as one; otherwise the default of the architecture holds.
+
+        Args:
+            names: all tensors of a whole checkpoint; None where only a part of it is known.
+
+        Raises:
+            InvalidInputError: ``tie_word_embeddings`` is neither true nor false (``CONFIG_MALFORMED``).
+        """
+        key = "tie_word_embeddings"
+        stated = [part[key] for part in self.parts if key in part]
+        if not all(isinstance(value, bool) for value in stated):
+            raise InvalidInputError(f"{self.path}: {key} is neither true nor false", code="CONFIG_MALFORMED")
+        if stated:
+            return any(stated)
+        # A file that holds nothing but the table shows nothing about a head.
+        if names is not None and len(names) > 1 and not any(_is_head(name) for name in names):
+            return True
+        return None if self.architecture is None else self.architecture.tied
+
+    def check_shape(self, shape: tuple[int, int]) -> None:
+        """Compare the table's ``(V, d)`` with the configuration; a loader would refuse another shape.
+
+        Raises:
+            InvalidInputError: they differ (``CONFIG_MISMATCH``), or what is stated is no integer
+                (``CONFIG_MALFORMED``).
+        """
+        config = self.parts[0]
+        width_key = next((key for key in _WIDTH_KEYS if key in config), _WIDTH_KEYS[0])
+        for key, actual in zip(("vocab_size", width_key), shape, strict=True):
+            stated = config.get(key, actual)
+            if type(stated) is not int:
+                raise InvalidInputError(f"{self.path}: {key} is not an integer", code="CONFIG_MALFORMED")
+            if stated != actual:
+                raise InvalidInputError(
+                    f"{self.path} states a {key} of {stated}, but the table has {actual}",
+                    code="CONFIG_MISMATCH",
+                )
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read a config.json and refuse what describes a quantised model.
+
+    Raises:
+        UsageError: the file cannot be read.
+        InvalidInputError: not a JSON object (``CONFIG_MALFORMED``, ``JSON_*``), or it has a
+            ``quantization_config`` (``QUANTISED_TABLE``).
+    """
+    config = read_json(path, what="the model configuration")
+    if not isinstance(config, dict):
+        raise InvalidInputError(f"{path} is not a JSON object", code="CONFIG_MALFORMED")
+    text = config.get("text_config")
+    parts = (config, text) if isinstance(text, dict) else (config,)
+    if any(part.get("quantization_config") is not None for part in parts):
+        raise InvalidInputError(
+            f"{path} has a quantization_config: quantised checkpoints are refused", code="QUANTISED_TABLE"
+        )
+    return ModelConfig(path, parts)
+
+
+def _is_head(name: str) -> bool:
+    parts = name.split(".")
+    return len(parts) > 1 and parts[-2] in _HEADS

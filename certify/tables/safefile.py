@@ -1,0 +1,311 @@
+"""The safetensors container, read as hostile input and written deterministically.
+
+Layout: eight bytes, the little-endian length N of the header; N bytes of JSON, an object that maps each
+tensor name to its dtype, shape and byte offsets; then the tensors' bytes. A header is believed only if it
+describes the file exactly: every byte after it belongs to one tensor, in an amount that follows from dtype
+and shape.
+Nothing is allocated on the word of a header, and nothing in the file is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import atomic_writer, parse_json
+from certify.base.text import escape
+from certify.tables.dtypes import DTYPES
+
+MAX_HEADER_BYTES = 16 * 1024 * 1024
+"""Longest header that is read: room for about 100,000 tensors. (The format itself allows 100 MB.)"""
+
+MAX_DIMENSIONS = 32
+MAX_EXTENT = 1 << 48
+
+STORAGE: Mapping[str, np.dtype[Any]] = MappingProxyType(
+    {**{str(name): storage for name, storage in DTYPES.items()}, "I64": np.dtype("<i8")}
+)
+"""Element types that can be opened and written: those of tables, and I64 for token ids."""
+
+# Bits per element of every type in the format: other tensors of a checkpoint may have any of them, and their
+# extents must add up too.
+_BITS: Mapping[str, int] = MappingProxyType(
+    {
+        **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+        **dict.fromkeys(("F32", "I32", "U32"), 32),
+        **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+        **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+        **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+        **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+        "F4": 4,
+    }
+)
+
+_LENGTH_BYTES = 8
+_ZIP_MAGIC = b"PK\x03\x04"
+_WRITE_BLOCK = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a header says of one tensor, after verification.
+
+    Attributes:
+        dtype: element type in the spelling of safetensors; not only those of :data:`STORAGE`.
+        shape: extents, each at least 0; ``()`` for a scalar.
+        start: position of the first byte in the file.
+        stop: position after the last byte.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """Verified description of every tensor in the file; the tensors themselves are not read.
+
+    Raises:
+        UsageError: no such file, or not a regular one (``FILE_UNREADABLE``).
+        InvalidInputError: a pickle (``PICKLE_REFUSED``); a length field beyond the file
+            (``SAFETENSORS_TRUNCATED``) or beyond :data:`MAX_HEADER_BYTES` (``HEADER_TOO_LARGE``); a header
+            that is not a strict JSON object of tensors (``SAFETENSORS_MALFORMED``, or a ``JSON_*`` code);
+            offsets that overlap, leave holes, pass the end or contradict dtype and shape
+            (``SAFETENSORS_OFFSETS``; missing bytes at the end: ``SAFETENSORS_TRUNCATED``).
+    """
+    with opened(path) as stream:
+        return _read(stream, path)[0]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The ``__metadata__`` strings of the file, empty if it has none; errors as in :func:`read_header`."""
+    with opened(path) as stream:
+        return _read(stream, path)[1]
+
+
+def open_tensor(path: Path, name: str) -> NDArray[Any]:
+    """Memory-mapped, read-only storage of one tensor, in its shape; nothing else of the file is mapped in.
+
+    Header and map come from one opened file, so that replacing the file in between changes nothing.
+
+    Raises:
+        UsageError, InvalidInputError: see :func:`read_header`; further ``TENSOR_MISSING`` and, for an element
+            type outside :data:`STORAGE`, ``DTYPE_UNSUPPORTED``.
+    """
+    with opened(path) as stream:
+        header, _ = _read(stream, path)
+        info = header.get(name)
+        if info is None:
+            raise InvalidInputError(f"{path} holds no tensor {quote(name)}", code="TENSOR_MISSING")
+        if info.dtype not in STORAGE:
+            raise InvalidInputError(
+                f"{path}: tensor {quote(name)} has dtype {info.dtype}, not one of {', '.join(STORAGE)}",
+                code="DTYPE_UNSUPPORTED",
+            )
+        storage = STORAGE[info.dtype]
+        if 0 in info.shape:  # an empty range of a file cannot be mapped
+            return np.empty(info.shape, storage)
+        mapped = np.memmap(stream, storage, mode="r", offset=info.start, shape=info.shape)
+    return mapped.view(np.ndarray)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: Mapping[str, str] | None
+) -> None:
+    """Write a safetensors file, atomically and deterministically: equal content gives equal bytes.
+
+    Tensors are laid out by descending element size, then by name, and the header is padded with spaces to a
+    multiple of eight bytes, so that every tensor is aligned in the file.
+
+    Args:
+        path: the file to write or replace.
+        tensors: name -> (dtype, array in the storage of that dtype; see :data:`STORAGE`).
+        metadata: strings for ``__metadata__``; None writes none.
+
+    Raises:
+        UsageError: a reserved or empty name, an array that is not in the storage of its dtype
+            (``TENSOR_UNWRITABLE``), or a file that cannot be written.
+    """
+    header: dict[str, Any] = {}
+    if metadata is not None:
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    for name, (dtype, array) in tensors.items():
+        if name in {"", "__metadata__"} or dtype not in STORAGE or array.dtype != STORAGE[dtype]:
+            raise UsageError(
+                f"cannot write tensor {quote(name)}: {dtype} from an array of {array.dtype}",
+                code="TENSOR_UNWRITABLE",
+            )
+    order = sorted(tensors, key=lambda name: (-STORAGE[tensors[name][0]].itemsize, name))
+    position = 0
+    for name in order:
+        dtype, array = tensors[name]
+        header[name] = {
+            "dtype": dtype,
+            "shape": list(array.shape),
+            "data_offsets": [position, position + array.nbytes],
+        }
+        position += array.nbytes
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    with atomic_writer(path) as stream:
+        stream.write(len(text).to_bytes(_LENGTH_BYTES, "little"))
+        stream.write(text)
+        for name in order:
+            for block in _blocks(tensors[name][1]):
+                stream.write(block)
+
+
+def quote(name: str) -> str:
+    """An untrusted name for a one-line message: quoted, escaped, at most 80 characters of it."""
+    return f"'{escape(name[:81], limit=80)}'"
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file; False also where that cannot be told (overlong name, closed folder)."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder; False also where that cannot be told."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def refuse_pickle(start: bytes, path: Path) -> None:
+    """Refuse a file whose first bytes (sixteen suffice) are those of a pickle or of a zip of pickles.
+
+    Raises:
+        InvalidInputError: ``PICKLE_REFUSED``.
+    """
+    # 0x80 and a protocol number is also how a safetensors file begins whose header has 640, 896, ... bytes;
+    # but then six zero bytes and a brace follow, which no pickle has there.
+    length = int.from_bytes(start[:_LENGTH_BYTES], "little")
+    safetensors = length <= MAX_HEADER_BYTES and start[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{"
+    pickled = start[:1] == b"\x80" and start[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"} and not safetensors
+    if pickled or start.startswith(_ZIP_MAGIC):
+        raise InvalidInputError(
+            f"{path} is a pickle, which can run code when loaded: convert it to safetensors where it can be"
+            " trusted",
+            code="PICKLE_REFUSED",
+        )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular file for reading; opening a pipe could block for ever, so look before."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{path} is not a regular file", code="FILE_UNREADABLE")
+        stream = path.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"cannot read {path}: {reason}", code="FILE_UNREADABLE") from error
+    with stream:
+        yield stream
+
+
+def _read(stream: IO[bytes], path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    size = os.fstat(stream.fileno()).st_size
+    start = stream.read(2 * _LENGTH_BYTES)
+    refuse_pickle(start, path)
+    length = int.from_bytes(start[:_LENGTH_BYTES], "little")
+    if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
+        raise InvalidInputError(
+            f"{path} is truncated or not safetensors: it has {size} bytes, its header claims {length}",
+            code="SAFETENSORS_TRUNCATED",
+        )
+    if length > MAX_HEADER_BYTES:
+        raise InvalidInputError(
+            f"{path}: the header claims {length} bytes, more than {MAX_HEADER_BYTES}", code="HEADER_TOO_LARGE"
+        )
+    stream.seek(_LENGTH_BYTES)
+    text = stream.read(length)
+    if len(text) != length:
+        raise InvalidInputError(f"{path} shrank while it was read", code="SAFETENSORS_TRUNCATED")
+    if text[:1] != b"{":
+        raise _malformed(path, "the header is not a JSON object")
+    header = parse_json(text, what=f"the header of {path}")
+    metadata = _metadata(header.pop("__metadata__", {}), path)
+    tensors = {name: _tensor(name, entry, path, _LENGTH_BYTES + length) for name, entry in header.items()}
+    _check_cover(tensors, path, _LENGTH_BYTES + length, size)
+    return tensors, metadata
+
+
+def _metadata(value: Any, path: Path) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise _malformed(path, "__metadata__ is not an object of strings")
+    return value
+
+
+def _tensor(name: str, entry: Any, path: Path, origin: int) -> TensorInfo:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _malformed(path, f"{quote(name)} is not described by dtype, shape and data_offsets alone")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise _malformed(path, f"{quote(name)} has an unknown dtype")
+    if not _naturals(shape) or len(shape) > MAX_DIMENSIONS or any(extent > MAX_EXTENT for extent in shape):
+        raise _malformed(path, f"{quote(name)} has no valid shape")
+    if not _naturals(offsets) or len(offsets) != 2:
+        raise _malformed(path, f"{quote(name)} has no valid data_offsets")
+    begin, end = offsets
+    if 8 * (end - begin) != math.prod(shape) * _BITS[dtype]:
+        raise InvalidInputError(
+            f"{path}: the offsets of {quote(name)} do not hold {dtype} of shape {shape}",
+            code="SAFETENSORS_OFFSETS",
+        )
+    return TensorInfo(dtype, tuple(shape), origin + begin, origin + end)
+
+
+def _check_cover(tensors: Mapping[str, TensorInfo], path: Path, origin: int, size: int) -> None:
+    """The tensors must cover the bytes from ``origin`` to ``size`` exactly, each byte once."""
+    position = origin
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if info.start != position:
+            fault = "overlaps another tensor" if info.start < position else "leaves a hole before it"
+            raise InvalidInputError(f"{path}: tensor {quote(name)} {fault}", code="SAFETENSORS_OFFSETS")
+        position = info.stop
+    if position > size:
+        raise InvalidInputError(
+            f"{path} is truncated: {size} bytes of {position}", code="SAFETENSORS_TRUNCATED"
+        )
+    if position < size:
+        raise InvalidInputError(
+            f"{path} has {size - position} bytes that belong to no tensor", code="SAFETENSORS_OFFSETS"
+        )
+
+
+def _naturals(value: Any) -> bool:
+    # bool is an int in Python, not in JSON.
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _malformed(path: Path, what: str) -> InvalidInputError:
+    return InvalidInputError(f"{path} is not valid safetensors: {what}", code="SAFETENSORS_MALFORMED")
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[bytes]:
+    """The bytes of ``array`` in C order, copied a block at a time: a mapped table is never copied whole."""
+    if array.ndim == 0 or array.nbytes <= _WRITE_BLOCK:
+        yield array.tobytes()
+        return
+    step = max(1, _WRITE_BLOCK * len(array) // array.nbytes)
+    for first in range(0, len(array), step):
+        yield array[first : first + step].tobytes()

@@ -1,0 +1,259 @@
+"""Input embedding tables, memory-mapped: one object for every place where a table can lie.
+
+:func:`open_table` verifies before it hands out a row; what it refuses has a code of its own. Only the table
+is ever mapped, never the rest of a checkpoint, and no more than a block at a time is copied.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import atomic_writer, canonical_json, tensor_digest
+from certify.base.records import Dtype
+from certify.tables.checkpoint import PICKLE_SUFFIXES, locate, table_shape
+from certify.tables.dtypes import DTYPES, cast, finite_mask
+from certify.tables.npyfile import open_npy
+from certify.tables.safefile import TensorInfo, is_folder, open_tensor, opened, quote, refuse_pickle
+
+BLOCK_BYTES = 8 * 1024 * 1024
+"""Size of the blocks in which whole tables are read."""
+
+DEFAULT_TENSOR = "model.embed_tokens.weight"
+"""Name under which a table without one (``.npy``) is written: LLaMA's, Mistral's and Qwen's."""
+
+_LISTED = 10
+_FLOATS = frozenset({"F64", "C64"})
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """An input embedding table ``[V, d]`` with V, d >= 1, seen in one element type.
+
+    Files must not change while a table is open: rows come from the map, digests are remembered.
+
+    Attributes:
+        path: what the caller named, a file or a checkpoint folder.
+        tensor: name of the tensor in its file; empty for ``.npy``.
+        dtype: element type of the rows handed out.
+        stored_dtype: element type in the file.
+        shape: ``(V, d)``.
+        tied: whether the output head shares the table; None if nothing says.
+        files: every file that determined the table (config.json and index if any); the one that holds the
+            tensor is last.
+    """
+
+    path: Path
+    tensor: str
+    dtype: Dtype
+    stored_dtype: Dtype
+    shape: tuple[int, int]
+    tied: bool | None
+    files: tuple[Path, ...]
+    _stored: NDArray[Any] = field(repr=False)
+
+    @property
+    def file(self) -> Path:
+        """The file that holds the tensor."""
+        return self.files[-1]
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start`` to ``stop`` (exclusive): storage ``[stop - start, d]`` in ``dtype``.
+
+        A read-only view of the map where no cast is needed and the file is aligned, otherwise a copy.
+
+        Raises:
+            UsageError: not ``0 <= start <= stop <= V`` (``ROWS_OUT_OF_RANGE``).
+        """
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise UsageError(
+                f"rows {start}..{stop} are not in a table of {self.shape[0]}", code="ROWS_OUT_OF_RANGE"
+            )
+        # An odd header length leaves a tensor unaligned in its file: compiled kernels need a copy then.
+        block = np.require(self._stored[start:stop], requirements="A")
+        return cast(block, self.stored_dtype, self.dtype)
+
+    def take(self, ids: Sequence[int]) -> NDArray[Any]:
+        """Copy of the rows ``ids``: storage ``[k, d]`` in ``dtype``, in the order asked for.
+
+        Raises:
+            UsageError: an id that is no integer, negative, or not below V (``ROWS_OUT_OF_RANGE``).
+        """
+        chosen = [_checked_id(token_id, self.shape[0]) for token_id in ids]
+        return cast(self._stored[np.array(chosen, dtype=np.intp)], self.stored_dtype, self.dtype)
+
+    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, NDArray[Any]]]:
+        """All rows in order, as ``(first row, storage [b, d])`` of at most ``block_bytes`` or one row."""
+        step = max(1, block_bytes // (self.shape[1] * DTYPES[self.dtype].itemsize))
+        for start in range(0, self.shape[0], step):
+            yield start, self.rows(start, min(start + step, self.shape[0]))
+
+    def block_bytes(self) -> Iterator[memoryview]:
+        """The bytes of all rows in order, little-endian, in the blocks of :meth:`blocks`."""
+        for _, block in self.blocks():
+            yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+
+    def digest(self) -> str:
+        """Tensor digest (:func:`certify.base.jsonio.tensor_digest`) of the table in ``dtype``; computed
+        once."""
+        return self._digest
+
+    def as_dtype(self, dtype: Dtype) -> Table:
+        """The same table in another element type, cast from what is stored with a single rounding.
+
+        Values that overflow ``dtype`` become infinite; :func:`check_finite` finds them.
+        """
+        return self if dtype == self.dtype else replace(self, dtype=dtype)
+
+    @cached_property
+    def _digest(self) -> str:
+        return tensor_digest(self.dtype, self.shape, self.block_bytes())
+
+
+def open_table(path: Path, *, tensor: str | None = None, allow_tied: bool = False) -> Table:
+    """Open the input embedding table of a ``.safetensors`` file, a checkpoint folder, or an ``.npy`` file.
+
+    Nothing is read but headers and configuration. Entries are not looked at: see :func:`check_finite`.
+
+    Args:
+        path: the file or folder; symbolic links are followed, since the caller named it.
+        tensor: name of the table; None finds it (:func:`certify.tables.checkpoint.locate`).
+        allow_tied: accept a table that the output head shares.
+
+    Raises:
+        UsageError: the path does not exist or cannot be read, or the table cannot be told without ``tensor``.
+        InvalidInputError: a pickle, whatever its name (``PICKLE_REFUSED``); another format
+            (``FORMAT_UNKNOWN``); tied (``TIED_HEAD``); quantised (``QUANTISED_TABLE``); an element type that
+            is not F32, F16 or BF16 (``DTYPE_UNSUPPORTED``); not two-dimensional (``NOT_A_TABLE``); no rows or
+            no columns (``TABLE_EMPTY``); and whatever :mod:`certify.tables.safefile`,
+            :mod:`certify.tables.npyfile` and
+            :mod:`certify.tables.checkpoint` refuse.
+    """
+    if not is_folder(path) and path.suffix.lower() != ".safetensors":
+        return _open_other(path, tensor)
+    found = locate(path, tensor)
+    dtype = _table_dtype(found.info, found.tensor, found.file)
+    rows, width = table_shape(found.info.shape, found.file)
+    if found.tied and not allow_tied:
+        raise InvalidInputError(
+            f"{path}: the output head is tied to the input table, so that every logit moves with it: pass"
+            " --allow-tied for a ticket of that kind",
+            code="TIED_HEAD",
+        )
+    stored = open_tensor(found.file, found.tensor)
+    return Table(path, found.tensor, dtype, dtype, (rows, width), found.tied, found.files, stored)
+
+
+def write_table(path: Path, table: Table, blocks: Iterable[memoryview] | None = None) -> None:
+    """Write a table as the only tensor of a safetensors file, atomically and block by block.
+
+    Equal content gives equal bytes. The tensor keeps its name, or gets :data:`DEFAULT_TENSOR` if it has none.
+
+    Args:
+        path: the file to write or replace.
+        table: gives name, shape and dtype.
+        blocks: the bytes in order, ``V * d`` elements in ``table.dtype``; None means the table's own.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    size = table.shape[0] * table.shape[1] * DTYPES[table.dtype].itemsize
+    entry = {"dtype": table.dtype, "shape": list(table.shape), "data_offsets": [0, size]}
+    header = canonical_json({"__metadata__": {"format": "pt"}, table.tensor or DEFAULT_TENSOR: entry})
+    header += b" " * (-len(header) % 8)  # so that the table is aligned in the file
+    with atomic_writer(path) as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        for block in table.block_bytes() if blocks is None else blocks:
+            stream.write(block)
+
+
+def check_finite(table: Table) -> None:
+    """Read the whole table, in its ``dtype``, and refuse NaN and infinity.
+
+    Raises:
+        InvalidInputError: ``NON_FINITE``, naming the first rows concerned and how many there are.
+    """
+    bad: list[int] = []
+    count = 0
+    for start, block in table.blocks():
+        rows = np.flatnonzero(~finite_mask(block, table.dtype).all(axis=1)) + start
+        bad.extend(int(row) for row in rows[: _LISTED - len(bad)])
+        count += rows.size
+    if count:
+        named = ", ".join(map(str, bad)) + (", …" if count > len(bad) else "")
+        seen = "" if table.dtype == table.stored_dtype else f" in {table.dtype}"
+        raise InvalidInputError(
+            f"{table.path}: NaN or infinity{seen} in {count} {'row' if count == 1 else 'rows'}: {named}",
+            code="NON_FINITE",
+        )
+
+
+def check_compatible(base: Table, reference: Table) -> None:
+    """Refuse two tables that cannot be compared row by row.
+
+    Raises:
+        InvalidInputError: shapes differ (``SHAPE_MISMATCH``) or element types do (``DTYPE_MISMATCH``).
+    """
+    if base.shape != reference.shape:
+        raise InvalidInputError(
+            f"shapes differ: {base.path} is {base.shape[0]} x {base.shape[1]},"
+            f" {reference.path} is {reference.shape[0]} x {reference.shape[1]}",
+            code="SHAPE_MISMATCH",
+        )
+    if base.dtype != reference.dtype:
+        raise InvalidInputError(
+            f"element types differ: {base.path} is {base.dtype}, {reference.path} is {reference.dtype}:"
+            " compare them in the served dtype",
+            code="DTYPE_MISMATCH",
+        )
+
+
+def _open_other(path: Path, tensor: str | None) -> Table:
+    with opened(path) as stream:
+        start = stream.read(16)
+    refuse_pickle(start, path)
+    suffix = path.suffix.lower()
+    if suffix in PICKLE_SUFFIXES:
+        raise InvalidInputError(
+            f"{path}: {suffix} files are pickles, which can run code when loaded: convert to safetensors",
+            code="PICKLE_REFUSED",
+        )
+    if suffix != ".npy":
+        raise InvalidInputError(
+            f"{path} is none of .safetensors, .npy and a checkpoint folder", code="FORMAT_UNKNOWN"
+        )
+    if tensor is not None:
+        raise UsageError(
+            f"{path} holds one array and no tensor names: leave out --tensor", code="TENSOR_MISSING"
+        )
+    stored, dtype = open_npy(path)
+    return Table(path, "", dtype, dtype, table_shape(stored.shape, path), None, (path,), stored)
+
+
+def _table_dtype(info: TensorInfo, tensor: str, path: Path) -> Dtype:
+    for dtype in DTYPES:
+        if info.dtype == dtype:
+            return dtype
+    code = "DTYPE_UNSUPPORTED" if info.dtype in _FLOATS else "QUANTISED_TABLE"
+    raise InvalidInputError(
+        f"{path}: {quote(tensor)} has dtype {info.dtype}: only F32, F16 and BF16 tables can be compared",
+        code=code,
+    )
+
+
+def _checked_id(token_id: int, rows: int) -> int:
+    try:
+        index = -1 if isinstance(token_id, bool) else operator.index(token_id)
+    except TypeError:
+        index = -1
+    if not 0 <= index < rows:
+        raise UsageError(f"{token_id!r} is not a row of a table of {rows}", code="ROWS_OUT_OF_RANGE")
+    return index

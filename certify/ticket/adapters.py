@@ -1,0 +1,276 @@
+"""Tickets as PEFT adapters of type ``TRAINABLE_TOKENS``, out and in, without torch and without peft.
+
+An adapter folder holds ``adapter_config.json`` (``token_indices``: which rows) and
+``adapter_model.safetensors`` with one tensor ``base_model.model.MODULE.trainable_tokens_delta`` ``[k, d]``.
+In spite of its name the tensor holds *absolute* rows: peft puts row j in the place of row
+``token_indices[j]``, cast to the table's dtype. Written here: the certified rows in the served dtype, so that
+the adapter equals the merged checkpoint in whatever dtype the model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.base.jsonio import pretty_json, read_json, write_bytes
+from certify.base.records import Dtype
+from certify.base.staging import staged_folder
+from certify.tables.dtypes import DTYPES, to_float32
+from certify.tables.rowfile import Rows, make_rows, write_rows
+from certify.tables.safefile import open_tensor, quote, read_header, read_metadata, write_tensors
+from certify.tables.table import DEFAULT_TENSOR, Table, open_table
+from certify.ticket.released import bits, shown
+from certify.ticket.transfer import Parts, write_transferred
+
+CONFIG: Final = "adapter_config.json"
+WEIGHTS: Final = "adapter_model.safetensors"
+PREFIX: Final = "base_model.model."
+SUFFIX: Final = ".trainable_tokens_delta"
+PEFT_TYPE: Final = "TRAINABLE_TOKENS"
+BASE_KEY: Final = "certify.base_tensor_sha256"
+DTYPE_KEY: Final = "certify.base_dtype"
+TICKET_KEY: Final = "certify.ticket_sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedAdapter:
+    """Rows of an adapter beside the base that they were read for.
+
+    Attributes:
+        rows: absolute rows; fp32 as the adapter has them, served in the base's dtype.
+        stored_dtype: dtype of the adapter's tensor.
+        inert: ids whose rows, in the served dtype, are the base's: trained perhaps, moved not.
+        fingerprint: the adapter names its base by tensor digest, and it is this one.
+    """
+
+    rows: Rows
+    stored_dtype: Dtype
+    inert: tuple[int, ...]
+    fingerprint: bool
+
+
+def export_peft(parts: Parts, out: Path, *, base_name: str | None = None) -> Path:
+    """Write the ticket's rows as an adapter folder that ``PeftModel.from_pretrained(model, out)`` loads.
+
+    Args:
+        parts: base and rows of the ticket.
+        out: a new or empty folder.
+        base_name: hub name or path for ``base_model_name_or_path``; None leaves it open. The base's tensor
+            digest is written into the metadata of the weights in either case.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        UsageError: ``out`` is taken or cannot be written; the base's tensor name is not a module's weight.
+    """
+    base, rows = parts.base, parts.rows
+    module = _module(base)
+    config = {
+        "auto_mapping": None,
+        "base_model_name_or_path": base_name,
+        "inference_mode": True,
+        "init_weights": True,
+        "peft_type": PEFT_TYPE,
+        "revision": None,
+        "target_modules": [module],
+        "task_type": "CAUSAL_LM",
+        "token_indices": rows.ids.tolist(),
+    }
+    metadata = {
+        "format": "pt",
+        BASE_KEY: base.digest(),
+        DTYPE_KEY: base.dtype,
+        TICKET_KEY: parts.source.ticket.digest(),
+    }
+    with staged_folder(out) as staged:
+        write_tensors(staged / WEIGHTS, {f"{PREFIX}{module}{SUFFIX}": (rows.dtype, rows.served)}, metadata)
+        write_bytes(staged / CONFIG, pretty_json(config).encode("utf-8"))
+    return out
+
+
+def import_peft(folder: Path, base: Table) -> ImportedAdapter:
+    """Read the rows of an adapter folder from an untrusted source, for ``base``.
+
+    Args:
+        folder: adapter folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+        base: the table that the adapter was trained on, in the dtype in which it is to be served.
+
+    Returns:
+        The rows, sorted by id.
+
+    Raises:
+        UsageError: a file is missing or cannot be read.
+        InvalidInputError: pickled weights only (``PICKLE_REFUSED``); another kind of adapter
+            (``ADAPTER_UNSUPPORTED``); config or tensors that are not what they must be
+            (``ADAPTER_MALFORMED``); duplicate, negative or too large indices (``ADAPTER_INDICES``); another
+            width than the base's (``ADAPTER_WIDTH``); values that are not finite (``NON_FINITE``); an adapter
+            made for another base (``WRONG_BASE``).
+        NothingToDoError: no row differs from the base's (``NOTHING_MOVES``).
+    """
+    config = _config(folder)
+    ids = _indices(config, folder / CONFIG, base.shape[0])
+    stored, dtype = _weights(folder, base, len(ids))
+    fingerprint = _check_fingerprint(folder / WEIGHTS, base)
+    order = np.argsort(ids)
+    rows = make_rows(ids[order], to_float32(stored, dtype)[order], base.dtype)
+    original = base.take(rows.ids.tolist())
+    inert = rows.ids[(bits(original) == bits(rows.served)).all(axis=1)]
+    if inert.size == rows.ids.size:
+        raise NothingToDoError(
+            f"every row of the adapter {folder} is the base's row: it does not act", code="NOTHING_MOVES"
+        )
+    return ImportedAdapter(rows, dtype, tuple(inert.tolist()), fingerprint)
+
+
+def import_folder(
+    adapter: Path,
+    base: Path,
+    out: Path,
+    *,
+    ticket_id: str | None = None,
+    dtype: Dtype | None = None,
+    tensor: str | None = None,
+    allow_tied: bool = False,
+) -> ImportedAdapter:
+    """Read an adapter and make the folder ``out`` of it, whole or not at all.
+
+    ``out/rows.safetensors`` holds the rows (:mod:`certify.tables.rowfile`). With a ``ticket_id`` there are
+    also ``out/tickets.json`` with a ticket of rule ``ids:…`` and, in ``out/reference/``, its reference: the
+    base with the adapter's rows. Such a reference was never embed-tuned as a whole: the ticket can show what
+    moved, but no agreement with embed tuning.
+
+    Args:
+        adapter: the adapter folder.
+        base: E⁰, file or checkpoint folder.
+        out: a new or empty folder.
+        ticket_id: name of the ticket to make; None makes none.
+        dtype: served dtype; None means the base's.
+        tensor: name of the table's tensor in ``base``, when the architecture does not tell.
+        allow_tied: accept a base whose head is tied to the table.
+
+    Raises:
+        UsageError, InvalidInputError, NothingToDoError: see :func:`import_peft`, and
+            :func:`certify.ticket.make.find` with a ``ticket_id``.
+    """
+    table = open_table(base, tensor=tensor, allow_tied=allow_tied)
+    table = table.as_dtype(dtype or table.dtype)
+    imported = import_peft(adapter, table)
+    with staged_folder(out) as staged:
+        write_rows(staged / "rows.safetensors", imported.rows)
+        if ticket_id is not None:
+            from certify.ticket.make import find  # the scan is needed for a ticket only
+
+            reference = staged / "reference" / "embed_tokens.safetensors"
+            write_transferred(reference, table, imported.rows)
+            find(
+                base,
+                reference,
+                out=staged / "tickets.json",
+                ticket_id=ticket_id,
+                rule="ids:" + ",".join(str(i) for i in imported.rows.ids.tolist()),
+                dtype=table.dtype,
+                tensor=tensor,
+                allow_tied=allow_tied,
+            )
+    return imported
+
+
+def _module(base: Table) -> str:
+    name = base.tensor or DEFAULT_TENSOR
+    module, dot, leaf = name.rpartition(".")
+    if not dot or leaf != "weight":
+        raise UsageError(
+            f"the table {quote(name)} is not the weight of a module: export needs the base's checkpoint",
+            code="TENSOR_NOT_A_MODULE",
+        )
+    return module
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not an adapter folder", code="FILE_UNREADABLE")
+    path = folder / CONFIG
+    config = read_json(path, what=f"{path}")
+    if not isinstance(config, dict):
+        raise InvalidInputError(f"{path} is not a JSON object", code="ADAPTER_MALFORMED")
+    kind = config.get("peft_type")
+    if kind != PEFT_TYPE:
+        raise InvalidInputError(
+            f"{path}: peft_type is {quote(str(kind))}; only {PEFT_TYPE} adapters are rows of the input table",
+            code="ADAPTER_UNSUPPORTED",
+        )
+    return config
+
+
+def _indices(config: Mapping[str, Any], path: Path, vocabulary: int) -> NDArray[np.int64]:
+    listed = config.get("token_indices")
+    # bool is an int in Python, not in JSON.
+    if not isinstance(listed, list) or not all(type(item) is int for item in listed):
+        raise InvalidInputError(f"{path}: token_indices is not a list of integers", code="ADAPTER_MALFORMED")
+    if not listed:
+        raise NothingToDoError(f"{path} names no token", code="NOTHING_MOVES")
+    outside = next((i for i in listed if not 0 <= i < vocabulary), None)
+    if outside is not None:
+        raise InvalidInputError(
+            f"{path}: token_indices holds {quote(str(outside))}, outside the base's 0..{vocabulary - 1}",
+            code="ADAPTER_INDICES",
+        )
+    ids = np.asarray(listed, np.int64)
+    values, counts = np.unique(ids, return_counts=True)
+    if values.size != ids.size:
+        raise InvalidInputError(
+            f"{path}: token_indices holds {shown(values[counts > 1].tolist())} more than once",
+            code="ADAPTER_INDICES",
+        )
+    return ids
+
+
+def _weights(folder: Path, base: Table, count: int) -> tuple[NDArray[Any], Dtype]:
+    path = folder / WEIGHTS
+    if not path.exists() and (folder / "adapter_model.bin").exists():
+        raise InvalidInputError(
+            f"{folder} holds pickled weights only (adapter_model.bin), which are never opened: save the"
+            " adapter with safetensors",
+            code="PICKLE_REFUSED",
+        )
+    header = read_header(path)
+    expected = f"{PREFIX}{_module(base)}{SUFFIX}"
+    if set(header) != {expected}:
+        held = ", ".join(quote(name) for name in sorted(header)[:3]) or "nothing"
+        raise InvalidInputError(
+            f"{path} must hold {expected} alone, the rows of the base's input table; it holds {held}",
+            code="ADAPTER_UNSUPPORTED",
+        )
+    info = header[expected]
+    dtype = next((name for name in DTYPES if name == info.dtype), None)
+    if dtype is None or len(info.shape) != 2 or info.shape[0] != count:
+        raise InvalidInputError(
+            f"{path}: the rows are {info.dtype} {list(info.shape)}, the config names {count} tokens",
+            code="ADAPTER_MALFORMED",
+        )
+    if info.shape[1] != base.shape[1]:
+        raise InvalidInputError(
+            f"{path}: the rows have width {info.shape[1]}, the base's {base.shape[1]}", code="ADAPTER_WIDTH"
+        )
+    return np.array(open_tensor(path, expected)), dtype
+
+
+def _check_fingerprint(path: Path, base: Table) -> bool:
+    """Adapters written here name their base; others do not, and then nothing can be told."""
+    metadata = read_metadata(path)
+    named, dtype = metadata.get(BASE_KEY), metadata.get(DTYPE_KEY)
+    if named is None:
+        return False
+    known = next((name for name in DTYPES if name == dtype), None)
+    if known is None or base.as_dtype(known).digest() != named:
+        raise InvalidInputError(
+            f"{path} was made for another base: the tensor digests differ", code="WRONG_BASE"
+        )
+    return True

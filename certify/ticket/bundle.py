@@ -1,0 +1,138 @@
+"""What travels with a ticket: tables, tokenizer and counts beside it, and references that bind them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from certify.base.errors import UsageError
+from certify.base.jsonio import read_bytes, sha256_file, write_bytes
+from certify.tables.checkpoint import CONFIG
+from certify.tables.table import Table, open_table, write_table
+from certify.tables.vocabulary import Vocabulary, open_vocabulary
+from certify.ticket.schema import SLUG, BoundFile, TableRef, TemplateRef, TokenizerRef
+from certify.ticket.templates import load_template
+
+_COPY_LIMIT = 256 * 1024 * 1024
+
+
+def table_ref(table: Table, folder: Path) -> TableRef:
+    """Reference to a table in its served dtype; with path and files if all of these lie in ``folder``."""
+    files = _bound(table.files, folder)
+    return TableRef(
+        path=_relative(table.path, folder) if files else None,
+        files=files or (),
+        tensor=table.tensor,
+        dtype=table.dtype,
+        shape=table.shape,
+        tensor_sha256=table.digest(),
+        tied=table.tied,
+    )
+
+
+def tokenizer_ref(vocabulary: Vocabulary, folder: Path) -> TokenizerRef:
+    """Reference to a tokenizer; with path and files if all of these lie in ``folder``."""
+    files = _bound(vocabulary.files, folder)
+    return TokenizerRef(
+        path=_relative(vocabulary.path, folder) if files else None,
+        files=files or (),
+        sha256=sha256_file(vocabulary.path),
+        size=vocabulary.size,
+    )
+
+
+def template_ref(template: str, folder: Path) -> TemplateRef:
+    """Reference to a prompt template; a user's own file is copied to ``templates/`` in ``folder``.
+
+    Raises:
+        UsageError: no such template or file, or another file has its place.
+        InvalidInputError: the file is not a template.
+    """
+    loaded = load_template(template)
+    if not template.endswith(".toml"):
+        return TemplateRef(name=loaded.name, sha256=loaded.digest())
+    if not re.fullmatch(SLUG, loaded.name):
+        raise UsageError(
+            f"{template}: the file's name must be plain letters and digits", code="TEMPLATE_NAME"
+        )
+    _bundle_files([Path(template)], folder / "templates")
+    return TemplateRef(name=loaded.name, sha256=loaded.digest(), path=f"templates/{Path(template).name}")
+
+
+def bundle_tables(
+    base: Table, reference: Table, vocabulary: Vocabulary | None, folder: Path
+) -> tuple[Table, Table, Vocabulary | None]:
+    """Copy both tables, in the served dtype, and the tokenizer into ``folder``, and open the copies.
+
+    Raises:
+        UsageError: another table or tokenizer lies there already (``BUNDLE_TAKEN``), a copy would not
+            show that its table is tied (``BUNDLE_TIED``), or writing failed.
+    """
+    first = _bundle_table(base, folder / "base" / "embed_tokens.safetensors")
+    second = _bundle_table(reference, folder / "reference" / "embed_tokens.safetensors")
+    if vocabulary is not None:
+        vocabulary = open_vocabulary(_bundle_files(vocabulary.files, folder / "base"))
+    return _reopen(first, base), _reopen(second, reference), vocabulary
+
+
+def bundle_counts(counts: Path, folder: Path, ticket_id: str) -> BoundFile:
+    """Copy token counts into ``folder``, unless they lie there already, and bind them."""
+    relative = _relative(counts, folder)
+    if relative is None:
+        relative = f"counts/{ticket_id}{counts.suffix}"
+        write_bytes(folder / relative, read_bytes(counts, what="token counts", limit=_COPY_LIMIT))
+    return BoundFile(path=relative, sha256=sha256_file(folder / relative))
+
+
+def _reopen(path: Path, table: Table) -> Table:
+    copy = open_table(path, tensor=table.tensor or None, allow_tied=table.tied is True)
+    if table.tied and not copy.tied:
+        # That a checkpoint has no head cannot be seen in a copy of its table.
+        raise UsageError(
+            f"{table.path} is tied but its {CONFIG} does not say so: set tie_word_embeddings to true there",
+            code="BUNDLE_TIED",
+        )
+    return copy
+
+
+def _bundle_table(table: Table, target: Path) -> Path:
+    """Write only the table, and beside it the config that says whether the head is tied."""
+    if target.exists():
+        present = open_table(target, tensor=table.tensor or None, allow_tied=True)
+        if (present.dtype, present.digest()) != (table.dtype, table.digest()):
+            raise UsageError(
+                f"{target} already holds another table: choose another folder for --out", code="BUNDLE_TAKEN"
+            )
+    else:
+        write_table(target, table)
+    _bundle_files([path for path in table.files if path.name == CONFIG], target.parent)
+    return target
+
+
+def _bundle_files(files: Sequence[Path], folder: Path) -> Path:
+    for path in files:
+        data = read_bytes(path, what="file to bundle", limit=_COPY_LIMIT)
+        target = folder / path.name
+        if target.exists() and target.read_bytes() != data:
+            raise UsageError(
+                f"{target} already holds something else: choose another folder for --out", code="BUNDLE_TAKEN"
+            )
+        write_bytes(target, data)
+    return folder
+
+
+def _relative(path: Path, folder: Path) -> str | None:
+    root = folder.resolve()
+    target = path.resolve()
+    return target.relative_to(root).as_posix() if target.is_relative_to(root) else None
+
+
+def _bound(files: Sequence[Path], folder: Path) -> tuple[BoundFile, ...] | None:
+    bound = []
+    for path in files:
+        relative = _relative(path, folder)
+        if relative is None:
+            return None
+        bound.append(BoundFile(path=relative, sha256=sha256_file(path)))
+    return tuple(bound)

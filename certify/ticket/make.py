@@ -1,0 +1,289 @@
+"""Making a ticket: scan two tables, select rows, write the rows and the ticket file (``certify find``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from certify.base.errors import UsageError
+from certify.base.jsonio import sha256_bytes, write_bytes
+from certify.base.records import Correction, Dtype, Engine, Excluded, KSResult, Method, Selection
+from certify.base.version import __version__
+from certify.scan.scan import scan
+from certify.scan.smirnov import parse_alpha
+from certify.selection.frequency import read_counts
+from certify.selection.rules import select
+from certify.tables.rowfile import Rows, make_rows, read_rows, transferred_rows, write_rows
+from certify.tables.table import Table, check_compatible, open_table
+from certify.tables.vocabulary import Vocabulary, open_vocabulary
+from certify.ticket.bundle import bundle_counts, bundle_tables, table_ref, template_ref, tokenizer_ref
+from certify.ticket.schema import (
+    SLUG,
+    BoundFile,
+    DeclaredClaim,
+    ExcludedRef,
+    Released,
+    RowsRef,
+    SelectionRef,
+    Ticket,
+    TicketFile,
+    Token,
+    read_ticket_file,
+    write_ticket_file,
+)
+
+AUTHOR_EXCLUSION = "named by the author"
+"""Reason of ids that the author of a ticket excluded; every other group is recomputed by the check."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What :func:`find` made: the ticket, where it was written, and the scan behind it."""
+
+    ticket: Ticket
+    path: Path
+    selection: Selection
+    result: KSResult
+
+
+def open_pair(
+    base: Path,
+    reference: Path,
+    *,
+    dtype: Dtype | None = None,
+    tensor: str | None = None,
+    allow_tied: bool = False,
+) -> tuple[Table, Table]:
+    """Open a base table and a reference table in one served dtype.
+
+    Args:
+        base: file or checkpoint folder with E⁰.
+        reference: file or checkpoint folder with E*.
+        dtype: dtype in which rows are served and compared; None demands that both are stored alike.
+        tensor: name of the table's tensor, when it cannot be told from the architecture.
+        allow_tied: accept a table that is tied to the output head.
+
+    Raises:
+        UsageError: a path does not exist, or the stored dtypes differ and none was chosen.
+        InvalidInputError: a table is refused, or shapes differ.
+    """
+    first = open_table(base, tensor=tensor, allow_tied=allow_tied)
+    second = open_table(reference, tensor=tensor, allow_tied=allow_tied)
+    if dtype is None and first.dtype != second.dtype:
+        raise UsageError(
+            f"base is stored as {first.dtype}, reference as {second.dtype}: name the served dtype"
+            f" (--served-dtype {first.dtype})",
+            code="DTYPE_MISMATCH",
+        )
+    if dtype is not None:
+        first, second = first.as_dtype(dtype), second.as_dtype(dtype)
+    check_compatible(first, second)
+    return first, second
+
+
+def find(
+    base: Path,
+    tuned: Path,
+    *,
+    out: Path,
+    ticket_id: str,
+    rule: str = "ks",
+    alpha: str = "0.05",
+    correction: Correction = "none",
+    method: Method = "exact",
+    dtype: Dtype | None = None,
+    tensor: str | None = None,
+    tokenizer: Path | None = None,
+    exclude: Sequence[int] = (),
+    counts: Path | None = None,
+    seed: int | None = None,
+    template: str | None = None,
+    declared: Sequence[DeclaredClaim] = (),
+    tuned_rows: Path | None = None,
+    bundle: bool = False,
+    replace: bool = False,
+    allow_tied: bool = False,
+    engine: Engine = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    choice: bytes | None = None,
+) -> Found:
+    """Select a ticket from two tables and write it: the ticket file last (theory §2).
+
+    Args:
+        base: E⁰, a ``.safetensors`` or ``.npy`` file or a checkpoint folder.
+        tuned: E*, the same shape.
+        out: the ticket file; an existing one gains a ticket. Rows go to ``rows/ID.safetensors`` beside it.
+        ticket_id: name of the ticket, unique in the file.
+        rule: see :func:`certify.selection.rules.select`.
+        alpha: level as a decimal string.
+        correction: correction for testing many rows.
+        method: law of the p-values.
+        dtype: served dtype; None demands that both tables are stored alike.
+        tensor: tensor name, when the architecture does not tell.
+        tokenizer: ``tokenizer.json`` or its folder; by default the base folder's own, if it has one.
+        exclude: ids that the author leaves out, reported as such.
+        counts: token counts for rule ``frequency:k`` (``.npy`` integers ``[V]``), copied beside the ticket.
+        seed: seed for rule ``random:k``.
+        template: prompt template that tuning used: the name of a shipped one, or the path of a ``.toml``
+            file, which is copied beside the ticket.
+        declared: claims and margins fixed before evaluation.
+        tuned_rows: rows file of partial tuning to release instead of the reference's rows; its ids must be
+            the selected ones. The ticket then is about Êᵀ (theory §1), not about Eᵀ.
+        bundle: copy tables (in the served dtype) and tokenizer beside the ticket, so that it is
+            self-contained.
+        replace: overwrite a ticket of the same id.
+        allow_tied: accept a table tied to the output head.
+        engine: implementation of the scan.
+        workers: threads of the scan; None means all cores.
+        progress: called with (rows done, rows in all).
+        choice: record of choosing these rows by their evaluation (:mod:`certify.gate.choose`); it goes to
+            ``choices/ID.json`` beside the ticket file and is bound by its digest.
+
+    Returns:
+        The ticket and the scan behind it.
+
+    Raises:
+        UsageError: unusable options, or a ticket of that id exists and ``replace`` is false.
+        InvalidInputError: a table, tokenizer or existing ticket file is refused.
+    """
+    if not re.fullmatch(SLUG, ticket_id):
+        raise UsageError(
+            f"a ticket id is letters, digits, '.', '_' and '-', at most 64, not {ticket_id!r}",
+            code="TICKET_ID",
+        )
+    # A ticket spells a level as a plain decimal: 5e-2 and 0.05 are the same level and get the same digest.
+    parse_alpha(alpha)
+    alpha = format(Decimal(alpha), "f")
+    existing = _existing(out, ticket_id, replace)
+    e0, e_star = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied)
+    vocabulary = find_vocabulary(tokenizer, base)
+    result = scan(e0, e_star, method=method, engine=engine, workers=workers, progress=progress)
+    selection = select(
+        result,
+        rule=rule,
+        alpha=alpha,
+        correction=correction,
+        vocabulary=vocabulary,
+        exclude=[Excluded(AUTHOR_EXCLUSION, tuple(sorted(set(exclude))))] if exclude else (),
+        counts=read_counts(counts, result.rows) if counts else None,
+        seed=seed,
+    )
+    folder = out.parent
+    if tuned_rows is None:
+        rows = transferred_rows(selection.ids, e_star)
+    else:
+        rows = _tuned_rows(tuned_rows, selection.ids, e0)
+    if bundle:
+        e0, e_star, vocabulary = bundle_tables(e0, e_star, vocabulary, folder)
+    bound_counts = bundle_counts(counts, folder, ticket_id) if counts else None
+    # Only now: a bundle that fails must not have replaced the rows of a ticket that is still in the file.
+    relative_rows = f"rows/{ticket_id}.safetensors"
+    digests = write_rows(folder / relative_rows, rows)
+    ticket = Ticket(
+        id=ticket_id,
+        base=table_ref(e0, folder),
+        reference=table_ref(e_star, folder),
+        tokenizer=tokenizer_ref(vocabulary, folder) if vocabulary else None,
+        template=template_ref(template, folder) if template else None,
+        selection=selection_ref(selection, bound_counts),
+        released=Released(
+            object="transfer" if tuned_rows is None else "tuned",
+            rows=RowsRef(
+                path=relative_rows,
+                sha256=digests.sha256,
+                fp32_sha256=digests.fp32_sha256,
+                served_sha256=digests.served_sha256,
+            ),
+        ),
+        tokens=tokens(selection.ids, result, vocabulary),
+        declared=tuple(declared),
+    )
+    if choice is not None:
+        write_bytes(folder / choice_path(ticket_id), choice)
+        bound = BoundFile(path=choice_path(ticket_id), sha256=sha256_bytes(choice))
+        ticket = ticket.model_copy(update={"choice": bound})
+    kept = tuple(other for other in existing if other.id != ticket_id)
+    write_ticket_file(out, TicketFile(created_by=f"certify {__version__}", tickets=(*kept, ticket)))
+    return Found(ticket, out, selection, result)
+
+
+def choice_path(ticket_id: str) -> str:
+    """Where the record of choosing a ticket lies, relative to the ticket's folder."""
+    return f"choices/{ticket_id}.json"
+
+
+def find_vocabulary(tokenizer: Path | None, base: Path) -> Vocabulary | None:
+    """The tokenizer that the caller named, else the one in the base folder, else None.
+
+    Args:
+        tokenizer: ``tokenizer.json`` or its folder, or None.
+        base: what the base table was opened from.
+
+    Raises:
+        UsageError: the named tokenizer cannot be read.
+        InvalidInputError: it is malformed.
+    """
+    if tokenizer is None and (base / "tokenizer.json").is_file():
+        tokenizer = base
+    if tokenizer is None:
+        return None
+    return open_vocabulary(tokenizer)
+
+
+def tokens(ids: Sequence[int], result: KSResult, vocabulary: Vocabulary | None) -> tuple[Token, ...]:
+    """The per-token lines of a ticket, from the scan."""
+    return tuple(
+        Token(
+            id=i,
+            piece=vocabulary.piece(i) if vocabulary else None,
+            h=int(result.h[i]),
+            p=float(result.p[i]),
+            log10_p=float(result.log10_p[i]),
+            shift_norm=float(result.shift_norm[i]),
+        )
+        for i in ids
+    )
+
+
+def selection_ref(selection: Selection, counts: BoundFile | None) -> SelectionRef:
+    """The selection as a ticket records it."""
+    return SelectionRef(
+        rule=selection.rule,
+        alpha=selection.alpha,
+        correction=selection.correction,
+        method=selection.method,
+        n=selection.n,
+        tests=selection.tests,
+        h_alpha=selection.h_alpha,
+        tau=selection.tau,
+        seed=selection.seed,
+        counts=counts,
+        excluded=tuple(ExcludedRef(reason=group.reason, ids=group.ids) for group in selection.excluded),
+    )
+
+
+def _tuned_rows(path: Path, ids: Sequence[int], base: Table) -> Rows:
+    rows = read_rows(path)
+    if tuple(rows.ids.tolist()) != tuple(ids) or rows.fp32.shape[1] != base.shape[1]:
+        raise UsageError(
+            f"{path} holds {rows.ids.size} rows of width {rows.fp32.shape[1]}, which are not the"
+            f" {len(ids)} selected rows of width {base.shape[1]}",
+            code="ROWS_NOT_SELECTED",
+        )
+    return make_rows(rows.ids, rows.fp32, base.dtype)
+
+
+def _existing(out: Path, ticket_id: str, replace: bool) -> tuple[Ticket, ...]:
+    if not out.exists():
+        return ()
+    tickets = read_ticket_file(out).tickets
+    if not replace and any(ticket.id == ticket_id for ticket in tickets):
+        raise UsageError(
+            f"{out} already holds a ticket {ticket_id!r}: choose another --id or pass --replace",
+            code="TICKET_EXISTS",
+        )
+    return tickets

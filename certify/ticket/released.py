@@ -1,0 +1,219 @@
+"""Opening what a ticket binds: its base, its reference, its released rows. Digests decide, never names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.base.jsonio import sha256_file
+from certify.tables.rowfile import Rows, read_rows, rows_digests, transferred_rows
+from certify.tables.table import Table, open_table
+from certify.ticket.schema import BoundFile, Ticket, choose, inside, read_ticket_file
+
+Role = Literal["base", "reference"]
+"""The two tables of a ticket: E⁰ and E*."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One ticket and the folder that its relative paths start from."""
+
+    ticket: Ticket
+    folder: Path
+
+
+def open_source(spec: str) -> Source:
+    """Read the ticket that ``FILE`` or ``FILE#ID`` names.
+
+    Raises:
+        UsageError: the file cannot be read, or it holds several tickets and no id was given.
+        InvalidInputError: the content is refused, or no ticket has that id.
+        NothingToDoError: the file holds no ticket, or the ticket has no rows.
+    """
+    file, _, name = spec.rpartition("#")
+    if not file or Path(spec).is_file():
+        file, name = spec, ""
+    path = Path(file)
+    tickets = choose(read_ticket_file(path), [name] if name else [])
+    if not tickets:
+        raise NothingToDoError(f"{path} holds no ticket", code="NO_TICKETS")
+    if len(tickets) > 1:
+        listed = ", ".join(ticket.id for ticket in tickets)
+        raise UsageError(
+            f"{path} holds several tickets: write {path}#ID with one of {listed}", code="TICKET_AMBIGUOUS"
+        )
+    if not tickets[0].tokens:
+        raise NothingToDoError(f"ticket {tickets[0].id!r} has no rows", code="TICKET_EMPTY")
+    return Source(tickets[0], path.parent)
+
+
+def open_base(source: Source, path: Path | None, *, tensor: str | None = None) -> Table:
+    """The ticket's base table E⁰; see :func:`open_role`."""
+    return open_role(source, "base", path, tensor=tensor)
+
+
+def open_reference(source: Source, path: Path | None, *, tensor: str | None = None) -> Table | None:
+    """The ticket's reference table E*, or None when nobody has it at hand; see :func:`open_role`."""
+    if path is None and source.ticket.reference.path is None:
+        return None
+    return open_role(source, "reference", path, tensor=tensor)
+
+
+def open_role(source: Source, role: Role, path: Path | None, *, tensor: str | None = None) -> Table:
+    """A table of the ticket in the served dtype: the one at ``path``, or the one beside the ticket.
+
+    A table that is stored in another dtype is seen through the cast, so that one digest decides. Of a table
+    that travels with the ticket, every file that determines it must be bound, too.
+
+    Raises:
+        UsageError: no path was given and the ticket does not carry the table (``BASE_NEEDED``,
+            ``REFERENCE_NEEDED``), or a file cannot be read.
+        InvalidInputError: the table is refused; is not the ticket's (``WRONG_BASE``, ``WRONG_REFERENCE``); or
+            a file beside the ticket is missing (``FILE_MISSING``), another one (``FILE_DIGEST``) or not bound
+            (``FILE_UNBOUND``), or says otherwise than the ticket whether the head is tied (``TABLE_TIED``).
+    """
+    ref = source.ticket.base if role == "base" else source.ticket.reference
+    if path is not None:
+        table = open_table(path, tensor=tensor, allow_tied=ref.tied is True)
+    elif ref.path is None:
+        option = "--base" if role == "base" else "--tuned"
+        raise UsageError(
+            f"the {role} table does not travel with the ticket: name it with {option}",
+            code=f"{role.upper()}_NEEDED",
+        )
+    else:
+        bound = check_files(source.folder, ref.files)
+        target = inside(source.folder, ref.path)
+        table = open_table(target, tensor=ref.tensor or None, allow_tied=ref.tied is True)
+        check_bound(table.files, bound, f"{role} table")
+    table = table.as_dtype(ref.dtype)
+    if table.shape != ref.shape or table.digest() != ref.tensor_sha256:
+        raise InvalidInputError(
+            f"the table in {table.path} ({table.shape[0]} x {table.shape[1]}, seen as {ref.dtype}) is not the"
+            f" {role} of ticket {source.ticket.id!r}: shape or tensor digest differ",
+            code=f"WRONG_{role.upper()}",
+        )
+    # A bare file that the caller names may not say; what is said must not contradict the ticket.
+    if table.tied != ref.tied and not (path is not None and table.tied is None):
+        raise InvalidInputError(
+            f"the {role} table is tied to the output head: {table.tied}; the ticket says {ref.tied}",
+            code="TABLE_TIED",
+        )
+    return table
+
+
+def check_files(folder: Path, files: Sequence[BoundFile]) -> frozenset[Path]:
+    """Verify the file digests of files that travel with a ticket.
+
+    Returns:
+        The files, with links followed.
+
+    Raises:
+        InvalidInputError: a file is not there (``FILE_MISSING``), leaves the folder (``PATH_ESCAPES``), or is
+            another one (``FILE_DIGEST``).
+        UsageError: a file cannot be read.
+    """
+    bound = set()
+    for file in files:
+        target = inside(folder, file.path)
+        if not target.is_file():
+            raise InvalidInputError(
+                f"{file.path} is named by the ticket but is not there", code="FILE_MISSING"
+            )
+        if sha256_file(target) != file.sha256:
+            raise InvalidInputError(
+                f"{file.path} is not the file of the ticket: its digest differs", code="FILE_DIGEST"
+            )
+        bound.add(target)
+    return frozenset(bound)
+
+
+def check_bound(used: Sequence[Path], bound: frozenset[Path], what: str) -> None:
+    """Refuse a file that determines something of a ticket and that the ticket does not bind.
+
+    Raises:
+        InvalidInputError: ``FILE_UNBOUND``.
+    """
+    for path in used:
+        if path.resolve() not in bound:
+            raise InvalidInputError(
+                f"{path} determines the {what}, but the ticket does not bind it", code="FILE_UNBOUND"
+            )
+
+
+def open_rows(source: Source, reference: Table | None = None) -> Rows:
+    """The released rows of the ticket, verified against every digest that the ticket records.
+
+    Args:
+        source: the ticket.
+        reference: E* in the served dtype; if given, rows that are released as a *transfer* must be its rows,
+            bit for bit. A ticket without a rows file takes its rows from here.
+
+    Raises:
+        UsageError: the ticket has no rows file and no reference was given (``ROWS_NEEDED``).
+        InvalidInputError: the file is refused (also ``FILE_MISSING``, ``FILE_DIGEST``), its tensors do not
+            have the recorded digests (``ROWS_DIGEST``), are not the ticket's rows (``ROWS_DISAGREE``), or not
+            the reference's (``ROWS_NOT_REFERENCE``).
+    """
+    ticket = source.ticket
+    released = ticket.released
+    if released.rows is None:
+        return _rows_from(reference, ticket)
+    check_files(source.folder, (BoundFile(path=released.rows.path, sha256=released.rows.sha256),))
+    path = inside(source.folder, released.rows.path)
+    rows = read_rows(path)
+    digests = rows_digests(path, rows)
+    recorded = (released.rows.sha256, released.rows.fp32_sha256, released.rows.served_sha256)
+    if (digests.sha256, digests.fp32_sha256, digests.served_sha256) != recorded:
+        raise InvalidInputError(
+            f"the rows in {path} do not have the digests in the ticket", code="ROWS_DIGEST"
+        )
+    shape = (len(ticket.ids), ticket.base.shape[1])
+    if (
+        tuple(rows.ids.tolist()) != ticket.ids
+        or rows.dtype != ticket.base.dtype
+        or rows.served.shape != shape
+    ):
+        raise InvalidInputError(
+            f"{path} does not hold the ticket's {shape[0]} rows of width {shape[1]} in {ticket.base.dtype}",
+            code="ROWS_DISAGREE",
+        )
+    if reference is not None and released.object == "transfer":
+        wrong = rows.ids[(bits(rows.served) != bits(reference.take(ticket.ids))).any(axis=1)]
+        if wrong.size:
+            raise InvalidInputError(
+                f"released rows {shown(wrong.tolist())} are not the reference's: wrong rows or inverted",
+                code="ROWS_NOT_REFERENCE",
+            )
+    return rows
+
+
+def _rows_from(reference: Table | None, ticket: Ticket) -> Rows:
+    if reference is None:
+        raise UsageError(
+            f"ticket {ticket.id!r} has no rows file: name the reference table (certify transfer --tuned)",
+            code="ROWS_NEEDED",
+        )
+    if ticket.released.object != "transfer":
+        raise InvalidInputError(
+            f"ticket {ticket.id!r} releases tuned rows, which no table holds, but has no rows file",
+            code="ROWS_NEEDED",
+        )
+    return transferred_rows(ticket.ids, reference)
+
+
+def bits(raw: NDArray[Any]) -> NDArray[Any]:
+    """The storage array as unsigned integers of the same width: NaN equals itself, -0 is not +0."""
+    view: NDArray[Any] = raw.view(f"<u{raw.dtype.itemsize}")
+    return view
+
+
+def shown(ids: list[int] | tuple[int, ...], limit: int = 10) -> str:
+    """Ids for a message: the first few and how many more."""
+    text = ", ".join(str(i) for i in ids[:limit])
+    return text if len(ids) <= limit else f"{text} and {len(ids) - limit} more"

@@ -1,0 +1,371 @@
+"""The ticket file ``tickets.json``, schema version 1: typed, closed, bound by digests.
+
+The models below are the schema: ``certify schema`` prints the JSON Schema derived from them. Parsing is
+strict (no coercion, no unknown field, no duplicate key, no newer version), because a ticket file comes from
+whoever wants a gate to open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import canonical_json, pretty_json, read_json, sha256_bytes, write_bytes
+from certify.base.records import Correction, Dtype, Method
+
+SCHEMA_NAME: Final = "certify.tickets"
+SCHEMA_VERSION: Final = 1
+
+_MAX_ROWS = 1 << 24  # far above any vocabulary; keeps hostile sizes out of every later product
+
+
+def _relative_path(value: str) -> str:
+    parts = PurePosixPath(value).parts
+    if (
+        not value
+        or "\\" in value
+        or value.startswith("/")
+        or ".." in parts
+        or re.match(r"^[A-Za-z]:", value)
+        or any(ord(char) < 32 or ord(char) == 127 for char in value)
+    ):
+        raise ValueError("a path inside a ticket must be relative and stay inside its folder")
+    return value
+
+
+def _level(value: str) -> str:
+    # The same text means the same level everywhere: a decimal, never a binary float.
+    if not re.fullmatch(r"0?\.[0-9]{1,60}", value) or not 0 < Fraction(value) < 1:
+        raise ValueError("a level must be a decimal strictly between 0 and 1, such as 0.05")
+    return value
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, Field(max_length=1024), AfterValidator(_relative_path)]
+Level = Annotated[str, AfterValidator(_level)]
+SLUG: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+Slug = Annotated[str, Field(pattern=SLUG)]
+Text = Annotated[str, Field(max_length=4096)]
+TokenId = Annotated[int, Field(ge=0, lt=_MAX_ROWS)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class BoundFile(_Model):
+    """A file inside the ticket's folder, bound by its file digest."""
+
+    path: RelativePath
+    sha256: Sha256
+
+
+class TableRef(_Model):
+    """An input embedding table ``[V, d]``, bound by the tensor digest of its rows in the served dtype.
+
+    ``path`` (a file or a checkpoint folder) and ``files`` are present when the table travels with the ticket;
+    otherwise whoever checks names the table, and the tensor digest decides whether it is the right one.
+    """
+
+    path: RelativePath | None
+    files: Annotated[tuple[BoundFile, ...], Field(max_length=16)]
+    tensor: Text
+    dtype: Dtype
+    shape: tuple[Annotated[int, Field(ge=1, lt=_MAX_ROWS)], Annotated[int, Field(ge=1, lt=1 << 20)]]
+    tensor_sha256: Sha256
+    tied: bool | None = Field(description="output head tied to this table; null when the source does not say")
+
+    @model_validator(mode="after")
+    def _path_means_files(self) -> TableRef:
+        if (self.path is None) == bool(self.files):
+            raise ValueError("a table either has a path and its files or neither")
+        return self
+
+
+class TokenizerRef(_Model):
+    """The tokenizer that names the pieces and the special ids."""
+
+    path: RelativePath | None
+    files: Annotated[tuple[BoundFile, ...], Field(max_length=16)]
+    sha256: Sha256 = Field(description="file digest of tokenizer.json")
+    size: Annotated[int, Field(ge=1, lt=_MAX_ROWS)]
+
+    @model_validator(mode="after")
+    def _path_means_files(self) -> TokenizerRef:
+        if (self.path is None) == bool(self.files):
+            raise ValueError("a tokenizer either has a path and its files or neither")
+        return self
+
+
+class TemplateRef(_Model):
+    """The prompt template that tuning used, bound by the digest of its content (not of its file).
+
+    ``path`` is a ``.toml`` file that travels with the ticket; None means a template of the package.
+    """
+
+    name: Slug
+    sha256: Sha256
+    path: RelativePath | None = None
+
+
+class RowsRef(_Model):
+    """The released rows file (:mod:`certify.tables.rowfile`): ids ``[k]``, rows ``[k, d]`` in fp32 and as
+    served."""
+
+    path: RelativePath
+    sha256: Sha256
+    fp32_sha256: Sha256
+    served_sha256: Sha256
+
+
+class Released(_Model):
+    """What a consumer of the ticket puts into the base."""
+
+    object: Literal["transfer", "tuned"] = Field(
+        description="transfer: rows copied from the reference; tuned: rows trained from the base on their own"
+    )
+    rows: RowsRef | None
+
+
+class ExcludedRef(_Model):
+    """Ids left out of the selection, with the reason."""
+
+    # A reason may quote a piece, and a piece may be as long as any text.
+    reason: Annotated[str, Field(max_length=2 * 4096)]
+    ids: Annotated[tuple[TokenId, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _increasing(self) -> ExcludedRef:
+        if any(later <= earlier for earlier, later in pairwise(self.ids)):
+            raise ValueError("excluded ids must be strictly increasing, without duplicates")
+        return self
+
+
+class SelectionRef(_Model):
+    """How the ids were chosen, so that anyone can choose them again."""
+
+    # ids:... may name every row of a table.
+    rule: Annotated[str, Field(max_length=1 << 24)]
+    alpha: Level
+    correction: Correction
+    method: Method
+    n: Annotated[int, Field(ge=1, lt=1 << 20)]
+    tests: Annotated[int, Field(ge=0, lt=_MAX_ROWS)]
+    h_alpha: Annotated[int, Field(ge=0, le=1 << 20)]
+    tau: Annotated[Finite, Field(gt=0)]
+    seed: int | None
+    counts: BoundFile | None = Field(description="token counts behind rule frequency:k")
+    excluded: Annotated[tuple[ExcludedRef, ...], Field(max_length=_MAX_ROWS)]
+
+
+class Token(_Model):
+    """One row of the ticket with its figures at selection time."""
+
+    id: TokenId
+    piece: Text | None
+    h: Annotated[int, Field(ge=0, lt=1 << 20)]
+    p: Annotated[Finite, Field(gt=0, le=1)]
+    log10_p: Annotated[Finite, Field(le=0)]
+    shift_norm: Annotated[Finite, Field(ge=0)]
+
+
+class DeclaredClaim(_Model):
+    """A claim and its margin, declared before the evaluation that is to show it."""
+
+    kind: Slug
+    comparator: Slug | None = None
+    margin: Annotated[str, Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$")] | None = None
+    delta: Level | None = None
+    extraction: Slug | None = None
+
+
+class Located(_Model):
+    """Where evidence or a certificate lies; bound by digest when that is possible."""
+
+    path: RelativePath
+    sha256: Sha256 | None = None
+
+
+class Ticket(_Model):
+    """A set of token rows, where they come from, how they were chosen, and what is released."""
+
+    id: Slug
+    base: TableRef
+    reference: TableRef
+    tokenizer: TokenizerRef | None
+    template: TemplateRef | None
+    selection: SelectionRef
+    released: Released
+    tokens: Annotated[tuple[Token, ...], Field(max_length=_MAX_ROWS)]
+    declared: Annotated[tuple[DeclaredClaim, ...], Field(max_length=64)] = ()
+    evidence: Annotated[tuple[Located, ...], Field(max_length=64)] = ()
+    certificate: Located | None = None
+    choice: BoundFile | None = Field(
+        default=None,
+        description="record of choosing these rows by their evaluation (certify.evidence.choice)",
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Tickets that were never chosen so keep the text and the digest that they had before the field was.
+        content: dict[str, Any] = handler(self)
+        if "choice" not in self.model_fields_set:
+            content.pop("choice", None)
+        return content
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Ticket:
+        ids = self.ids
+        if any(later <= earlier for earlier, later in pairwise(ids)):
+            raise ValueError("token ids must be strictly increasing, without duplicates")
+        if ids and ids[-1] >= self.base.shape[0]:
+            raise ValueError(f"token id {ids[-1]} is beyond the table of {self.base.shape[0]} rows")
+        if self.base.shape != self.reference.shape or self.base.dtype != self.reference.dtype:
+            raise ValueError("base and reference must have the same shape and dtype")
+        if self.selection.n != self.base.shape[1]:
+            raise ValueError("selection.n must be the width of the table")
+        if any(token.h > self.selection.n for token in self.tokens):
+            raise ValueError("a count h cannot exceed n")
+        return self
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Token ids of the ticket, strictly increasing."""
+        return tuple(token.id for token in self.tokens)
+
+    def digest(self) -> str:
+        """Digest of what the ticket asserts: canonical JSON without where evidence and certificate lie."""
+        content = self.model_dump(mode="json", exclude={"evidence", "certificate"})
+        return sha256_bytes(canonical_json(content))
+
+
+class TicketFile(_Model):
+    """The whole file: one or more tickets."""
+
+    schema_: Literal["certify.tickets"] = Field(alias="schema", default=SCHEMA_NAME)
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created_by: Text
+    tickets: Annotated[tuple[Ticket, ...], Field(max_length=1024)]
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _unique_ids(self) -> TicketFile:
+        names = [ticket.id for ticket in self.tickets]
+        if len(set(names)) != len(names):
+            raise ValueError("two tickets have the same id")
+        return self
+
+    def to_json(self) -> str:
+        """The file's text: indented JSON with a trailing newline."""
+        return pretty_json(self.model_dump(mode="json", by_alias=True))
+
+
+def parse_ticket_file(value: Any, *, what: str = "ticket file") -> TicketFile:
+    """Validate parsed JSON as a ticket file.
+
+    Raises:
+        InvalidInputError: wrong schema, newer version, or any field that breaks a rule (code tells which).
+    """
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA_NAME:
+        raise InvalidInputError(
+            f'{what} is not a ticket file: "schema" must be "{SCHEMA_NAME}"', code="TICKET_SCHEMA"
+        )
+    version = value.get("schema_version")
+    # A literal 1 would also take true and 1.0, and a default would take a file that names no version.
+    if type(version) is not int:
+        raise InvalidInputError(f'{what}: "schema_version" must be an integer', code="TICKET_SCHEMA")
+    if version > SCHEMA_VERSION:
+        raise InvalidInputError(
+            f"{what} has schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it",
+            code="TICKET_NEWER",
+        )
+    try:
+        return TicketFile.model_validate_json(canonical_json(value), strict=True)
+    except ValidationError as error:
+        raise InvalidInputError(f"{what}: {_first_problem(error)}", code="TICKET_MALFORMED") from error
+    except (ValueError, UnicodeEncodeError) as error:
+        raise InvalidInputError(f"{what} is refused: {error}", code="TICKET_MALFORMED") from error
+
+
+def read_ticket_file(path: Path) -> TicketFile:
+    """Read ``tickets.json``.
+
+    Raises:
+        UsageError: the file cannot be read.
+        InvalidInputError: the content is refused; see :func:`parse_ticket_file`.
+    """
+    return parse_ticket_file(read_json(path, what="ticket file"), what=f"ticket file {path}")
+
+
+def write_ticket_file(path: Path, content: TicketFile) -> None:
+    """Write ``tickets.json`` atomically."""
+    write_bytes(path, content.to_json().encode("utf-8"))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the ticket file."""
+    schema = TicketFile.model_json_schema(by_alias=True)
+    # Both have a default for whoever makes a file; whoever reads one insists on them.
+    schema["required"] = ["schema", "schema_version", *schema["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def choose(content: TicketFile, ids: Sequence[str]) -> tuple[Ticket, ...]:
+    """The tickets named by ``ids`` in file order; all of them if ``ids`` is empty.
+
+    Raises:
+        UsageError: an id is not in the file.
+    """
+    known = {ticket.id for ticket in content.tickets}
+    for name in ids:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"no ticket {name!r} in the file; it holds: {listed}", code="TICKET_UNKNOWN")
+    return tuple(ticket for ticket in content.tickets if not ids or ticket.id in ids)
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """Resolve a path of a ticket inside ``folder``, following links, and refuse to leave it.
+
+    Raises:
+        InvalidInputError: the path, with links followed, lies outside the folder (``PATH_ESCAPES``), or no
+            file system takes it (``PATH_UNUSABLE``).
+    """
+    root = folder.resolve()
+    try:
+        target = (root / relative).resolve()
+        target.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long; links that run in a circle
+        raise InvalidInputError(
+            f"the path {relative!r} in the ticket cannot be used", code="PATH_UNUSABLE"
+        ) from error
+    if not target.is_relative_to(root):
+        raise InvalidInputError(f"the path {relative!r} in the ticket leaves its folder", code="PATH_ESCAPES")
+    return target
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "top level"
+    message = first["msg"].removeprefix("Value error, ")
+    more = error.error_count() - 1
+    return f"{where}: {message}" + (f" (and {more} more)" if more else "")

@@ -1,0 +1,345 @@
+"""Prompt templates: text around a sentence, as data, and the token ids that come of it.
+
+A template is a TOML file of this package (``certify/ticket/prompts``) or of the user's::
+
+    instruction = "Translate the following sentence from {source_language} to {target_language}."
+    prompt = "{instruction}\\n{source_language}: {source}\\n{target_language}:"
+    join = " "                    # between prompt and response; belongs to the response
+    fields = ["{source_language}:", "{target_language}:"]   # labels at which an output can be cut
+
+A newline right after the opening quotes of a multi-line string is not part of the text (a rule of TOML).
+The loss is on the response and the end-of-sentence token only; everything before carries the label −100.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import canonical_json, read_bytes, sha256_bytes
+from certify.ticket.corpus import Pair
+
+IGNORED = -100
+"""Label of a position that takes no part in the loss, as in ``torch.nn.functional.cross_entropy``."""
+
+LANGUAGES: Mapping[str, str] = {
+    "bg": "Bulgarian",
+    "ca": "Catalan",
+    "cs": "Czech",
+    "da": "Danish",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "et": "Estonian",
+    "eu": "Basque",
+    "fi": "Finnish",
+    "fr": "French",
+    "gl": "Galician",
+    "hr": "Croatian",
+    "hu": "Hungarian",
+    "is": "Icelandic",
+    "it": "Italian",
+    "lt": "Lithuanian",
+    "lv": "Latvian",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "oc": "Occitan",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sk": "Slovak",
+    "sl": "Slovenian",
+    "sv": "Swedish",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+}
+"""English names of languages by ISO 639-1 code, as they stand in prompts."""
+
+_MAX_FILE_BYTES = 1 << 16
+_FIELD = re.compile(r"\{([a-z_]+)\}")
+_IN_INSTRUCTION = {"source_language", "target_language"}
+_IN_PROMPT = _IN_INSTRUCTION | {"instruction", "source"}
+
+
+def language_name(code: str) -> str:
+    """English name of a language.
+
+    Raises:
+        UsageError: the code is not in :data:`LANGUAGES`.
+    """
+    try:
+        return LANGUAGES[code]
+    except KeyError:
+        known = ", ".join(LANGUAGES)
+        raise UsageError(f"unknown language {code!r}; known are {known}", code="LANGUAGE_UNKNOWN") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Half-open range ``[start, stop)`` of characters or of token positions."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A filled template: the text that is fed, with the places of its parts in characters.
+
+    Attributes:
+        text: everything before the response.
+        instruction: characters of the instruction; empty where the template has none.
+        source: characters of the sentence to translate.
+    """
+
+    text: str
+    instruction: Span
+    source: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A prompt template; see the module's text for the fields."""
+
+    name: str
+    instruction: str
+    prompt: str
+    join: str
+    fields: tuple[str, ...]
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of everything but the name."""
+        return sha256_bytes(canonical_json({k: v for k, v in asdict(self).items() if k != "name"}))
+
+    def fill(self, source: str, source_language: str, target_language: str) -> Prompt:
+        """Put a sentence and two language codes into the template. Braces in the sentence stay as they are.
+
+        Raises:
+            UsageError: an unknown language.
+        """
+        values = self._names(source_language, target_language)
+        values["instruction"], _ = _expand(self.instruction, values)
+        values["source"] = source
+        text, places = _expand(self.prompt, values)
+        return Prompt(text, places.get("instruction", Span(0, 0)), places["source"])
+
+    def field_labels(self, source_language: str, target_language: str) -> tuple[str, ...]:
+        """Labels that begin a field of this template, languages filled in.
+
+        Raises:
+            UsageError: an unknown language.
+        """
+        values = self._names(source_language, target_language)
+        return tuple(_expand(label, values)[0] for label in self.fields)
+
+    @staticmethod
+    def _names(source_language: str, target_language: str) -> dict[str, str]:
+        return {
+            "source_language": language_name(source_language),
+            "target_language": language_name(target_language),
+        }
+
+
+def template_names() -> list[str]:
+    """Names of the templates that ship with the package."""
+    folder = resources.files("certify.ticket") / "prompts"
+    return sorted(item.name[: -len(".toml")] for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load_template(name: str | Path) -> Template:
+    """A shipped template by name, or a user's by the path of its ``.toml`` file.
+
+    Raises:
+        UsageError: no such template or file.
+        InvalidInputError: the file is not a template.
+    """
+    if isinstance(name, Path) or name.endswith(".toml"):
+        path = Path(name)
+        return _parse(path.stem, read_bytes(path, what="template", limit=_MAX_FILE_BYTES))
+    if name not in template_names():
+        raise UsageError(
+            f"unknown template {name!r}; there is {', '.join(template_names())}, or the path of a .toml file",
+            code="TEMPLATE_UNKNOWN",
+        )
+    return _parse(name, (resources.files("certify.ticket") / "prompts" / f"{name}.toml").read_bytes())
+
+
+def _parse(name: str, data: bytes) -> Template:
+    def refuse(reason: str) -> InvalidInputError:
+        return InvalidInputError(f"template {name}: {reason}", code="TEMPLATE_INVALID")
+
+    try:
+        state = tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise refuse(f"not TOML: {error}") from error
+    wanted = {"instruction", "prompt", "join", "fields"}
+    if set(state) != wanted:
+        raise refuse(f"must have exactly the fields {', '.join(sorted(wanted))}")
+    labels = state.pop("fields")
+    if not all(isinstance(value, str) for value in state.values()):
+        raise refuse("instruction, prompt and join must be texts")
+    if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
+        raise refuse("fields must be a list of texts")
+    texts = [(state["instruction"], _IN_INSTRUCTION), (state["prompt"], _IN_PROMPT)]
+    texts += [(label, _IN_INSTRUCTION) for label in labels]
+    for text, allowed in texts:
+        unknown = set(_FIELD.findall(text)) - allowed
+        if unknown:
+            raise refuse(f"unknown field {{{min(unknown)}}}; allowed there are {', '.join(sorted(allowed))}")
+    used = _FIELD.findall(state["prompt"])
+    if used.count("source") != 1 or used.count("instruction") != bool(state["instruction"]):
+        raise refuse("the prompt must hold {source} once, and {instruction} once if there is an instruction")
+    if "{" in state["join"]:
+        raise refuse("join holds no fields")
+    return Template(name=name, fields=tuple(labels), **state)
+
+
+def _expand(text: str, values: Mapping[str, str]) -> tuple[str, dict[str, Span]]:
+    # One pass: what is put in is never searched for fields again.
+    pieces: list[str] = []
+    places: dict[str, Span] = {}
+    length = 0
+    for index, part in enumerate(_FIELD.split(text)):
+        piece = values[part] if index % 2 else part
+        if index % 2:
+            places[part] = Span(length, length + len(piece))
+        pieces.append(piece)
+        length += len(piece)
+    return "".join(pieces), places
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids of one pair under a template.
+
+    Attributes:
+        id: id of the pair.
+        ids: token ids: ``<s>`` if the tokenizer has one, prompt, response, end of sentence. Without the
+            last two where only the prompt was asked for.
+        prompt_length: number of ids before the response; ``ids[prompt_length:]`` are the targets.
+        instruction: positions of tokens that overlap the instruction; empty where there is none.
+        source: positions of tokens that overlap the sentence to translate.
+        target: positions of the response without its end-of-sentence token; empty for a bare prompt.
+    """
+
+    id: str
+    ids: tuple[int, ...]
+    prompt_length: int
+    instruction: Span
+    source: Span
+    target: Span
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Labels aligned with ``ids``: −100 before the response, the ids themselves from there on."""
+        return (IGNORED,) * self.prompt_length + self.ids[self.prompt_length :]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def encode(
+    template: Template,
+    pairs: Sequence[Pair],
+    tokenizer: Any,
+    source_language: str,
+    target_language: str,
+    *,
+    response: bool = True,
+    max_tokens: int | None = None,
+    drop_long: bool = False,
+) -> list[Example]:
+    """Token ids, labels and spans of pairs under a template; every id is counted in its context.
+
+    The ids of the prompt are exactly those that generation would feed: prompt and response are tokenised
+    together for the response's sake, and the cut between them is verified to fall between two tokens.
+
+    Args:
+        template: the template.
+        pairs: sentences; targets are not read if ``response`` is false.
+        tokenizer: a fast tokenizer of ``transformers`` (it must know character offsets).
+        source_language: code of the pairs' source language.
+        target_language: code of the other one.
+        response: append the response and the end-of-sentence token.
+        max_tokens: longest allowed example.
+        drop_long: leave longer examples out instead of refusing them.
+
+    Returns:
+        One example per pair, in order (fewer with ``drop_long``).
+
+    Raises:
+        UsageError: a slow tokenizer, no end-of-sentence token, an unknown language.
+        InvalidInputError: an example longer than ``max_tokens``; a token across the cut.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise UsageError("a fast tokenizer is needed (tokenizer.json)", code="TOKENIZER_SLOW")
+    end = tokenizer.eos_token_id
+    if response and end is None:
+        raise UsageError("the tokenizer has no end-of-sentence token", code="TOKENIZER_NO_EOS")
+    if not pairs:
+        return []
+    front = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
+    prompts = [template.fill(pair.source, source_language, target_language) for pair in pairs]
+    plain = _tokenise(tokenizer, [prompt.text for prompt in prompts])
+    full = plain
+    if response:
+        texts = [
+            prompt.text + template.join + pair.target for prompt, pair in zip(prompts, pairs, strict=True)
+        ]
+        full = _tokenise(tokenizer, texts)
+    examples: list[Example] = []
+    for pair, prompt, (before, offsets), (ids, _) in zip(pairs, prompts, plain, full, strict=True):
+        if ids[: len(before)] != before:
+            raise InvalidInputError(
+                f"{pair.id}: with this tokenizer a token of the response runs into the prompt of template "
+                f"{template.name}; give the template another join",
+                code="TEMPLATE_CUT",
+            )
+        cut = len(front) + len(before)
+        stop = len(front) + len(ids)
+        example = Example(
+            id=pair.id,
+            ids=(*front, *ids, int(end)) if response else (*front, *ids),
+            prompt_length=cut,
+            instruction=_positions(prompt.instruction, offsets, len(front)),
+            source=_positions(prompt.source, offsets, len(front)),
+            target=Span(cut, stop),
+        )
+        if max_tokens is not None and len(example) > max_tokens:
+            if drop_long:
+                continue
+            raise InvalidInputError(
+                f"{pair.id} has {len(example)} tokens under template {template.name}, more than {max_tokens}",
+                code="EXAMPLE_TOO_LONG",
+            )
+        examples.append(example)
+    return examples
+
+
+def _tokenise(
+    tokenizer: Any, texts: Iterable[str]
+) -> list[tuple[tuple[int, ...], Sequence[tuple[int, int]]]]:
+    encoded = tokenizer(
+        list(texts), add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False
+    )
+    return [
+        (tuple(ids), offsets)
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    ]
+
+
+def _positions(span: Span, offsets: Sequence[tuple[int, int]], shift: int) -> Span:
+    """Positions of the tokens that overlap ``span``, moved by ``shift``; ``Span(0, 0)`` if there are none."""
+    inside = [index for index, (start, stop) in enumerate(offsets) if start < span.stop and stop > span.start]
+    return Span(shift + inside[0], shift + inside[-1] + 1) if inside else Span(0, 0)

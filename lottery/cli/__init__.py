@@ -1,0 +1,1 @@
+"""Commands that need a model: tune, evaluate, experiment, pretrain, opportunity, count, replay."""

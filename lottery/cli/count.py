@@ -1,0 +1,39 @@
+"""``certify count``: token counts over text, for rule ``frequency:K``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from certify.cli import options
+
+
+def count(
+    text: Annotated[
+        list[Path], typer.Argument(help="Text files, one sentence per line; .xz and .gz are read.")
+    ],
+    base: options.Base,
+    out: Annotated[Path, typer.Option("--out", help="Counts to write (.npy).")],
+    tokenizer: options.Tokenizer = None,
+    tensor: options.Tensor = None,
+    allow_tied: options.AllowTied = False,
+) -> None:
+    """Count every token id over text, tokenised in context (needs the extra tune)."""
+    from certify.base.errors import UsageError
+    from certify.cli.shell import surviving_closed_pipe
+    from certify.selection.frequency import count_tokens, write_counts
+    from certify.tables.table import open_table
+    from certify.ticket.make import find_vocabulary
+    from lottery.text.textfile import locate, read_lines
+
+    rows = open_table(base, tensor=tensor, allow_tied=allow_tied).shape[0]
+    vocabulary = find_vocabulary(tokenizer, base)
+    if vocabulary is None:
+        raise UsageError("no tokenizer.json beside the base: name one with --tokenizer")
+    lines = (line for path in text for line in read_lines(locate(path)))
+    counts = count_tokens(vocabulary.path, lines, rows)
+    write_counts(out, counts)
+    with surviving_closed_pipe():
+        typer.echo(f"{int(counts.sum())} tokens, {int((counts > 0).sum())} of {rows} ids occur: {out}")

@@ -1,0 +1,316 @@
+"""``certify evaluate``: translate a text, score it under every extraction rule, and leave evidence behind."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from certify.cli import options
+from certify.cli.use import interop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from certify.evidence.read import Manifest
+    from certify.gate.watch import Watch
+    from lottery.evaluation.armscores import ArmScores
+    from lottery.evaluation.evaluate import Evaluation
+    from lottery.text.score import Scores
+    from lottery.text.usedtext import UsedRole, UsedText
+
+_ROLES: tuple[UsedRole, ...] = ("tuning", "scan", "choice", "order", "pretraining")
+
+
+class BleuTokenizerName(StrEnum):
+    """How BLEU splits words."""
+
+    v13a = "13a"
+    flores101 = "flores101"
+    flores200 = "flores200"
+
+
+def evaluate(
+    base: Annotated[str, typer.Option("--base", help="Checkpoint folder, or a model of the hub (ORG/NAME).")],
+    data: Annotated[str, typer.Option("--data", help="Parallel text, as certify tune takes it.")],
+    source: Annotated[str, typer.Option("--source", help="Source language, as in en.")],
+    target: Annotated[str, typer.Option("--target", help="Target language, as in ca.")],
+    template: Annotated[str, typer.Option("--template", help="Prompt template by name, or a .toml file.")],
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Use this embedding table instead of the base's.")
+    ] = None,
+    ticket: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ticket", metavar="FILE[#ID]", help="Use this ticket's rows; several with --evidence."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First so many sentences.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences at a time.")] = 64,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 is greedy.")] = 1,
+    dtype: Annotated[str, typer.Option("--dtype", help="Compute in fp32, bf16 or fp16.")] = "fp32",
+    bleu_tokenizer: Annotated[
+        BleuTokenizerName, typer.Option("--bleu-tokenizer", help="Words of BLEU; flores101/200 is spBLEU.")
+    ] = BleuTokenizerName.v13a,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write every output, one JSON object a line.")
+    ] = None,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            "--evidence", metavar="NAME.json", help="Evaluate base, reference and tickets as evidence."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="With --evidence: table after embed tuning; default: the ticket's."),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option("--unit", help="With --evidence: one draw is a sentence, a block:N or a document."),
+    ] = None,
+    used: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--used",
+            metavar="ROLE=DATA",
+            help=f"With --evidence: text used for {', '.join(_ROLES)}, or used.txt of a tuning run; repeat.",
+        ),
+    ] = None,
+    attribution: Annotated[
+        str,
+        typer.Option(
+            "--attribution", help="With --evidence: whose text it is; up to 50 sentences then travel."
+        ),
+    ] = "",
+    order_seed: Annotated[
+        int, typer.Option("--order-seed", min=0, help="With --evidence: seed of the order of units.")
+    ] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --evidence: go on where it stopped.")
+    ] = False,
+    until_decided: Annotated[
+        str | None,
+        typer.Option(
+            "--until-decided",
+            metavar="POLICY",
+            help="With --evidence: draw units until all that the policy asks is decided.",
+        ),
+    ] = None,
+    max_units: Annotated[
+        int | None, typer.Option("--max-units", min=1, help="With --until-decided: at most so many units.")
+    ] = None,
+    delta: Annotated[
+        str | None,
+        typer.Option(
+            "--delta", help="With --until-decided: share of the policy's delta that this text gets."
+        ),
+    ] = None,
+    report_format: options.Format = options.FormatName.terminal,
+) -> None:
+    """Translate a text with a model, or with other embedding rows in it, and score the outputs.
+
+    With --evidence, base, embed tuning and tickets are evaluated side by side, step by step, for certify
+    issue and certify check. With --until-decided as well, units come in a seeded random order, and no more of
+    them than the policy needs; the evidence then is of sequential design.
+    """
+    from certify.base.errors import UsageError
+    from certify.cli.shell import progress_bar
+
+    try:
+        from lottery.evaluation import evaluate as evaluation
+    except ImportError as error:
+        raise UsageError(
+            f"evaluating needs the package {error.name}: pip install 'certify-lottery[tune]'",
+            code="EXTRA_MISSING",
+        ) from error
+    from certify.tables.dtypes import parse_dtype
+
+    languages = (source, target)
+    shared: dict[str, Any] = {
+        "template": template,
+        "limit": limit,
+        "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size,
+        "beams": beams,
+        "dtype": parse_dtype(dtype),
+        "bleu_tokenizer": bleu_tokenizer.value,
+    }
+    tickets = ticket or []
+    _check_form(evidence, table, out, reference, unit, used, resume, tickets)
+    if until_decided is None and (max_units is not None or delta is not None):
+        raise UsageError("--max-units and --delta belong to --until-decided", code="USAGE")
+    if until_decided is not None and evidence is None:
+        raise UsageError("--until-decided belongs to --evidence", code="USAGE")
+    if evidence is None:
+        with progress_bar("translating", "sentences") as progress:
+            result = evaluation.evaluate(
+                base,
+                data,
+                languages,
+                table=table,
+                ticket=next(iter(tickets), None),
+                progress=progress,
+                **shared,
+            )
+        if out is not None:
+            _write(out, result)
+        interop.show(_lines(result), result.summary(), report_format)
+        return
+    assert unit is not None
+    texts = [_used(spec, languages) for spec in used or []]
+    watch = None if until_decided is None else _watch(until_decided, delta, tickets, base, reference)
+    with progress_bar("evaluating", "sentences") as progress:
+        manifest = evaluation.evaluate_tickets(
+            base,
+            data,
+            languages,
+            reference=reference,
+            tickets=tickets,
+            out=evidence,
+            unit=unit,
+            attribution=attribution,
+            used=texts,
+            order_seed=order_seed,
+            resume=resume,
+            decided=watch,
+            max_units=max_units,
+            progress=progress,
+            **shared,
+        )
+    from lottery.evaluation.armscores import arm_scores
+
+    scores = arm_scores(manifest, evidence.parent)
+    lines, summary = _arm_lines(evidence, manifest, scores), _arm_summary(evidence, scores)
+    if watch is not None:
+        lines += _watched_lines(watch)
+        summary["until_decided"] = _watched_summary(watch)
+    interop.show(lines, summary, report_format)
+
+
+def _check_form(
+    evidence: Path | None,
+    table: Path | None,
+    out: Path | None,
+    reference: Path | None,
+    unit: str | None,
+    used: Sequence[str] | None,
+    resume: bool,
+    tickets: Sequence[str],
+) -> None:
+    from certify.base.errors import UsageError
+
+    if evidence is None:
+        if reference is not None or unit is not None or used or resume:
+            raise UsageError("--reference, --unit, --used and --resume belong to --evidence", code="USAGE")
+        if len(tickets) > 1:
+            raise UsageError("several tickets are evaluated with --evidence", code="USAGE")
+        return
+    if table is not None or out is not None:
+        raise UsageError("--table and --out do not go with --evidence", code="USAGE")
+    if unit is None:
+        raise UsageError(
+            "--evidence needs --unit: document where the text names documents, block:N for lines of running"
+            " text, sentence for unrelated sentences",
+            code="UNIT",
+        )
+
+
+def _used(spec: str, languages: tuple[str, str]) -> UsedText:
+    from certify.base.errors import UsageError
+    from lottery.text.pairsource import read_pairs
+    from lottery.text.usedtext import UsedText, read_used_list, used_pairs
+
+    role, _, data = spec.partition("=")
+    for known in _ROLES:
+        if role == known and data:
+            if data.endswith(".txt") and Path(data).is_file():
+                return UsedText(known, read_used_list(Path(data)))
+            return used_pairs(known, read_pairs(data, *languages, drop_empty=True))
+    raise UsageError(f"--used takes ROLE=DATA with a role of {', '.join(_ROLES)}, not {spec}", code="USAGE")
+
+
+def _watch(
+    policy: str, delta: str | None, tickets: Sequence[str], base: str, reference: Path | None
+) -> Watch:
+    from certify.cli.numbers import level
+    from certify.gate.watch import Watch, open_subjects
+    from certify.policy.policy import get_policy
+    from lottery.model.backbone import find_base
+
+    chosen = get_policy(policy)
+    share = None if delta is None else level("--delta", delta)
+    return Watch(chosen, open_subjects(tickets, find_base(base), reference), share)
+
+
+def _watched_lines(watch: Watch) -> list[str]:
+    last = watch.looks[-1]
+    state = "everything is decided" if last.decided else "the units ended before everything was decided"
+    lines = [f"{last.units} units drawn in {len(watch.looks)} looks: {state}"]
+    for standing in last.standings:
+        answer = "open" if standing.open else str(standing.answer.outcome)
+        lines.append(
+            f"  {standing.ticket}: {standing.requirement.claim} {standing.requirement}: {answer}"
+            f" ({standing.answer.text}) [{standing.answer.code}]"
+        )
+    return [*lines, *(f"  {name}: not asked of this text, evaluate it apart" for name in watch.left_out)]
+
+
+def _watched_summary(watch: Watch) -> dict[str, Any]:
+    return {
+        "decided": watch.looks[-1].decided,
+        "units": watch.looks[-1].units,
+        "looks": [look.units for look in watch.looks],
+        "standings": [
+            {
+                "ticket": standing.ticket,
+                "claim": standing.requirement.claim,
+                "asked": str(standing.requirement),
+                "open": standing.open,
+                "outcome": str(standing.answer.outcome),
+                "code": standing.answer.code,
+                "text": standing.answer.text,
+            }
+            for standing in watch.looks[-1].standings
+        ],
+        "left_out": list(watch.left_out),
+    }
+
+
+def _write(out: Path, result: Evaluation) -> None:
+    from dataclasses import asdict
+
+    from certify.base.jsonio import canonical_json, write_bytes
+
+    write_bytes(out, b"".join(canonical_json(asdict(output)) + b"\n" for output in result.outputs))
+
+
+def _lines(result: Evaluation) -> list[str]:
+    lines = [f"{result.sentences} sentences, {result.ended:.1%} of the outputs ended by the model"]
+    lines += [_score_line(score) for score in result.scores]
+    first = result.scores[0]
+    return [*lines, f"BLEU {first.bleu_signature}", f"chrF++ {first.chrf_signature}"]
+
+
+def _arm_lines(path: Path, manifest: Manifest, scores: Sequence[ArmScores]) -> list[str]:
+    lines = [f"evidence {path}: {manifest.records.count} sentences of {manifest.text.name}"]
+    for arm in scores:
+        lines.append(f"{arm.arm}: {arm.ended:.1%} of the outputs ended by the model")
+        lines += [_score_line(score) for score in arm.scores]
+    return [*lines, *(f"{name} {signature}" for name, signature in manifest.signatures.items())]
+
+
+def _arm_summary(path: Path, scores: Sequence[ArmScores]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"evidence": str(path), "arms": [asdict(arm) for arm in scores]}
+
+
+def _score_line(score: Scores) -> str:
+    return (
+        f"  {score.rule:<11} BLEU {score.bleu:6.2f}  chrF++ {score.chrf:6.2f}"
+        f"  length ratio {score.length_ratio:.2f}"
+    )

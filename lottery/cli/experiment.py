@@ -1,0 +1,172 @@
+"""``certify experiment``: a plan from a base model to tickets and evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lottery.cli.tune import DeviceName
+
+if TYPE_CHECKING:
+    from lottery.experiment import Row
+    from lottery.experiment.engine.journal import Line
+    from lottery.experiment.plan.plan import ExperimentPlan
+
+
+def experiment(
+    plan: Annotated[
+        str, typer.Argument(help="Plan: a TOML file, or the name of one that ships (smoke, en-ca-small …).")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the experiment; a run in it is continued.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Checkpoint folder or model of the hub, for the plan's own.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder that the plan's paths start from; default: CERTIFY_DATA/data."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the steps with parameters, memory and time; run and fetch nothing."
+        ),
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Print where each step stands; run nothing.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Only these steps and what they need; * stands for anything."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", "--workers", min=1, help="Threads; default: the plan's or all.")
+    ] = None,
+    device: Annotated[
+        DeviceName, typer.Option("--device", help="Default: a GPU if there is one.")
+    ] = DeviceName.auto,
+) -> None:
+    """Run a whole experiment: tune, find, transfer, controls, evaluate (needs the extra tune).
+
+    A run that was stopped, or whose plan was changed, is continued by the same command: finished steps that
+    nothing changed for are not repeated.
+    """
+    from certify.base.errors import UsageError
+
+    if dry_run and status:
+        raise UsageError("--dry-run and --status exclude each other", code="USAGE")
+    if out is None and not dry_run:
+        raise UsageError("name the folder of the experiment with --out", code="USAGE")
+    try:
+        import torch
+
+        from lottery import experiment as library
+        from lottery.experiment.plan.plan import read_experiment
+    except ImportError as error:
+        raise UsageError(
+            f"an experiment needs the package {error.name}: pip install 'certify-lottery[tune]'",
+            code="EXTRA_MISSING",
+        ) from error
+    wanted = read_experiment(plan)
+    if dry_run:
+        rows = library.dry_run(wanted, out, base=base, data=data, device=device.value)
+        _show_dry_run(wanted, rows)
+        return
+    assert out is not None
+    if status:
+        _show_status(library.status(wanted, out, base=base, data=data), running=library.is_running(out))
+        return
+    if threads or wanted.threads:
+        torch.set_num_threads(threads or wanted.threads)
+    from certify.cli.shell import progress_bar
+
+    with progress_bar(wanted.name, "") as progress:
+        finished = library.run(
+            wanted,
+            out,
+            base=base,
+            data=data,
+            device=device.value,
+            only=only or [],
+            report=_line,
+            progress=progress,
+        )
+    typer.echo(f"{len(finished)} steps finished; results in {out}")
+
+
+def _line(line: Line) -> None:
+    if line.event == "skipped":
+        text = "finished before" + (f": nothing to do, {line.text}" if line.text else "")
+    elif line.event == "started":
+        text = "started" + (f": {line.text}" if line.text else "")
+    else:
+        text = f"{line.event} in {line.seconds:.1f} s" + (f": {line.text}" if line.text else "")
+    typer.echo(f"[{line.number}/{line.steps}] {line.step} {text}", err=True)
+
+
+def _show_dry_run(plan: ExperimentPlan, rows: list[Row]) -> None:
+    from lottery.experiment.plan.estimate import STARTING
+
+    table = _table("step", "trained", "memory", "time")
+    total = STARTING
+    processor = "cpu"
+    for row in rows:
+        cost = row.estimate
+        assert cost is not None
+        total += cost.seconds
+        processor = cost.processor
+        trained = "by selection" if cost.trained is None else f"{cost.trained:,}" if cost.trained else ""
+        table.add_row(row.step, trained, _bytes(cost.memory), _duration(cost.seconds) if cost.seconds else "")
+    measured = any(row.estimate is not None and row.estimate.measured for row in rows)
+    what = "one data-centre GPU in 16 bits" if processor == "gpu" else "two processor cores in fp32"
+    basis = f"a stated rough rate for {what}"
+    if measured:
+        basis = f"rates measured here where steps are finished, elsewhere {basis}"
+    _print(table)
+    for notice in plan.notices:
+        typer.echo(f"Note: {notice}")
+    typer.echo(f"{plan.name}: {len(rows)} steps, about {_duration(total)} in all. Estimates, from {basis}.")
+
+
+def _show_status(rows: list[Row], *, running: bool) -> None:
+    table = _table("step", "state", "time", "")
+    counts: dict[str, int] = {}
+    for row in rows:
+        state = str(row.state)
+        if state == "started":
+            state = "running" if running else "interrupted"
+        counts[state] = counts.get(state, 0) + 1
+        table.add_row(row.step, state, "" if row.seconds is None else _duration(row.seconds), row.reason)
+    _print(table)
+    typer.echo(", ".join(f"{count} {state}" for state, count in counts.items()))
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(table: Any) -> None:
+    from certify.cli.shell import console, surviving_closed_pipe
+
+    with surviving_closed_pipe():
+        console().print(table)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -1,0 +1,85 @@
+"""``certify opportunity``: in how many real prompts a ticket's tokens are fed at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from certify.cli import options
+from certify.cli.use import interop
+
+if TYPE_CHECKING:
+    from lottery.controls.opportunity import Opportunity
+
+
+def opportunity(
+    ticket: interop.TicketSpec,
+    base: Annotated[Path, typer.Option("--base", help="Checkpoint folder with the tokenizer.")],
+    data: Annotated[str, typer.Option("--data", help="Parallel text, as certify tune takes it.")],
+    source: Annotated[str, typer.Option("--source", help="Source language, as in en.")],
+    target: Annotated[str, typer.Option("--target", help="Target language, as in ca.")],
+    template: Annotated[str, typer.Option("--template", help="Prompt template by name, or a .toml file.")],
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First so many sentences.")] = None,
+    report_format: options.Format = options.FormatName.terminal,
+) -> None:
+    """Count the prompts in which each row of a ticket is fed, by segment; a row that never is cannot act."""
+    from certify.base.errors import InvalidInputError, UsageError
+    from certify.base.jsonio import sha256_file
+
+    try:
+        from lottery.model.backbone import load_tokenizer
+    except ImportError as error:
+        raise UsageError(
+            f"counting prompts needs the package {error.name}: pip install 'certify-lottery[tune]'",
+            code="EXTRA_MISSING",
+        ) from error
+    from certify.ticket.released import open_source
+    from certify.ticket.templates import encode, load_template
+    from lottery.controls.opportunity import of_examples
+    from lottery.text.pairsource import read_pairs
+
+    named = open_source(ticket).ticket
+    if named.tokenizer is not None and sha256_file(base / "tokenizer.json") != named.tokenizer.sha256:
+        raise InvalidInputError(
+            f"the tokenizer of {base} is not that of ticket {named.id}: its ids mean other tokens",
+            code="WRONG_TOKENIZER",
+        )
+    tokenizer = load_tokenizer(base)
+    pairs = read_pairs(data, source, target, limit=limit)
+    examples = encode(load_template(template), pairs, tokenizer, source, target)
+    found = of_examples(named.ids, examples, bos=tokenizer.bos_token_id)
+    pieces = {token.id: token.piece or "" for token in named.tokens}
+    interop.show(_lines(found, pieces), _data(found, named.id), report_format)
+
+
+def _lines(found: Opportunity, pieces: dict[int, str]) -> list[str]:
+    from certify.base.text import escape
+
+    segments = list(found.fed)
+    lines = [f"{found.prompts} prompts; share of them that feed each row"]
+    lines.append(f"{'id':>8}  {'piece':<16}" + "".join(f"{segment:>13}" for segment in segments))
+    shares = [found.shares(segment) for segment in segments]
+    for i in found.ids:
+        lines.append(
+            f"{i:>8}  {escape(pieces[i], limit=16):<16}"
+            + "".join(f"{float(share[i]):>13.1%}" for share in shares)
+        )
+    touched = "".join(f"{found.touched[segment] / found.prompts:>13.1%}" for segment in segments)
+    lines.append(f"{'':>8}  {'any of them':<16}{touched}")
+    never = found.unsupported()
+    if never:
+        lines.append(f"never fed, so that they cannot act here: {', '.join(map(str, never))}")
+    return lines
+
+
+def _data(found: Opportunity, ticket: str) -> dict[str, Any]:
+    return {
+        "ticket": ticket,
+        "prompts": found.prompts,
+        "ids": list(found.ids),
+        "fed": {segment: list(counts) for segment, counts in found.fed.items()},
+        "touched": dict(found.touched),
+        "never_fed": list(found.unsupported()),
+    }

@@ -1,0 +1,113 @@
+"""``certify pretrain``: a small base model from scratch, by a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lottery.pretrain.run import Progress
+
+
+def pretrain(
+    plan: Annotated[
+        str, typer.Argument(help="Plan: a TOML file, or the name of one that ships (base-small).")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run: tokenizer and checkpoint.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder that the plan's paths start from; default: CERTIFY_DATA/data."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    device: Annotated[str, typer.Option("--device", help="cpu, or a device of PyTorch (cuda).")] = "cpu",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Threads; default: all cores. Results are equal."),
+    ] = None,
+    report_every: Annotated[
+        int, typer.Option("--report-every", min=1, help="Steps between lines of progress.")
+    ] = 50,
+    save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.")] = 100,
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", help="Write the finished model there (fp16, for transformers)."),
+    ] = None,
+    notes: Annotated[
+        Path | None,
+        typer.Option("--notes", help="Text (Markdown) for the exported model card: measured scores."),
+    ] = None,
+) -> None:
+    """Train a small LLaMA from scratch on the text of a plan (needs the extra tune).
+
+    A run that was killed continues with --resume and ends in the same weights. With --export, a finished run
+    is only exported.
+    """
+    from certify.base.errors import UsageError
+    from lottery.pretrain.plan import data_folder, read_plan
+
+    wanted = read_plan(plan)
+    folder = data_folder(data)
+    text = _read_notes(notes)
+    if notes is not None and export is None:
+        raise UsageError("--notes goes with --export", code="USAGE")
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"pretraining needs {error.name}: pip install 'certify-lottery[tune]'", code="EXTRA_MISSING"
+        ) from error
+    from lottery.pretrain.export import export_run
+    from lottery.pretrain.run import pretrain as train
+
+    run = train(
+        wanted,
+        folder,
+        out,
+        resume=resume or export is not None,
+        device=device,
+        workers=_workers(workers, device),
+        report=_print,
+        report_every=report_every,
+        save_every=save_every,
+    )
+    if export is not None:
+        export_run(run, out, export, notes=text)
+        typer.echo(f"exported to {export}")
+
+
+def _read_notes(path: Path | None) -> str:
+    from certify.base.errors import InvalidInputError
+    from certify.base.jsonio import read_bytes
+
+    if path is None:
+        return ""
+    try:
+        return read_bytes(path, what="notes", limit=1 << 20).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{path} is not UTF-8", code="TEXT_MALFORMED") from error
+
+
+def _workers(workers: int | None, device: str) -> int:
+    import os
+
+    if workers is not None:
+        return workers
+    return len(os.sched_getaffinity(0)) if device == "cpu" else 1
+
+
+def _print(progress: Progress) -> None:
+    def show(loss: float | None) -> str:
+        return "-" if loss is None else f"{loss:.4f}"
+
+    remaining = (
+        (progress.steps - progress.step) * progress.tokens / progress.step / progress.tokens_per_second
+    )
+    typer.echo(
+        f"step {progress.step}/{progress.steps} · loss {progress.loss:.4f} · held-out "
+        f"{show(progress.held_out)} · watched {show(progress.watch)} · rate {progress.rate:.3f} · "
+        f"{progress.tokens / 1e6:.2f} M tokens · {progress.tokens_per_second:.0f} tokens/s · "
+        f"{remaining / 60:.0f} min left"
+    )

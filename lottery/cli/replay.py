@@ -1,0 +1,137 @@
+"""``certify check --replay``: the violations that a verdict counts, run again on the model.
+
+``certify check`` calls :func:`run_again` after the verdict and shows what it returns. A violation that does
+not come about again, or cannot be run, leaves evidence that says what nobody saw: the gate is then closed,
+whatever the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from certify.base.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from certify.gate.check import CheckReport, TicketReport
+    from certify.stats.claim import Claim
+    from lottery.evaluation.replay import Replayed
+
+
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """The cases of one ticket and one manifest, run again.
+
+    Attributes:
+        ticket: id of the ticket.
+        evidence: path of the manifest, relative to the ticket's folder.
+        results: one for each case.
+    """
+
+    ticket: str
+    evidence: str
+    results: tuple[Replayed, ...]
+
+    def count(self, result: str) -> int:
+        """Number of cases with that result."""
+        return sum(one.result == result for one in self.results)
+
+
+def run_again(
+    report: CheckReport, *, model: str, texts: Sequence[str] = (), reference: Path | None = None
+) -> tuple[Rerun, ...]:
+    """Run every violation that the guarantee claims of a report list.
+
+    Args:
+        report: what :func:`certify.gate.check.check` returned.
+        model: checkpoint folder of the base, or the hub's name.
+        texts: evaluated texts, as ``certify evaluate --data`` took them; a text is found by its name.
+        reference: table E*, if it does not travel with the ticket.
+
+    Raises:
+        UsageError: torch and transformers are not installed (``EXTRA_MISSING``), or something named does not
+            exist.
+        InvalidInputError: the model is not the one of the evidence; see
+            :func:`lottery.evaluation.replay.replay`.
+    """
+    try:
+        from lottery.evaluation.replay import replay
+    except ImportError as error:
+        raise UsageError(
+            f"replaying needs the package {error.name}: pip install 'certify-lottery[tune]'",
+            code="EXTRA_MISSING",
+        ) from error
+    from certify.ticket.released import Source
+
+    named = {Path(text).name: text for text in texts}
+    found = []
+    for ticket in report.tickets:
+        for path, text, cases in _cases(ticket):
+            results = replay(
+                Source(ticket.ticket, report.path.parent),
+                report.path.parent / path,
+                cases,
+                base=model,
+                reference=reference,
+                text=named.get(text),
+            )
+            found.append(Rerun(ticket.ticket.id, path, results))
+    return tuple(found)
+
+
+def exit_code(verdict: int, reruns: Sequence[Rerun]) -> int:
+    """Exit code of a check with replay: a case that is not reproduced is invalid evidence."""
+    if any(rerun.count("NOT_REPRODUCED") for rerun in reruns) and verdict != ExitCode.INTERNAL:
+        return int(ExitCode.INVALID)
+    if any(rerun.count("NOT_RUN") for rerun in reruns) and verdict == ExitCode.CERTIFIED:
+        return int(ExitCode.INCONCLUSIVE)
+    return verdict
+
+
+def lines(reruns: Sequence[Rerun]) -> list[str]:
+    """The reruns for a terminal."""
+    if not reruns:
+        return ["replay: the claims list no violation, nothing was run"]
+    shown = []
+    for rerun in reruns:
+        shown.append(
+            f"replay of {len(rerun.results)} violations of {rerun.ticket} in {rerun.evidence}:"
+            f" {rerun.count('REPRODUCED')} reproduced, {rerun.count('NOT_REPRODUCED')} not reproduced,"
+            f" {rerun.count('NOT_RUN')} not run"
+        )
+        shown += [
+            f"  {one.record}, step {one.step}: {one.result}: {one.text}"
+            for one in rerun.results
+            if one.result != "REPRODUCED"
+        ]
+    return shown
+
+
+def data(reruns: Sequence[Rerun]) -> list[dict[str, Any]]:
+    """The reruns as plain JSON values."""
+    return [
+        {
+            "ticket": rerun.ticket,
+            "evidence": rerun.evidence,
+            "results": [one.to_json() for one in rerun.results],
+        }
+        for rerun in reruns
+    ]
+
+
+def _cases(ticket: TicketReport) -> list[tuple[str, str, list[tuple[str, int]]]]:
+    """(path of the manifest, name of its text, violations) of each text that has some."""
+    found = []
+    for text in ticket.examined.texts if ticket.examined else ():
+        cases = sorted({case for claim in text.claims for case in _witnesses(claim)})
+        if cases:
+            found.append((text.path, text.name, cases))
+    return found
+
+
+def _witnesses(claim: Claim) -> list[tuple[str, int]]:
+    if claim.kind != "guarantee":
+        return []
+    return [(str(case["record"]), int(case["step"])) for case in claim.detail.get("witnesses", ())]

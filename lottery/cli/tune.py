@@ -1,0 +1,329 @@
+"""``certify tune``: train embedding rows of a model, or one of the arms they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lottery.tuning.recipe import RECIPES, Recipe, mode
+
+if TYPE_CHECKING:
+    from lottery.tuning.trainer import Step
+
+
+class MethodName(StrEnum):
+    """What is trained."""
+
+    rows = "rows"
+    full = "full"
+    lora = "lora"
+    prefix = "prefix"
+
+
+class ScheduleName(StrEnum):
+    """Shape of the learning rate."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+class DeviceName(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+_RECIPE = "Optimisation"
+_DATA = "Data"
+_MEMORY = "Memory and speed"
+
+
+def _by_mode(text: str, field: str) -> str:
+    """Help of an option whose default depends on what is tuned."""
+    values = {name: getattr(recipe, field) for name, recipe in RECIPES.items()}
+    if len(set(values.values())) == 1:
+        return f"{text} Default: {values['embed']}."
+    return f"{text} Default: {', '.join(f'{name} {value}' for name, value in values.items())}."
+
+
+def tune(
+    base: Annotated[str, typer.Option("--base", help="Checkpoint folder, or a model of the hub (ORG/NAME).")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            help="Training text: PREFIX of aligned files PREFIX.en, PREFIX.ca (.xz, .gz), .jsonl, .parquet,"
+            " hub:NAME. May be repeated.",
+            rich_help_panel=_DATA,
+        ),
+    ],
+    source: Annotated[
+        str, typer.Option("--source", help="Source language, as in en.", rich_help_panel=_DATA)
+    ],
+    target: Annotated[
+        str, typer.Option("--target", help="Target language, as in ca.", rich_help_panel=_DATA)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run: new or empty, unless --resume.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides data order and everything random.")],
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            "--rows",
+            help="all (embed tuning), ticket:FILE#ID, published:PAIR, random:K, frequency:K, norm:K,"
+            " distance:K or ids:1,2,3. Default: all.",
+        ),
+    ] = None,
+    method: Annotated[
+        MethodName, typer.Option("--method", help="rows, or a comparison arm: full, lora, prefix.")
+    ] = MethodName.rows,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="Tuned table that norm:K and distance:K compare the base with."),
+    ] = None,
+    template: Annotated[
+        str,
+        typer.Option("--template", help="Prompt template by name, or a .toml file.", rich_help_panel=_DATA),
+    ] = "alpaca",
+    dev: Annotated[
+        str | None,
+        typer.Option(
+            "--dev", help="Held-out text: its loss is measured after each epoch.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Most training pairs.", rich_help_panel=_DATA)
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length",
+            min=2,
+            help="Longest example in tokens; longer ones are left out and counted. Default: 512, or the"
+            " model's positions if these are fewer.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate", "--lr", help=_by_mode("Peak rate.", "learning_rate"), rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", help=_by_mode("Passes over the data.", "epochs"), rich_help_panel=_RECIPE),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            help=_by_mode("Examples per step, over all processes.", "batch_size"),
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    schedule: Annotated[
+        ScheduleName | None,
+        typer.Option(
+            "--schedule", help=_by_mode("Learning rate after warm-up.", "schedule"), rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    warmup: Annotated[
+        float | None,
+        typer.Option("--warmup", help=_by_mode("Share of warm-up steps.", "warmup"), rich_help_panel=_RECIPE),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(
+            "--weight-decay", help=_by_mode("Decay of AdamW.", "weight_decay"), rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    clip: Annotated[
+        float | None,
+        typer.Option(
+            "--clip",
+            help=_by_mode("Largest gradient norm; 0 does not clip.", "clip"),
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    adapter_size: Annotated[
+        int,
+        typer.Option("--adapter-size", min=1, help="Rank of LoRA, or length of the prefix."),
+    ] = 8,
+    micro_batch: Annotated[
+        int,
+        typer.Option(
+            "--micro-batch",
+            min=1,
+            help="Examples per forward pass; the rest of a batch is accumulated.",
+            rich_help_panel=_MEMORY,
+        ),
+    ] = 8,
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", help="Backbone in memory: fp32, bf16 or fp16.", rich_help_panel=_MEMORY),
+    ] = "fp32",
+    autocast: Annotated[
+        bool, typer.Option("--autocast", help="Matrix products in bf16.", rich_help_panel=_MEMORY)
+    ] = False,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing", help="Recompute activations, to save memory.", rich_help_panel=_MEMORY
+        ),
+    ] = False,
+    device: Annotated[
+        DeviceName, typer.Option("--device", help="Default: a GPU if there is one.", rich_help_panel=_MEMORY)
+    ] = DeviceName.auto,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between saved states.")] = 100,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Saved states to keep.")] = 2,
+    log_every: Annotated[
+        int, typer.Option("--log-every", min=1, help="Steps between lines where no terminal is.")
+    ] = 10,
+    allow_beyond: Annotated[
+        bool,
+        typer.Option("--allow-beyond-tokenizer", help="Accept rows that no token of the tokenizer feeds."),
+    ] = False,
+) -> None:
+    """Train embedding rows (all of them: embed tuning), or an arm to compare with.
+
+    The backbone stays frozen; rows are trained in fp32. A run that was killed goes on with --resume. Several
+    GPUs or machines: accelerate launch -m certify tune ...
+    """
+    from certify.base.errors import UsageError
+
+    if method is not MethodName.rows and (rows is not None or reference is not None):
+        raise UsageError(f"--method {method} trains no rows: leave out --rows and --reference")
+    try:
+        from lottery.tuning.tune import Settings
+        from lottery.tuning.tune import tune as run_tune
+    except ImportError as error:
+        raise UsageError(
+            f"tuning needs the package {error.name}: pip install 'certify-lottery[tune]'",
+            code="EXTRA_MISSING",
+        ) from error
+    from certify.tables.dtypes import parse_dtype
+    from lottery.text.tunedata import Data
+    from lottery.tuning.trainer import Limits
+
+    chosen_rows = "all" if rows is None else rows
+    recipe = _override(
+        RECIPES[mode(method.value, all_rows=chosen_rows == "all")],
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_size=batch_size,
+        schedule=None if schedule is None else schedule.value,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        clip=clip,
+    )
+    settings = Settings(
+        data=Data(tuple(data), source, target, template, held_out=dev, limit=limit, max_length=max_length),
+        recipe=recipe,
+        limits=Limits(micro_batch, autocast),
+        seed=seed,
+        method=method.value,
+        rows=chosen_rows,
+        reference=reference,
+        dtype=parse_dtype(dtype),
+        gradient_checkpointing=gradient_checkpointing,
+        adapter_size=adapter_size,
+        allow_beyond=allow_beyond,
+    )
+    with _reporting(log_every) as report:
+        outcome = run_tune(
+            base,
+            settings,
+            out,
+            device=device.value,
+            resume=resume,
+            save_every=save_every,
+            keep=keep,
+            report=report,
+            notice=lambda text: typer.echo(text, err=True) if _first_process() else None,
+        )
+    if not outcome.main:
+        return
+    held_out = "" if outcome.held_out is None else f", held-out loss {outcome.held_out:.4f}"
+    loss = "" if outcome.loss is None else f", last training loss {outcome.loss:.4f}"
+    started = f" (resumed at step {outcome.resumed})" if outcome.resumed else ""
+    typer.echo(
+        f"wrote {outcome.path}: {outcome.trainable} parameters trained on {outcome.examples} examples"
+        f" ({outcome.left_out} pairs left out) in {outcome.steps} steps{started}{loss}{held_out}"
+    )
+
+
+def _override(recipe: Recipe, **values: object) -> Recipe:
+    from dataclasses import replace
+
+    given = {name: value for name, value in values.items() if value is not None}
+    if given.get("clip") == 0:
+        given["clip"] = None
+    return replace(recipe, **given)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _reporting(every: int) -> Iterator[Callable[[Step], None]]:
+    """A progress bar on a terminal, else a line per ``every`` steps, on standard error."""
+    import sys
+
+    # Of several launched processes only the first reports; the others must not draw a bar over its own.
+    if not sys.stderr.isatty() or not _first_process():
+        yield _lines(every)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from certify.cli.shell import console
+
+    columns = (TextColumn("tuning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("tuning", total=None, facts="")
+
+        def show(step: Step) -> None:
+            facts = f"loss {step.loss:.3f}, {step.speed:,.0f} tokens/s"
+            bar.update(task, total=step.steps, completed=step.step, facts=facts)
+            if step.held_out is not None:
+                bar.console.print(f"epoch {step.epoch}: held-out loss {step.held_out:.4f}")
+
+        yield show
+
+
+def _first_process() -> bool:
+    """Whether this is the first of the processes that a launcher started, or the only one."""
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _lines(every: int) -> Callable[[Step], None]:
+    """What prints a line per ``every`` steps; the time left is told by the steps since the first one seen."""
+    import time
+    from datetime import timedelta
+
+    first: list[tuple[int, float]] = []
+
+    def show(step: Step) -> None:
+        now = time.monotonic()
+        first[:] = first or [(step.step, now)]
+        if step.step % every and step.step not in (1, step.steps) and step.held_out is None:
+            return
+        held_out = "" if step.held_out is None else f" held-out {step.held_out:.4f}"
+        taken, passed = step.step - first[0][0], now - first[0][1]
+        ahead = step.steps - step.step
+        left = f" {timedelta(seconds=round(passed / taken * ahead))} left" if taken and ahead else ""
+        typer.echo(
+            f"step {step.step}/{step.steps} epoch {step.epoch} loss {step.loss:.4f}"
+            f" rate {step.learning_rate:.3g} norm {step.gradient_norm:.3g} {step.speed:.0f} tokens/s"
+            f"{left}{held_out}",
+            err=True,
+        )
+
+    return show

@@ -1,0 +1,1 @@
+"""What a ticket is compared with: random shifts, opportunity, chance overlap."""

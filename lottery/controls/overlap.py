@@ -1,0 +1,187 @@
+"""Do two tickets share more rows than chance, and do languages agree as well as seeds? (theory §6, point 7)
+
+Two references. *Chance*: sets of the same sizes drawn at random from the rows that could have been chosen;
+the number that they share is hypergeometric. Within *strata* of like frequency the law is the convolution of
+one hypergeometric law a stratum: tickets prefer frequent tokens, so that plain chance is a weak opponent.
+*Seeds*: tickets of one language that differ in the seed of tuning only. No claim about overlap between
+languages can exceed that ceiling.
+
+The p-values describe; nothing is decided on them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certify.base.errors import NothingToDoError, UsageError
+
+_LEAST = float(np.nextafter(0.0, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class TicketOverlap:
+    """How two tickets overlap.
+
+    Attributes:
+        sizes: rows of the first and of the second ticket, both at least 1.
+        shared: rows in both.
+        candidates: rows that could have been chosen.
+        expected: mean of ``shared`` for random sets of these sizes (within each stratum, if there are any).
+        p: probability that such sets share at least ``shared`` rows; never below the smallest positive
+            float (rounded up).
+    """
+
+    sizes: tuple[int, int]
+    shared: int
+    candidates: int
+    expected: Fraction
+    p: float
+
+    @property
+    def jaccard(self) -> Fraction:
+        """Shared rows over rows in either, in [0, 1]."""
+        return Fraction(self.shared, sum(self.sizes) - self.shared)
+
+    @property
+    def coefficient(self) -> Fraction:
+        """Overlap coefficient: shared rows over rows of the smaller ticket, in [0, 1]."""
+        return Fraction(self.shared, min(self.sizes))
+
+
+def compare(
+    first: Collection[int],
+    second: Collection[int],
+    candidates: Collection[int],
+    *,
+    strata: Sequence[int] | NDArray[np.int64] | None = None,
+) -> TicketOverlap:
+    """Compare two tickets with each other and with random sets.
+
+    Args:
+        first: distinct ids of a ticket.
+        second: distinct ids of the other one.
+        candidates: distinct ids that both could have been chosen from
+            (:func:`certify.selection.rules.candidates`).
+        strata: by id, the stratum of every candidate (:func:`certify.selection.nulls.frequency_strata`);
+            None for one.
+
+    Raises:
+        UsageError: an empty ticket, an id twice, or an id that is no candidate.
+    """
+    pool = _distinct(candidates, "the candidates")
+    left, right = _distinct(first, "the first ticket"), _distinct(second, "the second ticket")
+    strange = (left | right) - pool
+    if strange:
+        raise UsageError(f"id {min(strange)} of a ticket is not among the candidates", code="ID_EXCLUDED")
+    of = {i: 0 if strata is None else int(strata[i]) for i in pool}
+    in_pool, in_left, in_right = (Counter(of[i] for i in ids) for ids in (pool, left, right))
+    expected = Fraction(0)
+    law = np.ones(1)
+    for stratum, size in sorted(in_pool.items()):
+        a, b = in_left[stratum], in_right[stratum]
+        expected += Fraction(a * b, size)
+        law = np.convolve(law, _shared_law(size, a, b))
+    shared = len(left & right)
+    tail = float(np.sum(law[shared:][::-1]))  # from the far end: small terms first
+    p = min(1.0, max(tail, _LEAST))
+    return TicketOverlap((len(left), len(right)), shared, len(pool), expected, p)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two tickets of a study: (language, seed) of each, and how they overlap."""
+
+    first: tuple[str, int]
+    second: tuple[str, int]
+    overlap: TicketOverlap
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Overlap between seeds of one language, and between languages.
+
+    Attributes:
+        within: every two seeds of a language.
+        across: every two tickets of different languages.
+    """
+
+    within: tuple[Comparison, ...]
+    across: tuple[Comparison, ...]
+
+    @property
+    def ceiling(self) -> Fraction | None:
+        """Mean Jaccard index between seeds, each language counted once; None with one seed everywhere."""
+        return _mean(self.within)
+
+    @property
+    def agreement(self) -> Fraction | None:
+        """Mean Jaccard index between languages, each two counted once; None with one language."""
+        return _mean(self.across)
+
+    @property
+    def ratio(self) -> Fraction | None:
+        """Agreement over ceiling: 1 means that languages agree as well as seeds do. None without either."""
+        ceiling, agreement = self.ceiling, self.agreement
+        return None if not ceiling or agreement is None else agreement / ceiling
+
+
+def study(
+    tickets: Mapping[str, Mapping[int, Collection[int]]],
+    candidates: Collection[int],
+    *,
+    strata: Sequence[int] | NDArray[np.int64] | None = None,
+) -> Study:
+    """Compare all tickets of several languages and seeds.
+
+    Args:
+        tickets: language -> seed -> ids.
+        candidates: see :func:`compare`.
+        strata: see :func:`compare`.
+
+    Raises:
+        UsageError: see :func:`compare`.
+        NothingToDoError: fewer than two tickets.
+    """
+    named = [(language, seed) for language in sorted(tickets) for seed in sorted(tickets[language])]
+    if len(named) < 2:
+        raise NothingToDoError("overlap needs two tickets", code="NO_TICKETS")
+    within: list[Comparison] = []
+    across: list[Comparison] = []
+    for first, second in combinations(named, 2):
+        left, right = tickets[first[0]][first[1]], tickets[second[0]][second[1]]
+        found = Comparison(first, second, compare(left, right, candidates, strata=strata))
+        (within if first[0] == second[0] else across).append(found)
+    return Study(tuple(within), tuple(across))
+
+
+def _shared_law(size: int, a: int, b: int) -> NDArray[np.float64]:
+    """Probabilities that sets of ``a`` and ``b`` of ``size`` rows share 0, 1, … min(a, b) rows."""
+    from scipy.stats import hypergeom  # takes half a second to load
+
+    law: NDArray[np.float64] = hypergeom.pmf(np.arange(min(a, b) + 1), size, a, b)
+    return law
+
+
+def _mean(comparisons: Iterable[Comparison]) -> Fraction | None:
+    groups: dict[tuple[str, str], list[Fraction]] = {}
+    for comparison in comparisons:
+        key = (comparison.first[0], comparison.second[0])
+        groups.setdefault(key, []).append(comparison.overlap.jaccard)
+    means = [sum(group, Fraction(0)) / len(group) for group in groups.values()]
+    return sum(means, Fraction(0)) / len(means) if means else None
+
+
+def _distinct(ids: Collection[int], what: str) -> frozenset[int]:
+    found = frozenset(int(i) for i in ids)
+    if not found:
+        raise UsageError(f"{what}: no ids", code="TICKET_EMPTY")
+    if len(found) != len(ids):
+        raise UsageError(f"{what}: an id is named twice", code="ID_DUPLICATE")
+    return found

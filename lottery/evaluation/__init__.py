@@ -1,0 +1,1 @@
+"""Generation, forced decoding and evidence, in resumable shards."""

@@ -1,0 +1,317 @@
+"""Evidence from part files: all arms of a text joined, sentence by sentence, and bound by digests.
+
+``NAME.records.jsonl`` is written first and ``NAME.json``, which binds it, last: a crash in between leaves an
+older manifest that no longer fits, never a manifest of something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import atomic_writer, canonical_json, sha256_bytes, write_bytes
+from certify.base.records import Dtype
+from certify.base.version import __version__
+from certify.evidence.read import (
+    BASE_ARM,
+    MAX_WITNESSES,
+    REFERENCE_ARM,
+    Arm,
+    BaseModelRef,
+    Decoding,
+    Manifest,
+    RecordsRef,
+    ReferenceRef,
+    TextRef,
+    Used,
+    unit_rank,
+    write_manifest,
+)
+from certify.evidence.record import RecordParser
+from certify.ticket.corpus import sentence_digest
+from lottery.evaluation.prompts import Task
+from lottery.evaluation.shards import Part
+from lottery.text.usedtext import DIGITS, UsedText, used_bytes
+
+_PENDING = "0" * 64
+
+
+def assemble(
+    task: Task,
+    arms: Sequence[Arm],
+    parts: Mapping[str, Part],
+    out: Path,
+    *,
+    used: Sequence[UsedText] = (),
+    order_seed: int = 0,
+    design: Literal["fixed", "sequential"] = "fixed",
+    indices: Sequence[int] | None = None,
+    witnesses: int = MAX_WITNESSES,
+) -> Manifest:
+    """Join the parts of every arm into evidence.
+
+    Args:
+        task: the text.
+        arms: the arms, ``base`` and ``reference`` among them.
+        parts: the part of each arm by its name, complete for ``indices``.
+        out: ``NAME.json``; records and lists of used sentences go beside it.
+        used: sentences that were used to scan, tune or choose.
+        order_seed: seed of the order of units.
+        design: ``sequential`` if sentences were drawn until claims were decided.
+        indices: the sentences evaluated; None is all.
+        witnesses: at most so many sentences travel in words, chosen by ``order_seed``; none do from a text
+            without attribution.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        UsageError: a part lacks a sentence (``PART_INCOMPLETE``) or was made from something else
+            (``PART_MISMATCH``); a file cannot be written.
+        InvalidInputError: a part was edited (``PART_MALFORMED``), or does not follow the reference's outputs
+            (``PART_STALE``).
+    """
+    chosen = sorted(range(len(task.pairs)) if indices is None else set(indices))
+    for arm in arms:
+        _check_part(arm.name, parts, task.key(arm), chosen)
+    shown: set[int] = set()
+    if task.text.attribution:
+        ranked = sorted(chosen, key=lambda i: (unit_rank(order_seed, task.pairs[i].id), i))
+        shown = set(ranked[: min(witnesses, MAX_WITNESSES)])
+    draft = Manifest(
+        kind="translation",
+        created_by=f"certify {__version__}",
+        procedure="translation/1",
+        base=task.base,
+        reference=ReferenceRef(tensor_sha256=task.reference_sha256),
+        tokenizer_sha256=task.tokenizer_sha256,
+        template=task.template,
+        languages=task.languages,
+        text=task.text,
+        decoding=task.decoding,
+        order_seed=order_seed,
+        design=design,
+        signatures=task.signatures,
+        arms=tuple(arms),
+        used=(),
+        records=_pending(out, len(chosen)),
+    )
+    records = (_translation(task, arms, parts, index, index in shown) for index in chosen)
+    return _write(out, draft, records, used)
+
+
+class Window(Protocol):
+    """Token ids on which a loss is measured, as :mod:`lottery.text.unrelated` cuts them."""
+
+    @property
+    def id(self) -> str:
+        """Unique name."""
+
+    @property
+    def unit(self) -> str:
+        """What the window belongs to."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Token ids; all but the first are predicted."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Sorted distinct 16-digit digests of the lines of the passage that it was cut from."""
+
+
+def loss_key(arm: Arm, windows: Sequence[Window], digests: Mapping[str, str], dtype: Dtype) -> dict[str, Any]:
+    """Everything that decides the part file of an arm's losses, as JSON.
+
+    The procedure is that of measuring: what records of ``loss/2`` say of their text changes no loss.
+    """
+    return {
+        "procedure": "loss/1",
+        "arm": arm.model_dump(mode="json", include={"kind", "table_sha256", "model_sha256", "gate"}),
+        "windows": sha256_bytes(canonical_json([[w.id, w.unit, list(w.ids)] for w in windows])),
+        "dtype": dtype,
+        **digests,
+    }
+
+
+def loss_digests(base: BaseModelRef, tokenizer_sha256: str, text: TextRef) -> dict[str, str]:
+    """The digests that belong into the key of every loss part."""
+    return {
+        "base": base.tensor_sha256,
+        "model": base.model_sha256,
+        "tokenizer": tokenizer_sha256,
+        "text": text.sha256,
+    }
+
+
+def assemble_loss(
+    windows: Sequence[Window],
+    arms: Sequence[Arm],
+    parts: Mapping[str, Part],
+    out: Path,
+    *,
+    text: TextRef,
+    base: BaseModelRef,
+    reference_sha256: str | None,
+    tokenizer_sha256: str,
+    dtype: Dtype = "F32",
+    used: Sequence[UsedText] = (),
+    order_seed: int = 0,
+) -> Manifest:
+    """Join the losses of every arm into evidence of kind ``loss``; see :func:`assemble`.
+
+    A window with the ids of one before it is left out: two passages can end in the same few tokens, and a
+    copy is no new text.
+
+    Args:
+        windows: the windows that were measured.
+        arms: the arms, ``base`` among them.
+        parts: the part of each arm by its name.
+        out: ``NAME.json``.
+        text: name, digest, unit and attribution of the text; ``sentences`` counts its lines.
+        base: digests of the base model.
+        reference_sha256: tensor digest of E*, if there is an arm of it.
+        tokenizer_sha256: file digest of ``tokenizer.json``.
+        dtype: in which the models computed.
+        used: sentences that were used to scan, tune or choose.
+        order_seed: seed of the order of units.
+
+    Raises:
+        UsageError, InvalidInputError: see :func:`assemble`.
+    """
+    digests = loss_digests(base, tokenizer_sha256, text)
+    for arm in arms:
+        _check_part(arm.name, parts, loss_key(arm, windows, digests, dtype), range(len(windows)))
+    longest = max(len(window.ids) for window in windows)
+    distinct: dict[str, int] = {}
+    for index, window in enumerate(windows):
+        distinct.setdefault(sha256_bytes(canonical_json(list(window.ids)))[:DIGITS], index)
+    draft = Manifest(
+        kind="loss",
+        created_by=f"certify {__version__}",
+        procedure="loss/2",
+        base=base,
+        reference=None if reference_sha256 is None else ReferenceRef(tensor_sha256=reference_sha256),
+        tokenizer_sha256=tokenizer_sha256,
+        template=None,
+        languages=None,
+        text=text,
+        decoding=Decoding(beams=1, max_new_tokens=0, dtype=dtype),
+        order_seed=order_seed,
+        design="fixed",
+        signatures={"loss": f"nats:1e-9|window:{longest}|bos:yes|softmax:fp64|version:1"},
+        arms=tuple(arms),
+        used=(),
+        records=_pending(out, len(distinct)),
+    )
+    records = (
+        {
+            "id": windows[index].id,
+            "unit": windows[index].unit,
+            "window": digest,
+            "lines": list(windows[index].lines),
+            "tokens": len(windows[index].ids) - 1,
+            "nats": {arm.name: parts[arm.name].read(index)["nats"] for arm in arms},
+        }
+        for digest, index in distinct.items()
+    )
+    return _write(out, draft, records, used)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a name that no manifest can have; worth asking before hours of work.
+
+    Raises:
+        UsageError: ``OUT_SUFFIX``.
+    """
+    if out.suffix != ".json" or out.is_dir():
+        raise UsageError(f"{out}: name a .json file for the manifest", code="OUT_SUFFIX")
+
+
+def along(reference: Mapping[str, Any]) -> str:
+    """Digest (16 hexadecimal digits) of the steps that a record of the reference's part gives."""
+    return sha256_bytes(canonical_json([reference["tokens"], reference["top"]]))[:DIGITS]
+
+
+def _check_part(name: str, parts: Mapping[str, Part], key: Mapping[str, Any], wanted: Sequence[int]) -> None:
+    part = parts.get(name)
+    if part is None or any(index not in part for index in wanted):
+        raise UsageError(f"arm {name} was not measured to the end: resume it", code="PART_INCOMPLETE")
+    if canonical_json(part.key) != canonical_json(key):
+        raise UsageError(f"{part.path} was made from something else than arm {name}", code="PART_MISMATCH")
+
+
+def _translation(
+    task: Task, arms: Sequence[Arm], parts: Mapping[str, Part], index: int, shown: bool
+) -> dict[str, Any]:
+    pair, prompt = task.pairs[index], task.prompts[index]
+    reference = parts[REFERENCE_ARM].read(index)
+    steps = along(reference)
+    answers: dict[str, Any] = {}
+    for arm in arms:
+        made = parts[arm.name].read(index)
+        answer = {field: made[field] for field in ("text", "ended", "length", "stats", "rules")}
+        if arm.name != REFERENCE_ARM:
+            if made["along"] != steps:
+                raise InvalidInputError(
+                    f"{parts[arm.name].path} followed other outputs of the reference than"
+                    f" {parts[REFERENCE_ARM].path} holds: measure the arm again",
+                    code="PART_STALE",
+                )
+            answer["differs"] = made["differs"]
+        if arm.name == BASE_ARM:
+            answer["tokens"] = made["tokens"]
+        answers[arm.name] = answer
+    record = {
+        "id": pair.id,
+        "unit": task.units[index],
+        "source": sentence_digest(pair.source)[:DIGITS],
+        "target": sentence_digest(pair.target)[:DIGITS],
+        "prompt": sorted(set(prompt.ids)),
+        "reference": {field: reference[field] for field in ("tokens", "top", "p_a", "p_b")},
+        "arms": answers,
+    }
+    return record | ({"witness": {"source": pair.source, "target": pair.target}} if shown else {})
+
+
+def _write(
+    out: Path, draft: Manifest, records: Iterable[Mapping[str, Any]], used: Sequence[UsedText]
+) -> Manifest:
+    check_out(out)
+    path = out.parent / draft.records.path
+    digest = _write_records(path, draft, records)
+    fields = {
+        **{name: getattr(draft, name) for name in Manifest.model_fields},
+        "used": tuple(_write_used(out.parent, entry) for entry in dict.fromkeys(used)),
+        "records": RecordsRef(path=draft.records.path, sha256=digest, count=draft.records.count),
+    }
+    manifest = Manifest(**fields)
+    write_manifest(out, manifest)
+    return manifest
+
+
+def _write_records(path: Path, draft: Manifest, records: Iterable[Mapping[str, Any]]) -> str:
+    state = hashlib.sha256()
+    # What is written is read first as whoever gets it will.
+    validate = RecordParser(draft)
+    with atomic_writer(path) as stream:
+        for record in records:
+            validate(record, f"record {record['id']}")
+            line = canonical_json(record) + b"\n"
+            state.update(line)
+            stream.write(line)
+    return state.hexdigest()
+
+
+def _write_used(folder: Path, used: UsedText) -> Used:
+    data = used_bytes(used.digests)
+    path = f"used/{used.role}.{sha256_bytes(data)[:DIGITS]}.txt"
+    write_bytes(folder / path, data)
+    return Used(role=used.role, path=path, sha256=sha256_bytes(data), count=len(used.digests))
+
+
+def _pending(out: Path, count: int) -> RecordsRef:
+    return RecordsRef(path=f"{out.stem}.records.jsonl", sha256=_PENDING, count=count)

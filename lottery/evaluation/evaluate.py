@@ -1,0 +1,329 @@
+"""Translating a text with a model, as it is or with other embedding rows, and scoring what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import sha256_file
+from certify.base.records import Dtype
+from certify.evidence.read import BaseModelRef, Manifest
+from certify.tables.modeldigest import checkpoint_digest
+from certify.tables.table import Table, check_finite, open_table
+from certify.ticket.corpus import corpus_digest
+from certify.ticket.released import open_base, open_reference, open_rows, open_source
+from certify.ticket.templates import encode, load_template
+from lottery.evaluation.assemble import assemble, check_out
+from lottery.evaluation.generate import Output, generate
+from lottery.evaluation.measure import measure
+from lottery.evaluation.prompts import DOCUMENT, make_task
+from lottery.evaluation.sequential import Decided, evaluate_until
+from lottery.evaluation.shards import Part
+from lottery.model.backbone import find_base, load_backbone, load_tokenizer
+from lottery.model.row_swap import (
+    Placement,
+    base_placement,
+    placed,
+    reference_placement,
+    rows_placement,
+    serve_base,
+)
+from lottery.text.pairsource import read_pairs
+from lottery.text.score import RULES, BleuTokenizer, Scorer, Scores
+from lottery.text.usedtext import UsedText
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Outcome of :func:`evaluate`.
+
+    Attributes:
+        sentences: number of sentences.
+        ended: share of outputs that the model ended itself.
+        scores: one entry per extraction rule.
+        outputs: what the model said, in the order of the text.
+        data_sha256: digest of the text.
+        template_sha256: digest of the template.
+    """
+
+    sentences: int
+    ended: float
+    scores: tuple[Scores, ...]
+    outputs: tuple[Output, ...]
+    data_sha256: str
+    template_sha256: str
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the outputs, as plain JSON values."""
+        return {key: value for key, value in asdict(self).items() if key != "outputs"}
+
+
+def evaluate(
+    base: str,
+    data: str,
+    languages: tuple[str, str],
+    *,
+    template: str,
+    table: Path | None = None,
+    ticket: str | None = None,
+    limit: int | None = None,
+    max_new_tokens: int = 128,
+    batch_size: int = 64,
+    beams: int = 1,
+    dtype: Dtype = "F32",
+    bleu_tokenizer: BleuTokenizer = "13a",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Translate ``data`` and score it under every extraction rule.
+
+    Args:
+        base: checkpoint folder, or the hub's name of a model.
+        data: parallel text (:func:`lottery.text.pairsource.read_pairs`).
+        languages: codes of source and target.
+        template: prompt template, by name or path.
+        table: put this table (E* for instance) into the model, in the dtype in which the base is stored.
+        ticket: ``FILE#ID``; put the released rows of this ticket into the model. Base and rows must be the
+            ticket's.
+        limit: first so many sentences only.
+        max_new_tokens: longest answer.
+        batch_size: prompts decoded together.
+        beams: hypotheses kept; 1 is greedy.
+        dtype: in which the model computes.
+        bleu_tokenizer: how BLEU splits words.
+        progress: called with (sentences done, sentences in all).
+
+    Raises:
+        UsageError: both ``table`` and ``ticket``; something named does not exist; prompts are too long.
+        InvalidInputError: model, table, ticket, text or template are refused.
+        NothingToDoError: there is no sentence.
+    """
+    if table is not None and ticket is not None:
+        raise UsageError("--table and --ticket exclude each other", code="USAGE")
+    scorer = Scorer(bleu_tokenizer)
+    folder = find_base(base)
+    loaded = load_template(template)
+    pairs = read_pairs(data, *languages, limit=limit)
+    tokenizer = load_tokenizer(folder)
+    prompts = encode(loaded, pairs, tokenizer, *languages, response=False)
+    stored = open_table(folder, allow_tied=True)
+    placement = base_placement(stored)
+    if table is not None:
+        placement = reference_placement(_open_like(table, stored))
+    if ticket is not None:
+        source = open_source(ticket)
+        stored = open_base(source, folder)
+        placement = rows_placement("ticket", source.ticket.released.object, stored, open_rows(source))
+    model = load_backbone(folder, dtype).eval()
+    serve_base(model, stored)
+    with placed(model, placement, dtype) as ready:
+        outputs = generate(
+            ready,
+            tokenizer,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            beams=beams,
+            progress=progress,
+        )
+    labels = loaded.field_labels(*languages)
+    made = [
+        scorer.rules(output.text, labels, pair.target) for output, pair in zip(outputs, pairs, strict=True)
+    ]
+    scores = tuple(
+        scorer.scores((vectors[which[number]] for vectors, which in made), rule)
+        for number, rule in enumerate(RULES)
+    )
+    return Evaluation(
+        sentences=len(pairs),
+        ended=sum(output.ended for output in outputs) / len(outputs),
+        scores=scores,
+        outputs=tuple(outputs),
+        data_sha256=corpus_digest(pairs),
+        template_sha256=loaded.digest(),
+    )
+
+
+def evaluate_tickets(
+    base: str,
+    data: str,
+    languages: tuple[str, str],
+    *,
+    template: str,
+    reference: Path | None,
+    tickets: Sequence[str],
+    out: Path,
+    unit: str,
+    attribution: str = "",
+    used: Sequence[UsedText] = (),
+    limit: int | None = None,
+    max_new_tokens: int = 128,
+    batch_size: int = 64,
+    beams: int = 1,
+    dtype: Dtype = "F32",
+    bleu_tokenizer: BleuTokenizer = "13a",
+    order_seed: int = 0,
+    resume: bool = False,
+    decided: Decided | None = None,
+    max_units: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Evaluate base, embed tuning and tickets on one text, and write the evidence.
+
+    Part files lie in ``NAME.parts`` beside the evidence; they make the run resumable and are not needed
+    afterwards.
+
+    Args:
+        base: checkpoint folder, or the hub's name of a model.
+        data: parallel text.
+        languages: codes of source and target.
+        template: prompt template, by name or path.
+        reference: the table after embed tuning; None takes the one that travels with the tickets.
+        tickets: ``FILE#ID`` of each ticket; all of one base and one reference.
+        out: ``FOLDER/NAME.json``.
+        unit: what counts as one draw, ``sentence``, ``block:N`` or ``document``; for documents the text says
+            which line is from which (:mod:`lottery.text.pairsource`).
+        attribution: whose text it is; only then do up to 50 sentences travel in words.
+        used: sentences that were used to scan, tune or choose.
+        limit: first so many sentences only.
+        max_new_tokens: longest answer.
+        batch_size: prompts decoded together.
+        beams: hypotheses kept; 1 is greedy.
+        dtype: in which the models compute.
+        bleu_tokenizer: how BLEU splits words.
+        order_seed: seed of the order of units.
+        resume: go on with the part files that are there.
+        decided: draw units in the order of ``order_seed``, ask this after every batch, and stop when it is
+            True (:mod:`lottery.evaluation.sequential`); None evaluates the whole text.
+        max_units: with ``decided``, draw at most so many units.
+        progress: called with (sentences done, sentences in all), counted over all arms unless ``decided``.
+
+    Raises:
+        UsageError: something named does not exist; part files are there and ``resume`` is false
+            (``OUT_EXISTS``), or are of another run (``PART_MISMATCH``); documents with ``decided``
+            (``UNIT``).
+        InvalidInputError: model, table, tickets, text or template are refused; the tickets are of different
+            bases or references.
+        NothingToDoError: there is no sentence.
+    """
+    check_out(out)
+    if decided is not None and unit == DOCUMENT:
+        raise UsageError(
+            "documents cannot be drawn one by one: evidence does not list those of a text, and nobody could"
+            " tell drawn ones from picked ones; evaluate the whole text",
+            code="UNIT",
+        )
+    scorer = Scorer(bleu_tokenizer)
+    folder = find_base(base)
+    loaded = load_template(template)
+    stored, tuned, placements = _placements(folder, reference, tickets)
+    tokenizer = load_tokenizer(folder)
+    task = make_task(
+        read_pairs(data, *languages, limit=limit, documents=unit == DOCUMENT),
+        languages,
+        loaded,
+        tokenizer,
+        name=Path(data).name,
+        unit=unit,
+        attribution=attribution,
+        tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
+        base=BaseModelRef(
+            tensor_sha256=stored.digest(), model_sha256=checkpoint_digest(folder, without=stored.tensor)
+        ),
+        reference_sha256=tuned.digest(),
+        max_new_tokens=max_new_tokens,
+        beams=beams,
+        dtype=dtype,
+        batch_size=batch_size,
+        scorer=scorer,
+    )
+    parts_folder = out.with_suffix(".parts")
+    if not resume and parts_folder.exists():
+        raise UsageError(
+            f"{parts_folder} is there already: --resume goes on with it, or remove it", code="OUT_EXISTS"
+        )
+    model = load_backbone(folder, dtype).eval()
+    serve_base(model, stored)
+    arms = sorted((placement.arm for placement in placements), key=lambda arm: arm.kind != "base")
+    if decided is not None:
+        return evaluate_until(
+            model,
+            tokenizer,
+            task,
+            placements,
+            arms,
+            parts_folder,
+            out,
+            decided=decided,
+            used=used,
+            order_seed=order_seed,
+            max_units=max_units,
+            resume=resume,
+            progress=progress,
+        )
+    parts: dict[str, Part] = {}
+    for number, placement in enumerate(placements):
+        name = placement.arm.name
+        parts[name] = measure(
+            model,
+            tokenizer,
+            task,
+            placement,
+            parts_folder / f"{name}.jsonl",
+            reference=parts.get("reference"),
+            resume=resume,
+            progress=None if progress is None else _within(progress, number, len(placements)),
+        )
+    return assemble(task, arms, parts, out, used=used, order_seed=order_seed)
+
+
+def _placements(
+    folder: Path, reference: Path | None, specs: Sequence[str]
+) -> tuple[Table, Table, list[Placement]]:
+    """Base and reference as served, and the arms with the reference first."""
+    sources = [open_source(spec) for spec in specs]
+    if sources:
+        stored = open_base(sources[0], folder)
+        opened = open_reference(sources[0], reference)
+        if opened is None:
+            raise UsageError(
+                "the reference does not travel with the ticket: name it", code="REFERENCE_NEEDED"
+            )
+        tuned = opened
+    else:
+        if reference is None:
+            raise UsageError("without a ticket, name the reference table", code="REFERENCE_NEEDED")
+        stored = open_table(folder)
+        tuned = _open_like(reference, stored)
+    made = [reference_placement(tuned), base_placement(stored)]
+    for source in sources:
+        ticket = source.ticket
+        if (ticket.base.tensor_sha256, ticket.reference.tensor_sha256) != (stored.digest(), tuned.digest()):
+            raise InvalidInputError(
+                f"ticket {ticket.id!r} has another base or reference than ticket {sources[0].ticket.id!r}",
+                code="WRONG_BASE",
+            )
+        name = f"{ticket.id}.{ticket.released.object}"
+        made.append(rows_placement(name, ticket.released.object, stored, open_rows(source, tuned)))
+    names = [placement.arm.name for placement in made]
+    if len(set(names)) != len(names):
+        raise UsageError("two tickets have the same id", code="TICKET_AMBIGUOUS")
+    return stored, tuned, made
+
+
+def _within(progress: Callable[[int, int], None], arm: int, arms: int) -> Callable[[int, int], None]:
+    return lambda done, total: progress(arm * total + done, arms * total)
+
+
+def _open_like(path: Path, base: Table) -> Table:
+    """A table seen as it would be served beside ``base``: in its dtype, and of its shape."""
+    table = open_table(path, allow_tied=base.tied is True).as_dtype(base.dtype)
+    if table.shape != base.shape:
+        raise InvalidInputError(
+            f"{path} is {table.shape[0]} x {table.shape[1]}, the base {base.shape[0]} x {base.shape[1]}",
+            code="SHAPE_MISMATCH",
+        )
+    check_finite(table)
+    return table

@@ -1,0 +1,175 @@
+"""Teacher forcing: what a model would have said at every step of an answer that another one gave.
+
+Logits are computed at the positions of the answer only, for so many sequences at a time that they stay within
+a fixed budget; they are reduced at once and never kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from certify.evidence.read import UNIT
+from certify.ticket.templates import Example
+from lottery.evaluation.generate import check_finite
+from lottery.model.backbone import output_head
+from lottery.model.loss import only_at
+from lottery.model.row_swap import Placed
+from lottery.text.segments import TARGET, segments_of
+
+LOGITS: Final = 1 << 24
+"""Logits held together, about: 64 MB in fp32 and twice that in fp64."""
+
+# In units of 1e-9. A softmax in fp64 is off by less than 1e-12, so that this makes "rounded down" and
+# "rounded up" true of the logits' own probabilities.
+_SLACK = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """How sure a model is at each step of an answer.
+
+    Attributes:
+        argmax: the most probable token.
+        p_a: its probability in units of 1e-9, rounded down.
+        p_b: the second largest probability, rounded up.
+    """
+
+    argmax: tuple[int, ...]
+    p_a: tuple[int, ...]
+    p_b: tuple[int, ...]
+
+
+def argmaxes(
+    placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]]
+) -> list[tuple[int, ...]]:
+    """The most probable token at every step of every answer.
+
+    Args:
+        placed: the model.
+        prompts: bare prompts.
+        answers: for each prompt, the token ids along which it is asked; at least one.
+
+    Raises:
+        InvalidInputError: logits are not finite.
+    """
+    found: dict[int, tuple[int, ...]] = {}
+    for chosen, logits in _forced(placed, prompts, answers):
+        best, tokens = logits.max(dim=-1)
+        check_finite(best)
+        for index, part in zip(chosen, _split(tokens, chosen, answers), strict=True):
+            found[index] = tuple(part)
+    return [found[index] for index in range(len(prompts))]
+
+
+def certainties(
+    placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]]
+) -> list[Certainty]:
+    """The two largest probabilities at every step: softmax of the logits in fp64, temperature 1, unprocessed.
+
+    Raises:
+        InvalidInputError: logits are not finite.
+    """
+    found: dict[int, Certainty] = {}
+    for chosen, logits in _forced(placed, prompts, answers):
+        wide = logits.double()
+        top, tokens = wide.topk(2, dim=-1)
+        check_finite(top[:, 0])
+        units = (top - wide.logsumexp(dim=-1, keepdim=True)).exp() * UNIT
+        # topk does not say which of two equal logits comes first; max, as decoding uses it, does.
+        tokens = logits.max(dim=-1).indices
+        down = (units[:, 0] - _SLACK).floor().clamp(0, UNIT).long()
+        up = (units[:, 1] + _SLACK).ceil().clamp(0, UNIT).long()
+        parts = [_split(column, chosen, answers) for column in (tokens, down, up)]
+        for index, token, p_a, p_b in zip(chosen, *parts, strict=True):
+            found[index] = Certainty(tuple(token), tuple(p_a), tuple(p_b))
+    return [found[index] for index in range(len(prompts))]
+
+
+def log_likelihoods(
+    placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]]
+) -> list[float]:
+    """Log-likelihood (nats, fp64) of every answer after its prompt.
+
+    Raises:
+        InvalidInputError: logits are not finite.
+    """
+    found: dict[int, float] = {}
+    for chosen, logits in _forced(placed, prompts, answers):
+        check_finite(logits.max(dim=-1).values)
+        wanted = torch.tensor([token for index in chosen for token in answers[index]], device=logits.device)
+        wide = logits.double()
+        each = wide.gather(1, wanted[:, None]).squeeze(1) - wide.logsumexp(dim=-1)
+        check_finite(each)
+        for index, part in zip(chosen, each.split([len(answers[index]) for index in chosen]), strict=True):
+            found[index] = float(part.sum())
+    return [found[index] for index in range(len(prompts))]
+
+
+def _forced(
+    placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]]
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Indices of sequences, and the logits ``[M, V]`` at all steps of their answers, one after the other."""
+    model = placed.model
+    head = output_head(model)
+    budget = max(1, LOGITS // int(model.config.get_text_config().vocab_size))
+    with torch.inference_mode():
+        for chosen in _chunks(prompts, answers, budget):
+            ids, mask, segments, steps = _right_padded(
+                [prompts[i] for i in chosen], [answers[i] for i in chosen], model.device
+            )
+            whole = torch.cat([mask.new_ones(len(chosen), placed.prefix_length), mask], dim=1)
+            positions = torch.arange(ids.shape[1], device=ids.device) + placed.prefix_length
+            with only_at(head, steps):
+                output = model(
+                    **placed.inputs(ids, segments),
+                    attention_mask=whole,
+                    position_ids=positions.expand(len(chosen), -1),
+                    past_key_values=placed.cache(len(chosen)),
+                    use_cache=placed.prefix_length > 0,
+                )
+            yield chosen, output.logits.reshape(-1, output.logits.shape[-1])
+
+
+def _chunks(prompts: Sequence[Example], answers: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
+    """Indices in groups of like length with at most ``budget`` steps each, or one sequence."""
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) + len(answers[i]), i))
+    group: list[int] = []
+    steps = 0
+    for index in order:
+        if group and steps + len(answers[index]) > budget:
+            yield group
+            group, steps = [], 0
+        group.append(index)
+        steps += len(answers[index])
+    if group:
+        yield group
+
+
+def _right_padded(
+    prompts: Sequence[Example], answers: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ids, mask and segment codes ``[B, T]``, and the flat positions in ``[B * T]`` that predict the answers.
+
+    The last token of an answer is predicted but not fed.
+    """
+    width = max(len(prompt) + len(answer) - 1 for prompt, answer in zip(prompts, answers, strict=True))
+    ids = torch.zeros((len(prompts), width), dtype=torch.long)
+    mask, segments = torch.zeros_like(ids), torch.zeros_like(ids)
+    steps: list[int] = []
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        fed = [*prompt.ids, *answer[:-1]]
+        ids[row, : len(fed)] = torch.tensor(fed)
+        mask[row, : len(fed)] = 1
+        segments[row, : len(fed)] = torch.tensor(segments_of(prompt) + [TARGET] * (len(answer) - 1))
+        first = row * width + len(prompt) - 1
+        steps += range(first, first + len(answer))
+    return ids.to(device), mask.to(device), segments.to(device), torch.tensor(steps, device=device)
+
+
+def _split(column: Tensor, chosen: list[int], answers: Sequence[Sequence[int]]) -> list[list[int]]:
+    return [part.tolist() for part in column.split([len(answers[index]) for index in chosen])]

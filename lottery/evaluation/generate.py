@@ -1,0 +1,234 @@
+"""Decoding: prompts in, texts out, many at a time, the same as one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.ticket.templates import Example
+from lottery.model.backbone import output_head
+from lottery.model.row_swap import Placed
+from lottery.text.segments import TARGET, segments_of
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a model answered to one prompt.
+
+    Attributes:
+        id: id of the pair that the prompt was made from.
+        text: the answer up to the end of sentence, as the tokenizer spells it.
+        ended: the model produced the end-of-sentence token; otherwise it was cut off.
+        tokens: generated tokens, the end of sentence included.
+    """
+
+    id: str
+    text: str
+    ended: bool
+    tokens: tuple[int, ...]
+
+
+def generate(
+    placed: Placed,
+    tokenizer: Any,
+    prompts: Sequence[Example],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    beams: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Output]:
+    """Decode every prompt, greedily or by beam search, without sampling.
+
+    Prompts of like length are decoded together, padded on the left under an attention mask. Nothing that a
+    checkpoint's ``generation_config.json`` may say has a say: no penalties, no processors.
+
+    Args:
+        placed: the model, with an arm in it or without (:class:`lottery.model.row_swap.Placed`).
+        tokenizer: its tokenizer.
+        prompts: bare prompts (:func:`certify.ticket.templates.encode` with ``response=False``).
+        max_new_tokens: longest answer.
+        batch_size: prompts decoded together.
+        beams: hypotheses kept; 1 is greedy.
+        progress: called with (prompts done, prompts in all).
+
+    Returns:
+        Outputs in the order of ``prompts``.
+
+    Raises:
+        UsageError: prompt and answer would not fit into the positions of the model; beam search with a prefix
+            or gated rows.
+        InvalidInputError: the model gives logits that are not finite (``NON_FINITE``).
+    """
+    check_fits(placed, prompts, max_new_tokens)
+    outputs: dict[int, Output] = {}
+    for chosen in batches(prompts, batch_size):
+        batch = [prompts[i] for i in chosen]
+        made = decode(placed, tokenizer, batch, max_new_tokens=max_new_tokens, beams=beams)
+        outputs.update(zip(chosen, made, strict=True))
+        if progress is not None:
+            progress(len(outputs), len(prompts))
+    return [outputs[i] for i in range(len(prompts))]
+
+
+def batches(prompts: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
+    """Indices of prompts to decode together: like lengths, shortest first."""
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def check_fits(placed: Placed, prompts: Sequence[Example], max_new_tokens: int) -> None:
+    """Refuse prompts that would outgrow the model before any is decoded.
+
+    Raises:
+        UsageError: ``MAX_LENGTH``.
+    """
+    longest = max((len(prompt) for prompt in prompts), default=0) + max_new_tokens + placed.prefix_length
+    positions = getattr(placed.model.config, "max_position_embeddings", longest)
+    if longest > positions:
+        raise UsageError(
+            f"the longest prompt with {max_new_tokens} new tokens needs {longest} positions, the model has"
+            f" {positions}: lower --max-new-tokens",
+            code="MAX_LENGTH",
+        )
+
+
+def decode(
+    placed: Placed, tokenizer: Any, batch: Sequence[Example], *, max_new_tokens: int, beams: int = 1
+) -> list[Output]:
+    """Decode one batch of prompts together; see :func:`generate`."""
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise UsageError("the tokenizer has no end-of-sentence token", code="TOKENIZER_NO_EOS")
+    with torch.inference_mode():
+        if beams == 1:
+            answers = _greedy(placed, batch, max_new_tokens, int(end))
+        else:
+            answers = _beam_search(placed, batch, max_new_tokens, int(end), beams)
+    outputs = []
+    for prompt, answer in zip(batch, answers, strict=True):
+        ended = answer[-1] == end
+        # Some tokenizers flag line breaks as special: nothing but the end of sentence is dropped here.
+        text = tokenizer.decode(answer[:-1] if ended else answer, skip_special_tokens=False)
+        outputs.append(Output(prompt.id, text, ended, tuple(answer)))
+    return outputs
+
+
+def _greedy(placed: Placed, batch: Sequence[Example], max_new_tokens: int, end: int) -> list[list[int]]:
+    """Answers with the end of sentence, if it came; sequences that are finished leave the batch."""
+    model = placed.model
+    ids, mask, segments = _left_padded(batch, end, model.device)
+    mask = torch.cat([mask.new_ones(len(batch), placed.prefix_length), mask], dim=1)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, placed.prefix_length :]
+    inputs = placed.inputs(ids, segments)
+    cache = placed.cache(len(batch))
+    answers: list[list[int]] = [[] for _ in batch]
+    rows = list(range(len(batch)))  # row of the batch that each sequence still computed belongs to
+    done = torch.zeros(len(batch), dtype=torch.bool, device=model.device)
+    with _last_position(output_head(model)):
+        for _ in range(max_new_tokens):
+            output = model(
+                **inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            )
+            cache = output.past_key_values
+            best, tokens = output.logits[:, -1].max(dim=-1)
+            check_finite(best)
+            for row, token, finished in zip(rows, tokens.tolist(), done.tolist(), strict=True):
+                if not finished:
+                    answers[row].append(token)
+            done = done | (tokens == end)
+            finished = int(done.sum())
+            if finished == len(rows):
+                break
+            positions = positions[:, -1:] + 1
+            # Dropping sequences copies the cache: worth it only for some at a time.
+            if finished * 8 >= len(rows):
+                kept = (~done).nonzero().squeeze(1)
+                cache.reorder_cache(kept)
+                tokens, positions, mask, done = tokens[kept], positions[kept], mask[kept], done[kept]
+                rows = [rows[i] for i in kept.tolist()]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            tokens = tokens[:, None]
+            inputs = placed.inputs(tokens, torch.full_like(tokens, TARGET))
+    return answers
+
+
+def _beam_search(
+    placed: Placed, batch: Sequence[Example], max_new_tokens: int, end: int, beams: int
+) -> list[list[int]]:
+    model = placed.model
+    if placed.gated or placed.prefix_length:
+        raise UsageError("gated rows and prefixes are decoded greedily only", code="BEAMS_UNSUPPORTED")
+    ids, mask, _ = _left_padded(batch, end, model.device)
+    with _neutral_settings(model):
+        produced = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=beams,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    answers = []
+    for answer in produced[:, ids.shape[1] :].tolist():
+        answers.append(answer[: answer.index(end) + 1] if end in answer else answer)
+    return answers
+
+
+def _left_padded(batch: Sequence[Example], end: int, device: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, attention mask and segment codes ``[B, T]``, padded on the left."""
+    width = max(len(prompt) for prompt in batch)
+    ids = torch.full((len(batch), width), end)
+    mask = torch.zeros((len(batch), width), dtype=torch.long)
+    segments = torch.zeros((len(batch), width), dtype=torch.long)
+    for row, prompt in enumerate(batch):
+        start = width - len(prompt)
+        ids[row, start:] = torch.tensor(prompt.ids)
+        mask[row, start:] = 1
+        segments[row, start:] = torch.tensor(segments_of(prompt))
+    return ids.to(device), mask.to(device), segments.to(device)
+
+
+def check_finite(best: Tensor) -> None:
+    """Refuse largest logits ``[...]`` that are NaN or infinite; a NaN anywhere makes the largest one NaN.
+
+    Raises:
+        InvalidInputError: ``NON_FINITE``.
+    """
+    if not bool(best.isfinite().all()):
+        raise InvalidInputError("the model gives logits that are not finite", code="NON_FINITE")
+
+
+@contextmanager
+def _last_position(head: nn.Module) -> Iterator[None]:
+    """Let the head see the last position only: the logits of a whole prompt are large and not needed."""
+
+    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        (hidden,) = inputs
+        return hidden[:, -1:]
+
+    handle = head.register_forward_pre_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _neutral_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Nothing but what is passed decides: a checkpoint may carry penalties, forced tokens or other ends."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own

@@ -1,0 +1,193 @@
+"""Running one arm over one text, into its part file: translation, and loss on unrelated text.
+
+The reference is measured first: its outputs are the steps along which every other arm is asked what it would
+have said. Memory holds a batch at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from certify.base.errors import UsageError
+from certify.base.records import Dtype
+from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT
+from certify.ticket.templates import Example, Span
+from lottery.evaluation.assemble import Window, along, loss_key
+from lottery.evaluation.forced_decoding import argmaxes, certainties, log_likelihoods
+from lottery.evaluation.generate import Output, batches, check_fits, decode
+from lottery.evaluation.prompts import Task
+from lottery.evaluation.shards import Part, open_part
+from lottery.model.row_swap import Placed, Placement, placed
+
+Progress = Callable[[int, int], None]
+
+
+def measure(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    task: Task,
+    placement: Placement,
+    out: Path,
+    *,
+    reference: Part | None,
+    resume: bool,
+    indices: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> Part:
+    """Translate a text with one arm and ask it along the reference's outputs; sentences in ``out`` are done.
+
+    Args:
+        model: the base with its table as served (:func:`lottery.model.row_swap.serve_base`), in eval mode;
+            it is the same afterwards, bit for bit.
+        tokenizer: its tokenizer.
+        task: the text.
+        placement: the arm.
+        out: the part file.
+        reference: the reference's part with every sentence of ``indices``; None for the reference itself.
+        resume: go on with ``out`` if it is there, instead of beginning anew.
+        indices: which sentences; None is all.
+        progress: called with (sentences done, sentences in all).
+
+    Raises:
+        UsageError: ``out`` was made from something else (``PART_MISMATCH``); the reference's part is missing
+            or lacks a sentence (``REFERENCE_NEEDED``); see also :func:`lottery.evaluation.generate.generate`.
+        InvalidInputError: logits are not finite; ``out`` was damaged (``PART_MALFORMED``).
+    """
+    arm = placement.arm
+    if (reference is None) != (arm.name == REFERENCE_ARM):
+        raise UsageError(
+            "the reference is measured first, every other arm along its outputs", code="REFERENCE_NEEDED"
+        )
+    wanted = list(range(len(task.pairs))) if indices is None else list(indices)
+    part = open_part(out, task.key(arm), resume=resume)
+    missing = [index for index in wanted if index not in part]
+    if reference is not None and any(index not in reference for index in wanted):
+        raise UsageError(f"{reference.path} is not complete: measure it first", code="REFERENCE_NEEDED")
+    if not missing:
+        return part
+    with placed(model, placement, task.decoding.dtype) as ready:
+        check_fits(ready, [task.prompts[index] for index in missing], task.decoding.max_new_tokens)
+        done = len(wanted) - len(missing)
+        for positions in batches([task.prompts[index] for index in missing], task.batch_size):
+            chosen = [missing[position] for position in positions]
+            prompts = [task.prompts[index] for index in chosen]
+            outputs = decode(
+                ready,
+                tokenizer,
+                prompts,
+                max_new_tokens=task.decoding.max_new_tokens,
+                beams=task.decoding.beams,
+            )
+            if reference is None:
+                steps = _reference_steps(ready, prompts, outputs)
+            else:
+                steps = _steps_along(ready, prompts, [reference.read(index) for index in chosen])
+            part.append(
+                [
+                    _answer(task, index, output, arm.name) | step
+                    for index, output, step in zip(chosen, outputs, steps, strict=True)
+                ]
+            )
+            done += len(chosen)
+            if progress is not None:
+                progress(done, len(wanted))
+    return part
+
+
+def measure_loss(
+    model: PreTrainedModel,
+    windows: Sequence[Window],
+    placement: Placement,
+    out: Path,
+    *,
+    digests: Mapping[str, str],
+    dtype: Dtype = "F32",
+    batch_size: int = 64,
+    resume: bool,
+    progress: Progress | None = None,
+) -> Part:
+    """Total negative log-likelihood of each window under one arm, in units of 1e-9 nats.
+
+    Args:
+        model: see :func:`measure`.
+        windows: token ids, a beginning of sequence first.
+        placement: the arm, without a gate.
+        out: the part file.
+        digests: digests of base, tokenizer and text, for the key.
+        dtype: in which the model computes; the softmax is in fp64.
+        batch_size: windows at a time.
+        resume: go on with ``out`` if it is there.
+        progress: called with (windows done, windows in all).
+
+    Raises:
+        UsageError: a gated arm; ``out`` was made from something else (``PART_MISMATCH``).
+        InvalidInputError: logits are not finite; ``out`` was damaged.
+    """
+    if placement.arm.gate is not None:
+        raise UsageError("text without segments cannot be fed to gated rows", code="GATE_LOSS")
+    part = open_part(out, loss_key(placement.arm, windows, digests, dtype), resume=resume)
+    missing = [index for index in range(len(windows)) if index not in part]
+    if not missing:
+        return part
+    # A window is a prompt of one token and an answer.
+    empty = Span(0, 0)
+    prompts = {i: Example(windows[i].id, windows[i].ids[:1], 1, empty, empty, empty) for i in missing}
+    with placed(model, placement, dtype) as ready:
+        for start in range(0, len(missing), batch_size):
+            chosen = missing[start : start + batch_size]
+            nats = log_likelihoods(ready, [prompts[i] for i in chosen], [windows[i].ids[1:] for i in chosen])
+            part.append(
+                [{"i": i, "nats": round(-value * UNIT)} for i, value in zip(chosen, nats, strict=True)]
+            )
+            if progress is not None:
+                progress(len(part), len(windows))
+    return part
+
+
+def _answer(task: Task, index: int, output: Output, name: str) -> dict[str, Any]:
+    stats, rules = task.scorer.rules(output.text, task.labels, task.pairs[index].target)
+    record: dict[str, Any] = {
+        "i": index,
+        "text": output.text,
+        "ended": output.ended,
+        "length": len(output.tokens),
+        "stats": [list(vector) for vector in stats],
+        "rules": list(rules),
+    }
+    return record | ({"tokens": list(output.tokens)} if name in (BASE_ARM, REFERENCE_ARM) else {})
+
+
+def _reference_steps(
+    ready: Placed, prompts: Sequence[Example], outputs: Sequence[Output]
+) -> list[dict[str, Any]]:
+    found = certainties(ready, prompts, [output.tokens for output in outputs])
+    return [
+        {
+            "top": _differences(output.tokens, certainty.argmax),
+            "p_a": list(certainty.p_a),
+            "p_b": list(certainty.p_b),
+        }
+        for output, certainty in zip(outputs, found, strict=True)
+    ]
+
+
+def _steps_along(
+    ready: Placed, prompts: Sequence[Example], references: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    found = argmaxes(ready, prompts, [record["tokens"] for record in references])
+    steps = []
+    for record, said in zip(references, found, strict=True):
+        expected = list(record["tokens"])
+        for step, token in record["top"]:
+            expected[step] = token
+        steps.append({"along": along(record), "differs": _differences(expected, said)})
+    return steps
+
+
+def _differences(expected: Sequence[int], said: Sequence[int]) -> list[list[int]]:
+    pairs = zip(expected, said, strict=True)
+    return [[step, token] for step, (wanted, token) in enumerate(pairs) if token != wanted]

@@ -1,0 +1,190 @@
+"""What every arm of an evaluation is given: a text under a template, and all that decides an output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from certify.base.errors import NothingToDoError, UsageError
+from certify.base.jsonio import canonical_json, sha256_bytes
+from certify.base.records import Dtype
+from certify.evidence.read import Arm, BaseModelRef, Decoding, TemplateRef, TextRef
+from certify.ticket.corpus import Pair, corpus_digest, deduplicate
+from certify.ticket.templates import Example, Template, encode
+from lottery.text.score import Scorer
+
+DOCUMENT: Final = "document"
+"""The unit of texts whose lines name their documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A text to translate, ready to be fed; see :func:`make_task`.
+
+    Attributes:
+        pairs: the sentences, none of them twice.
+        prompts: their bare prompts.
+        labels: field labels at which an output can be cut.
+        units: unit of each sentence.
+        text: name, digest, unit and attribution of the text.
+        languages: codes of source and target.
+        template: name and digest.
+        tokenizer_sha256: file digest of ``tokenizer.json``.
+        special_tokens: what else of a tokenizer decides an output; see :func:`special_tokens`.
+        prompts_sha256: SHA-256 of the canonical JSON of the ids of all prompts, as they are fed.
+        base: digests of the base model.
+        reference_sha256: tensor digest of E* in the served dtype.
+        decoding: beams, longest answer, dtype of the arithmetic.
+        batch_size: prompts decoded together; decides speed, not outputs.
+        scorer: makes the statistics.
+    """
+
+    pairs: tuple[Pair, ...]
+    prompts: tuple[Example, ...]
+    labels: tuple[str, ...]
+    units: tuple[str, ...]
+    text: TextRef
+    languages: tuple[str, str]
+    template: TemplateRef
+    tokenizer_sha256: str
+    special_tokens: Mapping[str, Any]
+    prompts_sha256: str
+    base: BaseModelRef
+    reference_sha256: str
+    decoding: Decoding
+    batch_size: int
+    scorer: Scorer
+
+    def key(self, arm: Arm) -> Mapping[str, Any]:
+        """Everything that decides the part file of an arm, as JSON."""
+        return {
+            "procedure": "translation/1",
+            "arm": arm.model_dump(mode="json", include={"kind", "table_sha256", "model_sha256", "gate"}),
+            "base": self.base.model_dump(mode="json"),
+            "reference": self.reference_sha256,
+            "tokenizer": self.tokenizer_sha256,
+            "special_tokens": dict(self.special_tokens),
+            "prompts": self.prompts_sha256,
+            "template": self.template.sha256,
+            "text": self.text.sha256,
+            "languages": list(self.languages),
+            "decoding": self.decoding.model_dump(mode="json"),
+            "signatures": self.signatures,
+        }
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Settings behind the scores."""
+        return {"bleu": self.scorer.bleu_signature, "chrf": self.scorer.chrf_signature}
+
+
+def special_tokens(tokenizer: Any) -> dict[str, Any]:
+    """What decides prompts and outputs beside ``tokenizer.json``: files next to it may say otherwise.
+
+    Args:
+        tokenizer: a tokenizer of ``transformers``.
+
+    Returns:
+        Ids that begin (``bos``) and end (``eos``) a sequence, None where there are none; and whether spaces
+        are tidied up in decoded text.
+    """
+    return {
+        "bos": tokenizer.bos_token_id,
+        "eos": tokenizer.eos_token_id,
+        "clean_up": bool(getattr(tokenizer, "clean_up_tokenization_spaces", False)),
+    }
+
+
+def make_task(
+    pairs: Sequence[Pair],
+    languages: tuple[str, str],
+    template: Template,
+    tokenizer: Any,
+    *,
+    name: str,
+    unit: str,
+    attribution: str,
+    tokenizer_sha256: str,
+    base: BaseModelRef,
+    reference_sha256: str,
+    max_new_tokens: int,
+    beams: int = 1,
+    dtype: Dtype = "F32",
+    batch_size: int = 64,
+    scorer: Scorer | None = None,
+) -> Task:
+    """Prepare a text: repeated sentences are dropped, prompts encoded, units numbered.
+
+    Args:
+        pairs: the text, in its order.
+        languages: codes of source and target.
+        template: prompt template.
+        tokenizer: a fast tokenizer of ``transformers``.
+        name: what the text is called.
+        unit: ``sentence``, ``block:N`` for N consecutive sentences, or ``document`` for the documents that
+            the pairs name.
+        attribution: whose text it is; without one no sentence may travel in words.
+        tokenizer_sha256: file digest of ``tokenizer.json``.
+        base: digests of the base model.
+        reference_sha256: tensor digest of E* in the served dtype.
+        max_new_tokens: longest answer.
+        beams: hypotheses kept; 1 is greedy.
+        dtype: in which the models compute.
+        batch_size: prompts decoded together.
+        scorer: makes the statistics; None is BLEU with tokenizer 13a.
+
+    Raises:
+        UsageError: no such unit (``UNIT``), or a pair that names no document (``DOCUMENT_ID``); an unknown
+            language; a slow tokenizer.
+        NothingToDoError: there is no sentence.
+    """
+    kept = deduplicate(pairs)
+    if not kept:
+        raise NothingToDoError(f"{name} holds no sentence", code="NO_EXAMPLES")
+    units = units_of(kept, unit)
+    prompts = tuple(encode(template, kept, tokenizer, *languages, response=False))
+    return Task(
+        pairs=tuple(kept),
+        prompts=prompts,
+        labels=template.field_labels(*languages),
+        units=units,
+        text=TextRef(
+            name=name, sha256=corpus_digest(kept), sentences=len(kept), unit=unit, attribution=attribution
+        ),
+        languages=languages,
+        template=TemplateRef(name=template.name, sha256=template.digest()),
+        tokenizer_sha256=tokenizer_sha256,
+        special_tokens=special_tokens(tokenizer),
+        prompts_sha256=sha256_bytes(canonical_json([list(prompt.ids) for prompt in prompts])),
+        base=base,
+        reference_sha256=reference_sha256,
+        decoding=Decoding(beams=beams, max_new_tokens=max_new_tokens, dtype=dtype),
+        batch_size=batch_size,
+        scorer=scorer or Scorer(),
+    )
+
+
+def units_of(pairs: Sequence[Pair], unit: str) -> tuple[str, ...]:
+    """The unit of each pair: the number of its block, or the id of its document.
+
+    Raises:
+        UsageError: no such unit (``UNIT``), or a pair that names no document (``DOCUMENT_ID``).
+    """
+    if unit != DOCUMENT:
+        size = _block_size(unit)
+        return tuple(str(index // size) for index in range(len(pairs)))
+    named = tuple(pair.document for pair in pairs if pair.document is not None)
+    if len(named) != len(pairs):
+        lacking = next(pair.id for pair in pairs if pair.document is None)
+        raise UsageError(f"{lacking} names no document: read the text with its ids", code="DOCUMENT_ID")
+    return named
+
+
+def _block_size(unit: str) -> int:
+    kind, _, size = unit.partition(":")
+    if unit == "sentence":
+        return 1
+    if kind == "block" and size.isascii() and size.isdigit() and 1 <= int(size) < 10**7:
+        return int(size)
+    raise UsageError(f"a unit is sentence, block:N or document, not {unit!r}", code="UNIT")

@@ -1,0 +1,288 @@
+"""Running a recorded decision again: what makes a witness more than a line in a file (theory §7).
+
+A witness is a step of a record at which the ticket's arm decided otherwise than embed tuning. Replaying it
+builds the prompt from the sentence, puts E* and then the ticket's rows into the base, feeds what embed tuning
+had generated, and compares both decisions and the two largest probabilities with the record.
+
+REPRODUCED: E* decides as recorded at this step and at all before it (so that greedy decoding would have come
+here), the ticket's arm decides as recorded at this step, and both probabilities of E* are within the
+tolerance. NOT_REPRODUCED: anything else. NOT_RUN: the sentence is not at hand, and the text says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import sha256_file
+from certify.evidence.read import (
+    UNIT,
+    Manifest,
+    TranslationRecord,
+    iter_records,
+    read_manifest,
+)
+from certify.tables.modeldigest import checkpoint_digest
+from certify.tables.table import Table
+from certify.ticket.corpus import Pair, sentence_digest
+from certify.ticket.released import Source, open_base, open_reference, open_rows
+from certify.ticket.schema import inside
+from certify.ticket.templates import Example, Template, encode, load_template
+from lottery.evaluation.forced_decoding import Certainty, argmaxes, certainties
+from lottery.model.backbone import find_base, load_backbone, load_tokenizer
+from lottery.model.row_swap import Placement, placed, reference_placement, rows_placement, serve_base
+from lottery.text.pairsource import read_pairs
+from lottery.text.usedtext import DIGITS
+
+TOLERANCE: Final = 10**5
+"""How far probabilities may be off, in units of 1e-9: other batches and processors round differently."""
+
+Result = Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN"]
+
+Case = tuple[str, int]
+"""Id of a record, and a step of it, counted from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision, as recorded or as found.
+
+    Attributes:
+        reference: most probable token under E*.
+        arm: most probable token under the ticket's arm.
+        p_a: largest probability under E*, in units of 1e-9.
+        p_b: second largest.
+    """
+
+    reference: int
+    arm: int
+    p_a: int
+    p_b: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What came of running one case again.
+
+    Attributes:
+        record: id of the record.
+        step: the step.
+        result: see the module.
+        text: one sentence with the figures.
+        recorded: the decision in the record, or None if there is no such step.
+        found: the decision found, or None if the case was not run.
+    """
+
+    record: str
+    step: int
+    result: Result
+    text: str
+    recorded: Decision | None = None
+    found: Decision | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def replay(
+    source: Source,
+    evidence: Path,
+    cases: Sequence[Case],
+    *,
+    base: str,
+    reference: Path | None = None,
+    text: str | None = None,
+    template: str | None = None,
+    tolerance: int = TOLERANCE,
+) -> tuple[Replayed, ...]:
+    """Run ``cases`` of ``evidence`` about a ticket again, in the order given.
+
+    Args:
+        source: the ticket.
+        evidence: manifest of translations.
+        cases: what to run, as guarantee claims list it (``detail["witnesses"]``: record and step).
+        base: checkpoint folder, or the hub's name of the base model.
+        reference: table E*; None takes the one that travels with the ticket.
+        text: the evaluated text (:func:`lottery.text.pairsource.read_pairs`); None: only sentences that
+            travel with the evidence in words can be run.
+        template: the template that the evidence names, by name or path; None: the ticket's if it is the same
+            one, else the shipped one of that name.
+        tolerance: how far each probability may be off, in units of 1e-9.
+
+    Raises:
+        UsageError: something named does not exist or must be named; ``tolerance`` is negative.
+        InvalidInputError: evidence, ticket, tables or model are refused; the model or the tokenizer is
+            another one than the evidence is about (``EVIDENCE_MODEL``, ``EVIDENCE_TOKENIZER``,
+            ``EVIDENCE_TEMPLATE``); no arm of the evidence served the ticket (``ARM_NOT_EVALUATED``).
+    """
+    if tolerance < 0:
+        raise UsageError("a tolerance is not negative", code="TOLERANCE_RANGE")
+    manifest = read_manifest(evidence)
+    if manifest.kind != "translation" or manifest.template is None or manifest.languages is None:
+        raise InvalidInputError("only translations can be run again", code="EVIDENCE_KIND")
+    wanted = {record for record, _ in cases}
+    records = {
+        record.id: record
+        for record in iter_records(manifest, evidence.parent)
+        if record.id in wanted and isinstance(record, TranslationRecord)
+    }
+    folder = find_base(base)
+    stored, arm, tuned = _arms(source, folder, reference, manifest)
+    name = _served(manifest, arm)
+    tokenizer = load_tokenizer(folder)
+    spoken = _template(source, manifest, template)
+    pairs = _pairs(text, manifest)
+    ready: list[tuple[TranslationRecord, Example, int]] = []
+    refused: dict[str, str] = {}
+    for record in records.values():
+        pair = _sentence(record, pairs)
+        if isinstance(pair, str):
+            refused[record.id] = pair
+            continue
+        (prompt,) = encode(spoken, [pair], tokenizer, *manifest.languages, response=False)
+        if tuple(sorted(set(prompt.ids))) != record.prompt:
+            refused[record.id] = "the prompt made of the sentence is not the recorded one"
+            continue
+        last = max((step for id_, step in cases if id_ == record.id), default=0)
+        ready.append((record, prompt, min(last + 1, len(record.reference.tokens))))
+    found = _run(manifest, folder, stored, tuned, arm, ready)
+    return tuple(_compare(case, records, refused, found, name, tolerance) for case in cases)
+
+
+def _arms(
+    source: Source, folder: Path, reference: Path | None, manifest: Manifest
+) -> tuple[Table, Placement, Placement]:
+    stored = open_base(source, folder)
+    tuned = open_reference(source, reference)
+    if tuned is None:
+        raise UsageError("the reference does not travel with the ticket: name it", code="REFERENCE_NEEDED")
+    if checkpoint_digest(folder, without=stored.tensor) != manifest.base.model_sha256:
+        raise InvalidInputError(
+            f"{folder} is another model around the table than the evidence is about", code="EVIDENCE_MODEL"
+        )
+    if sha256_file(folder / "tokenizer.json") != manifest.tokenizer_sha256:
+        raise InvalidInputError(
+            f"{folder} has another tokenizer than the evidence is about", code="EVIDENCE_TOKENIZER"
+        )
+    rows = open_rows(source, tuned)
+    arm = rows_placement("ticket", source.ticket.released.object, stored, rows)
+    if manifest.reference is None or tuned.digest() != manifest.reference.tensor_sha256:
+        raise InvalidInputError("the evidence is about another reference", code="EVIDENCE_REFERENCE")
+    return stored, arm, reference_placement(tuned)
+
+
+def _served(manifest: Manifest, ticket: Placement) -> str:
+    """Name of the arm that served the ticket."""
+    fitting = [
+        arm
+        for arm in manifest.arms
+        if arm.table_sha256 == ticket.arm.table_sha256 and arm.kind == ticket.arm.kind and arm.gate is None
+    ]
+    best = [arm for arm in fitting if arm.control is None] or fitting
+    if not best:
+        raise InvalidInputError(
+            f"evidence {manifest.text.name}: no arm served the ticket's table", code="ARM_NOT_EVALUATED"
+        )
+    return best[0].name
+
+
+def _template(source: Source, manifest: Manifest, named: str | None) -> Template:
+    wanted, ours = manifest.template, source.ticket.template
+    if wanted is None:
+        raise InvalidInputError("the evidence names no template", code="EVIDENCE_TEMPLATE")
+    if named is None and ours is not None and ours.sha256 == wanted.sha256 and ours.path is not None:
+        named = str(inside(source.folder, ours.path))
+    loaded = load_template(named or wanted.name)
+    if loaded.digest() != wanted.sha256:
+        raise InvalidInputError(
+            f"template {loaded.name} is not the one that the evidence was made with", code="EVIDENCE_TEMPLATE"
+        )
+    return loaded
+
+
+def _pairs(text: str | None, manifest: Manifest) -> Mapping[str, Pair] | None:
+    if text is None or manifest.languages is None:
+        return None
+    return {pair.id: pair for pair in read_pairs(text, *manifest.languages, drop_empty=True)}
+
+
+def _sentence(record: TranslationRecord, pairs: Mapping[str, Pair] | None) -> Pair | str:
+    """The sentence behind a record, or why it is not at hand."""
+    if pairs is not None:
+        pair = pairs.get(record.id)
+        if pair is None:
+            return f"the text holds no pair {record.id}"
+    elif record.witness is not None:
+        pair = Pair(record.witness.source, record.witness.target, record.id)
+    else:
+        return "the sentence does not travel with the evidence: name the text"
+    if sentence_digest(pair.source)[:DIGITS] != record.source:
+        return "the text holds another sentence under this id"
+    return pair
+
+
+def _run(
+    manifest: Manifest,
+    folder: Path,
+    base: Table,
+    tuned: Placement,
+    arm: Placement,
+    ready: Sequence[tuple[TranslationRecord, Example, int]],
+) -> dict[str, tuple[Certainty, tuple[int, ...]]]:
+    """What E* and the arm say at every step of each record up to the last one asked for."""
+    if not ready:
+        return {}
+    dtype = manifest.decoding.dtype
+    model = load_backbone(folder, dtype).eval()
+    serve_base(model, base)
+    prompts = [prompt for _, prompt, _ in ready]
+    answers = [record.reference.tokens[:count] for record, _, count in ready]
+    with placed(model, tuned, dtype) as served:
+        sure = certainties(served, prompts, answers)
+    with placed(model, arm, dtype) as served:
+        said = argmaxes(served, prompts, answers)
+    return {record.id: (sure[i], said[i]) for i, (record, _, _) in enumerate(ready)}
+
+
+def _compare(
+    case: Case,
+    records: Mapping[str, TranslationRecord],
+    refused: Mapping[str, str],
+    runs: Mapping[str, tuple[Certainty, tuple[int, ...]]],
+    arm: str,
+    tolerance: int,
+) -> Replayed:
+    id_, step = case
+    record = records.get(id_)
+    if record is None or not 0 <= step < len(record.reference.tokens):
+        return Replayed(id_, step, "NOT_RUN", "the evidence holds no such step")
+    steps = record.reference
+    expected = steps.argmaxes()
+    actual = dict(record.arms[arm].differs).get(step, expected[step])
+    recorded = Decision(expected[step], actual, steps.p_a[step], steps.p_b[step])
+    if id_ in refused:
+        return Replayed(id_, step, "NOT_RUN", refused[id_], recorded)
+    sure, said = runs[id_]
+    found = Decision(sure.argmax[step], said[step], sure.p_a[step], sure.p_b[step])
+    wrong = []
+    if sure.argmax[:step] != expected[:step]:
+        at = next(t for t in range(step) if sure.argmax[t] != expected[t])
+        wrong.append(f"embed tuning already decides otherwise at step {at}")
+    if found.reference != recorded.reference:
+        wrong.append(f"embed tuning says {found.reference}, recorded is {recorded.reference}")
+    if found.arm != recorded.arm:
+        wrong.append(f"the ticket says {found.arm}, recorded is {recorded.arm}")
+    off = max(abs(found.p_a - recorded.p_a), abs(found.p_b - recorded.p_b))
+    if off > tolerance:
+        wrong.append(f"a probability is off by {off / UNIT:.2e}")
+    if wrong:
+        return Replayed(id_, step, "NOT_REPRODUCED", "; ".join(wrong), recorded, found)
+    text = (
+        f"embed tuning says {found.reference}, the ticket {found.arm}, as recorded; probabilities within"
+        f" {off / UNIT:.1e}"
+    )
+    return Replayed(id_, step, "REPRODUCED", text, recorded, found)

@@ -1,0 +1,124 @@
+"""Evaluating until everything is decided: units in a seeded order, a batch at a time (theory §5).
+
+Units are drawn in ascending order of :func:`certify.evidence.read.unit_rank`, the order in which bounds by
+betting count them. After every batch all arms know the same units, and evidence of design ``sequential``
+about exactly these is written; whoever decides reads the file that everyone else will read. Wherever the run
+ends, what lies there is valid: limits that are decided on hold at every stopping time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from certify.base.errors import UsageError
+from certify.evidence.read import Arm, Manifest, unit_rank
+from lottery.evaluation.assemble import assemble
+from lottery.evaluation.measure import measure
+from lottery.evaluation.prompts import Task
+from lottery.evaluation.shards import Part
+from lottery.model.row_swap import Placement
+from lottery.text.usedtext import UsedText
+
+Decided = Callable[[Path], bool]
+"""Reads the evidence at a path and says whether nothing is left to decide."""
+
+
+def looks(
+    units: Sequence[str], *, order_seed: int, batch: int, max_units: int | None = None
+) -> Iterator[list[int]]:
+    """Sentences known after each batch of units: growing lists of indices, increasing in themselves.
+
+    Args:
+        units: unit of each sentence.
+        order_seed: seed of the order of units.
+        batch: sentences that a batch has at least, unless the text ends; whole units only.
+        max_units: draw at most so many units.
+
+    Raises:
+        UsageError: ``batch`` or ``max_units`` is below 1 (``UNITS_RANGE``).
+    """
+    if batch < 1 or (max_units is not None and max_units < 1):
+        raise UsageError("at least one unit is drawn at a time, and in all", code="UNITS_RANGE")
+    members: dict[str, list[int]] = {}
+    for index, unit in enumerate(units):
+        members.setdefault(unit, []).append(index)
+    order = sorted(members, key=lambda unit: unit_rank(order_seed, unit))[:max_units]
+    known: list[int] = []
+    shown = 0
+    for number, unit in enumerate(order, 1):
+        known += members[unit]
+        if len(known) - shown >= batch or number == len(order):
+            shown = len(known)
+            yield sorted(known)
+
+
+def evaluate_until(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    task: Task,
+    placements: Sequence[Placement],
+    arms: Sequence[Arm],
+    parts_folder: Path,
+    out: Path,
+    *,
+    decided: Decided,
+    used: Sequence[UsedText],
+    order_seed: int,
+    max_units: int | None,
+    resume: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Measure all arms on more and more units, until ``decided`` or the units end.
+
+    Args:
+        model: the base with its table as served, in eval mode.
+        tokenizer: its tokenizer.
+        task: the text.
+        placements: the arms, the reference first.
+        arms: their entries in the order of the manifest.
+        parts_folder: where part files lie; parts of an earlier run are taken as they are.
+        out: ``NAME.json``, written anew after every batch.
+        decided: asked after every batch.
+        used: sentences that were used to scan, tune or choose.
+        order_seed: seed of the order of units.
+        max_units: draw at most so many units; None: all of the text.
+        resume: go on with the part files that are there.
+        progress: called with (sentences known, sentences of the text) after every batch.
+
+    Returns:
+        The manifest as written last.
+
+    Raises:
+        UsageError, InvalidInputError: see :func:`lottery.evaluation.measure.measure` and
+            :func:`lottery.evaluation.assemble.assemble`; whatever ``decided`` raises.
+    """
+    manifest: Manifest | None = None
+    for known in looks(task.units, order_seed=order_seed, batch=task.batch_size, max_units=max_units):
+        parts: dict[str, Part] = {}
+        for placement in placements:
+            name = placement.arm.name
+            parts[name] = measure(
+                model,
+                tokenizer,
+                task,
+                placement,
+                parts_folder / f"{name}.jsonl",
+                reference=parts.get("reference"),
+                # From the second batch on the parts of the first are there.
+                resume=resume or manifest is not None,
+                indices=known,
+            )
+        manifest = assemble(
+            task, arms, parts, out, used=used, order_seed=order_seed, design="sequential", indices=known
+        )
+        if progress is not None:
+            progress(len(known), len(task.pairs))
+        if decided(out):
+            break
+    if manifest is None:
+        raise UsageError("there is no unit to draw", code="UNITS_RANGE")
+    return manifest

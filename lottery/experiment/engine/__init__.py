@@ -1,0 +1,1 @@
+"""Cached steps that resume: the graph, its cache and its journal."""

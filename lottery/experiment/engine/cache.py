@@ -1,0 +1,199 @@
+"""Cached steps: what was done is known by digests, so that nothing is done twice and nothing stale is used.
+
+A step has a folder ``steps/NAME`` under the experiment's. Its *key* is the SHA-256 of everything that decides
+its outcome: kind and version of its procedure, parameters, and the digests of what the steps before it left.
+A step is finished when ``done.json`` holds its present key and every output has the recorded digest.
+
+``started.json`` holds the key of an attempt that is under way. An attempt that was killed is taken up again
+in its own folder if the key is still the same, so that a procedure that saves states can go on; otherwise the
+folder is emptied first. Nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from certify.base.errors import InvalidInputError
+from certify.base.jsonio import canonical_json, pretty_json, read_json, sha256_bytes, sha256_file, write_bytes
+from certify.ticket.schema import SLUG
+
+STEPS: Final = "steps"
+DONE, STARTED = "done.json", "started.json"
+
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_WORD = re.compile(SLUG, re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Record of a finished step.
+
+    Attributes:
+        key: what it was done for, see :func:`step_key`.
+        outputs: relative path -> file digest of every file that counts as its result.
+        void: why there was nothing to do (a ticket without rows, for one); empty for an ordinary step. A
+            void step has no outputs.
+        facts: figures about the outcome for people and estimates; nothing depends on them.
+    """
+
+    key: str
+    outputs: Mapping[str, str]
+    void: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def step_key(
+    kind: str, version: int, parameters: Mapping[str, Any], inputs: Mapping[str, Mapping[str, str]]
+) -> str:
+    """Key of a step: SHA-256 of the canonical JSON of all that decides its outcome.
+
+    Args:
+        kind: name of the procedure.
+        version: its version; a procedure that changes its results gets a new one.
+        parameters: JSON values.
+        inputs: role of an input -> its outputs (relative path -> digest).
+
+    Raises:
+        TypeError: a parameter is not JSON.
+        ValueError: a parameter is NaN or infinite.
+    """
+    content = {
+        "kind": kind,
+        "version": version,
+        "parameters": dict(parameters),
+        "inputs": {role: dict(outputs) for role, outputs in inputs.items()},
+    }
+    return sha256_bytes(canonical_json(content))
+
+
+class Cache:
+    """The steps of an experiment on disk.
+
+    Attributes:
+        root: folder of the experiment.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Look at the experiment in ``root``; nothing is read or written yet."""
+        self.root = root
+
+    def folder(self, name: str) -> Path:
+        """Where step ``name`` (words of letters and digits, separated by ``/``) works.
+
+        Raises:
+            ValueError: the name is no such path.
+        """
+        words = name.split("/")
+        if not all(_WORD.fullmatch(word) for word in words):
+            raise ValueError(f"{name!r} is not the name of a step")
+        # One folder a step, none inside another: a step may empty its own.
+        return self.root / STEPS / "+".join(words)
+
+    def done(self, name: str) -> Done | None:
+        """The record of a finished step, whatever its key, or None.
+
+        Raises:
+            InvalidInputError: the record is malformed (``STEP_MALFORMED``).
+        """
+        path = self.folder(name) / DONE
+        if not path.exists():
+            return None
+        value = read_json(path, what="record of a step")
+        outputs: Any = value.get("outputs") if isinstance(value, dict) else None
+        sound = (
+            isinstance(outputs, dict)
+            and set(value) == {"key", "outputs", "void", "facts"}
+            and all(isinstance(value[name], str) for name in ("key", "void"))
+            and isinstance(value["facts"], dict)
+            and all(_inside(path) and _DIGEST.fullmatch(str(digest)) for path, digest in outputs.items())
+        )
+        if not sound:
+            raise InvalidInputError(
+                f"{path} is not the record of a step: remove {path.parent}", code="STEP_MALFORMED"
+            )
+        return Done(value["key"], outputs, value["void"], value["facts"])
+
+    def damage(self, name: str, done: Done) -> str:
+        """The first output that is missing or is not the recorded one, as a relative path; empty if none."""
+        folder = self.folder(name)
+        for path, digest in done.outputs.items():
+            target = folder / path
+            if not target.is_file() or sha256_file(target) != digest:
+                return path
+        return ""
+
+    def started(self, name: str) -> str:
+        """Key of the attempt that was begun and not finished, or the empty string."""
+        path = self.folder(name) / STARTED
+        if not path.exists():
+            return ""
+        value = read_json(path, what="record of a step")
+        return str(value.get("key", "")) if isinstance(value, dict) else ""
+
+    def begin(self, name: str, key: str) -> Path:
+        """Make the folder of a step ready for an attempt and return it.
+
+        What a killed attempt for the same key left behind stays; anything else is removed.
+
+        Raises:
+            UsageError: the folder cannot be written.
+        """
+        folder = self.folder(name)
+        # A finished step is only begun again because its result is damaged or out of date.
+        if self.started(name) != key or (folder / DONE).exists():
+            _empty(folder)
+            write_bytes(folder / STARTED, pretty_json({"key": key}).encode("utf-8"))
+        return folder
+
+    def finish(
+        self, name: str, key: str, outputs: Iterable[str], *, void: str = "", facts: Mapping[str, Any]
+    ) -> Done:
+        """Record that an attempt succeeded.
+
+        Args:
+            name: the step.
+            key: its key.
+            outputs: relative paths of files, or of folders with all the files in them.
+            void: why there was nothing to do.
+            facts: see :class:`Done`.
+
+        Raises:
+            UsageError: an output is not there, or the record cannot be written.
+        """
+        folder = self.folder(name)
+        digests = {path: sha256_file(folder / path) for path in sorted(_files(folder, outputs))}
+        done = Done(key, digests, void, dict(facts))
+        record = {"key": key, "outputs": digests, "void": void, "facts": done.facts}
+        write_bytes(folder / DONE, pretty_json(record).encode("utf-8"))
+        (folder / STARTED).unlink(missing_ok=True)
+        return done
+
+
+def _files(folder: Path, outputs: Iterable[str]) -> set[str]:
+    files: set[str] = set()
+    for output in outputs:
+        target = folder / output
+        if target.is_dir():
+            files |= {path.relative_to(folder).as_posix() for path in target.rglob("*") if path.is_file()}
+        else:
+            files.add(output)
+    return files
+
+
+def _inside(path: str) -> bool:
+    return bool(path) and not path.startswith("/") and ".." not in path.split("/") and "\\" not in path
+
+
+def _empty(folder: Path) -> None:
+    if not folder.exists():
+        return
+    # Renamed first: a folder half of which is gone must not be taken for a finished step.
+    doomed = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.replace(doomed)
+    shutil.rmtree(doomed)

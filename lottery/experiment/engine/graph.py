@@ -1,0 +1,234 @@
+"""A graph of cached steps and the loop that runs it: what is finished is skipped, what changed is done again.
+
+Nothing here knows what a step does. The steps of a real experiment are laid out in
+:mod:`lottery.experiment.layout.layout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from certify.base.errors import UsageError
+from lottery.experiment.engine.cache import Cache, Done, step_key
+
+State = Literal["done", "void", "stale", "started", "pending"]
+"""Where a step stands: finished; finished with nothing to do; finished for other inputs or damaged; begun and
+not finished; not begun."""
+
+
+class Void(Exception):
+    """Raised by an action: there is nothing to do, for the reason given, and that is the outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a step reads of an earlier one.
+
+    Attributes:
+        folder: folder of that step.
+        outputs: relative paths of its outputs.
+        void: why it has none, or the empty string.
+    """
+
+    folder: Path
+    outputs: tuple[str, ...]
+    void: str = ""
+
+    def path(self, relative: str) -> Path:
+        """Path of one output."""
+        return self.folder / relative
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an action is given.
+
+    Attributes:
+        folder: where to work; holds what a killed attempt for the same key left behind.
+        parameters: the step's; together with ``inputs`` all that may decide the outcome.
+        inputs: role -> outputs of an earlier step.
+    """
+
+    folder: Path
+    parameters: Mapping[str, Any]
+    inputs: Mapping[str, Input]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an action returns: relative paths of its outputs (files or folders), and facts for people."""
+
+    outputs: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the graph.
+
+    Attributes:
+        name: unique; words separated by ``/``.
+        kind: name of the procedure.
+        version: version of the procedure.
+        parameters: JSON values that decide the outcome, beside the inputs.
+        action: does the work. It may raise :class:`Void`.
+        needs: role -> name of an earlier step whose outputs are read.
+        after: names of earlier steps that must be finished before, though nothing of them is read.
+        collects: a void input is passed on as such; otherwise it makes this step void.
+        work: amount of computation for estimates, opaque here.
+    """
+
+    name: str
+    kind: str
+    version: int
+    parameters: Mapping[str, Any]
+    action: Callable[[Work], Result]
+    needs: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    collects: bool = False
+    work: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a step stands, with its key (empty while an input is missing) and, if finished, its record."""
+
+    step: Step
+    state: State
+    key: str
+    done: Done | None
+    reason: str = ""
+
+
+class Graph:
+    """Steps in an order in which they can run."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        """Take the steps in order.
+
+        Raises:
+            ValueError: two steps of one name, or one that needs a step that does not come before it.
+        """
+        self.steps: tuple[Step, ...] = tuple(steps)
+        known: set[str] = set()
+        for step in self.steps:
+            missing = ({*step.needs.values(), *step.after}) - known
+            if step.name in known or missing:
+                raise ValueError(f"step {step.name} is repeated, or does not come after {sorted(missing)}")
+            known.add(step.name)
+
+    def standings(self, cache: Cache) -> list[Standing]:
+        """Where every step stands; every output of a finished step is read and digested."""
+        found: dict[str, Standing] = {}
+        for step in self.steps:
+            found[step.name] = _standing(step, found, cache)
+        return list(found.values())
+
+    def chosen(self, only: Sequence[str]) -> set[str]:
+        """Names that match a pattern of ``only`` (``*`` and ``?`` as in file names), with all they need.
+
+        Raises:
+            UsageError: a pattern matches nothing (``STEP_UNKNOWN``).
+        """
+        wanted: set[str] = set()
+        for pattern in only:
+            matched = {step.name for step in self.steps if fnmatchcase(step.name, pattern)}
+            if not matched:
+                listed = ", ".join(sorted({step.name.split("/")[0] for step in self.steps}))
+                raise UsageError(
+                    f"no step {pattern!r}; steps begin with {listed}, and * stands for anything",
+                    code="STEP_UNKNOWN",
+                )
+            wanted |= matched
+        for step in reversed(self.steps):
+            if step.name in wanted:
+                wanted |= {*step.needs.values(), *step.after}
+        return wanted
+
+    def run(
+        self,
+        cache: Cache,
+        *,
+        only: Sequence[str] = (),
+        watch: Callable[[str, Step, Standing | None], None] | None = None,
+    ) -> list[Standing]:
+        """Bring every step (or those that ``only`` names, with what they need) to the state ``done``.
+
+        Args:
+            cache: the steps on disk.
+            only: patterns of names; empty means all.
+            watch: called as ``(event, step, standing)``: ``skipped`` for a finished step; ``started`` before
+                an action (the standing says why it must run), ``finished`` after it (the new standing), or
+                ``failed``, after which the error goes on its way.
+
+        Returns:
+            Standings of the steps that were asked for, all finished.
+        """
+        tell = watch or _nobody
+        wanted = self.chosen(only) if only else {step.name for step in self.steps}
+        found: dict[str, Standing] = {}
+        for step in self.steps:
+            if step.name not in wanted:
+                continue
+            standing = _standing(step, found, cache)
+            if standing.done is not None and standing.state in ("done", "void"):
+                tell("skipped", step, standing)
+            else:
+                tell("started", step, standing)
+                try:
+                    standing = _perform(step, standing.key, found, cache)
+                except BaseException:
+                    tell("failed", step, None)
+                    raise
+                tell("finished", step, standing)
+            found[step.name] = standing
+        return list(found.values())
+
+
+def _nobody(_event: str, _step: Step, _standing: Standing | None) -> None:
+    pass
+
+
+def _standing(step: Step, found: Mapping[str, Standing], cache: Cache) -> Standing:
+    done = cache.done(step.name)
+    inputs: dict[str, Mapping[str, str]] = {}
+    for role, name in step.needs.items():
+        before = found[name]
+        if before.done is None or before.state not in ("done", "void"):
+            state: State = "pending" if done is None else "stale"
+            return Standing(step, state, "", done, f"{name} comes first")
+        # That an input is void is part of what a collecting step sees.
+        inputs[role] = {"": before.done.void} if before.done.void else before.done.outputs
+    key = step_key(step.kind, step.version, step.parameters, inputs)
+    if done is None:
+        begun = cache.started(step.name)
+        return Standing(step, "started" if begun == key else "pending", key, None)
+    if done.key != key:
+        return Standing(step, "stale", key, done, "its plan or its inputs changed")
+    if damaged := cache.damage(step.name, done):
+        return Standing(step, "stale", key, done, f"{damaged} is damaged")
+    return Standing(step, "void" if done.void else "done", key, done, done.void)
+
+
+def _perform(step: Step, key: str, found: Mapping[str, Standing], cache: Cache) -> Standing:
+    inputs = {role: _input(found[name], cache) for role, name in step.needs.items()}
+    void = "" if step.collects else next((given.void for given in inputs.values() if given.void), "")
+    folder = cache.begin(step.name, key)
+    result = Result(())
+    if not void:
+        try:
+            result = step.action(Work(folder, step.parameters, inputs))
+        except Void as nothing:
+            void = str(nothing)
+    done = cache.finish(step.name, key, result.outputs, void=void, facts=result.facts)
+    return Standing(step, "void" if void else "done", key, done, void)
+
+
+def _input(standing: Standing, cache: Cache) -> Input:
+    done = standing.done
+    outputs = () if done is None else tuple(done.outputs)
+    return Input(cache.folder(standing.step.name), outputs, "" if done is None else done.void)

@@ -1,0 +1,81 @@
+"""What an experiment starts from, by content: the base model and the texts, wherever they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from certify.base.jsonio import canonical_json, sha256_bytes, sha256_file
+from certify.tables.modeldigest import checkpoint_digest, tokenizer_digest
+from certify.ticket.corpus import corpus_digest
+from lottery.experiment.engine.timing import resolve
+from lottery.experiment.plan.plan import SYNTHETIC
+from lottery.text.pairsource import read_pairs
+from lottery.text.textfile import locate
+
+UNKNOWN = "unknown"
+"""Stands for the digest of something that is not at hand; only a dry run goes on without it."""
+
+
+@dataclass(slots=True)
+class Materials:
+    """Digests of what is read from outside the experiment.
+
+    Attributes:
+        base: digest of the base model and its tokenizer; empty if a step makes it.
+        data: folder of the texts.
+        required: refuse what is missing, rather than to go on with :data:`UNKNOWN`.
+    """
+
+    base: str
+    data: Path | None
+    required: bool = True
+    _known: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def pairs(self, name: str, languages: tuple[str, str], *, documents: bool = False) -> str:
+        """Digest of a parallel text, with ``documents`` also of which line is from which.
+
+        Raises:
+            UsageError, InvalidInputError, NothingToDoError: see :func:`lottery.text.pairsource.read_pairs`.
+        """
+
+        def compute() -> str:
+            pairs = read_pairs(resolve(name, self.data), *languages, documents=documents)
+            digest = corpus_digest(pairs)
+            if not documents:
+                return digest
+            return sha256_bytes(canonical_json([digest, [pair.document for pair in pairs]]))
+
+        return self._digest((name, *languages, *(["documents"] if documents else [])), compute)
+
+    def lines(self, name: str) -> str:
+        """Digest of a monolingual text.
+
+        Raises:
+            UsageError: the file is missing.
+        """
+        return self._digest((name,), lambda: sha256_file(locate(Path(resolve(name, self.data)))))
+
+    def known(self) -> dict[str, str]:
+        """The digests taken so far, by name of the text (and languages)."""
+        return {" ".join(key): digest for key, digest in sorted(self._known.items())}
+
+    def _digest(self, key: tuple[str, ...], compute: Callable[[], str]) -> str:
+        if key[0].startswith(f"{SYNTHETIC}:"):
+            return key[0]  # the step that makes it decides what it is
+        if not self.required:
+            return UNKNOWN
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+
+def base_digest(folder: Path) -> str:
+    """Digest of a base model: weights, configuration, tokenizer with its special tokens.
+
+    Raises:
+        UsageError: a file is missing.
+        InvalidInputError: a file is refused.
+    """
+    return sha256_bytes(canonical_json([checkpoint_digest(folder), tokenizer_digest(folder)]))

@@ -1,0 +1,115 @@
+"""The journal of an experiment, ``journal.jsonl``: the only place with times and machine in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from certify.base.errors import UsageError
+from certify.base.version import __version__
+from lottery.experiment.engine.graph import Standing, Step
+from lottery.experiment.plan.plan import ExperimentPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is said about one step as the experiment goes on.
+
+    Attributes:
+        event: ``skipped``, ``started``, ``finished`` or ``failed``.
+        step: name of the step.
+        number: its number, from 1.
+        steps: number of steps.
+        seconds: wall seconds of a finished or failed step.
+        text: why it runs, or what came out.
+    """
+
+    event: str
+    step: str
+    number: int
+    steps: int
+    seconds: float | None
+    text: str
+
+
+class ExperimentJournal:
+    """Appends to ``journal.jsonl`` and passes each line on."""
+
+    def __init__(self, path: Path, steps: int, report: Callable[[Line], None] | None) -> None:
+        """Go on with the journal at ``path``; ``report`` is called with every line about a step."""
+        self._path, self._steps, self._report = path, steps, report
+        self._number = 0
+        self._begun = 0.0
+
+    def begin(self, plan: ExperimentPlan) -> None:
+        """Write down that a run of ``plan`` begins, on which machine and with what."""
+        self._append(
+            {
+                "event": "run",
+                "plan": plan.name,
+                "plan_sha256": plan.digest(),
+                "created_by": f"certify {__version__}",
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "machine": platform.machine(),
+                "threads": torch.get_num_threads(),
+                "cores": len(os.sched_getaffinity(0)),
+            }
+        )
+
+    def watch(self, event: str, step: Step, standing: Standing | None) -> None:
+        """Write down and pass on what :meth:`lottery.experiment.engine.graph.Graph.run` tells."""
+        now = time.monotonic()
+        seconds = None
+        if event in ("started", "skipped"):
+            self._number += 1
+            self._begun = now
+        else:
+            seconds = now - self._begun
+        text = "" if standing is None else standing.reason
+        if event == "finished" and standing is not None and standing.done is not None:
+            text = standing.done.void or _facts(standing.done.facts)
+        if event != "skipped":
+            entry: dict[str, Any] = {"event": event, "step": step.name}
+            self._append(entry | ({} if seconds is None else {"seconds": round(seconds, 3)}))
+        if self._report is not None:
+            self._report(Line(event, step.name, self._number, self._steps, seconds, text))
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        stamped = {"time": datetime.now(UTC).isoformat(timespec="seconds")} | entry
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(stamped) + "\n")
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {self._path}: {error.strerror}", code="FILE_UNWRITABLE"
+            ) from error
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in facts.items() if v is not None}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def recorded_seconds(path: Path) -> dict[str, float]:
+    """Seconds of the last finished attempt of every step; a torn last line is passed over."""
+    seconds: dict[str, float] = {}
+    if not path.exists():
+        return seconds
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("event") == "finished":
+            seconds[str(entry.get("step"))] = float(entry.get("seconds", 0.0))
+    return seconds

@@ -1,0 +1,122 @@
+"""What the steps of an experiment share while they run: where things lie, never what decides an outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from certify.base.errors import UsageError
+from certify.base.jsonio import pretty_json, read_json, write_bytes
+from certify.tables.table import Table
+from certify.tables.vocabulary import Vocabulary, open_vocabulary
+from certify.ticket.make import open_pair
+from lottery.experiment.engine.graph import Input, Work
+from lottery.experiment.plan.plan import SYNTHETIC
+from lottery.model.device import Device
+
+SELECTION, ROWS = "selection.json", "rows.safetensors"
+"""What a step that chooses rows leaves: ids and how they were chosen; and the rows to put in."""
+
+RESULT = "result.json"
+"""What a tuning leaves beside its result: where that lies, and how many parameters were trained."""
+
+BASE = "base"
+"""Role of a base model that a step of the experiment made."""
+
+
+@dataclass(slots=True)
+class Bench:
+    """Places and devices.
+
+    Attributes:
+        base: checkpoint folder of the base; None if a step makes it.
+        data: folder that the plan's paths start from; None if there is no such path.
+        device: where to compute.
+        save_every: optimiser steps between saved states.
+        progress: called with (done, all) of the step under way.
+        loaded: a model in memory, by what it was loaded from; kept from step to step.
+    """
+
+    base: Path | None
+    data: Path | None
+    device: Device = "auto"
+    save_every: int = 100
+    progress: Callable[[int, int], None] | None = None
+    loaded: dict[tuple[Path, str], Any] = field(default_factory=dict)
+
+    def base_folder(self, work: Work) -> Path:
+        """The base model's checkpoint folder, as ``work`` sees it."""
+        if BASE in work.inputs:
+            return work.inputs[BASE].path(BASE)
+        if self.base is None:
+            raise UsageError("no base model: name it with --base", code="MODEL_UNKNOWN")
+        return self.base
+
+    def text(self, work: Work, name: str) -> str:
+        """Where the text ``name`` of a plan lies: an absolute path, or a name of the hub."""
+        return resolve(name, self.data, made=work.inputs[BASE].folder if BASE in work.inputs else None)
+
+    def tables(self, work: Work) -> tuple[Table, Table, Vocabulary]:
+        """E⁰ and E* in the served dtype (parameter ``served_dtype``), and the vocabulary.
+
+        ``work`` has the embed tuning among its inputs, as ``embed``.
+        """
+        folder = self.base_folder(work)
+        base, reference = open_pair(
+            folder, reference_file(work), dtype=work.parameters["served_dtype"], allow_tied=False
+        )
+        return base, reference, open_vocabulary(folder)
+
+
+def resolve(name: str, data: Path | None, *, made: Path | None = None) -> str:
+    """Where the text ``name`` of a plan lies.
+
+    Args:
+        name: ``hub:...``, ``synthetic:NAME``, or a path that may be relative to the data folder.
+        data: the data folder.
+        made: folder of the step that made the synthetic text.
+
+    Raises:
+        UsageError: a relative path, and no data folder.
+    """
+    if name.startswith("hub:"):
+        return name
+    if name.startswith(f"{SYNTHETIC}:"):
+        if made is None:
+            raise UsageError(
+                f"text {name} goes with the base {SYNTHETIC!r}, which makes it", code="PLAN_INVALID"
+            )
+        return str(made / "text" / name.removeprefix(f"{SYNTHETIC}:"))
+    if Path(name).is_absolute():
+        return name
+    if data is None:
+        raise UsageError(
+            f"no data folder for {name}: set CERTIFY_DATA to the folder that holds data/, or name --data",
+            code="DATA_MISSING",
+        )
+    return str(data / name)
+
+
+def tuned_result(given: Input) -> tuple[Path, int]:
+    """File or folder that a tuning made, and the number of trained parameters."""
+    result = read_json(given.path(RESULT), what="result of a tuning")
+    return given.path(result["path"]), int(result["trained"])
+
+
+def reference_file(work: Work) -> Path:
+    """The fp32 table of the embed tuning among the inputs."""
+    return tuned_result(work.inputs["embed"])[0]
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a step's record for people and later steps."""
+    write_bytes(path, pretty_json(dict(value)).encode("utf-8"))
+
+
+def read_selection(folder: Path) -> dict[str, Any]:
+    """What a step that chose rows wrote."""
+    value = read_json(folder / SELECTION, what="selection of a step")
+    assert isinstance(value, dict)  # its digest was verified
+    return value

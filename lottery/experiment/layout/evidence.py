@@ -1,0 +1,257 @@
+"""The second half of the graph: what is evaluated, and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from certify.tables.dtypes import parse_dtype
+from certify.ticket.templates import load_template
+from lottery.evaluation.prompts import DOCUMENT
+from lottery.experiment.plan.arms import ArmPlan, null_names, null_step, planned_arms
+from lottery.experiment.plan.estimate import Amount
+from lottery.experiment.plan.fields import PairPlan, TextPlan
+from lottery.experiment.plan.must_exist import witness_shares
+from lottery.experiment.steps import evidence, texts
+from lottery.text.score import signatures
+
+if TYPE_CHECKING:
+    from lottery.experiment.engine.graph import Step
+    from lottery.experiment.layout.builder import Builder
+
+_TUNED_BEFORE = ("tuning", "choice")
+UNRELATED = "unrelated"
+
+
+def evidence_steps(builder: Builder, pair: PairPlan) -> list[Step]:
+    """Texts, measurements and evidence of one pair."""
+    plan = builder.plan
+    wanted = [text for text in plan.text if pair in plan.pairs_of(text)]
+    if not wanted and plan.unrelated is None:
+        return []
+    roles = {"tuning": list(pair.data)} | ({"choice": [pair.choice]} if pair.choice else {})
+    names = [name for listed in roles.values() for name in listed]
+    parameters = {
+        "roles": roles,
+        "languages": list(pair.languages),
+        "texts_sha256": [builder.materials.pairs(name, pair.languages) for name in names],
+    }
+    steps = [builder.step(f"{pair.name}/used", "used", texts.list_used, texts.VERSION, parameters)]
+    for text in wanted:
+        steps += _text(builder, pair, text)
+    if plan.unrelated is not None:
+        steps += _unrelated(builder, pair)
+    return steps
+
+
+def _text(builder: Builder, pair: PairPlan, text: TextPlan) -> list[Step]:
+    plan = builder.plan
+    avoid = [role for role in _TUNED_BEFORE if role == "tuning" or text.role == "evaluation"]
+    documents = text.unit == DOCUMENT
+    parameters = {
+        "data": text.data,
+        "text_sha256": builder.materials.pairs(text.data, pair.languages, documents=documents),
+        "languages": list(pair.languages),
+        "limit": text.limit,
+        "avoid": avoid,
+    } | ({"documents": True} if documents else {})
+    source = f"{pair.name}/text/{text.name}"
+    needs = {"used": f"{pair.name}/used"}
+    steps = [
+        builder.step(source, "text", texts.prepare_text, texts.VERSION, parameters, needs),
+        _opportunity(builder, pair, text, source),
+    ]
+    arms = [arm for arm in planned_arms(plan) if arm.main or text.arms == "all"]
+    if text.beams > 1:
+        arms = [arm for arm in arms if arm.gate is None and arm.kind != "prefix"]
+    steps += _translated(builder, pair, text, text.name, plan.template, arms, avoid)
+    if text.paraphrases:
+        probed = [arm for arm in arms if arm.probed]
+        for template in plan.paraphrases:
+            file = f"{text.name}.{load_template(template).name}"
+            steps += _translated(builder, pair, text, file, template, probed, avoid)
+    return steps
+
+
+def _translated(
+    builder: Builder,
+    pair: PairPlan,
+    text: TextPlan,
+    file: str,
+    template: str,
+    arms: list[ArmPlan],
+    avoid: list[str],
+) -> list[Step]:
+    """Measurements of all arms on a text under a template, and the evidence."""
+    plan = builder.plan
+    common: dict[str, Any] = {
+        "languages": list(pair.languages),
+        "template": template,
+        "template_sha256": load_template(template).digest(),
+        "max_new_tokens": text.max_new_tokens,
+        "beams": text.beams,
+        "served_dtype": builder.served,
+        "dtype": parse_dtype(plan.evaluation.dtype),
+        "batch": plan.evaluation.batch,
+        "bleu_tokenizer": plan.evaluation.bleu_tokenizer,
+        "signatures": list(signatures(plan.evaluation.bleu_tokenizer)),
+    }
+    sources = {"text": f"{pair.name}/text/{text.name}", "embed": f"{pair.name}/embed"}
+    steps = []
+    measured: dict[str, str] = {}
+    # The reference comes first: every other arm is asked along its outputs.
+    for arm in sorted(arms, key=lambda arm: arm.kind != "reference"):
+        needs = dict(sources) | _arm_needs(pair, arm)
+        if arm.kind != "reference":
+            needs["reference"] = measured["reference"]
+        name = f"{pair.name}/measure/{file}/{arm.name}"
+        measured[arm.name] = name
+        steps.append(
+            builder.step(
+                name,
+                "measure",
+                evidence.measure_arm,
+                evidence.VERSION,
+                common | {"arm": _arm(builder, arm)},
+                needs,
+                after=(f"{pair.name}/tickets",),  # claims are declared before anything is evaluated
+                work=_decoding(builder, text),
+            )
+        )
+    parameters = common | {
+        "file": file,
+        "name": text.name,
+        "unit": text.unit,
+        "attribution": text.attribution,
+        "arms": [arm.name for arm in arms],
+        "avoid": avoid,
+        "order_seed": plan.evaluation.order_seed,
+        "witnesses": witness_shares(plan)[pair.name, text.name] if file == text.name else 0,
+    }
+    needs = sources | {"used": f"{pair.name}/used"}
+    needs |= {f"arm:{arm}": step for arm, step in measured.items()}
+    steps.append(
+        builder.step(
+            f"{pair.name}/evidence/{file}",
+            "evidence",
+            evidence.write_evidence,
+            evidence.VERSION,
+            parameters,
+            needs,
+            collects=True,
+        )
+    )
+    return steps
+
+
+def _unrelated(builder: Builder, pair: PairPlan) -> list[Step]:
+    plan, text = builder.plan, builder.plan.unrelated
+    assert text is not None
+    common: dict[str, Any] = {
+        "name": UNRELATED,
+        "data": text.data,
+        "text_sha256": builder.materials.lines(text.data),
+        "limit": text.limit,
+        "block": text.block,
+        "every": text.every,
+        "window": text.window,
+        "attribution": text.attribution,
+        "avoid": list(_TUNED_BEFORE),
+        "served_dtype": builder.served,
+        "dtype": parse_dtype(plan.evaluation.dtype),
+        "batch": plan.evaluation.batch,
+    }
+    arms = [arm for arm in planned_arms(plan) if (arm.main or text.arms == "all") and arm.gate is None]
+    sources = {"used": f"{pair.name}/used", "embed": f"{pair.name}/embed"}
+    steps = []
+    measured: dict[str, str] = {}
+    for arm in arms:
+        name = f"{pair.name}/loss/{arm.name}"
+        measured[f"arm:{arm.name}"] = name
+        amount = Amount(
+            "loss",
+            tokens=text.limit * text.block * builder.plan.estimate.tokens_per_pair // 3,
+            micro_batch=plan.evaluation.batch,
+            length=text.window,
+        )
+        steps.append(
+            builder.step(
+                name,
+                "loss",
+                evidence.measure_losses,
+                evidence.VERSION,
+                common | {"arm": _arm(builder, arm)},
+                sources | _arm_needs(pair, arm),
+                after=(f"{pair.name}/tickets",),
+                work=amount,
+            )
+        )
+    parameters = common | {
+        "file": UNRELATED,
+        "arms": [arm.name for arm in arms],
+        "order_seed": plan.evaluation.order_seed,
+    }
+    steps.append(
+        builder.step(
+            f"{pair.name}/evidence/{UNRELATED}",
+            "evidence",
+            evidence.write_loss_evidence,
+            evidence.LOSS_EVIDENCE_VERSION,
+            parameters,
+            sources | measured,
+            collects=True,
+        )
+    )
+    return steps
+
+
+def _opportunity(builder: Builder, pair: PairPlan, text: TextPlan, source: str) -> Step:
+    plan = builder.plan
+    selections = [f"select/{entry.id}" for entry in plan.ticket]
+    for controls in plan.controls if text.arms == "all" else ():
+        names = [name for name, kind, _ in null_names(controls) if kind != "direction"]
+        selections += [null_step(controls, name) for name in names]
+    parameters = {
+        "template": plan.template,
+        "template_sha256": load_template(plan.template).digest(),
+        "languages": list(pair.languages),
+        "selections": selections,
+    }
+    needs = {"text": source} | {name: f"{pair.name}/{name}" for name in selections}
+    return builder.step(
+        f"{pair.name}/opportunity/{text.name}",
+        "opportunity",
+        evidence.count_opportunity,
+        evidence.VERSION,
+        parameters,
+        needs,
+        collects=True,
+    )
+
+
+def _arm(builder: Builder, arm: ArmPlan) -> dict[str, Any]:
+    """The fields of an arm that decide its measurement or stand in its evidence."""
+    fields = asdict(arm)
+    kept = {name: fields[name] for name in ("name", "kind", "source", "control", "of", "seed", "gate")}
+    return kept | {"training_seed": builder.plan.seed}
+
+
+def _arm_needs(pair: PairPlan, arm: ArmPlan) -> dict[str, str]:
+    if arm.source in ("base", "reference"):
+        return {}
+    return {"arm": f"{pair.name}/{arm.step}"}
+
+
+def _decoding(builder: Builder, text: TextPlan) -> Amount:
+    estimate = builder.plan.estimate
+    sentences = min(filter(None, (text.limit, estimate.sentences)))
+    tokens = sentences * min(text.max_new_tokens, estimate.new_tokens) * text.beams
+    return Amount(
+        "decode",
+        tokens=tokens,
+        # The prompt, and once more in front of what the reference had generated.
+        read=sentences * (2 * estimate.tokens_per_pair + estimate.new_tokens),
+        micro_batch=builder.plan.evaluation.batch * text.beams,
+        length=text.max_new_tokens + estimate.tokens_per_pair,
+        bytes_per_weight=4 if builder.plan.evaluation.dtype == "fp32" else 2,
+    )

@@ -1,0 +1,83 @@
+"""The last part of the graph: overlap of tickets, and what is handed on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lottery.experiment.steps import publish
+
+if TYPE_CHECKING:
+    from lottery.experiment.engine.graph import Step
+    from lottery.experiment.layout.builder import Builder
+
+
+def final_steps(builder: Builder, steps: list[Step]) -> list[Step]:
+    """Overlap of tickets, and what is handed on."""
+    plan = builder.plan
+    known = {step.name for step in steps}
+    last = []
+    if len(plan.pair) * (1 + len(plan.embed.seeds)) > 1:
+        last.append(_overlap(builder))
+    needs = {step.name: step.name for step in last}
+    pairs = []
+    for pair in plan.pair:
+        found = {
+            kind: {
+                name.split("/", 2)[2]: name
+                for name in sorted(known)
+                if name.startswith(f"{pair.name}/{kind}/")
+            }
+            for kind in ("evidence", "opportunity")
+        }
+        tickets = f"{pair.name}/tickets"
+        needs |= {name: name for names in found.values() for name in names.values()} | {tickets: tickets}
+        unlinked = tuple(text.name for text in plan.text if text.role != "evaluation")
+        linked = [name for name in found["evidence"] if not _on(name, unlinked)]
+        pairs.append({"name": pair.name, "tickets": tickets, "linked": linked, **found})
+    parameters = {
+        "plan": plan.model_dump(mode="json"),
+        "notices": list(plan.notices),
+        "pairs": pairs,
+        "started_from": {
+            "base_sha256": builder.materials.base or plan.base,
+            "texts_sha256": builder.materials.known(),
+        },
+    }
+    last.append(
+        builder.step(
+            "publish",
+            "publish",
+            publish.publish,
+            publish.VERSION,
+            parameters,
+            needs,
+            collects=True,
+            free=True,
+        )
+    )
+    return last
+
+
+def _on(name: str, texts: tuple[str, ...]) -> bool:
+    """Is the evidence ``name`` on one of ``texts``, under any template?"""
+    return any(name == text or name.startswith(f"{text}.") for text in texts)
+
+
+def _overlap(builder: Builder) -> Step:
+    plan = builder.plan
+    tickets: dict[str, list[tuple[str, str, int]]] = {}
+    needs: dict[str, str] = {}
+    for pair in plan.pair:
+        needs[f"{pair.name}/counts"] = f"{pair.name}/counts"
+        for seed in (plan.seed, *plan.embed.seeds):
+            prefix = pair.name if seed == plan.seed else f"{pair.name}/seed-{seed}"
+            for entry in plan.ticket:
+                role = f"{prefix}/select/{entry.id}"
+                needs[role] = role
+                tickets.setdefault(entry.id, []).append((role, pair.name, seed))
+    counts = [f"{pair.name}/counts" for pair in plan.pair]
+    parameters = {
+        "tickets": {name: [list(role) for role in roles] for name, roles in tickets.items()},
+        "counts": counts,
+    }
+    return builder.step("overlap", "overlap", publish.compare_tickets, publish.VERSION, parameters, needs)

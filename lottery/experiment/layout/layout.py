@@ -1,0 +1,199 @@
+"""From a plan to the graph of its steps: names, parameters, and what each step reads of which other one.
+
+Names below a language pair::
+
+    embed · seed-1/embed · counts · select/ID · partial/ID · comparator/METHOD · nulls/ID · null/ID/NAME ·
+    null-partial/ID/NAME · tickets · text/TEXT · measure/TEXT/ARM · evidence/TEXT · loss/ARM ·
+    evidence/unrelated · opportunity
+
+and, for the whole experiment, ``base`` (synthetic only), ``overlap`` and ``publish``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from certify.ticket.templates import load_template
+from lottery.experiment.engine.graph import Graph, Step
+from lottery.experiment.engine.inputs import Materials
+from lottery.experiment.engine.timing import BASE, Bench
+from lottery.experiment.layout.builder import SYNTHETIC_SIZES, Builder
+from lottery.experiment.layout.evidence import evidence_steps
+from lottery.experiment.layout.final import final_steps
+from lottery.experiment.plan.arms import PlannedTicket, null_names, null_step, planned_tickets
+from lottery.experiment.plan.estimate import Amount, rows_of_rule
+from lottery.experiment.plan.fields import ControlsPlan, PairPlan, TicketPlan
+from lottery.experiment.plan.plan import ExperimentPlan
+from lottery.experiment.steps import rows, tuning
+from lottery.tuning.recipe import Recipe
+
+
+def layout(plan: ExperimentPlan, bench: Bench, materials: Materials) -> Graph:
+    """The steps of ``plan`` in an order in which they can run.
+
+    Raises:
+        CertifyError: a text or template of the plan is missing or refused.
+    """
+    builder = Builder(plan, bench, materials)
+    steps = list[Step]()
+    if builder.made:
+        sizes = {"seed": plan.seed} | SYNTHETIC_SIZES
+        steps.append(builder.step(BASE, "synthetic", tuning.make_synthetic, tuning.VERSION, sizes, free=True))
+    for pair in plan.pair:
+        steps += _tunings(builder, pair)
+        for controls in plan.controls:
+            steps += _nulls(builder, pair, controls)
+        steps.append(_tickets(builder, pair))
+        steps += evidence_steps(builder, pair)
+    steps += final_steps(builder, steps)
+    return Graph(steps)
+
+
+def _tunings(builder: Builder, pair: PairPlan) -> list[Step]:
+    plan = builder.plan
+    steps = []
+    recipe = plan.embed.recipe("embed")
+    seeds = [(plan.seed, pair.name), *((seed, f"{pair.name}/seed-{seed}") for seed in plan.embed.seeds)]
+    for seed, prefix in seeds:
+        parameters = tuning.tuning_parameters(plan, pair, recipe, seed=seed)
+        steps.append(_tune(builder, f"{prefix}/embed", pair, parameters))
+        steps += [_choose(builder, prefix, entry) for entry in plan.ticket]
+    steps.append(_counts(builder, pair))
+    for ticket in planned_tickets(plan):
+        if ticket.tuned:
+            recipe = _partial_recipe(plan, ticket.plan)
+            controls = plan.controls_of(ticket.plan.id) if ticket.id.endswith("-limited") else None
+            limit = controls.limit if controls else None
+            parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=limit)
+            select = f"{pair.name}/{ticket.select}"
+            name = f"{pair.name}/{ticket.tuned}"
+            steps.append(_tune(builder, name, pair, parameters, select=select, known=_known(ticket.plan)))
+    for comparator in plan.comparator:
+        parameters = tuning.tuning_parameters(
+            plan,
+            pair,
+            comparator.recipe(comparator.method),
+            seed=plan.seed,
+            method=comparator.method,
+            size=comparator.size,
+        )
+        steps.append(_tune(builder, f"{pair.name}/comparator/{comparator.method}", pair, parameters))
+    return steps
+
+
+def _known(entry: TicketPlan) -> dict[str, Any]:
+    """What the plan alone says about the number of a ticket's rows, for estimates."""
+    return {"share": entry.share} if entry.share is not None else {"rows": rows_of_rule(entry.rule)}
+
+
+def _tune(
+    builder: Builder,
+    name: str,
+    pair: PairPlan,
+    parameters: Mapping[str, Any],
+    *,
+    select: str = "",
+    known: Mapping[str, Any] | None = None,
+) -> Step:
+    estimate = builder.plan.estimate
+    pairs = min(filter(None, (parameters["limit"], estimate.tuning_pairs)))
+    amount = Amount(
+        "tune",
+        tokens=pairs * estimate.tokens_per_pair * parameters["recipe"]["epochs"],
+        method="partial" if select else str(parameters["method"]),
+        size=parameters["size"],
+        micro_batch=parameters["micro_batch"],
+        length=parameters["max_length"],
+        bytes_per_weight=4 if parameters["dtype"] == "F32" else 2,
+        **(known or {}),
+    )
+    needs = {"select": select} if select else {}
+    parameters = {**parameters, **builder.texts(pair)}
+    return builder.step(name, "tune", tuning.run_tuning, tuning.VERSION, parameters, needs, work=amount)
+
+
+def _partial_recipe(plan: ExperimentPlan, ticket: TicketPlan) -> Recipe:
+    recipe = plan.partial.recipe("partial")
+    return recipe if ticket.lr is None else replace(recipe, learning_rate=ticket.lr)
+
+
+def _choose(builder: Builder, prefix: str, entry: TicketPlan) -> Step:
+    parameters = _rule_of(entry, builder.plan.seed) | {"served_dtype": builder.served}
+    needs = {"embed": f"{prefix}/embed"}
+    name = f"{prefix}/select/{entry.id}"
+    return builder.step(name, "select", rows.choose, rows.VERSION, parameters, needs, work=Amount("scan"))
+
+
+def _rule_of(entry: TicketPlan, seed: int) -> dict[str, Any]:
+    asked = {name: getattr(entry, name) for name in ("rule", "alpha", "correction", "share")}
+    return asked | {"exclude": sorted(set(entry.exclude)), "seed": seed}
+
+
+def _counts(builder: Builder, pair: PairPlan) -> Step:
+    plan = builder.plan
+    asked = tuning.tuning_parameters(plan, pair, plan.embed.recipe("embed"), seed=plan.seed)
+    wanted = ("data", "held_out", "languages", "template", "limit", "max_length")
+    parameters = {name: asked[name] for name in wanted} | builder.texts(pair)
+    return builder.step(f"{pair.name}/counts", "counts", rows.count_fed, rows.VERSION, parameters)
+
+
+def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[Step]:
+    plan = builder.plan
+    own = {"select": f"{pair.name}/select/{controls.ticket}", "embed": f"{pair.name}/embed"}
+    served = {"served_dtype": builder.served}
+    drawing = {"draws": controls.draws, "null_seed": controls.seed, **served}
+    counted = {"counts": f"{pair.name}/counts"}
+    drawn = f"{pair.name}/nulls/{controls.ticket}"
+    steps = [builder.step(drawn, "nulls", rows.draw_nulls, rows.VERSION, drawing, own | counted)]
+    entry = next(one for one in plan.ticket if one.id == controls.ticket)
+    recipe = _partial_recipe(plan, entry)
+    for name, kind, seed in null_names(controls):
+        null = f"{pair.name}/{null_step(controls, name)}"
+        if kind == "direction":
+            turning = {"seed": seed, **served}
+            steps.append(builder.step(null, "direction", rows.turn_rows, rows.VERSION, turning, own))
+            continue
+        needs = {"nulls": drawn, "embed": f"{pair.name}/embed"}
+        asked = {"name": name, **served}
+        steps.append(builder.step(null, "null", rows.take_null, rows.VERSION, asked, needs))
+        if "tuned" in controls.objects:
+            parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=controls.limit)
+            tuned = f"{pair.name}/{null_step(controls, name, tuned=True)}"
+            known = {"rows": 1} if kind.startswith("one-row") else _known(entry)
+            steps.append(_tune(builder, tuned, pair, parameters, select=null, known=known))
+    return steps
+
+
+def _tickets(builder: Builder, pair: PairPlan) -> Step:
+    plan = builder.plan
+    needs = {"embed": f"{pair.name}/embed"}
+    entries = []
+    for ticket in planned_tickets(plan):
+        needs[ticket.select] = f"{pair.name}/{ticket.select}"
+        if ticket.tuned:
+            needs[ticket.tuned] = f"{pair.name}/{ticket.tuned}"
+        entries.append(_entry(plan, ticket))
+    parameters = {
+        "tickets": entries,
+        "served_dtype": builder.served,
+        "template": plan.template,
+        "template_sha256": load_template(plan.template).digest(),
+        "bundle": plan.bundle,
+    }
+    return builder.step(
+        f"{pair.name}/tickets",
+        "tickets",
+        rows.write_tickets,
+        rows.VERSION,
+        parameters,
+        needs,
+        collects=True,
+    )
+
+
+def _entry(plan: ExperimentPlan, ticket: PlannedTicket) -> dict[str, Any]:
+    declared = [claim.model_dump(mode="json") for claim in (*plan.declared, *ticket.plan.declared)]
+    places = {"id": ticket.id, "role": ticket.select, "tuned": ticket.tuned or None, "declared": declared}
+    return places | _rule_of(ticket.plan, plan.seed)

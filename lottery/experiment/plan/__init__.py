@@ -1,0 +1,1 @@
+"""What an experiment plan may say, and what it will cost."""

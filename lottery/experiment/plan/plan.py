@@ -1,0 +1,175 @@
+"""Plans of experiments: from a base model to evidence, as TOML, strictly validated.
+
+A plan says what is done and with which numbers; where base and data lie is said on the command line. Sizes
+are cut by editing a few numbers: ``tuning.limit``, ``controls.limit``, ``limit`` of a text. The plans that
+ship (``lottery/plans``) are the reference for the form.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from certify.base.errors import UsageError
+from certify.base.jsonio import canonical_json, read_bytes, sha256_bytes
+from certify.ticket.schema import DeclaredClaim, Slug
+from lottery.experiment.plan.fields import (
+    FEWEST_DRAWS,
+    RANDOM_NULLS,
+    ComparatorPlan,
+    ControlsPlan,
+    EmbedPlan,
+    EstimatePlan,
+    EvaluationPlan,
+    GeometryPlan,
+    PairPlan,
+    PlanTable,
+    Precision,
+    RecipePlan,
+    Seed,
+    TextPlan,
+    TicketPlan,
+    TuningPlan,
+    UnrelatedPlan,
+)
+
+SYNTHETIC = "synthetic"
+"""Base and text that the package makes itself."""
+
+PUBLISHED = "published:"
+"""A base that ships in ``reports/published``."""
+
+BESIDE_DATA = "data:"
+"""A base in the folder that CERTIFY_DATA names, such as ``data:models/NAME``."""
+
+
+class ExperimentPlan(PlanTable):
+    """A whole experiment; see the module's text and the plans that ship.
+
+    ``threads`` bounds PyTorch's threads where the caller does not: a tiny model runs best on one. No step
+    depends on it.
+    """
+
+    name: Slug
+    seed: Seed
+    base: Annotated[str, Field(min_length=1)]
+    template: str = "alpaca"
+    served_dtype: Precision
+    bundle: bool = True
+    threads: Annotated[int, Field(ge=1)] | None = None
+    pair: Annotated[tuple[PairPlan, ...], Field(min_length=1)]
+    tuning: TuningPlan = TuningPlan()
+    embed: EmbedPlan = EmbedPlan()
+    partial: RecipePlan = RecipePlan()
+    ticket: Annotated[tuple[TicketPlan, ...], Field(min_length=1)]
+    comparator: tuple[ComparatorPlan, ...] = ()
+    controls: tuple[ControlsPlan, ...] = ()
+    text: tuple[TextPlan, ...] = ()
+    unrelated: UnrelatedPlan | None = None
+    evaluation: EvaluationPlan = EvaluationPlan()
+    declared: tuple[DeclaredClaim, ...] = ()
+    geometry: GeometryPlan | None = None
+    estimate: EstimatePlan = EstimatePlan()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        named: dict[str, Sequence[str]] = {
+            "pair": [pair.name for pair in self.pair],
+            "ticket": [ticket.id for ticket in self.ticket],
+            "text": [text.name for text in self.text],
+            "comparator": [comparator.method for comparator in self.comparator],
+            "controls": [controls.ticket for controls in self.controls],
+            "embed.seeds": [str(seed) for seed in (self.seed, *self.embed.seeds)],
+        }
+        for what, names in named.items():
+            if len(set(names)) != len(names):
+                raise ValueError(f"two entries of {what} are the same")
+        pairs = {pair.name for pair in self.pair}
+        for text in self.text:
+            if not set(text.pairs) <= pairs:
+                raise ValueError(f"text {text.name} names a pair that the plan does not have")
+        known = {ticket.id: ticket for ticket in self.ticket}
+        for controls in self.controls:
+            if controls.ticket not in known:
+                raise ValueError(f"controls.ticket {controls.ticket} is no ticket of the plan")
+            if not set(controls.objects) <= set(known[controls.ticket].objects):
+                raise ValueError(f"controls.objects of {controls.ticket} must be among the ticket's objects")
+        return self
+
+    @property
+    def paraphrases(self) -> tuple[str, ...]:
+        """Templates of all controls, each once."""
+        return tuple(dict.fromkeys(name for controls in self.controls for name in controls.paraphrases))
+
+    def controls_of(self, ticket: str) -> ControlsPlan | None:
+        """What the ticket of that id is compared with."""
+        return next((controls for controls in self.controls if controls.ticket == ticket), None)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a reader of the plan or of its results should know, one line each."""
+        return tuple(
+            f"controls of {controls.ticket}: draws = {controls.draws}, fewer than three draws of random null"
+            " tickets: no claim against nulls can be made"
+            for controls in self.controls
+            if controls.draws < FEWEST_DRAWS and RANDOM_NULLS & set(controls.kinds)
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of the plan."""
+        return sha256_bytes(canonical_json(self.model_dump(mode="json")))
+
+    def pairs_of(self, text: TextPlan) -> tuple[PairPlan, ...]:
+        """The pairs in which a text is evaluated, in the order of the plan."""
+        return tuple(pair for pair in self.pair if not text.pairs or pair.name in text.pairs)
+
+
+def experiment_names() -> list[str]:
+    """Names of the experiments that ship with the package."""
+    folder = resources.files("lottery") / "plans"
+    return sorted(
+        item.name.removesuffix(".toml")
+        for item in folder.iterdir()
+        if item.name.endswith(".toml") and "pair" in tomllib.loads(item.read_text(encoding="utf-8"))
+    )
+
+
+def read_experiment(name: str | Path) -> ExperimentPlan:
+    """Read a plan that ships, by its name, or a user's, by the path of its ``.toml`` file.
+
+    Raises:
+        UsageError: no such plan or file (``PLAN_UNKNOWN``), not TOML, an unknown or missing field, a value
+            out of range (``PLAN_INVALID``).
+    """
+    if isinstance(name, Path) or name.endswith(".toml"):
+        data = read_bytes(Path(name), what="plan", limit=1 << 20)
+    elif name in experiment_names():
+        data = (resources.files("lottery") / "plans" / f"{name}.toml").read_bytes()
+    else:
+        known = ", ".join(experiment_names())
+        raise UsageError(
+            f"unknown plan {str(name)[:60]!r}; there is {known}, or the path of a .toml file",
+            code="PLAN_UNKNOWN",
+        )
+    return _parse(data, str(name))
+
+
+def _parse(data: bytes, name: str) -> ExperimentPlan:
+    try:
+        content: Any = tomllib.loads(data.decode("utf-8"))
+        # Through JSON, where strict validation still takes an array for a tuple. TOML's dates stop here.
+        return ExperimentPlan.model_validate_json(canonical_json(content), strict=True)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"plan {name} is not TOML: {error}", code="PLAN_INVALID") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "plan"
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"plan {name}: {where}: {message}", code="PLAN_INVALID") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"plan {name}: {error}", code="PLAN_INVALID") from error

@@ -1,0 +1,314 @@
+"""Steps that evaluate: one arm on one text, losses, and the evidence that comes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import PreTrainedModel
+
+from certify.base.errors import UsageError
+from certify.base.jsonio import sha256_file
+from certify.evidence.read import Arm, BaseModelRef, TextRef
+from certify.tables.modeldigest import checkpoint_digest
+from certify.tables.rowfile import make_rows, read_rows
+from certify.tables.table import Table, open_table
+from certify.ticket.templates import encode, load_template
+from lottery.controls.opportunity import of_examples
+from lottery.evaluation.assemble import assemble, assemble_loss, loss_digests
+from lottery.evaluation.measure import measure, measure_loss
+from lottery.evaluation.prompts import Task, make_task
+from lottery.evaluation.shards import Part, read_part
+from lottery.experiment.engine.graph import Result, Void, Work
+from lottery.experiment.engine.timing import (
+    ROWS,
+    Bench,
+    read_selection,
+    reference_file,
+    tuned_result,
+    write_json,
+)
+from lottery.experiment.steps.texts import evaluated_pairs, used_texts
+from lottery.model.backbone import load_backbone, load_tokenizer
+from lottery.model.row_swap import (
+    Placement,
+    base_placement,
+    reference_placement,
+    rows_placement,
+    serve_base,
+    weights_placement,
+)
+from lottery.text.score import Scorer
+from lottery.text.textfile import locate, read_lines
+from lottery.text.unrelated import Window, choose_passages, passage_windows
+
+VERSION = 2
+"""Version of the procedures of this module."""
+
+LOSS_EVIDENCE_VERSION = 3
+"""Version of :func:`write_loss_evidence`: what was measured stands, its records say more of the text."""
+
+PART, ARM, OPPORTUNITY = "part.jsonl", "arm.json", "opportunity.json"
+
+
+def measure_arm(bench: Bench, work: Work) -> Result:
+    """Translate a text with one arm and ask it along the reference's outputs; resumable by sentence.
+
+    Raises:
+        Void: the arm has no rows.
+    """
+    placement = _placement(bench, work)
+    reference: Part | None = None
+    if placement.arm.kind != "reference":
+        reference = read_part(work.inputs["reference"].path(PART))
+    model, tokenizer = _model(bench, work)
+    part = measure(
+        model,
+        tokenizer,
+        _task(bench, work),
+        placement,
+        work.folder / PART,
+        reference=reference,
+        resume=True,
+        progress=bench.progress,
+    )
+    write_json(work.folder / ARM, placement.arm.model_dump(mode="json"))
+    tokens = sum(part.read(index)["length"] for index in range(len(part)))
+    ended = sum(part.read(index)["ended"] for index in range(len(part)))
+    facts = {"sentences": len(part), "generated": tokens, "ended": ended}
+    return Result((PART, ARM), facts)
+
+
+def measure_losses(bench: Bench, work: Work) -> Result:
+    """Loss of one arm on unrelated text; resumable by window.
+
+    Raises:
+        Void: the arm has no rows.
+    """
+    placement = _placement(bench, work)
+    model, tokenizer = _model(bench, work)
+    _, windows = _unrelated(bench, work, tokenizer)
+    part = measure_loss(
+        model,
+        windows,
+        placement,
+        work.folder / PART,
+        digests=_loss_digests(bench, work, tokenizer),
+        dtype=work.parameters["dtype"],
+        batch_size=work.parameters["batch"],
+        resume=True,
+        progress=bench.progress,
+    )
+    write_json(work.folder / ARM, placement.arm.model_dump(mode="json"))
+    nats = sum(part.read(index)["nats"] for index in range(len(part))) / 1e9
+    tokens = sum(len(window.ids) - 1 for window in windows)
+    return Result((PART, ARM), {"windows": len(windows), "nats_per_token": nats / tokens})
+
+
+def _placement(bench: Bench, work: Work) -> Placement:
+    asked = work.parameters["arm"]
+    base = _base_table(bench, work)
+    source = asked["source"]
+    if source == "base":
+        return base_placement(base)
+    if source == "reference":
+        return reference_placement(open_table(reference_file(work)).as_dtype(base.dtype))
+    given = work.inputs["arm"]
+    if source == "model":
+        path, trained = tuned_result(given)
+        return weights_placement(
+            asked["name"], asked["kind"], path, parameters=trained, seed=asked["training_seed"]
+        )
+    if source == "rows":
+        if not read_selection(given.folder)["ids"]:
+            raise Void("no row was selected: the arm is the base")
+        rows = read_rows(given.path(ROWS))
+    else:
+        found = read_rows(tuned_result(given)[0])
+        rows = make_rows(found.ids, found.fp32, base.dtype)
+    return rows_placement(
+        asked["name"],
+        asked["kind"],
+        base,
+        rows,
+        control=asked["control"],
+        of=asked["of"],
+        seed=asked["seed"],
+        gate=asked["gate"],
+    )
+
+
+def _base_table(bench: Bench, work: Work) -> Table:
+    return open_table(bench.base_folder(work)).as_dtype(work.parameters["served_dtype"])
+
+
+def _base_ref(bench: Bench, work: Work) -> BaseModelRef:
+    base = _base_table(bench, work)
+    folder = bench.base_folder(work)
+    key = (folder, "digest")
+    if key not in bench.loaded:
+        bench.loaded[key] = checkpoint_digest(folder, without=base.tensor)
+    return BaseModelRef(tensor_sha256=base.digest(), model_sha256=bench.loaded[key])
+
+
+def _model(bench: Bench, work: Work) -> tuple[PreTrainedModel, Any]:
+    """The base as served, loaded once for many steps, and its tokenizer."""
+    folder, dtype = bench.base_folder(work), work.parameters["dtype"]
+    key = (folder, dtype)
+    if key not in bench.loaded:
+        if bench.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("no GPU that PyTorch can use: leave out --device, or choose cpu", code="NO_GPU")
+        on_gpu = bench.device != "cpu" and torch.cuda.is_available()
+        model = load_backbone(folder, dtype).eval().to("cuda" if on_gpu else "cpu")
+        serve_base(model, _base_table(bench, work))
+        bench.loaded[key] = (model, load_tokenizer(folder))
+    return cast("tuple[PreTrainedModel, Any]", bench.loaded[key])
+
+
+def _task(bench: Bench, work: Work) -> Task:
+    p = work.parameters
+    folder = bench.base_folder(work)
+    reference = open_table(reference_file(work)).as_dtype(p["served_dtype"])
+    return make_task(
+        evaluated_pairs(work.inputs["text"]),
+        (p["languages"][0], p["languages"][1]),
+        load_template(p["template"]),
+        load_tokenizer(folder),
+        # What a text is called and how it is divided decides no output: only the evidence says it.
+        name=p.get("name", "text"),
+        unit=p.get("unit", "sentence"),
+        attribution=p.get("attribution", ""),
+        tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
+        base=_base_ref(bench, work),
+        reference_sha256=reference.digest(),
+        max_new_tokens=p["max_new_tokens"],
+        beams=p["beams"],
+        dtype=p["dtype"],
+        batch_size=p["batch"],
+        scorer=Scorer(p["bleu_tokenizer"]),
+    )
+
+
+# --- evidence --------------------------------------------------------------------------------------------
+
+
+def write_evidence(bench: Bench, work: Work) -> Result:
+    """Join the parts of all arms into evidence on one text; arms that came to nothing are left out."""
+    p = work.parameters
+    arms, parts = _measured(work)
+    assemble(
+        _task(bench, work),
+        arms,
+        parts,
+        work.folder / f"{p['file']}.json",
+        used=used_texts(work),
+        order_seed=p["order_seed"],
+        witnesses=p["witnesses"],
+    )
+    return Result(_evidence_files(work.folder, p["file"]), {"arms": len(arms)})
+
+
+def write_loss_evidence(bench: Bench, work: Work) -> Result:
+    """Join the losses of all arms into evidence on unrelated text."""
+    p = work.parameters
+    arms, parts = _measured(work)
+    folder = bench.base_folder(work)
+    text, windows = _unrelated(bench, work, load_tokenizer(folder))
+    assemble_loss(
+        windows,
+        arms,
+        parts,
+        work.folder / f"{p['file']}.json",
+        text=text,
+        base=_base_ref(bench, work),
+        reference_sha256=next(arm.table_sha256 for arm in arms if arm.kind == "reference"),
+        tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
+        dtype=p["dtype"],
+        used=used_texts(work),
+        order_seed=p["order_seed"],
+    )
+    return Result(_evidence_files(work.folder, p["file"]), {"arms": len(arms)})
+
+
+def count_opportunity(bench: Bench, work: Work) -> Result:
+    """In how many examples of a text the tokens of each ticket are fed: ``opportunity.json``.
+
+    By segment, as :mod:`lottery.controls.opportunity` and gates count them.
+    """
+    p = work.parameters
+    tokenizer = load_tokenizer(bench.base_folder(work))
+    pairs = evaluated_pairs(work.inputs["text"])
+    examples = encode(load_template(p["template"]), pairs, tokenizer, *p["languages"])
+    counted: dict[str, Any] = {}
+    for name in p["selections"]:
+        given = work.inputs[name]
+        ids = [] if given.void else read_selection(given.folder)["ids"]
+        if ids:
+            found = of_examples(ids, examples, bos=tokenizer.bos_token_id)
+            counted[name] = {
+                "rows": len(found.ids),
+                "examples": found.prompts,
+                "touched": dict(found.touched),
+                "never_fed": list(found.unsupported()),
+            }
+    write_json(work.folder / OPPORTUNITY, counted)
+    return Result((OPPORTUNITY,), {"selections": len(counted)})
+
+
+def _measured(work: Work) -> tuple[list[Arm], dict[str, Part]]:
+    """Arms in the order of the plan, with their parts.
+
+    Of two tickets with the same rows the first one's arm stands for both: evidence holds a table once.
+    """
+    arms: dict[tuple[Any, ...], Arm] = {}
+    parts: dict[str, Part] = {}
+    for name in work.parameters["arms"]:
+        given = work.inputs[f"arm:{name}"]
+        if given.void:
+            continue
+        arm = Arm.model_validate_json(given.path(ARM).read_bytes())
+        same = (arm.kind, arm.table_sha256, arm.model_sha256, arm.gate, arm.control, arm.of, arm.seed)
+        if same in arms:
+            first = arms[same]
+            note = f"{first.note}, {arm.name}" if first.note else f"the same rows as {arm.name}"
+            arms[same] = first.model_copy(update={"note": note})
+            continue
+        arms[same] = arm
+        parts[arm.name] = read_part(given.path(PART))
+    return list(arms.values()), parts
+
+
+def _unrelated(bench: Bench, work: Work, tokenizer: Any) -> tuple[TextRef, list[Window]]:
+    p = work.parameters
+    path = locate(Path(bench.text(work, p["data"])))
+    used = frozenset().union(*(entry.digests for entry in used_texts(work)))
+    text = choose_passages(
+        read_lines(path),
+        name=p["name"],
+        block=p["block"],
+        every=p["every"],
+        limit=p["limit"],
+        used=used,
+    )
+    lines = sum(len(passage.lines) for passage in text.passages)
+    ref = TextRef(
+        name=p["name"],
+        sha256=text.digest(),
+        sentences=lines,
+        unit=text.unit,
+        attribution=p["attribution"],
+    )
+    return ref, passage_windows(text.passages, tokenizer, max_tokens=p["window"])
+
+
+def _loss_digests(bench: Bench, work: Work, tokenizer: Any) -> Mapping[str, str]:
+    text, _ = _unrelated(bench, work, tokenizer)
+    tokenizer_digest = sha256_file(bench.base_folder(work) / "tokenizer.json")
+    return loss_digests(_base_ref(bench, work), tokenizer_digest, text)
+
+
+def _evidence_files(folder: Path, name: str) -> tuple[str, ...]:
+    used = sorted(path.relative_to(folder).as_posix() for path in folder.glob("used/*.txt"))
+    return (f"{name}.json", f"{name}.records.jsonl", *used)

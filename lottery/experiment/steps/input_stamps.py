@@ -1,0 +1,116 @@
+"""Two readings of a text for its summary: what learning to stop is worth, tickets beside their nulls.
+
+Estimates without intervals, computed from evidence as the claims compute theirs; what they show is for claims
+and their limits to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from certify.base.exact import round_down
+from certify.claims.quality import sentence_chrf
+from certify.evidence.read import BASE_ARM, Answer
+from certify.stats.limits import GRID_BITS
+from lottery.text.score import RULES
+
+NULLS_RULE = "first-line"
+
+
+class UnitMeans:
+    """Mean sentence chrF of every arm under every rule, units weighing equally, from records one by one.
+
+    The same numbers as :func:`certify.claims.quality.mean_score`, without holding the records.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is counted yet."""
+        self._sums: dict[tuple[str, str], dict[str, list[Any]]] = {}
+
+    def add(self, unit: str, arm: str, answer: Answer) -> None:
+        """Count the answer of one arm to a sentence of ``unit``."""
+        for rule, which in zip(RULES, answer.rules, strict=True):
+            found = self._sums.setdefault((arm, rule), {}).setdefault(unit, [Fraction(0), 0])
+            found[0] += sentence_chrf(answer.stats[which])
+            found[1] += 1
+
+    def mean(self, arm: str, rule: str) -> Fraction:
+        """Mean over units, in [0, 100].
+
+        Raises:
+            KeyError: the arm was never counted.
+        """
+        units = self._sums[arm, rule].values()
+        return sum((round_down(total / count, GRID_BITS) for total, count in units), Fraction(0)) / len(units)
+
+    def termination(self, arm: str) -> dict[str, Any]:
+        """How much of an arm's gain over the base is learning to stop.
+
+        As :func:`certify.claims.exact.termination` has it for tickets.
+
+        Returns:
+            ``gain``: by rule, the gain in mean sentence chrF. ``share``: by rule but ``whole``, the part of
+            the gain under ``whole`` that is gone under it; None unless that gain is positive.
+        """
+        gains = {rule: self.mean(arm, rule) - self.mean(BASE_ARM, rule) for rule in RULES}
+        whole = gains["whole"]
+        return {
+            "gain": {rule: f"{float(value):+.2f}" for rule, value in gains.items()},
+            "share": {
+                rule: f"{float(1 - gains[rule] / whole):.3f}" if whole > 0 else None for rule in RULES[1:]
+            },
+        }
+
+
+def termination_rows(arms: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of :meth:`UnitMeans.termination`, by arm."""
+    head = ["arm", *(f"gain {rule}" for rule in RULES), *(f"gone under {rule}" for rule in RULES[1:])]
+    rows = []
+    for name, figures in arms.items():
+        if found := figures.get("termination"):
+            gone = [_percent(found["share"][rule]) for rule in RULES[1:]]
+            rows.append([name, *(found["gain"][rule] for rule in RULES), *gone])
+    return head, rows
+
+
+def null_rows(arms: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table of tickets beside their null tickets, by kind of null ticket."""
+    head = ["ticket", "null tickets", "number", "chrF++ of the ticket", "mean of nulls", "best null"]
+    rows = []
+    for ticket, kind, scores in _compared(arms):
+        own = arms[ticket]["rules"][NULLS_RULE]["chrf"]
+        mean = sum(map(float, scores)) / len(scores)
+        rows.append([ticket, kind, str(len(scores)), own, f"{mean:.2f}", max(scores, key=float)])
+    return head, rows
+
+
+def _compared(arms: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    """Arm of a ticket, kind of its null tickets, their scores."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for figures in arms.values():
+        kind = figures.get("control")
+        if kind in (None, "gate"):
+            continue
+        thing = "transfer" if figures["kind"] == "direction" else figures["kind"]
+        ticket = _arm_of(arms, f"{figures['of'].removesuffix('-tuned')}.{thing}")
+        if ticket is not None:
+            found.setdefault((ticket, kind), []).append(figures["rules"][NULLS_RULE]["chrf"])
+    for (ticket, kind), scores in found.items():
+        yield ticket, kind, scores
+
+
+def _arm_of(arms: Mapping[str, Any], name: str) -> str | None:
+    """The arm of that name, or the one that stands for it because it holds the same rows."""
+    if name in arms:
+        return name
+    for other, figures in arms.items():
+        same = figures.get("note", "").removeprefix("the same rows as ").split(", ")
+        if name in same and "control" not in figures:
+            return other
+    return None
+
+
+def _percent(share: str | None) -> str:
+    return "-" if share is None else f"{100 * float(share):.0f} %"

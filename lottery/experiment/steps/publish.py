@@ -1,0 +1,232 @@
+"""The end of an experiment: overlap of tickets, and everything that is handed on, with a summary of it.
+
+The step ``publish`` puts ticket files, evidence and summary together in its own folder, with a manifest of
+digests; :func:`deliver` copies that to the top of the experiment's folder.
+"""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from certify.base.jsonio import canonical_json, pretty_json, read_json, sha256_bytes, sha256_file, write_bytes
+from certify.base.version import __version__
+from certify.evidence.read import Manifest, read_manifest
+from certify.selection.frequency import read_counts
+from certify.selection.nulls import frequency_strata
+from certify.selection.rules import candidates
+from certify.tables.vocabulary import open_vocabulary
+from certify.ticket.schema import Located, Ticket, TicketFile, read_ticket_file, write_ticket_file
+from lottery.controls.overlap import Comparison, Study, study
+from lottery.experiment.engine.graph import Input, Result, Void, Work
+from lottery.experiment.engine.timing import Bench, read_selection, write_json
+from lottery.experiment.steps.evidence import OPPORTUNITY
+from lottery.experiment.steps.rows import COUNTS, TICKETS
+from lottery.experiment.steps.summary import markdown, summarise
+
+VERSION = 2
+"""Version of the procedures of this module."""
+
+OVERLAP, MANIFEST, SUMMARY, REPORT, TICKET_FOLDER = (
+    "overlap.json",
+    "manifest.json",
+    "summary.json",
+    "summary.md",
+    "tickets",
+)
+EVIDENCE_FOLDER = "evidence"
+
+
+def compare_tickets(bench: Bench, work: Work) -> Result:
+    """Overlap of every ticket between languages and between seeds: ``overlap.json``.
+
+    Strata are those of like frequency in the tuning text of all languages together.
+
+    Raises:
+        Void: no ticket has rows in two of the tunings.
+    """
+    p = work.parameters
+    vocabulary = open_vocabulary(bench.base_folder(work))
+    rows = 0
+    found: dict[str, Any] = {}
+    for ticket, roles in p["tickets"].items():
+        chosen: dict[str, dict[int, list[int]]] = {}
+        for role, pair, seed in roles:
+            record = read_selection(work.inputs[role].folder)
+            rows = record["rows"]
+            if record["ids"]:
+                chosen.setdefault(pair, {})[seed] = record["ids"]
+        if sum(map(len, chosen.values())) < 2:
+            continue
+        counts = sum(
+            (read_counts(work.inputs[role].path(COUNTS), rows) for role in p["counts"]),
+            start=np.zeros(rows, np.int64),
+        )
+        pool = np.flatnonzero(candidates(rows, vocabulary)).tolist()
+        named = {i for seeds in chosen.values() for ids in seeds.values() for i in ids}
+        pool = sorted({*pool, *named})  # a rule that names ids may name special ones
+        found[ticket] = _study(study(chosen, pool, strata=frequency_strata(counts)))
+    if not found:
+        raise Void("no ticket has rows in two tunings")
+    write_json(work.folder / OVERLAP, found)
+    return Result((OVERLAP,), {"tickets": len(found)})
+
+
+def _study(found: Study) -> dict[str, Any]:
+    return {
+        "seed_ceiling": _share(found.ceiling),
+        "across_languages": _share(found.agreement),
+        "ratio": _share(found.ratio),
+        "comparisons": [_comparison(c) for c in (*found.within, *found.across)],
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    overlap = comparison.overlap
+    return {
+        "first": list(comparison.first),
+        "second": list(comparison.second),
+        "sizes": list(overlap.sizes),
+        "shared": overlap.shared,
+        "expected": f"{float(overlap.expected):.2f}",
+        "p": f"{overlap.p:.3g}",
+        "jaccard": _share(overlap.jaccard),
+        "coefficient": _share(overlap.coefficient),
+    }
+
+
+def _share(value: Any) -> str | None:
+    return None if value is None else f"{float(value):.4f}"
+
+
+def publish(_bench: Bench, work: Work) -> Result:
+    """Ticket files with their evidence, summary and manifest, ready to be handed on."""
+    p = work.parameters
+    shutil.rmtree(work.folder / TICKET_FOLDER, ignore_errors=True)
+    evidence: dict[str, dict[str, Path]] = {}
+    opportunity: dict[str, Any] = {}
+    for pair in p["pairs"]:
+        target = work.folder / TICKET_FOLDER
+        if len(p["pairs"]) > 1:
+            target = target / pair["name"]
+        files = {
+            name: _copy(work.inputs[role], target / EVIDENCE_FOLDER) / f"{name}.json"
+            for name, role in pair["evidence"].items()
+            if not work.inputs[role].void
+        }
+        _pack(target / EVIDENCE_FOLDER)
+        evidence[pair["name"]] = files
+        for name, role in pair["opportunity"].items():
+            if not work.inputs[role].void:
+                counted = read_json(work.inputs[role].path(OPPORTUNITY), what="opportunity counts")
+                opportunity[f"{pair['name']}/{name}"] = counted
+        given = work.inputs[pair["tickets"]]
+        if not given.void:
+            _copy(given, target, below=Path(TICKETS).parent.name)
+            linked = {name: path for name, path in files.items() if name in pair["linked"]}
+            _link(target / Path(TICKETS).name, linked)
+    overlap = None
+    if "overlap" in work.inputs and not work.inputs["overlap"].void:
+        overlap = read_json(work.inputs["overlap"].path(OVERLAP), what="overlap")
+    summary = summarise(
+        p["plan"],
+        evidence,
+        opportunity=opportunity,
+        overlap=overlap,
+        void=_void(work),
+        root=work.folder,
+        notices=p["notices"],
+    )
+    write_json(work.folder / SUMMARY, summary)
+    write_bytes(work.folder / REPORT, markdown(summary).encode("utf-8"))
+    _write_manifest(work)
+    outputs = (TICKET_FOLDER, SUMMARY, REPORT, MANIFEST)
+    return Result(tuple(name for name in outputs if (work.folder / name).exists()))
+
+
+def _copy(given: Input, target: Path, *, below: str = "") -> Path:
+    """Copy the outputs of a step (those in folder ``below``, if one is named) into ``target``."""
+    for output in given.outputs:
+        if below and not output.startswith(f"{below}/"):
+            continue
+        to = target / (output.removeprefix(f"{below}/") if below else output)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(given.path(output), to)
+    return target
+
+
+def _pack(folder: Path) -> None:
+    """Records and lists of used sentences as ``NAME.xz``: readers unpack them, digests are of the content."""
+    for path in sorted((*folder.glob("*.jsonl"), *folder.glob("*/*.txt"))):
+        write_bytes(path.with_name(f"{path.name}.xz"), lzma.compress(path.read_bytes()))
+        path.unlink()
+
+
+def _link(path: Path, evidence: Mapping[str, Path]) -> None:
+    """Say in every ticket which evidence has an arm with its rows, or is about unrelated text."""
+    content = read_ticket_file(path)
+    manifests = {name: read_manifest(file) for name, file in evidence.items()}
+    tickets = []
+    for ticket in content.tickets:
+        located = tuple(
+            Located(path=f"{EVIDENCE_FOLDER}/{name}.json", sha256=sha256_file(evidence[name]))
+            for name, manifest in manifests.items()
+            if _speaks_of(manifest, ticket)
+        )
+        tickets.append(ticket.model_copy(update={"evidence": located}))
+    write_ticket_file(path, TicketFile(created_by=content.created_by, tickets=tuple(tickets)))
+
+
+def _speaks_of(manifest: Manifest, ticket: Ticket) -> bool:
+    """Does the evidence hold an arm with the ticket's rows?"""
+    return any(
+        arm.ids == ticket.ids and arm.kind == ticket.released.object and arm.gate is None
+        for arm in manifest.arms
+        if arm.control is None
+    )
+
+
+def _void(work: Work) -> dict[str, str]:
+    return {role: given.void for role, given in work.inputs.items() if given.void}
+
+
+def _write_manifest(work: Work) -> None:
+    """Digests of the plan, of what the experiment started from, of every step's inputs and of every file."""
+    files = sorted(path for path in work.folder.rglob("*") if path.is_file() and _handed_on(work, path))
+    manifest = {
+        "schema": "lottery.experiment",
+        "schema_version": 1,
+        "created_by": f"certify {__version__}",
+        "plan": work.parameters["plan"],
+        "plan_sha256": sha256_bytes(canonical_json(work.parameters["plan"])),
+        "started_from": work.parameters["started_from"],
+        "steps": {
+            role: {"outputs": len(given.outputs)} | ({"void": given.void} if given.void else {})
+            for role, given in sorted(work.inputs.items())
+        },
+        "files": {path.relative_to(work.folder).as_posix(): sha256_file(path) for path in files},
+    }
+    write_bytes(work.folder / MANIFEST, pretty_json(manifest).encode("utf-8"))
+
+
+def _handed_on(work: Work, path: Path) -> bool:
+    return path.relative_to(work.folder).parts[0] in (TICKET_FOLDER, SUMMARY, REPORT)
+
+
+def deliver(published: Path, outputs: Iterable[str], out: Path) -> None:
+    """Copy what the step ``publish`` made to ``out``: what is there already and equal stays."""
+    wanted = set(outputs)
+    for output in sorted(wanted):
+        source, target = published / output, out / output
+        if not target.is_file() or sha256_file(target) != sha256_file(source):
+            write_bytes(target, source.read_bytes())
+    for old in sorted((out / TICKET_FOLDER).rglob("*"), reverse=True):
+        if old.is_file() and old.relative_to(out).as_posix() not in wanted:
+            old.unlink()
+        elif old.is_dir() and not any(old.iterdir()):
+            old.rmdir()

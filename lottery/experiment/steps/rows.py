@@ -1,0 +1,188 @@
+"""Steps that choose rows and write tickets: selections, null tickets, random directions, the ticket file."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from typing import Any
+
+from certify.base.jsonio import read_json
+from certify.base.records import Excluded
+from certify.scan.scan import scan
+from certify.selection.frequency import read_counts, write_counts
+from certify.selection.nulls import NullTicket, null_tickets
+from certify.selection.rules import select
+from certify.tables.rowfile import transferred_rows, write_rows
+from certify.tables.table import open_table
+from certify.ticket.make import AUTHOR_EXCLUSION, find
+from certify.ticket.schema import DeclaredClaim
+from lottery.controls.direction import random_direction
+from lottery.experiment.engine.graph import Result, Void, Work
+from lottery.experiment.engine.timing import (
+    ROWS,
+    SELECTION,
+    Bench,
+    read_selection,
+    reference_file,
+    tuned_result,
+    write_json,
+)
+from lottery.experiment.plan.fields import rows_of_share
+from lottery.experiment.steps.tuning import data_of
+from lottery.model.backbone import load_tokenizer
+from lottery.text.tunedata import feed_counts, prepare
+
+VERSION = 1
+"""Version of the procedures of this module."""
+
+COUNTS, NULLS = "counts.npy", "nulls.json"
+TICKETS = "bundle/tickets.json"
+
+
+def choose(bench: Bench, work: Work) -> Result:
+    """Select the rows of a ticket: ``selection.json``, and the rows of E* if there are any."""
+    p = work.parameters
+    base, reference, vocabulary = bench.tables(work)
+    rule = _rule(p, base.shape[0])
+    selection = select(
+        scan(base, reference),
+        rule=rule,
+        alpha=p["alpha"],
+        correction=p["correction"],
+        vocabulary=vocabulary,
+        exclude=[Excluded(AUTHOR_EXCLUSION, tuple(p["exclude"]))] if p["exclude"] else (),
+        seed=p["seed"] if rule.startswith("random:") else None,
+    )
+    record: dict[str, Any] = {"ids": list(selection.ids), "rule": selection.rule, "alpha": selection.alpha}
+    record |= {"correction": selection.correction, "h_alpha": selection.h_alpha, "rows": base.shape[0]}
+    write_json(work.folder / SELECTION, record)
+    outputs = [SELECTION]
+    if selection.ids:
+        write_rows(work.folder / ROWS, transferred_rows(selection.ids, reference))
+        outputs.append(ROWS)
+    return Result(tuple(outputs), {"rows": len(selection.ids)})
+
+
+def count_fed(bench: Bench, work: Work) -> Result:
+    """Count how often each id is fed in the tuning examples: ``counts.npy``."""
+    folder = bench.base_folder(work)
+    examples = prepare(data_of(bench, work), load_tokenizer(folder)).train
+    write_counts(work.folder / COUNTS, feed_counts(examples, open_table(folder).shape[0]))
+    return Result((COUNTS,), {"examples": len(examples), "tokens": sum(map(len, examples))})
+
+
+def draw_nulls(bench: Bench, work: Work) -> Result:
+    """Draw the null tickets of the selection in role ``select``: ``nulls.json``.
+
+    Raises:
+        Void: the selection has no rows.
+    """
+    p = work.parameters
+    ids = read_selection(work.inputs["select"].folder)["ids"]
+    if not ids:
+        raise Void("no row was selected: there are no null tickets of nothing")
+    base, reference, vocabulary = bench.tables(work)
+    counts = read_counts(work.inputs["counts"].path(COUNTS), base.shape[0])
+    nulls = null_tickets(
+        ids, base, reference, vocabulary=vocabulary, counts=counts, seed=p["null_seed"], draws=p["draws"]
+    )
+    named: dict[str, Any] = {}
+    for null in sorted(nulls, key=lambda null: (-null.fed, null.ids)):
+        # Of several ids that spell a line break, the one that is fed.
+        named.setdefault(null_name(null.kind, null.seed), _record(null))
+    write_json(work.folder / NULLS, named)
+    return Result((NULLS,), {"nulls": len(named)})
+
+
+def null_name(kind: str, seed: int | None) -> str:
+    """Name of a null ticket in arms and steps: ``random-0``, ``top-norm``, ``one-row-bos``."""
+    return kind.replace(":", "-") if seed is None else f"{kind}-{seed}"
+
+
+def take_null(bench: Bench, work: Work) -> Result:
+    """One of the drawn null tickets as a selection of its own, with the rows of E*.
+
+    Raises:
+        Void: this tokenizer has no such null ticket.
+    """
+    drawn = read_json(work.inputs["nulls"].path(NULLS), what="null tickets")
+    name = work.parameters["name"]
+    if name not in drawn:
+        raise Void(f"the tokenizer has no token for {name}")
+    _, reference, _ = bench.tables(work)
+    write_json(work.folder / SELECTION, drawn[name])
+    write_rows(work.folder / ROWS, transferred_rows(drawn[name]["ids"], reference))
+    return Result((SELECTION, ROWS), {"rows": len(drawn[name]["ids"])})
+
+
+def turn_rows(bench: Bench, work: Work) -> Result:
+    """The rows of a selection, shifted as far as in E* in a random direction.
+
+    Raises:
+        Void: the selection has no rows.
+    """
+    ids = read_selection(work.inputs["select"].folder)["ids"]
+    if not ids:
+        raise Void("no row was selected: nothing can be shifted")
+    base, reference, _ = bench.tables(work)
+    direction = random_direction(ids, base, reference, seed=work.parameters["seed"])
+    record = {"ids": list(ids), "rule": "direction", "seed": direction.seed}
+    write_json(work.folder / SELECTION, record | {"deviation": f"{direction.deviation:.3g}"})
+    write_rows(work.folder / ROWS, direction.rows)
+    return Result((SELECTION, ROWS), {"rows": len(ids)})
+
+
+def write_tickets(bench: Bench, work: Work) -> Result:
+    """Write the ticket file with tables, tokenizer and rows: one ticket an id and object, claims declared.
+
+    ``tickets`` of the parameters lists ``{id, role, tuned, ...}``: ``role`` names the input that selected the
+    rows, ``tuned`` the one that trained them, or is None for a transfer. Tickets without rows are left out.
+
+    Raises:
+        Void: no ticket has rows.
+    """
+    p = work.parameters
+    out = work.folder / TICKETS
+    shutil.rmtree(out.parent, ignore_errors=True)
+    base = bench.base_folder(work)
+    written = []
+    for entry in p["tickets"]:
+        chosen = work.inputs[entry["role"]]
+        tuned = None if entry["tuned"] is None else work.inputs[entry["tuned"]]
+        if chosen.void or (tuned is not None and tuned.void):
+            continue
+        record = read_selection(chosen.folder)
+        if not record["ids"]:
+            continue
+        rule = _rule(entry, record["rows"])
+        find(
+            base,
+            reference_file(work),
+            out=out,
+            ticket_id=entry["id"],
+            rule=rule,
+            alpha=entry["alpha"],
+            correction=entry["correction"],
+            dtype=p["served_dtype"],
+            exclude=entry["exclude"],
+            seed=entry["seed"] if rule.startswith("random:") else None,
+            template=p["template"],
+            declared=[DeclaredClaim.model_validate(claim) for claim in entry["declared"]],
+            tuned_rows=None if tuned is None else tuned_result(tuned)[0],
+            bundle=p["bundle"],
+        )
+        written.append(entry["id"])
+    if not written:
+        raise Void("no ticket of the plan has a row")
+    return Result((out.parent.name,), {"tickets": written})
+
+
+def _rule(entry: Any, rows: int) -> str:
+    """The rule of a ticket; a share of the rows is that many rows with the largest distance."""
+    if entry["share"] is None:
+        return str(entry["rule"])
+    return f"distance:{rows_of_share(rows, entry['share'])}"
+
+
+def _record(null: NullTicket) -> dict[str, Any]:
+    return asdict(null) | {"ids": list(null.ids)}

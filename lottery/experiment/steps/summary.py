@@ -1,0 +1,278 @@
+"""What came out, generated from evidence: tables by text and arm, from summed statistics, nothing typed.
+
+Descriptive figures without intervals: what they show is for claims and their limits to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from certify.evidence.read import (
+    BASE_ARM,
+    Arm,
+    LossRecord,
+    Manifest,
+    TranslationRecord,
+    iter_records,
+    read_manifest,
+)
+from lottery.experiment.steps.input_stamps import UnitMeans, null_rows, termination_rows
+from lottery.text.score import LENGTH, RULES, bleu_score, chrf_score
+
+Evidence = Mapping[str, Mapping[str, Path]]
+"""Pair -> name of the evidence -> manifest file."""
+
+
+_SEGMENTS = {"instruction": "instruction with labels", "frame": "of that, labels"}
+
+
+def summarise(
+    plan: Mapping[str, Any],
+    evidence: Evidence,
+    *,
+    opportunity: Mapping[str, Any],
+    overlap: Mapping[str, Any] | None,
+    void: Mapping[str, str],
+    root: Path,
+    notices: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Summary of an experiment as JSON: integers as counted, scores as decimal strings.
+
+    Args:
+        plan: the plan, as JSON.
+        evidence: manifests of what was evaluated.
+        opportunity: counts by text.
+        overlap: overlap of tickets, if it was studied.
+        void: steps that came to nothing, with the reason.
+        root: folder that paths are given relative to.
+        notices: what a reader should know beforehand.
+
+    Raises:
+        InvalidInputError: evidence is refused.
+    """
+    texts: dict[str, Any] = {}
+    for pair, files in evidence.items():
+        for name, path in files.items():
+            manifest = read_manifest(path)
+            make = _translation if manifest.kind == "translation" else _loss
+            found = make(manifest, path.parent)
+            about: dict[str, Any] = {"evidence": path.relative_to(root).as_posix(), "kind": manifest.kind}
+            about |= {"text": manifest.text.name, "sentences": manifest.text.sentences}
+            about |= {"unit": manifest.text.unit, "records": manifest.records.count}
+            if manifest.template is not None:
+                about["template"] = manifest.template.name
+            texts[f"{pair}/{name}"] = about | {"signatures": dict(manifest.signatures), "arms": found}
+    cuts = {
+        "tuning.limit": plan["tuning"]["limit"],
+        "controls.limit": {one["ticket"]: one["limit"] for one in plan["controls"] if one["limit"]},
+        "text.limit": {text["name"]: text["limit"] for text in plan["text"]},
+    }
+    return {
+        "schema": "lottery.experiment.summary",
+        "schema_version": 1,
+        "plan": plan["name"],
+        "notices": list(notices),
+        "cuts": cuts,
+        "texts": texts,
+        "opportunity": dict(opportunity),
+        "overlap": overlap,
+        "void": dict(void),
+    }
+
+
+def _about(arm: Arm) -> dict[str, Any]:
+    facts: dict[str, Any] = {"kind": arm.kind, "rows": len(arm.ids or ()), "parameters": arm.parameters}
+    facts |= {"note": arm.note} if arm.note else {}
+    return facts | ({} if arm.control is None else {"control": arm.control, "of": arm.of})
+
+
+def _translation(manifest: Manifest, folder: Path) -> dict[str, Any]:
+    names = [arm.name for arm in manifest.arms]
+    ended = dict.fromkeys(names, 0)
+    generated = dict.fromkeys(names, 0)
+    equal = dict.fromkeys(names, 0)
+    agreed = dict.fromkeys(names, 0)
+    totals = {name: [[0] * LENGTH for _ in RULES] for name in names}
+    means = UnitMeans()
+    sentences = steps = 0
+    for record in iter_records(manifest, folder):
+        assert isinstance(record, TranslationRecord)
+        sentences += 1
+        steps += len(record.reference.tokens)
+        for name in names:
+            answer = record.arms[name]
+            ended[name] += answer.ended
+            generated[name] += answer.length
+            equal[name] += not answer.differs
+            agreed[name] += len(record.reference.tokens) - len(answer.differs)
+            means.add(record.unit, name, answer)
+            for total, which in zip(totals[name], answer.rules, strict=True):
+                for index, value in enumerate(answer.stats[which]):
+                    total[index] += value
+    return {
+        arm.name: _about(arm)
+        | {
+            "sentences": sentences,
+            "ended": ended[arm.name],
+            "generated_tokens": generated[arm.name],
+            "steps": steps,
+            "steps_as_reference": agreed[arm.name],
+            "sentences_as_reference": equal[arm.name],
+            "rules": {rule: _scored(total) for rule, total in zip(RULES, totals[arm.name], strict=True)},
+        }
+        | ({} if arm.name == BASE_ARM else {"termination": means.termination(arm.name)})
+        for arm in manifest.arms
+    }
+
+
+def _scored(total: Sequence[int]) -> dict[str, Any]:
+    statistics = tuple(total)
+    return {
+        "statistics": list(total),
+        "bleu": f"{bleu_score(statistics):.2f}",
+        "chrf": f"{chrf_score(statistics):.2f}",
+        "length_ratio": f"{statistics[0] / max(1, statistics[1]):.3f}",
+    }
+
+
+def _loss(manifest: Manifest, folder: Path) -> dict[str, Any]:
+    names = [arm.name for arm in manifest.arms]
+    nats = dict.fromkeys(names, 0)
+    tokens = 0
+    for record in iter_records(manifest, folder):
+        assert isinstance(record, LossRecord)
+        tokens += record.tokens
+        for name in names:
+            nats[name] += record.nats[name]
+    return {
+        arm.name: _about(arm)
+        | {
+            "tokens": tokens,
+            "nats_1e-9": nats[arm.name],
+            "nats_per_token": f"{nats[arm.name] / tokens / 1e9:.4f}",
+            "above_base": f"{(nats[arm.name] - nats['base']) / tokens / 1e9:+.4f}",
+        }
+        for arm in manifest.arms
+    }
+
+
+# --- as text ---------------------------------------------------------------------------------------------
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The summary as Markdown tables."""
+    lines = [
+        f"# Experiment {summary['plan']}: what came out",
+        "",
+        "Generated from the evidence beside it. Corpus scores of summed statistics, without intervals.",
+        "",
+    ]
+    cuts = summary["cuts"]
+    lines.append(f"Most tuning pairs: {cuts['tuning.limit'] or 'all'}")
+    for ticket, limit in cuts["controls.limit"].items():
+        lines[-1] += f"; for tuned controls of {ticket}: {limit}"
+    lines.append("")
+    for notice in summary["notices"]:
+        lines += [f"Note: {notice}.", ""]
+    for name, text in summary["texts"].items():
+        lines += _text_lines(name, text)
+    if summary["opportunity"]:
+        lines += _opportunity_lines(summary["opportunity"])
+    if summary["overlap"]:
+        lines += _overlap_lines(summary["overlap"])
+    if summary["void"]:
+        lines += ["## Came to nothing", ""]
+        lines += [f"- `{step}`: {reason}" for step, reason in summary["void"].items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _text_lines(name: str, text: Mapping[str, Any]) -> list[str]:
+    lines = [f"## {name}", ""]
+    where = f"{text['sentences']} sentences of {text['text']}, unit {text['unit']}"
+    if text["kind"] == "loss":
+        lines += [f"{where}: {text['signatures']['loss']}", ""]
+        rows = [
+            [arm, figures["kind"], _count(figures["rows"]), figures["nats_per_token"], figures["above_base"]]
+            for arm, figures in text["arms"].items()
+        ]
+        return lines + _table(["arm", "kind", "rows", "nats a token", "above base"], rows)
+    lines += [f"{where}, template {text['template']}, greedy outputs unless the manifest says otherwise.", ""]
+    rows = []
+    for arm, figures in text["arms"].items():
+        rules = figures["rules"]
+        rows.append(
+            [
+                arm,
+                _count(figures["rows"]),
+                _count(figures["parameters"]),
+                _percent(figures["ended"], figures["sentences"]),
+                *(rules[rule]["length_ratio"] for rule in RULES[:1]),
+                *(rules[rule]["bleu"] for rule in RULES),
+                *(rules[rule]["chrf"] for rule in RULES),
+                _percent(figures["steps_as_reference"], figures["steps"]),
+            ]
+        )
+    head = ["arm", "rows", "parameters", "ended", "length ratio"]
+    head += [f"BLEU {rule}" for rule in RULES] + [f"chrF++ {rule}" for rule in RULES]
+    lines += _table([*head, "steps as reference"], rows)
+    signatures = ", ".join(f"{metric} `{line}`" for metric, line in text["signatures"].items())
+    lines += [signatures, "", f"### What learning to stop is worth: {name}", ""]
+    lines += ["Estimates: gain over the base in mean sentence chrF under each rule, and how much of the gain"]
+    lines += ["in whole outputs is gone where outputs are cut for the arm.", ""]
+    lines += _table(*termination_rows(text["arms"]))
+    head, rows = null_rows(text["arms"])
+    if rows:
+        lines += [f"### Tickets against their null tickets: {name}", ""]
+        lines += ["Estimates: corpus chrF++ of the first line. A claim needs limits, and three draws.", ""]
+        lines += _table(head, rows)
+    return lines
+
+
+def _opportunity_lines(opportunity: Mapping[str, Any]) -> list[str]:
+    lines = ["## Where rows can act", "", "Share of examples in which at least one row is fed."]
+    lines += ["Instruction is all of the prompt but the sentence, labels and all, as gates count it.", ""]
+    rows = []
+    for text, selections in opportunity.items():
+        for name, found in selections.items():
+            touched = found["touched"]
+            shares = [_percent(count, found["examples"]) for count in touched.values()]
+            rows.append([text, name, str(found["rows"]), *shares, str(len(found["never_fed"]))])
+    if not rows:
+        return []
+    segments = list(next(found for s in opportunity.values() for found in s.values())["touched"])
+    named = [_SEGMENTS.get(segment, segment) for segment in segments]
+    return lines + _table(["text", "selection", "rows", *named, "never fed"], rows)
+
+
+def _overlap_lines(overlap: Mapping[str, Any]) -> list[str]:
+    lines = ["## Overlap of tickets", ""]
+    lines += ["Jaccard index; chance is that of random sets of the same sizes and like frequency.", ""]
+    rows = []
+    for ticket, found in overlap.items():
+        for one in found["comparisons"]:
+            (first, a), (second, b) = one["first"], one["second"]
+            sizes = " / ".join(map(str, one["sizes"]))
+            rows.append([ticket, f"{first} seed {a}", f"{second} seed {b}", sizes, str(one["shared"])])
+            rows[-1] += [one["expected"], one["jaccard"], one["p"]]
+    lines += _table(["ticket", "first", "second", "rows", "shared", "by chance", "Jaccard", "p"], rows)
+    rows = [
+        [ticket, *(found[key] or "-" for key in ("seed_ceiling", "across_languages", "ratio"))]
+        for ticket, found in overlap.items()
+    ]
+    return lines + _table(["ticket", "between seeds", "between languages", "ratio"], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"

@@ -1,0 +1,69 @@
+"""Steps that prepare texts: what is evaluated, and what was used before and is not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from certify.base.jsonio import canonical_json, parse_json, read_json, write_bytes
+from certify.ticket.corpus import Pair, deduplicate, sentence_digest
+from lottery.experiment.engine.graph import Input, Result, Void, Work
+from lottery.experiment.engine.timing import Bench, write_json
+from lottery.text.pairsource import read_pairs
+from lottery.text.usedtext import UsedText, used_pairs
+
+VERSION = 1
+"""Version of the procedures of this module."""
+
+TEXT, USED = "text.jsonl", "used.json"
+
+
+def list_used(bench: Bench, work: Work) -> Result:
+    """Digests of the sentences that tuning read and settings were chosen on, both sides: ``used.json``.
+
+    All of the tuning text counts, also where a plan tunes on a part of it.
+    """
+    p = work.parameters
+    found: dict[str, list[str]] = {}
+    for role, names in p["roles"].items():
+        pairs = [pair for name in names for pair in read_pairs(bench.text(work, name), *p["languages"])]
+        found[role] = sorted(used_pairs(role, pairs).digests)
+    write_json(work.folder / USED, found)
+    return Result((USED,), {role: len(digests) for role, digests in found.items()})
+
+
+def prepare_text(bench: Bench, work: Work) -> Result:
+    """The sentences of a text that are evaluated: none twice, none that was used before.
+
+    Raises:
+        Void: none is left.
+    """
+    p = work.parameters
+    banned = frozenset().union(*(entry.digests for entry in used_texts(work)))
+    read = read_pairs(bench.text(work, p["data"]), *p["languages"], documents=p.get("documents", False))
+    distinct = deduplicate(read)
+    fresh = [
+        pair
+        for pair in distinct
+        if not {sentence_digest(side)[:16] for side in (pair.source, pair.target)} & banned
+    ]
+    kept = fresh[: p["limit"]]
+    if not kept:
+        raise Void("every sentence of the text was used before")
+    # A pair without a document is written as before there were any: what was measured on it stays known.
+    written = ({key: value for key, value in asdict(pair).items() if value is not None} for pair in kept)
+    lines = [canonical_json(pair) + b"\n" for pair in written]
+    write_bytes(work.folder / TEXT, b"".join(lines))
+    facts = {"sentences": len(kept), "repeated": len(read) - len(distinct)}
+    return Result((TEXT,), facts | {"used_before": len(distinct) - len(fresh)})
+
+
+def evaluated_pairs(given: Input) -> list[Pair]:
+    """The pairs that :func:`prepare_text` left."""
+    lines = given.path(TEXT).read_bytes().splitlines()
+    return [Pair(**parse_json(line, what="a line of the text")) for line in lines]
+
+
+def used_texts(work: Work) -> list[UsedText]:
+    """Lists of used sentences, in the roles that the parameter ``avoid`` names."""
+    lists = read_json(work.inputs["used"].path(USED), what="used sentences")
+    return [UsedText(role, frozenset(lists[role])) for role in work.parameters["avoid"] if lists.get(role)]

@@ -1,0 +1,1 @@
+"""Models through transformers: loading, trainable rows, rows swapped in and out, loss, devices."""

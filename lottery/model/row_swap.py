@@ -1,0 +1,290 @@
+"""Arms of an evaluation: what is put into the base model, and taken out again bit for bit (theory §1, §6).
+
+One loaded model serves every arm. Rows and whole tables are written into its input table and the old rows
+written back; a LoRA adapter is injected and removed; a prefix lies in the cache; only full tuning loads a
+model of its own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import read_json, tensor_digest
+from certify.base.records import Dtype
+from certify.evidence.manifest import ArmKind, Control, Segment
+from certify.evidence.read import Arm
+from certify.tables.dtypes import to_float32
+from certify.tables.modeldigest import adapter_digest, checkpoint_digest
+from certify.tables.rowfile import Rows
+from certify.tables.table import Table
+from certify.ticket.transfer import transferred_blocks
+from lottery.model.backbone import first_line, load_backbone, output_head
+from lottery.text.segments import SEGMENTS
+
+_PEFT_TYPES: Final = {"lora": "LORA", "prefix": "PREFIX_TUNING"}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What to put into the base, with the manifest's words for it; made by the functions below.
+
+    Attributes:
+        arm: the entry of the evidence manifest.
+        rows: rows of an arm of rows, in the served dtype.
+        table: the whole table of the reference, in the served dtype.
+        folder: checkpoint (full) or adapter folder (lora, prefix).
+    """
+
+    arm: Arm
+    rows: Rows | None = None
+    table: Table | None = None
+    folder: Path | None = None
+
+
+def base_placement(base: Table) -> Placement:
+    """The base as it is; ``base`` is E⁰ in the served dtype."""
+    return Placement(Arm(name="base", kind="base", table_sha256=base.digest(), parameters=0))
+
+
+def reference_placement(reference: Table) -> Placement:
+    """Embed tuning: the whole table E* in the served dtype."""
+    rows, width = reference.shape
+    arm = Arm(name="reference", kind="reference", table_sha256=reference.digest(), parameters=rows * width)
+    return Placement(arm, table=reference)
+
+
+def rows_placement(
+    name: str,
+    kind: ArmKind,
+    base: Table,
+    rows: Rows,
+    *,
+    control: Control | None = None,
+    of: str | None = None,
+    seed: int | None = None,
+    gate: Sequence[Segment] | None = None,
+    note: str = "",
+) -> Placement:
+    """Rows put into the base: partial transfer, partial tuning, a random direction, a null ticket.
+
+    Args:
+        name: name of the arm.
+        kind: ``transfer``, ``tuned`` or ``direction``.
+        base: E⁰ in the served dtype.
+        rows: absolute rows in the same dtype, ids below V.
+        control: what the arm is a control for, if it is one.
+        of: id of that ticket.
+        seed: seed behind the rows.
+        gate: segments (:mod:`lottery.text.segments`) in which the rows act; None is everywhere.
+        note: anything worth knowing.
+
+    Raises:
+        InvalidInputError: rows of another dtype, width or range than the table's (``ROWS_DISAGREE``).
+    """
+    if (
+        rows.dtype != base.dtype
+        or rows.served.shape != (rows.ids.size, base.shape[1])
+        or not rows.ids.size
+        or int(rows.ids[-1]) >= base.shape[0]
+    ):
+        raise InvalidInputError(
+            f"{name}: {rows.ids.size} rows in {rows.dtype} do not fit a table of {base.shape[0]} x"
+            f" {base.shape[1]} in {base.dtype}",
+            code="ROWS_DISAGREE",
+        )
+    arm = Arm(
+        name=name,
+        kind=kind,
+        ids=tuple(rows.ids.tolist()),
+        table_sha256=tensor_digest(base.dtype, base.shape, transferred_blocks(base, rows)),
+        parameters=rows.ids.size * base.shape[1],
+        control=control,
+        of=of,
+        seed=seed,
+        gate=None if gate is None else tuple(gate),
+        note=note,
+    )
+    return Placement(arm, rows=rows)
+
+
+def weights_placement(
+    name: str, kind: ArmKind, folder: Path, *, parameters: int, seed: int | None = None, note: str = ""
+) -> Placement:
+    """Other weights: a checkpoint folder of full tuning, or a PEFT adapter folder (lora, prefix).
+
+    Raises:
+        UsageError: files are missing.
+        InvalidInputError: the adapter is pickled (``PICKLE_REFUSED``) or of another kind
+            (``ADAPTER_UNSUPPORTED``).
+    """
+    if kind != "full":
+        _check_adapter(folder, kind)
+    digest = checkpoint_digest(folder) if kind == "full" else adapter_digest(folder)
+    arm = Arm(name=name, kind=kind, model_sha256=digest, parameters=parameters, seed=seed, note=note)
+    return Placement(arm, folder=folder)
+
+
+class Placed:
+    """A model with an arm in it, as decoding and measuring use it.
+
+    Attributes:
+        model: the causal language model to call.
+        prefix_length: number of cached positions that come before every prompt.
+        gated: rows are active in some segments only.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        gate: Sequence[Segment] | None = None,
+        plain: Tensor | None = None,
+        prefix: Any = None,
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: the model, rows in place.
+            gate: segments in which the rows in the table act; needs ``plain``.
+            plain: the table ``[V, d]`` that acts elsewhere.
+            prefix: a PEFT model of prefix tuning around ``model``.
+        """
+        self.model = model
+        self.gated = gate is not None
+        self.prefix_length = 0 if prefix is None else int(prefix.active_peft_config.num_virtual_tokens)
+        self._plain, self._prefix = plain, prefix
+        active = [gate is None or segment in gate for segment in SEGMENTS]
+        self._active = torch.tensor(active, device=model.device)
+
+    def inputs(self, ids: Tensor, segments: Tensor) -> dict[str, Tensor]:
+        """What to feed for token ids ``[B, T]`` at positions of the given segment codes ``[B, T]``."""
+        if not self.gated:
+            return {"input_ids": ids}
+        table: Any = self.model.get_input_embeddings()
+        with_rows = table(ids)
+        without = torch.func.functional_call(table, {"weight": self._plain}, (ids,))
+        return {"inputs_embeds": torch.where(self._active[segments][..., None], with_rows, without)}
+
+    def cache(self, batch: int) -> Any:
+        """A cache that holds the prefix for ``batch`` sequences; None where there is no prefix."""
+        return None if self._prefix is None else self._prefix.get_prompt(batch_size=batch)
+
+
+def serve_base(model: PreTrainedModel, base: Table) -> None:
+    """Write E⁰ as served into the model, once after loading: a no-op unless served in another dtype."""
+    _write(model, slice(None), to_float32(base.rows(0, base.shape[0]), base.dtype))
+
+
+@contextmanager
+def placed(model: PreTrainedModel, placement: Placement, dtype: Dtype) -> Iterator[Placed]:
+    """The model with an arm in it; afterwards the base is what it was, bit for bit.
+
+    Args:
+        model: the base with its table as served (:func:`serve_base`), in eval mode.
+        placement: the arm.
+        dtype: in which a model of full tuning is to compute, too.
+
+    Raises:
+        UsageError: files or packages are missing; a gate on a tied head (``GATE_TIED``).
+        InvalidInputError: files are refused.
+    """
+    kind, folder = placement.arm.kind, placement.folder
+    if placement.rows is not None:
+        rows = placement.rows
+        with _rows_in(
+            model, rows.ids.tolist(), to_float32(rows.served, rows.dtype), placement.arm.gate
+        ) as ready:
+            yield ready
+    elif placement.table is not None:
+        table = placement.table
+        values = to_float32(table.rows(0, table.shape[0]), table.dtype)
+        with _rows_in(model, range(table.shape[0]), values, None) as ready:
+            yield ready
+    elif folder is None:
+        yield Placed(model)
+    elif kind == "full":
+        other = load_backbone(folder, dtype).eval()
+        yield Placed(other.to(model.device))
+    else:
+        with _adapted(model, folder, kind) as adapted:
+            inner = adapted.get_base_model()
+            yield Placed(inner, prefix=adapted if kind == "prefix" else None)
+
+
+@contextmanager
+def _rows_in(
+    model: PreTrainedModel, ids: Sequence[int], values: np.ndarray[Any, Any], gate: Sequence[Segment] | None
+) -> Iterator[Placed]:
+    weight = model.get_input_embeddings().weight
+    if weight.shape[1] != values.shape[1] or max(ids) >= weight.shape[0]:
+        raise InvalidInputError(
+            f"rows up to {max(ids)} of width {values.shape[1]} do not fit a model with a table of"
+            f" {weight.shape[0]} x {weight.shape[1]}",
+            code="SHAPE_MISMATCH",
+        )
+    if gate is not None and output_head(model).weight is weight:
+        raise UsageError(
+            "the output head is tied to the input table: rows cannot be gated by position", code="GATE_TIED"
+        )
+    index = torch.as_tensor(list(ids), device=weight.device)
+    plain = None if gate is None else weight.detach().clone()
+    before = weight.detach()[index].clone()
+    try:
+        _write(model, index, values)
+        yield Placed(model, gate=gate, plain=plain)
+    finally:
+        with torch.no_grad():
+            weight[index] = before
+
+
+def _write(model: PreTrainedModel, index: Tensor | slice, values: np.ndarray[Any, Any]) -> None:
+    weight = model.get_input_embeddings().weight
+    with torch.no_grad():
+        weight[index] = torch.from_numpy(np.array(values)).to(weight.device, weight.dtype)
+
+
+@contextmanager
+def _adapted(model: PreTrainedModel, folder: Path, kind: str) -> Iterator[Any]:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise UsageError(
+            "an adapter needs peft: pip install 'certify-lottery[tune]'", code="EXTRA_MISSING"
+        ) from error
+    _check_adapter(folder, kind)
+    try:
+        # Warnings of other libraries about their own calls of one another.
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            adapted = PeftModel.from_pretrained(model, folder).eval()
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise InvalidInputError(
+            f"the adapter {folder} does not fit the base: {first_line(error)}", code="ADAPTER_MALFORMED"
+        ) from error
+    try:
+        yield adapted
+    finally:
+        if kind == "lora":
+            adapted.unload()
+
+
+def _check_adapter(folder: Path, kind: str) -> None:
+    config = read_json(folder / "adapter_config.json", what="adapter configuration")
+    found = config.get("peft_type") if isinstance(config, dict) else None
+    if found != _PEFT_TYPES[kind]:
+        raise InvalidInputError(
+            f"{folder} is an adapter of type {found!r}, not {_PEFT_TYPES[kind]}", code="ADAPTER_UNSUPPORTED"
+        )
+    # peft would take a pickle where there is no safetensors file.
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise InvalidInputError(f"{folder} holds no adapter_model.safetensors", code="PICKLE_REFUSED")

@@ -1,0 +1,286 @@
+"""Trainable rows: a ``[k, d]`` fp32 parameter that stands in for ``k`` rows of a frozen embedding table.
+
+Embed tuning trains all V rows, partial tuning the k rows of a ticket (theory §1). Both freeze every other
+tensor of the model and keep the trained rows as an fp32 master, whatever the dtype of the backbone: bf16
+updates would lose most of a small displacement, and a masked full table would let weight decay and Adam's
+momentum move rows that no gradient reached. Here those rows are not parameters at all, so nothing can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from certify.base.errors import InternalError, InvalidInputError, UsageError
+from certify.base.records import Dtype
+
+_DTYPES: Final[dict[torch.dtype, Dtype]] = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+}
+_SHOWN = 8  # ids named in one error line
+
+
+class TrainableRows(nn.Module):
+    """Embedding look-up in which the rows ``ids`` come from a trainable fp32 table.
+
+    The look-up has static shapes and no synchronisation with the device: every position reads both
+    tables and a mask decides. The output has the dtype of the frozen table, and a trained row is rounded to
+    it (nearest, ties to even) *after* the look-up, so that what the backbone sees is bit for bit what
+    :func:`merge` writes, while gradients of repeated tokens are summed in fp32.
+
+    A row is trained wherever its token is fed, also if it is the ``padding_idx`` of the frozen embedding,
+    which PyTorch would give no gradient: right padding under an attention mask contributes exactly zero.
+
+    Attributes:
+        base: the frozen embedding ``[V, d]``.
+        trained: the parameter, ``trained.weight`` ``[k, d]`` fp32 (``[V, d]`` if all rows are trained).
+        ids: the trained rows, strictly increasing; None means all V of them.
+        slot: ``[V]`` int64, position of a row in ``trained`` or -1; None if all rows are trained.
+    """
+
+    slot: Tensor | None
+
+    def __init__(self, base: nn.Embedding, ids: Sequence[int] | None) -> None:
+        """Wrap ``base``; ``ids`` strictly increasing and inside the table, as :func:`install` checks."""
+        super().__init__()
+        # `base` is registered first: transformers takes a model's dtype from its first parameter.
+        self.base = base.requires_grad_(False)
+        self.ids = None if ids is None else tuple(ids)
+        device = base.weight.device
+        if self.ids is None:
+            self.register_buffer("slot", None, persistent=False)
+            start = base.weight.detach().to(torch.float32, copy=True)
+        else:
+            index = torch.tensor(self.ids, dtype=torch.long, device=device)
+            slot = torch.full((base.num_embeddings,), -1, dtype=torch.long, device=device)
+            slot[index] = torch.arange(len(self.ids), device=device)
+            self.register_buffer("slot", slot, persistent=False)
+            start = base.weight.detach()[index].float()
+        self.trained = nn.Embedding(*start.shape, _weight=start)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Look up ``input_ids`` (integer, any shape ``S``): ``[*S, d]`` in the dtype of the frozen table."""
+        dtype = self.base.weight.dtype
+        if self.slot is None:
+            return F.embedding(input_ids, self.trained.weight).to(dtype)
+        slot = self.slot[input_ids]
+        rows = F.embedding(slot.clamp(min=0), self.trained.weight).to(dtype)
+        return torch.where((slot >= 0).unsqueeze(-1), rows, F.embedding(input_ids, self.base.weight))
+
+    @property
+    def dtype(self) -> Dtype:
+        """Element type of the frozen table, in which the backbone sees the trained rows."""
+        return _DTYPES[self.base.weight.dtype]
+
+    def extra_repr(self) -> str:
+        """Sizes for ``print(model)``."""
+        return f"rows={self.trained.num_embeddings} of {self.base.num_embeddings}"
+
+
+def install(
+    model: PreTrainedModel,
+    ids: Sequence[int] | None,
+    *,
+    init: NDArray[np.float32] | None = None,
+    tokens: int | None = None,
+    allow_beyond: bool = False,
+) -> TrainableRows:
+    """Freeze ``model`` and replace its input embedding by :class:`TrainableRows`.
+
+    Args:
+        model: a causal language model with an untied, unquantised ``nn.Embedding`` at the input.
+        ids: rows to train, strictly increasing; None trains all rows (embed tuning).
+        init: starting values ``[k, d]`` in the order of ``ids``; the base's own rows if None.
+        tokens: number of ids that the tokenizer can produce, to catch rows that no text can feed.
+        allow_beyond: accept ids of rows beyond ``tokens``.
+
+    Returns:
+        The installed module; ``trained.weight`` is now the model's only trainable parameter.
+
+    Raises:
+        UsageError: no ids, or an id beyond the tokenizer that was not allowed.
+        InvalidInputError: duplicate, unsorted, negative or out-of-range ids, tied head, quantised or resized
+            table, unknown kind of embedding, ``init`` of another shape or not finite.
+    """
+    base = _plain_embedding(model)
+    rows = base.num_embeddings
+    _check_untied(model, base)
+    if ids is not None:
+        _check_ids(ids, rows=rows, tokens=tokens, allow_beyond=allow_beyond)
+    module = TrainableRows(base, ids)
+    if init is not None:
+        _load(module, init)
+    model.requires_grad_(False)
+    module.trained.weight.requires_grad_(True)
+    model.set_input_embeddings(module)
+    check_trainable(model, module)
+    return module
+
+
+def installed(model: PreTrainedModel) -> TrainableRows:
+    """The :class:`TrainableRows` of ``model``.
+
+    Raises:
+        InternalError: none is installed.
+    """
+    module = model.get_input_embeddings()
+    if not isinstance(module, TrainableRows):
+        raise InternalError("the model has no trainable rows installed", code="ROWS_NOT_INSTALLED")
+    return module
+
+
+def check_trainable(model: nn.Module, module: TrainableRows) -> None:
+    """Assert that the trainable parameters of ``model`` are exactly the ``k * d`` numbers of ``module``.
+
+    Raises:
+        InternalError: something else is trainable (``resize_token_embeddings``, for one, re-enables
+            gradients).
+    """
+    trainable = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    expected = module.trained.weight.numel()
+    if not module.trained.weight.requires_grad or sum(trainable.values()) != expected or len(trainable) != 1:
+        raise InternalError(
+            f"{sum(trainable.values())} parameters of {len(trainable)} tensors are trainable; it must be the"
+            f" {expected} of the trained rows",
+            code="NOT_FROZEN",
+        )
+
+
+def extract(module: TrainableRows) -> NDArray[np.float32]:
+    """Copy of the trained rows, ``[k, d]`` fp32, in the order of ``module.ids`` (``[V, d]`` if all).
+
+    Raises:
+        InvalidInputError: a value is not finite.
+    """
+    values: NDArray[np.float32] = module.trained.weight.detach().cpu().numpy().copy()
+    _check_finite(values, module.ids)
+    return values
+
+
+def merge(model: PreTrainedModel) -> nn.Embedding:
+    """Write the trained rows into the table, rounded to its dtype, and restore the ordinary embedding.
+
+    Every other row keeps its bits. The model stays frozen.
+
+    Returns:
+        The model's ``nn.Embedding``, the same object that :func:`install` found.
+
+    Raises:
+        InternalError: no rows are installed.
+        InvalidInputError: a trained value is not finite, or overflows the dtype of the table.
+    """
+    module = installed(model)
+    _check_finite(module.trained.weight.detach().cpu().numpy(), module.ids)
+    table = module.base.weight
+    cast_rows = module.trained.weight.detach().to(table.dtype)
+    _check_finite(cast_rows.float().cpu().numpy(), module.ids)
+    with torch.no_grad():
+        if module.ids is None:
+            table.copy_(cast_rows)
+        else:
+            table[torch.tensor(module.ids, device=table.device)] = cast_rows
+    model.set_input_embeddings(module.base)
+    return module.base
+
+
+def _plain_embedding(model: PreTrainedModel) -> nn.Embedding:
+    config = model.config
+    embedding = model.get_input_embeddings()
+    weight = getattr(embedding, "weight", None)
+    quantised = bool(getattr(config, "quantization_config", None)) or getattr(model, "is_quantized", False)
+    if quantised or (isinstance(weight, Tensor) and weight.dtype not in _DTYPES):
+        raise InvalidInputError(
+            "the model is quantised: rows can only be trained on an fp32, fp16 or bf16 checkpoint",
+            code="QUANTISED_TABLE",
+        )
+    # Subclasses scale or normalise what they look up, which the trained rows would have to repeat.
+    if type(embedding) is not nn.Embedding or embedding.max_norm is not None or embedding.scale_grad_by_freq:
+        raise InvalidInputError(
+            f"the input embedding is a {type(embedding).__name__}; only a plain nn.Embedding is supported",
+            code="EMBEDDING_UNSUPPORTED",
+        )
+    if embedding.weight.is_meta:
+        raise InvalidInputError(
+            "the embedding table is not loaded (meta tensor)", code="EMBEDDING_UNSUPPORTED"
+        )
+    declared = getattr(config, "vocab_size", embedding.num_embeddings)
+    if tuple(embedding.weight.shape) != (embedding.num_embeddings, embedding.embedding_dim) or (
+        declared != embedding.num_embeddings
+    ):
+        raise InvalidInputError(
+            f"the embedding table has shape {tuple(embedding.weight.shape)} but the model declares {declared}"
+            " rows: it was resized; save the resized model and start from that checkpoint",
+            code="TABLE_RESIZED",
+        )
+    return embedding
+
+
+def _check_untied(model: PreTrainedModel, base: nn.Embedding) -> None:
+    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    weight = getattr(head, "weight", None)
+    shared = isinstance(weight, Tensor) and weight.data_ptr() == base.weight.data_ptr()
+    # The flag alone is enough: a merged checkpoint of a tied model would change the head when it is loaded.
+    if shared or getattr(model.config, "tie_word_embeddings", False):
+        raise InvalidInputError(
+            "the output head is tied to the input table: training a row would change that token's logits in"
+            " every context, so this is not a ticket of input rows; use a model with an untied head",
+            code="TIED_HEAD",
+        )
+
+
+def _check_ids(ids: Sequence[int], *, rows: int, tokens: int | None, allow_beyond: bool) -> None:
+    if not ids:
+        raise UsageError("no rows to train: the set of ids is empty", code="NO_ROWS")
+    outside = [i for i in ids if not 0 <= i < rows]
+    if outside:
+        raise InvalidInputError(
+            f"ids outside the table of {rows} rows (0 to {rows - 1}): {_named(outside)}",
+            code="ID_RANGE",
+        )
+    wrong = [later for earlier, later in pairwise(ids) if later <= earlier]
+    if wrong:
+        raise InvalidInputError(
+            f"ids must be strictly increasing, without duplicates; wrong at {_named(wrong)}",
+            code="ID_DUPLICATE",
+        )
+    beyond = [i for i in ids if tokens is not None and i >= tokens]
+    if beyond and not allow_beyond:
+        raise UsageError(
+            f"rows beyond the tokenizer's {tokens} tokens, which no text can feed: {_named(beyond)};"
+            " allow them explicitly if that is meant",
+            code="ID_BEYOND_TOKENIZER",
+        )
+
+
+def _load(module: TrainableRows, init: NDArray[np.float32]) -> None:
+    weight = module.trained.weight
+    if init.shape != tuple(weight.shape) or init.dtype != np.float32:
+        raise InvalidInputError(
+            f"starting rows are {init.dtype} {init.shape}, not float32 {tuple(weight.shape)}",
+            code="INIT_SHAPE",
+        )
+    _check_finite(init, module.ids)
+    with torch.no_grad():
+        weight.copy_(torch.from_numpy(init))
+
+
+def _check_finite(values: NDArray[np.float32], ids: Sequence[int] | None) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if bad.size:
+        names = [int(i) if ids is None else ids[int(i)] for i in bad]
+        raise InvalidInputError(f"non-finite values in rows {_named(names)}", code="NON_FINITE")
+
+
+def _named(ids: Sequence[int]) -> str:
+    shown = ", ".join(str(i) for i in ids[:_SHOWN])
+    return shown + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")

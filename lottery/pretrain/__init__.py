@@ -1,0 +1,1 @@
+"""A small LLaMA from scratch, by a plan."""

@@ -1,0 +1,226 @@
+"""Plans of pretraining: what determines the weights of a base model, read from TOML and validated."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from certify.base.errors import UsageError
+from certify.base.jsonio import canonical_json, read_bytes, sha256_bytes
+from certify.ticket.templates import LANGUAGES
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_Count = Annotated[int, Field(ge=1)]
+_Positive = Annotated[float, Field(gt=0)]
+_NotNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One stream of documents of a plan.
+
+    Attributes:
+        path: file of monolingual text, or the prefix of two aligned files (``PREFIX.LANG``), relative to the
+            data folder, without ``.xz`` or ``.gz``.
+        languages: one code (monolingual) or two (source language, target language).
+        share: relative share of the training tokens.
+        skip: lines left out at the start of the file(s).
+        lines: at most so many documents, chosen by hash; 0 for all.
+        watch: held-out documents of this source make up the ``watch`` loss.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    path: Annotated[str, Field(min_length=1)]
+    languages: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
+    share: _Positive
+    skip: Annotated[int, Field(ge=0)] = 0
+    lines: Annotated[int, Field(ge=0)] = 0
+    watch: bool = False
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        unknown = [code for code in self.languages if code not in LANGUAGES]
+        if unknown:
+            raise ValueError(f"unknown language {unknown[0]}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """Geometry of the LLaMA: the names of ``transformers.LlamaConfig``, shortened."""
+
+    __pydantic_config__ = _STRICT
+
+    vocab_size: Annotated[int, Field(ge=300, le=65536)]
+    hidden_size: _Count
+    intermediate_size: _Count
+    layers: _Count
+    heads: _Count
+    kv_heads: _Count
+    max_position: _Count
+    rope_theta: _Positive
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.hidden_size % (2 * self.heads) or self.heads % self.kv_heads:
+            raise ValueError("hidden_size must be a multiple of 2 * heads, and heads of kv_heads")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """Optimisation; ``steps`` and ``decay_from`` may change between two parts of one run.
+
+    Attributes:
+        steps: optimiser steps.
+        decay_from: first step of the linear decay to zero; equal to ``steps`` for none.
+        warmup: steps of linear warm-up.
+        windows: windows per step.
+        slice: windows whose gradient is computed at once (it fixes the order of additions, hence the bits).
+        length: tokens of a window, ``<s>`` included; ``length - 1`` of them are predicted.
+        muon_lr: peak rate of Muon, for hidden matrices.
+        adam_lr: peak rate of AdamW, for the table, the head and the norms.
+        weight_decay: decoupled weight decay of the hidden matrices; everything else has none.
+        momentum: Muon's momentum.
+        clip: largest norm of the gradient.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    steps: _Count
+    decay_from: Annotated[int, Field(ge=0)]
+    warmup: _Count
+    windows: _Count
+    slice: _Count
+    length: Annotated[int, Field(ge=2)]
+    muon_lr: _Positive
+    adam_lr: _Positive
+    weight_decay: _NotNegative
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    clip: _Positive
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.decay_from > self.steps:
+            raise ValueError("decay_from must not exceed steps")
+        if self.windows % self.slice:
+            raise ValueError("windows must be a multiple of slice")
+        return self
+
+    def rate(self, step: int) -> float:
+        """Factor in [0, 1] of the peak rates at ``step``, counted from 0: warm-up, constant, linear decay."""
+        factor = min(1.0, (step + 1) / self.warmup)
+        if step >= self.decay_from:
+            factor *= (self.steps - step) / (self.steps - self.decay_from)
+        return factor
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that determines the weights, and what a model card has to say beside it.
+
+    Attributes:
+        name: name of the model.
+        seed: seed of the initial weights and of the order of the text.
+        model: geometry.
+        train: optimisation.
+        source: the text.
+        exclude: files (as in ``Source.path``) whose sentences, normalised, occur in no training document.
+        licences: licence by corpus, the first word of a file's name (``gv`` for ``en-ca/gv.train_all``).
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)]
+    model: ModelPlan
+    train: TrainPlan
+    source: Annotated[tuple[Source, ...], Field(min_length=1)]
+    exclude: tuple[str, ...] = ()
+    licences: dict[str, str] = field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.train.length > self.model.max_position:
+            raise ValueError("train.length must not exceed model.max_position")
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of everything that determines the weights."""
+        return sha256_bytes(canonical_json(self._decisive()))
+
+    def stable_digest(self) -> str:
+        """The same without ``steps`` and ``decay_from``, the fields that a resumed run may change."""
+        state = self._decisive()
+        del state["train"]["steps"], state["train"]["decay_from"]
+        return sha256_bytes(canonical_json(state))
+
+    def _decisive(self) -> dict[str, dict[str, object]]:
+        # Validation makes 3 and 3.0 the same share, whether a plan was read or built in Python.
+        state = asdict(_ADAPTER.validate_python(asdict(self)))
+        del state["name"], state["licences"]
+        for source in state["source"]:
+            del source["watch"]
+        return state
+
+
+_ADAPTER = TypeAdapter(Plan)
+
+
+def plan_names() -> list[str]:
+    """Names of the plans of pretraining that ship with the package; plans of experiments lie beside them."""
+    files = (item for item in (resources.files("lottery") / "plans").iterdir() if item.name.endswith(".toml"))
+    return sorted(
+        item.name[: -len(".toml")] for item in files if "model" in tomllib.loads(item.read_text("utf-8"))
+    )
+
+
+def read_plan(name: str | Path) -> Plan:
+    """Read a plan that ships, by its name, or a user's, by the path of its ``.toml`` file.
+
+    Raises:
+        UsageError: no such plan or file, not TOML, an unknown or missing field, a value out of range.
+    """
+    if isinstance(name, Path) or name.endswith(".toml"):
+        data = read_bytes(Path(name), what="plan", limit=1 << 20)
+    elif name in plan_names():
+        data = (resources.files("lottery") / "plans" / f"{name}.toml").read_bytes()
+    else:
+        known = ", ".join(plan_names())
+        raise UsageError(
+            f"unknown plan {name!r}; there is {known}, or the path of a .toml file", code="PLAN_UNKNOWN"
+        )
+    try:
+        return _ADAPTER.validate_python(tomllib.loads(data.decode("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"plan {name} is not TOML: {error}", code="PLAN_INVALID") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "plan"
+        raise UsageError(f"plan {name}: {where}: {first['msg']}", code="PLAN_INVALID") from error
+
+
+def data_folder(named: Path | None) -> Path:
+    """The folder that a plan's paths start from: the one named, or ``data`` under ``CERTIFY_DATA``.
+
+    Raises:
+        UsageError: none is named and the variable is unset, or the folder does not exist.
+    """
+    if named is None:
+        root = os.environ.get("CERTIFY_DATA")
+        if not root:
+            raise UsageError(
+                "no text to train on: set CERTIFY_DATA to the folder that holds data/, or name --data",
+                code="DATA_MISSING",
+            )
+        named = Path(root) / "data"
+    if not named.is_dir():
+        raise UsageError(f"no folder {named}", code="DATA_MISSING")
+    return named

@@ -1,0 +1,157 @@
+"""Text and a tiny random model that the package makes itself, for trying a whole experiment in seconds.
+
+The text is a toy: English clauses from a small grammar, and beside each a rendering word by word into words
+that look like Catalan and are none of its business. A model learns something from it, and nothing about
+translation. Everything is a function of a seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from certify.base.errors import UsageError
+from certify.base.jsonio import pretty_json, write_bytes
+from certify.base.staging import staged_folder, written_by_safetensors
+
+LANGUAGES = ("en", "ca")
+"""Language codes under which the text is written."""
+
+TEXTS = ("train", "choice", "test")
+"""Names of the parallel texts; no sentence is in two of them."""
+
+UNRELATED = "unrelated.en"
+"""Name of the monolingual text."""
+
+VOCABULARY = 480
+"""Pieces of the tokenizer; the table has two rows more, which no token feeds."""
+
+_NOUNS = {
+    "dog": "gosel",
+    "cat": "gatel",
+    "house": "caseta",
+    "tree": "arbrel",
+    "sea": "marel",
+    "bird": "ocellet",
+    "book": "llibrel",
+    "road": "camel",
+    "stone": "pedreta",
+    "boat": "barqueta",
+}
+_ADJECTIVES = {
+    "old": "vellet",
+    "new": "novell",
+    "red": "rogell",
+    "small": "petitel",
+    "white": "blanquel",
+    "long": "llarguel",
+}
+_VERBS = {"sees": "miral", "finds": "trobal", "follows": "seguel", "leaves": "deixal", "wants": "volel"}
+_ARTICLES = {"the": "el", "a": "un", "every": "cadal"}
+
+
+def sentences(count: int, *, seed: int) -> list[tuple[str, str]]:
+    """``count`` different clauses and their renderings.
+
+    Raises:
+        UsageError: more than the grammar has.
+    """
+    seen: dict[tuple[str, str], None] = {}
+    possible = (len(_ARTICLES) * len(_ADJECTIVES) * len(_NOUNS)) ** 2 * len(_VERBS)
+    if not 0 <= count <= possible // 2:
+        raise UsageError(
+            f"the toy grammar makes at most {possible // 2} sentences, not {count}", code="USAGE"
+        )
+    draw = 0
+    while len(seen) < count:
+        words = _numbers(f"{seed}:{draw}")
+        clause = [*_phrase(words), _pick(_VERBS, words), *_phrase(words)]
+        left, right = (" ".join(side) for side in zip(*clause, strict=True))
+        seen[(f"{left[0].upper()}{left[1:]}.", f"{right[0].upper()}{right[1:]}.")] = None
+        draw += 1
+    return list(seen)
+
+
+def write_text(folder: Path, *, seed: int, train: int, choice: int, test: int, unrelated: int) -> None:
+    """Write the parallel texts and the monolingual one into ``folder``, one sentence per line.
+
+    Raises:
+        UsageError: more sentences than the grammar has, or the folder cannot be written.
+    """
+    sizes = dict(zip(TEXTS, (train, choice, test), strict=True))
+    stock = iter(sentences(sum(sizes.values()), seed=seed))
+    for name, size in sizes.items():
+        pairs = [next(stock) for _ in range(size)]
+        for side, language in enumerate(LANGUAGES):
+            _write_lines(folder / f"{name}.{language}", [pair[side] for pair in pairs])
+    _write_lines(folder / UNRELATED, _sums(unrelated, seed))
+
+
+def write_checkpoint(folder: Path, *, seed: int) -> None:
+    """Write a tiny LLaMA in fp16 with random weights and its tokenizer; whole or not at all.
+
+    The input table is 482 x 64, the head is its own; two layers; line feed has id 13, as in LLaMA.
+
+    Raises:
+        UsageError: the folder is taken or cannot be written.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from lottery.model.backbone import quiet
+    from lottery.pretrain.data import train_tokenizer
+
+    names = ["English", "Catalan", "Translate the following sentence from English to Catalan."]
+    text = [*names * 20, *(f"{left}\n{right}" for left, right in sentences(400, seed=0)), *_sums(50, 0)]
+    tokenizer = train_tokenizer(text, vocab_size=VOCABULARY)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=VOCABULARY + 2,
+                hidden_size=64,
+                intermediate_size=96,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=256,
+                tie_word_embeddings=False,
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=None,
+                # The default of .02 makes logits so flat that greedy decoding repeats one token.
+                initializer_range=0.2,
+            )
+        )
+    with staged_folder(folder) as staged:
+        with quiet(), written_by_safetensors(staged):
+            model.half().save_pretrained(staged)
+        tokenizer.save(str(staged / "tokenizer.json"))
+        roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        write_bytes(staged / "tokenizer_config.json", pretty_json(settings | roles).encode("utf-8"))
+
+
+def _numbers(text: str) -> Iterator[int]:
+    """Bytes of SHA-256, which are enough for one clause."""
+    return iter(hashlib.sha256(text.encode("ascii")).digest())
+
+
+def _pick(words: dict[str, str], numbers: Iterator[int]) -> tuple[str, str]:
+    listed = list(words.items())
+    return listed[next(numbers) % len(listed)]
+
+
+def _phrase(numbers: Iterator[int]) -> list[tuple[str, str]]:
+    return [_pick(kind, numbers) for kind in (_ARTICLES, _ADJECTIVES, _NOUNS)]
+
+
+def _sums(count: int, seed: int) -> list[str]:
+    """Lines of another kind than the clauses: additions, each one once."""
+    start = seed % 1000
+    return [f"{n} plus {n % 7} is {n + n % 7}, and {n} is {n}." for n in range(start, start + count)]
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    write_bytes(path, "".join(line + "\n" for line in lines).encode("utf-8"))

@@ -1,0 +1,1 @@
+"""Text in: aligned pairs, plain files, unrelated text, scores, lists of used sentences."""

@@ -1,0 +1,75 @@
+"""Text files of one sentence per line: plain, ``.gz`` or ``.xz``, strictly UTF-8, bounded in size."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import zlib
+from pathlib import Path
+from typing import IO, cast
+
+from certify.base.errors import InvalidInputError, UsageError
+
+SUFFIXES = (".xz", ".gz", "")
+"""What may follow a file's name, in the order in which :func:`locate` looks."""
+
+MAX_BYTES = 1 << 31
+"""Largest text, uncompressed: a compressed file may not promise more than a machine can hold."""
+
+
+def locate(path: Path) -> Path:
+    """``path``, or ``path`` with the ending of a compressed file, whichever exists.
+
+    Raises:
+        UsageError: none of them does.
+    """
+    for suffix in SUFFIXES:
+        candidate = path.with_name(path.name + suffix)
+        if candidate.is_file():
+            return candidate
+    raise UsageError(f"no file {path}, nor with .xz or .gz at its end", code="FILE_UNREADABLE")
+
+
+def read_lines(path: Path, *, limit: int = MAX_BYTES) -> list[str]:
+    """Lines of a text file, without their ends (``\\n`` or ``\\r\\n``; no other character ends a line).
+
+    Args:
+        path: the file; ``.xz`` and ``.gz`` are decompressed.
+        limit: largest uncompressed size in bytes.
+
+    Raises:
+        UsageError: the file cannot be read.
+        InvalidInputError: it is not UTF-8 (the message names the line), not the compressed format that its
+            name says, or larger than ``limit``.
+    """
+    data = _read(path, limit)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidInputError(f"{path}, line {line}: not UTF-8", code="TEXT_MALFORMED") from error
+    lines = text.removeprefix("\ufeff").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with _open(path) as stream:
+            data = stream.read(limit + 1)
+    except (lzma.LZMAError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InvalidInputError(f"{path} is damaged or not {path.suffix}", code="TEXT_MALFORMED") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", code="FILE_UNREADABLE") from error
+    if len(data) > limit:
+        raise InvalidInputError(f"{path} holds more than {limit} bytes of text", code="FILE_TOO_LARGE")
+    return data
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix == ".xz":
+        return lzma.open(path, "rb")
+    if path.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return path.open("rb")

@@ -1,0 +1,202 @@
+"""Text outside the task, on which the loss before and after is compared (theory §6, point 6).
+
+Monolingual lines become *passages*: so many consecutive lines each, every so-many-th passage of a file, so
+that they spread over it. Lines that repeat, or that scan, tuning or choice have seen, are left out first; two
+lines are the same if their normalised forms are (:func:`certify.ticket.corpus.normalise`). A passage is a
+unit of the evidence: lines of one text are correlated, passages far apart much less.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.base.jsonio import canonical_json
+from certify.ticket.corpus import normalise, sentence_digest
+from lottery.text.textfile import locate, read_lines
+
+DIGEST_DIGITS = 16
+"""Hexadecimal digits of a sentence digest that evidence keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Consecutive lines of a text.
+
+    Attributes:
+        unit: number of the passage as a string, counted from 0 over the whole file.
+        id: where it comes from, ``bible.en:11-20`` (lines of the file, one-based; lines left out included).
+        lines: the lines, stripped, none empty.
+    """
+
+    unit: str
+    id: str
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The lines, a line break between two."""
+        return "\n".join(self.lines)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Sorted distinct digests of the lines, first 16 digits, as lists of used sentences have them."""
+        return tuple(sorted({sentence_digest(line)[:DIGEST_DIGITS] for line in self.lines}))
+
+
+@dataclass(frozen=True, slots=True)
+class UnrelatedText:
+    """Passages that were chosen from a file, and what was left out.
+
+    Attributes:
+        name: name of the text.
+        passages: in the order of the file.
+        unit: ``block:N``, N lines a passage.
+        empty: lines without a letter or digit.
+        repeated: lines left out because they had occurred before.
+        used: lines left out because they had been used.
+    """
+
+    name: str
+    passages: tuple[Passage, ...]
+    unit: str
+    empty: int
+    repeated: int
+    used: int
+
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON of each passage's lines: equal digests mean equal text."""
+        state = hashlib.sha256()
+        for passage in self.passages:
+            state.update(canonical_json(list(passage.lines)) + b"\n")
+        return state.hexdigest()
+
+    def sentence_digests(self) -> list[str]:
+        """Sorted distinct digests of the lines, first 16 digits, as lists of used sentences have them."""
+        return sorted({digest for passage in self.passages for digest in passage.digests})
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Token ids on which a loss is measured.
+
+    Attributes:
+        id: ``PASSAGE/j``, j counted from 0.
+        unit: the passage's.
+        ids: token ids, the one that begins a sequence first; every other one is predicted.
+        lines: sorted distinct digests of the lines of the passage, first 16 digits.
+    """
+
+    id: str
+    unit: str
+    ids: tuple[int, ...]
+    lines: tuple[str, ...]
+
+
+def read_unrelated(
+    path: Path, *, block: int, every: int = 1, limit: int | None = None, used: Set[str] = frozenset()
+) -> UnrelatedText:
+    """Choose passages from a text file (plain, ``.xz`` or ``.gz``); see :func:`choose_passages`.
+
+    Raises:
+        UsageError: the file cannot be read; and what :func:`choose_passages` refuses.
+        InvalidInputError: the file is not UTF-8 or damaged.
+        NothingToDoError: no passage is left.
+    """
+    found = locate(path)
+    name = found.name.removesuffix(".xz").removesuffix(".gz")
+    return choose_passages(read_lines(found), name=name, block=block, every=every, limit=limit, used=used)
+
+
+def choose_passages(
+    lines: Iterable[str],
+    *,
+    name: str,
+    block: int,
+    every: int = 1,
+    limit: int | None = None,
+    used: Set[str] = frozenset(),
+) -> UnrelatedText:
+    """Choose passages of ``block`` consecutive lines, every ``every``-th of them, at most ``limit``.
+
+    Lines that are left out do not end a passage; the lines after the last whole passage are dropped.
+
+    Args:
+        lines: the lines of a text.
+        name: its name.
+        block: lines a passage.
+        every: 1 takes all passages, 2 the first, third and so on.
+        limit: most passages; None for no limit.
+        used: digests, full or their first 16 digits, of sentences that no passage may hold.
+
+    Raises:
+        UsageError: ``block``, ``every`` or ``limit`` below 1 (``LIMITS``); a digest of fewer than 16 digits.
+        NothingToDoError: no passage is left (``NO_TEXT``).
+    """
+    if block < 1 or every < 1 or (limit is not None and limit < 1):
+        raise UsageError("lines a passage, stride and limit must be at least 1", code="LIMITS")
+    if any(len(digest) < DIGEST_DIGITS for digest in used):
+        raise UsageError(f"digests of used sentences have at least {DIGEST_DIGITS} digits", code="DIGEST")
+    banned = {digest[:DIGEST_DIGITS] for digest in used}
+    seen: set[str] = set()
+    kept: list[tuple[int, str]] = []
+    empty = repeated = taken = 0
+    for number, line in enumerate(lines, start=1):
+        if not normalise(line):
+            empty += 1
+            continue
+        digest = sentence_digest(line)
+        if digest in seen:
+            repeated += 1
+        elif digest[:DIGEST_DIGITS] in banned:
+            taken += 1
+        else:
+            kept.append((number, line.strip()))
+        seen.add(digest)
+    starts = range(0, len(kept) - block + 1, block * every)
+    passages = tuple(
+        Passage(
+            unit=str(start // block),
+            id=f"{name}:{kept[start][0]}-{kept[start + block - 1][0]}",
+            lines=tuple(line for _, line in kept[start : start + block]),
+        )
+        for start in starts[:limit]
+    )
+    if not passages:
+        raise NothingToDoError(f"{name} has no {block} lines that were not used before", code="NO_TEXT")
+    return UnrelatedText(name, passages, f"block:{block}", empty, repeated, taken)
+
+
+def passage_windows(passages: Iterable[Passage], tokenizer: Any, *, max_tokens: int) -> list[Window]:
+    """Cut passages into windows of at most ``max_tokens`` ids, each of which begins a sequence.
+
+    Nothing is lost: the windows of a passage, less their first ids, are its tokens.
+
+    Args:
+        passages: the passages.
+        tokenizer: a tokenizer of ``transformers`` with a token that begins a sequence.
+        max_tokens: longest window, at least 2.
+
+    Raises:
+        UsageError: ``max_tokens`` below 2, or no such token.
+        InvalidInputError: a passage without any token.
+    """
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        raise UsageError("the tokenizer has no token that begins a sequence", code="TOKENIZER_NO_BOS")
+    if max_tokens < 2:
+        raise UsageError("a window needs at least 2 tokens: one to begin, one to predict", code="LIMITS")
+    windows: list[Window] = []
+    for passage in passages:
+        ids: Sequence[int] = tokenizer(passage.text, add_special_tokens=False, verbose=False)["input_ids"]
+        if not ids:
+            raise InvalidInputError(f"{passage.id} has no tokens", code="TEXT_MALFORMED")
+        step, digests = max_tokens - 1, passage.digests
+        for index, start in enumerate(range(0, len(ids), step)):
+            part = tuple(int(i) for i in ids[start : start + step])
+            windows.append(Window(f"{passage.id}/{index}", passage.unit, (int(bos), *part), digests))
+    return windows

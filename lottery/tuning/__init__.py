@@ -1,0 +1,1 @@
+"""Tuning from settings to files: recipes, arms, the loop, resumable state."""

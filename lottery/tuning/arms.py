@@ -1,0 +1,180 @@
+"""What is trained and what comes out: embedding rows, or one of the arms they are compared with."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedModel
+
+from certify.base.errors import UsageError
+from certify.base.jsonio import pretty_json, read_json, write_bytes
+from certify.base.records import Dtype
+from certify.base.staging import staged_folder, written_by_safetensors
+from certify.tables.modeldigest import adapter_settings
+from certify.tables.rowfile import make_rows, write_rows
+from certify.tables.safefile import write_tensors
+from certify.tables.table import DEFAULT_TENSOR
+from lottery.model.backbone import TORCH_DTYPES, first_line, output_head, quiet
+from lottery.model.rows import TrainableRows, extract, install
+from lottery.tuning.recipe import Method
+
+TABLE_FILE, ROWS_FILE, MODEL_FOLDER, ADAPTER_FOLDER = (
+    "embed_tokens.safetensors",
+    "rows.safetensors",
+    "model",
+    "adapter",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A model that is ready to be trained.
+
+    Attributes:
+        model: what the trainer runs; only what is trained requires a gradient.
+        head: its output head.
+        output: name of the file or folder that :attr:`save` makes.
+        save: write the outcome into a folder, all or nothing.
+    """
+
+    model: nn.Module
+    head: nn.Module
+    output: str
+    save: Callable[[Path], None]
+
+
+def rows_arm(
+    model: PreTrainedModel,
+    ids: Sequence[int] | None,
+    start: NDArray[np.float32],
+    *,
+    served: Dtype,
+    tokens: int | None,
+    allow_beyond: bool,
+) -> Arm:
+    """Embed tuning (``ids`` None) or partial tuning.
+
+    Embed tuning gives the fp32 table, partial tuning the rows in fp32 and in the served dtype.
+
+    Args:
+        model: the backbone, in any dtype.
+        ids: rows to train; None means all.
+        start: their starting values ``[k, d]``, from the table as stored: a backbone loaded in a narrower
+            dtype has rounded them, and a row that is never fed must end where the base has it.
+        served: dtype in which the base is stored and the rows will be served.
+        tokens: number of ids that the tokenizer can produce.
+        allow_beyond: accept rows beyond them.
+
+    Raises:
+        CertifyError: see :func:`lottery.model.rows.install`.
+    """
+    module = install(model, ids, init=start, tokens=tokens, allow_beyond=allow_beyond)
+    return Arm(
+        model,
+        output_head(model),
+        TABLE_FILE if ids is None else ROWS_FILE,
+        lambda out: _save_rows(module, served, out),
+    )
+
+
+def full_arm(model: PreTrainedModel, *, served: Dtype, beside: Sequence[Path]) -> Arm:
+    """Every weight; gives a checkpoint folder in the served dtype, with the files ``beside`` (tokenizer)."""
+    model.requires_grad_(True)
+
+    def save(out: Path) -> None:
+        with _replaced_folder(out / MODEL_FOLDER) as folder:
+            with quiet(), written_by_safetensors(folder):
+                model.to(TORCH_DTYPES[served]).save_pretrained(folder)
+            for path in beside:
+                (folder / path.name).write_bytes(path.read_bytes())
+
+    return Arm(model, output_head(model), MODEL_FOLDER, save)
+
+
+def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) -> Arm:
+    """LoRA of rank ``size`` or a prefix of ``size`` positions; gives a PEFT adapter folder.
+
+    Raises:
+        UsageError: peft is not installed, or knows no default targets for this architecture.
+    """
+    try:
+        from peft import LoraConfig, PeftConfig, PrefixTuningConfig, TaskType, get_peft_model
+    except ImportError as error:
+        raise UsageError(
+            f"--method {method} needs peft: pip install 'certify-lottery[tune]'", code="EXTRA_MISSING"
+        ) from error
+    head = output_head(model)
+    config: PeftConfig
+    if method == "lora":
+        config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=size, lora_alpha=2 * size, lora_dropout=0.0)
+    else:
+        config = PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=size)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # initial values are drawn here
+        try:
+            # Warnings of other libraries about their own calls of one another.
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
+                adapted: Any = get_peft_model(model, config)
+        except ValueError as error:
+            raise UsageError(
+                f"--method {method} cannot be used: {first_line(error)}", code="PEFT_REFUSED"
+            ) from error
+
+    def save(out: Path) -> None:
+        with _replaced_folder(out / ADAPTER_FOLDER) as folder, written_by_safetensors(folder):
+            adapted.save_pretrained(folder)
+            _without_origin(folder)
+
+    return Arm(adapted, head, ADAPTER_FOLDER, save)
+
+
+def _without_origin(folder: Path) -> None:
+    """Make an adapter folder say what it is and not where it was made: equal adapters are equal files.
+
+    PEFT writes the path of the base into the settings and into a model card, and names of modules in the
+    order of a set.
+    """
+    path = folder / "adapter_config.json"
+    written = read_json(path, what="adapter configuration")
+    # PEFT wants these entries; None leaves open where the base lies.
+    written |= adapter_settings(written) | {"base_model_name_or_path": None, "revision": None}
+    write_bytes(path, pretty_json(written).encode("utf-8"))
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Recompute activations in the backward pass instead of keeping them.
+
+    Raises:
+        UsageError: the architecture does not support it.
+    """
+    # The method was renamed in transformers 5; both take the arguments of torch.utils.checkpoint.
+    switch = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    try:
+        switch({"use_reentrant": False})
+    except ValueError as error:
+        raise UsageError(f"gradient checkpointing: {first_line(error)}", code="NO_CHECKPOINTING") from error
+
+
+def _replaced_folder(path: Path) -> AbstractContextManager[Path]:
+    # A run that was killed between its result and its record writes the result again.
+    shutil.rmtree(path, ignore_errors=True)
+    return staged_folder(path)
+
+
+def _save_rows(module: TrainableRows, served: Dtype, out: Path) -> None:
+    values = extract(module)
+    if module.ids is None:
+        write_tensors(out / TABLE_FILE, {DEFAULT_TENSOR: ("F32", values)}, None)
+    else:
+        write_rows(out / ROWS_FILE, make_rows(np.asarray(module.ids, np.int64), values, served))

@@ -1,0 +1,166 @@
+"""The record of a tuning run in its folder: what it was asked, what it read, how it went.
+
+``run.json`` holds settings, digests of every input, versions and outcome; ``metrics.jsonl`` one line per
+optimiser step. A run may be resumed only as the run that it was: the *identity*, everything that decides the
+weights, is compared field by field.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.base.jsonio import pretty_json, read_bytes, read_json, write_bytes
+from certify.base.version import __version__
+
+if TYPE_CHECKING:
+    from lottery.tuning.trainer import Step
+
+RUN_FILE, METRICS_FILE, STATES_FOLDER = "run.json", "metrics.jsonl", "states"
+SCHEMA: Final = "lottery.tune"
+SCHEMA_VERSION: Final = 1
+
+_METRICS_LIMIT = 1 << 30
+_PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy")
+
+
+class Journal:
+    """The record of one run; only the main process may write."""
+
+    def __init__(self, out: Path, identity: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+        """Describe a run in folder ``out``.
+
+        Args:
+            out: the run's folder.
+            identity: all that decides the weights, as JSON; a resumed run must have the same.
+            details: further facts worth recording.
+        """
+        self._out, self._identity, self._details = out, dict(identity), dict(details)
+
+    def check_free(self, *, resume: bool) -> None:
+        """Refuse to mix two runs in one folder; call before anything is written.
+
+        Raises:
+            UsageError: the folder holds something and ``resume`` is false, or holds no run; or its run is
+                another one (``RESUME_MISMATCH``, naming what differs).
+            NothingToDoError: the run is complete.
+            InvalidInputError: its record is malformed, or says that the run failed (``RUN_FAILED``), as the
+                same run would again.
+        """
+        if not _occupied(self._out):
+            return
+        if not resume:
+            raise UsageError(
+                f"{self._out} is not empty: choose another --out, or --resume the run in it",
+                code="OUT_EXISTS",
+            )
+        record = read_json(self._out / RUN_FILE, what="record of the run to resume")
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            raise InvalidInputError(f"{self._out / RUN_FILE} is no record of a run", code="RUN_MALFORMED")
+        # Through JSON, so that tuples and lists compare equal.
+        recorded, present = record.get("identity"), json.loads(json.dumps(self._identity))
+        if recorded != present:
+            listed = ", ".join(_differences(recorded, present)) or "the record"
+            raise UsageError(
+                f"{self._out} holds another run: {listed} differ; use the settings that it was started with,"
+                " or another --out",
+                code="RESUME_MISMATCH",
+            )
+        if record.get("status") == "complete":
+            raise NothingToDoError(f"the run in {self._out} is complete", code="RUN_COMPLETE")
+        if record.get("status") == "failed":
+            outcome = record.get("outcome")
+            reason = outcome.get("reason") if isinstance(outcome, dict) else None
+            raise InvalidInputError(
+                f"the run in {self._out} failed and would again: {str(reason)[:300]}; choose another --out",
+                code="RUN_FAILED",
+            )
+
+    def write(self, status: str, outcome: Mapping[str, Any]) -> None:
+        """Write ``run.json`` with a status, ``running``, ``complete`` or ``failed``.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        record = {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "created_by": f"certify {__version__}",
+            "status": status,
+            "identity": self._identity,
+            "details": self._details,
+            "versions": {"python": platform.python_version()} | _versions(),
+            "outcome": dict(outcome),
+        }
+        write_bytes(self._out / RUN_FILE, pretty_json(record).encode("utf-8"))
+
+    def rewind(self, step: int) -> None:
+        """Drop the metrics of steps after ``step``, which a resumed run takes again.
+
+        Raises:
+            UsageError: the file cannot be read or written.
+        """
+        path = self._out / METRICS_FILE
+        if not path.exists():
+            return
+        lines = read_bytes(path, what="metrics", limit=_METRICS_LIMIT).decode("utf-8", "replace").splitlines()
+        kept = [line for line in lines if 0 < _step_of(line) <= step]
+        write_bytes(path, "".join(line + "\n" for line in kept).encode("utf-8"))
+
+    def append(self, step: Step) -> None:
+        """Add a step to the metrics.
+
+        Raises:
+            UsageError: the disk is full, or the file cannot be written.
+        """
+        path = self._out / METRICS_FILE
+        values = {key: value for key, value in asdict(step).items() if value is not None}
+        try:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(values, allow_nan=False) + "\n")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}", code="FILE_UNWRITABLE") from error
+
+
+def _occupied(folder: Path) -> bool:
+    if not folder.is_dir():
+        return folder.exists()
+    # A process that was killed while it wrote leaves a temporary file, which is nobody's work.
+    return any(not (p.name.startswith(".") and p.name.endswith(".part")) for p in folder.iterdir())
+
+
+def _differences(recorded: Any, present: Mapping[str, Any], prefix: str = "") -> list[str]:
+    if not isinstance(recorded, dict):
+        return []
+    names: list[str] = []
+    for key in sorted(recorded.keys() | present.keys()):
+        before, now = recorded.get(key), present.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            names += _differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            names.append(prefix + key)
+    return names
+
+
+def _step_of(line: str) -> int:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return 0  # the last line of a killed run may be cut
+    return step if type(step) is int else 0
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

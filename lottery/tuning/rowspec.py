@@ -1,0 +1,123 @@
+"""Which rows to tune: the values of ``--rows``, resolved to token ids.
+
+====================  =======================================================================================
+value                 rows
+====================  =======================================================================================
+``all``               every row: embed tuning
+``ticket:FILE#ID``    the ticket's rows; the base must be the ticket's
+``published:PAIR``    the ticket reported for a language pair of the paper
+``random:k``          k rows at random (a seed decides)
+``frequency:k``       the k tokens that are fed most often in the training examples, template included
+``norm:k``            the k rows that moved most from the base to a reference table
+``distance:k``        the k rows whose distribution moved most: the largest D
+``ids:1,2,3``         these rows, special tokens too if named
+====================  =======================================================================================
+
+Special tokens and rows without a token are never drawn by ``random``, ``frequency``, ``norm`` and
+``distance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from certify.base.errors import UsageError
+from certify.base.records import Excluded
+from certify.scan.scan import scan
+from certify.selection.rules import select
+from certify.tables.table import Table, check_compatible, open_table
+from certify.tables.vocabulary import Vocabulary
+from certify.ticket.released import open_base, open_source
+
+SPECS = "all, ticket:FILE#ID, published:PAIR, random:K, frequency:K, norm:K, distance:K or ids:1,2,3"
+
+_COMPARING = ("norm", "distance")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Rows to train.
+
+    Attributes:
+        rule: the value in canonical form.
+        ids: token ids, strictly increasing; None means all rows.
+        excluded: rows that the rule did not consider, with reasons.
+        ticket: digest of the ticket, if one was named.
+        reference: tensor digest of the reference table, if one was compared.
+    """
+
+    rule: str
+    ids: tuple[int, ...] | None
+    excluded: tuple[Excluded, ...] = ()
+    ticket: str | None = None
+    reference: str | None = None
+
+
+def choose_rows(
+    spec: str,
+    base: Table,
+    *,
+    vocabulary: Vocabulary | None,
+    counts: Callable[[], NDArray[Any]],
+    reference: Path | None = None,
+    seed: int | None = None,
+) -> Chosen:
+    """Resolve ``spec`` for a base table.
+
+    Args:
+        spec: a value of the table above.
+        base: the table that will be tuned.
+        vocabulary: names what is special and what has no token; None excludes nothing.
+        counts: gives how often each id is fed in training, int64 ``[V]``; called for ``frequency:k`` only.
+        reference: table E* for ``norm:k`` and ``distance:k``.
+        seed: for ``random:k``.
+
+    Raises:
+        UsageError: an unknown or malformed value, an option that is missing or that the value does not use.
+        InvalidInputError: the ticket or a table is refused, or they do not belong together.
+        NothingToDoError: the ticket has no rows.
+    """
+    name, _, argument = spec.partition(":")
+    if reference is not None and name not in _COMPARING:
+        raise UsageError(f"--rows {spec} compares nothing: leave out --reference", code="ROWS_OPTION")
+    if name in _COMPARING and reference is None:
+        raise UsageError(f"--rows {spec} needs the tuned table: name it with --reference", code="ROWS_OPTION")
+    if name == "random" and seed is None:
+        raise UsageError(f"--rows {spec} needs a seed", code="ROWS_OPTION")
+    if spec == "all":
+        return Chosen("all", None)
+    if name == "ticket":
+        source = open_source(argument)
+        open_base(source, base.path, tensor=base.tensor or None)
+        ticket = source.ticket
+        return Chosen(f"ticket:{ticket.id}", ticket.ids, ticket=ticket.digest())
+    if name not in ("published", "random", "frequency", "ids", *_COMPARING):
+        raise UsageError(f"unknown rows {spec[:60]!r}: choose {SPECS}", code="ROWS_UNKNOWN")
+    # Rules that compare nothing see a scan of the base against itself: every row is equal, and cheap.
+    tuned = base if reference is None else _reference(reference, base)
+    selection = select(
+        scan(base, tuned),
+        rule=spec,
+        # Whoever names an id means it, also a special one: single special rows are important null tickets.
+        vocabulary=None if name == "ids" else vocabulary,
+        counts=counts() if name == "frequency" else None,
+        seed=seed if name == "random" else None,
+    )
+    return Chosen(
+        selection.rule,
+        selection.ids,
+        excluded=selection.excluded,
+        reference=None if reference is None else tuned.digest(),
+    )
+
+
+def _reference(path: Path, base: Table) -> Table:
+    # In the base's own dtype: rows are compared as they would be served.
+    reference = open_table(path).as_dtype(base.dtype)
+    check_compatible(base, reference)
+    return reference

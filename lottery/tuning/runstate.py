@@ -1,0 +1,158 @@
+"""Saved states of a training run: trained parameters, optimiser moments, and the step they belong to.
+
+A state is a folder that appears whole or not at all, so a run that is killed at any moment finds the last
+complete one. Tensors lie in a safetensors file, never in a pickle, bound by digest. Neither schedule, data
+order nor random numbers are saved: all three are functions of the settings and the step.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from certify.base.errors import InvalidInputError
+from certify.base.jsonio import canonical_json, read_json, sha256_file, write_bytes
+from certify.base.staging import staged_folder, written_by_safetensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+_TENSORS, _STATE = "tensors.safetensors", "state.json"
+_NAME = re.compile(r"step-(\d{8})", re.ASCII)
+_PARAMETER = "parameter"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A complete state on disk.
+
+    Attributes:
+        folder: where it lies.
+        step: optimiser steps taken.
+        tokens: tokens fed so far, for the record.
+    """
+
+    folder: Path
+    step: int
+    tokens: int
+
+
+def save_state(
+    root: Path, parameters: Mapping[str, Tensor], optimiser: Optimizer, *, step: int, tokens: int, keep: int
+) -> Saved:
+    """Write the state after ``step`` steps under ``root`` and drop all but the newest ``keep``.
+
+    Args:
+        root: folder of the run's states.
+        parameters: the trained parameters by name, those that ``optimiser`` steps.
+        optimiser: its state must be tensors only, as AdamW's is.
+        step: optimiser steps taken, 0 to 99,999,999.
+        tokens: tokens fed so far.
+        keep: states to keep, at least 1.
+
+    Raises:
+        UsageError: the folder cannot be written, or the disk is full; the older states are untouched.
+    """
+    tensors = {f"{_PARAMETER}:{name}": value.detach() for name, value in parameters.items()}
+    for name, value in parameters.items():
+        tensors |= {f"{slot}:{name}": moment for slot, moment in optimiser.state[value].items()}
+    folder = root / f"step-{step:08d}"
+    with staged_folder(folder) as temporary:
+        _save(tensors, temporary / _TENSORS)
+        record = {"sha256": sha256_file(temporary / _TENSORS), "step": step, "tokens": tokens}
+        write_bytes(temporary / _STATE, canonical_json(record))
+    for old in _complete(root)[:-keep]:
+        _remove(old)
+    for left_behind in root.glob(".step-*.part"):
+        shutil.rmtree(left_behind)
+    return Saved(folder, step, tokens)
+
+
+def latest_state(root: Path) -> Saved | None:
+    """The newest complete state under ``root``, or None.
+
+    Raises:
+        InvalidInputError: its record is malformed.
+    """
+    folders = _complete(root)
+    if not folders:
+        return None
+    record = _record(folders[-1])
+    return Saved(folders[-1], record["step"], record["tokens"])
+
+
+def load_state(saved: Saved, parameters: Mapping[str, Tensor], optimiser: Optimizer) -> None:
+    """Put a state back into ``parameters`` and ``optimiser``, bit for bit.
+
+    Raises:
+        InvalidInputError: the file is not the recorded one (``STATE_CORRUPT``), or holds other parameters
+            or shapes (``STATE_MISMATCH``).
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    path = saved.folder / _TENSORS
+    if sha256_file(path) != _record(saved.folder)["sha256"]:
+        raise InvalidInputError(
+            f"{path} is damaged: its digest is not the recorded one; remove {saved.folder} to fall back on"
+            " the state before it",
+            code="STATE_CORRUPT",
+        )
+    tensors = load_file(path)
+    moments: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
+    values: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        slot, _, name = key.partition(":")
+        if name not in parameters:
+            raise InvalidInputError(f"{path} holds {name}, which is not trained here", code="STATE_MISMATCH")
+        (values if slot == _PARAMETER else moments[name])[name if slot == _PARAMETER else slot] = tensor
+    for name, parameter in parameters.items():
+        if name not in values or values[name].shape != parameter.shape:
+            raise InvalidInputError(
+                f"{path} does not hold {name} as it is trained here", code="STATE_MISMATCH"
+            )
+        with torch.no_grad():
+            parameter.copy_(values[name])
+        # AdamW keeps its step counter on the CPU, its moments beside the parameter.
+        optimiser.state[parameter] = {
+            slot: moment if slot == "step" else moment.to(parameter.device)
+            for slot, moment in moments[name].items()
+        }
+
+
+def clear_states(root: Path) -> None:
+    """Remove every state under ``root``, and what killed runs left behind."""
+    if root.is_dir():
+        _remove(root)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    with written_by_safetensors(path.parent):
+        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, path)
+
+
+def _complete(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    record = read_json(folder / _STATE, what="state of a run")
+    kinds = {"sha256": str, "step": int, "tokens": int}
+    if not isinstance(record, dict) or any(type(record.get(key)) is not kind for key, kind in kinds.items()):
+        raise InvalidInputError(f"{folder / _STATE} is not the record of a state", code="STATE_CORRUPT")
+    return record
+
+
+def _remove(folder: Path) -> None:
+    # Renamed first, so that a half-removed state can never pass for a complete one.
+    doomed = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.replace(doomed)
+    shutil.rmtree(doomed)

@@ -1,0 +1,336 @@
+"""Tuning from settings to files: embed tuning, partial tuning, and the arms they are compared with.
+
+What comes out, beside ``run.json`` and ``metrics.jsonl`` (:mod:`lottery.tuning.journal`) and ``used.txt``,
+the digests of the sentences that were trained on (:func:`lottery.text.usedtext.write_used_list`):
+
+===================  ========================================================================================
+all rows             ``embed_tokens.safetensors``: the fp32 table
+some rows            ``rows.safetensors``: ids, fp32 rows, served rows (:mod:`certify.tables.rowfile`)
+full                 ``model/``: a checkpoint in the dtype of the base
+lora, prefix         ``adapter/``: a PEFT adapter
+===================  ========================================================================================
+
+Under ``accelerate launch`` every process runs :func:`tune`; the first one writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import sha256_file
+from certify.base.records import Dtype
+from certify.base.staging import clear_leftovers
+from certify.tables.dtypes import to_float32
+from certify.tables.table import Table, open_table
+from certify.tables.vocabulary import Vocabulary, open_vocabulary
+from lottery.model.backbone import find_base, load_backbone, load_positions, load_tokenizer
+from lottery.model.device import SLOW_BF16, Device, bf16_slowdown, lone_launch, open_accelerator
+from lottery.text.tunedata import MAX_LENGTH, Data, Prepared, feed_counts, prepare
+from lottery.text.usedtext import USED_FILE, write_used_list
+from lottery.tuning.arms import Arm, checkpoint_activations, full_arm, peft_arm, rows_arm
+from lottery.tuning.journal import METRICS_FILE, RUN_FILE, STATES_FOLDER, Journal
+from lottery.tuning.recipe import Method, Recipe
+from lottery.tuning.rowspec import Chosen, choose_rows
+from lottery.tuning.runstate import clear_states, latest_state, load_state, save_state
+from lottery.tuning.trainer import Limits, Step, Trainer, one_line_memory
+
+_LARGE = 1_000_000_000  # bytes of weights whose digest takes long enough to say so
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that decides the weights.
+
+    Attributes:
+        data: what is trained on.
+        recipe: optimisation; :data:`lottery.tuning.recipe.RECIPES` holds the defaults.
+        limits: what one forward pass may hold.
+        seed: decides order of the data, initial adapters, dropout and rule ``random``.
+        method: what is trained.
+        rows: which rows, see :mod:`lottery.tuning.rowspec`; for method ``rows``.
+        reference: table E* for ``norm:k``.
+        dtype: dtype of the backbone's weights in memory.
+        gradient_checkpointing: recompute activations in the backward pass.
+        adapter_size: rank of LoRA, or length of the prefix.
+        allow_beyond: accept rows beyond the tokenizer.
+    """
+
+    data: Data
+    recipe: Recipe
+    limits: Limits
+    seed: int
+    method: Method = "rows"
+    rows: str = "all"
+    reference: Path | None = None
+    dtype: Dtype = "F32"
+    gradient_checkpointing: bool = False
+    adapter_size: int = 8
+    allow_beyond: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run made.
+
+    Attributes:
+        main: this is the first process, which wrote the result.
+        path: the file or folder with the result.
+        steps: optimiser steps of the run.
+        resumed: step that this call started from; 0 for a fresh run.
+        trainable: number of trained parameters.
+        examples: training examples.
+        left_out: pairs left out: repeated sentences, sentences of the held-out text, too long.
+        loss: training loss of the last step, nats per token; None if only the result was left to write.
+        held_out: held-out loss at the end; None without held-out text.
+    """
+
+    main: bool
+    path: Path
+    steps: int
+    resumed: int
+    trainable: int
+    examples: int
+    left_out: int
+    loss: float | None
+    held_out: float | None
+
+
+def tune(
+    base: str,
+    settings: Settings,
+    out: Path,
+    *,
+    device: Device = "auto",
+    resume: bool = False,
+    save_every: int = 100,
+    keep: int = 2,
+    report: Callable[[Step], None] | None = None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Run tuning to its end, or on from the last saved state.
+
+    Args:
+        base: checkpoint folder, or the hub's name of a model.
+        settings: what decides the weights.
+        out: folder of the run; new or empty unless ``resume``.
+        device: where to compute; ``auto`` is a GPU if there is one.
+        resume: continue the run in ``out`` (from the start if it had saved no state).
+        save_every: optimiser steps between saved states; the last one is saved as well.
+        keep: saved states to keep.
+        report: called after each step, in the first process only.
+        notice: told in one line what takes long: digests of a large model, bf16 on a processor without it.
+
+    Raises:
+        UsageError: something that was named does not exist, options do not fit together, ``out`` is taken,
+            the memory or the disk does not suffice, an extra is missing.
+        InvalidInputError: base, tokenizer, data, ticket or template are refused; the loss is not finite.
+        NothingToDoError: there is no data, or the run in ``out`` is complete.
+    """
+    if settings.seed < 0 or save_every < 1 or keep < 1:
+        raise UsageError(
+            "the seed must be at least 0, the number of steps and states at least 1", code="USAGE"
+        )
+    if settings.method == "prefix" and settings.gradient_checkpointing:
+        raise UsageError("prefix tuning and gradient checkpointing exclude each other", code="ARM_OPTION")
+    folder = find_base(base)
+    table = open_table(folder, allow_tied=True)
+    if table.tied and settings.method == "rows":
+        raise InvalidInputError(
+            f"{folder}: the output head is tied to the input table, so that no row can be tuned alone: use"
+            " --method full, lora or prefix, or a copy of the checkpoint whose head is a tensor of its own",
+            code="TIED_HEAD",
+        )
+    vocabulary = open_vocabulary(folder)
+    if vocabulary.size > table.shape[0]:
+        raise InvalidInputError(
+            f"{folder}: the tokenizer has {vocabulary.size} tokens, the table only {table.shape[0]} rows",
+            code="TOKENIZER_TABLE_SIZE",
+        )
+    settings = _within_positions(settings, folder)
+    prepared = prepare(settings.data, load_tokenizer(folder))
+    chosen = None
+    if settings.method == "rows":
+        chosen = choose_rows(
+            settings.rows,
+            table,
+            vocabulary=vocabulary,
+            counts=lambda: feed_counts(prepared.train, table.shape[0]),
+            reference=settings.reference,
+            seed=settings.seed,
+        )
+    weights = sorted(_weight_files(table))
+    size = sum(path.stat().st_size for path in weights)
+    if size >= _LARGE:
+        notice(f"computing the digest of {size / 1e9:.1f} GB of weights")
+    inputs = {path.name: sha256_file(path) for path in weights}
+    journal = Journal(
+        out, _identity(settings, inputs, vocabulary, prepared, chosen), _details(prepared, chosen)
+    )
+    journal.check_free(resume=resume)
+    if lone_launch():
+        notice("accelerate launch --cpu starts one process: several need --multi_gpu and tune's --device cpu")
+    accelerator = open_accelerator(device)
+    in_bf16 = settings.limits.autocast or settings.dtype == "BF16"
+    if in_bf16 and accelerator.device.type == "cpu" and (slower := bf16_slowdown()) >= SLOW_BF16:
+        notice(f"this processor takes {slower:.0f} times as long in bf16 as in fp32: fp32 may be faster")
+    # Every process has looked at the folder before the first one writes into it.
+    accelerator.wait_for_everyone()
+    with one_line_memory(settings.limits):
+        arm = _arm(settings, folder, table, vocabulary, chosen)
+        trainer = Trainer(
+            arm.model,
+            arm.head,
+            prepared.train,
+            recipe=settings.recipe,
+            limits=settings.limits,
+            seed=settings.seed,
+            accelerator=accelerator,
+            held_out=prepared.held_out,
+        )
+        return _run(trainer, arm, journal, out, prepared, saving=(save_every, keep), report=report)
+
+
+def _run(
+    trainer: Trainer,
+    arm: Arm,
+    journal: Journal,
+    out: Path,
+    prepared: Prepared,
+    *,
+    saving: tuple[int, int],
+    report: Callable[[Step], None] | None,
+) -> Outcome:
+    accelerator, main = trainer.accelerator, bool(trainer.accelerator.is_main_process)
+    save_every, keep = saving
+    states = out / STATES_FOLDER
+    saved = latest_state(states)
+    if saved is not None:
+        load_state(saved, trainer.parameters, trainer.optimiser)
+        trainer.step, trainer.tokens = saved.step, saved.tokens
+    resumed = trainer.step
+    trainable = sum(parameter.numel() for parameter in trainer.parameters.values())
+    plan = {"trainable": trainable, "steps": trainer.steps, "processes": accelerator.num_processes}
+    if main:
+        clear_leftovers(out, (arm.output, USED_FILE, RUN_FILE, METRICS_FILE, STATES_FOLDER))
+        journal.write("running", plan)
+        journal.rewind(resumed)
+    last: list[Step] = []
+
+    def after(step: Step) -> None:
+        last[:] = [step]
+        if not main:
+            return
+        journal.append(step)
+        if step.step % save_every == 0 or step.step == step.steps:
+            save_state(
+                states, trainer.parameters, trainer.optimiser, step=step.step, tokens=step.tokens, keep=keep
+            )
+        if report is not None:
+            report(step)
+
+    try:
+        trainer.run(after)
+    except InvalidInputError as error:
+        if main and error.code == "LOSS_NOT_FINITE":  # the same settings would end here again
+            journal.write("failed", plan | {"step": trainer.step, "reason": str(error)})
+        raise
+    held_out = last[0].held_out if last else trainer.held_out_loss()
+    loss = last[0].loss if last else None
+    if main:
+        arm.save(out)
+        used = write_used_list(out / USED_FILE, prepared.used)
+        outcome = plan | {"output": arm.output, "tokens": trainer.tokens, "loss": loss, "held_out": held_out}
+        outcome |= {"used": {"path": USED_FILE, "sha256": used, "count": len(prepared.used)}}
+        journal.write("complete", outcome)
+        clear_states(states)
+    accelerator.wait_for_everyone()
+    return Outcome(
+        main=main,
+        path=out / arm.output,
+        steps=trainer.steps,
+        resumed=resumed,
+        trainable=trainable,
+        examples=len(prepared.train),
+        left_out=prepared.left_out,
+        loss=loss,
+        held_out=held_out,
+    )
+
+
+def _identity(
+    settings: Settings,
+    weights: Mapping[str, str],
+    vocabulary: Vocabulary,
+    prepared: Prepared,
+    chosen: Chosen | None,
+) -> dict[str, Any]:
+    asked = asdict(settings)
+    # Names of files may change between two parts of a run; what they held may not.
+    for name in ("sources", "held_out", "template"):
+        del asked["data"][name]
+    del asked["reference"], asked["rows"]
+    inputs = {"weights": dict(weights), "tokenizer": sha256_file(vocabulary.path), **prepared.digests}
+    rows = None if chosen is None else {"rule": chosen.rule, "ids": chosen.ids, "reference": chosen.reference}
+    return {"settings": asked, "inputs": inputs, "rows": rows}
+
+
+def _details(prepared: Prepared, chosen: Chosen | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"examples": len(prepared.train), "left_out": prepared.left_out}
+    if chosen is not None:
+        facts["ticket"] = chosen.ticket
+        facts["excluded"] = {group.reason: len(group.ids) for group in chosen.excluded}
+    return facts
+
+
+def _within_positions(settings: Settings, folder: Path) -> Settings:
+    positions, asked = load_positions(folder), settings.data.max_length
+    if asked is None:
+        length = MAX_LENGTH if positions is None else min(MAX_LENGTH, positions)
+        return replace(settings, data=replace(settings.data, max_length=length))
+    if positions is not None and asked > positions:
+        raise UsageError(
+            f"--max-length {asked} is more than the {positions} positions of the model", code="MAX_LENGTH"
+        )
+    return settings
+
+
+def _weight_files(table: Table) -> set[Path]:
+    return {*table.files, *table.path.glob("*.safetensors")}
+
+
+def _arm(
+    settings: Settings, folder: Path, table: Table, vocabulary: Vocabulary, chosen: Chosen | None
+) -> Arm:
+    model = load_backbone(folder, settings.dtype)
+    if settings.gradient_checkpointing:
+        checkpoint_activations(model)
+    if chosen is not None:
+        return rows_arm(
+            model,
+            chosen.ids,
+            _stored_rows(table, chosen.ids),
+            served=table.stored_dtype,
+            tokens=vocabulary.size,
+            allow_beyond=settings.allow_beyond,
+        )
+    model.requires_grad_(False)
+    if settings.method == "full":
+        return full_arm(model, served=table.stored_dtype, beside=_tokenizer_files(folder))
+    return peft_arm(model, settings.method, size=settings.adapter_size, seed=settings.seed)
+
+
+def _stored_rows(table: Table, ids: Sequence[int] | None) -> NDArray[np.float32]:
+    raw = table.rows(0, table.shape[0]) if ids is None else table.take(ids)
+    return np.array(to_float32(raw, table.dtype))  # a copy: the file must not be written through the map
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
+    return [folder / name for name in names if (folder / name).is_file()]

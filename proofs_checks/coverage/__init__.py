@@ -1,0 +1,1 @@
+"""Miss rates of every bound and claim, exact or simulated."""

@@ -1,0 +1,343 @@
+"""Every claim that a policy can require, from records to the answer: wrong answers, and power.
+
+For each claim four populations of units (:mod:`proofs_checks.worlds.populations`): the quantity a hair on
+the wrong side of the threshold (an answer SHOWN is false), at the threshold or a hair on the right side (an
+answer CLAIM_REFUTED is false), and clearly good and clearly bad ones, where the right answer must come
+often. The thresholds are those of the shipped policy ``strict``, which has all of ``release``;
+``agreement-rate``, which no shipped policy asks for, is asked for here. Units weigh equally whatever their
+size (theory §5), and large ones are better than small ones: pooling their sentences, windows or decisions
+would show what is false.
+
+Needs the extra ``proofs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from certify.claims import reverse_limit
+from certify.claims.loss import unrelated_loss
+from certify.evidence.distances import Distances
+from certify.evidence.load import Evidence, Subject
+from certify.gate import watch as sequential
+from certify.policy import requirement
+from certify.policy.policy import DESIGN, POLICIES
+from certify.policy.requirement import Answer, Requirement
+from certify.ticket.schema import Ticket
+from proofs_checks.coverage.trials import DELTA, Trial
+from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds.populations import (
+    Kind,
+    Population,
+    advantage,
+    agreement,
+    loss_rise,
+    scored,
+    steps,
+    windows,
+)
+
+POWER: Final = Fraction(9, 10)
+"""How often a clear truth is found out at least."""
+
+ARMS: Final = [*synthetic.plain_arms(), *synthetic.null_arms()]
+NAMES: Final = [str(arm["name"]) for arm in ARMS]
+NULLS: Final = NAMES[3:]
+PLAIN: Final = NAMES[:3]
+
+REQUIRED: Final = {one.claim: one for one in POLICIES["strict"].claims if one.kind != "guarantee"} | {
+    "agreement-rate:reference": Requirement("agreement-rate:reference", "at_least", Fraction(9, 10))
+}
+"""What is asked, by name of the claim."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One claim and four truths.
+
+    Attributes:
+        claim: name of the claim.
+        truth: the quantity, from the plain records.
+        wrong: a hair on the wrong side of the threshold.
+        right: at the threshold, or a hair on the right side if it must be exceeded.
+        good: clearly on the right side.
+        bad: clearly on the wrong side.
+        n: units.
+    """
+
+    claim: str
+    truth: Callable[[Population], Fraction]
+    wrong: Population
+    right: Population
+    good: Population
+    bad: Population
+    n: int
+
+    def __post_init__(self) -> None:
+        asked = REQUIRED[self.claim]
+        met = [meets(asked, self.truth(one)) for one in (self.wrong, self.right, self.good, self.bad)]
+        if met != [False, True, True, False]:
+            raise ValueError(f"{self.claim}: the populations are not on their sides: {met}")
+
+
+def meets(asked: Requirement, truth: Fraction) -> bool:
+    """Whether a quantity is as a requirement asks."""
+    threshold = asked.threshold
+    if threshold is None:
+        raise ValueError(f"{asked.claim} has no threshold")
+    return {
+        "at_least": truth >= threshold,
+        "above": truth > threshold,
+        "at_most": truth <= threshold,
+        "below": truth < threshold,
+    }[asked.test]
+
+
+# --- populations -------------------------------------------------------------------------------------------
+
+
+def duel(name: str, short: int, long: int, gap: tuple[int, int], *rivals: str) -> Population:
+    """Short units in which the ticket is worse than its rivals and long ones in which it is better.
+
+    Args:
+        name: of the population.
+        short: weight of units of one sentence.
+        long: weight of units of four sentences.
+        gap: by how many matches the ticket is better there; a match is five points.
+        rivals: arms that do 11 matches in short, 5 in long units. Others match nothing.
+    """
+    matches = [
+        dict.fromkeys(rivals, level) | {"t": level + by} for level, by in zip((11, 5), gap, strict=True)
+    ]
+    names = PLAIN if set(rivals) <= set(PLAIN) else NAMES
+    kinds = (
+        scored(short, matches[0], names=names),
+        scored(long, *[matches[1]] * 4, names=names),
+    )
+    return Population(name, kinds, ARMS[: len(names)])
+
+
+def contest(name: str, ticket: int, hair: int = 0, worse: int = 0) -> Population:
+    """Sixteen kinds in which ten null tickets, any two of them independent, match 0 or 20 of 20.
+
+    Args:
+        name: of the population.
+        ticket: matches of the ticket; 10 is the mean of every null ticket.
+        hair: weight, out of 1600, of a kind in which all null tickets match nothing.
+        worse: how many null tickets, from the last, match nothing at all.
+    """
+    kinds = []
+    for code in range(16):
+        bits = {arm: (code & mask).bit_count() % 2 for mask, arm in enumerate(NULLS, 1)}
+        nulls = {
+            arm: 20 * bit * (place < len(NULLS) - worse) for place, (arm, bit) in enumerate(bits.items())
+        }
+        kinds.append(scored(100, nulls | {"t": ticket}, names=NAMES))
+    if hair:
+        kinds.append(scored(hair, {"t": ticket}, names=NAMES))
+    return Population(name, tuple(kinds), ARMS)
+
+
+def least_advantage(population: Population) -> Fraction:
+    """The smallest advantage over a null ticket."""
+    return min(advantage(population, arm) for arm in NULLS)
+
+
+def drift(name: str, up: int, down: int, *more: Kind) -> Population:
+    """Units of one window that rise by 1.5 nats, and units of two that fall by 1.3, with these weights."""
+    falls = ((100, Fraction(-1, 10)), (300, Fraction(-17, 10)))
+    kinds = (
+        windows(up, (100, Fraction(3, 2)), names=PLAIN),
+        windows(down, *falls, names=PLAIN),
+    )
+    return Population(name, kinds + more, ARMS[:3])
+
+
+def decided(name: str, *kinds: tuple[int, str]) -> Population:
+    """Units by the letters of :func:`proofs_checks.worlds.populations.steps`."""
+    return Population(name, tuple(steps(weight, text) for weight, text in kinds))
+
+
+_CLEAN = "aaaa|aaaa|aaaa"
+
+CASES: Final = (
+    Case(
+        "agreement-rate:reference",
+        lambda population: agreement(population)[0],
+        wrong=decided("899 in 1000 agree", (899, "a"), (101, "a|" * 15 + "aD")),
+        right=decided("900 in 1000 agree", (900, _CLEAN), (100, "D")),
+        good=decided("99 in 100 agree", (99, _CLEAN), (1, "D")),
+        bad=decided("7 in 10 agree", (7, "a"), (3, "aaaa|aaDa")),
+        n=100,
+    ),
+    Case(
+        "token-agreement:reference",
+        lambda population: agreement(population)[1],
+        wrong=decided("949 in 1000 decisions", (949, _CLEAN), (51, "D")),
+        right=decided("950 in 1000 decisions", (900, "a"), (100, "aaaDDD|aaaDDD")),
+        good=decided("999 in 1000 decisions", (999, _CLEAN), (1, "D")),
+        bad=decided("8 in 10 decisions", (6, "a"), (4, "aDaD")),
+        n=120,
+    ),
+    Case(
+        "non-inferiority:reference:first-line",
+        partial(advantage, other="reference"),
+        wrong=duel("1.01 points worse", 5101, 5399, (-11, 10), "reference"),
+        right=duel("1 point worse", 5100, 5400, (-11, 10), "reference"),
+        good=duel("35 points better", 1, 3, (4, 8), "reference"),
+        bad=duel("40 points worse", 4, 1, (-11, 4), "reference"),
+        n=60,
+    ),
+    Case(
+        "gain:base:first-line",
+        partial(advantage, other="base"),
+        wrong=duel("no gain", 1, 1, (-10, 10), "base"),
+        right=duel("a gain of .1", 499, 501, (-10, 10), "base"),
+        good=duel("a gain of 30", 1, 2, (2, 8), "base"),
+        bad=duel("a loss of 30", 3, 1, (-9, 3), "base"),
+        n=60,
+    ),
+    Case(
+        "better-than-nulls:nulls:first-line",
+        least_advantage,
+        wrong=contest("one null ticket as good", 10, worse=9),
+        right=contest("ten null tickets a hair worse", 10, hair=1),
+        good=contest("50 points better than all", 20),
+        bad=contest("50 points worse than one null ticket", 0, worse=9),
+        n=48,
+    ),
+    Case(
+        "unrelated-loss:base",
+        loss_rise,
+        wrong=drift("up by .1028 nats", 501, 499),
+        right=drift("up by .1 nats", 1, 1),
+        good=drift("down by 1.02 nats", 1, 9),
+        bad=drift("up by 1.22 nats", 9, 1),
+        n=60,
+    ),
+)
+
+EDGES: Final = (
+    (Requirement("agreement-rate:reference", "above", Fraction(0)), decided("never", (1, "D")), "SHOWN"),
+    (Requirement("token-agreement:reference", "above", Fraction(0)), decided("no step", (1, "D")), "SHOWN"),
+    (
+        Requirement("agreement-rate:reference", "at_least", Fraction(1)),
+        decided("always", (1, _CLEAN)),
+        "CLAIM_REFUTED",
+    ),
+    (
+        Requirement("token-agreement:reference", "at_least", Fraction(1)),
+        decided("every step", (1, _CLEAN)),
+        "CLAIM_REFUTED",
+    ),
+)
+"""Requirements at the end of the scale, populations and answers that are false there, limits being equal."""
+
+
+# --- answers -----------------------------------------------------------------------------------------------
+
+
+def subject() -> Subject:
+    """The ticket that the evidence is about; one row that differs from E*'s is in every prompt."""
+    ticket = Ticket.model_validate_json(synthetic.canonical(synthetic.ticket()), strict=True)
+    return Subject(ticket, synthetic.TICKET_TABLE, Distances(synthetic.WIDTH, {20: 20}))
+
+
+def answer(asked: Requirement, evidence: Evidence, about: Subject, delta: Fraction) -> Answer:
+    """What the program makes of a requirement on one evidence."""
+    if asked.kind == "unrelated-loss":
+        claim = unrelated_loss(evidence, about, delta=delta)
+    else:
+        claim = sequential.claim_named(asked.claim, evidence, about, delta)
+    return requirement.judge(
+        asked,
+        claim,
+        alpha=about.ticket.selection.alpha,
+        taken=DESIGN,
+        opposite=lambda: reverse_limit.opposite_limit(claim, evidence, about),
+    )
+
+
+def count(
+    asked: Requirement,
+    population: Population,
+    n: int,
+    draws: int,
+    random: np.random.Generator,
+    delta: Fraction,
+    code: str,
+) -> int:
+    """In how many draws of ``n`` units the answer has this code."""
+    about, found = subject(), 0
+    for _ in range(draws):
+        evidence = population.evidence(population.draw(n, random), f"{random.integers(1 << 62)}")
+        found += answer(asked, evidence, about, delta).code == code
+    return found
+
+
+def try_claim(case: Case, draws: int, random: np.random.Generator, delta: Fraction = DELTA) -> list[Trial]:
+    """False answers on both sides of the threshold, and clear truths that are not found out."""
+    asked = REQUIRED[case.claim]
+    few = max(20, draws // 6)
+    tell = partial(count, asked, n=case.n, random=random, delta=delta)
+    trials = [
+        Trial(
+            f"{case.claim}, {population.name}: {code}",
+            tell(population, draws=draws, code=code),
+            draws,
+            float(delta),
+        )
+        for population, code in ((case.wrong, "SHOWN"), (case.right, "CLAIM_REFUTED"))
+    ]
+    trials += [
+        Trial(
+            f"{case.claim}, {population.name}: not {code}",
+            few - tell(population, draws=few, code=code),
+            few,
+            float(1 - POWER),
+            silent=True,
+        )
+        for population, code in ((case.good, "SHOWN"), (case.bad, "CLAIM_REFUTED"))
+    ]
+    return trials
+
+
+def try_stopping(
+    draws: int, random: np.random.Generator, delta: Fraction = DELTA, batch: int = 40
+) -> list[Trial]:
+    """False answers where units are drawn until the claim is decided, looked at after every ``batch``.
+
+    The looks are those of ``certify evaluate --until-decided`` (:mod:`certify.gate.watch`).
+    """
+    case = next(case for case in CASES if case.claim == "token-agreement:reference")
+    policy = replace(POLICIES["strict"], claims=(REQUIRED[case.claim],))
+    trials = []
+    for population, code in ((case.wrong, "SHOWN"), (case.right, "CLAIM_REFUTED")):
+        found = 0
+        for _ in range(draws):
+            evidence = population.evidence(population.draw(case.n, random), f"{random.integers(1 << 62)}")
+            watch = sequential.Watch(policy, (subject(),), delta)
+            last = sequential.rehearse(watch, evidence, batch)[-1]
+            found += last.standings[0].answer.code == code
+        what = f"{case.claim} until decided, {population.name}: {code}"
+        trials.append(Trial(what, found, draws, float(delta)))
+    return trials
+
+
+def try_edges(random: np.random.Generator, draws: int = 12, delta: Fraction = DELTA) -> list[Trial]:
+    """Where a limit equals a threshold for certain: which of >= and > is meant decides every draw."""
+    return [
+        Trial(
+            f"{asked.claim} {asked}, {population.name}: {code}",
+            count(asked, population, 20, draws, random, delta, code),
+            draws,
+            float(delta),
+        )
+        for asked, population, code in EDGES
+    ]

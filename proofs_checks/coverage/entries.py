@@ -1,0 +1,190 @@
+"""No bound without a check: which functions are bounds, and which checks try each of them.
+
+What belongs here is found by rules, not remembered. A module of ``certify`` *handles error probabilities* if
+it imports from a module that defines limits or tests (:data:`MACHINERY`), or if a public function or method
+of it takes an argument ``delta``. Each such module is either in :data:`MODULES`, and then every public name
+in it that can be called has an entry of its own, or in :data:`ELSEWHERE`, with the checks that judge the
+module as a whole. The command line is left out: it passes on what it is given.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Final, get_origin
+
+import certify
+from certify.gate import choose
+from certify.stats import betting, power, rates, resampling
+from certify.stats import budget as sharing
+from proofs_checks.check import Budget, Check, Finding, check
+
+MACHINERY: Final = frozenset(
+    f"certify.{name}" for name in ("limits", "bounds", "betting", "resampling", "budget", "power", "ltt")
+)
+"""Modules that define limits, tests and what shares an error probability."""
+
+MODULES: Final[tuple[ModuleType, ...]] = (rates, betting, resampling, sharing, power, choose)
+"""Modules of which everything public has an entry."""
+
+_COUNTS, _MEANS = ("coverage.counts", "laws.clopper-pearson"), ("coverage.means",)
+_BETS = ("coverage.betting", "coverage.betting-many")
+_LIMITS = ("coverage.betting-limits",)
+_PLAN = ("coverage.planning",)
+_LTT = ("coverage.ltt", "mutations.certify.ltt")
+
+ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "bounds.binomial_tail_at_least": _COUNTS,
+    "bounds.binomial_tail_at_most": _COUNTS,
+    "bounds.clopper_pearson": _COUNTS,
+    "bounds.empirical_bernstein_lower": _MEANS,
+    "bounds.hoeffding_lower": _MEANS,
+    "bounds.rate_above": _COUNTS,
+    "bounds.rate_at_least": _COUNTS,
+    "bounds.rate_at_most": _COUNTS,
+    "bounds.rate_limit": (*_COUNTS, "coverage.clusters"),
+    "betting.betting_exceeds": _BETS,
+    "betting.betting_lower": _LIMITS,
+    "betting.betting_p_value": _BETS,
+    "betting.betting_upper": _LIMITS,
+    "betting.decided_after": _BETS,
+    "betting.difference_lower": _LIMITS,
+    "betting.noninferior": _LIMITS,
+    "betting.plog": _BETS,  # tunes the bets; validity must not depend on it, usefulness does
+    "betting.smallest_margin": _LIMITS,
+    "resampling.Randomisation": ("coverage.randomisation",),
+    "resampling.bootstrap_limit": ("coverage.asymptotic",),  # what paired_bootstrap is made of
+    "resampling.bootstrap_sums": ("coverage.asymptotic",),
+    "resampling.SwapSums": ("coverage.randomisation",),
+    "resampling.cluster_rate": ("coverage.asymptotic",),
+    "resampling.paired_bootstrap": ("coverage.asymptotic",),
+    "resampling.paired_swap": ("coverage.randomisation",),
+    "resampling.sign_flip": ("coverage.randomisation",),
+    "resampling.swap_p_value": ("coverage.randomisation",),  # what paired_swap is made of
+    "resampling.swap_sums": ("coverage.randomisation",),
+    "budget.fixed_sequence": ("coverage.budget",),
+    "budget.holm": ("coverage.budget",),
+    "budget.split_budget": ("coverage.budget",),
+    "power.clean_units_needed": (*_PLAN, "laws.clean-units"),
+    "power.simulated_power": _PLAN,
+    "power.units_for_agreement": _PLAN,
+    "power.units_for_mean": _PLAN,
+    "power.units_for_rate": _PLAN,
+    "ltt.Choice": _LTT,
+    "ltt.Goal": _LTT,
+    "ltt.Tested": _LTT,
+    "ltt.candidates": _LTT,
+    "ltt.choose": _LTT,
+    "ltt.equal_shares": _LTT,
+    "ltt.parse_goal": _LTT,
+}
+"""Checks of everything public in :data:`MODULES`, by module and name."""
+
+ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
+    "limits": ("coverage.betting-limits", "mutations.certify.betting"),
+    "guarantee": ("coverage.drawn-steps", "mutations.certify.guarantee"),
+    "claims_agreement": ("mutations.certify.claims_agreement",),
+    "claims_corpus": ("coverage.asymptotic", "mutations.certify.corpus_scores"),
+    "corpus_scores": ("coverage.asymptotic", "mutations.certify.corpus_scores"),
+    "claims_evidence": ("mutations.certify.claims_agreement",),  # settings() writes delta down
+    "claims_guarantee": ("mutations.certify.guarantee", "coverage.asymptotic"),
+    "claims_loss": ("mutations.certify.claims_loss",),
+    "claims_quality": ("mutations.certify.claims_quality",),
+    "claims_report": ("mutations.certify.claims_agreement", "mutations.certify.claims_quality"),
+    "opposite": ("mutations.certify.opposite",),
+    "sequential": ("mutations.certify.sequential",),
+    "planning": _PLAN,
+    "guaranteed": _LTT,
+    "checker": ("mutations.certify.checker",),
+    "certificate": ("mutations.certify.certificate",),
+    "issue": ("mutations.certify.certificate",),  # passes delta on to what follows
+    "stating": ("mutations.certify.certificate",),
+}
+"""Checks of the other modules that handle error probabilities; each uses bounds of :data:`MODULES`."""
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """What others can call in a module: functions, cached or partial ones too, and classes; no type aliases.
+
+    Names that the module imports are another module's; they are told by its source, because not everything
+    that can be called knows where it was made.
+    """
+    tree = ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
+    imported = {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    return sorted(
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name not in imported and callable(value) and get_origin(value) is None
+    )
+
+
+def handles_errors(source: str) -> bool:
+    """Whether a module with this source handles error probabilities; see the text of this module."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            home = node.module or ""
+            names = {home, *(f"{home}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names = {alias.name for alias in node.names}
+        else:
+            continue
+        if names & MACHINERY:
+            return True
+    bodies: list[ast.Module | ast.ClassDef] = [tree]
+    bodies += [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    return any(_takes_delta(node) for body in bodies for node in body.body)
+
+
+def _takes_delta(node: ast.stmt) -> bool:
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or node.name.startswith("_"):
+        return False
+    arguments = node.args
+    return any(one.arg == "delta" for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))
+
+
+def folder() -> Path:
+    """Where the modules of ``certify`` lie."""
+    return Path(certify.__file__).parent
+
+
+def unlisted(
+    modules: Sequence[ModuleType], sources: Mapping[str, str], names: Callable[[ModuleType], Sequence[str]]
+) -> list[str]:
+    """What has no entry, or has one and is gone, in words; empty if nothing.
+
+    Args:
+        modules: those of which everything has an entry.
+        sources: source text of every module of the package, by name.
+        names: gives what is public in a module.
+    """
+    short = {module.__name__.rpartition(".")[2]: module for module in modules}
+    found = {f"{name}.{public}" for name, module in short.items() for public in names(module)}
+    wrong = [f"no entry for {name}" for name in sorted(found - set(ENTRIES))]
+    wrong += [f"an entry for {name}, which is gone" for name in sorted(set(ENTRIES) - found)]
+    handling = {name for name, source in sources.items() if handles_errors(source)} - set(short)
+    wrong += [f"no entry for the module {name}" for name in sorted(handling - set(ELSEWHERE))]
+    wrong += [f"an entry for the module {name}, without need" for name in sorted(set(ELSEWHERE) - handling)]
+    return wrong
+
+
+@check("coverage.entries", "§5: no bound without a check", ())
+def entries(_: Budget) -> Finding:
+    """The table of entries against the modules, the public names in them, and every other module."""
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder().glob("*.py"))}
+    wrong = unlisted(MODULES, sources, public_names)
+    if wrong:
+        return Finding("failed", len(sources), "; ".join(wrong))
+    detail = f"{len(ENTRIES)} names in {len(MODULES)} modules, and {len(ELSEWHERE)} modules that use them"
+    return Finding("passed", len(sources), detail)
+
+
+CHECKS: tuple[Check, ...] = (entries,)
+"""Checks of this module."""

@@ -1,0 +1,304 @@
+"""How often limits and decisions are wrong, exactly: every outcome of a small sample, weighed by its law.
+
+Where a sample can be enumerated nothing is left to chance: the probability of a miss is a rational number,
+and the error probability that was promised is an upper bound on it, without tolerance. Every judge takes the
+module that it judges, so that a faulty copy can be put in its place
+(:mod:`proofs_checks.mutations.mutations`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import product
+from math import comb, factorial, log, log2, prod, sqrt
+from typing import Any
+
+from certify.stats import betting
+from certify.stats import rates as bounds
+from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.theory.enumeration import compositions
+
+LEVELS = (Fraction(1, 20), Fraction(1, 3))
+"""Error probabilities that are tried."""
+
+_STEP = Fraction(1, 2**33)  # half a step of the grid of limits
+
+
+@dataclass(frozen=True)
+class Units:
+    """A law of a unit in [0, 1] with finitely many exact values.
+
+    Attributes:
+        name: what it stands for.
+        values: its values.
+        weights: their relative frequencies, positive integers.
+    """
+
+    name: str
+    values: tuple[Fraction, ...]
+    weights: tuple[int, ...]
+
+    @cached_property
+    def mean(self) -> Fraction:
+        """The mean, exactly."""
+        return sum((v * w for v, w in zip(self.values, self.weights, strict=True)), Fraction(0)) / self.total
+
+    @cached_property
+    def variance(self) -> Fraction:
+        """The variance, exactly."""
+        squares = sum((v * v * w for v, w in zip(self.values, self.weights, strict=True)), Fraction(0))
+        return squares / self.total - self.mean**2
+
+    @cached_property
+    def total(self) -> int:
+        """Sum of the weights."""
+        return sum(self.weights)
+
+    def samples(self, n: int) -> Iterator[tuple[list[Fraction], Fraction]]:
+        """Samples of ``n`` units up to order, with their probabilities."""
+        for counts in compositions(n, len(self.values)):
+            ways = factorial(n) // prod(map(factorial, counts))
+            weight = prod(w**c for w, c in zip(self.weights, counts, strict=True))
+            sample = [v for v, c in zip(self.values, counts, strict=True) for _ in range(c)]
+            yield sample, Fraction(ways * weight, self.total**n)
+
+    def sequences(self, n: int) -> Iterator[tuple[list[Fraction], Fraction]]:
+        """Samples of ``n`` units in order, with their probabilities."""
+        for chosen in product(range(len(self.values)), repeat=n):
+            weight = prod(self.weights[i] for i in chosen)
+            yield [self.values[i] for i in chosen], Fraction(weight, self.total**n)
+
+
+def two_point(p: Fraction, low: Fraction = Fraction(0), high: Fraction = Fraction(1)) -> Units:
+    """``high`` with probability ``p``, else ``low``."""
+    name = f"{high} with probability {p}, else {low}"
+    return Units(name, (low, high), (p.denominator - p.numerator, p.numerator))
+
+
+HARD = (
+    two_point(Fraction(1, 50)),
+    two_point(Fraction(49, 50)),
+    two_point(Fraction(1, 2)),
+    two_point(Fraction(9, 10), Fraction(1, 5), Fraction(2, 5)),
+    two_point(Fraction(19, 20), Fraction(0), Fraction(1, 10)),
+    Units("a rare zero among ties", (Fraction(0), Fraction(9, 10), Fraction(1)), (1, 18, 1)),
+    Units("heavy ties", (Fraction(0), Fraction(1, 2), Fraction(1)), (1, 8, 1)),
+)
+"""Laws that are hard on limits: near 0, near 1, rare extremes, heavy ties, low spread."""
+
+
+# --- counts ------------------------------------------------------------------------------------------------
+
+
+def tail(n: int, p: Fraction, counts: Sequence[int]) -> Fraction:
+    """Probability that ``B(n, p)`` is one of ``counts``, term by term."""
+    a, b = p.numerator, p.denominator
+    return Fraction(sum(comb(n, k) * a**k * (b - a) ** (n - k) for k in counts), b**n)
+
+
+def judge_counts(module: Any, sizes: Sequence[int]) -> Finding:
+    """Clopper-Pearson limits: at the worst probabilities the miss rate is ``delta``, never more.
+
+    The miss rate of an upper limit is largest just above one of its values. There it must be at most
+    ``delta``; and within one step of the grid of it, or the limit is weaker than it need be. Only one count
+    on each side has nothing to say: no success from below, no failure from above. A two-sided limit is two
+    one-sided ones, each with half of the error.
+    """
+    cases = 0
+    one_sided: dict[tuple[str, int, Fraction], list[Fraction]] = {}
+    for n, delta, side in product(sizes, LEVELS, ("lower", "upper")):
+        limits = [module.rate_limit(k, n, delta, side).value for k in range(n + 1)]
+        one_sided[side, n, delta] = limits
+        nothing, trivial = (0, 0) if side == "lower" else (n, 1)
+        for k, limit in enumerate(limits):
+            if limit == trivial and k == nothing:
+                continue
+            if limit in (0, 1):
+                return Finding("failed", cases, f"{side} limit of {k}/{n} at {delta} is {limit}: silent")
+            cases += 1
+            sign = 1 if side == "upper" else -1
+            worst, inside = limit + sign * _STEP, limit - 3 * sign * _STEP
+            missed = [j for j, other in enumerate(limits) if sign * (worst - other) > 0]
+            rate = tail(n, worst, missed)
+            if rate > delta:
+                return Finding(
+                    "failed", cases, f"{side} limit of {k}/{n} at {delta} is missed with rate {float(rate)}"
+                )
+            if tail(n, inside, missed) <= delta:
+                return Finding("failed", cases, f"{side} limit of {k}/{n} at {delta} is weaker than needed")
+        for p in (Fraction(1, 2), Fraction(1, 50), Fraction(96, 97)):
+            pair = [module.clopper_pearson(k, n, delta) for k in range(n + 1)]
+            cases += 1
+            missed = [k for k, (low, high) in enumerate(pair) if not low <= p <= high]
+            if tail(n, p, missed) > delta:
+                return Finding("failed", cases, f"two-sided limits of {n} trials at {delta} miss {p}")
+    for n, delta in product(sizes, LEVELS):
+        if 2 * delta < 1:
+            cases += 1
+            pair = [module.clopper_pearson(k, n, 2 * delta) for k in range(n + 1)]
+            if pair != list(zip(*(one_sided[side, n, delta] for side in ("lower", "upper")), strict=True)):
+                return Finding("failed", cases, f"two-sided limits of {n} trials are not two one-sided ones")
+    return Finding("passed", cases, "at the worst probabilities missed with rate delta, to one grid step")
+
+
+def judge_decisions(module: Any, sizes: Sequence[int]) -> Finding:
+    """Decisions on rates at the threshold itself: wrong with probability ``delta`` at most, and no weaker.
+
+    One more success in the decision's favour must exceed ``delta``. Levels include tails that are met
+    exactly, where only the right side of an equality is right.
+    """
+    cases = 0
+    for n, alpha in product(sizes, (Fraction(1, 20), Fraction(1, 2), Fraction(2, 3))):
+        exact = tail(n, alpha, range(n // 3 + 1))
+        for delta in (*LEVELS, exact):
+            if not 0 < delta < 1:
+                continue
+            cases += 1
+            at_most = [k for k in range(n + 1) if module.rate_at_most(k, n, alpha, delta)]
+            above = [k for k in range(n + 1) if module.rate_above(k, n, alpha, delta)]
+            at_least = [k for k in range(n + 1) if module.rate_at_least(k, n, alpha, delta)]
+            rates = [tail(n, alpha, found) for found in (at_most, above, at_least)]
+            more = [
+                tail(n, alpha, range(len(at_most) + 1)),
+                tail(n, alpha, range(n - len(above), n + 1)),
+                tail(n, alpha, range(n - len(at_least), n + 1)),
+            ]
+            where = f"{n} trials against {alpha} at {delta}"
+            if rates[0] > delta or rates[1] >= delta or rates[2] > delta:
+                return Finding("failed", cases, f"{where}: wrong too often, {list(map(float, rates))}")
+            if not (more[0] > delta and more[1] >= delta and more[2] > delta):
+                return Finding("failed", cases, f"{where}: weaker than needed")
+            if at_most != list(range(len(at_most))) or above != list(range(n + 1 - len(above), n + 1)):
+                return Finding("failed", cases, f"{where}: not monotone in the count")
+        for k in (-1, 0, n // 2, n):
+            cases += 1
+            below = module.binomial_tail_at_most(k, n, alpha)
+            beyond = module.binomial_tail_at_least(k, n, alpha)
+            if below != tail(n, alpha, range(k + 1)) or beyond != tail(n, alpha, range(max(k, 0), n + 1)):
+                return Finding("failed", cases, f"the tail at {k} of {n} is wrong")
+    return Finding("passed", cases, "wrong with probability delta at most, one count more would be too many")
+
+
+# --- means -------------------------------------------------------------------------------------------------
+
+
+def judge_means(module: Any, sizes: Sequence[int]) -> Finding:
+    """Hoeffding and empirical Bernstein: every sample of hard laws, and the formulas again in floats."""
+    cases = 0
+    worst = Fraction(0)
+    for units, n, delta in product(HARD, sizes, LEVELS):
+        missed = {"hoeffding": Fraction(0), "empirical Bernstein": Fraction(0)}
+        need, twice = log(1 / delta), log(2 / delta)
+        for sample, probability in units.samples(n):
+            cases += 1
+            mean = sum(sample, Fraction(0)) / n
+            spread = sum(((x - mean) ** 2 for x in sample), Fraction(0)) / (n - 1)
+            found = {
+                "hoeffding": (module.hoeffding_lower(mean, n, delta), sqrt(need / (2 * n))),
+                "empirical Bernstein": (
+                    module.empirical_bernstein_lower(sample, delta),
+                    sqrt(2 * spread * twice / n) + 7 * twice / (3 * (n - 1)),
+                ),
+            }
+            for name, (limit, width) in found.items():
+                missed[name] += probability * (limit.value > units.mean)
+                again = max(0.0, float(mean) - width)
+                # Rounding down costs a grid step, the floats of this line far less.
+                if not again - 1e-8 < limit.value <= again + 1e-12:
+                    return Finding("failed", cases, f"{name}: {float(limit.value)}, by the formula {again}")
+                if limit.value and limit.value >= Fraction(mean) - Fraction(width * (1 - 1e-13)):
+                    return Finding("failed", cases, f"{name}: not rounded toward the weaker claim")
+        for name, rate in missed.items():
+            worst = max(worst, rate / delta)
+            if rate > delta:
+                return Finding(
+                    "failed", cases, f"{name} misses {units.name} with rate {float(rate)}, n = {n}"
+                )
+    return Finding("passed", cases, f"the largest miss rate is {float(worst):.3f} delta")
+
+
+def judge_betting(module: Any, length: int) -> Finding:
+    """Betting: all sequences of hard laws; at its own mean every p-value is a p-value, at every level.
+
+    And it is of use: somewhere a level is nearly reached, and units that leave no doubt are no doubt to it.
+    """
+    for x in (Fraction(1), Fraction(5, 4), Fraction(3), Fraction(20), Fraction(10**6)):
+        if not log2(x) - 0.0861 < module.plog(x) <= log2(x):
+            return Finding("failed", 1, f"plog({x}) is {float(module.plog(x))}, far from the logarithm")
+    for design, delta in product(("fixed", "sequential"), (Fraction(1, 20), Fraction(2, 5))):
+        p = module.betting_p_value([1] * 40, Fraction(1, 2), delta, design)
+        if p > delta:
+            return Finding("failed", 1, f"forty ones, {design}: p = {float(p)} against a mean of 1/2")
+    cases = 0
+    sharpest = 0.0
+    for units in HARD:
+        n = length if len(units.values) == 2 else round(length * log(2) / log(3))
+        for design, delta in product(("fixed", "sequential"), (Fraction(1, 20), Fraction(2, 5))):
+            found: dict[Fraction, Fraction] = {}
+            for sequence, probability in units.sequences(n):
+                cases += 1
+                p = module.betting_p_value(sequence, units.mean, delta, design)
+                found[p] = found.get(p, Fraction(0)) + probability
+                if (p <= delta) != module.betting_exceeds(sequence, units.mean, delta, design):
+                    return Finding(
+                        "failed", cases, f"p-value and decision disagree at {units.name}, {design}"
+                    )
+                if not _first_decision(module, sequence, units.mean, delta, design, decided=p <= delta):
+                    return Finding("failed", cases, f"decided after another unit: {units.name}, {design}")
+            reached = Fraction(0)
+            for p in sorted(found):
+                reached += found[p]
+                sharpest = max(sharpest, float(reached / p) if p < 1 else 0.0)
+                if reached > p:
+                    return Finding(
+                        "failed",
+                        cases,
+                        f"{units.name}, {design}: a p-value of {float(p)} or less has"
+                        f" probability {float(reached)}",
+                    )
+    if sharpest < 0.9:
+        return Finding("failed", cases, f"no level is reached to more than {sharpest:.3f}: timid bets")
+    return Finding("passed", cases, f"no level is exceeded; the nearest is reached to {sharpest:.3f}")
+
+
+def _first_decision(
+    module: Any, sequence: Sequence[Fraction], mean: Fraction, delta: Fraction, design: str, *, decided: bool
+) -> bool:
+    """Whether ``decided_after`` names the first unit after which the p-value is at most ``delta``."""
+    after = module.decided_after(sequence, mean, delta, design)
+    if not decided or after is None:
+        return bool(not decided and after is None)
+    if design == "fixed":  # its bets depend on the number of units: a shorter sample is another one
+        return bool(1 <= after <= len(sequence))
+    p = [module.betting_p_value(sequence[:n], mean, delta, design) if n else 1 for n in (after - 1, after)]
+    return bool(p[1] <= delta < p[0])
+
+
+@check("coverage.counts", "§5: Clopper-Pearson limits and decisions, coverage at the worst rates", ("iid",))
+def counts(budget: Budget) -> Finding:
+    """All counts of up to 20 trials (60 in a full run)."""
+    sizes = (*range(1, 25), 60) if budget.full else (1, 2, 3, 7, 12, 20)
+    found = judge_counts(bounds, sizes)
+    other = judge_decisions(bounds, sizes)
+    if other.outcome != "passed":
+        return other
+    return Finding(found.outcome, found.cases + other.cases, found.detail)
+
+
+@check("coverage.means", "§5: Hoeffding and empirical Bernstein limits of a mean", ("iid",))
+def means(budget: Budget) -> Finding:
+    """All samples of up to 30 units (80 in a full run) of hard laws."""
+    return judge_means(bounds, (2, 5, 20, 40, 80) if budget.full else (2, 12, 30))
+
+
+@check("coverage.betting", "§5: betting limits, all sequences", ("iid",))
+def bets(budget: Budget) -> Finding:
+    """All sequences of 8 units (12 in a full run) of hard laws, both designs."""
+    return judge_betting(betting, 12 if budget.full else 8)
+
+
+CHECKS: tuple[Check, ...] = (counts, means, bets)
+"""Checks of this module."""

@@ -1,0 +1,141 @@
+"""Several claims at once, units needed, and what clusters cost: exact rates, by enumeration.
+
+See :mod:`proofs_checks.coverage.exact`, to which this belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+from certify.stats import budget as sharing
+from certify.stats import power
+from certify.stats import rates as bounds
+from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.coverage.exact import LEVELS, tail
+
+# --- several claims, planning ------------------------------------------------------------------------------
+
+
+def judge_budget(module: Any, grid: int) -> Finding:
+    """Holm, the fixed sequence and the split: all p-values on a grid, with and without a false hypothesis."""
+    delta = Fraction(1, 4)
+    values = [Fraction(i, grid) for i in range(1, grid + 1)]
+    cases = 0
+    for false in (0, 1, 2):  # hypotheses that are false, with p-value 0; the other three are true
+        wrong = 0
+        for p in product(values, repeat=3):
+            cases += 1
+            wrong += any(module.holm([Fraction(0)] * false + list(p), delta)[false:])
+        rate = Fraction(wrong, grid**3)
+        # Rejecting needs a p-value of delta/3 or less among three that are true.
+        expected = 1 - (1 - Fraction(int(delta / 3 * grid), grid)) ** 3
+        if rate != expected:
+            return Finding("failed", cases, f"Holm, {false} false: rate {rate}, not {expected}")
+    for p in product(values, repeat=3):
+        cases += 1
+        if module.fixed_sequence(value <= delta for value in p) != next(
+            (i for i, value in enumerate(p) if value > delta), 3
+        ):
+            return Finding("failed", cases, f"the fixed sequence went on after {p}")
+    for weights in ((1, 1, 1), (1, 2, 5), (Fraction(1, 3), 4)):
+        cases += 1
+        shares = module.split_budget(delta, weights)
+        if sum(shares) != delta or any(
+            share * weights[0] != shares[0] * weight for share, weight in zip(shares, weights, strict=True)
+        ):
+            return Finding("failed", cases, f"the split by {weights} is {shares}")
+    return Finding("passed", cases, "exactly the family-wise error of independent uniform p-values")
+
+
+def judge_power(module: Any) -> Finding:
+    """Numbers of units for rates are the smallest ones, by trying every smaller one."""
+    cases = 0
+    for alpha, delta in product((Fraction(1, 20), Fraction(1, 7), Fraction(1, 2)), LEVELS):
+        n = module.clean_units_needed(alpha, delta)
+        cases += n
+        if not (1 - alpha) ** n <= delta < (1 - alpha) ** (n - 1):
+            return Finding("failed", cases, f"{n} clean units are not the smallest number for {alpha}")
+    delta, power_ = Fraction(1, 20), Fraction(4, 5)
+    for target, truth in ((Fraction(1, 2), Fraction(3, 4)), (Fraction(9, 10), Fraction(1))):
+        found = module.units_for_agreement(target, truth, delta, power_)
+        mirrored = module.units_for_rate(1 - target, 1 - truth, delta, power_)
+        smallest = next(n for n in range(1, 200) if _power(n, target, truth, delta) >= power_)
+        cases += smallest
+        if not found == mirrored == smallest:
+            return Finding("failed", cases, f"{found} or {mirrored} units for {target}, not {smallest}")
+    margin, sd = Fraction(2), Fraction(8)
+    n = module.units_for_mean(margin, sd, delta, power_)
+    reached = module.simulated_power(n, margin, sd, delta, seed=0, draws=200)
+    cases += 200
+    # A normal approximation, checked by simulation: five standard errors of 200 draws around 0.8.
+    if not Fraction(13, 20) <= reached <= Fraction(19, 20):
+        return Finding("failed", cases, f"{n} units reach a power of {reached}, not about {power_}")
+    return Finding(
+        "passed", cases, f"smallest numbers; {n} units for a mean reach {float(reached):.2f} of 0.8"
+    )
+
+
+def _power(n: int, target: Fraction, truth: Fraction, delta: Fraction) -> Fraction:
+    enough = [k for k in range(n + 1) if tail(n, target, range(k, n + 1)) <= delta]
+    return tail(n, truth, enough)
+
+
+# --- clusters ----------------------------------------------------------------------------------------------
+
+
+def cluster_misses(limits: Sequence[Fraction], groups: int, p: Fraction) -> Fraction:
+    """How often a lower limit that takes each unit of a cluster for an independent one is wrong.
+
+    Half of ``2 groups`` clusters have 3 units, half 4; all units of a cluster are equal, 1 with rate p.
+
+    Args:
+        limits: lower limit for k of the ``7 groups`` units, for each k.
+        groups: clusters of each size.
+        p: true rate.
+    """
+    weights = [tail(groups, p, [i]) for i in range(groups + 1)]
+    rate = Fraction(0)
+    for i, j in product(range(groups + 1), repeat=2):
+        if limits[3 * i + 4 * j] > p:
+            rate += weights[i] * weights[j]
+    return rate
+
+
+@check("coverage.budget", "§5: several claims share the error budget", ())
+def families(budget: Budget) -> Finding:
+    """All p-values on a grid of 12 (24 in a full run)."""
+    return judge_budget(sharing, 24 if budget.full else 12)
+
+
+@check("coverage.planning", "§5: units needed", ("iid",))
+def planning(_: Budget) -> Finding:
+    """Every smaller number of units."""
+    return judge_power(power)
+
+
+@check(
+    "coverage.clusters", "§5: ignoring clusters of 3-4 equal sentences: a nominal 5 % misses about 20 %", ()
+)
+def clusters(budget: Budget) -> Finding:
+    """Exact miss rates with clusters ignored, and with one unit for each cluster."""
+    delta = Fraction(1, 20)
+    rates, honest = [], []
+    cases = 0
+    for groups in (20, 40, 60) if budget.full else (20, 40):
+        known = [bounds.rate_limit(k, 7 * groups, delta, "lower").value for k in range(7 * groups + 1)]
+        alone = [bounds.rate_limit(k, 2 * groups, delta, "lower").value for k in range(2 * groups + 1)]
+        for p in (Fraction(7, 10), Fraction(4, 5), Fraction(9, 10)):
+            cases += (groups + 1) ** 2 + 2 * groups + 1
+            rates.append(cluster_misses(known, groups, p))
+            honest.append(tail(2 * groups, p, [k for k, limit in enumerate(alone) if limit > p]))
+    shown = ", ".join(f"{float(rate):.1%}" for rate in rates)
+    detail = f"clusters ignored: {shown}; one unit for each: at most {float(max(honest)):.1%}"
+    right = all(Fraction(3, 20) < rate < Fraction(1, 4) for rate in rates) and max(honest) <= delta
+    return Finding("passed" if right else "failed", cases, detail)
+
+
+CHECKS: tuple[Check, ...] = (families, planning, clusters)
+"""Checks of this module."""

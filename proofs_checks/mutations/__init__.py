@@ -1,0 +1,1 @@
+"""Historic bugs, planted again, and the judges that must see them."""

@@ -1,0 +1,1 @@
+"""Attacks on numbers: exact laws, rates, dominance."""

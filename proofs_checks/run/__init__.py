@@ -1,0 +1,1 @@
+"""`certify prove`: clauses, worker processes, the record."""

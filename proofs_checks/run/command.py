@@ -1,0 +1,106 @@
+"""``certify prove``: try to break the theory, and say what was tried."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from certify.cli import options
+
+if TYPE_CHECKING:
+    from proofs_checks.run.prove import Record
+
+
+class Required(StrEnum):
+    """Which checks must have passed."""
+
+    run = "run"
+    all = "all"
+
+
+def prove(
+    fast: Annotated[
+        bool, typer.Option("--fast", help="A minute at most; without it up to twenty, and deeper.")
+    ] = False,
+    require: Annotated[
+        Required,
+        typer.Option("--require", help="all: a check that did not run, or timed out, denies (exit code 3)."),
+    ] = Required.run,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Only these checks; * stands for anything.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the record as JSON, for a certificate.")
+    ] = None,
+    report_format: options.Format = options.FormatName.terminal,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="LLaMA checkpoint for C1 on a real model; default: the published base."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the checks that draw at random.")] = 0,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.1, help="Time for one check; default: 120, or 600.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", "--workers", min=1, help="Checks that run at a time.")
+    ] = 2,
+    list_only: Annotated[bool, typer.Option("--list", help="Print the checks; run nothing.")] = False,
+) -> int:
+    """Why believe the bounds? Run every check of the theory and print what it found (extra proofs).
+
+    Exit code 0 if nothing failed, 1 if a check failed, 3 if --require all and one did not run.
+    """
+    from certify.cli.shell import progress_bar
+    from proofs_checks.check import Budget, Tier
+    from proofs_checks.run.prove import SECONDS, checks
+    from proofs_checks.run.prove import prove as run
+
+    if list_only:
+        _show_list([(check.name, check.clause, check.assumptions) for check in checks(model)])
+        return 0
+    tier: Tier = "fast" if fast else "full"
+    budget = Budget(tier, SECONDS[tier] if seconds is None else seconds, seed)
+    with progress_bar("checks", "checks") as progress:
+        record = run(
+            budget,
+            only=only or [],
+            model=model,
+            processes=processes,
+            report=None if progress is None else lambda _, done, total: progress(done, total),
+        )
+    if out is not None:
+        from certify.base.jsonio import pretty_json, write_bytes
+
+        write_bytes(out, pretty_json(record.to_json()).encode())
+    _show(record, json=as_json or report_format is options.FormatName.json)
+    return int(record.exit_code(require_all=require is Required.all))
+
+
+def _show(record: Record, *, json: bool) -> None:
+    from certify.base.jsonio import pretty_json
+    from certify.cli.shell import console, emit, surviving_closed_pipe
+
+    if json:
+        emit(pretty_json(record.to_json()), None)
+        return
+    from reports import proofs
+
+    found = record.to_json()
+    with surviving_closed_pipe():
+        screen = console()
+        screen.print(proofs.table(found))
+        for line in (*proofs.not_passed(found), *proofs.summary(found)):
+            screen.print(line)
+
+
+def _show_list(found: list[tuple[str, str, tuple[str, ...]]]) -> None:
+    from certify.cli.shell import surviving_closed_pipe
+
+    with surviving_closed_pipe():
+        for name, clause, assumptions in found:
+            needs = f" ← {', '.join(assumptions)}" if assumptions else ""
+            typer.echo(f"{name}: {clause}{needs}")

@@ -1,0 +1,1 @@
+"""Attacks on the theorems: enumeration, SMT, counterexamples, tightness."""

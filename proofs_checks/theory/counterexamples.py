@@ -1,0 +1,274 @@
+"""The pinned counterexamples C1-C8 of theory §4, each reproduced exactly (standard library only).
+
+"Passed" means: the case was rebuilt from its samples, every number that the theory states came out, and the
+criterion that it refutes was met while its conclusion was false. C1 on a real model is
+:mod:`proofs_checks.theory.llama`; new cases are looked for by :mod:`proofs_checks.theory.search`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import permutations
+from math import comb
+
+from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.theory.finite import (
+    CERTIFIED,
+    Change,
+    expectation,
+    joint,
+    law,
+    probabilities,
+    sample_distance,
+    score,
+    variations,
+)
+
+HALF = Fraction(1, 2)
+
+
+def smirnov(n: int, h: int) -> Fraction:
+    """Exact two-sided p-value P(D >= h/n) of two samples of size n, 1 <= h <= n (theory §2)."""
+    terms = ((-1) ** (k + 1) * comb(2 * n, n - k * h) for k in range(1, n // h + 1))
+    return Fraction(2 * sum(terms), comb(2 * n, n))
+
+
+def reproduce(facts: Sequence[tuple[str, bool]], witness: str) -> Finding:
+    """Passed if every fact of a counterexample holds; the first that does not is named."""
+    for text, holds in facts:
+        if not holds:
+            return Finding("failed", len(facts), f"not reproduced: {text}", witness)
+    return Finding("passed", len(facts), "; ".join(text for text, _ in facts), witness)
+
+
+@check("counterexamples.C1", "§4 C1: a permuted row has D = 0 and changes the prediction", ("A-LAW",))
+def c1(_: Budget) -> Finding:
+    """A linear two-class rule on a row of four entries, all 24 orders of the same entries."""
+    row, weights = (3, -1, 2, 0), (2, -1, 0, 1)
+
+    def logit(entries: Sequence[int]) -> int:
+        return sum(w * x for w, x in zip(weights, entries, strict=True))
+
+    sample = [Fraction(x) for x in row]
+    orders = list(permutations(row))
+    flipped = [order for order in orders if logit(order) < 0]
+    facts = [
+        ("the row is given to A", logit(row) > 0),
+        (
+            "all 24 orders have D = 0 and p = 1",
+            all(sample_distance(sample, [Fraction(x) for x in order]) == 0 for order in orders),
+        ),
+        (f"{len(flipped)} of them are given to B", bool(flipped)),
+    ]
+    witness = f"row {row} becomes {flipped[0]}: logit {logit(row)} becomes {logit(flipped[0])}"
+    finding = reproduce(facts, witness)
+    return Finding(finding.outcome, len(orders), finding.detail, finding.witness)
+
+
+@check(
+    "counterexamples.C2", "§4 C2: even against odd atoms, D = 1/n, p = 1, a parity rule flips", ("A-ORDER",)
+)
+def c2(budget: Budget) -> Finding:
+    """Samples 0, 2, .., 2n-2 against 1, 3, .., 2n-1, for every n up to a bound."""
+    largest = 64 if budget.full else 24
+    for n in range(2, largest + 1):
+        even, odd = [Fraction(2 * i) for i in range(n)], [Fraction(2 * i + 1) for i in range(n)]
+        change = Change((CERTIFIED + "B") * n, (law([1, 0] * n),), (law([0, 1] * n),))
+        facts = [
+            (f"D = 1/{n}", sample_distance(even, odd) == Fraction(1, n) == change.distances[0]),
+            ("p = 1", smirnov(n, 1) == 1),
+            (
+                "probability 1 becomes 0",
+                probabilities(change.labels, joint(change.before))[CERTIFIED] == 1
+                and probabilities(change.labels, joint(change.after))[CERTIFIED] == 0,
+            ),
+        ]
+        finding = reproduce(facts, str(change))
+        if finding.outcome != "passed":
+            return finding
+    text = f"n = 2..{largest}: D = 1/n, p = 1, probability of A from 1 to 0"
+    return Finding("passed", largest - 1, text, "0, 2, 4, ... against 1, 3, 5, ...")
+
+
+@check("counterexamples.C3", "§4 C3: {0, 0, 2} against {0, 1, 1}, region {0, 2}", ("A-ORDER",))
+def c3(_: Budget) -> Finding:
+    """The smallest: D = 1/3, probability 1 becomes 1/3, so r = 1 > 2/3 protects nothing."""
+    x, y = [Fraction(v) for v in (0, 0, 2)], [Fraction(v) for v in (0, 1, 1)]
+    change = Change("ABA", (law([2, 0, 1]),), (law([1, 2, 0]),))
+    after = probabilities(change.labels, joint(change.after))
+    return reproduce(
+        [
+            ("D = 1/3", sample_distance(x, y) == Fraction(1, 3) == change.distances[0]),
+            ("r = 1 > 2D", change.lead_before == 1 and change.slack(multiplier=2) > 0),
+            ("P(A) becomes 1/3", after[CERTIFIED] == Fraction(1, 3)),
+            ("B wins", change.lead_after < 0),
+            ("4D is not met", change.slack() <= 0),
+        ],
+        str(change),
+    )
+
+
+def interval_tie(others: int, missing: Fraction = Fraction(0)) -> tuple[Change, Fraction]:
+    """C4 with the half of the mass outside A and B spread over many classes on each side.
+
+    Args:
+        others: classes per side, at least 1 and at most 12; none of them matters once there are several.
+        missing: by how much r is below 1/2.
+
+    Returns:
+        The change, labels like ``C D B A B E F``, and the mass of A against B alone before it.
+    """
+    names = [chr(ord("C") + i) for i in range(2 * others)]
+    labels = "".join([*names[:others], "B", CERTIFIED, "B", *names[others:]])
+    share = (HALF + missing) / (2 * others)
+    tails = (share,) * others
+    before = (*tails, Fraction(0), HALF - missing, Fraction(0), *tails)
+    # 1/8 crosses each end of A; the CDFs part by exactly that, whatever the width of A.
+    eighth = Fraction(1, 8)
+    after = (*tails, eighth, HALF - missing - 2 * eighth, eighth, *tails)
+    change = Change(labels, (before,), (after,))
+    return change, expectation(score(labels, "B"), before)
+
+
+@check(
+    "counterexamples.C4", "§4 C4: an interval with p_A = 1/2, p_B = 0, D = 1/8 ends in a tie", ("A-ORDER",)
+)
+def c4(_: Budget) -> Finding:
+    """2D is met twice over and the lead over B is gone; for any smaller r it is lost."""
+    change, gap = interval_tie(6)
+    eighth = Fraction(1, 8)
+    masses = joint(change.after)
+    after = probabilities(change.labels, masses)
+    smaller = [interval_tie(6, Fraction(1, size)) for size in (1000, 100, 20)]
+    return reproduce(
+        [
+            ("D = 1/8", change.distances == (eighth,)),
+            ("p_A - p_B = 1/2 > 2D", gap == HALF > 2 * eighth and change.slack(multiplier=2) > 0),
+            ("p_A = p_B = 1/4 afterwards", after[CERTIFIED] == after["B"] == Fraction(1, 4)),
+            (
+                "a smaller r above 2D is lost outright",
+                all(
+                    case.distances == (eighth,)
+                    and case.slack(multiplier=2) > 0
+                    and expectation(score(case.labels, "B"), joint(case.after)) < 0
+                    for case, _ in smaller
+                ),
+            ),
+            ("4D is not met", change.slack() <= 0),
+        ],
+        str(change),
+    )
+
+
+@check("counterexamples.C5", "§4 C5: deviations of two rows add, and the sum is attained", ("A-ONE",))
+def c5(_: Budget) -> Finding:
+    """A = {x1 <= 0 and x2 <= 0}, D = 1/3 each: 1 becomes 4/9. A ++, B --, C mixed: equality."""
+    third = Fraction(1, 3)
+    certain, moved = law([1, 0]), law([2, 1])
+    corner = Change("ABBB", (certain, certain), (moved, moved))
+    after = probabilities(corner.labels, joint(corner.after))
+    diagonal = Change("BCCA", (law([1, 5]), law([1, 3])), (law([2, 4]), law([1, 1])))
+    values = score(diagonal.labels, "B")
+    lost = expectation(values, joint(diagonal.before)) - expectation(values, joint(diagonal.after))
+    factors = variations(values, diagonal.shape)
+    bound = sum((v * d for v, d in zip(factors, diagonal.distances, strict=True)), Fraction(0))
+    return reproduce(
+        [
+            ("D = 1/3 each", corner.distances == (third, third)),
+            ("r = 1 > 2 max D = 2/3", corner.lead_before == 1 and corner.slack(combine="max") > 0),
+            ("4/9 against 5/9", (after[CERTIFIED], after["B"]) == (Fraction(4, 9), Fraction(5, 9))),
+            ("the sum does not certify it", corner.slack() <= 0),
+            ("A ++, B --, C mixed: loss = V_1 D_1 + V_2 D_2", lost == bound and min(diagonal.distances) > 0),
+        ],
+        str(corner),
+    )
+
+
+@check("counterexamples.C6", "§4 C6: the criterion must be strict", ())
+def c6(_: Budget) -> Finding:
+    """r = 2D exactly on a half-line, and A and B end equal."""
+    change = Change("AB", (law([3, 1]),), (law([1, 1]),))
+    return reproduce(
+        [
+            ("D = 1/4, r = 1/2 = 2D", change.distances == (Fraction(1, 4),) and change.slack() == 0),
+            ("a tie afterwards", change.lead_after == 0),
+            ("strictly, it is not certified", not change.slack() > 0),
+        ],
+        str(change),
+    )
+
+
+@check("counterexamples.C7", "§4 C7: d iid draws from one row, h = 1: 1 becomes (1 - 1/d)^d", ("A-SCALAR",))
+def c7(budget: Budget) -> Finding:
+    """One of d entries crosses t; A = "all draws are <= t". The bound for d draws, V d D >= 1, is vacuous."""
+    widths = [*range(3, 9), *((16, 64, 256, 1024, 4096) if budget.full else (16, 64, 256))]
+    for d in widths:
+        before, after = law([d, 0]), law([d - 1, 1])
+        kept = after[0] ** d
+        facts = [
+            (f"h = 1 at d = {d}", Change("AB", (before,), (after,)).distances == (Fraction(1, d),)),
+            ("r = 1 > 2D", Fraction(2, d) < 1),
+            ("A loses", kept < HALF),
+            ("(1 - 1/d)^d grows to exp(-1) from below", kept < Fraction(36788, 100000)),
+            ("the honest bound d V D is vacuous", d * 2 * Fraction(1, d) >= 1 and 2 * (1 - kept) <= 2),
+        ]
+        if d <= 3:
+            cube = Change("A" + "B" * (2**d - 1), (before,) * d, (after,) * d)
+            facts.append(("enumerated over the d draws", cube.lead_after == 2 * kept - 1))
+        finding = reproduce(facts, f"d = {d}")
+        if finding.outcome != "passed":
+            return finding
+    last = (1 - Fraction(1, widths[-1])) ** widths[-1]
+    near = f"{round(last * 1000)}/1000"
+    text = f"d in {widths}: r = 1 > 2/d, P(A) becomes (1 - 1/d)^d, about {near} at d = {widths[-1]}"
+    return Finding("passed", len(widths), text, "d entries <= t, one of them moved above t")
+
+
+@check("counterexamples.C8", "§4 C8: three classes in a row refute 2D", ("A-ORDER",))
+def c8(_: Budget) -> Finding:
+    """A C B, counts (7, 2, 2) of 11 become (5, 6, 0): D = 2/11, r = 5/11 > 4/11, C wins."""
+    change = Change("ACB", (law([7, 2, 2]),), (law([5, 6, 0]),))
+    x = [Fraction(v) for v in (0,) * 7 + (1,) * 2 + (2,) * 2]
+    y = [Fraction(v) for v in (0,) * 5 + (1,) * 6]
+    after = probabilities(change.labels, joint(change.after))
+    return reproduce(
+        [
+            ("D = 2/11", sample_distance(x, y) == Fraction(2, 11) == change.distances[0]),
+            ("r = 5/11 > 4/11", change.lead_before == Fraction(5, 11) and change.slack(multiplier=2) > 0),
+            ("C wins with 6/11", after["C"] == Fraction(6, 11) and change.lead_after < 0),
+            ("3D is not met", change.slack() <= 0),
+        ],
+        str(change),
+    )
+
+
+@check("counterexamples.A-NULL", "§3 A-NULL: not rejecting does not mean D <= tau", ("A-NULL",))
+def not_rejecting(_: Budget) -> Finding:
+    """n = 64 at level .05: the population D is above tau, 2 tau is met, A is lost, yet the test is silent.
+
+    tau^2 = ln(40)/64, and 3.6888 < ln 40 < 3.6889; the chance of silence is an exact sum of binomials.
+    """
+    n, low, high = 64, Fraction(36888, 10000), Fraction(36889, 10000)
+    change = Change("AB", (law([3, 1]),), (law([1, 1]),))
+    d, r = change.distances[0], change.lead_before
+    # Samples of two-point laws differ in the number of zeros only, so h is the difference of two binomials.
+    x = [comb(n, i) * 3**i for i in range(n + 1)]
+    y = [comb(n, j) for j in range(n + 1)]
+    silent = sum(x[i] * y[j] for i in range(n + 1) for j in range(n + 1) if (i - j) ** 2 <= n * low)
+    chance = Fraction(silent, 4**n * 2**n)
+    return reproduce(
+        [
+            ("population D = 1/4 > tau", n * d**2 > high),
+            ("r = 1/2 > 2 tau", n * r**2 > 4 * high),
+            ("A ends in a tie", change.lead_after == 0),
+            (
+                f"D of the samples stays below tau with probability {round(chance * 1000)}/1000 > .05",
+                chance > Fraction(1, 20),
+            ),
+        ],
+        str(change),
+    )
+
+
+CHECKS: tuple[Check, ...] = (c1, c2, c3, c4, c5, c6, c7, c8, not_rejecting)

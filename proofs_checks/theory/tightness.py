@@ -1,0 +1,176 @@
+"""Is each constant of theory §4 the smallest that works? Linear programmes, re-verified exactly.
+
+For a label string, the *worst ratio* is the largest t for which there are laws P and Q at distance D such
+that A leads by t D against **every** rival under P and has lost its lead under Q. In units of D this is a
+linear programme: masses p, q >= 0 with equal but free totals, CDFs within 1 of each other, one inequality per
+rival. The theorem says t <= V; the constant is tight if t = V. The optimum of the solver is floating point,
+so its basic solution is rounded to rationals and judged by the definitions of
+:mod:`proofs_checks.theory.finite`. That no t above V is possible is the theorem itself, enumerated by
+:mod:`proofs_checks.theory.exact`.
+
+Needs scipy (loaded on use).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.theory.finite import CERTIFIED, Change, law, restricted_strings, rivals, runs, variation
+
+# Vertices of these programmes are quotients of small determinants of 0, +1, -1: far below this.
+_DENOMINATOR = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """Solution of the programme of one label string.
+
+    Attributes:
+        labels: the string.
+        optimum: largest ratio according to the solver (floating point).
+        ratio: ratio that the exact change attains; None if rounding gave none.
+        change: laws before and after, exact.
+    """
+
+    labels: str
+    optimum: float
+    ratio: Fraction | None
+    change: Change | None
+
+
+def worst_ratio(labels: str) -> Worst:
+    """Maximise the lead, in units of D, that a change of size D can take away from ``A``.
+
+    One programme per rival that could catch up; the largest optimum is returned.
+
+    Raises:
+        ValueError: ``A`` or a rival is missing from ``labels``.
+        RuntimeError: the solver found no optimum.
+    """
+    if CERTIFIED not in labels or not rivals(labels):
+        raise ValueError("the programme needs A and a rival")
+    return max((_solve(labels, rival) for rival in rivals(labels)), key=lambda worst: worst.optimum)
+
+
+def _solve(labels: str, winner: str) -> Worst:
+    from scipy.optimize import linprog
+
+    m = len(labels)
+    # Unknowns: p_1..p_m, q_1..q_m, t. Rows: coefficients @ unknowns <= bound.
+    rows: list[list[int]] = []
+    bounds: list[int] = []
+
+    def at_most(p: list[int], q: list[int], t: int, bound: int) -> None:
+        rows.append([*p, *q, t])
+        bounds.append(bound)
+
+    zero = [0] * m
+    for end in range(1, m):
+        below = [1] * end + [0] * (m - end)
+        above = [-x for x in below]
+        at_most(below, above, 0, 1)
+        at_most(above, below, 0, 1)
+    for rival in rivals(labels):
+        at_most([(label == rival) - (label == CERTIFIED) for label in labels], zero, 1, 0)
+    at_most(zero, [(label == CERTIFIED) - (label == winner) for label in labels], 0, 0)
+    solution = linprog(
+        [0] * (2 * m) + [-1],
+        A_ub=rows,
+        b_ub=bounds,
+        A_eq=[[1] * m + [-1] * m + [0]],
+        b_eq=[0],
+        bounds=[(0, None)] * (2 * m) + [(None, None)],
+        method="highs-ds",
+    )
+    if solution.x is None:
+        raise RuntimeError(f"no optimum for {labels}: {solution.message}")
+    masses = [Fraction(float(x)).limit_denominator(_DENOMINATOR) for x in solution.x[: 2 * m]]
+    change, ratio = _rational(labels, masses[:m], masses[m:])
+    return Worst(labels, float(solution.x[-1]), ratio, change)
+
+
+def _rational(
+    labels: str, before: list[Fraction], after: list[Fraction]
+) -> tuple[Change | None, Fraction | None]:
+    """The exact change with these masses and the ratio it attains, if it takes A's lead away."""
+    if sum(before) != sum(after) or min(*before, *after) < 0 or not sum(before):
+        return None, None
+    change = Change(labels, (law(before),), (law(after),))
+    if change.distances[0] == 0 or change.lead_after > 0:
+        return None, None
+    return change, change.lead_before / change.distances[0]
+
+
+@check("tightness.constants", "§4: V D is the smallest sufficient margin", ("A-ORDER",), needs=("scipy",))
+def constants(budget: Budget) -> Finding:
+    """Every label string without equal neighbours: the worst ratio is V, attained by rational laws."""
+    longest = 7 if budget.full else 5
+    strings = [
+        s for length in range(2, longest + 1) for s in restricted_strings(length, length) if runs(s) == s
+    ]
+    strings += [word for word in ("CBABC", "BABABAB", "DCABE") if word not in strings]
+    return judge_strings(strings)
+
+
+def judge_strings(strings: list[str], *, constant: int | None = None) -> Finding:
+    """Passed if the worst ratio of every string is V (or ``constant``), and an exact change attains it."""
+    largest: Worst | None = None
+    for number, labels in enumerate(strings, 1):
+        worst = worst_ratio(labels)
+        expected = variation(labels) if constant is None else constant
+        if worst.optimum > expected + 1e-6 or (worst.ratio is not None and worst.ratio > expected):
+            return Finding(
+                "failed",
+                number,
+                f"{labels}: a lead of {worst.optimum:g} D is lost, above {expected} D",
+                str(worst.change),
+            )
+        if worst.ratio != expected:
+            return Finding(
+                "failed", number, f"{labels}: {worst.optimum:g} D found, {expected} D not attained exactly"
+            )
+        if largest is None or worst.ratio > (largest.ratio or 0):
+            largest = worst
+    if largest is None:
+        return Finding("not run", 0, "no label string was given")
+    detail = f"worst ratio of {len(strings):,} label strings is exactly V, re-verified in Fractions"
+    return Finding("passed", len(strings), detail, f"V = {largest.ratio} attained: {largest.change}")
+
+
+def attained_sum(deviation: Fraction) -> Change:
+    """Two coordinates that meet the additive criterion with equality and end in a tie (theory §4, C5).
+
+    A is "both positive", B "both negative"; of the mixed cells each is a class of its own, so that none of
+    them matters. s_B = (sign x_1 + sign x_2) / 2 has variation 1 along each coordinate.
+
+    Args:
+        deviation: D of each coordinate, in 0 < D <= 1/40.
+    """
+    others = iter("CDEFGHIJ")
+    labels = "".join(
+        CERTIFIED if i > 1 and j > 1 else "B" if i < 2 and j < 2 else next(others)
+        for i in range(4)
+        for j in range(4)
+    )
+    high, low = Fraction(1, 4) + deviation / 2, Fraction(1, 4) - deviation / 2
+    before = (low, low, high, high)
+    even = (Fraction(1, 4),) * 4
+    return Change(labels, (before, before), (even, even))
+
+
+@check("tightness.sum", "§4: the sum of V_j D_j is the smallest sufficient margin", ("independence",))
+def additive(budget: Budget) -> Finding:
+    """Two changed rows: equality in the sum ends in a tie, so no smaller combination of D_1, D_2 suffices."""
+    sizes = range(40, 200 if budget.full else 100)
+    change = None
+    for size in sizes:
+        change = attained_sum(Fraction(1, size))
+        if not (change.slack() == 0 and change.lead_before > 0 == change.lead_after):
+            return Finding("failed", len(sizes), f"not attained for D = 1/{size}", str(change))
+    detail = "E s_B = V_1 D_1 + V_2 D_2 exactly, and A and B end equal"
+    return Finding("passed", len(sizes), detail, str(attained_sum(Fraction(1, sizes[0]))))
+
+
+CHECKS: tuple[Check, ...] = (constants, additive)

@@ -1,0 +1,1 @@
+"""Synthetic evidence, tickets and policies whose truth is known."""

@@ -1,0 +1,584 @@
+"""The independent checker: alone it must come to what the package comes to, from files it cannot trust.
+
+Numbers are compared with the package's own (which have oracles of their own), verdicts with planted faults
+whose answer is known; that ``certify check`` and the checker agree on every planted ticket is part of
+:mod:`test_planted`, because a difference there is an error.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import lzma
+import random
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import proof_files
+import pytest
+from evidence_folders import TICKET_ARM, Bundle, make_bundle, sentences
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from profiles import examples
+from ticket_folders import edit, make_ticket
+
+import certify
+from certify import checker
+from certify.base import exact as exactmath
+from certify.base.errors import CertifyError
+from certify.claims import quality
+from certify.claims.criteria import drawn_index
+from certify.evidence.null_labels import NULLS
+from certify.policy import policy
+from certify.policy.requirement import CHECKED
+from certify.scan import multiplicity, smirnov
+from certify.stats import betting, rates
+from certify.tables import dtypes
+from certify.ticket.schema import Ticket
+from certify.ticket.templates import load_template, template_names
+from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds.ticket_strategies import damage, tickets
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = Path(checker.__file__)
+EXAMPLE = ROOT / "reports" / "published" / "en-ca-second" / "tickets"
+LEVELS = st.sampled_from(("0.05", ".01", "0.5", "0.95", "0.001"))
+DELTAS = st.fractions(Fraction(1, 1000), Fraction(1, 2), max_denominator=1000)
+DESIGNS = st.sampled_from(("fixed", "sequential"))
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def bundle(pristine: Bundle, tmp_path: Path) -> Bundle:
+    return pristine.copy(tmp_path / "copy")
+
+
+def statuses(path: Path) -> dict[str, str]:
+    """Status of the only ticket under each policy."""
+    (verdicts,) = checker.verify(path.parent, path.name).values()
+    return {name: status for name, (status, _) in verdicts.items()}
+
+
+def alone(folder: Path, *options: str, script: Path = SOURCE) -> subprocess.CompletedProcess[str]:
+    """The checker as a process that finds neither this project nor any installed package."""
+    command = [sys.executable, "-I", "-S", str(script), str(folder), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd="/")
+
+
+# --- what it is made of ------------------------------------------------------------------------------------
+
+
+def test_it_imports_the_standard_library_alone() -> None:
+    tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {
+        alias.name if isinstance(node, ast.Import) else str(node.module)
+        for node in imports
+        for alias in node.names
+    }
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in imports)
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not calls & {"__import__", "eval", "exec", "importlib.import_module", "open"}
+
+
+def test_it_runs_where_nothing_is_installed_and_copied_anywhere(pristine: Bundle, tmp_path: Path) -> None:
+    script = tmp_path / "anything.py"
+    shutil.copy(SOURCE, script)
+    ran = alone(pristine.folder, script=script)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "".join(f"tiny {name} CERTIFIED\n" for name in checker.POLICIES)
+
+
+def test_the_shipped_example(tmp_path: Path) -> None:
+    ran = alone(EXAMPLE, "--policy", "selection", "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    found = json.loads(ran.stdout)
+    tickets = json.loads((EXAMPLE / "tickets.json").read_text(encoding="utf-8"))["tickets"]
+    assert {name: one["selection"][0] for name, one in found.items()} == {
+        one["id"]: "CERTIFIED" for one in tickets
+    }
+    folder = tmp_path / "example"
+    shutil.copytree(EXAMPLE, folder)
+    with (folder / "reference" / "embed_tokens.safetensors").open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\x00")
+    ran = alone(folder, "--policy", "selection")
+    assert (ran.returncode, ran.stderr) == (4, "")
+    assert {line.split()[2] for line in ran.stdout.splitlines()} == {"INVALID"}
+
+
+def test_its_policies_are_those_that_ship() -> None:
+    tests = {"at_least": (1, False), "above": (1, True), "at_most": (-1, False), "below": (-1, True)}
+    assert tuple(checker.POLICIES) == policy.SHIPPED
+    assert policy.DEFAULT_POLICY == checker.DEFAULT
+    for name, ours in checker.POLICIES.items():
+        text = (ROOT / "certify" / "policies" / f"{name}.toml").read_text(encoding="utf-8")
+        theirs = tomllib.loads(text)
+        wanted: dict[str, Any] = {}
+        for claim in theirs.get("claim", []):
+            (test,) = claim.keys() - {"name", "when"}
+            assert (claim.get("when") == "declared") == (claim.get("finding") == "not refuted")
+            if test == "finding":
+                wanted[claim["name"]] = claim["finding"]
+            else:
+                sign, strict = tests[test]
+                wanted[claim["name"]] = (sign * Fraction(claim[test]), strict)
+        assert dict(ours.claims) == wanted
+        assert set(ours.items) == set(theirs["items"])
+        assert set(theirs.get("accept", [])) == set()
+        if wanted:
+            assert Fraction(theirs["delta"]) == checker.DELTA
+            assert {*ours.design, "A-EVIDENCE"} == set(theirs["design"])
+    assert {"A-CAP"} == CHECKED
+
+
+def test_its_constants_are_those_of_the_package() -> None:
+    assert dict(NULLS) == dict(checker.NULLS)
+    assert list(NULLS) == list(checker.NULLS), "the order decides ties"
+    assert {name: load_template(name).digest()[:32] for name in template_names()} == checker.TEMPLATES
+
+
+# --- numbers -----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 60), st.data())
+def test_clopper_pearson(n: int, data: st.DataObject) -> None:
+    k, delta = data.draw(st.integers(0, n)), data.draw(DELTAS)
+    assert checker.rate_upper(k, n, delta) == rates.clopper_pearson(k, n, delta, "upper")[1]
+    alpha = data.draw(st.fractions(Fraction(1, 100), Fraction(99, 100), max_denominator=100))
+    assert checker.tail(k, n, alpha) == rates.binomial_tail_at_most(k, n, alpha)
+
+
+@settings(max_examples=examples(40))
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=60), DELTAS, DESIGNS)
+def test_betting(twelfths: list[int], delta: Fraction, design: Any) -> None:
+    values = [Fraction(one, 12) for one in twelfths]
+    units = [(one << 32) // 12 for one in twelfths]
+    assert checker.betting_lower(units, delta, design) == betting.betting_lower(values, delta, design).value
+
+
+_ORDER = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)).map(
+    lambda one: (one[0], one[1], min(one))
+)
+
+
+@given(st.lists(_ORDER, min_size=8, max_size=8))
+def test_chrf(orders: list[tuple[int, int, int]]) -> None:
+    vector = [0] * 10 + [count for order in orders for count in order]
+    assert checker.chrf(vector) == quality.sentence_chrf(vector)
+
+
+@given(
+    st.fractions(Fraction(1, 50), 12, max_denominator=10**9),
+    st.fractions(Fraction(1, 1000), 1000, max_denominator=1000),
+)
+def test_logarithms(value: Fraction, x: Fraction) -> None:
+    if x != 1:
+        assert checker.exceeds_log(value, x) == exactmath.exceeds_log(value, x)
+
+
+@pytest.mark.parametrize("alpha", ["0.05", "0.3", "0.9999"])
+def test_a_logarithm_to_the_last_digit(alpha: str) -> None:
+    # Rationals a hair above and below ln(2/alpha), which 40 digits cannot tell apart.
+    low, high = exactmath.log_enclosure(2 / Fraction(alpha), bits=400)
+    assert not checker.exceeds_log(low, 2 / Fraction(alpha))
+    assert checker.exceeds_log(high, 2 / Fraction(alpha))
+
+
+@given(st.integers(1, 40), st.data())
+def test_the_exact_law_and_its_rounding(n: int, data: st.DataObject) -> None:
+    h = data.draw(st.integers(0, n))
+    assert checker.p_exact(h, n) == smirnov.p_exact(h, n)
+
+
+@settings(max_examples=examples(40))
+@given(
+    st.integers(2, 40),
+    st.lists(st.integers(0, 40), max_size=30),
+    LEVELS,
+    st.sampled_from(("none", "bonferroni", "holm", "bh", "by")),
+    st.sampled_from(("exact", "asymptotic")),
+)
+def test_corrections(n: int, counts: list[int], alpha: str, correction: Any, method: Any) -> None:
+    h = np.array([min(one, n) for one in counts], np.int64)
+    theirs = multiplicity.rejected(h, n, alpha, correction, method)
+    ranked = sorted(h.tolist(), reverse=True)
+    assert checker.rejected(ranked, n, Fraction(alpha), correction, method) == theirs.sum()
+
+
+@given(st.sampled_from(("F32", "F16", "BF16")), st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=8))
+def test_rows_are_decoded_and_rounded_as_the_package_does(dtype: Any, patterns: list[int]) -> None:
+    raw = np.array(patterns, np.uint32).view(np.dtype("<f4"))
+    values = raw[np.isfinite(raw)]
+    theirs = dtypes.cast(values, "F32", dtype)
+    if values.size and dtypes.finite_mask(theirs, dtype).all():
+        row = checker.pack(checker.numbers(values.tobytes(), "F32"), dtype)
+        assert row == theirs.tobytes()
+        wide = dtypes.to_float32(theirs, dtype).astype(float)
+        assert list(checker.numbers(row, dtype)) == wide.tolist()
+
+
+@given(st.integers(1, 6), st.data())
+def test_ks_counts_against_every_threshold(n: int, data: st.DataObject) -> None:
+    entries = st.lists(st.sampled_from((-1.0, -0.0, 0.0, 0.5, 2.0)), min_size=n, max_size=n)
+    x, y = data.draw(entries), data.draw(entries)
+    h = max(abs(sum(a <= t for a in x) - sum(b <= t for b in y)) for t in x + y)
+    rows = [np.array(values, np.dtype("<f2")).tobytes() for values in (x, y)]
+    found, norm, _ = checker.compare(rows[0], rows[1], "F16")
+    assert found == h
+    assert norm == pytest.approx(float(np.linalg.norm(np.array(x) - np.array(y))))
+
+
+def test_units_that_are_no_shares_are_refused() -> None:
+    with pytest.raises(checker.Stop):
+        checker.betting_lower([1 << 33], Fraction(1, 20), "fixed")
+    with pytest.raises(checker.Stop):
+        checker.numbers(np.array([np.nan], np.float32).tobytes(), "F32")
+
+
+# --- verdicts ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=examples(8), suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), design=DESIGNS, alpha=st.sampled_from(("0.05", "0.5")))
+def test_every_claim_of_drawn_evidence_is_computed_alike(
+    pristine: Bundle, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, design: str, alpha: str
+) -> None:
+    # The certificate states what the package computed from records in which every decision was drawn.
+    drawn = pristine.copy(tmp_path_factory.mktemp("drawn") / "folder")
+    drawn.edit_ticket(lambda ticket: ticket["selection"].update(alpha=alpha))
+    drawn.records = data.draw(synthetic.worlds(max_units=3, arms=drawn.names))
+    text = synthetic.manifest(drawn.records, drawn.arms)["text"] | {"unit": "document"}
+    if design == "sequential":  # all of its units, so that none was picked
+        text["unit"] = "sentence"
+        for number, record in enumerate(drawn.records):
+            record["unit"] = str(number)
+    drawn.fields = {"design": design, "text": text}
+    nats = st.integers(0, 10**12)
+    drawn.losses = [
+        synthetic.window(number, {name: data.draw(nats) for name in drawn.names}, unit=str(number // 2))
+        for number in range(data.draw(st.integers(1, 4)))
+    ]
+    drawn.issue()
+    folder = checker.Folder(drawn.folder)
+    audit = checker.Audit(folder, checker.parse(drawn.path.read_bytes())["tickets"][0])
+    audit.examine()
+    assert audit.items["certificate.claims"] == ("", "")
+    assert len(audit.stated) == len(json.loads(drawn.certificate.read_bytes())["claims"]) > 9
+
+
+def test_the_step_that_is_drawn() -> None:
+    record = synthetic.sentence(3, {name: synthetic.Behaviour() for name in ("base", "reference", "t")})
+    record["arms"]["t"]["differs"] = [[1, 99]]
+    evidence = object.__new__(checker.Evidence)
+    evidence.units = {"u": [record]}
+    wanted = drawn_index("u", 3) == 1
+    assert evidence.drawn("t", "additive", "0.05", {}, 32) == [wanted]
+
+
+def _worse(bundle: Bundle) -> None:
+    bundle.records = sentences(bundle.names, 90, **{TICKET_ARM: 5})
+    bundle.issue()
+
+
+def _disagrees(bundle: Bundle) -> None:
+    for record in bundle.records:
+        record["arms"][TICKET_ARM]["differs"] = [[0, 99]]
+    bundle.issue()
+
+
+def _truncated(bundle: Bundle) -> None:
+    file = bundle.folder / "evidence" / "translated.records.jsonl"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value["claims"][0].update(n=91))
+
+
+def _tuned_on(bundle: Bundle) -> None:
+    bundle.used = {"tuning": [bundle.records[3]["target"]]}
+    bundle.forge()
+
+
+def _left_out(bundle: Bundle) -> None:
+    bundle.issue([bundle.translated])
+
+
+def _blocks(bundle: Bundle) -> None:
+    bundle.records = sentences(bundle.names, 180)
+    for number, record in enumerate(bundle.records):
+        record["unit"] = str(number // 2)
+    bundle.fields["text"] = synthetic.manifest(bundle.records, bundle.arms)["text"] | {"unit": "block:2"}
+    bundle.issue()
+
+
+def _documents(bundle: Bundle) -> None:
+    """Documents of different lengths, by the names that a person gave them."""
+    for number, record in enumerate(bundle.records):
+        record["unit"] = f"news/{number % 84}"
+    bundle.fields["text"] = synthetic.manifest(bundle.records, bundle.arms)["text"] | {"unit": "document"}
+    bundle.issue()
+
+
+def _sentences_twice(bundle: Bundle) -> None:
+    """A sentence again, under another id and in a unit of its own."""
+    bundle.records[5]["source"] = bundle.records[2]["source"]
+    bundle.forge()
+
+
+def _window_twice(bundle: Bundle) -> None:
+    """A window again, as another unit that was cut from another line."""
+    bundle.losses[5]["window"] = bundle.losses[2]["window"]
+    bundle.forge()
+
+
+def _line_twice(bundle: Bundle) -> None:
+    bundle.losses[5]["lines"] = bundle.losses[2]["lines"]
+    bundle.forge()
+
+
+def _tuned_on_line(bundle: Bundle) -> None:
+    bundle.used = {"tuning": bundle.losses[3]["lines"]}
+    bundle.forge()
+
+
+def _loss_of_unknown_use(bundle: Bundle) -> None:
+    bundle.loss_used = {"scan": [synthetic.digest("scanned")[:16]]}
+    bundle.issue()
+
+
+def _no_lines(bundle: Bundle) -> None:
+    bundle.losses[5]["lines"] = []
+    bundle.forge()
+
+
+def _passages(bundle: Bundle) -> None:
+    """Units of two windows that were cut from the same lines."""
+    pairs = zip(bundle.losses, [synthetic.window(90 + i, {}) for i in range(90)], strict=True)
+    bundle.losses += [one | {key: two[key] for key in ("id", "window")} for one, two in pairs]
+    bundle.issue()
+
+
+def _ordered_by_a_name(bundle: Bundle) -> None:
+    """A field of translations, by which units would be ordered as somebody likes."""
+    for window in bundle.losses:
+        window["source"] = window["id"]
+    bundle.forge()
+
+
+def _other_ticket(bundle: Bundle) -> None:
+    bundle.edit_ticket(lambda ticket: ticket["tokens"][0].update(h=0))
+
+
+def _half_a_margin(bundle: Bundle) -> None:
+    bundle.records[0]["reference"]["p_a"][0] = 0.5
+    bundle.forge()
+
+
+def _impossible(bundle: Bundle) -> None:
+    bundle.records[0]["arms"][TICKET_ARM]["stats"][0][12] = 99
+    bundle.forge()
+
+
+def _picked(bundle: Bundle) -> None:
+    text = synthetic.manifest(bundle.records, bundle.arms)["text"] | {"sentences": 200}
+    bundle.fields |= {"design": "sequential", "text": text}
+    bundle.forge()
+
+
+def _drawn(bundle: Bundle) -> None:
+    order = sorted(range(200), key=lambda unit: hashlib.sha256(f"0:{unit}".encode()).hexdigest())
+    for record, unit in zip(bundle.records, order, strict=False):
+        record["unit"] = str(unit)
+    text = synthetic.manifest(bundle.records, bundle.arms)["text"] | {"sentences": 200}
+    bundle.fields |= {"design": "sequential", "text": text}
+    bundle.issue()
+
+
+def _packed(bundle: Bundle) -> None:
+    file = bundle.folder / "evidence" / "translated.records.jsonl"
+    (file.parent / f"{file.name}.xz").write_bytes(lzma.compress(file.read_bytes()))
+    file.unlink()
+
+
+def _packed_and_damaged(bundle: Bundle) -> None:
+    _packed(bundle)
+    file = bundle.folder / "evidence" / "translated.records.jsonl.xz"
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def _checks_recorded(bundle: Bundle) -> Path:
+    path = proof_files.write(bundle.folder / "prove.json", proof_files.record("failed", "timeout"))
+    bundle.issue([bundle.translated, bundle.unrelated], proofs=path)
+    return path
+
+
+def _checks_miscounted(bundle: Bundle) -> None:
+    _checks_recorded(bundle)
+    bundle.edit_certificate(lambda value: value["proofs"]["counts"].update(passed=3, failed=0, timeout=0))
+
+
+def _checks_gone(bundle: Bundle) -> None:
+    _checks_recorded(bundle).unlink()
+
+
+# Statuses under selection, paper, release, strict.
+FAULTS: dict[str, tuple[Callable[[Bundle], object], Sequence[str]]] = {
+    "worse than embed tuning": (_worse, ("CERTIFIED", "CERTIFIED", "REFUTED", "REFUTED")),
+    "disagrees at certified steps": (_disagrees, ("CERTIFIED", "REFUTED", "CERTIFIED", "REFUTED")),
+    "records cut off": (_truncated, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "a claim edited": (_edited, ("CERTIFIED", "REFUTED", "REFUTED", "REFUTED")),
+    "evaluated on what was tuned on": (_tuned_on, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "no unrelated text": (_left_out, ("CERTIFIED", "CERTIFIED", "INCONCLUSIVE", "INCONCLUSIVE")),
+    "blocks of unknown documents": (_blocks, ("CERTIFIED", "CERTIFIED", "CERTIFIED", "INCONCLUSIVE")),
+    "documents of several sentences (no fault)": (_documents, ("CERTIFIED",) * 4),
+    "a sentence that is there twice": (_sentences_twice, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "a window that is there twice": (_window_twice, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "a line in two units": (_line_twice, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "unrelated text that was tuned on": (_tuned_on_line, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "unrelated text of unknown use": (_loss_of_unknown_use, ("CERTIFIED", *("INCONCLUSIVE",) * 3)),
+    "a window without lines": (_no_lines, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "windows of one passage (no fault)": (_passages, ("CERTIFIED",) * 4),
+    "windows with a source": (_ordered_by_a_name, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "certificate of another ticket": (_other_ticket, ("REFUTED", "INVALID", "INVALID", "INVALID")),
+    "a margin that is no integer": (_half_a_margin, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "units that were picked": (_picked, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "units that were drawn (no fault)": (_drawn, ("CERTIFIED",) * 4),
+    "packed records (no fault)": (_packed, ("CERTIFIED",) * 4),
+    "packed and cut off": (_packed_and_damaged, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "checks that failed, as recorded (no fault)": (_checks_recorded, ("CERTIFIED",) * 4),
+    "checks miscounted": (_checks_miscounted, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "record of checks gone": (_checks_gone, ("CERTIFIED", "INCONCLUSIVE", "INCONCLUSIVE", "INCONCLUSIVE")),
+    "more matches than n-grams": (_impossible, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_gets_its_verdict(name: str, bundle: Bundle) -> None:
+    assert set(statuses(bundle.path).values()) == {"CERTIFIED"}, "the control"
+    act, wanted = FAULTS[name]
+    act(bundle)
+    assert statuses(bundle.path) == dict(zip(checker.POLICIES, wanted, strict=True))
+
+
+def test_what_is_not_computed_again_certifies_nothing(tmp_path: Path) -> None:
+    path = make_ticket(tmp_path, bundle=False)
+    (verdicts,) = checker.verify(path.parent).values()
+    assert verdicts["selection"] == ("INCONCLUSIVE", ("NOT_GIVEN", "NOT_RUN"))
+    path = make_ticket(tmp_path / "own", template="explicit")
+    edit(path, lambda ticket: ticket["selection"].update(rule="published:en-ca"))
+    (verdicts,) = checker.verify(path.parent).values()
+    assert verdicts["selection"][0] == "INCONCLUSIVE"
+    assert "NOT_RECOMPUTED" in verdicts["selection"][1]
+
+
+# --- what a ticket asserts ---------------------------------------------------------------------------------
+
+
+def _shortest(value: Any) -> Any:
+    """Without entries that are null or empty, and with whole numbers as other programs write them."""
+    if isinstance(value, dict):
+        return {name: _shortest(one) for name, one in value.items() if one not in (None, [])}
+    if isinstance(value, list):
+        return [_shortest(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and value else value
+
+
+@settings(max_examples=examples(100))
+@given(ticket=tickets())
+def test_what_a_ticket_asserts_does_not_depend_on_how_it_is_spelled(ticket: dict[str, Any]) -> None:
+    parsed = Ticket.model_validate_json(json.dumps(ticket), strict=True)
+    short = ticket | {
+        name: _shortest(ticket[name]) for name in ("template", "declared", "tokens") if ticket[name]
+    }
+    short["selection"] = ticket["selection"] | {"tau": _shortest(ticket["selection"]["tau"])}
+    for row, whole in zip(short["tokens"], ticket["tokens"], strict=True):
+        row.setdefault("piece", whole["piece"])  # null, but never left out
+    if not ticket["declared"]:
+        del short["declared"]
+    assert Ticket.model_validate_json(json.dumps(short), strict=True).digest() == parsed.digest()
+    for spelled in (ticket, short):
+        again = json.loads(json.dumps(spelled))
+        assert checker.sha(checker.canonical(checker.asserted(again))) == parsed.digest()
+
+
+def test_a_ticket_that_another_program_wrote_anew_is_the_same(bundle: Bundle) -> None:
+    def shorter(ticket: dict[str, Any]) -> None:
+        del ticket["declared"], ticket["template"]["path"]
+
+    edit(bundle.path, shorter)
+    assert "CERTIFICATE_OTHER_TICKET" not in str(checker.verify(bundle.folder))
+    (ticket,) = certify.check(bundle.path, engine="numpy", workers=1).tickets
+    assert "CHECKER_AGREES" in [item.code for item in ticket.items]
+
+
+# --- hostile input -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=examples(40))
+@given(seed=st.integers(0, 1 << 32))
+def test_damaged_tickets_break_nothing_and_get_the_verdict_of_the_gate(pristine: Bundle, seed: int) -> None:
+    content = json.loads(pristine.path.read_text(encoding="utf-8"))
+    path = pristine.folder / "damaged.json"
+    path.write_text(json.dumps(damage(content, random.Random(seed).choice).apply(content)), encoding="utf-8")
+    with suppress(checker.Stop):  # anything else that it raises is a defect
+        checker.verify(pristine.folder, path.name, ["release"])
+    with suppress(CertifyError):  # what the schema refuses has no verdict to compare
+        (ticket,) = certify.check(path, engine="numpy", workers=1).tickets
+        assert [item.text for item in ticket.items if item.code == "CHECKER_DIFFERS"] == []
+
+
+@pytest.mark.parametrize("name", ["translated.json", "translated.records.jsonl", "unrelated.json"])
+def test_a_flipped_bit_in_the_evidence_is_no_pass(bundle: Bundle, name: str) -> None:
+    file = bundle.folder / "evidence" / name
+    original = file.read_bytes()
+    for place in range(7, len(original), len(original) // 5):
+        data = bytearray(original)
+        data[place] ^= 4
+        file.write_bytes(data)
+        assert statuses(bundle.path)["release"] == "INVALID", place
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"schema":1}', b"\xff\xfe", b"[" * 100_000, b'{"a":NaN}', b'{"a":1,"a":1}'],
+)
+def test_a_hostile_ticket_file_is_one_line_and_exit_4(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tickets.json").write_bytes(content)
+    ran = alone(tmp_path)
+    assert (ran.returncode, ran.stderr) == (4, "")
+    assert {line.split()[2] for line in ran.stdout.splitlines()} == {"INVALID"}
+
+
+def test_a_ticket_name_that_would_drive_a_terminal_is_refused(bundle: Bundle) -> None:
+    edit(bundle.path, lambda ticket: ticket.update(id="a\x1b[2J"))
+    ran = alone(bundle.folder)
+    assert ran.returncode == 4
+    assert "\x1b" not in ran.stdout
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    assert alone(tmp_path).returncode == 4, "no ticket file"
+    for words in ((), ("--policy",), ("--policy", "kind"), ("--policy", "paper", "x")):
+        ran = alone(tmp_path, *words)
+        if words:
+            assert (ran.returncode, ran.stdout) == (2, "")
+            assert ran.stderr.startswith("usage: ")
+    empty = {"schema": "certify.tickets", "schema_version": 1, "created_by": "", "tickets": []}
+    (tmp_path / "tickets.json").write_text(json.dumps(empty), encoding="utf-8")
+    assert alone(tmp_path).returncode == 5

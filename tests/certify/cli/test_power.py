@@ -1,0 +1,179 @@
+"""``certify power``: figures against laws worked out here, and against the procedures that they plan for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import statistics
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from claims_world import evidence_of
+
+from certify.base.errors import CertifyError
+from certify.cli.main import run
+from certify.gate.planning import Truth, parse_claim, plan, truth_of
+from certify.stats.betting import betting_exceeds
+from proofs_checks.worlds import evidence_strategies as synthetic
+
+DELTA, POWER = Fraction(1, 20), Fraction(4, 5)
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
+    assert run(["power", *map(str, words), "--format", "json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def at_least(k: int, n: int, p: float) -> float:
+    return sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
+
+
+def test_units_for_a_rate_are_the_first_that_reach_the_power(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "--claim", "agreement:0.95", "--truth", "0.99", "--power", "0.6")
+
+    def reached(n: int) -> bool:
+        needed = next((k for k in range(n + 1) if at_least(k, n, 0.95) <= 0.05), None)
+        return needed is not None and at_least(needed, n, 0.99) >= 0.6
+
+    assert found["units"] == next(n for n in range(1, 200) if reached(n))
+    assert found["clean_units"] == 59
+    assert found["exact"] is True
+
+
+def test_a_guarantee_supposes_no_disagreement_unless_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "--claim", "guarantee:0.05")["units"] == 59
+    found = answer(capsys, "--claim", "guarantee:.001")
+    assert (found["units"], found["clean_units"]) == (2995, 2995)
+    assert answer(capsys, "--claim", "guarantee:0.05", "--truth", "0.01")["units"] > 59
+    hopeless = answer(capsys, "--claim", "guarantee:0.05", "--truth", "0.2")
+    assert hopeless["units"] is None
+    assert "not better" in hopeless["obstacle"]
+
+
+def test_what_is_not_known_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--truth" in answer(capsys, "--claim", "agreement:0.95")["obstacle"]
+    assert "--sd" in answer(capsys, "--claim", "noninferiority:1.0")["obstacle"]
+    found = answer(capsys, "--claim", "noninferiority:1.0", "--sd", "15")
+    assert found["truth"] == "0"
+    assert found["clean_units"] is None
+    assert found["units"] > answer(capsys, "--claim", "noninferiority:2", "--sd", "15")["units"]
+    assert (
+        found["units"] > answer(capsys, "--claim", "noninferiority:1", "--sd", "15", "--truth", "1")["units"]
+    )
+    assert run(["power", "--claim", "agreement:0.95", "--sd", "3"]) == 2
+    assert run(["power", "--claim", "noninferiority:1", "--sd", "-3"]) == 2
+    assert run(["power", "--claim", "gain:1", "--sd", "1e1"]) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["agreement:1", "guarantee:0", "noninferiority:-1", "gain", "bleu:1", "gain:"]
+)
+def test_claims_are_read_strictly(text: str) -> None:
+    with pytest.raises(CertifyError) as error:
+        parse_claim(text)
+    assert error.value.code == "CLAIM"
+
+
+def test_so_many_units_show_a_mean_about_as_often_as_promised() -> None:
+    claim = parse_claim("token-agreement:0.9")
+    values = [Fraction(4, 5), Fraction(1), Fraction(1)]
+    mean, sd = Fraction(14, 15), Fraction(str(round(statistics.pstdev(map(float, values)), 6)))
+    units = plan(claim, Truth(mean, sd, "known"), delta=DELTA, power=POWER).units
+    assert units is not None
+    generator = random.Random(1)
+    shown = sum(
+        betting_exceeds(generator.choices(values, k=units), claim.value, DELTA, "fixed") for _ in range(200)
+    )
+    # A normal approximation: within .2 of the power.
+    assert 120 <= shown <= 196
+
+
+def small_world() -> Any:
+    """Eight units: two disagree, one of these at its certified step; scores 10 and 30 points apart."""
+    arms = [*synthetic.plain_arms(), synthetic.arm("null", "transfer", [9], control="random", of="t", seed=0)]
+    records = []
+    for unit in range(8):
+        wrong = {0: ((0, 99),), 1: ((1, 99),)}.get(unit, ())
+        behaviours = {
+            "base": synthetic.Behaviour((4,) * 3),
+            "reference": synthetic.Behaviour((12,) * 3),
+            "t": synthetic.Behaviour((10 if unit % 2 else 6,) * 3, wrong),
+            "null": synthetic.Behaviour(),
+        }
+        records.append(synthetic.sentence(unit, behaviours, margins=[900_000_000, 0, 0]))
+    return records, arms
+
+
+def test_the_truth_from_evidence_is_that_of_its_records() -> None:
+    records, arms = small_world()
+    evidence = evidence_of(records, arms)
+    arm = evidence.manifest.arm("t")
+    rate = truth_of(parse_claim("agreement:0.5"), evidence, arm)
+    assert (rate.value, rate.sd) == (Fraction(6, 8), None)
+    tokens = truth_of(parse_claim("token-agreement:0.5"), evidence, arm)
+    assert tokens.value == 1 - Fraction(2, 24)
+    shares = [2 / 3, 2 / 3, 1, 1, 1, 1, 1, 1]
+    assert float(tokens.sd) == pytest.approx(statistics.stdev(shares), abs=2e-6)
+    # Sentence chrF of synthetic outputs is matches / FULL: 6 and 10 against 12, and against 4, of 20.
+    gain = truth_of(parse_claim("gain:0"), evidence, arm)
+    assert gain.value == 20
+    assert float(gain.sd) == pytest.approx(statistics.stdev([10, 30] * 4), abs=2e-6)
+    lost = truth_of(parse_claim("noninferiority:1"), evidence, arm)
+    assert lost.value == -20
+    # Every unit has one certified step, the first; unit 0 disagrees there.
+    drawn = truth_of(parse_claim("guarantee:0.05"), evidence, arm, width=256)
+    assert drawn.value == Fraction(1, 8)
+    with pytest.raises(CertifyError) as error:
+        truth_of(parse_claim("guarantee:0.05"), evidence, arm)
+    assert error.value.code == "TICKET_NEEDED"
+    with pytest.raises(CertifyError) as error:
+        truth_of(parse_claim("guarantee:0.001"), evidence, arm, width=4)
+    assert error.value.code == "NO_UNITS"
+
+
+def test_the_command_reads_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records, arms = small_world()
+    path = synthetic.write(tmp_path, records, arms)
+    found = answer(capsys, "--claim", "agreement:0.5", "--evidence", path)
+    assert (found["truth"], found["units"]) == (
+        "0.75",
+        answer(capsys, "--claim", "agreement:0.5", "--truth", "0.75")["units"],
+    )
+    given = answer(capsys, "--claim", "gain:0", "--evidence", path, "--truth", "5")
+    assert given["truth"] == "5"
+    assert float(given["sd"]) == pytest.approx(10.69, abs=0.01)
+    tickets = {
+        "schema": "certify.tickets",
+        "schema_version": 1,
+        "created_by": "synthetic",
+        "tickets": [synthetic.ticket()],
+    }
+    (tmp_path / "tickets.json").write_text(json.dumps(tickets))
+    found = answer(
+        capsys, "--claim", "guarantee:0.2", "--evidence", path, "--ticket", tmp_path / "tickets.json"
+    )
+    assert found["truth"] == "0.125"
+    assert run(["power", "--claim", "guarantee:0.2", "--evidence", str(path)]) == 2
+    assert "TICKET_NEEDED" in capsys.readouterr().err
+
+
+def test_the_drawn_step_is_the_specified_one() -> None:
+    """Three certified steps a unit, one of them disagreeing: which one is drawn is a matter of the hash."""
+    tokens, expected = (30, 31, 2), 0
+    records = []
+    for unit in range(12):
+        wrong = unit % 3
+        behaviours = {name: synthetic.Behaviour() for name in ("base", "reference")}
+        behaviours["t"] = synthetic.Behaviour(differs=((wrong, 99),))
+        records.append(synthetic.sentence(unit, behaviours, tokens=tokens, margins=[900_000_000] * 3))
+        digest = hashlib.sha256(f"0:0.05:published:{unit}".encode()).hexdigest()
+        expected += int(digest, 16) % 3 == wrong
+    evidence = evidence_of(records)
+    found = truth_of(parse_claim("guarantee:0.05"), evidence, evidence.manifest.arm("t"), width=256)
+    assert found.value == Fraction(expected, 12)
+    assert 0 < expected < 12

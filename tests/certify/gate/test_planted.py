@@ -1,0 +1,1261 @@
+"""Tickets that must not pass: each a fault or a fraud planted in a bundle that every policy certifies.
+
+Each plant names the verdict and the reason code that it must be met with, so that it is stopped by the check
+that is there for it and not by accident. The adversary has the tools of the package and more: after a change
+it makes digests true again (``forge``), or issues a new certificate (``issue``), as far as that helps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import proof_files
+import pytest
+from evidence_folders import TICKET_ARM, Bundle, fill, make_bundle, null_arm, sentences
+from ticket_folders import MOVED, base_table, rebind, rewrite_rows, tuned_table
+
+import certify
+from certify.base.errors import InvalidInputError
+from certify.ticket.schema import DeclaredClaim, read_ticket_file
+from proofs_checks.worlds import evidence_strategies as synthetic
+
+Json = Any
+HALF = 10**9 // 2
+
+
+@dataclass(frozen=True)
+class Plant:
+    """What is done to a bundle, and what must come of it."""
+
+    act: Callable[..., Bundle | None]
+    status: str
+    code: str
+    policy: str
+    fresh: bool
+
+
+PLANTS: dict[str, Plant] = {}
+
+
+def plant(status: str, code: str, policy: str = "release", *, fresh: bool = False) -> Callable[..., Any]:
+    """Register a plant. It changes the bundle that it is given, or makes one in a folder (``fresh``)."""
+
+    def register(act: Callable[..., Bundle | None]) -> Callable[..., Bundle | None]:
+        PLANTS[act.__name__] = Plant(act, status, code, policy, fresh)
+        return act
+
+    return register
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def check(bundle: Bundle, policy: str) -> certify.CheckReport:
+    return certify.check(bundle.path, policy=policy, engine="numpy", workers=1)
+
+
+@pytest.mark.parametrize("policy", ["selection", "paper", "release", "strict"])
+def test_the_bundle_itself_is_certified_under_every_policy(pristine: Bundle, policy: str) -> None:
+    report = check(pristine, policy)
+    assert {item.name: item.code for item in report.tickets[0].items if item.outcome != "pass"} == {}
+    assert int(report.exit_code) == 0
+
+
+def test_the_tools_of_the_adversary_change_nothing_by_themselves(pristine: Bundle, tmp_path: Path) -> None:
+    bundle = pristine.copy(tmp_path / "copy")
+    bundle.forge()
+    bundle.edit_certificate(lambda _: None)
+    assert bundle.certificate.read_bytes() == pristine.certificate.read_bytes()
+    assert int(check(bundle, "strict").exit_code) == 0
+
+
+def run(name: str, pristine: Bundle, folder: Path) -> Bundle:
+    """The bundle with the plant in it."""
+    planted = PLANTS[name]
+    if planted.fresh:
+        made = planted.act(folder)
+        assert made is not None
+        return made
+    bundle = pristine.copy(folder / "bundle")
+    return planted.act(bundle) or bundle
+
+
+# --- rows and selection ------------------------------------------------------------------------------------
+
+
+@plant("INVALID", "FILE_DIGEST")
+def a_row_of_the_reference_is_overwritten(bundle: Bundle) -> None:
+    (file,) = (bundle.folder / "reference").glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+@plant("REFUTED", "PERMUTED_ROW", fresh=True)
+def a_row_outside_the_ticket_is_permuted(folder: Path) -> Bundle:
+    tuned = tuned_table()
+    tuned[20] = np.roll(tuned[20], 1)
+    return make_bundle(folder, tuned=tuned)
+
+
+@plant("REFUTED", "ROTATED_ROW", fresh=True)
+def a_row_outside_the_ticket_is_replaced_by_one_of_like_scale(folder: Path) -> Bundle:
+    tuned = tuned_table()
+    tuned[20] = base_table()[21]
+    return make_bundle(folder, tuned=tuned)
+
+
+def _with_ids(folder: Path, ids: tuple[int, ...]) -> Bundle:
+    """A bundle whose ticket file claims the KS rule for other rows than the rule selects."""
+    bundle = make_bundle(folder, rule="ids:" + ",".join(map(str, ids)), issued=False)
+    honest = make_bundle(folder / "honest", issued=False)
+
+    def change(ticket: Json) -> None:
+        ticket["selection"] = honest.ticket()["selection"]
+
+    bundle.edit_ticket(change)
+    fill(bundle).issue()
+    return bundle
+
+
+@plant("REFUTED", "SELECTION_IDS", fresh=True)
+def a_row_too_many_is_in_the_ticket(folder: Path) -> Bundle:
+    return _with_ids(folder, (*MOVED, 50))
+
+
+@plant("REFUTED", "SELECTION_IDS", fresh=True)
+def a_row_is_left_out_of_the_ticket(folder: Path) -> Bundle:
+    return _with_ids(folder, MOVED[:-1])
+
+
+@plant("REFUTED", "ROWS_NOT_REFERENCE")
+def a_released_row_is_changed_and_everything_bound_again(bundle: Bundle) -> None:
+    def change(tensors: dict[str, Any]) -> None:
+        tensors["rows.fp32"][0, 0] += 1
+        tensors["rows.served"][0, 0] = tensors["rows.fp32"][0, 0].astype(np.float16)
+
+    rewrite_rows(bundle.path, change)
+    rebind(bundle.path)
+    bundle.adopt(read_ticket_file(bundle.path).tickets[0].digest())
+
+
+@plant("REFUTED", "DIRECTION_INVERTED")
+def the_transfer_ran_in_the_wrong_direction(bundle: Bundle) -> None:
+    def change(tensors: dict[str, Any]) -> None:
+        tensors["rows.served"] = bundle.base[list(MOVED)]
+        tensors["rows.fp32"] = tensors["rows.served"].astype(np.float32)
+
+    rewrite_rows(bundle.path, change)
+    rebind(bundle.path)
+    bundle.adopt(read_ticket_file(bundle.path).tickets[0].digest())
+
+
+@plant("INVALID", "CERTIFICATE_OTHER_TICKET")
+def alpha_is_swapped_in_the_ticket(bundle: Bundle) -> None:
+    bundle.edit_ticket(lambda ticket: ticket["selection"].update(alpha="0.5"))
+
+
+@plant("REFUTED", "SELECTION_PARAMETERS", "selection")
+def alpha_is_swapped_where_only_the_selection_is_asked(bundle: Bundle) -> None:
+    bundle.edit_ticket(lambda ticket: ticket["selection"].update(alpha="0.5"))
+
+
+@plant("INVALID", "CERTIFICATE_CONTENT")
+def alpha_is_swapped_and_the_certificate_told_so(bundle: Bundle) -> None:
+    bundle.edit_ticket(lambda ticket: ticket["selection"].update(alpha="0.5"))
+    bundle.adopt(read_ticket_file(bundle.path).tickets[0].digest())
+
+
+@plant("INVALID", "FILE_DIGEST")
+def the_tokenizer_is_changed(bundle: Bundle) -> None:
+    file = bundle.folder / bundle.ticket()["tokenizer"]["path"]
+    file = file / "tokenizer.json" if file.is_dir() else file
+    file.write_text(file.read_text(encoding="utf-8").replace("w10", "w1O"), encoding="utf-8")
+
+
+@plant("INVALID", "TEMPLATE_DIGEST")
+def the_template_of_the_ticket_is_changed(bundle: Bundle) -> None:
+    bundle.edit_ticket(lambda ticket: ticket["template"].update(sha256="0" * 64))
+
+
+@plant("VACUOUS", "EMPTY_TICKET", "selection", fresh=True)
+def the_ticket_is_empty(folder: Path) -> Bundle:
+    bundle = make_bundle(folder, exclude=MOVED, issued=False)
+    assert not bundle.ids
+    return bundle
+
+
+# --- which models, which text ------------------------------------------------------------------------------
+
+
+@plant("INVALID", "EVIDENCE_BASE")
+def the_evidence_is_about_another_base(bundle: Bundle) -> None:
+    other = synthetic.digest("another table")
+    bundle.arm("base")["table_sha256"] = other
+    bundle.fields["base"] = {"tensor_sha256": other, "model_sha256": synthetic.digest("model")}
+    bundle.loss_fields["base"] = bundle.fields["base"]
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_REFERENCE")
+def the_evidence_is_about_another_reference(bundle: Bundle) -> None:
+    other = synthetic.digest("another table")
+    bundle.arm("reference")["table_sha256"] = other
+    bundle.fields["reference"] = bundle.loss_fields["reference"] = {"tensor_sha256": other}
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_TOKENIZER")
+def the_evidence_was_made_with_another_tokenizer(bundle: Bundle) -> None:
+    bundle.fields["tokenizer_sha256"] = synthetic.digest("another tokenizer")
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MODEL")
+def the_two_texts_were_evaluated_on_different_models(bundle: Bundle) -> None:
+    table = bundle.arm("base")["table_sha256"]
+    bundle.loss_fields["base"] = {"tensor_sha256": table, "model_sha256": synthetic.digest("other model")}
+    bundle.forge()
+
+
+@plant("INVALID", "CERTIFICATE_CONTENT")
+def both_texts_were_evaluated_on_another_model(bundle: Bundle) -> None:
+    table = bundle.arm("base")["table_sha256"]
+    other = {"tensor_sha256": table, "model_sha256": synthetic.digest("other model")}
+    bundle.fields["base"] = bundle.loss_fields["base"] = other
+    bundle.forge()
+
+
+@plant("INCONCLUSIVE", "NO_TEXT")
+def the_text_was_translated_with_another_template_only(bundle: Bundle) -> None:
+    bundle.fields["template"] = {"name": "another", "sha256": synthetic.digest("another")}
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NO_TEXT")
+def nothing_is_shown_about_unrelated_text(bundle: Bundle) -> None:
+    bundle.issue(bundle.write_evidence()[:1])
+
+
+@plant("INCONCLUSIVE", "EVIDENCE_LEFT_OUT")
+def the_certificate_leaves_out_a_text_that_the_ticket_lists(bundle: Bundle) -> None:
+    listed = bundle.ticket()["evidence"]
+    bundle.issue([bundle.translated])
+    bundle.edit_ticket(lambda ticket: ticket.update(evidence=listed))
+
+
+@plant("INVALID", "EVIDENCE_TEXT_TWICE")
+def the_same_text_is_given_twice_to_halve_the_chance_of_failing(bundle: Bundle) -> None:
+    copy = bundle.translated.with_name("again.json")
+    value = json.loads(bundle.translated.read_text(encoding="utf-8"))
+    records = bundle.translated.with_name("again.records.jsonl")
+    lines = bundle.translated.with_name("translated.records.jsonl").read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join(reversed(lines)))
+    value["records"] |= {"path": records.name, "sha256": synthetic.digest("")}
+    value["records"]["sha256"] = synthetic.hashlib.sha256(records.read_bytes()).hexdigest()
+    copy.write_text(json.dumps(value), encoding="utf-8")
+    digest = synthetic.hashlib.sha256(copy.read_bytes()).hexdigest()
+
+    def change(certificate: Json) -> None:
+        (first,) = (one for one in certificate["evidence"] if one["role"] == "evaluation")
+        again = first | {"path": "evidence/again.json", "sha256": digest, "text": "once more"}
+        certificate["evidence"].append(again)
+
+    bundle.edit_certificate(change)
+
+
+# --- how the ticket was chosen -----------------------------------------------------------------------------
+
+
+def _chosen(bundle: Bundle, sentences: list[str], **fields: Json) -> Path:
+    """Let the ticket bind the record of a choice made on these sentences; the certificate is about it."""
+    record = {
+        "schema": "certify.choice",
+        "schema_version": 1,
+        "candidates": [{"arm": "small", "ids": [5]}, {"arm": "large", "ids": list(bundle.ids)}],
+        "chosen": "large",
+        "sentences": sorted(sentences),
+    }
+    path = bundle.folder / "choices" / "tiny.json"
+    path.parent.mkdir()
+    path.write_bytes(synthetic.canonical(record | fields))
+    bound = {"path": "choices/tiny.json", "sha256": synthetic.hashlib.sha256(path.read_bytes()).hexdigest()}
+    bundle.edit_ticket(lambda ticket: ticket.update(choice=bound))
+    bundle.adopt(read_ticket_file(bundle.path).tickets[0].digest())
+    return path
+
+
+ELSEWHERE = [synthetic.digest(f"chosen on {number}")[:16] for number in range(9)]
+
+
+def test_a_ticket_that_was_chosen_on_other_sentences_is_certified(pristine: Bundle, tmp_path: Path) -> None:
+    bundle = pristine.copy(tmp_path / "copy")
+    _chosen(bundle, ELSEWHERE)
+    bundle.issue()
+    assert int(check(bundle, "strict").exit_code) == 0
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def the_ticket_was_chosen_on_the_evidence_itself(bundle: Bundle) -> None:
+    _chosen(bundle, [record[side] for record in bundle.records for side in ("source", "target")])
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def the_ticket_was_chosen_on_the_source_of_one_sentence(bundle: Bundle) -> None:
+    _chosen(bundle, [*ELSEWHERE, bundle.records[7]["source"]])
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def the_ticket_was_chosen_on_the_translation_of_one_sentence(bundle: Bundle) -> None:
+    _chosen(bundle, [*ELSEWHERE, bundle.records[7]["target"]])
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def the_ticket_was_chosen_on_a_line_of_the_unrelated_text(bundle: Bundle) -> None:
+    _chosen(bundle, [*ELSEWHERE, *bundle.losses[7]["lines"]])
+
+
+@plant("INVALID", "FILE_MISSING")
+def the_record_of_the_choice_is_taken_away(bundle: Bundle) -> None:
+    _chosen(bundle, ELSEWHERE).unlink()
+
+
+@plant("INVALID", "FILE_DIGEST")
+def the_record_of_the_choice_is_another(bundle: Bundle) -> None:
+    path = _chosen(bundle, [*ELSEWHERE, bundle.records[7]["source"]])
+    path.write_text(path.read_text(encoding="utf-8").replace(bundle.records[7]["source"], "0" * 16))
+
+
+@plant("INVALID", "CHOICE_MALFORMED")
+def the_record_of_the_choice_names_no_sentence(bundle: Bundle) -> None:
+    _chosen(bundle, [])
+
+
+@plant("INVALID", "CHOICE_MALFORMED")
+def the_record_is_of_the_choice_of_other_rows(bundle: Bundle) -> None:
+    _chosen(bundle, ELSEWHERE, chosen="small")
+
+
+@plant("INVALID", "CHOICE_MALFORMED")
+def the_record_of_the_choice_lists_something_else(bundle: Bundle) -> None:
+    _chosen(bundle, ["a sentence in words"])
+
+
+@plant("INVALID", "CERTIFICATE_OTHER_TICKET")
+def the_choice_is_no_longer_mentioned(bundle: Bundle) -> None:
+    _chosen(bundle, ELSEWHERE)
+    bundle.issue()
+    bundle.edit_ticket(lambda ticket: ticket.pop("choice"))
+
+
+# --- evidence that is cut or edited ------------------------------------------------------------------------
+
+
+@plant("INCONCLUSIVE", "FILE_MISSING")
+def the_manifest_is_taken_away(bundle: Bundle) -> None:
+    bundle.translated.unlink()
+
+
+@plant("INCONCLUSIVE", "FILE_MISSING")
+def the_records_are_taken_away(bundle: Bundle) -> None:
+    bundle.translated.with_name("translated.records.jsonl").unlink()
+
+
+@plant("INCONCLUSIVE", "FILE_MISSING")
+def the_list_of_used_sentences_is_taken_away(bundle: Bundle) -> None:
+    bundle.translated.with_name("translated.tuning.txt").unlink()
+
+
+@plant("INVALID", "EVIDENCE_TRUNCATED")
+def the_last_record_is_cut_off(bundle: Bundle) -> None:
+    file = bundle.translated.with_name("translated.records.jsonl")
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+@plant("INVALID", "EVIDENCE_DIGEST")
+def a_record_is_edited(bundle: Bundle) -> None:
+    file = bundle.translated.with_name("translated.records.jsonl")
+    file.write_bytes(file.read_bytes().replace(b'"ended":true', b'"ended":false', 1))
+
+
+@plant("INVALID", "EVIDENCE_DIGEST")
+def records_and_manifest_are_cut_together(bundle: Bundle) -> None:
+    bundle.records.pop()
+    bundle.write_evidence()
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def records_manifest_and_digests_are_cut_together(bundle: Bundle) -> None:
+    bundle.records.pop()
+    bundle.forge()
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def matches_of_the_ticket_are_edited(bundle: Bundle) -> None:
+    bundle.records = sentences(bundle.names, len(bundle.records), **{TICKET_ARM: 17})
+    bundle.forge()
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def disagreements_are_edited_away(bundle: Bundle) -> None:
+    # As issued, one unit disagreed; the certificate still knows.
+    bundle.records[3]["arms"][TICKET_ARM]["differs"] = [[0, 99]]
+    bundle.issue()
+    bundle.records[3]["arms"][TICKET_ARM]["differs"] = []
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_DUPLICATE")
+def a_record_is_repeated(bundle: Bundle) -> None:
+    bundle.records[1] = bundle.records[0] | {"unit": "1"}
+    bundle.forge()
+
+
+@plant("INVALID", "EVALUATION_DUPLICATES")
+def a_sentence_is_evaluated_twice(bundle: Bundle) -> None:
+    bundle.records[1]["source"] = bundle.records[0]["source"]
+    bundle.forge()
+
+
+@plant("INVALID", "EVALUATION_DUPLICATES")
+def a_translation_is_evaluated_twice(bundle: Bundle) -> None:
+    bundle.records[1]["target"] = bundle.records[0]["target"]
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def an_evaluated_sentence_was_tuned_on(bundle: Bundle) -> None:
+    bundle.used = {"tuning": [bundle.records[5]["source"]]}
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def an_evaluated_translation_was_tuned_on(bundle: Bundle) -> None:
+    bundle.used = {"tuning": [bundle.records[5]["target"]]}
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def the_ticket_was_chosen_on_an_evaluated_sentence(bundle: Bundle) -> None:
+    bundle.used = {"tuning": [], "choice": [record["source"] for record in bundle.records]}
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def the_scan_used_an_evaluated_sentence(bundle: Bundle) -> None:
+    bundle.used = {"tuning": [], "scan": [bundle.records[0]["target"]]}
+    bundle.forge()
+
+
+@plant("INCONCLUSIVE", "USED_NOT_LISTED")
+def nothing_says_what_was_tuned_on(bundle: Bundle) -> None:
+    bundle.used = {"scan": []}
+    bundle.issue()
+
+
+# --- unrelated text ----------------------------------------------------------------------------------------
+
+
+@plant("INVALID", "EVIDENCE_DUPLICATE")
+def a_window_of_unrelated_text_is_copied(bundle: Bundle) -> None:
+    first = bundle.losses[0]
+    bundle.losses += [
+        first | {"id": f"copy:{i}", "unit": f"copy {i}", "lines": [synthetic.digest(f"copy {i}")[:16]]}
+        for i in range(60)
+    ]
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_DUPLICATE")
+def two_windows_of_a_unit_are_the_same(bundle: Bundle) -> None:
+    bundle.losses[1] |= {key: bundle.losses[0][key] for key in ("unit", "window", "lines")}
+    bundle.forge()
+
+
+@plant("INVALID", "EVALUATION_DUPLICATES")
+def windows_of_one_passage_count_as_units(bundle: Bundle) -> None:
+    for window in bundle.losses:
+        window["lines"] = bundle.losses[0]["lines"]
+    bundle.forge()
+
+
+@plant("INVALID", "EVALUATION_DUPLICATES")
+def a_line_of_unrelated_text_stands_in_a_second_unit(bundle: Bundle) -> None:
+    bundle.losses[5]["lines"] = sorted((*bundle.losses[5]["lines"], *bundle.losses[2]["lines"]))
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def unrelated_text_was_tuned_on(bundle: Bundle) -> None:
+    bundle.loss_used = {"tuning": bundle.losses[5]["lines"]}
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def unrelated_text_was_tuned_on_and_only_the_other_text_says_so(bundle: Bundle) -> None:
+    bundle.used = {"tuning": bundle.losses[5]["lines"]}
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def unrelated_text_was_used_for_the_order(bundle: Bundle) -> None:
+    bundle.loss_used = {
+        "tuning": [synthetic.digest("tuned on this")[:16]],
+        "order": bundle.losses[0]["lines"],
+    }
+    bundle.forge()
+
+
+@plant("INVALID", "DATA_OVERLAP")
+def unrelated_text_says_that_the_translated_one_was_tuned_on(bundle: Bundle) -> None:
+    bundle.loss_used = {"tuning": [bundle.records[5]["source"]]}
+    bundle.forge()
+
+
+@plant("INCONCLUSIVE", "USED_NOT_LISTED")
+def unrelated_text_does_not_say_what_was_tuned_on(bundle: Bundle) -> None:
+    bundle.loss_used = None
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "USED_NOT_LISTED", "paper")
+def unrelated_text_lists_no_sentence_of_tuning(bundle: Bundle) -> None:
+    bundle.loss_used = {"tuning": [], "scan": [synthetic.digest("scanned")[:16]]}
+    bundle.issue()
+
+
+@plant("INVALID", "EVIDENCE_DIGEST")
+def a_window_of_unrelated_text_is_edited(bundle: Bundle) -> None:
+    file = bundle.unrelated.with_name("unrelated.records.jsonl")
+    window = bundle.losses[0]["window"].encode()
+    file.write_bytes(file.read_bytes().replace(window, window[::-1]))
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def windows_are_renamed_until_the_order_is_a_good_one(bundle: Bundle) -> None:
+    for number, window in enumerate(bundle.losses):
+        window["nats"][TICKET_ARM] += (number % 7 - 3) * 10**10
+    bundle.issue()
+    for number, window in enumerate(bundle.losses):
+        window["window"] = synthetic.digest(f"another {number}")[:16]
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_window_does_not_say_what_it_is(bundle: Bundle) -> None:
+    del bundle.losses[3]["window"]
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_window_is_named_in_words(bundle: Bundle) -> None:
+    bundle.losses[3]["window"] = "In the beginning"
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_window_was_cut_from_nothing(bundle: Bundle) -> None:
+    bundle.losses[3]["lines"] = []
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def lines_of_a_window_are_no_digests(bundle: Bundle) -> None:
+    bundle.losses[3]["lines"] = ["In the beginning"]
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_line_of_a_window_is_listed_twice(bundle: Bundle) -> None:
+    bundle.losses[3]["lines"] *= 2
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def unrelated_text_is_in_the_form_that_does_not_say_what_it_is(bundle: Bundle) -> None:
+    bundle.loss_fields["procedure"] = "loss/1"
+    bundle.forge()
+
+
+# --- figures that cannot be --------------------------------------------------------------------------------
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_margin_is_negative(bundle: Bundle) -> None:
+    bundle.records[0]["reference"]["p_b"][0] = -1
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_probability_is_above_one(bundle: Bundle) -> None:
+    bundle.records[0]["reference"]["p_a"][0] = 2 * 10**9
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_margin_is_a_float(bundle: Bundle) -> None:
+    bundle.records[0]["reference"]["p_a"][0] = 0.9
+    bundle.forge()
+
+
+@plant("INVALID", "JSON_MALFORMED")
+def a_margin_is_not_a_number(bundle: Bundle) -> None:
+    bundle.records[0]["reference"]["p_a"][0] = float("nan")
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def more_matches_than_there_are_ngrams(bundle: Bundle) -> None:
+    bundle.records[0]["arms"][TICKET_ARM]["stats"][0][12] = 21
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def the_ticket_is_scored_against_an_easier_translation(bundle: Bundle) -> None:
+    bundle.records[0]["arms"][TICKET_ARM]["stats"][0][1] = 5
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_record_lacks_an_arm(bundle: Bundle) -> None:
+    del bundle.records[0]["arms"]["random-0"]
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_DRAWN")
+def the_units_of_a_sequential_evaluation_were_picked(bundle: Bundle) -> None:
+    text = synthetic.manifest(bundle.records, bundle.arms)["text"]
+    bundle.fields |= {"design": "sequential", "text": text | {"sentences": 10 * len(bundle.records)}}
+    bundle.forge()
+
+
+# --- arms --------------------------------------------------------------------------------------------------
+
+
+def _without(bundle: Bundle, *names: str) -> None:
+    bundle.arms = [arm for arm in bundle.arms if arm["name"] not in names]
+    bundle.records = sentences(bundle.names, len(bundle.records))
+    for window in bundle.losses:
+        window["nats"] = {name: nats for name, nats in window["nats"].items() if name not in names}
+
+
+@plant("INCONCLUSIVE", "ARM_NOT_EVALUATED")
+def the_ticket_was_not_evaluated(bundle: Bundle) -> None:
+    _without(bundle, TICKET_ARM)
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "ARM_NOT_EVALUATED")
+def the_ticket_was_active_in_the_source_only(bundle: Bundle) -> None:
+    bundle.arm(TICKET_ARM)["gate"] = ["source"]
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "ARM_NOT_EVALUATED")
+def the_arm_of_the_ticket_was_tuned_not_transferred(bundle: Bundle) -> None:
+    bundle.arm(TICKET_ARM)["kind"] = "tuned"
+    bundle.issue()
+
+
+@plant("INVALID", "ARM_TABLE")
+def the_arm_of_the_ticket_has_another_table(bundle: Bundle) -> None:
+    bundle.arm(TICKET_ARM)["table_sha256"] = synthetic.digest("any table")
+    bundle.forge()
+
+
+@plant("INVALID", "ARM_TABLE")
+def a_null_ticket_is_passed_off_as_the_ticket(bundle: Bundle) -> None:
+    ours, other = bundle.arm(TICKET_ARM), bundle.arm("random-0")
+    ours["table_sha256"], other["table_sha256"] = other["table_sha256"], ours["table_sha256"]
+    bundle.forge()
+
+
+@plant("INVALID", "ARM_TABLE")
+def a_null_ticket_was_spoilt(bundle: Bundle) -> None:
+    bundle.arm("top-norm")["table_sha256"] = synthetic.digest("rows of noise")
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_ARMS")
+def two_arms_serve_the_table_of_the_ticket(bundle: Bundle) -> None:
+    bundle.arm("random-0").update(bundle.arm(TICKET_ARM) | {"name": "random-0"})
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_IDS")
+def an_arm_has_ids_beyond_the_table(bundle: Bundle) -> None:
+    bundle.arm("random-0")["ids"] = [1, 2, 3, 4, 64]
+    bundle.forge()
+
+
+@plant("INCONCLUSIVE", "NULLS_MISSING")
+def the_null_ticket_by_norm_is_missing(bundle: Bundle) -> None:
+    _without(bundle, "top-norm")
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NULLS_MISSING")
+def there_is_one_random_draw_only(bundle: Bundle) -> None:
+    _without(bundle, "random-1", "random-2")
+    bundle.issue()
+
+
+def _null(bundle: Bundle, name: str, *ids: int) -> None:
+    """Let a null ticket hold other rows than its label says, everything else as it must be."""
+    bundle.arm(name).update(ids=list(ids), table_sha256=bundle.table_of(ids))
+    bundle.forge()
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_null_ticket_is_smaller(bundle: Bundle) -> None:
+    _null(bundle, "top-norm", *bundle.null_ids("top-norm")[:4])
+
+
+@plant("INVALID", "NULL_LABEL")
+def the_null_ticket_by_norm_holds_rows_that_never_moved(bundle: Bundle) -> None:
+    _null(bundle, "top-norm", 20, 21, 22, 23, 24)
+
+
+@plant("INVALID", "NULL_LABEL")
+def the_null_ticket_by_norm_leaves_out_the_row_that_moved_most(bundle: Bundle) -> None:
+    _null(bundle, "top-norm", *sorted((*bundle.null_ids("top-norm")[1:], 50)))
+
+
+@plant("INVALID", "NULL_LABEL")
+def another_row_is_passed_off_as_that_of_bos(bundle: Bundle) -> None:
+    _null(bundle, "bos", 21)
+
+
+@plant("INVALID", "NULL_LABEL")
+def another_special_row_is_passed_off_as_that_of_bos(bundle: Bundle) -> None:
+    _null(bundle, "bos", 2)
+
+
+@plant("INVALID", "NULL_LABEL")
+def another_row_is_passed_off_as_that_of_the_newline(bundle: Bundle) -> None:
+    _null(bundle, "newline", 4)
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_random_draw_was_picked(bundle: Bundle) -> None:
+    _null(bundle, "random-1", 20, 21, 22, 23, 24)
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_random_draw_is_that_of_another_seed(bundle: Bundle) -> None:
+    _null(bundle, "random-1", *bundle.null_ids("random-7"))
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_random_draw_names_no_seed(bundle: Bundle) -> None:
+    bundle.arm("random-1")["seed"] = None
+    bundle.forge()
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_draw_is_there_twice(bundle: Bundle) -> None:
+    bundle.arm("matched-2")["seed"] = 1
+    bundle.forge()
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_matched_draw_holds_rows_of_the_ticket(bundle: Bundle) -> None:
+    _null(bundle, "matched-1", *sorted((bundle.ids[0], 20, 21, 22, 23)))
+
+
+@plant("INVALID", "NULL_LABEL")
+def the_frequent_rows_hold_a_special_one(bundle: Bundle) -> None:
+    _null(bundle, "top-frequency", 2, 4, 5, 6, 7)
+
+
+@plant("INVALID", "NULL_LABEL")
+def the_frequent_rows_have_no_token(bundle: Bundle) -> None:
+    _null(bundle, "top-frequency", 4, 5, 6, 7, 63)
+
+
+@plant("INVALID", "NULL_LABEL")
+def a_draw_that_the_claim_does_not_rest_on_is_mislabelled(bundle: Bundle) -> None:
+    _further(bundle, 6)
+    _null(bundle, "random-3", 20, 21, 22, 23, 24)
+
+
+def _further(bundle: Bundle, matches: int) -> None:
+    """A further random draw, that matches so many n-grams."""
+    bundle.arms.append(null_arm(bundle, "random-3"))
+    bundle.records = sentences(bundle.names, len(bundle.records), **{"random-3": matches})
+    for window in bundle.losses:
+        window["nats"]["random-3"] = 250 * HALF
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NULLS_MISSING")
+def a_null_ticket_is_of_another_ticket(bundle: Bundle) -> None:
+    bundle.arm("top-norm")["of"] = "other"
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NULLS_MISSING")
+def a_null_ticket_is_of_another_kind(bundle: Bundle) -> None:
+    bundle.arm("top-norm")["kind"] = "tuned"
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NULLS_MISSING")
+def a_null_ticket_was_active_in_the_source_only(bundle: Bundle) -> None:
+    bundle.arm("top-norm")["gate"] = ["source"]
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NULLS_MISSING")
+def the_matched_draws_are_all_the_base(bundle: Bundle) -> None:
+    for i in range(3):
+        ids = (20 + i, 53, 54, 55, 56)
+        bundle.arm(f"matched-{i}").update(ids=list(ids), table_sha256=bundle.table_of(ids))
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NULLS_MISSING")
+def another_draw_stands_in_for_one_that_is_as_good_as_the_ticket(bundle: Bundle) -> None:
+    _further(bundle, 6)
+    bundle.records = sentences(bundle.names, len(bundle.records), **{"random-1": 18})
+    bundle.arm("random-1").update(null_arm(bundle, "random-7") | {"name": "random-1"})
+    bundle.issue()
+
+
+# --- what the evidence shows -------------------------------------------------------------------------------
+
+
+def _scores(bundle: Bundle, **matches: int) -> None:
+    bundle.records = sentences(bundle.names, len(bundle.records), **matches)
+
+
+@plant("REFUTED", "CLAIM_REFUTED")
+def the_ticket_is_worse_than_embed_tuning(bundle: Bundle) -> None:
+    _scores(bundle, **{TICKET_ARM: 10})
+    bundle.issue()
+
+
+@plant("REFUTED", "CLAIM_REFUTED")
+def base_and_ticket_are_exchanged(bundle: Bundle) -> None:
+    _scores(bundle, **{TICKET_ARM: 4, "base": 18})
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NOT_SHOWN")
+def any_rows_would_have_done(bundle: Bundle) -> None:
+    _scores(bundle, **{"random-1": 18})
+    bundle.issue()
+
+
+@plant("REFUTED", "CLAIM_REFUTED")
+def one_row_does_better_than_the_ticket(bundle: Bundle) -> None:
+    _scores(bundle, **{"newline": 20, TICKET_ARM: 14})
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NOT_SHOWN")
+def the_whole_gain_is_learning_to_stop(bundle: Bundle) -> None:
+    arms = {name: synthetic.Behaviour((4, 18, 18)) for name in bundle.names}
+    arms[TICKET_ARM] = synthetic.Behaviour((18, 18, 18))
+    bundle.records = [synthetic.sentence(i, arms) for i in range(len(bundle.records))]
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NOT_SHOWN")
+def there_are_too_few_sentences(bundle: Bundle) -> None:
+    fill(bundle, units=5).issue()
+
+
+@plant("REFUTED", "CLAIM_REFUTED")
+def unrelated_text_suffers(bundle: Bundle) -> None:
+    for window in bundle.losses:
+        window["nats"][TICKET_ARM] += 100 * HALF
+    bundle.issue()
+
+
+@plant("REFUTED", "LOSS_BEYOND_CAP")
+def one_unrelated_line_suffers_beyond_the_cap(bundle: Bundle) -> None:
+    bundle.losses[0]["nats"][TICKET_ARM] += 100 * 3 * 10**9
+    bundle.issue()
+
+
+@plant("REFUTED", "GUARANTEE_REFUTED", fresh=True)
+def the_guarantee_is_claimed_and_does_not_hold(folder: Path) -> Bundle:
+    declared = [DeclaredClaim(kind="guarantee", comparator="published")]
+    bundle = make_bundle(folder, declared=declared, issued=False)
+    for record in bundle.records[:60]:
+        record["arms"][TICKET_ARM]["differs"] = [[t, 99] for t in range(3)]
+    bundle.issue()
+    return bundle
+
+
+@plant("REFUTED", "GUARANTEE_REFUTED", "paper")
+def the_guarantee_does_not_hold(bundle: Bundle) -> None:
+    for record in bundle.records[:60]:
+        record["arms"][TICKET_ARM]["differs"] = [[t, 99] for t in range(3)]
+    bundle.issue()
+
+
+@plant("VACUOUS", "GUARANTEE_VACUOUS", "paper")
+def no_step_is_certified(bundle: Bundle) -> None:
+    for record in bundle.records:
+        record["reference"] |= {"p_a": [HALF] * 3, "p_b": [HALF] * 3}
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "GUARANTEE_INCONCLUSIVE", "paper")
+def there_are_too_few_units_for_the_guarantee(bundle: Bundle) -> None:
+    fill(bundle, units=58).issue()
+
+
+@plant("REFUTED", "PREMISE_FAILED", "paper", fresh=True)
+def a_row_that_moved_is_outside_the_ticket(folder: Path) -> Bundle:
+    return make_bundle(folder, exclude=(40,))
+
+
+@plant("INCONCLUSIVE", "GUARANTEE_DESCRIPTIVE", "paper", fresh=True)
+def the_level_is_so_large_that_the_promise_says_nothing(folder: Path) -> Bundle:
+    return make_bundle(folder, alpha="0.5")
+
+
+@plant("REFUTED", "CLAIM_REFUTED", "strict")
+def a_third_of_the_decisions_differ(bundle: Bundle) -> None:
+    for record in bundle.records:
+        record["arms"][TICKET_ARM]["differs"] = [[0, 99]]
+    bundle.issue()
+
+
+@plant("INCONCLUSIVE", "ASSUMPTION_NOT_ACCEPTED", "strict")
+def the_units_are_blocks_of_lines(bundle: Bundle) -> None:
+    text = synthetic.manifest(bundle.records, bundle.arms)["text"]
+    bundle.fields["text"] = text | {"unit": "block:1"}
+    bundle.issue()
+
+
+# --- the certificate ---------------------------------------------------------------------------------------
+
+
+def _claim(certificate: Json, kind: str = "gain", extraction: str | None = "first-line") -> Json:
+    found = [one for one in certificate["claims"] if (one["kind"], one["extraction"]) == (kind, extraction)]
+    return found[0]
+
+
+@plant("INCONCLUSIVE", "NO_CERTIFICATE")
+def there_is_no_certificate(bundle: Bundle) -> None:
+    bundle.edit_ticket(lambda ticket: ticket.update(certificate=None))
+
+
+@plant("INCONCLUSIVE", "FILE_MISSING")
+def the_certificate_is_taken_away(bundle: Bundle) -> None:
+    bundle.certificate.unlink()
+
+
+@plant("INVALID", "CERTIFICATE_DIGEST")
+def the_certificate_is_another_file(bundle: Bundle) -> None:
+    bundle.edit_ticket(lambda ticket: ticket["certificate"].update(sha256="0" * 64))
+
+
+@plant("INVALID", "CERTIFICATE_NOT_CANONICAL")
+def the_certificate_is_indented(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda _: None, canonical=False)
+
+
+@plant("INVALID", "CERTIFICATE_MALFORMED")
+def the_certificate_holds_a_verdict(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value.update(verdict="CERTIFIED"))
+
+
+@plant("INVALID", "CERTIFICATE_NEWER")
+def the_certificate_is_of_a_newer_schema(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value.update(schema_version=2))
+
+
+@plant("INVALID", "CERTIFICATE_MALFORMED")
+def the_evidence_lies_outside_the_folder(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value["evidence"][0].update(path="../evidence/translated.json"))
+
+
+@plant("INVALID", "CERTIFICATE_OTHER_TICKET", fresh=True)
+def the_certificate_is_that_of_another_ticket(folder: Path) -> Bundle:
+    other = make_bundle(folder / "other", alpha="0.01")
+    bundle = make_bundle(folder / "own")
+    bundle.certificate.write_bytes(other.certificate.read_bytes())
+    bundle.point()
+    return bundle
+
+
+@plant("INVALID", "CERTIFICATE_OTHER_TICKET")
+def the_margin_is_loosened_after_the_evaluation(bundle: Bundle) -> None:
+    declared = {"kind": "non-inferiority", "comparator": "reference", "margin": "9", "delta": None}
+    bundle.edit_ticket(lambda ticket: ticket.update(declared=[declared | {"extraction": None}]))
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def a_limit_is_edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(
+        lambda value: _claim(value).update(lower={"exact": "69/1", "decimal": "69.000000"})
+    )
+
+
+@plant("INVALID", "CERTIFICATE_MALFORMED")
+def a_decimal_is_edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: _claim(value)["lower"].update(decimal="69.000000"))
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def an_estimate_is_edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(
+        lambda value: _claim(value).update(estimate={"exact": "99/1", "decimal": "99.000000"})
+    )
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def the_number_of_units_is_edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: _claim(value).update(n=900))
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def the_error_probability_of_a_claim_is_edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: _claim(value).update(delta="1/1000"))
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def the_procedure_of_a_claim_is_edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: _claim(value).update(procedure="clopper-pearson/1"))
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def the_finding_of_a_guarantee_is_edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: _claim(value, "guarantee", None).update(finding="refuted"))
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def the_share_of_a_text_is_edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value["evidence"][0].update(delta="1/2"))
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def the_role_of_a_text_is_edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value["evidence"][0].update(role="other-template"))
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def a_claim_is_invented(bundle: Bundle) -> None:
+    def change(value: Json) -> None:
+        value["claims"].append(_claim(value, "non-inferiority") | {"comparator": "full"})
+
+    bundle.edit_certificate(change)
+
+
+@plant("INCONCLUSIVE", "CLAIM_NOT_STATED")
+def a_claim_is_taken_out(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value["claims"].remove(_claim(value)))
+
+
+@plant("INCONCLUSIVE", "DELTA_TOO_LARGE")
+def the_certificate_is_made_at_a_larger_error_probability(bundle: Bundle) -> None:
+    bundle.issue(delta="0.5")
+
+
+@plant("INCONCLUSIVE", "NO_EVIDENCE")
+def the_certificate_names_no_evidence(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value.update(evidence=[], claims=[]))
+
+
+@plant("INVALID", "CERTIFICATE_CONTENT")
+def a_subject_is_edited(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value["subjects"][2].update(sha256="0" * 64))
+
+
+@plant("INVALID", "CERTIFICATE_CONTENT")
+def what_is_not_claimed_is_taken_out(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value["non_claims"].pop())
+
+
+@plant("INVALID", "CERTIFICATE_CONTENT")
+def an_assumption_is_played_down(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value["assumptions"][0].update(status="checked"))
+
+
+@plant("INVALID", "CERTIFICATE_CONTENT")
+def an_assumption_is_taken_out(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value["assumptions"].pop())
+
+
+@plant("INVALID", "CERTIFICATE_CONTENT")
+def the_signature_of_a_claim_is_edited(bundle: Bundle) -> None:
+    def change(value: Json) -> None:
+        claim = _claim(value)
+        claim["signature"] = claim["signature"].replace("first-line", "whole")
+
+    bundle.edit_certificate(change)
+
+
+# --- the record of the theory's checks ---------------------------------------------------------------------
+
+
+def _recorded(bundle: Bundle, **ends: str) -> Path:
+    """A certificate that names an honest record."""
+    path = proof_files.write(bundle.folder / "prove.json", proof_files.record(**ends))
+    bundle.issue([bundle.translated, bundle.unrelated], proofs=path)
+    return path
+
+
+def _edit_record(bundle: Bundle, path: Path, change: Callable[[Json], None]) -> None:
+    """Edit the record; certificate and ticket file name the file that it is now."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    change(value)
+    proof_files.write(path, value)
+    bundle.edit_certificate(lambda it: it["proofs"].update(sha256=proof_files.sha256_of(path)))
+
+
+def _counted(value: Json) -> None:
+    value["counts"].update({"failed": 0, "passed": 3})
+
+
+@plant("INVALID", "PROOFS_DIFFER")
+def the_counts_of_the_checks_are_edited(bundle: Bundle) -> None:
+    _recorded(bundle, labels="failed")
+    bundle.edit_certificate(lambda value: _counted(value["proofs"]))
+
+
+@plant("INVALID", "PROOFS_INCONSISTENT", "paper")
+def the_counts_of_the_checks_are_edited_in_the_record_too(bundle: Bundle) -> None:
+    path = _recorded(bundle, labels="failed")
+    bundle.edit_certificate(lambda value: _counted(value["proofs"]))
+    _edit_record(bundle, path, _counted)
+
+
+@plant("INVALID", "PROOFS_DIFFER", "strict")
+def the_outcome_of_a_clause_is_edited(bundle: Bundle) -> None:
+    _recorded(bundle, tails="not run")
+    bundle.edit_certificate(lambda value: value["proofs"]["clauses"][2].update(outcome="passed"))
+
+
+@plant("INVALID", "PROOFS_INCONSISTENT")
+def the_outcome_of_a_clause_is_edited_in_the_record_too(bundle: Bundle) -> None:
+    path = _recorded(bundle, tails="timeout")
+    bundle.edit_certificate(lambda value: value["proofs"]["clauses"][2].update(outcome="passed"))
+    _edit_record(bundle, path, lambda value: value["clauses"][2].update(outcome="passed"))
+
+
+@plant("INVALID", "PROOFS_DIFFER")
+def a_clause_that_failed_is_not_restated(bundle: Bundle) -> None:
+    _recorded(bundle, labels="failed")
+    bundle.edit_certificate(lambda value: value["proofs"]["clauses"].pop(1))
+
+
+@plant("INVALID", "PROOFS_DIFFER")
+def a_record_of_selected_checks_is_called_whole(bundle: Bundle) -> None:
+    path = proof_files.write(bundle.folder / "prove.json", proof_files.record(tails=None))
+    bundle.issue([bundle.translated, bundle.unrelated], proofs=path)
+    bundle.edit_certificate(lambda value: value["proofs"].update(partial=False))
+
+
+@plant("INVALID", "PROOFS_INCONSISTENT")
+def a_record_of_selected_checks_calls_itself_whole(bundle: Bundle) -> None:
+    path = proof_files.write(bundle.folder / "prove.json", proof_files.record(tails=None))
+    bundle.issue([bundle.translated, bundle.unrelated], proofs=path)
+    bundle.edit_certificate(lambda value: value["proofs"].update(partial=False))
+    _edit_record(bundle, path, lambda value: value.update(selected=False))
+
+
+@plant("INVALID", "PROOFS_DIGEST")
+def the_record_is_swapped_for_a_better_one(bundle: Bundle) -> None:
+    path = _recorded(bundle, labels="failed")
+    proof_files.write(path, proof_files.record())
+
+
+@plant("INVALID", "PROOFS_DIFFER")
+def the_record_is_swapped_and_bound_again(bundle: Bundle) -> None:
+    path = _recorded(bundle)
+    proof_files.write(path, proof_files.record(labels="failed"))
+    _edit_record(bundle, path, lambda _: None)
+
+
+@plant("INCONCLUSIVE", "FILE_MISSING")
+def the_record_is_taken_away(bundle: Bundle) -> None:
+    _recorded(bundle).unlink()
+
+
+@plant("INVALID", "PATH_ESCAPES")
+def the_record_is_a_link_out_of_the_folder(bundle: Bundle) -> None:
+    path = _recorded(bundle)
+    path.rename(bundle.folder.parent / "elsewhere.json")
+    path.symlink_to(bundle.folder.parent / "elsewhere.json")
+
+
+@plant("INVALID", "JSON_MALFORMED")
+def the_record_is_cut_off(bundle: Bundle) -> None:
+    path = _recorded(bundle)
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@plant("INVALID", "CERTIFICATE_CONTENT")
+def what_is_not_claimed_of_the_record_is_taken_out(bundle: Bundle) -> None:
+    _recorded(bundle)
+    bundle.edit_certificate(lambda value: value["non_claims"].pop())
+
+
+@plant("INVALID", "CERTIFICATE_MALFORMED")
+def the_record_holds_a_verdict(bundle: Bundle) -> None:
+    _recorded(bundle)
+    bundle.edit_certificate(lambda value: value["proofs"].update(verdict="CERTIFIED"))
+
+
+@plant("REFUTED", "CLAIM_REFUTED")
+def a_perfect_record_comes_with_a_bad_ticket(bundle: Bundle) -> None:
+    _scores(bundle, **{TICKET_ARM: 10})
+    path = proof_files.write(bundle.folder / "prove.json", proof_files.record())
+    bundle.issue(proofs=path)
+
+
+# --- the tests ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_ticket_does_not_pass(name: str, pristine: Bundle, tmp_path: Path) -> None:
+    planted = PLANTS[name]
+    report = check(run(name, pristine, tmp_path), planted.policy)
+    (ticket,) = report.tickets
+    decisive = {item.code for item in ticket.items if item.outcome != "pass"}
+    assert (ticket.status.value, planted.code in decisive) == (planted.status, True), decisive
+    assert int(report.exit_code) != 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("an_evaluated_sentence_was_tuned_on", "the_arm_of_the_ticket_has_another_table"),
+        *("a_record_is_repeated", "a_random_draw_was_picked"),
+        *("a_window_of_unrelated_text_is_copied", "a_line_of_unrelated_text_stands_in_a_second_unit"),
+        *("unrelated_text_was_tuned_on", "unrelated_text_was_tuned_on_and_only_the_other_text_says_so"),
+        "the_ticket_was_chosen_on_a_line_of_the_unrelated_text",
+        *("the_ticket_was_chosen_on_the_evidence_itself", "the_record_of_the_choice_is_taken_away"),
+    ],
+)
+def test_no_certificate_is_issued_on_invalid_evidence(name: str, pristine: Bundle, tmp_path: Path) -> None:
+    planted = PLANTS[name]
+    bundle = run(name, pristine, tmp_path)
+    before = bundle.certificate.read_bytes()
+    with pytest.raises(InvalidInputError) as caught:
+        bundle.issue()
+    assert caught.value.code == planted.code
+    assert bundle.certificate.read_bytes() == before
+
+
+def test_there_are_plants_enough() -> None:
+    assert len(PLANTS) >= 40
+    assert {planted.status for planted in PLANTS.values()} == {
+        "REFUTED",
+        "INVALID",
+        "INCONCLUSIVE",
+        "VACUOUS",
+    }

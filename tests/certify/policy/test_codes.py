@@ -1,0 +1,130 @@
+"""``certify explain``: every reason code that the source can utter is explained, and no other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import in_process
+
+from certify.base.assumptions import ASSUMPTIONS
+from certify.base.errors import UsageError
+from certify.base.verdict import Status
+from certify.policy.codes import codes, explain, names
+from certify.policy.policy import POLICIES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Spelled like codes, but none.
+NOT_CODES = {
+    "types of numbers, as files spell them": {
+        *("F16", "F32", "F64", "BF16", "C64", "I16", "I32", "I64", "U16", "U32", "U64", "BOOL"),
+        *("F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0"),
+    },
+    "names of libraries and standards": {"CAUSAL_LM", "LORA", "NFKC", "PREFIX_TUNING", "TRAINABLE_TOKENS"},
+    "environment variables": {
+        *("CERTIFY_DATA", "CERTIFY_TRACEBACK", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "RANK"),
+        *("ACCELERATE_USE_CPU", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"),
+        *("MV2_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
+    },
+    "names that a module exports": {
+        *("BASE_ARM", "MAX_LINE_BYTES", "MAX_WITNESSES", "REFERENCE_ARM", "ROW_KINDS", "STATISTICS"),
+    },
+    "names of scores": {"BLEU"},
+    "what an option is called in its help": {"DATA", "MODEL", "POLICY"},
+}
+CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
+
+
+def codes_in(source: str) -> Iterator[str]:
+    """Codes in a source text; one that is put together at run time as a regular expression."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if len(node.value) > 2 and CODE.fullmatch(node.value):
+                yield node.value
+        elif isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.JoinedStr):
+            parts = [
+                part.value if isinstance(part, ast.Constant) else "[A-Z_]+" for part in node.value.values
+            ]
+            yield "".join(map(str, parts))
+
+
+def uttered() -> set[str]:
+    known_others = set().union(*NOT_CODES.values())
+    found: set[str] = set()
+    for package in ("certify", "lottery", "reports"):
+        for path in (ROOT / package).rglob("*.py"):
+            found |= set(codes_in(path.read_text(encoding="utf-8")))
+    return found - known_others
+
+
+def test_the_search_for_codes_finds_them() -> None:
+    source = (
+        'raise E("x", code="A_B")\nItem("n", o, "C_D")\nf(code=f"WRONG_{role}")\ncode = "E_F" if x else "GHI"'
+    )
+    assert set(codes_in(source)) == {"A_B", "C_D", "WRONG_[A-Z_]+", "E_F", "GHI"}
+    assert {"CLAIM_DIFFERS", "ROTATED_ROW", "NO_CERTIFICATE", "USAGE"} <= uttered()
+
+
+def test_every_code_is_explained() -> None:
+    lacking = {code for code in uttered() if not any(re.fullmatch(code, known) for known in codes())}
+    assert lacking == set(), "write an entry in certify/policy/codes.toml, or list it above if it is no code"
+
+
+def test_every_entry_is_a_code() -> None:
+    spoken = uttered()
+    unused = {known for known in codes() if not any(re.fullmatch(code, known) for code in spoken)}
+    assert unused == set()
+
+
+def test_what_is_no_code_occurs_all_the_same() -> None:
+    everything = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "certify").rglob("*.py"))
+    everything += "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "lottery").rglob("*.py"))
+    everything += (ROOT / "reports" / "demo.py").read_text(encoding="utf-8")
+    others = set().union(*NOT_CODES.values())
+    assert {name for name in others if f'"{name}"' not in everything} == set()
+
+
+def test_texts_are_one_line_each_and_verdicts_are_among_them() -> None:
+    for code in codes().values():
+        for text in (code.meaning, code.remedy):
+            assert text.isprintable(), code.code
+            assert 5 < len(text) < 200, code.code
+            assert not text.endswith("."), code.code
+    assert {status.value for status in Status} <= codes().keys()
+
+
+@pytest.mark.parametrize("name", sorted(name for entries in names().values() for name in entries))
+def test_everything_that_is_listed_can_be_explained(name: str) -> None:
+    first, *rest = explain(name)
+    assert name.removeprefix("policy:") in first
+    assert rest
+
+
+def test_case_does_not_matter_and_unknown_names_are_refused() -> None:
+    assert explain("claim_differs") == explain("CLAIM_DIFFERS")
+    assert explain("a-law") == explain("A-LAW")
+    for name in ("NO_SUCH_CODE", "release", "policy:none", "policy:", ""):
+        with pytest.raises(UsageError) as caught:
+            explain(name)
+        assert caught.value.code == "CODE_UNKNOWN"
+
+
+def test_a_policy_is_explained_with_its_thresholds() -> None:
+    text = "\n".join(explain("policy:release"))
+    for requirement in POLICIES["release"].claims:
+        assert f"{requirement.claim} {requirement}" in text
+    assert "non-inferiority:reference:first-line >= -1" in text
+
+
+def test_the_command_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = in_process(["explain"], capsys)
+    assert listed.code == 0
+    assert all(name in listed.out for name in (*codes(), *ASSUMPTIONS, "policy:strict"))
+    shown = in_process(["explain", "A-LAW"], capsys)
+    assert (shown.code, shown.out.splitlines()[0]) == (0, "A-LAW")
+    assert in_process(["explain", "NOTHING_LIKE_IT"], capsys).code == 2

@@ -1,0 +1,292 @@
+"""Policies: what the shipped ones ask, what a policy file may say, and the rules for a single claim."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import certify.policy.policy
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.verdict import Outcome
+from certify.policy.policy import EVIDENCE_ITEMS, INTEGRITY_ITEMS, POLICIES, get_policy, parse_policy
+from certify.policy.requirement import TESTS, Requirement, judge
+from certify.stats.claim import Claim, Finding
+
+FILES = Path(certify.policy.policy.__file__).parent / "policies"
+
+# By hand, from the specification of the policies.
+ASKED = {
+    "selection": {},
+    "paper": {"guarantee:published": "held"},
+    "release": {
+        "non-inferiority:reference:first-line": "at_least -1",
+        "gain:base:first-line": "above 0",
+        "better-than-nulls:nulls:first-line": "above 0",
+        "unrelated-loss:base": "at_most 1/10",
+        "guarantee:published": "not refuted",
+        "guarantee:measured-max": "not refuted",
+        "guarantee:additive": "not refuted",
+    },
+}
+ASKED["strict"] = ASKED["release"] | {"token-agreement:reference": "at_least 19/20"}
+
+MINIMAL = """
+schema = "certify.policy"
+schema_version = 1
+name = "own"
+question = "Well?"
+items = ["integrity.base"]
+"""
+
+
+def with_claims(text: str, *, delta: str = "0.05", extra: str = "") -> bytes:
+    items = ", ".join(f'"{name}"' for name in (*INTEGRITY_ITEMS, *EVIDENCE_ITEMS))
+    head = MINIMAL.replace('["integrity.base"]', f"[{items}]")
+    return f'{head}\ndelta = "{delta}"\n{extra}\n{text}'.encode()
+
+
+# --- the shipped policies ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_the_shipped_policies_ask_what_they_must(name: str) -> None:
+    policy = POLICIES[name]
+    asked = {
+        one.claim: one.test if one.threshold is None else f"{one.test} {one.threshold}"
+        for one in policy.claims
+    }
+    assert asked == ASKED[name]
+    assert policy.shipped
+    assert policy.accept == (), "no assumption about the model is accepted by a policy of the package"
+    assert policy.reads_evidence == (name != "selection")
+    assert policy.delta == (Fraction(1, 20) if ASKED[name] else None)
+    declared = {one.claim for one in policy.claims if one.when_declared}
+    assert declared == {claim for claim, test in ASKED[name].items() if test == "not refuted"}
+
+
+def test_each_policy_asks_for_all_that_the_selection_asks_for() -> None:
+    selection = set(POLICIES["selection"].requires)
+    for policy in POLICIES.values():
+        assert selection <= set(policy.requires)
+    assert "premise.published" in POLICIES["paper"].items
+    assert set(POLICIES["strict"].design) < set(POLICIES["release"].design)
+
+
+def test_the_files_and_the_policies_are_the_same() -> None:
+    assert {path.stem for path in FILES.glob("*.toml")} == set(POLICIES)
+    for path in FILES.glob("*.toml"):
+        assert parse_policy(path.read_bytes(), shipped=True) == POLICIES[path.stem] == get_policy(path.stem)
+
+
+def test_a_file_can_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    policy = get_policy(str(path))
+    assert (policy.name, policy.shipped, policy.requires) == ("own", False, ("integrity.base",))
+    with pytest.raises(UsageError):
+        get_policy(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize("threshold", ["-1.0", "-5.0"])
+def test_a_tampered_copy_cannot_pass_for_a_shipped_policy(tmp_path: Path, threshold: str) -> None:
+    path = tmp_path / "release.toml"
+    text = (FILES / "release.toml").read_text(encoding="utf-8").replace("-1.0", threshold)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidInputError) as caught:
+        get_policy(str(path))
+    assert caught.value.code == "POLICY_NAME"
+
+
+# --- what a file may say -----------------------------------------------------------------------------------
+
+GAIN = '[[claim]]\nname = "gain:base:cut"\n'
+
+REFUSED = {
+    "not TOML": (b"name = ", "POLICY_MALFORMED"),
+    "not UTF-8": (b"\xff", "POLICY_MALFORMED"),
+    "empty": (b"", "POLICY_MALFORMED"),
+    "nothing required": (MINIMAL.replace('"integrity.base"', "").encode(), "POLICY_EMPTY"),
+    "unknown field": ((MINIMAL + "lenient = true").encode(), "POLICY_MALFORMED"),
+    "unknown item": (MINIMAL.replace("integrity.base", "integrity.bass").encode(), "POLICY_MALFORMED"),
+    "item twice": (
+        MINIMAL.replace('"integrity.base"', '"integrity.base", "integrity.base"').encode(),
+        "POLICY_MALFORMED",
+    ),
+    "another schema": (
+        MINIMAL.replace("certify.policy", "certify.tickets").encode(),
+        "POLICY_MALFORMED",
+    ),
+    "newer": (MINIMAL.replace("= 1", "= 2").encode(), "POLICY_MALFORMED"),
+    "unknown claim": (with_claims('[[claim]]\nname = "beauty"\nabove = "0"'), "POLICY_MALFORMED"),
+    "informational claim": (
+        with_claims('[[claim]]\nname = "termination:base"\nabove = "0"'),
+        "POLICY_MALFORMED",
+    ),
+    "no threshold": (with_claims(GAIN), "POLICY_MALFORMED"),
+    "two thresholds": (with_claims(GAIN + 'above = "0"\nat_least = "1"'), "POLICY_MALFORMED"),
+    "a float": (with_claims(GAIN + "above = 0.0"), "POLICY_MALFORMED"),
+    "not a number": (with_claims(GAIN + 'above = "nan"'), "POLICY_MALFORMED"),
+    "the wrong side": (with_claims(GAIN + 'at_most = "1"'), "POLICY_MALFORMED"),
+    "a finding of a mean": (with_claims(GAIN + 'finding = "held"'), "POLICY_MALFORMED"),
+    "claim twice": (with_claims(2 * (GAIN + 'above = "0"\n')), "POLICY_MALFORMED"),
+    "no text at all": (with_claims(GAIN + 'above = "0"\ntexts = []'), "POLICY_MALFORMED"),
+    "unknown assumption": (
+        with_claims(GAIN + 'above = "0"', extra='accept = ["A-HOPE"]'),
+        "POLICY_MALFORMED",
+    ),
+    "design as model": (with_claims(GAIN + 'above = "0"', extra='accept = ["A-UNITS"]'), "POLICY_MALFORMED"),
+    "model as design": (with_claims(GAIN + 'above = "0"', extra='design = ["A-LAW"]'), "POLICY_MALFORMED"),
+    "delta of one": (with_claims(GAIN + 'above = "0"', delta="1.0"), "POLICY_MALFORMED"),
+    "no delta": (with_claims(GAIN + 'above = "0"').replace(b'delta = "0.05"', b""), "POLICY_INCOMPLETE"),
+    "no basis": ((MINIMAL + 'delta = "0.05"\n' + GAIN + 'above = "0"').encode(), "POLICY_INCOMPLETE"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_policy_is_read_strictly(name: str) -> None:
+    data, code = REFUSED[name]
+    with pytest.raises(InvalidInputError) as caught:
+        parse_policy(data)
+    assert caught.value.code == code
+    assert str(caught.value).isprintable()
+
+
+def test_every_claim_can_be_required() -> None:
+    for claim, tests in TESTS.items():
+        for test in tests:
+            how = f'finding = "{test}"' if claim.startswith("guarantee") else f'{test} = "0.5"'
+            policy = parse_policy(with_claims(f'[[claim]]\nname = "{claim}"\n{how}\nwhen = "declared"'))
+            (requirement,) = policy.claims
+            assert (requirement.claim, requirement.test, requirement.when_declared) == (claim, test, True)
+            assert requirement.item in policy.requires
+
+
+def test_thresholds_are_exact_decimals() -> None:
+    policy = parse_policy(with_claims(GAIN + 'above = "0.1"', extra='accept = ["A-UNTIED"]'))
+    assert policy.claims[0].threshold == Fraction(1, 10)
+    assert policy.taken == {"A-UNTIED"}
+
+
+# --- the rules for one claim -------------------------------------------------------------------------------
+
+
+def claim(kind: str = "gain", finding: Finding = Finding.MEASURED, **fields: object) -> Claim:
+    given = {
+        "code": "OWN_CODE",
+        "text": "said",
+        "n": 10,
+        "estimate": Fraction(0),
+        "assumptions": ("A-UNITS",),
+    }
+    return Claim(kind, "base", None, finding, **(given | fields))  # type: ignore[arg-type]
+
+
+def ask(
+    test: str,
+    given: Claim,
+    *,
+    threshold: Fraction | None = None,
+    opposite: Fraction | None = None,
+    alpha: str = "0.05",
+) -> tuple[Outcome, str]:
+    name = "guarantee:published" if given.kind == "guarantee" else "gain:base:whole"
+    requirement = Requirement(name, test, threshold)  # type: ignore[arg-type]
+    answer = judge(requirement, given, alpha=alpha, taken=frozenset({"A-UNITS"}), opposite=lambda: opposite)
+    return answer.outcome, answer.code
+
+
+LIMITS = st.fractions(-2, 2, max_denominator=4)
+
+
+@given(st.sampled_from(["at_least", "above"]), LIMITS, LIMITS, st.none() | LIMITS)
+def test_lower_limits_against_thresholds(
+    test: str, lower: Fraction, threshold: Fraction, opposite: Fraction | None
+) -> None:
+    outcome, _ = ask(test, claim(lower=lower), threshold=threshold, opposite=opposite)
+    meets = lower >= threshold if test == "at_least" else lower > threshold
+    false = opposite is not None and (opposite < threshold if test == "at_least" else opposite <= threshold)
+    assert outcome is (Outcome.PASS if meets else Outcome.FAIL if false else Outcome.INCONCLUSIVE)
+
+
+@given(st.sampled_from(["at_most", "below"]), LIMITS, LIMITS, st.none() | LIMITS)
+def test_upper_limits_against_thresholds(
+    test: str, upper: Fraction, threshold: Fraction, opposite: Fraction | None
+) -> None:
+    outcome, _ = ask(test, claim(upper=upper), threshold=threshold, opposite=opposite)
+    meets = upper <= threshold if test == "at_most" else upper < threshold
+    false = opposite is not None and (opposite > threshold if test == "at_most" else opposite >= threshold)
+    assert outcome is (Outcome.PASS if meets else Outcome.FAIL if false else Outcome.INCONCLUSIVE)
+
+
+@given(LIMITS, LIMITS, LIMITS)
+def test_a_weaker_limit_never_passes_where_a_stronger_one_does_not(
+    lower: Fraction, less: Fraction, threshold: Fraction
+) -> None:
+    stronger, weaker = max(lower, less), min(lower, less)
+    passes = [
+        ask("at_least", claim(lower=limit), threshold=threshold)[0] is Outcome.PASS
+        for limit in (weaker, stronger)
+    ]
+    assert passes in ([False, False], [False, True], [True, True])
+
+
+HELD = {
+    Finding.HELD: (Outcome.PASS, Outcome.PASS),
+    Finding.REFUTED: (Outcome.FAIL, Outcome.FAIL),
+    Finding.PREMISE_FAILED: (Outcome.FAIL, Outcome.PASS),
+    Finding.VACUOUS: (Outcome.VACUOUS, Outcome.PASS),
+    Finding.INCONCLUSIVE: (Outcome.INCONCLUSIVE, Outcome.PASS),
+    Finding.MISSING: (Outcome.MISSING, Outcome.MISSING),
+    Finding.NOT_APPLICABLE: (Outcome.MISSING, Outcome.MISSING),
+}
+
+
+@pytest.mark.parametrize("finding", HELD)
+def test_findings_of_a_guarantee(finding: Finding) -> None:
+    given = claim("guarantee", finding)
+    assert (ask("held", given)[0], ask("not refuted", given)[0]) == HELD[finding]
+    passed = ask("held", given, alpha="0.5")[0] is Outcome.PASS
+    assert not passed, "at a level above 0.1 a guarantee is descriptive"
+
+
+def test_a_claim_that_failed_or_is_vacuous_keeps_its_own_code() -> None:
+    assert ask("above", claim(finding=Finding.FAILED), threshold=Fraction(0)) == (Outcome.FAIL, "OWN_CODE")
+    assert ask("above", claim(finding=Finding.VACUOUS), threshold=Fraction(0)) == (
+        Outcome.VACUOUS,
+        "OWN_CODE",
+    )
+    assert ask("above", claim(finding=Finding.MISSING), threshold=Fraction(0)) == (
+        Outcome.MISSING,
+        "OWN_CODE",
+    )
+
+
+@pytest.mark.parametrize(
+    "given", [claim(lower=Fraction(1)), claim("guarantee", Finding.HELD), claim(finding=Finding.FAILED)]
+)
+def test_an_assumption_that_is_not_accepted_decides_nothing(given: Claim) -> None:
+    from dataclasses import replace
+
+    test = "held" if given.kind == "guarantee" else "above"
+    for assumptions, denied in ((("A-UNITS", "A-BLOCKS"), True), (("A-UNITS", "A-CAP"), False)):
+        outcome, code = ask(test, replace(given, assumptions=assumptions), threshold=Fraction(0))
+        assert (code == "ASSUMPTION_NOT_ACCEPTED") == denied
+        assert (outcome is Outcome.INCONCLUSIVE) == denied
+
+
+@pytest.mark.parametrize(
+    ("lower", "estimate", "needed"), [(Fraction(-1), Fraction(1), 40), (Fraction(-2), Fraction(1), 90)]
+)
+def test_how_many_units_would_do(lower: Fraction, estimate: Fraction, needed: int) -> None:
+    # The limit lies 2 (3) below an estimate of 1 at 10 units: at 40 (90) it would lie 1 below.
+    requirement = Requirement("gain:base:whole", "above", Fraction(0))
+    given = claim(lower=lower, estimate=estimate)
+    answer = judge(requirement, given, alpha="0.05", taken=frozenset({"A-UNITS"}), opposite=lambda: None)
+    assert f"about {needed} are needed" in answer.text
+    given = claim(lower=lower, estimate=Fraction(0))
+    answer = judge(requirement, given, alpha="0.05", taken=frozenset({"A-UNITS"}), opposite=lambda: None)
+    assert "more units alone will not show it" in answer.text

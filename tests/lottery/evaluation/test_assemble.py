@@ -1,0 +1,565 @@
+"""From a model to evidence on disk: records are recounted, interruptions change nothing, faults stop it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra tune")
+pytest.importorskip("transformers", reason="needs the extra tune")
+
+from slow_decoding import forced, greedy, plainly  # noqa: E402
+from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
+
+import lottery  # noqa: E402
+import lottery.evaluation.evaluate  # noqa: E402
+import lottery.evaluation.measure  # noqa: E402
+from certify.base.errors import CertifyError, InvalidInputError, UsageError  # noqa: E402
+from certify.cli.main import run  # noqa: E402
+from certify.evidence.read import (  # noqa: E402
+    Arm,
+    BaseModelRef,
+    Manifest,
+    TextRef,
+    TranslationRecord,
+    check_files,
+    iter_records,
+    read_manifest,
+    read_used,
+)
+from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
+from certify.tables.table import open_table  # noqa: E402
+from certify.ticket.corpus import sentence_digest  # noqa: E402
+from certify.ticket.templates import encode, load_template  # noqa: E402
+from lottery.evaluation.armscores import arm_scores  # noqa: E402
+from lottery.evaluation.assemble import assemble_loss, loss_digests  # noqa: E402
+from lottery.evaluation.evaluate import evaluate, evaluate_tickets  # noqa: E402
+from lottery.evaluation.measure import measure_loss  # noqa: E402
+from lottery.evaluation.prompts import units_of  # noqa: E402
+from lottery.experiment.engine.inputs import base_digest  # noqa: E402
+from lottery.model.backbone import load_backbone, load_tokenizer  # noqa: E402
+from lottery.model.row_swap import Placement, base_placement, reference_placement  # noqa: E402
+from lottery.text.pairsource import read_pairs  # noqa: E402
+from lottery.text.score import RULES, extract  # noqa: E402
+from lottery.text.unrelated import Window  # noqa: E402
+from lottery.text.usedtext import used_pairs, used_sentences  # noqa: E402
+
+TABLE = "model.embed_tokens.weight"
+LANGUAGES = ("en", "ca")
+NEW = 6
+IDS = sorted(PIECES.index(piece) for piece in (":", "\n", " ", "a"))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("text") / "dev", 10)
+
+
+@pytest.fixture(scope="module")
+def tuned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    table = np.array(open_tensor(base / "model.safetensors", TABLE))
+    for i in IDS:
+        table[i] += np.random.default_rng(i).standard_normal(table.shape[1]) * 0.3
+    path = tmp_path_factory.mktemp("tuned") / "table.safetensors"
+    write_tensors(path, {TABLE: ("F32", table)}, None)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tickets(base: Path, tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tickets") / "tickets.json"
+    for name, ids in (("all", IDS), ("one", IDS[:1])):
+        lottery.find(base, tuned, out=path, ticket_id=name, rule="ids:" + ",".join(map(str, ids)))
+    return path
+
+
+@pytest.fixture
+def evaluated(base: Path, text: Path, tuned: Path, tickets: Path, tmp_path: Path) -> Any:
+    def run_it(folder: str = "evidence", **changes: Any) -> Manifest:
+        settings: dict[str, Any] = {
+            "template": "labels",
+            "reference": tuned,
+            "tickets": [f"{tickets}#all", f"{tickets}#one"],
+            "out": tmp_path / folder / "dev.json",
+            "unit": "block:3",
+            "max_new_tokens": NEW,
+            "batch_size": 4,
+        }
+        return evaluate_tickets(str(base), str(text), LANGUAGES, **(settings | changes))
+
+    return run_it
+
+
+def read(folder: Path) -> tuple[Manifest, list[TranslationRecord]]:
+    manifest = read_manifest(folder / "dev.json")
+    check_files(manifest, folder)
+    return manifest, list(iter_records(manifest, folder))
+
+
+@pytest.mark.parametrize(
+    ("role", "token"), [("eos_token", "."), ("bos_token", "a")], ids=["end", "beginning"]
+)
+def test_another_special_token_is_another_run(
+    base: Path, text: Path, tuned: Path, tickets: Path, tmp_path: Path, role: str, token: str
+) -> None:
+    """``tokenizer.json`` does not say which token begins or ends a sequence; the file beside it does."""
+    folder = shutil.copytree(base, tmp_path / "base")
+    settings: dict[str, Any] = {"template": "labels", "reference": tuned, "tickets": [f"{tickets}#all"]}
+    settings |= {"out": tmp_path / "dev.json", "unit": "sentence", "max_new_tokens": 2, "limit": 2}
+    evaluate_tickets(str(folder), str(text), LANGUAGES, **settings)
+    before = (base_digest(folder), (folder / "tokenizer.json").read_bytes())
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name_or_path": "/somewhere/else"}))
+    assert base_digest(folder) == before[0], "a path is no setting"
+    evaluate_tickets(str(folder), str(text), LANGUAGES, **settings, resume=True)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {role: token}))
+    assert (folder / "tokenizer.json").read_bytes() == before[1]
+    assert base_digest(folder) != before[0]
+    with pytest.raises(UsageError, match="special_tokens") as error:
+        evaluate_tickets(str(folder), str(text), LANGUAGES, **settings, resume=True)
+    assert error.value.code == "PART_MISMATCH"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".parts" not in path.parent.name
+    }
+
+
+def test_records_say_what_a_slow_loop_finds(
+    base: Path, text: Path, tuned: Path, evaluated: Any, tmp_path: Path
+) -> None:
+    evaluated()
+    manifest, records = read(tmp_path / "evidence")
+    assert [arm.name for arm in manifest.arms] == ["base", "reference", "all.transfer", "one.transfer"]
+    assert manifest.arm("all.transfer").table_sha256 == manifest.reference.tensor_sha256
+    assert manifest.arm("one.transfer").ids == tuple(IDS[:1])
+    tokenizer = load_tokenizer(base)
+    pairs = read_pairs(str(text), *LANGUAGES)
+    prompts = encode(load_template("labels"), pairs, tokenizer, *LANGUAGES, response=False)
+    models = {}
+    table = np.array(open_tensor(tuned, TABLE))
+    for name, ids in (("base", []), ("reference", IDS), ("all.transfer", IDS), ("one.transfer", IDS[:1])):
+        model = load_backbone(base, "F32").eval()
+        with torch.no_grad():
+            model.model.embed_tokens.weight[ids] = torch.from_numpy(table[ids])
+        models[name] = plainly(model)
+    assert [record.unit for record in records] == [str(i // 3) for i in range(10)]
+    disagreements = 0
+    for record, pair, prompt in zip(records, pairs, prompts, strict=True):
+        assert record.id == pair.id
+        assert record.source == sentence_digest(pair.source)[:16]
+        assert record.target == sentence_digest(pair.target)[:16]
+        assert record.prompt == tuple(sorted(set(prompt.ids)))
+        tokens = greedy(models["reference"], prompt.ids, NEW, 2)
+        assert list(record.reference.tokens) == tokens
+        for name, logits in models.items():
+            answer = record.arms[name]
+            said = greedy(logits, prompt.ids, NEW, 2)
+            assert (answer.length, answer.ended) == (len(said), said[-1] == 2)
+            assert answer.text == tokenizer.decode(said[:-1] if answer.ended else said)
+            steps = [int(each.argmax()) for each in forced(logits, prompt.ids, tokens)]
+            wanted = record.reference.argmaxes()
+            assert answer.differs == tuple((t, token) for t, token in enumerate(steps) if token != wanted[t])
+            assert (answer.tokens is None) == (name != "base")
+            disagreements += len(answer.differs)
+        assert record.arms["base"].tokens == tuple(greedy(models["base"], prompt.ids, NEW, 2))
+        assert record.arms["all.transfer"] == record.arms["reference"]
+    assert disagreements, "a test in which all arms agree would test little"
+
+
+def test_beam_search_says_what_greedy_would_not(
+    base: Path, text: Path, tuned: Path, evaluated: Any, tmp_path: Path
+) -> None:
+    """Along an output of beam search the reference's argmax is not always its token; arms answer to it."""
+    evaluated(beams=3)
+    records = read(tmp_path / "evidence")[1]
+    tokenizer = load_tokenizer(base)
+    pairs = read_pairs(str(text), *LANGUAGES)
+    prompts = encode(load_template("labels"), pairs, tokenizer, *LANGUAGES, response=False)
+    model, other = (load_backbone(base, "F32").eval() for _ in range(2))
+    with torch.no_grad():
+        other.model.embed_tokens.weight.copy_(torch.from_numpy(np.array(open_tensor(tuned, TABLE))))
+    tops = 0
+    for record, prompt in zip(records, prompts, strict=True):
+        tokens = record.reference.tokens
+        sure = [int(each.argmax()) for each in forced(plainly(other), prompt.ids, tokens)]
+        said = [int(each.argmax()) for each in forced(plainly(model), prompt.ids, tokens)]
+        assert list(record.reference.argmaxes()) == sure
+        differing = [(t, b) for t, (a, b) in enumerate(zip(sure, said, strict=True)) if a != b]
+        assert list(record.arms["base"].differs) == differing
+        tops += len(record.reference.top)
+    assert tops, "no step at which beam search left the argmax: nothing tested"
+
+
+def test_scores_of_evidence_are_those_of_a_plain_evaluation(
+    base: Path, text: Path, tuned: Path, tickets: Path, evaluated: Any, tmp_path: Path
+) -> None:
+    manifest = evaluated()
+    found = {scores.arm: scores for scores in arm_scores(manifest, tmp_path / "evidence")}
+    plain = {"base": {}, "reference": {"table": tuned}, "one.transfer": {"ticket": f"{tickets}#one"}}
+    for name, rows in plain.items():
+        wanted = evaluate(str(base), str(text), LANGUAGES, template="labels", max_new_tokens=NEW, **rows)
+        assert found[name].scores == wanted.scores
+        assert found[name].ended == wanted.ended
+        assert found[name].tokens == sum(len(output.tokens) for output in wanted.outputs) / 10
+
+
+def test_statistics_belong_to_their_rules(text: Path, evaluated: Any, tmp_path: Path) -> None:
+    from lottery.text.score import Scorer
+
+    evaluated()
+    scorer = Scorer()
+    labels = load_template("labels").field_labels(*LANGUAGES)
+    for record, pair in zip(read(tmp_path / "evidence")[1], read_pairs(str(text), *LANGUAGES), strict=True):
+        for answer in record.arms.values():
+            for rule, index in zip(RULES, answer.rules, strict=True):
+                cut = extract(answer.text, rule, labels)
+                assert answer.stats[index] == scorer.statistics(cut, pair.target)
+
+
+# --- interruption ----------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    """Stands for a signal that nobody catches."""
+
+
+def test_a_run_killed_at_any_batch_resumes_to_the_same_bytes(evaluated: Any, tmp_path: Path) -> None:
+    evaluated("whole")
+    total = 12  # four arms of three batches
+    for stop in range(1, total, 3):
+        calls = iter(range(total))
+
+        def die(_done: int, _all: int, calls: Iterator[int] = calls, stop: int = stop) -> None:
+            if next(calls) == stop:
+                raise Killed
+
+        folder = f"killed-{stop}"
+        with pytest.raises(Killed):
+            evaluated(folder, progress=die)
+        assert not (tmp_path / folder / "dev.json").exists()
+        # A line that was being written when the power failed.
+        latest = max((tmp_path / folder / "dev.parts").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        with latest.open("ab") as stream:
+            stream.write(b'{"check":"0123')
+        evaluated(folder, resume=True)
+        assert contents(tmp_path / folder) == contents(tmp_path / "whole")
+
+
+def test_a_finished_arm_is_not_run_again(
+    evaluated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated()
+    before = contents(tmp_path / "evidence")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(lottery.evaluation.measure, "decode", fail)
+    evaluated(resume=True)
+    assert contents(tmp_path / "evidence") == before
+
+
+def test_the_size_of_a_batch_changes_nothing(evaluated: Any, tmp_path: Path) -> None:
+    evaluated("four", batch_size=4)
+    evaluated("one", batch_size=1)
+    four, one = read(tmp_path / "four")[1], read(tmp_path / "one")[1]
+    for a, b in zip(four, one, strict=True):
+        assert a.arms == b.arms
+        assert a.reference.tokens == b.reference.tokens
+        # Probabilities come from fp32 logits, which differ in their last bits.
+        for left, right in ((a.reference.p_a, b.reference.p_a), (a.reference.p_b, b.reference.p_b)):
+            assert max(abs(x - y) for x, y in zip(left, right, strict=True)) < 20_000
+
+
+# --- faults ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "named"),
+    [
+        ({}, "OUT_EXISTS", "--resume"),
+        ({"resume": True, "template": "alpaca"}, "PART_MISMATCH", "template"),
+        ({"resume": True, "max_new_tokens": 5}, "PART_MISMATCH", "decoding"),
+        ({"resume": True, "limit": 9}, "PART_MISMATCH", "text"),
+        ({"resume": True, "dtype": "BF16"}, "PART_MISMATCH", "decoding"),
+    ],
+)
+def test_parts_of_another_run_are_refused(
+    evaluated: Any, tmp_path: Path, changes: dict[str, Any], code: str, named: str
+) -> None:
+    evaluated()
+    before = contents(tmp_path / "evidence")
+    with pytest.raises(UsageError) as error:
+        evaluated(**changes)
+    assert error.value.code == code
+    assert named in str(error.value)
+    assert contents(tmp_path / "evidence") == before
+
+
+def test_parts_of_another_model_are_refused(evaluated: Any, tuned: Path, text: Path, tmp_path: Path) -> None:
+    """The key holds the digests of the weights: another model under the old name gets no old answers."""
+    evaluated(tickets=[])
+    other = save_checkpoint(tmp_path / "other", seed=4)
+    with pytest.raises(UsageError) as error:
+        evaluate_tickets(
+            str(other),
+            str(text),
+            LANGUAGES,
+            template="labels",
+            reference=tuned,
+            tickets=[],
+            out=tmp_path / "evidence" / "dev.json",
+            unit="block:3",
+            max_new_tokens=NEW,
+            resume=True,
+        )
+    assert error.value.code == "PART_MISMATCH"
+    assert "base differ" in str(error.value)
+
+
+def test_arms_that_followed_another_reference_are_stale(evaluated: Any, tmp_path: Path) -> None:
+    """The reference's part made anew, with other outputs: old arms cannot be joined to it."""
+    evaluated()
+    path = tmp_path / "evidence" / "dev.parts" / "reference.jsonl"
+    from lottery.evaluation.shards import open_part, read_part
+
+    old = read_part(path)
+    kept = [old.read(index) for index in range(10)]
+    kept[4]["tokens"] = [9, *kept[4]["tokens"][1:]]
+    open_part(path, old.key, resume=False).append(kept)
+    with pytest.raises(InvalidInputError) as error:
+        evaluated(resume=True)
+    assert error.value.code == "PART_STALE"
+
+
+def test_an_edited_part_is_refused(evaluated: Any, tmp_path: Path) -> None:
+    evaluated()
+    path = tmp_path / "evidence" / "dev.parts" / "one.transfer.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines[2] = lines[2].replace('"ended":false', '"ended":true')
+    path.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(InvalidInputError) as error:
+        evaluated(resume=True)
+    assert error.value.code == "PART_MALFORMED"
+
+
+def test_tickets_of_different_bases_are_refused(evaluated: Any, tickets: Path, tmp_path: Path) -> None:
+    other = save_checkpoint(tmp_path / "other", seed=4)
+    table = np.array(open_tensor(other / "model.safetensors", TABLE))
+    table[5] += 1
+    write_tensors(tmp_path / "t.safetensors", {TABLE: ("F32", table)}, None)
+    lottery.find(other, tmp_path / "t.safetensors", out=tmp_path / "t.json", ticket_id="t", rule="ids:5")
+    with pytest.raises(InvalidInputError) as error:
+        evaluated(tickets=[f"{tickets}#all", str(tmp_path / "t.json")])
+    assert error.value.code == "WRONG_BASE"
+    with pytest.raises(UsageError):
+        evaluated(tickets=[f"{tickets}#all", f"{tickets}#all"])
+    with pytest.raises(UsageError) as error:
+        evaluated(tickets=[], reference=None)
+    assert error.value.code == "REFERENCE_NEEDED"
+
+
+@pytest.mark.parametrize("unit", ["documents", "block:0", "block:", "word"])
+def test_units_that_cannot_be_numbered_are_refused(evaluated: Any, unit: str) -> None:
+    with pytest.raises(UsageError) as error:
+        evaluated(unit=unit)
+    assert error.value.code == "UNIT"
+
+
+# --- what travels ----------------------------------------------------------------------------------------
+
+
+def test_sentences_travel_only_with_attribution(evaluated: Any, text: Path, tmp_path: Path) -> None:
+    evaluated("silent")
+    assert all(record.witness is None for record in read(tmp_path / "silent")[1])
+    assert b"house" not in (tmp_path / "silent" / "dev.records.jsonl").read_bytes()
+    evaluated("named", attribution="Nobody, CC0")
+    manifest, records = read(tmp_path / "named")
+    assert manifest.text.attribution == "Nobody, CC0"
+    pairs = read_pairs(str(text), *LANGUAGES)
+    assert [record.witness.source for record in records] == [pair.source for pair in pairs]
+
+
+def test_used_sentences_are_listed_by_digest(evaluated: Any, tmp_path: Path) -> None:
+    other = read_pairs(str(write_pairs(tmp_path / "train", 5, first=50)), *LANGUAGES)
+    used = [used_pairs("tuning", other), used_sentences("scan", ["U.", "u!"]), used_pairs("tuning", other)]
+    manifest = evaluated(used=used)
+    assert [(entry.role, entry.count) for entry in manifest.used] == [("tuning", 10), ("scan", 1)]
+    wanted = {hashlib.sha256(b"u").hexdigest()[:16]}
+    assert read_used(manifest.used[1], tmp_path / "evidence") == wanted
+    check_files(manifest, tmp_path / "evidence")
+
+
+def test_repeated_sentences_count_once(base: Path, tuned: Path, tmp_path: Path) -> None:
+    prefix = write_pairs(tmp_path / "twice", 4)
+    for language in LANGUAGES:
+        path = prefix.with_name(f"twice.{language}")
+        path.write_text(path.read_text() + path.read_text().upper())
+    manifest = evaluate_tickets(
+        str(base), str(prefix), LANGUAGES, template="labels", reference=tuned, tickets=[], unit="sentence",
+        out=tmp_path / "evidence" / "dev.json", max_new_tokens=2,
+    )  # fmt: skip
+    assert manifest.records.count == manifest.text.sentences == 4
+
+
+# --- documents -------------------------------------------------------------------------------------------
+
+
+def test_documents_are_units_and_stay_with_their_lines(
+    base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Repeated lines are dropped in the middle: every line that stays keeps its own document."""
+    prefix = write_pairs(tmp_path / "docs", 6)
+    documents = ["news/1", "news/1", "Σ two", "news/1", "3", "3"]
+    for language in LANGUAGES:
+        path = prefix.with_name(f"docs.{language}")
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines[:2], lines[0].upper(), lines[1], *lines[2:]]) + "\n")
+    with_repeats = [*documents[:2], "repeats", "repeats", *documents[2:]]
+    prefix.with_name("docs.doc.xz").write_bytes(lzma.compress("\n".join(with_repeats).encode()))
+    arguments = [
+        *("evaluate", "--base", str(base), "--data", str(prefix), "--source", "en", "--target", "ca"),
+        *("--template", "labels", "--reference", str(tuned), "--max-new-tokens", "2"),
+        *("--evidence", str(tmp_path / "evidence" / "dev.json"), "--unit", "document"),
+    ]
+    assert run(arguments) == 0, capsys.readouterr().err
+    manifest, records = read(tmp_path / "evidence")
+    assert (manifest.text.unit, manifest.design) == ("document", "fixed")
+    assert [record.unit for record in records] == documents
+    assert [record.id for record in records] == [f"docs:{line}" for line in (1, 2, 5, 6, 7, 8)]
+
+
+def test_without_document_ids_there_is_no_unit_of_documents(evaluated: Any, text: Path) -> None:
+    with pytest.raises(UsageError, match=r"dev\.doc") as error:
+        evaluated(unit="document")
+    assert error.value.code == "DOCUMENTS_MISSING"
+    pairs = read_pairs(str(text), *LANGUAGES)
+    with pytest.raises(UsageError, match="dev:1 names no document") as error:
+        units_of(pairs, "document")
+    assert error.value.code == "DOCUMENT_ID"
+
+
+def test_documents_are_not_drawn_one_by_one(evaluated: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="evaluate the whole text") as error:
+        evaluated(unit="document", decided=lambda _: True)
+    assert error.value.code == "UNIT"
+    assert not (tmp_path / "evidence").exists(), "refused before anything is computed"
+
+
+# --- losses ----------------------------------------------------------------------------------------------
+
+
+def test_losses_become_evidence(base: Path, tuned: Path, tmp_path: Path) -> None:
+    model = load_backbone(base, "F32").eval()
+    stored, reference = open_table(base), open_table(tuned)
+    # The last one holds what the first one does: a copy is no new text.
+    ids = [(1, *IDS[: 1 + i % 4]) for i in range(5)]
+    windows = [Window(f"w/{i}", str(i // 2), ids[i], (f"{i // 2:016x}",)) for i in range(5)]
+    text = TextRef(name="other", sha256="a" * 64, sentences=5, unit="block:2", attribution="")
+    ref = BaseModelRef(tensor_sha256=stored.digest(), model_sha256="b" * 64)
+    digests = loss_digests(ref, "c" * 64, text)
+    placements: list[Placement] = [base_placement(stored), reference_placement(reference)]
+    arms: list[Arm] = [placement.arm for placement in placements]
+    parts = {
+        placement.arm.name: measure_loss(
+            model, windows, placement, tmp_path / placement.arm.name, digests=digests, resume=False
+        )
+        for placement in placements
+    }
+    settings: dict[str, Any] = {"text": text, "base": ref, "reference_sha256": reference.digest()}
+    assemble_loss(windows, arms, parts, tmp_path / "dev.json", tokenizer_sha256="c" * 64, **settings)
+    manifest, records = read(tmp_path)
+    assert manifest.kind == "loss"
+    assert manifest.records.count == 4
+    assert [record.id for record in records] == ["w/0", "w/1", "w/2", "w/3"]
+    assert [record.unit for record in records] == ["0", "0", "1", "1"]
+    assert [record.tokens for record in records] == [1, 2, 3, 4]
+    spelled = [json.dumps(list(one), separators=(",", ":")).encode() for one in ids[:4]]
+    assert [record.window for record in records] == [hashlib.sha256(one).hexdigest()[:16] for one in spelled]
+    assert [record.lines for record in records] == [window.lines for window in windows[:4]]
+    for index, record in enumerate(records):
+        assert record.nats == {name: part.read(index)["nats"] for name, part in parts.items()}
+    with pytest.raises(UsageError) as error:
+        assemble_loss(windows, arms, parts, tmp_path / "x.json", tokenizer_sha256="d" * 64, **settings)
+    assert error.value.code == "PART_MISMATCH"
+    with pytest.raises(UsageError) as error:
+        assemble_loss(windows, arms, {}, tmp_path / "x.json", tokenizer_sha256="c" * 64, **settings)
+    assert error.value.code == "PART_INCOMPLETE"
+
+
+# --- the command -----------------------------------------------------------------------------------------
+
+
+def words(base: Path, text: Path, *more: object) -> list[str]:
+    fixed = ["evaluate", "--base", base, "--data", text, "--source", "en", "--target", "ca"]
+    return [str(word) for word in (*fixed, "--template", "labels", "--max-new-tokens", NEW, *more)]
+
+
+def test_the_command_leaves_evidence(
+    base: Path, text: Path, tuned: Path, tickets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "evidence" / "dev.json"
+    train = write_pairs(tmp_path / "train", 3, first=40)
+    command = words(base, text, "--evidence", out, "--unit", "sentence", "--reference", tuned)
+    command += ["--ticket", f"{tickets}#all", "--ticket", f"{tickets}#one", "--used", f"tuning={train}"]
+    assert run([*command, "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [arm["arm"] for arm in report["arms"]] == ["base", "reference", "all.transfer", "one.transfer"]
+    manifest, records = read(out.parent)
+    assert len(records) == 10
+    assert [entry.count for entry in manifest.used] == [6]
+    assert run([*command, "--resume"]) == 0
+    assert "evidence" in capsys.readouterr().out
+    assert run(command) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--unit", "sentence"],
+        ["--resume"],
+        ["--used", "tuning=x"],
+        ["--reference", "x"],
+        ["--ticket", "a", "--ticket", "b"],
+        ["--evidence", "e.json"],
+        ["--evidence", "e.json", "--unit", "sentence", "--table", "x"],
+        ["--evidence", "e.json", "--unit", "sentence", "--out", "x"],
+        ["--evidence", "e.json", "--unit", "sentence", "--used", "lunch=x"],
+        ["--bleu-tokenizer", "flores200"],
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    base: Path,
+    text: Path,
+    more: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", "nowhere")
+    assert run(words(base, text, *more)) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_evidence_is_a_json_file_and_that_is_said_first(evaluated: Any, tmp_path: Path) -> None:
+    with pytest.raises(CertifyError) as error:
+        evaluated(out=tmp_path / "dev.txt")
+    assert error.value.code == "OUT_SUFFIX"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,273 @@
+"""Replaying recorded decisions: what is true is reproduced, what was edited is not, what lacks is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra tune")
+pytest.importorskip("transformers", reason="needs the extra tune")
+
+from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
+
+import lottery  # noqa: E402
+from certify.base.errors import CertifyError, UsageError  # noqa: E402
+from certify.cli.main import run  # noqa: E402
+from certify.evidence.read import TranslationRecord, iter_records, read_manifest  # noqa: E402
+from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
+from certify.ticket.released import open_source  # noqa: E402
+from lottery.evaluation.evaluate import evaluate_tickets  # noqa: E402
+from lottery.evaluation.replay import Case, Replayed, replay  # noqa: E402
+
+TABLE = "model.embed_tokens.weight"
+LANGUAGES = ("en", "ca")
+IDS = sorted(PIECES.index(piece) for piece in (":", "\n", " ", "a"))
+Run = Callable[..., tuple[Replayed, ...]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("text") / "dev", 8)
+
+
+@pytest.fixture(scope="module")
+def world(base: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a reference, a ticket of one of its rows, and evidence about it."""
+    folder = tmp_path_factory.mktemp("world")
+    table = np.array(open_tensor(base / "model.safetensors", TABLE))
+    table[IDS[0]] += np.random.default_rng(0).standard_normal(table.shape[1]) * 0.3
+    # Rows outside are permuted: KS sees nothing, steps are certified, and the model decides otherwise.
+    for i in IDS[1:]:
+        table[i] = np.random.default_rng(i).permutation(table[i])
+    write_tensors(folder / "tuned.safetensors", {TABLE: ("F32", table)}, None)
+    rule = f"ids:{IDS[0]}"
+    lottery.find(
+        base,
+        folder / "tuned.safetensors",
+        out=folder / "tickets.json",
+        ticket_id="one",
+        rule=rule,
+        alpha="0.95",
+        template="labels",
+    )
+    evaluate_tickets(
+        str(base),
+        str(text),
+        LANGUAGES,
+        template="labels",
+        reference=folder / "tuned.safetensors",
+        tickets=[str(folder / "tickets.json")],
+        out=folder / "dev.json",
+        unit="sentence",
+        attribution="nobody's",
+        max_new_tokens=6,
+        batch_size=4,
+    )
+    return folder
+
+
+@pytest.fixture
+def again(world: Path, base: Path, text: Path) -> Run:
+    def run_it(cases: list[Case], **changes: Any) -> tuple[Replayed, ...]:
+        settings: dict[str, Any] = {
+            "base": str(base),
+            "reference": world / "tuned.safetensors",
+            "text": str(text),
+        }
+        evidence = changes.pop("evidence", world / "dev.json")
+        return replay(open_source(str(world / "tickets.json")), evidence, cases, **(settings | changes))
+
+    return run_it
+
+
+def records(world: Path) -> list[TranslationRecord]:
+    found = list(iter_records(read_manifest(world / "dev.json"), world))
+    return [record for record in found if isinstance(record, TranslationRecord)]
+
+
+def edited(world: Path, to: Path, change: Callable[[list[dict[str, Any]]], None]) -> Path:
+    """The evidence with its records changed and the manifest made to fit, as a forger would."""
+    lines = [json.loads(line) for line in (world / "dev.records.jsonl").read_text().splitlines()]
+    change(lines)
+    data = "".join(
+        json.dumps(line, ensure_ascii=False, sort_keys=True, separators=(",", ":")) + "\n" for line in lines
+    ).encode()
+    (to / "dev.records.jsonl").write_bytes(data)
+    manifest = json.loads((world / "dev.json").read_text())
+    manifest["records"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (to / "dev.json").write_text(json.dumps(manifest))
+    return to / "dev.json"
+
+
+def test_every_recorded_step_is_reproduced(world: Path, again: Run) -> None:
+    found = records(world)
+    cases = [(record.id, t) for record in found for t in range(len(record.reference.tokens))]
+    wrong = {(record.id, t) for record in found for t, _ in record.arms["one.transfer"].differs}
+    assert wrong, "the ticket must disagree somewhere"
+    results = again(cases)
+    assert [(one.record, one.step) for one in results] == cases
+    assert [one.text for one in results if one.result != "REPRODUCED"] == []
+    for one in results:
+        assert one.found is not None
+        assert (one.found.reference != one.found.arm) == ((one.record, one.step) in wrong)
+        assert one.to_json()["recorded"]["p_a"] == one.recorded.p_a  # type: ignore[union-attr]
+
+
+def test_a_decision_that_was_edited_is_not_reproduced(world: Path, again: Run, tmp_path: Path) -> None:
+    victim, step = next(
+        (record, t)
+        for record in records(world)
+        for t in range(len(record.reference.tokens))
+        if t not in dict(record.arms["one.transfer"].differs)
+    )
+
+    def forge(lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            if line["id"] == victim.id:
+                wrong = line["arms"]["one.transfer"]["differs"]
+                wrong.append([step, victim.reference.tokens[step] ^ 1])
+                wrong.sort()
+
+    path = edited(world, tmp_path, forge)
+    (one,) = again([(victim.id, step)], evidence=path)
+    assert one.result == "NOT_REPRODUCED"
+    assert "the ticket says" in one.text
+
+
+def test_margins_that_were_edited_are_not_reproduced(world: Path, again: Run, tmp_path: Path) -> None:
+    victim = records(world)[0]
+
+    def forge(lines: list[dict[str, Any]]) -> None:
+        steps = lines[0]["reference"]
+        steps["p_a"][1] = min(10**9 - steps["p_b"][1], steps["p_a"][1] + 10**7)
+
+    path = edited(world, tmp_path, forge)
+    assert [one.result for one in again([(victim.id, 0), (victim.id, 1)], evidence=path)] == [
+        "REPRODUCED",
+        "NOT_REPRODUCED",
+    ]
+    assert again([(victim.id, 1)], evidence=path, tolerance=10**8)[0].result == "REPRODUCED"
+
+
+def test_an_output_that_embed_tuning_does_not_give_is_not_reproduced(
+    world: Path, again: Run, tmp_path: Path
+) -> None:
+    victim = next(record for record in records(world) if len(record.reference.tokens) > 3)
+
+    def forge(lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            if line["id"] == victim.id:
+                line["reference"]["tokens"][0] = line["reference"]["tokens"][0] ^ 1
+
+    path = edited(world, tmp_path, forge)
+    (one,) = again([(victim.id, 3)], evidence=path)
+    assert one.result == "NOT_REPRODUCED"
+    assert "otherwise at step 0" in one.text
+
+
+def test_without_the_text_only_sentences_that_travel_are_run(world: Path, again: Run, tmp_path: Path) -> None:
+    first, second = records(world)[:2]
+
+    def silence(lines: list[dict[str, Any]]) -> None:
+        del lines[1]["witness"]
+
+    path = edited(world, tmp_path, silence)
+    results = again([(first.id, 0), (second.id, 0), (first.id, 999), ("nobody", 0)], evidence=path, text=None)
+    assert [one.result for one in results] == ["REPRODUCED", "NOT_RUN", "NOT_RUN", "NOT_RUN"]
+    assert "name the text" in results[1].text
+
+
+def test_another_text_under_the_same_ids_is_not_run(world: Path, again: Run, tmp_path: Path) -> None:
+    other = write_pairs(tmp_path / "dev", 8, first=50)
+    (one,) = again([(records(world)[0].id, 0)], text=str(other))
+    assert (one.result, one.text) == ("NOT_RUN", "the text holds another sentence under this id")
+
+
+def test_other_models_and_templates_are_refused(world: Path, again: Run, tmp_path: Path) -> None:
+    cases = [(records(world)[0].id, 0)]
+    other = save_checkpoint(tmp_path / "other", seed=1)
+    for changes, code in (
+        ({"base": str(other)}, "WRONG_BASE"),
+        ({"template": "explicit"}, "EVIDENCE_TEMPLATE"),
+    ):
+        with pytest.raises(CertifyError) as error:
+            again(cases, **changes)
+        assert error.value.code == code
+    with pytest.raises(UsageError):
+        again(cases, tolerance=-1)
+
+
+def test_other_layers_around_the_same_table_are_refused(
+    world: Path, again: Run, base: Path, tmp_path: Path
+) -> None:
+    """Same input table, other weights behind it: only the digest of the rest of the checkpoint tells."""
+    from tiny_llama import tiny_llama
+
+    model = tiny_llama(seed=1)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(
+            torch.from_numpy(np.array(open_tensor(base / "model.safetensors", TABLE)))
+        )
+    model.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((base / name).read_bytes())
+    with pytest.raises(CertifyError) as error:
+        again([(records(world)[0].id, 0)], base=str(tmp_path))
+    assert error.value.code == "EVIDENCE_MODEL"
+
+
+def test_the_gate_replays_the_violations_that_it_counts(
+    world: Path, base: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(world, folder, ignore=shutil.ignore_patterns("*.parts"))
+    tables = ["--base", str(base), "--tokenizer", str(base)]
+    ticket = ["--ticket", str(folder / "tickets.json")]
+
+    def check(*more: str) -> tuple[int, dict[str, Any]]:
+        issue = ["issue", *ticket, *tables, "--evidence", str(folder / "dev.json")]
+        assert run([*issue, "--out", str(folder / "certificate.json"), "--attach"]) == 0
+        capsys.readouterr()
+        code = run(["check", *ticket, *tables, "--policy", "paper", "--format", "json", *more])
+        shown = capsys.readouterr()
+        assert shown.out, shown.err
+        return code, json.loads(shown.out)
+
+    plain, report = check()
+    assert "replay" not in report
+    code, report = check("--replay", str(base), "--text", str(text))
+    assert code == report["exit_code"] == plain
+    (rerun,) = report["replay"]
+    assert rerun["results"], "some certified step must disagree"
+    assert {one["result"] for one in rerun["results"]} == {"REPRODUCED"}
+    counted = {(one["record"], one["step"]) for one in rerun["results"]}
+
+    # One violation less and one more: the certificate fits the forged evidence, the model does not.
+    victim, step = min(counted)
+
+    def forge(lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            if line["id"] == victim:
+                wrong = dict(line["arms"]["one.transfer"]["differs"])
+                wrong[step] ^= 1 if wrong[step] ^ 1 != line["reference"]["tokens"][step] else 2
+                line["arms"]["one.transfer"]["differs"] = sorted(map(list, wrong.items()))
+
+    edited(world, folder, forge)
+    assert check()[0] == plain, "nothing but a replay can tell"
+    code, report = check("--replay", str(base), "--text", str(text))
+    assert code == 4
+    assert [one["record"] for one in report["replay"][0]["results"] if one["result"] != "REPRODUCED"] == [
+        victim
+    ]

@@ -1,0 +1,147 @@
+"""Choosing passages of unrelated text, against plain loops; windows that lose nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_tokenizer import tiny_tokenizer
+
+from certify.base.errors import CertifyError
+from lottery.text.unrelated import Passage, choose_passages, passage_windows, read_unrelated
+
+# Lines that differ, lines that are the same once normalised, and lines without a letter.
+LINES = st.lists(
+    st.sampled_from(
+        ["one", "One!", " one ", "two", "TWO", "three", "four", "five", "six", "", " ", "…", "7"]
+    ),
+    max_size=30,
+)
+
+
+def digest(line: str) -> str:
+    """Of lines like those above: letters and digits, lower case."""
+    return hashlib.sha256("".join(c for c in line.lower() if c.isalnum()).encode()).hexdigest()
+
+
+@given(
+    lines=LINES,
+    block=st.integers(1, 4),
+    every=st.integers(1, 3),
+    limit=st.sampled_from([None, 1, 2]),
+    used=st.sets(st.sampled_from(["one", "three", "seven"])),
+    digits=st.sampled_from([16, 64]),
+)
+def test_passages_are_those_of_a_plain_loop(
+    lines: list[str], block: int, every: int, limit: int | None, used: set[str], digits: int
+) -> None:
+    banned = {digest(word)[:digits] for word in used}
+    kept: list[tuple[int, str]] = []
+    seen: set[str] = set()
+    dropped = {"empty": 0, "repeated": 0, "used": 0}
+    for number, line in enumerate(lines, start=1):
+        if not any(c.isalnum() for c in line):
+            dropped["empty"] += 1
+        elif digest(line) in seen:
+            dropped["repeated"] += 1
+        elif digest(line)[:digits] in banned:
+            dropped["used"] += 1
+        else:
+            kept.append((number, line.strip()))
+        seen.add(digest(line))
+    whole = [kept[i : i + block] for i in range(0, len(kept), block)]
+    whole = [part for part in whole if len(part) == block]
+    expected = [
+        Passage(str(i), f"t:{part[0][0]}-{part[-1][0]}", tuple(line for _, line in part))
+        for i, part in enumerate(whole)
+        if i % every == 0
+    ][:limit]
+    options: dict[str, Any] = {"name": "t", "block": block, "every": every, "limit": limit, "used": banned}
+    if not expected:
+        with pytest.raises(CertifyError) as caught:
+            choose_passages(lines, **options)
+        assert caught.value.code == "NO_TEXT"
+        return
+    found = choose_passages(iter(lines), **options)
+    assert list(found.passages) == expected
+    assert {"empty": found.empty, "repeated": found.repeated, "used": found.used} == dropped
+    assert found.unit == f"block:{block}"
+    digests = found.sentence_digests()
+    assert digests == sorted({digest(line)[:16] for passage in expected for line in passage.lines})
+    assert not set(digests) & {each[:16] for each in banned}
+    assert found == choose_passages(lines, **options)
+    # No sentence occurs twice in what was chosen.
+    assert len(digests) == block * len(expected)
+
+
+def test_the_digest_is_that_of_the_text() -> None:
+    texts = [["a", "b", "c", "d"], ["a", "b", "d", "c"], ["a", "b", "c", "e"], ["a", "b c", "c", "d"]]
+    found = [choose_passages(lines, name="t", block=2).digest() for lines in texts]
+    assert len(set(found)) == 4
+    expected = hashlib.sha256(b'["a","b"]\n["c","d"]\n').hexdigest()
+    assert found[0] == expected == choose_passages(["a", "b", "!", "c", "d"], name="u", block=2).digest()
+
+
+def test_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "t.ca.xz").write_bytes(lzma.compress(b"u\ndos\n\ntres\nquatre\n"))
+    found = read_unrelated(tmp_path / "t.ca", block=2)
+    assert [passage.id for passage in found.passages] == ["t.ca:1-2", "t.ca:4-5"]
+    assert found.passages[1].text == "tres\nquatre"
+    assert found.name == "t.ca"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"block": 0}, "LIMITS"),
+        ({"block": 1, "every": 0}, "LIMITS"),
+        ({"block": 1, "limit": 0}, "LIMITS"),
+        ({"block": 1, "used": {"abc"}}, "DIGEST"),
+        ({"block": 3}, "NO_TEXT"),
+        ({"block": 1, "used": {digest("a"), digest("b")}}, "NO_TEXT"),
+    ],
+)
+def test_refused(options: dict[str, Any], code: str) -> None:
+    with pytest.raises(CertifyError) as caught:
+        choose_passages(["a", "b"], name="t", **options)
+    assert caught.value.code == code
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tiny_tokenizer()
+
+
+@pytest.mark.parametrize("most", [2, 3, 7, 1000])
+def test_windows_lose_nothing(tokenizer: Any, most: int) -> None:
+    lines = ["Where is the house?", "The dog is in the garden.", "I do not know.", "On és la casa?"]
+    passages = choose_passages(lines, name="t", block=2).passages
+    windows = passage_windows(passages, tokenizer, max_tokens=most)
+    assert len({window.id for window in windows}) == len(windows)
+    for passage in passages:
+        mine = [window for window in windows if window.unit == passage.unit]
+        assert [window.id for window in mine] == [f"{passage.id}/{j}" for j in range(len(mine))]
+        assert all(window.ids[0] == tokenizer.bos_token_id for window in mine)
+        assert all(2 <= len(window.ids) <= most for window in mine)
+        assert all(len(window.ids) == most for window in mine[:-1])
+        assert tokenizer.decode([i for window in mine for i in window.ids[1:]]) == passage.text
+        assert {window.lines for window in mine} == {
+            tuple(sorted(digest(line)[:16] for line in passage.lines))
+        }
+
+
+def test_windows_that_cannot_be(tokenizer: Any) -> None:
+    passages = choose_passages(["a"], name="t", block=1).passages
+    with pytest.raises(CertifyError) as caught:
+        passage_windows(passages, tokenizer, max_tokens=1)
+    assert caught.value.code == "LIMITS"
+    bare = tiny_tokenizer()
+    bare.bos_token = None
+    with pytest.raises(CertifyError) as caught:
+        passage_windows(passages, bare, max_tokens=8)
+    assert caught.value.code == "TOKENIZER_NO_BOS"
