@@ -13,10 +13,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
+from real_tables import RealTables
 from ticket_folders import make_ticket
 
 # "ci" draws the same examples on every run, so that a red build can be repeated; "long" searches.
@@ -25,13 +25,6 @@ settings.register_profile(
     "long", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
-
-
-class RealTables(NamedTuple):
-    """A small real model before and after embed tuning."""
-
-    base: Path
-    reference: Path
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 
 from certify.cli.main import run
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

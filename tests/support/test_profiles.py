@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from profiles import DEEPER, examples
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 PINNED = re.compile(r"settings\([^)]*max_examples=\d")
 
 

@@ -48,7 +48,7 @@ from certify.ticket.templates import load_template, template_names
 from proofs_checks.worlds import evidence_strategies as synthetic
 from proofs_checks.worlds.ticket_strategies import damage, tickets
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SOURCE = Path(checker.__file__)
 EXAMPLE = ROOT / "reports" / "published" / "en-ca-second" / "tickets"
 LEVELS = st.sampled_from(("0.05", ".01", "0.5", "0.95", "0.001"))
@@ -126,7 +126,7 @@ def test_its_policies_are_those_that_ship() -> None:
     assert tuple(checker.POLICIES) == policy.SHIPPED
     assert policy.DEFAULT_POLICY == checker.DEFAULT
     for name, ours in checker.POLICIES.items():
-        text = (ROOT / "certify" / "policies" / f"{name}.toml").read_text(encoding="utf-8")
+        text = (ROOT / "certify" / "policy" / f"{name}.toml").read_text(encoding="utf-8")
         theirs = tomllib.loads(text)
         wanted: dict[str, Any] = {}
         for claim in theirs.get("claim", []):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RealTables
 from evidence_folders import TICKET_ARM, Bundle, make_bundle, sentences
+from real_tables import RealTables
 from safetensors.numpy import load_file
 from ticket_folders import base_table, edit, make_ticket, rebind, tuned_table, write_json
 
@@ -228,7 +228,7 @@ def test_one_certificate_for_several_tickets_is_a_usage_error(tmp_path: Path) ->
 
 
 def test_a_policy_of_ones_own_decides_on_named_texts(pristine: Bundle, tmp_path: Path) -> None:
-    shipped = (Path(certify.gate.check.__file__).parent / "policies" / "release.toml").read_text(
+    shipped = (Path(certify.gate.check.__file__).parents[1] / "policy" / "release.toml").read_text(
         encoding="utf-8"
     )
     own = tmp_path / "own.toml"

@@ -16,7 +16,7 @@ from certify.base.verdict import Status
 from certify.policy.codes import codes, explain, names
 from certify.policy.policy import POLICIES
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 # Spelled like codes, but none.
 NOT_CODES = {

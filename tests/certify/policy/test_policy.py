@@ -16,7 +16,7 @@ from certify.policy.policy import EVIDENCE_ITEMS, INTEGRITY_ITEMS, POLICIES, get
 from certify.policy.requirement import TESTS, Requirement, judge
 from certify.stats.claim import Claim, Finding
 
-FILES = Path(certify.policy.policy.__file__).parent / "policies"
+FILES = Path(certify.policy.policy.__file__).parent
 
 # By hand, from the specification of the policies.
 ASKED = {

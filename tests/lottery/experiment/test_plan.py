@@ -30,7 +30,7 @@ from lottery.experiment.plan.must_exist import witness_shares
 from lottery.experiment.plan.plan import PUBLISHED, ExperimentPlan, experiment_names, read_experiment
 from lottery.experiment.steps.texts import evaluated_pairs, prepare_text
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = (
     "en-ca-small",
     "en-ca-small-cut",

@@ -493,7 +493,7 @@ def test_the_plan_that_ships_keeps_away_from_choice_and_test_data() -> None:
 
 
 def _shipped_text() -> str:
-    path = Path(pretrain_module.__file__).parent / "plans" / "base-small.toml"
+    path = Path(pretrain_module.__file__).parents[1] / "plans" / "base-small.toml"
     return path.read_text()
 
 

@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch", reason="needs the extra tune")
 pytest.importorskip("transformers", reason="needs the extra tune")
 pytest.importorskip("accelerate", reason="needs the extra tune")
 
+import tiny_llama  # noqa: E402
 from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 
 from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError  # noqa: E402
@@ -126,13 +127,18 @@ SCRIPT = textwrap.dedent(
 
 
 def start(base: Path, text: Path, out: Path) -> subprocess.Popen[str]:
-    names = {"tests": str(Path(__file__).parent), "base": str(base), "text": str(text), "out": str(out)}
+    names = {
+        "tests": str(Path(tiny_llama.__file__).parent),
+        "base": str(base),
+        "text": str(text),
+        "out": str(out),
+    }
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(**names)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
 
@@ -389,7 +395,7 @@ def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
     base = save_checkpoint(tmp_path / "base", vocab_size=len(PIECES) + 1)  # without dropout
     run(base, uneven(text), tmp_path / "one")
     script = tmp_path / "launched.py"
-    names = {"tests": str(Path(__file__).parent), "root": str(Path(__file__).parents[2])}
+    names = {"tests": str(Path(tiny_llama.__file__).parent), "root": str(Path(__file__).parents[3])}
     names |= {"base": str(base), "text": str(text), "out": str(tmp_path / "two")}
     script.write_text(LAUNCHED.format(**names))
     # --multi_gpu starts one process per worker (--cpu would start one); the script asks for the CPU.
@@ -419,7 +425,7 @@ def launched(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launch += ["-m", "certify", "tune", "--device", "cpu", *arguments]
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     return subprocess.run(
         launch, env=environment, capture_output=True, text=True, timeout=900, check=False, cwd=root
