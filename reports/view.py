@@ -12,6 +12,7 @@ from certify.base.records import KSResult
 from certify.base.verdict import Item
 from certify.base.version import __version__
 from certify.certificate.build import TextClaims
+from certify.claims.registry import KINDS
 from certify.gate.check import CheckReport, TicketReport
 from certify.gate.evidence import Examined
 from certify.scan.smirnov import critical_count
@@ -196,7 +197,7 @@ def _claim(claim: Claim, text: TextClaims) -> dict[str, Any]:
         "n": claim.n,
         "unit": claim.unit,
         "procedure": claim.procedure,
-        "asymptotic": claim.asymptotic,
+        "asymptotic": KINDS[claim.kind].asymptotic,
         "assumptions": list(claim.assumptions),
         "signature": claim.signature,
         "detail": dict(claim.detail),

@@ -19,7 +19,6 @@ from certify.certificate.schema import (
     Certificate,
     EvidenceRef,
     Parameters,
-    Role,
     StatedClaim,
     SubjectRef,
     TicketRef,
@@ -27,7 +26,8 @@ from certify.certificate.schema import (
     share,
     state,
 )
-from certify.claims.every import report, under_other_template
+from certify.claims.every import report, role_of
+from certify.claims.kind import Role
 from certify.evidence.load import Evidence, Subject
 from certify.stats.claim import Claim, rational
 from certify.stats.theorem import DEFAULT_VARIATION
@@ -56,13 +56,6 @@ class TextClaims:
     def name(self) -> str:
         """Name of the text."""
         return self.evidence.manifest.text.name
-
-
-def role_of(evidence: Evidence, subject: Subject) -> Role:
-    """What ``evidence`` is evidence of, for that ticket."""
-    if evidence.manifest.kind == "loss":
-        return "loss"
-    return "other-template" if under_other_template(evidence, subject) else "evaluation"
 
 
 def check_together(evidence: Sequence[Evidence]) -> None:

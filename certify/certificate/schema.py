@@ -38,10 +38,9 @@ down for ``estimate`` and ``lower``, up for ``upper``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -58,6 +57,8 @@ from certify.base.errors import InvalidInputError
 from certify.base.jsonio import MAX_JSON_BYTES, canonical_json, parse_json, read_bytes
 from certify.base.records import Correction, Dtype, Method
 from certify.certificate.proofs import ProofsRef
+from certify.claims.kind import Role
+from certify.claims.registry import stated_kinds
 from certify.stats.claim import Claim, Finding, Rule, rational
 from certify.stats.theorem import DEFAULT_VARIATION
 from certify.ticket.schema import Level, RelativePath, Sha256, Slug, Text
@@ -65,24 +66,19 @@ from certify.ticket.schema import Level, RelativePath, Sha256, Slug, Text
 SCHEMA_NAME: Final = "certify.certificate"
 SCHEMA_VERSION: Final = 1
 
-EVALUATION_KINDS: Final = (
-    "agreement-rate",
-    "token-agreement",
-    "guarantee",
-    "non-inferiority",
-    "gain",
-    "better-than-nulls",
-)
+EVALUATION_KINDS: Final = stated_kinds("evaluation")
 """Kinds of claims that are stated about a text that was translated with the ticket's template."""
 
-LOSS_KINDS: Final = ("unrelated-loss",)
+LOSS_KINDS: Final = stated_kinds("loss")
 """Kinds of claims that are stated about unrelated text."""
 
 UNSTATED: Final = frozenset({Finding.MISSING, Finding.NOT_APPLICABLE})
 """Findings of claims that evidence does not support."""
 
-Role = Literal["evaluation", "other-template", "loss"]
-"""What a manifest is evidence of."""
+if TYPE_CHECKING:
+    StatedKind = str
+else:
+    StatedKind = Literal[(*EVALUATION_KINDS, *LOSS_KINDS)]
 
 NON_CLAIMS: Final = (
     "that the ticket may be released: a certificate holds no verdict, a policy decides on it",
@@ -174,15 +170,7 @@ class StatedClaim(_Model):
     """One claim, as :class:`certify.stats.claim.Claim` without prose and details."""
 
     evidence: Sha256
-    kind: Literal[
-        "agreement-rate",
-        "token-agreement",
-        "guarantee",
-        "non-inferiority",
-        "gain",
-        "better-than-nulls",
-        "unrelated-loss",
-    ]
+    kind: StatedKind
     comparator: Slug | None
     extraction: Rule | None
     finding: Literal["measured", "held", "refuted", "inconclusive", "vacuous", "premise failed", "failed"]
@@ -306,8 +294,7 @@ def state(claim: Claim, evidence: str) -> StatedClaim:
 
 def is_stated(claim: Claim, role: Role) -> bool:
     """Whether a certificate states ``claim`` about a text of that role."""
-    kinds: Iterable[str] = {"evaluation": EVALUATION_KINDS, "loss": LOSS_KINDS, "other-template": ()}[role]
-    return claim.kind in kinds and claim.finding not in UNSTATED
+    return claim.kind in stated_kinds(role) and claim.finding not in UNSTATED
 
 
 def share(delta: str, texts: int) -> Fraction:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Final
 
+from certify.claims.kind import LOWER, Kind, Variant, one_by_one, under_template
 from certify.evidence.load import (
     Evidence,
     Subject,
@@ -13,8 +15,8 @@ from certify.evidence.load import (
     ticket_arm,
     unit_assumptions,
 )
-from certify.evidence.read import TranslationRecord
-from certify.stats.betting import betting_lower
+from certify.evidence.read import Arm, TranslationRecord
+from certify.stats.betting import betting_lower, betting_upper
 from certify.stats.claim import DELTA, Claim, Finding
 from certify.stats.rates import rate_limit
 
@@ -67,7 +69,7 @@ def token_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = D
     arm = ticket_arm(evidence, subject)
     if arm is None:
         return not_evaluated(kind, evidence, comparator="reference")
-    shares = [_share(records, arm.name) for records in evidence.units.values()]
+    shares = _shares(evidence, arm)
     limit = betting_lower(shares, delta, evidence.design)
     return Claim(
         kind=kind,
@@ -88,6 +90,66 @@ def token_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = D
     )
 
 
+def agreement_rate_upper(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
+    """The opposite limit: upper Clopper-Pearson; for a sequential design the upper betting limit."""
+    arm = ticket_arm(evidence, subject)
+    if arm is None:
+        return None
+    equal = [int(share == 1) for share in _shares(evidence, arm)]
+    if evidence.design == "fixed":
+        return rate_limit(sum(equal), len(equal), claim.delta, "upper").value
+    return betting_upper(equal, claim.delta, evidence.design).value
+
+
+def token_agreement_upper(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
+    """The opposite limit: :func:`certify.stats.betting.betting_upper` of the shares."""
+    arm = ticket_arm(evidence, subject)
+    if arm is None:
+        return None
+    return betting_upper(_shares(evidence, arm), claim.delta, evidence.design).value
+
+
+def template_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
+    """:func:`agreement_rate` under another template than the ticket's (theory §6.2); comparator: its name."""
+    return under_template(agreement_rate(evidence, subject, delta=delta), "template-agreement", evidence)
+
+
+def _shares(evidence: Evidence, arm: Arm) -> list[Fraction]:
+    return [_share(records, arm.name) for records in evidence.units.values()]
+
+
 def _share(records: Sequence[TranslationRecord], arm: str) -> Fraction:
     steps = sum(len(record.reference.tokens) for record in records)
     return 1 - Fraction(sum(len(record.arms[arm].differs) for record in records), steps)
+
+
+AGREEMENT_RATE: Final = Kind(
+    name="agreement-rate",
+    meaning="share of units in which every decision is E*'s; lower limit",
+    roles=("evaluation",),
+    variants=(Variant("reference"),),
+    compute=one_by_one(
+        lambda evidence, subject, _variant, delta: agreement_rate(evidence, subject, delta=delta)
+    ),
+    tests=LOWER,
+    reverse=agreement_rate_upper,
+)
+TOKEN_AGREEMENT: Final = Kind(
+    name="token-agreement",
+    meaning="mean over units of the share of decisions that are E*'s; lower limit",
+    roles=("evaluation",),
+    variants=(Variant("reference"),),
+    compute=one_by_one(
+        lambda evidence, subject, _variant, delta: token_agreement(evidence, subject, delta=delta)
+    ),
+    tests=LOWER,
+    reverse=token_agreement_upper,
+)
+TEMPLATE_AGREEMENT: Final = Kind(
+    name="template-agreement",
+    meaning="agreement-rate under another template; lower limit",
+    roles=("other-template",),
+    compute=one_by_one(
+        lambda evidence, subject, _variant, delta: template_agreement(evidence, subject, delta=delta)
+    ),
+)

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from certify.base.errors import InvalidInputError
 from certify.base.exact import round_down, round_up
+from certify.claims.kind import Kind, Variant, one_by_one
 from certify.claims.quality import COMPARATORS
 from certify.evidence.corpus_scores import BLEU, CHRF, DRAWS, Metric
 from certify.evidence.load import (
@@ -32,11 +33,11 @@ from certify.evidence.load import (
     unit_assumptions,
 )
 from certify.evidence.read import Arm
-from certify.stats.claim import CORPUS_KINDS, DELTA, RULES, Claim, Finding, Rule, missing, rational
+from certify.stats.claim import DELTA, RULES, Claim, Finding, Rule, missing, rational
 from certify.stats.limits import GRID_BITS
 from certify.stats.resampling import bootstrap_limit, swap_p_value
 
-METRICS: Final = dict(zip(CORPUS_KINDS, (BLEU, CHRF), strict=True))
+METRICS: Final = {"corpus-bleu": BLEU, "corpus-chrf": CHRF}
 """The score behind each kind of claim."""
 
 MARK: Final = "paired-bootstrap/1, asymptotic"
@@ -68,16 +69,6 @@ class _Comparison:
             "upper": rational(self.upper),
             "p_value": rational(self.p_value),
         }
-
-
-def corpus_claims(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> tuple[Claim, ...]:
-    """Differences of both scores to every comparator under every extraction rule; asymptotic."""
-    return tuple(
-        corpus_difference(evidence, subject, kind, comparator, rule=rule, delta=delta)
-        for kind in CORPUS_KINDS
-        for comparator in COMPARATORS
-        for rule in RULES
-    )
 
 
 def corpus_difference(
@@ -190,3 +181,24 @@ def _uncertainty(found: _Comparison) -> str:
     if found.p_value is not None:
         said += f", one-sided p = {float(found.p_value):.3f}"
     return said
+
+
+def _kind(name: str) -> Kind:
+    metric = METRICS[name].name
+    return Kind(
+        name=name,
+        meaning=f"difference of corpus {metric} to an arm; both limits, asymptotic",
+        roles=("evaluation",),
+        variants=tuple(Variant(comparator, rule) for comparator in COMPARATORS for rule in RULES),
+        compute=one_by_one(
+            lambda evidence, subject, variant, delta: corpus_difference(
+                evidence, subject, name, variant.against, rule=variant.rule, delta=delta
+            )
+        ),
+        asymptotic=True,
+        label=metric,
+    )
+
+
+CORPUS_BLEU: Final = _kind("corpus-bleu")
+CORPUS_CHRF: Final = _kind("corpus-chrf")

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
 
 from certify.base.errors import InvalidInputError
-from certify.claims.agreement import agreement_rate, token_agreement
-from certify.claims.corpus import corpus_claims
-from certify.claims.exact import non_interference, opportunity, termination
-from certify.claims.loss import unrelated_loss
-from certify.claims.promise import guarantee_claims
-from certify.claims.quality import COMPARATORS, better_than_nulls, gain, non_inferiority
-from certify.evidence.load import Evidence, Subject, check_binding, settings
+from certify.claims.kind import Role
+from certify.claims.registry import KINDS
+from certify.evidence.load import Evidence, Subject, check_binding
 from certify.evidence.split import check_split
-from certify.stats.claim import DELTA, RULES, Claim, Finding, missing
-
-TEMPLATE_KINDS: Final = {"agreement-rate": "template-agreement", "gain": "template-gain"}
-"""Claims that are made again under another template, and what they are called there."""
+from certify.stats.claim import DELTA, Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +61,6 @@ def report(
     )
 
 
-def split_claim(evidence: Evidence, subject: Subject) -> Claim:
-    """No evaluated sentence or line was used for tuning, scan, choice or order, and none occurs twice; exact.
-
-    Used for choice is what the evidence lists, and what the record that the ticket binds lists.
-
-    Raises:
-        InvalidInputError: one was, or does; see :func:`certify.evidence.split.check_split`.
-    """
-    used = dict(evidence.used)
-    if subject.chosen_on:
-        used["choice"] = subject.chosen_on | used.get("choice", frozenset())
-    found = check_split(evidence.records, used)
-    if found is None:
-        text = "nothing says which sentences were used for tuning"
-        return missing("data-split", "USED_NOT_LISTED", text, evidence=(evidence.sha256,))
-    listed = ", ".join(f"{count} for {role}" for role, count in found.used.items())
-    what = "pairs, distinct" if evidence.manifest.kind == "translation" else "lines, each in one unit"
-    return Claim(
-        kind="data-split",
-        comparator=None,
-        extraction=None,
-        finding=Finding.MEASURED,
-        code="DISJOINT",
-        text=f"{found.sentences} evaluated {what}, none of them among the sentences used: {listed}",
-        n=found.sentences,
-        unit="sentence",
-        procedure="exact",
-        assumptions=("A-EVIDENCE",),
-        signature=settings("data-split", evidence),
-        evidence=(evidence.sha256,),
-        detail={"used": dict(found.used), "seen_in_pretraining": found.pretraining},
-    )
-
-
 def check_splits(evidence: Sequence[Evidence]) -> None:
     """Refuse sentences that any evidence lists as used: what one text was tuned on is no news in another.
 
@@ -123,42 +81,19 @@ def under_other_template(evidence: Evidence, subject: Subject) -> bool:
     return ours is not None and theirs is not None and ours.sha256 != theirs.sha256
 
 
-def template_robustness(
-    evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA
-) -> tuple[Claim, ...]:
-    """Agreement and gain under another template than the ticket's (theory §6.2); comparator: its name."""
-    template = evidence.manifest.template
-    name = template.name if template else None
-    found = (
-        agreement_rate(evidence, subject, delta=delta),
-        *(gain(evidence, subject, rule=rule, delta=delta) for rule in RULES),
-    )
-    return tuple(replace(claim, kind=TEMPLATE_KINDS[claim.kind], comparator=name) for claim in found)
+def role_of(evidence: Evidence, subject: Subject) -> Role:
+    """What ``evidence`` is evidence of, for that ticket."""
+    if evidence.manifest.kind == "loss":
+        return "loss"
+    return "other-template" if under_other_template(evidence, subject) else "evaluation"
 
 
 def _claims(evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Claim, ...]:
-    if evidence.manifest.kind == "loss":
-        check_binding(evidence, subject)
-        return (split_claim(evidence, subject), unrelated_loss(evidence, subject, delta=delta))
-    other = under_other_template(evidence, subject)
-    check_binding(evidence, subject, other_template=other)
-    split = split_claim(evidence, subject)
-    if other:
-        return (split, *template_robustness(evidence, subject, delta=delta))
-    return (
-        split,
-        agreement_rate(evidence, subject, delta=delta),
-        token_agreement(evidence, subject, delta=delta),
-        *guarantee_claims(evidence, subject, delta=delta),
-        *(
-            non_inferiority(evidence, subject, comparator, rule=rule, delta=delta)
-            for comparator in COMPARATORS
-            for rule in RULES
-        ),
-        *(gain(evidence, subject, rule=rule, delta=delta) for rule in RULES),
-        *(better_than_nulls(evidence, subject, rule=rule, delta=delta) for rule in RULES),
-        *corpus_claims(evidence, subject, delta=delta),
-        termination(evidence, subject),
-        opportunity(evidence, subject),
-        non_interference(evidence, subject),
+    role = role_of(evidence, subject)
+    check_binding(evidence, subject, other_template=role == "other-template")
+    return tuple(
+        claim
+        for kind in KINDS.values()
+        if role in kind.roles
+        for claim in kind.claims(evidence, subject, delta)
     )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from fractions import Fraction
+from typing import Final
 
+from certify.claims.kind import Kind, Variant, one_by_one
 from certify.claims.quality import SCORE, mean_score
 from certify.evidence.load import Evidence, Subject, not_evaluated, settings, ticket_arm
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, TranslationRecord
+from certify.evidence.split import check_split
 from certify.stats.claim import RULES, Claim, Finding, missing, rational
 
 
@@ -147,6 +150,40 @@ def termination(evidence: Evidence, subject: Subject) -> Claim:
     )
 
 
+def split_claim(evidence: Evidence, subject: Subject) -> Claim:
+    """No evaluated sentence or line was used for tuning, scan, choice or order, and none occurs twice; exact.
+
+    Used for choice is what the evidence lists, and what the record that the ticket binds lists.
+
+    Raises:
+        InvalidInputError: one was, or does; see :func:`certify.evidence.split.check_split`.
+    """
+    used = dict(evidence.used)
+    if subject.chosen_on:
+        used["choice"] = subject.chosen_on | used.get("choice", frozenset())
+    found = check_split(evidence.records, used)
+    if found is None:
+        text = "nothing says which sentences were used for tuning"
+        return missing("data-split", "USED_NOT_LISTED", text, evidence=(evidence.sha256,))
+    listed = ", ".join(f"{count} for {role}" for role, count in found.used.items())
+    what = "pairs, distinct" if evidence.manifest.kind == "translation" else "lines, each in one unit"
+    return Claim(
+        kind="data-split",
+        comparator=None,
+        extraction=None,
+        finding=Finding.MEASURED,
+        code="DISJOINT",
+        text=f"{found.sentences} evaluated {what}, none of them among the sentences used: {listed}",
+        n=found.sentences,
+        unit="sentence",
+        procedure="exact",
+        assumptions=("A-EVIDENCE",),
+        signature=settings("data-split", evidence),
+        evidence=(evidence.sha256,),
+        detail={"used": dict(found.used), "seen_in_pretraining": found.pretraining},
+    )
+
+
 def _run(record: TranslationRecord) -> set[int]:
     generated = record.arms[BASE_ARM].tokens or ()
     return {*record.prompt, *generated[:-1]}
@@ -165,3 +202,30 @@ def _ending(evidence: Evidence, arm: str) -> dict[str, str | None]:
             Fraction(sum(answer.length for answer, _ in answers), sum(other.length for _, other in answers))
         ),
     }
+
+
+DATA_SPLIT: Final = Kind(
+    name="data-split",
+    meaning="evaluated sentences, all distinct and used for nothing before; exact",
+    roles=("evaluation", "other-template", "loss"),
+    compute=one_by_one(lambda evidence, subject, _variant, _delta: split_claim(evidence, subject)),
+)
+OPPORTUNITY: Final = Kind(
+    name="opportunity",
+    meaning="share of prompts in which a row of the ticket is fed; exact",
+    roles=("evaluation",),
+    compute=one_by_one(lambda evidence, subject, _variant, _delta: opportunity(evidence, subject)),
+)
+NON_INTERFERENCE: Final = Kind(
+    name="non-interference",
+    meaning="share of sentences that the ticket cannot touch; exact",
+    roles=("evaluation",),
+    compute=one_by_one(lambda evidence, subject, _variant, _delta: non_interference(evidence, subject)),
+)
+TERMINATION: Final = Kind(
+    name="termination",
+    meaning="shares of the raw gain that other extraction rules leave; descriptive",
+    roles=("evaluation",),
+    variants=(Variant("base"),),
+    compute=one_by_one(lambda evidence, subject, _variant, _delta: termination(evidence, subject)),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Final
 
+from certify.claims.kind import UPPER, Kind, Variant, one_by_one
 from certify.evidence.load import (
     Evidence,
     Subject,
@@ -13,7 +14,7 @@ from certify.evidence.load import (
     ticket_arm,
     unit_assumptions,
 )
-from certify.evidence.read import BASE_ARM, UNIT
+from certify.evidence.read import BASE_ARM, UNIT, Arm
 from certify.stats.betting import difference_lower
 from certify.stats.claim import DELTA, Claim, Finding, rational
 
@@ -36,13 +37,7 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
     arm = ticket_arm(evidence, subject)
     if arm is None:
         return not_evaluated(kind, evidence, comparator="base")
-    rises = {
-        unit: Fraction(
-            sum(record.nats[arm.name] - record.nats[BASE_ARM] for record in records),
-            UNIT * sum(record.tokens for record in records),
-        )
-        for unit, records in evidence.windows.items()
-    }
+    rises = _rises(evidence, arm)
     n = len(rises)
     worst = max(rises, key=lambda unit: rises[unit])
     beyond = [unit for unit, rise in rises.items() if rise > CAP]
@@ -74,3 +69,45 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
             "beyond_cap": len(beyond),
         },
     )
+
+
+def unrelated_loss_lower(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
+    """The opposite limit: :func:`certify.stats.betting.difference_lower` of the rises.
+
+    Rises above the cap count as the cap. None if a unit falls by more than the cap: its fall cannot be
+    counted in full.
+    """
+    arm = ticket_arm(evidence, subject)
+    if arm is None:
+        return None
+    cap = Fraction(CAP)
+    rises = _rises(evidence, arm).values()
+    if min(rises) < -cap:
+        return None
+    capped = [min(cap, rise) for rise in rises]
+    return difference_lower(capped, claim.delta, evidence.design, scale=2 * CAP).value
+
+
+def _rises(evidence: Evidence, arm: Arm) -> dict[str, Fraction]:
+    """Rise of the loss per token of each unit, in nats, in the order of units."""
+    return {
+        unit: Fraction(
+            sum(record.nats[arm.name] - record.nats[BASE_ARM] for record in records),
+            UNIT * sum(record.tokens for record in records),
+        )
+        for unit, records in evidence.windows.items()
+    }
+
+
+UNRELATED_LOSS: Final = Kind(
+    name="unrelated-loss",
+    meaning="mean rise of the loss per token on unrelated text; upper limit, in nats",
+    roles=("loss",),
+    variants=(Variant("base"),),
+    compute=one_by_one(
+        lambda evidence, subject, _variant, delta: unrelated_loss(evidence, subject, delta=delta)
+    ),
+    tests=UPPER,
+    reverse=unrelated_loss_lower,
+    checks=frozenset({"A-CAP"}),
+)

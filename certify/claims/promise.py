@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Final
 
 from certify.claims.criteria import MAX_NEEDED, Guarantee, guarantee
+from certify.claims.kind import PROMISE, Kind, Variant
 from certify.evidence.distances import QUANTILES, Margins, Units, margins, measure
 from certify.evidence.load import (
     Evidence,
@@ -29,16 +32,21 @@ def measured_steps(evidence: Evidence, subject: Subject) -> Units | None:
 
 
 def guarantee_claims(
-    evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA, v: int = DEFAULT_VARIATION
+    evidence: Evidence,
+    subject: Subject,
+    *,
+    delta: Fraction = DELTA,
+    v: int = DEFAULT_VARIATION,
+    criteria: Sequence[Criterion] = CRITERIA,
 ) -> tuple[Claim, ...]:
     """Does the guarantee hold at the ticket's level? One claim for each criterion (theory §3, §5)."""
     arm = ticket_arm(evidence, subject)
     steps = measured_steps(evidence, subject)
     if arm is None or steps is None:
-        return tuple(not_evaluated("guarantee", evidence, comparator=criterion) for criterion in CRITERIA)
+        return tuple(not_evaluated("guarantee", evidence, comparator=criterion) for criterion in criteria)
     compared = margins(steps, subject.distances.d, v=v)
     return tuple(
-        _guarantee(evidence, subject, arm, steps, criterion, delta, v, compared) for criterion in CRITERIA
+        _guarantee(evidence, subject, arm, steps, criterion, delta, v, compared) for criterion in criteria
     )
 
 
@@ -171,3 +179,22 @@ def _guarantee_text(found: Guarantee) -> str:
         needed = f"at least {found.needed}" if found.needed else f"more than {MAX_NEEDED}"
         return f"{counts}; {drawn}: {limits}, alpha = {found.alpha}; {needed} are needed"
     return f"{counts}; {drawn}: {limits}, alpha = {found.alpha}"
+
+
+def _compute(
+    evidence: Evidence, subject: Subject, variants: tuple[Variant, ...], delta: Fraction
+) -> tuple[Claim, ...]:
+    # Together, because the criteria share the steps.
+    asked = {variant.comparator for variant in variants}
+    criteria = [criterion for criterion in CRITERIA if criterion in asked]
+    return guarantee_claims(evidence, subject, delta=delta, criteria=criteria)
+
+
+GUARANTEE: Final = Kind(
+    name="guarantee",
+    meaning="rate of disagreement at certified steps, held against alpha; lower and upper limit",
+    roles=("evaluation",),
+    variants=tuple(map(Variant, CRITERIA)),
+    compute=_compute,
+    tests=PROMISE,
+)

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from certify.base.exact import round_down
+from certify.claims.kind import LOWER, Kind, Variant, one_by_one, under_template
 from certify.evidence.load import (
     Evidence,
     Subject,
@@ -194,6 +195,46 @@ def better_than_nulls(
     return _claim(kind, "nulls", evidence, arm, rule, delta, least, detail)
 
 
+def difference_upper(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
+    """The opposite limit of a comparison with every arm of one kind; see :func:`_least_upper`."""
+    arm = ticket_arm(evidence, subject)
+    if arm is None:
+        return None
+    others = arms_of_kind(evidence, Variant(claim.comparator).against)
+    return _least_upper(claim, evidence, arm, others)
+
+
+def nulls_upper(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
+    """The opposite limit over all null tickets: one that is shown to be as good refutes the claim."""
+    arm = ticket_arm(evidence, subject)
+    if arm is None:
+        return None
+    arms = evidence.manifest.arms
+    others = [other for control in NULLS for other in null_arms(arms, subject.ticket, control)]
+    return _least_upper(claim, evidence, arm, others)
+
+
+def template_gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fraction = DELTA) -> Claim:
+    """:func:`gain` under another template than the ticket's (theory §6.2); comparator: its name."""
+    return under_template(gain(evidence, subject, rule=rule, delta=delta), "template-gain", evidence)
+
+
+def _least_upper(claim: Claim, evidence: Evidence, arm: Arm, others: Sequence[Arm]) -> Fraction:
+    """The smallest upper limit of the mean differences, each at ``delta / m`` for m arms compared.
+
+    It is minus :func:`certify.stats.betting.difference_lower` of the negated differences.
+    """
+    return min(_difference_upper(claim, evidence, arm, other, claim.delta / len(others)) for other in others)
+
+
+def _difference_upper(claim: Claim, evidence: Evidence, arm: Arm, other: Arm, delta: Fraction) -> Fraction:
+    rule = Variant(claim.comparator, claim.extraction).rule
+    ours = unit_scores(evidence, arm.name, rule)
+    theirs = unit_scores(evidence, other.name, rule)
+    negated = [its - mine for mine, its in zip(ours, theirs, strict=True)]
+    return -difference_lower(negated, delta, evidence.design).value
+
+
 def _compare(
     evidence: Evidence, arm: Arm, others: Sequence[Arm], rule: Rule, delta: Fraction
 ) -> list[_Comparison]:
@@ -245,3 +286,53 @@ def _claim(
         evidence=(evidence.sha256,),
         detail=detail,
     )
+
+
+NON_INFERIORITY: Final = Kind(
+    name="non-inferiority",
+    meaning="mean difference of sentence chrF to an arm; lower limit, in chrF points",
+    roles=("evaluation",),
+    variants=tuple(Variant(comparator, rule) for comparator in COMPARATORS for rule in RULES),
+    compute=one_by_one(
+        lambda evidence, subject, variant, delta: non_inferiority(
+            evidence, subject, variant.against, rule=variant.rule, delta=delta
+        )
+    ),
+    tests=LOWER,
+    reverse=difference_upper,
+)
+GAIN: Final = Kind(
+    name="gain",
+    meaning="mean difference of sentence chrF to the base; lower limit, in chrF points",
+    roles=("evaluation",),
+    variants=tuple(Variant("base", rule) for rule in RULES),
+    compute=one_by_one(
+        lambda evidence, subject, variant, delta: gain(evidence, subject, rule=variant.rule, delta=delta)
+    ),
+    tests=LOWER,
+    reverse=difference_upper,
+)
+BETTER_THAN_NULLS: Final = Kind(
+    name="better-than-nulls",
+    meaning="least mean difference of sentence chrF to all null tickets; lower limit, in chrF points",
+    roles=("evaluation",),
+    variants=tuple(Variant("nulls", rule) for rule in RULES),
+    compute=one_by_one(
+        lambda evidence, subject, variant, delta: better_than_nulls(
+            evidence, subject, rule=variant.rule, delta=delta
+        )
+    ),
+    tests=LOWER,
+    reverse=nulls_upper,
+)
+TEMPLATE_GAIN: Final = Kind(
+    name="template-gain",
+    meaning="gain under another template; lower limit, in chrF points",
+    roles=("other-template",),
+    variants=tuple(Variant(None, rule) for rule in RULES),
+    compute=one_by_one(
+        lambda evidence, subject, variant, delta: template_gain(
+            evidence, subject, rule=variant.rule, delta=delta
+        )
+    ),
+)

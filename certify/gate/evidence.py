@@ -52,14 +52,14 @@ from certify.certificate.build import (
     claims_of,
     evaluated,
     evidence_ref,
-    role_of,
     stated_claims,
 )
 from certify.certificate.proof_items import Proofs, examine_proofs
 from certify.certificate.proof_items import not_run as proofs_not_run
 from certify.certificate.proofs import ProofRecord
 from certify.certificate.schema import Certificate, EvidenceRef, read_certificate
-from certify.claims.every import check_splits, split_claim
+from certify.claims.every import check_splits, role_of
+from certify.claims.exact import split_claim
 from certify.claims.subject import check_transfers, make_labels, make_subject
 from certify.evidence.choice import read_choice
 from certify.evidence.load import Evidence, Subject, check_binding, load, ticket_arm

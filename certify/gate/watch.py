@@ -18,11 +18,8 @@ from typing import Final
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.records import KSResult
 from certify.base.verdict import Outcome
-from certify.claims.agreement import agreement_rate, token_agreement
-from certify.claims.every import split_claim
-from certify.claims.promise import guarantee_claims
-from certify.claims.quality import better_than_nulls, gain, non_inferiority
-from certify.claims.reverse_limit import opposite_limit
+from certify.claims.exact import split_claim
+from certify.claims.registry import claim_named, opposite_limit
 from certify.claims.subject import make_subject
 from certify.evidence.choice import read_choice
 from certify.evidence.load import Evidence, Subject, check_binding, load
@@ -30,7 +27,6 @@ from certify.policy.outcomes import unasked
 from certify.policy.policy import Policy
 from certify.policy.requirement import Answer, Requirement, judge
 from certify.scan.scan import scan
-from certify.stats.claim import RULES, Claim, Rule
 from certify.ticket.released import open_base, open_reference, open_rows, open_source
 
 _OPEN: Final = frozenset({"NOT_SHOWN", "GUARANTEE_INCONCLUSIVE", "GUARANTEE_VACUOUS"})
@@ -183,31 +179,6 @@ def rehearse(watch: Watch, evidence: Evidence, batch: int) -> tuple[Look, ...]:
     return tuple(found)
 
 
-def claim_named(name: str, evidence: Evidence, subject: Subject, delta: Fraction) -> Claim:
-    """The one claim of that name about a translated text (a key of :data:`certify.policy.requirement.TESTS`).
-
-    Raises:
-        ValueError: there is no such claim about a translated text.
-    """
-    kind, _, rest = name.partition(":")
-    comparator, _, extraction = rest.partition(":")
-    if kind == "agreement-rate":
-        return agreement_rate(evidence, subject, delta=delta)
-    if kind == "token-agreement":
-        return token_agreement(evidence, subject, delta=delta)
-    if kind == "guarantee":
-        claims = guarantee_claims(evidence, subject, delta=delta)
-        return next(claim for claim in claims if claim.comparator == comparator)
-    rule = _rule(extraction, name)
-    if kind == "non-inferiority":
-        return non_inferiority(evidence, subject, comparator, rule=rule, delta=delta)
-    if kind == "gain":
-        return gain(evidence, subject, rule=rule, delta=delta)
-    if kind == "better-than-nulls":
-        return better_than_nulls(evidence, subject, rule=rule, delta=delta)
-    raise ValueError(f"{name} is no claim about a translated text")
-
-
 def open_subjects(specs: Iterable[str], base: Path | None, reference: Path | None) -> tuple[Subject, ...]:
     """The subjects of claims about tickets, from ``FILE#ID``, a base and a reference.
 
@@ -236,10 +207,3 @@ def open_subjects(specs: Iterable[str], base: Path | None, reference: Path | Non
         subject = make_subject(ticket, stored, tuned, open_rows(source, tuned), scans[key])
         subjects.append(replace(subject, chosen_on=read_choice(ticket, source.folder)))
     return tuple(subjects)
-
-
-def _rule(extraction: str, name: str) -> Rule:
-    for rule in RULES:
-        if rule == extraction:
-            return rule
-    raise ValueError(f"{name} names no extraction rule")

@@ -12,7 +12,7 @@ from fractions import Fraction
 from certify.base.verdict import Item, Outcome
 from certify.certificate.build import TextClaims
 from certify.certificate.schema import UNSTATED, Certificate
-from certify.claims.reverse_limit import opposite_limit
+from certify.claims.registry import opposite_limit
 from certify.evidence.load import Subject
 from certify.policy.policy import Policy
 from certify.policy.requirement import Answer, Requirement, judge

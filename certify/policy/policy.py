@@ -24,8 +24,9 @@ from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import read_bytes, sha256_bytes
 from certify.certificate.proof_items import ITEMS as PROOF_ITEMS
-from certify.policy.requirement import CHECKED, TESTS, Requirement, Test
-from certify.stats.claim import CORPUS_KINDS
+from certify.claims.kind import Test
+from certify.claims.registry import KINDS
+from certify.policy.requirement import CHECKED, TESTS, Requirement
 from certify.ticket.schema import Level, Slug, Text
 
 SCHEMA_NAME: Final = "certify.policy"
@@ -209,7 +210,8 @@ def _check_names(content: _File, what: str) -> None:
         return InvalidInputError(f"{what}: {text}", code=code)
 
     claims = [claim.name for claim in content.claim]
-    asymptotic = [name for name in claims if name.partition(":")[0] in CORPUS_KINDS]
+    informing = [kind.name for kind in KINDS.values() if kind.asymptotic]
+    asymptotic = [name for name in claims if name.partition(":")[0] in informing]
     if asymptotic:
         raise refuse(
             f"the claim {asymptotic[0]!r} is asymptotic: it informs, and a policy cannot rest on it;"

@@ -21,7 +21,7 @@ applies decides:
    ``below t``     PASS if upper < t     FAIL if lower >= t
    ==============  ====================  ==================================
 
-   Opposite limits are defined in :mod:`certify.claims.reverse_limit`.
+   The opposite limit of a kind is the ``reverse`` of its entry (:mod:`certify.claims.registry`).
 8. A guarantee that must be ``held``: finding ``held`` PASS (GUARANTEE_HELD), but INCONCLUSIVE
    (GUARANTEE_DESCRIPTIVE) at a level above 1/10; ``refuted`` FAIL (GUARANTEE_REFUTED); ``premise failed``
    FAIL (GUARANTEE_PREMISE_FAILED); ``vacuous`` VACUOUS (GUARANTEE_VACUOUS); ``inconclusive`` INCONCLUSIVE
@@ -39,35 +39,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 from certify.base.verdict import Outcome
-from certify.certificate.schema import Role
 from certify.claims.criteria import DESCRIPTIVE_ABOVE
-from certify.claims.quality import COMPARATORS
-from certify.stats.claim import RULES, Claim, Finding
-from certify.stats.theorem import CRITERIA
+from certify.claims.kind import LOWER, PROMISE, Role, Test
+from certify.claims.registry import KINDS
+from certify.stats.claim import Claim, Finding
 
-Test = Literal["at_least", "above", "at_most", "below", "held", "not refuted"]
-
-CHECKED: Final = frozenset({"A-CAP"})
+CHECKED: Final = frozenset[str]().union(*(kind.checks for kind in KINDS.values()))
 """Assumptions that the claim itself checks on its sample: broken there, the claim fails."""
 
-_LOWER = frozenset({"at_least", "above"})
-_UPPER = frozenset({"at_most", "below"})
-_GUARANTEE = frozenset({"held", "not refuted"})
-
-
-def _tests() -> dict[str, frozenset[str]]:
-    names = {"agreement-rate:reference": _LOWER, "token-agreement:reference": _LOWER}
-    names |= {f"guarantee:{criterion}": _GUARANTEE for criterion in CRITERIA}
-    for rule in RULES:
-        names |= {f"non-inferiority:{other}:{rule}": _LOWER for other in COMPARATORS}
-        names |= {f"gain:base:{rule}": _LOWER, f"better-than-nulls:nulls:{rule}": _LOWER}
-    return names | {"unrelated-loss:base": _UPPER}
-
-
-TESTS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(_tests())
+TESTS: Final[Mapping[str, frozenset[Test]]] = MappingProxyType(
+    {name: kind.tests for kind in KINDS.values() if kind.tests for name in kind.names}
+)
 """Every claim that a policy can require, and how it can be tested."""
 
 
@@ -103,12 +88,13 @@ class Requirement:
     def item(self) -> str:
         """Name of the item that answers it: ``guarantee.CRITERION`` or ``claim.KIND.COMPARATOR[.RULE]``."""
         name = self.claim.replace(":", ".")
-        return name if self.kind == "guarantee" else f"claim.{name}"
+        return name if KINDS[self.kind].by_finding else f"claim.{name}"
 
     @property
     def role(self) -> Role:
         """Role of the evidence that it is asked of."""
-        return "loss" if self.kind == "unrelated-loss" else "evaluation"
+        (role,) = KINDS[self.kind].roles
+        return role
 
     def __str__(self) -> str:
         """The requirement in words."""
@@ -142,8 +128,8 @@ def judge(
         claim: the claim of that name, computed from the evidence.
         alpha: level of the ticket.
         taken: assumptions that the policy takes as given.
-        opposite: computes the limit on the other side (:mod:`certify.claims.reverse_limit`); called only
-            where needed.
+        opposite: computes the limit on the other side (:func:`certify.claims.registry.opposite_limit`);
+            called only where needed.
     """
     if claim.finding in (Finding.MISSING, Finding.NOT_APPLICABLE):
         return Answer(Outcome.MISSING, claim.code, claim.text)
@@ -151,7 +137,7 @@ def judge(
     if lacking:
         text = f"it rests on {', '.join(lacking)}, which the policy does not accept ({claim.text})"
         return Answer(Outcome.INCONCLUSIVE, "ASSUMPTION_NOT_ACCEPTED", text)
-    if requirement.test in ("held", "not refuted"):
+    if requirement.test in PROMISE:
         return _guarantee(requirement, claim, alpha)
     if claim.finding is Finding.VACUOUS:
         return Answer(Outcome.VACUOUS, claim.code, claim.text)
@@ -180,11 +166,11 @@ def _guarantee(requirement: Requirement, claim: Claim, alpha: str) -> Answer:
 
 def _threshold(requirement: Requirement, claim: Claim, opposite: Callable[[], Fraction | None]) -> Answer:
     threshold = requirement.threshold
-    limit = claim.lower if requirement.test in _LOWER else claim.upper
+    limit = claim.lower if requirement.test in LOWER else claim.upper
     if threshold is None or limit is None:
         raise ValueError(f"{claim.name} has no limit to compare")
     # An upper limit is a lower limit of the opposite quantity.
-    sign = 1 if requirement.test in _LOWER else -1
+    sign = 1 if requirement.test in LOWER else -1
     strict = requirement.test in ("above", "below")
     limit, threshold = sign * limit, sign * threshold
     if limit > threshold or (limit == threshold and not strict):

@@ -1,29 +1,8 @@
 """A claim: one quantity, what evidence says about it, and everything that this rests on.
 
-Claims hold no verdict. A claim gives limits; a policy compares them with thresholds. Computing is in
-:mod:`certify.claims.criteria` and the modules ``certify.claims_*``, one kind of claim a function. Whatever
-a claim states is recomputable from the evidence with integers and rationals alone; asymptotic claims inform
-and are stated nowhere.
-
-=======================  ==============================================  =======================
-kind                     quantity                                        limits
-=======================  ==============================================  =======================
-``agreement-rate``       share of units in which every decision is E*'s  lower
-``token-agreement``      mean over units of the share of equal decisions lower
-``guarantee``            rate of disagreement at certified steps         lower and upper
-``non-inferiority``      mean difference of sentence chrF to an arm      lower, in chrF points
-``gain``                 the same to the base                            lower, in chrF points
-``better-than-nulls``    the least of these to all null tickets          lower, in chrF points
-``corpus-bleu``          difference of corpus BLEU to an arm              both, asymptotic
-``corpus-chrf``          difference of corpus chrF++ to an arm            both, asymptotic
-``unrelated-loss``       mean rise of the loss per token                 upper, in nats
-``opportunity``          share of prompts in which a row is fed          exact
-``non-interference``     share of sentences that a ticket cannot touch   exact
-``termination``          shares of the raw gain under other rules        descriptive
-``data-split``           evaluated sentences, distinct, used for nothing exact
-``template-agreement``   ``agreement-rate`` under another template       lower
-``template-gain``        ``gain`` under another template                 lower, in chrF points
-=======================  ==============================================  =======================
+Claims hold no verdict. A claim gives limits; a policy compares them with thresholds. The kinds of claims are
+listed in :mod:`certify.claims.registry`. Whatever a certificate states is recomputable from the evidence with
+integers and rationals alone; asymptotic claims inform and are stated nowhere.
 """
 
 from __future__ import annotations
@@ -36,9 +15,6 @@ from typing import Any, Final, Literal
 
 DELTA: Final = Fraction(1, 20)
 """Error probability of each limit unless the caller splits a budget."""
-
-CORPUS_KINDS: Final = ("corpus-bleu", "corpus-chrf")
-"""Kinds of claims whose limits are asymptotic: no certificate states them, no policy can ask for them."""
 
 SCHEMA: Final = 1
 """Version of the definitions behind the claims; part of every signature."""
@@ -68,7 +44,7 @@ class Claim:
     """One claim.
 
     Attributes:
-        kind: see the table of the module.
+        kind: name of an entry of :data:`certify.claims.registry.KINDS`.
         comparator: what the ticket is compared with (``reference``, ``base``, ``full``, ``nulls``), the
             criterion for ``guarantee``, the template's name for ``template-*``; None if nothing.
         extraction: extraction rule, where outputs are scored.
@@ -110,11 +86,6 @@ class Claim:
     def name(self) -> str:
         """``kind``, comparator and extraction rule joined by colons, for policies and reports."""
         return ":".join(part for part in (self.kind, self.comparator, self.extraction) if part)
-
-    @property
-    def asymptotic(self) -> bool:
-        """The limits hold for many units only: the claim informs and decides nothing."""
-        return self.kind in CORPUS_KINDS
 
     def to_json(self) -> dict[str, Any]:
         """The claim as plain JSON values without floats."""

@@ -21,8 +21,7 @@ from typing import Final
 
 import numpy as np
 
-from certify.claims import reverse_limit
-from certify.claims.loss import unrelated_loss
+from certify.claims import registry
 from certify.evidence.distances import Distances
 from certify.evidence.load import Evidence, Subject
 from certify.gate import watch as sequential
@@ -51,7 +50,7 @@ NAMES: Final = [str(arm["name"]) for arm in ARMS]
 NULLS: Final = NAMES[3:]
 PLAIN: Final = NAMES[:3]
 
-REQUIRED: Final = {one.claim: one for one in POLICIES["strict"].claims if one.kind != "guarantee"} | {
+REQUIRED: Final = {one.claim: one for one in POLICIES["strict"].claims if one.threshold is not None} | {
     "agreement-rate:reference": Requirement("agreement-rate:reference", "at_least", Fraction(9, 10))
 }
 """What is asked, by name of the claim."""
@@ -251,16 +250,13 @@ def subject() -> Subject:
 
 def answer(asked: Requirement, evidence: Evidence, about: Subject, delta: Fraction) -> Answer:
     """What the program makes of a requirement on one evidence."""
-    if asked.kind == "unrelated-loss":
-        claim = unrelated_loss(evidence, about, delta=delta)
-    else:
-        claim = sequential.claim_named(asked.claim, evidence, about, delta)
+    claim = registry.claim_named(asked.claim, evidence, about, delta)
     return requirement.judge(
         asked,
         claim,
         alpha=about.ticket.selection.alpha,
         taken=DESIGN,
-        opposite=lambda: reverse_limit.opposite_limit(claim, evidence, about),
+        opposite=lambda: registry.opposite_limit(claim, evidence, about),
     )
 
 

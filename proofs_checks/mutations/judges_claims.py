@@ -118,12 +118,12 @@ def judge_opposite(m: Any) -> Iterator[Fact]:
     evidence: Any = SimpleNamespace(design="fixed", manifest=SimpleNamespace(arms=()))
     about: Any = SimpleNamespace(ticket=None)
     nulls = Claim("better-than-nulls", "nulls", "whole", Finding.MEASURED, "CODE", "text", delta=F(1, 20))
-    limit = m.opposite_limit(nulls, evidence, about)
+    limit = m.nulls_upper(nulls, evidence, about)
     yield "the null ticket that is hardest to beat", limit == 2
     yield "null tickets share the error", [delta for _, delta in asked] == [F(1, 40)] * 2
     yield "its scores minus ours", [values for values, _ in asked] == [[-2], [-6]]
     asked.clear()
-    limit = m.opposite_limit(
+    limit = m.difference_upper(
         Claim("gain", "base", "whole", Finding.MEASURED, "CODE", "text", delta=F(1, 20)), evidence, about
     )
     yield "one arm has the whole error", (limit, asked) == (2, [([-2], F(1, 20))])
@@ -138,7 +138,7 @@ def judge_share(m: Any) -> Iterator[Fact]:
 CLAIM_JUDGES: Mapping[str, tuple[Callable[[Any], Iterator[Fact]], ...]] = {
     "certify.policy.requirement": (judge_requirement,),
     "certify.policy.outcomes": (judge_answers,),
-    "certify.claims.reverse_limit": (judge_opposite,),
+    "certify.claims.quality": (judge_opposite,),
     "certify.certificate.schema": (judge_share,),
 }
 """Judges of each module."""

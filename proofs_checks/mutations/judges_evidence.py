@@ -93,28 +93,36 @@ def judge_quality(m: Any) -> Iterator[Fact]:
     yield "gain under another rule", abs(gain.estimate - 10) < F(1, 10**6) and 0 < gain.lower < 10
 
 
-def judge_opposite(m: Any) -> Iterator[Fact]:
-    """The limit on the other side lies beyond the estimate, and several comparisons share its error."""
+def asked(kind: str, comparator: str | None = None, rule: str | None = None) -> Any:
+    """A claim of which the limit on the other side is asked for."""
+    return SimpleNamespace(kind=kind, comparator=comparator, extraction=rule, delta=DELTA, name=kind)
 
-    def asked(kind: str, comparator: str | None = None, rule: str | None = None) -> Any:
-        return SimpleNamespace(kind=kind, comparator=comparator, extraction=rule, delta=DELTA, name=kind)
 
-    arms = [arm("t")]
-    half = evidence(arms, {"t": [WRONG, RIGHT] * 30}, steps=1)
+def judge_agreement_upper(m: Any) -> Iterator[Fact]:
+    """The limit on the other side of an agreement lies beyond the estimate."""
+    half = evidence([arm("t")], {"t": [WRONG, RIGHT] * 30}, steps=1)
     for design in ("fixed", "sequential"):
         half.design = half.manifest.design = design
-        for kind in ("agreement-rate", "token-agreement"):
-            limit = m.opposite_limit(asked(kind), half, subject())
-            yield f"{kind}, {design}: above a half, and no more than needed", F(1, 2) < limit < F(4, 5)
+        for upper in (m.agreement_rate_upper, m.token_agreement_upper):
+            limit = upper(asked("it"), half, subject())
+            yield f"{upper.__name__}, {design}: above a half, no more than needed", F(1, 2) < limit < F(4, 5)
+
+
+def judge_difference_upper(m: Any) -> Iterator[Fact]:
+    """The limit on the other side of a difference lies beyond the estimate; comparisons share its error."""
     world, about = _quality_world(), subject()
-    gain = m.opposite_limit(asked("gain", "base", "cut"), world, about)
+    gain = m.difference_upper(asked("gain", "base", "cut"), world, about)
     yield "a gain of 10 points", 10 < gain < 40
-    found = m.opposite_limit(asked("better-than-nulls", "nulls", "first-line"), world, about)
+    found = m.nulls_upper(asked("better-than-nulls", "nulls", "first-line"), world, about)
     count = sum(NULLS.values())
     shared = -difference_lower([F(-5)] * 80, DELTA / count, "fixed").value
     yield "the strongest null ticket, at its share of the error", found == shared
+
+
+def judge_loss_lower(m: Any) -> Iterator[Fact]:
+    """The limit on the other side of a rise of the loss lies below the estimate."""
     rises = windows([(5 * 10**9, 100)] * 100)
-    limit = m.opposite_limit(asked("unrelated-loss", "base"), rises, subject())
+    limit = m.unrelated_loss_lower(asked("unrelated-loss", "base"), rises, subject())
     yield "the loss rises by at least", limit is not None and F(-1, 2) < limit < F(1, 20)
 
 
@@ -239,9 +247,9 @@ def judge_sequential(m: Any) -> Iterator[Fact]:
 
 
 EVIDENCE_JUDGES: Mapping[str, tuple[Callable[[Any], Iterator[Fact]], ...]] = {
-    "certify.claims.agreement": (judge_agreement,),
-    "certify.claims.loss": (judge_loss,),
-    "certify.claims.reverse_limit": (judge_opposite,),
+    "certify.claims.agreement": (judge_agreement, judge_agreement_upper),
+    "certify.claims.loss": (judge_loss, judge_loss_lower),
+    "certify.claims.quality": (judge_difference_upper,),
     "certify.policy.requirement": (judge_requirement,),
     "certify.gate.choose": (judge_choice,),
     "certify.gate.watch": (judge_sequential,),

@@ -126,18 +126,24 @@ def judge_report(m: Any) -> Iterator[Fact]:
     good = _evidence(tuned)
     found = m._claims(good, about, m.DELTA)
     yield "what losses support", [claim.kind for claim in found] == ["data-split", "unrelated-loss"]
-    split = m.split_claim(good, about)
-    yield "lines are counted", (split.code, split.n) == ("DISJOINT", 4)
-    silent = m.split_claim(_evidence({"scan": frozenset({TUNED})}), about)
-    yield "nothing says what tuning used", silent.code == "USED_NOT_LISTED"
-    about.chosen_on = frozenset({line})
-    ends = code_of(lambda: m.split_claim(good, about))
-    yield "the ticket was chosen on a line", ends == "DATA_OVERLAP"
     other = _evidence({"tuning": frozenset({TUNED, line})}, kind="translation")
     yield "two texts that share nothing", code_of(lambda: m.check_splits([good, good])) == ""
     yield "another text says what was used", code_of(lambda: m.check_splits([good, other])) == "DATA_OVERLAP"
     other.used, good.used = tuned, {"tuning": frozenset({TUNED, "s1"})}
     yield "and of that text, this one", code_of(lambda: m.check_splits([other, good])) == "DATA_OVERLAP"
+
+
+def judge_split_claim(m: Any) -> Iterator[Fact]:
+    """What one text says about the sentences and lines that were used."""
+    about = SimpleNamespace(**vars(outlines.subject()), chosen_on=frozenset[str]())
+    good = _evidence({"tuning": frozenset({TUNED})})
+    split = m.split_claim(good, about)
+    yield "lines are counted", (split.code, split.n) == ("DISJOINT", 4)
+    silent = m.split_claim(_evidence({"scan": frozenset({TUNED})}), about)
+    yield "nothing says what tuning used", silent.code == "USED_NOT_LISTED"
+    about.chosen_on = frozenset({_loss_records()[2].lines[0]})
+    ends = code_of(lambda: m.split_claim(good, about))
+    yield "the ticket was chosen on a line", ends == "DATA_OVERLAP"
 
 
 def judge_item(m: Any) -> Iterator[Fact]:
@@ -245,6 +251,7 @@ SPLIT_JUDGES: Mapping[str, tuple[Callable[[Any], Iterator[Fact]], ...]] = {
     "certify.evidence.read": (judge_content,),
     "certify.evidence.split": (judge_lines,),
     "certify.claims.every": (judge_report,),
+    "certify.claims.exact": (judge_split_claim,),
     "certify.gate.evidence": (judge_item,),
     "certify.checker": (judge_checker_text,),
 }

@@ -16,6 +16,13 @@ _AGREEMENT = of(
         "len(equal), 2 * delta,",
     ),
     ("_share", "inverted", "disagreement for agreement", "1 - Fraction(", "Fraction("),
+    (
+        "agreement_rate_upper",
+        "opposite-side",
+        "the same limit on both sides",
+        'claim.delta, "upper")',
+        'claim.delta, "lower")',
+    ),
 )
 _LOSS = of(
     "certify.claims.loss",
@@ -35,32 +42,31 @@ _LOSS = of(
         "upper=-limit.value",
     ),
     (
-        "unrelated_loss",
+        "_rises",
         "tokens",
         "loss of a window for loss per token",
         "UNIT * sum(record.tokens for record in records)",
         "UNIT * len(records)",
     ),
 )
-_OPPOSITE = of(
-    "certify.claims.reverse_limit",
-    ("_agreement", "side", "the same limit on both sides", 'claim.delta, "upper")', 'claim.delta, "lower")'),
+_QUALITY = of(
+    "certify.claims.quality",
     (
-        "opposite_limit",
+        "_least_upper",
         "whole",
         "each of several comparisons gets the whole error probability",
         "claim.delta / len(others)",
         "claim.delta",
     ),
     (
-        "opposite_limit",
+        "_least_upper",
         "mildest",
         "the best comparison refutes",
-        "return min(_difference",
-        "return max(_difference",
+        "return min(",
+        "return max(",
     ),
     (
-        "_difference",
+        "_difference_upper",
         "direction",
         "what shows the claim is taken to refute it",
         "its - mine for",
@@ -87,7 +93,7 @@ _REQUIREMENT = of(
         "_threshold",
         "one-sign",
         "upper limits are read like lower ones",
-        "1 if requirement.test in _LOWER else -1",
+        "1 if requirement.test in LOWER else -1",
         "1",
     ),
     (
@@ -116,15 +122,15 @@ _REQUIREMENT = of(
         "_threshold",
         "estimate",
         "the estimate for its limit",
-        "claim.lower if requirement.test in _LOWER else claim.upper",
+        "claim.lower if requirement.test in LOWER else claim.upper",
         "claim.estimate",
     ),
     (
         "_threshold",
         "sign",
         "upper limits are compared like lower ones",
-        "in _LOWER else -1",
-        "in _LOWER else 1",
+        "in LOWER else -1",
+        "in LOWER else 1",
     ),
     (
         "judge",
@@ -209,6 +215,6 @@ _SEQUENTIAL = of(
 )
 
 EVIDENCE_MUTANTS: tuple[Mutant, ...] = (
-    *(*_AGREEMENT, *_LOSS, *_OPPOSITE, *_REQUIREMENT, *_LTT, *_SEQUENTIAL),
+    *(*_AGREEMENT, *_LOSS, *_QUALITY, *_REQUIREMENT, *_LTT, *_SEQUENTIAL),
 )
 """All of them, grouped by module."""

@@ -123,18 +123,21 @@ _REPORT = of(
         'one.manifest.kind == "loss" or check_split(one.records, used)',
     ),
     (
+        "_claims",
+        "losses",
+        "nothing is asked of the lines of unrelated text",
+        "if role in kind.roles",
+        "if (role,) == kind.roles",
+    ),
+)
+_SPLIT_CLAIM = of(
+    "certify.claims.exact",
+    (
         "split_claim",
         "choice",
         "the text that a ticket was chosen on is new",
         "if subject.chosen_on:",
         "if False:",
-    ),
-    (
-        "_claims",
-        "losses",
-        "nothing is asked of the lines of unrelated text",
-        "(split_claim(evidence, subject), unrelated_loss(evidence, subject, delta=delta))",
-        "(unrelated_loss(evidence, subject, delta=delta),)",
     ),
 )
 _EXAMINATION = of(
@@ -321,7 +324,7 @@ _NUMBA = of(
 )
 
 GATE_MUTANTS: tuple[Mutant, ...] = (
-    *(*_DRAWN, *_RECORDS, *_CONTENT, *_SPLIT, *_REPORT, *_EXAMINATION, *_ANSWERS),
+    *(*_DRAWN, *_RECORDS, *_CONTENT, *_SPLIT, *_REPORT, *_SPLIT_CLAIM, *_EXAMINATION, *_ANSWERS),
     *(*_CERTIFICATE, *_RECHECK, *_CHECKER, *_NUMBA),
 )
 """All of them, grouped by module."""

@@ -17,7 +17,7 @@ from certify.base import verdict
 from certify.base.verdict import Status
 from certify.certificate import build
 from certify.claims import agreement as claims_agreement
-from certify.claims import criteria, quality, reverse_limit
+from certify.claims import criteria, loss, quality
 from certify.evidence.load import Evidence, load
 from certify.evidence.read import Record
 from certify.gate import check as gate
@@ -270,10 +270,18 @@ def wrong_answers(case: Case, draws: int = 20, code: str = "SHOWN", delta: Fract
     return Trial(case.claim, found, draws, float(delta))
 
 
-def other_side(limit: Callable[..., Any]) -> Callable[..., Any]:
+def lower_for_upper(limit: Callable[..., Any]) -> Callable[..., Any]:
     def swapped(*arguments: Any) -> Any:
-        *first, side = arguments
-        return limit(*first, "upper" if side == "lower" else "lower")
+        *first, _ = arguments
+        return limit(*first, "lower")
+
+    return swapped
+
+
+def upper_for_lower(limit: Callable[..., Any]) -> Callable[..., Any]:
+    def swapped(*arguments: Any) -> Any:
+        *first, _ = arguments
+        return limit(*first, "upper")
 
     return swapped
 
@@ -292,10 +300,10 @@ def records_as_units(evidence: Evidence) -> dict[str, Any]:
 
 def test_limits_on_the_wrong_side_and_estimates_for_limits_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(claims_agreement, "rate_limit", other_side(claims_agreement.rate_limit))
+        patch.setattr(claims_agreement, "rate_limit", upper_for_lower(claims_agreement.rate_limit))
         assert failed([wrong_answers(case_of("agreement-rate"))])
     with monkeypatch.context() as patch:
-        patch.setattr(reverse_limit, "rate_limit", other_side(reverse_limit.rate_limit))
+        patch.setattr(claims_agreement, "rate_limit", lower_for_upper(claims_agreement.rate_limit))
         assert failed([wrong_answers(case_of("agreement-rate"), code="CLAIM_REFUTED")])
     monkeypatch.setattr(quality, "difference_lower", estimates(quality.difference_lower))
     assert failed([wrong_answers(case_of("gain"), 40)])
@@ -314,7 +322,7 @@ def test_another_rule_than_the_one_asked_for_is_seen(monkeypatch: pytest.MonkeyP
 
 def test_beating_one_null_ticket_is_not_beating_all(monkeypatch: pytest.MonkeyPatch) -> None:
     fault = planted("certify.claims.quality", "better_than_nulls", "least = min(found", "least = max(found")
-    monkeypatch.setattr(claims.sequential, "better_than_nulls", fault.better_than_nulls)
+    monkeypatch.setattr(quality, "better_than_nulls", fault.better_than_nulls)
     assert failed([wrong_answers(case_of("better-than-nulls"))])
 
 
@@ -322,7 +330,7 @@ def test_the_fall_for_the_rise_of_a_loss_is_seen(monkeypatch: pytest.MonkeyPatch
     fault = planted(
         "certify.claims.loss", "unrelated_loss", "upper=None if beyond else -limit", "upper=limit"
     )
-    monkeypatch.setattr(claims, "unrelated_loss", fault.unrelated_loss)
+    monkeypatch.setattr(loss, "unrelated_loss", fault.unrelated_loss)
     case = case_of("unrelated-loss")
     assert failed([t for t in claims.try_claim(case, 20, random()) if t.silent])
 
@@ -521,10 +529,8 @@ def test_error_that_is_not_split_over_null_tickets_is_seen(monkeypatch: pytest.M
     """One of ten null tickets refutes the claim: together they have the error of one."""
     case = case_of("better-than-nulls")
     assert not failed([wrong_answers(case, 60, "CLAIM_REFUTED", F(1, 5))])
-    fault = planted(
-        "certify.claims.reverse_limit", "opposite_limit", "claim.delta / len(others)", "claim.delta"
-    )
-    monkeypatch.setattr(claims, "opposite", fault)
+    fault = planted("certify.claims.quality", "_least_upper", "claim.delta / len(others)", "claim.delta")
+    monkeypatch.setattr(quality, "_least_upper", fault._least_upper)
     assert failed([wrong_answers(case, 100, "CLAIM_REFUTED", F(1, 5))])
 
 

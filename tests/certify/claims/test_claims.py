@@ -17,8 +17,8 @@ from scipy import stats
 
 from certify.base.assumptions import ASSUMPTIONS
 from certify.claims.agreement import agreement_rate, token_agreement
-from certify.claims.every import report, split_claim
-from certify.claims.exact import non_interference, opportunity, termination
+from certify.claims.every import report
+from certify.claims.exact import non_interference, opportunity, split_claim, termination
 from certify.claims.loss import unrelated_loss
 from certify.claims.quality import (
     better_than_nulls,

@@ -17,14 +17,15 @@ from sacrebleu.metrics.chrf import CHRF as SacreCHRF
 
 from certify.base.errors import InvalidInputError
 from certify.certificate.schema import is_stated
-from certify.claims.corpus import METRICS, corpus_claims, corpus_difference
+from certify.claims.corpus import METRICS, corpus_difference
 from certify.claims.every import report
 from certify.claims.quality import COMPARATORS
+from certify.claims.registry import KINDS
 from certify.evidence.corpus_scores import DRAWS, corpus_bleu, corpus_chrf
-from certify.evidence.load import Evidence
+from certify.evidence.load import Evidence, Subject
 from certify.policy.policy import parse_policy
 from certify.policy.requirement import TESTS
-from certify.stats.claim import CORPUS_KINDS, RULES, Claim, Finding, rational
+from certify.stats.claim import RULES, Claim, Finding, rational
 from certify.stats.resampling import Counts, paired_bootstrap, paired_swap
 from lottery.text.score import Scorer
 from proofs_checks.worlds.evidence_strategies import (
@@ -119,7 +120,11 @@ def world(seed: int = 3, units: int = 40, **fields: Any) -> Evidence:
     return evidence_of(records, arms, **fields)
 
 
-@pytest.mark.parametrize("kind", CORPUS_KINDS)
+def corpus_claims(evidence: Evidence, subject: Subject) -> list[Claim]:
+    return [claim for kind in METRICS for claim in KINDS[kind].claims(evidence, subject, DELTA)]
+
+
+@pytest.mark.parametrize("kind", METRICS)
 @pytest.mark.parametrize("comparator", COMPARATORS)
 def test_a_claim_is_the_paired_bootstrap_and_the_swap_of_whole_units(kind: str, comparator: str) -> None:
     """Shared draws give what the functions for one pair give, with the evidence's own seed."""
@@ -150,15 +155,15 @@ def test_claims_say_that_they_are_asymptotic_and_name_every_setting() -> None:
     claims = corpus_claims(evidence, SUBJECT)
     assert len({claim.name for claim in claims}) == len(claims) == 2 * 3 * 3
     for claim in claims:
-        assert claim.asymptotic
+        assert KINDS[claim.kind].asymptotic
         assert "asymptotic" in claim.procedure
         assert claim.assumptions == ("A-BLOCKS", "A-EVIDENCE", "A-ASYMPTOTIC")
         fields = dict(field.split(":", 1) for field in claim.signature.split("|"))
         assert (fields["seed"], fields["draws"], fields["rule"]) == ("5", str(DRAWS), claim.extraction)
         assert fields["counted"] in ("tok:13a smooth:exp", "nc:6 nw:2")
         assert (claim.detail["seed"], claim.detail["draws"]) == (5, DRAWS)
-    others = [one for one in report([evidence], SUBJECT)[0].claims if one.kind not in CORPUS_KINDS]
-    assert not any(claim.asymptotic or "A-ASYMPTOTIC" in claim.assumptions for claim in others)
+    others = [one for one in report([evidence], SUBJECT)[0].claims if one.kind not in METRICS]
+    assert not any(KINDS[claim.kind].asymptotic or "A-ASYMPTOTIC" in claim.assumptions for claim in others)
 
 
 def test_the_recorded_seed_decides_and_nothing_else() -> None:

@@ -10,8 +10,9 @@ import pytest
 from claims_world import evidence_of, subject_of
 
 from certify.base.errors import UsageError
+from certify.claims.registry import claim_named
 from certify.evidence.load import Evidence
-from certify.gate.watch import Standing, Watch, claim_named
+from certify.gate.watch import Standing, Watch
 from certify.policy.policy import Policy, parse_policy
 from certify.policy.requirement import TESTS
 from proofs_checks.worlds import evidence_strategies as synthetic
@@ -131,16 +132,17 @@ def test_a_policy_that_asks_nothing_of_translations_decides_nothing() -> None:
     assert both.left_out == ("unrelated-loss:base",)
 
 
-def test_every_claim_about_translations_is_computed_by_its_name() -> None:
-    evidence = drawn(3)
+def test_every_claim_is_computed_by_its_name() -> None:
+    nats = {"base": 500 * 10**9, "reference": 0, "t": 501 * 10**9}
+    windows = [synthetic.window(i, nats) for i in range(3)]
+    unrelated = evidence_of(windows, synthetic.plain_arms(), design="sequential")
     for name in TESTS:
-        if name.startswith("unrelated-loss"):
-            with pytest.raises(ValueError, match="no claim about a translated text"):
-                claim_named(name + ":whole", evidence, subject_of(), Fraction(1, 20))
-        else:
-            claim = claim_named(name, evidence, subject_of(), Fraction(1, 20))
-            assert claim.name == name
-            assert claim.procedure in ("betting/1", ""), "anytime-valid limits only"
+        evidence = unrelated if name == "unrelated-loss:base" else drawn(3)
+        claim = claim_named(name, evidence, subject_of(), Fraction(1, 20))
+        assert claim.name == name
+        assert claim.procedure in ("betting/1", ""), "anytime-valid limits only"
+        with pytest.raises(ValueError, match="there is no claim"):
+            claim_named(name + ":more", evidence, subject_of(), Fraction(1, 20))
 
 
 def test_looking_after_every_batch_decides_wrongly_as_seldom_as_promised() -> None:

@@ -1,0 +1,88 @@
+"""Every kind of claim, once. Whatever else knows kinds of claims derives it from here.
+
+How to add a claim:
+
+1. Write ``certify/claims/NAME.py``: a function that computes the claim from evidence, and, if a policy can
+   test it by a threshold, one that computes the limit on the other side (what shows that it is false).
+2. End the file with its entry, a :class:`certify.claims.kind.Kind`, and name the entry in :data:`KINDS`.
+   The order there is the order of certificates and reports.
+3. Add a case to ``proofs_checks/coverage``: populations for which the answer is known. A test fails until
+   then.
+4. If a policy can require it, teach it to the independent checker, which shares no code. A test fails until
+   then, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Final
+
+from certify.claims.agreement import AGREEMENT_RATE, TEMPLATE_AGREEMENT, TOKEN_AGREEMENT
+from certify.claims.corpus import CORPUS_BLEU, CORPUS_CHRF
+from certify.claims.exact import DATA_SPLIT, NON_INTERFERENCE, OPPORTUNITY, TERMINATION
+from certify.claims.kind import Kind, Role
+from certify.claims.loss import UNRELATED_LOSS
+from certify.claims.promise import GUARANTEE
+from certify.claims.quality import BETTER_THAN_NULLS, GAIN, NON_INFERIORITY, TEMPLATE_GAIN
+from certify.evidence.load import Evidence, Subject
+from certify.stats.claim import Claim
+
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        kind.name: kind
+        for kind in (
+            DATA_SPLIT,
+            AGREEMENT_RATE,
+            TOKEN_AGREEMENT,
+            GUARANTEE,
+            NON_INFERIORITY,
+            GAIN,
+            BETTER_THAN_NULLS,
+            CORPUS_BLEU,
+            CORPUS_CHRF,
+            TERMINATION,
+            OPPORTUNITY,
+            NON_INTERFERENCE,
+            UNRELATED_LOSS,
+            TEMPLATE_AGREEMENT,
+            TEMPLATE_GAIN,
+        )
+    }
+)
+"""Every kind of claim, by name."""
+
+
+def stated_kinds(role: Role) -> tuple[str, ...]:
+    """Kinds that certificates state about a text of that role: those that a policy can require."""
+    return tuple(kind.name for kind in KINDS.values() if kind.tests and role in kind.roles)
+
+
+def claim_named(name: str, evidence: Evidence, subject: Subject, delta: Fraction) -> Claim:
+    """The one claim of that name, as policies spell it, on one text of its role.
+
+    Raises:
+        ValueError: no claim has that name.
+    """
+    kind = KINDS.get(name.partition(":")[0])
+    for variant, spelled in zip(kind.variants, kind.names, strict=True) if kind else ():
+        if kind and spelled == name:
+            (claim,) = kind.compute(evidence, subject, (variant,), delta)
+            return claim
+    raise ValueError(f"there is no claim {name}")
+
+
+def opposite_limit(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
+    """The limit on the other side of a claim that was computed from ``evidence``, at the same ``delta``.
+
+    It is computed from the same units in the same order, and shows that a claim is false (rule 7 of
+    :mod:`certify.policy.requirement`). None if the evidence has none.
+
+    Raises:
+        ValueError: a kind of claim without one.
+    """
+    kind = KINDS[claim.kind]
+    if kind.reverse is None:
+        raise ValueError(f"no opposite limit of {claim.name}")
+    return kind.reverse(claim, evidence, subject)
