@@ -431,8 +431,8 @@ def test_a_requirement_that_asks_for_nothing_is_seen(
     fault = planted(
         "certify.policy.outcomes", "unasked", "if not requirement.when_declared or any(", "if any("
     )
-    monkeypatch.setattr(coverage_verdict, "answers", fault)
-    monkeypatch.setattr("proofs_checks.worlds.testbed.answers", fault)
+    monkeypatch.setattr(coverage_verdict, "outcomes", fault)
+    monkeypatch.setattr("proofs_checks.worlds.testbed.outcomes", fault)
     assert certified(plot, stage)
 
 
