@@ -1,1 +1,1 @@
-"""Renderers: a check report as terminal text or JSON. Renderers decide nothing."""
+"""Render a check report as terminal text or JSON. Renderers decide nothing."""

@@ -1,6 +1,6 @@
-"""``make demo``: shipped tickets, checked as a newcomer should see it: certified, refuted, merely assumed.
+"""``make demo``: check shipped tickets for a newcomer to see: certified, refuted, merely assumed.
 
-Each step prints its command and runs it as its own process; an exit code other than the announced one fails.
+Each step prints its command and runs it in a process of its own. The demo fails on an unexpected exit code.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ EXPERIMENT = PUBLISHED / "en-ca-experiment" / "tickets"
 
 
 def main() -> int:
-    """Run the demo; 0 if every step ended as announced."""
+    """Run the demo and return 0 if every step ended with the expected exit code."""
     if not ((EXAMPLE / "tickets.json").is_file() and (EXPERIMENT / "tickets.json").is_file()):
-        print(f"demo: no examples in {PUBLISHED}: run it from a clone of the repository", file=sys.stderr)
+        print(f"demo: no examples in {PUBLISHED}: run it in a clone of the repository", file=sys.stderr)
         return int(ExitCode.USAGE)
     ticket = str(_shown(EXAMPLE / "tickets.json"))
     tested = str(_shown(EXPERIMENT / "tickets.json"))
     checker = str(_shown(Path(__file__).parent.parent / "certify" / "checker.py"))
     as_expected = [
         _step(
-            "1. Are these the rows that the KS test selects from these very tables?",
+            "1. Are these the rows that the KS test selects from these tables?",
             ["certify", "check", "--ticket", ticket, "--policy", "selection", "--id", "a05"],
             ExitCode.CERTIFIED,
             lines=40,
@@ -45,13 +45,13 @@ def main() -> int:
             lines=60,
         ),
         _step(
-            "3. May fifteen rows, tuned on their own, be released? What is shown, and what is not.",
+            "3. May fifteen separately tuned rows be released? What is shown, and what is not.",
             ["certify", "check", "--ticket", tested, "--id", "share-tuned"],
             ExitCode.INCONCLUSIVE,
             lines=40,
         ),
         _step(
-            "4. The same verdicts from one file and the standard library alone.",
+            "4. The same verdicts from a single file that uses only the standard library.",
             ["python3", "-I", "-S", checker, str(_shown(EXPERIMENT)), "--policy", "paper"],
             ExitCode.REFUTED,
         ),
@@ -92,8 +92,8 @@ def _permuted() -> bool:
         chosen = ["--base", str(base / "embed_tokens.safetensors"), "--tokenizer", str(base)]
         chosen += ["--tuned", str(tuned), "--template", "explicit", "--id", "a05", "--bundle"]
         found = _step(
-            f"6. The entries of row {row} of the tuned table are put in another order. To the KS test\n"
-            "   nothing has happened: D = 0, p = 1, and it selects the same five rows.",
+            f"6. The entries of row {row} of the tuned table are put in another order. The KS test\n"
+            "   sees no change: D = 0, p = 1, and it selects the same five rows.",
             ["certify", "find", *chosen, "--alpha", "0.05", "--out", str(ticket)],
             ExitCode.CERTIFIED,
             lines=20,
@@ -107,7 +107,7 @@ def _permuted() -> bool:
 
 
 def permute_row(source: Path, out: Path) -> int:
-    """Write ``source`` with the last row that tuning did not move in reversed order; returns the row."""
+    """Write ``source`` with one row in reversed order, the last that tuning did not move; return that row."""
     table = load_file(source)
     ((name, rows),) = table.items()
     before = load_file(source.parents[1] / "base" / source.name)[name]
@@ -120,7 +120,7 @@ def permute_row(source: Path, out: Path) -> int:
 
 def _step(title: str, arguments: Sequence[str], expected: ExitCode, *, lines: int | None = None) -> bool:
     print(f"\n{'=' * 80}\n{title}\n$ {' '.join(arguments)}", flush=True)
-    # The steps write to pipes; where a person is watching, they may colour all the same.
+    # The steps write to pipes, but may use colour where a person is watching.
     colour = {"FORCE_COLOR": "1"} if sys.stdout.isatty() and "NO_COLOR" not in os.environ else {}
     run = subprocess.run(
         [sys.executable, *(["-m", "certify"] if arguments[0] == "certify" else []), *arguments[1:]],

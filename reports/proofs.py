@@ -1,8 +1,7 @@
-"""The checks of the theory on a terminal: theorem clause ↔ check ↔ assumptions ↔ result.
+"""Render the checks of the theory for a terminal: theorem clause ↔ check ↔ assumptions ↔ result.
 
-Shown is the plain JSON of a record (:mod:`certify.certificate.proofs`), whether it comes from ``certify
-prove`` or from a file of somebody else: every string goes through :func:`certify.base.text.escape` and is
-never parsed as markup.
+The input is the plain JSON of a record (:mod:`certify.certificate.proofs`), from ``certify prove`` or from
+an untrusted file. Every string goes through :func:`certify.base.text.escape` and is never parsed as markup.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from certify.base.text import escape
 
 _STYLES: Final = {"passed": "green", "failed": "bold red", "not run": "yellow", "timeout": "bold yellow"}
 _LINE: Final = 600
-"""Longest detail or witness that is shown; the record has all of it."""
+"""Longest detail or witness shown, in characters; the record holds all of it."""
 
 
 def table(record: Mapping[str, Any]) -> Table:
-    """Every clause that the record has a check of, its outcome, and below it its checks.
+    """Tabulate every clause that has a check in the record: its outcome, and below it its checks.
 
-    A check may belong to several clauses: its cases and seconds are shown where it stands first. Of a record
-    of selected checks, clauses without one are left out.
+    A check may belong to several clauses. Its cases and seconds are shown where it comes first. If only some
+    checks were selected, clauses without any are left out.
     """
     found = {check["name"]: check for check in record["checks"]}
     shown: set[str] = set()
@@ -47,7 +46,7 @@ def table(record: Mapping[str, Any]) -> Table:
 
 
 def not_passed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Why checks are no pass, those that failed first."""
+    """Say why checks did not pass, failed ones first."""
     for outcome in ("failed", "timeout", "not run"):
         for check in record["checks"]:
             if check["outcome"] == outcome:
@@ -58,7 +57,7 @@ def not_passed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def summary(record: Mapping[str, Any]) -> list[Text]:
-    """How many checks and clauses passed, and what ran."""
+    """State how many checks and clauses passed, and what ran."""
     counts, clauses = record["counts"], record["clauses"]
     said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     cases = sum(check["cases"] for check in record["checks"])
@@ -69,7 +68,7 @@ def summary(record: Mapping[str, Any]) -> list[Text]:
         f"certify {record['version']}, {record['tier']}, seed {record['seed']}",
     ]
     if record["selected"]:
-        lines[-1] += "; only some checks were asked for"
+        lines[-1] += "; only some checks were requested"
     return [Text(escape(line)) for line in lines]
 
 
@@ -78,17 +77,17 @@ def _row(
 ) -> tuple[RenderableType, RenderableType, str, str]:
     title = Padding(Text(escape(name)), (0, 0, 0, 2))
     if check is None:
-        return title, Text("not asked for", "dim"), "", ""
+        return title, Text("not requested", "dim"), "", ""
     if again:
         return title, _word(check["outcome"]), "above", "above"
     needs = f" ← {', '.join(check['assumptions'])}" if check["assumptions"] else ""
     says = Padding(Text(escape(check["clause"] + needs), "dim"), (0, 0, 0, 4))
     lines = [title, says]
-    if check["outcome"] == "passed" and check["detail"]:  # of the others :func:`not_passed` tells
+    if check["outcome"] == "passed" and check["detail"]:  # not_passed explains the others
         lines.append(Padding(Text(escape(check["detail"], limit=_LINE), "dim italic"), (0, 0, 0, 4)))
     return Group(*lines), _word(check["outcome"]), f"{check['cases']:,}", f"{check['seconds']:.1f}"
 
 
 def _word(outcome: str) -> Text:
-    """An outcome; whatever is no pass in capitals."""
+    """Style an outcome; all but passes are in capitals."""
     return Text(outcome if outcome == "passed" else outcome.upper(), _STYLES[outcome])

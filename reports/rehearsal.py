@@ -1,7 +1,8 @@
-"""Where a sequential design would have stopped on real tickets: ``python -m reports.rehearsal TICKETS``.
+"""Show where a sequential design would have stopped on real tickets: ``python -m reports.rehearsal TICKETS``.
 
-For information: evidence of a fixed design stays what it is. Its units are looked at in their seeded order,
-as if they had been drawn in batches, with the anytime-valid limits of ``certify evaluate --until-decided``.
+For information only: it does not change what evidence of a fixed design shows. The units are looked at in
+their seeded order, as if drawn in batches, with the anytime-valid limits of
+``certify evaluate --until-decided``.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ class Stop:
 
     Attributes:
         ticket: id of the ticket.
-        claim: what the policy asks.
-        units: units at the first look at which it was not open any more, or all of them.
-        total: units of the text.
-        outcome: what stood there.
-        decided: more units could not have changed it.
+        claim: the policy's requirement.
+        units: number of units at the first look that decided the claim; all units if none did.
+        total: number of units of the text.
+        outcome: outcome at that look.
+        decided: whether more units could no longer have changed the outcome.
     """
 
     ticket: str
@@ -44,16 +45,16 @@ class Stop:
 
     @property
     def saved(self) -> float:
-        """Share of the units that need not have been evaluated for this claim."""
+        """Share of the units that this claim did not need."""
         return 1 - self.units / self.total
 
 
 def stops(ticket: str, looks: Sequence[Look], total: int) -> list[Stop]:
-    """One entry for each claim, from the looks at one ticket's evidence."""
+    """Find the stop of each claim in the looks at one ticket's evidence."""
     found = []
     for position, last in enumerate(looks[-1].standings):
         ends = [look for look in looks if not look.standings[position].open]
-        # What is decided once stays decided (certify.stats.betting): the first such look is the stop.
+        # A decision never changes afterwards (certify.stats.betting): the first deciding look is the stop.
         at = ends[0] if ends else looks[-1]
         outcome = at.standings[position].answer.outcome.value
         found.append(Stop(ticket, last.requirement.claim, at.units, total, outcome, bool(ends)))
@@ -61,10 +62,10 @@ def stops(ticket: str, looks: Sequence[Look], total: int) -> list[Stop]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table; 0, whatever it says."""
-    about = "Where a sequential design would have stopped on real tickets."
+    """Print the table and return 0."""
+    about = "Show where a sequential design would have stopped on real tickets."
     parser = argparse.ArgumentParser(prog="python -m reports.rehearsal", description=about)
-    parser.add_argument("tickets", type=Path, help="ticket file whose tables and evidence lie beside it")
+    parser.add_argument("tickets", type=Path, help="ticket file, with tables and evidence beside it")
     parser.add_argument("--policy", default="release", choices=list(POLICIES))
     parser.add_argument("--look", type=int, default=_LOOK, help="units between looks")
     options = parser.parse_args(arguments)
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def rehearsed(path: Path, policy: str, look: int) -> Iterator[Stop]:
-    """Stops of every ticket of a file on every translated text that decides."""
+    """Yield the stops of every ticket of a file, on every translated text that decides."""
     folder = path.parent
     loaded: dict[str, Evidence] = {}
     for ticket in read_ticket_file(path).tickets:
@@ -92,7 +93,7 @@ def rehearsed(path: Path, policy: str, look: int) -> Iterator[Stop]:
 
 
 def table(found: Iterator[Stop]) -> Iterator[str]:
-    """Lines of Markdown."""
+    """Yield the lines of a Markdown table."""
     yield "| ticket | claim | units | of | saved | there |"
     yield "|---|---|---|---|---|---|"
     for one in found:

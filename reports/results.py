@@ -1,6 +1,6 @@
-"""Tables of what came out for the tickets of a file, in Markdown: ``python -m reports.results TICKETS``.
+"""Write the results of a ticket file as Markdown tables: ``python -m reports.results TICKETS``.
 
-``certify check`` computes everything again and nothing is typed: READMEs of shipped results hold the output.
+Every number comes from ``certify check``. The READMEs of shipped results contain the output.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RELEASE = "release"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables of one ticket file; 0, whatever the verdicts are."""
+    """Print the tables of one ticket file. Return 0 for any verdicts, 2 for wrong usage."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if len(words) != 1:
         print("usage: python -m reports.results TICKETS", file=sys.stderr)
@@ -33,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tables(views: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Lines of Markdown.
+    """Yield the lines of the Markdown.
 
     Args:
-        views: policy name -> :func:`reports.view.view` of the same ticket file; ``release`` among them.
+        views: policy name -> :func:`reports.view.view` of the same ticket file; must include ``release``.
     """
     yield from _verdicts(views)
     tickets = views[_RELEASE]["tickets"]
@@ -81,7 +81,7 @@ def _guarantees(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _promises(ticket: dict[str, Any]) -> list[dict[str, Any]]:
-    """Claims about the guarantee on the texts that decide."""
+    """Claims about the guarantee, on the texts that decide."""
     return [
         claim
         for claim in ticket["claims"] or ()
@@ -107,7 +107,7 @@ def _guarantee(ticket: str, claim: dict[str, Any]) -> list[Any]:
 
 
 def _plain(rate: dict[str, str] | None) -> str:
-    """The rate over all certified steps with its asymptotic limits, units as clusters."""
+    """Format the rate over all certified steps with its asymptotic limits; units are clusters."""
     if rate is None:
         return ""
     return "{} ({} to {})".format(*(_fraction(rate[name]) for name in ("estimate", "lower", "upper")))
@@ -162,7 +162,7 @@ def _asked(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _corpus(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """One row for a ticket, a text, an arm to compare with and a score; the extraction rules side by side."""
+    """One row per ticket, text, compared arm and score; the extraction rules are columns."""
     yield "### Corpus scores (asymptotic: they decide nothing)"
     yield ""
     yield "Score of the ticket, difference to the other arm, limits by the paired bootstrap, one-sided p by a"

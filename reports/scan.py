@@ -1,4 +1,4 @@
-"""What ``certify scan`` prints: how many rows moved, and the ones that moved most."""
+"""The output of ``certify scan``: how many rows moved, and the rows that moved most."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reports.terminal import p_text
 def render(
     result: KSResult, vocabulary: Vocabulary | None, console: Console, *, top: int, out: Path | None
 ) -> None:
-    """Print a summary of a scan and its ``top`` rows by h (ties: smaller id first)."""
+    """Print a summary of a scan and its ``top`` rows by h; among ties the smaller id comes first."""
     moved = int(np.count_nonzero(~result.equal))
     console.print(
         f"{result.rows} rows of width {result.n}, {result.dtype}, {result.method} law, engine {result.engine}"

@@ -1,7 +1,7 @@
-"""The check report for a terminal: verdict first, then why. Readable at 80 columns, without colour, in a log.
+"""The check report for a terminal: verdict first, then the reasons.
 
-Every string that came from a file is shown through :func:`certify.base.text.escape` and never parsed as
-markup.
+It reads well at 80 columns, without colour and in a log. Every string from a file goes through
+:func:`certify.base.text.escape` and is never parsed as markup.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def render(view: dict[str, Any], console: Console, *, verbose: bool = False) -> 
     Args:
         view: the report.
         console: where to print.
-        verbose: list every token of a ticket instead of the first twenty.
+        verbose: list every token of each ticket instead of the first twenty.
     """
     if len(view["tickets"]) > 1:
         _summary(view, console)
@@ -98,7 +98,7 @@ def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold", max_width=_NAME)
     grid.add_column(overflow="fold")
-    # What stands in the way comes first, then what it kept from running; what passed confirms.
+    # Items that block the verdict come first, then those they kept from running, then the passes.
     for item in sorted(items, key=lambda item: _LAST.get(item["outcome"], 0)):
         text = Text(escape(item["text"]))
         if item["outcome"] != "pass":
@@ -110,7 +110,7 @@ def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
 
 
 def _claims(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
-    """Claims by text: what is asked first; without ``verbose`` the others only for the default extraction."""
+    """Claims by text, required ones first; the others of the default extraction only, unless ``verbose``."""
     texts = dict.fromkeys((claim["text"], claim["role"]) for claim in ticket["claims"])
     for text, role in texts:
         every = [claim for claim in ticket["claims"] if (claim["text"], claim["role"]) == (text, role)]
@@ -128,7 +128,7 @@ def _claims(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
         for claim in sorted(shown, key=lambda claim: claim["asked"] is None):
             outcome = claim["outcome"] or claim["finding"]
             table.add_row(
-                # Broken at spaces; policies spell the name with colons.
+                # Spaces allow line breaks; policies spell the name with colons.
                 Text(escape(claim["name"].replace(":", " ")), "bold" if claim["asked"] else ""),
                 _figure(claim["estimate"]),
                 _limits(claim),
@@ -143,7 +143,7 @@ def _claims(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
 
 
 def _corpus(text: str, claims: list[dict[str, Any]], console: Console, verbose: bool) -> None:
-    """Corpus scores; without ``verbose`` only for the default extraction. They decide nothing, and say so."""
+    """Corpus scores, labelled as deciding nothing; of the default extraction only, unless ``verbose``."""
     measured = [claim for claim in claims if claim["estimate"]]
     shown = [claim for claim in measured if verbose or _in_short(claim)]
     if not shown:
@@ -174,7 +174,7 @@ def _corpus(text: str, claims: list[dict[str, Any]], console: Console, verbose: 
 
 
 def p_value_text(exact: str | None) -> str:
-    """A randomisation p-value ``p/q`` with three decimals, rounded up; nothing for None."""
+    """Format a randomisation p-value ``p/q`` with three decimals, rounded up; empty for None."""
     return "" if exact is None else f"{math.ceil(1000 * Fraction(exact)) / 1000:.3f}"
 
 
@@ -197,9 +197,9 @@ def _limits(claim: dict[str, Any]) -> str:
 
 
 def _proofs(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
-    """The record of the theory's checks: what is no pass always, all of it with ``verbose``."""
+    """The record of the theory's checks: those that did not pass, or all of them if ``verbose``."""
     stated = ticket["certificate"] and ticket["certificate"]["proofs"]
-    if not stated or stated["record"] is None:  # what is wrong with it, the items say
+    if not stated or stated["record"] is None:  # the items say what is wrong with it
         return
     _heading("Checks of the theory, as run by whoever issued (not run again here)", console)
     if verbose:
@@ -245,9 +245,8 @@ def _tokens(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
 
 
 def p_text(log10_p: float) -> str:
-    """A p-value in at most eight characters, from its base-10 logarithm."""
-    # From the logarithm, so that values below the smallest float are still told apart.
-    # Rounded up, like every p-value here.
+    """Format a p-value, given its base-10 logarithm, in at most eight characters."""
+    # The logarithm distinguishes values below the smallest float. Rounded up, like every p-value here.
     if log10_p > -3:
         return f"{math.ceil(1e4 * 10**log10_p - 1e-9) / 1e4:.4f}"
     exponent = math.floor(log10_p)

@@ -1,4 +1,4 @@
-"""What ``certify find`` prints: the ticket it made and the next command."""
+"""The output of ``certify find``: the ticket that it made and the next command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:
     Args:
         found: the ticket.
         console: where to print.
-        inputs: options that name the tables for a check, used if they do not travel with the ticket.
+        inputs: options that name the tables for a check, used if they do not lie beside the ticket.
     """
     ticket, chosen = found.ticket, found.selection
     rows = ticket.base.shape[0]
@@ -46,7 +46,7 @@ def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:
                 soft_wrap=True,
             )
     if ticket.tokenizer is None:
-        console.print("  no tokenizer.json: special ids were not left out (--tokenizer names one)")
+        console.print("  no tokenizer.json: special ids were not left out (name one with --tokenizer)")
     console.print(f"written to {escape(str(found.path))}", soft_wrap=True)
     command = ["certify", "check", "--ticket", str(found.path), "--policy", "selection"]
     if ticket.base.path is None or ticket.reference.path is None:

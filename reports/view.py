@@ -1,4 +1,4 @@
-"""The check report as plain data: what every renderer shows, and what ``--format json`` prints."""
+"""The check report as plain data: the input of every renderer and the output of ``--format json``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BINS = 12
 
 
 def view(report: CheckReport) -> dict[str, Any]:
-    """The report as JSON-able data, verdicts first. Strings from tickets are raw: renderers escape them."""
+    """Convert the report to JSON-able data, verdicts first. Strings from tickets are not escaped yet."""
     return {
         "schema": SCHEMA_NAME,
         "schema_version": SCHEMA_VERSION,
@@ -40,7 +40,7 @@ def view(report: CheckReport) -> dict[str, Any]:
 
 
 def signature(ticket: Ticket, policy: str) -> str:
-    """One line with every setting that a figure of the report depends on."""
+    """Write every setting that a figure of the report depends on, in one line."""
     chosen = ticket.selection
     fields = {
         "ks": chosen.method,
@@ -58,14 +58,14 @@ def signature(ticket: Ticket, policy: str) -> str:
 
 
 def histogram(result: KSResult, ticket: Ticket) -> dict[str, Any]:
-    """Counts of D over the rows that are not bit-identical, in bins of whole counts h.
+    """Count D over the rows that are not bit-identical, in bins of whole counts h.
 
-    Bins are of equal width, and one of them starts at ``h_tau``, the smallest count with D > tau, so that
-    no bin mixes both sides of the published threshold.
+    Bins have equal width. One of them starts at ``h_tau``, the smallest count with D > tau, so no bin
+    straddles the published threshold.
 
     Returns:
-        ``equal`` rows left out, moved rows with ``ties``, ``h_tau``, and per bin the first and last h, the
-        rows in it and how many of them are in the ticket.
+        The number of ``equal`` rows left out, of moved rows with ``ties``, ``h_tau``, and per bin the first
+        and last h, the number of rows and how many of them are in the ticket.
     """
     moved = ~result.equal
     h = result.h[moved]
@@ -148,7 +148,7 @@ def _certificate(one: TicketReport) -> dict[str, Any] | None:
 
 
 def _proofs(examined: Examined) -> dict[str, Any] | None:
-    """What the certificate restates of a record of checks, and the record itself if it bears that out."""
+    """The certificate's summary of a record of checks, and the record itself if the two agree."""
     if examined.certificate is None or examined.certificate.proofs is None:
         return None
     stated = examined.certificate.proofs.model_dump(mode="json", by_alias=True)
@@ -157,7 +157,7 @@ def _proofs(examined: Examined) -> dict[str, Any] | None:
 
 
 def _claims(one: TicketReport, report: CheckReport) -> list[dict[str, Any]]:
-    """Every claim computed from the evidence, text by text, with what the policy makes of it."""
+    """Every claim computed from the evidence, by text, with the policy's use of it."""
     if one.examined is None:
         return []
     asked = {requirement.claim: str(requirement) for requirement in report.policy.claims}

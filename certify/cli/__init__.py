@@ -1,1 +1,1 @@
-"""The command `certify`: a table of commands by name, and what they share."""
+"""The command ``certify``: a table of commands by name, and what they share."""

@@ -1,6 +1,6 @@
-"""The command ``certify``: registers the commands and turns every outcome into one exit code.
+"""The command ``certify``: looks up the command to run and turns every outcome into one exit code.
 
-Commands are imported with their signatures only; numpy, torch and the like load inside the command that runs.
+Importing a command loads its signature only. Heavy packages such as numpy and torch load when it runs.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from certify.base.version import __version__
 from certify.cli.registry import COMMANDS, load
 from certify.cli.shell import discard_output
 
-_PATIENCE = 60.0  # seconds: on a busy machine, processes that start together reach an error far apart
+_PATIENCE = 60.0  # seconds: on a busy machine, processes started together may reach an error far apart
 
 
 class Commands(TyperGroup):
-    """The commands of the registry, each loaded when it is asked for."""
+    """The registered commands, each loaded on demand."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (its signature)
-        """Names in the order of the help."""
+        """List the commands in the order in which the help shows them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (its signature)
-        """The command of that name; None if there is none."""
+        """Load the command of that name; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -64,19 +64,20 @@ def _root(
 ) -> None:
     """Certify lottery tickets: KS scans of embedding tables, tickets, checks, verdicts.
 
-    Exit codes: 0 certified or done, 1 refuted, 2 usage, 3 inconclusive or vacuous, 4 invalid input,
-    5 nothing to check, 70 internal error, 130 interrupted.
+    Exit codes: 0 certified or done, 1 refuted, 2 usage, 3 inconclusive or
+    vacuous, 4 invalid input, 5 nothing to check, 70 internal error,
+    130 interrupted.
     """
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; nothing escapes as a traceback.
+    """Run the command line and return its exit code. No exception escapes as a traceback.
 
     Args:
-        arguments: words after ``certify``; None means the process's own.
+        arguments: the words after ``certify``; None takes those of the process.
     """
     try:
-        # Not through Typer's main, which turns a closed pipe into exit 1 and a stray EOFError into an abort.
+        # Typer's own main would turn a closed pipe into exit code 1 and a stray EOFError into an abort.
         command = typer.main.get_command(app)
         words = list(sys.argv[1:] if arguments is None else arguments)
         with command.make_context("certify", words) as context:
@@ -89,21 +90,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except typer.Exit as error:
         return error.exit_code
     except (SystemExit, BrokenPipeError):
-        # Rich exits with 1, which would say "refuted", when its reader goes away.
+        # When the reader of a pipe goes away, Rich exits with code 1, which would mean "refuted".
         discard_output()
         return _fail("the output was closed", "OUTPUT_CLOSED", ExitCode.INTERNAL)
     except MemoryError:
         return _fail("out of memory", "MEMORY", ExitCode.INTERNAL)
     except Exception as error:
-        # Typer's own usage errors carry their text in format_message.
+        # Typer's usage errors carry their text in format_message.
         message = getattr(error, "format_message", None)
         if callable(message):
-            # No arguments at all: Typer printed the help already.
+            # Without any arguments the message is empty: Typer has already printed the help.
             return _fail(message(), "USAGE", ExitCode.USAGE) if message() else int(ExitCode.USAGE)
         if os.environ.get("CERTIFY_TRACEBACK"):
             raise
         return _fail(
-            f"internal error: {type(error).__name__}: {error} (CERTIFY_TRACEBACK=1 shows where)",
+            f"internal error: {type(error).__name__}: {error} (set CERTIFY_TRACEBACK=1 for a traceback)",
             "INTERNAL",
             ExitCode.INTERNAL,
         )
@@ -111,20 +112,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(message: str, code: str, exit_code: ExitCode) -> int:
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        # A launcher started this process beside a first one, which mostly fails in the same way. The launcher
-        # then ends this one while it waits, and what happened is told once.
+        # A launcher started this process beside process 0, which usually fails in the same way. The launcher
+        # then stops this one while it waits, so that the error is printed once.
         time.sleep(_PATIENCE)
     line = escape(" ".join(message.split()))
-    with suppress(OSError):  # nobody listens; the exit code still tells
+    with suppress(OSError):  # if nobody reads the message, the exit code still tells
         print(f"certify: {line} [{code}]", file=sys.stderr)
     return int(exit_code)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    # Started with a stream closed, Python has none; and a report must not fail for want of a letter.
+    # Python sets a stream that was closed at the start to None.
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    # A character that the terminal cannot encode must not stop a report.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

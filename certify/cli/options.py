@@ -10,14 +10,14 @@ import typer
 
 
 class MethodName(StrEnum):
-    """Law of the p-values."""
+    """Distribution that the p-values come from."""
 
     exact = "exact"
     asymptotic = "asymptotic"
 
 
 class CorrectionName(StrEnum):
-    """Correction for testing many rows."""
+    """Correction for testing many rows at once."""
 
     none = "none"
     bonferroni = "bonferroni"
@@ -41,25 +41,33 @@ class FormatName(StrEnum):
     json = "json"
 
 
-Base = Annotated[Path, typer.Option("--base", help="Table before tuning: file or checkpoint folder.")]
+Base = Annotated[Path, typer.Option("--base", help="Table before tuning: a file or a checkpoint folder.")]
 Tuned = Annotated[
-    Path, typer.Option("--tuned", "--reference", help="Table after embed tuning: file or checkpoint folder.")
+    Path,
+    typer.Option("--tuned", "--reference", help="Table after embed tuning: a file or a checkpoint folder."),
 ]
 ServedDtype = Annotated[
     str | None,
-    typer.Option("--served-dtype", help="Compare and serve in fp32, fp16 or bf16; default: as stored."),
+    typer.Option(
+        "--served-dtype", help="Dtype to compare and serve in: fp32, fp16 or bf16; default: as stored."
+    ),
 ]
 Tensor = Annotated[
     str | None,
-    typer.Option("--tensor", help="Name of the table's tensor, if the architecture does not tell."),
+    typer.Option("--tensor", help="Name of the embedding tensor, if the architecture does not imply it."),
 ]
 Tokenizer = Annotated[
-    Path | None, typer.Option("--tokenizer", help="tokenizer.json or its folder; default: beside the base.")
+    Path | None,
+    typer.Option("--tokenizer", help="tokenizer.json or its folder; default: the one beside the base."),
 ]
-AllowTied = Annotated[bool, typer.Option("--allow-tied", help="Accept a table tied to the output head.")]
-Method = Annotated[MethodName, typer.Option("--method", help="Law of the p-values.")]
+AllowTied = Annotated[
+    bool, typer.Option("--allow-tied", help="Accept a table that is tied to the output head.")
+]
+Method = Annotated[MethodName, typer.Option("--method", help="Distribution for the p-values.")]
 Engine = Annotated[
-    EngineName, typer.Option("--engine", help="Implementation of the scan; results are equal.")
+    EngineName, typer.Option("--engine", help="Implementation of the scan; all give the same result.")
 ]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; default: all cores.")]
-Format = Annotated[FormatName, typer.Option("--format", help="What to print.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Number of threads; default: all cores.")
+]
+Format = Annotated[FormatName, typer.Option("--format", help="Output format.")]

@@ -1,4 +1,4 @@
-"""Commands and renderers by name, so that the command line imports nothing that stands above it."""
+"""Commands and renderers by name: the command line imports nothing from the packages above it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMANDS: Final = {
     "count": "lottery.cli.count:count",
     "schema": "certify.cli.gate.schema:schema",
 }
-"""Every command, in the order of the help, and the function that runs it."""
+"""Every command and the function that runs it, in the order of the help."""
 
 RENDERERS: Final = {
     "check": "reports.terminal:render",
@@ -35,11 +35,11 @@ RENDERERS: Final = {
     "scan": "reports.scan:render",
     "replay": "lottery.cli.replay",
 }
-"""What a command shows its result with, or hands it on to."""
+"""What renders the result of a command, or processes it further."""
 
 
 def load(name: str) -> Any:
-    """The object that ``package.module:attribute`` names, or the module ``package.module``."""
+    """Import the object named ``package.module:attribute``, or the module named ``package.module``."""
     module, _, attribute = name.partition(":")
     loaded = import_module(module)
     return getattr(loaded, attribute) if attribute else loaded

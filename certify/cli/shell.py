@@ -1,4 +1,4 @@
-"""What the commands share: consoles, progress bars, and output that survives a closed pipe."""
+"""Consoles, progress bars, and output that survives a closed pipe, for all commands."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on standard output (or error): no markup, no highlighting, 80 columns without a terminal."""
+    """Open a console on standard output or error: no markup, no highlighting, 80 columns off a terminal."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else 80
-    # Rich takes NO_COLOR to mean no colours but still bold and reverse; a log wants neither.
+    # With NO_COLOR, Rich drops colours but keeps bold and reverse, which a log does not want either.
     colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     return Console(
         stderr=stderr, markup=False, highlight=False, emoji=False, width=width, color_system=colours
@@ -28,7 +28,7 @@ def console(*, stderr: bool = False) -> Console:
 
 @contextmanager
 def progress_bar(title: str, unit: str = "rows") -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on standard error, on a terminal only, from the first report of progress on."""
+    """Show a progress bar on standard error once progress is first reported; only on a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -50,7 +50,7 @@ def progress_bar(title: str, unit: str = "rows") -> Iterator[Callable[[int, int]
 
 @contextmanager
 def surviving_closed_pipe() -> Iterator[None]:
-    """Let a reader that goes away early (``| head``) end the output, never change the exit code.
+    """Let a reader that leaves early (``| head``) end the output without changing the exit code.
 
     Raises:
         UsageError: standard output cannot be written for another reason, such as a full disk.
@@ -61,7 +61,7 @@ def surviving_closed_pipe() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):
-        # Rich turns a broken pipe into SystemExit(1), which would say "refuted".
+        # Rich turns a broken pipe into SystemExit(1), which would mean "refuted".
         discard_output()
     except OSError as error:
         discard_output()
@@ -69,7 +69,7 @@ def surviving_closed_pipe() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Send what is still buffered for standard output nowhere: Python would fail on it again at shutdown."""
+    """Discard what is still buffered for standard output: Python would fail on it again at shutdown."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,1 +1,1 @@
-"""Commands that decide: check, issue, explain, power, schema."""
+"""Commands around the decision: issue, check, explain, power, schema."""

@@ -19,43 +19,51 @@ if TYPE_CHECKING:
 def check(
     ticket: Annotated[Path, typer.Option("--ticket", help="Ticket file to check.")] = Path("tickets.json"),
     policy: Annotated[
-        str, typer.Option("--policy", help="selection, paper, release, strict, or a .toml file.")
+        str, typer.Option("--policy", help="selection, paper, release, strict, or a .toml file of your own.")
     ] = "release",
     only: Annotated[
         list[str] | None, typer.Option("--id", help="Check only this ticket; repeatable.")
     ] = None,
     certificate: Annotated[
-        Path | None, typer.Option("--certificate", help="Certificate, if not the one that the ticket names.")
+        Path | None, typer.Option("--certificate", help="Certificate, if not the one named in the ticket.")
     ] = None,
     base: Annotated[
-        Path | None, typer.Option("--base", help="Base table, if it does not travel with the ticket.")
+        Path | None, typer.Option("--base", help="Base table, if it does not lie beside the ticket.")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option("--reference", "--tuned", help="Reference table, likewise.")
+        Path | None,
+        typer.Option("--reference", "--tuned", help="Tuned table, if it does not lie beside the ticket."),
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option("--tokenizer", help="tokenizer.json, likewise.")] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option("--tokenizer", help="tokenizer.json, if it does not lie beside the ticket."),
+    ] = None,
     report_format: options.Format = options.FormatName.terminal,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the report to a file instead.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the report to a file instead of printing it.")
+    ] = None,
     engine: options.Engine = options.EngineName.auto,
     workers: options.Workers = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="List every token of a ticket.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List every token of each ticket.")] = False,
     replay: Annotated[
         str | None,
-        typer.Option(
-            "--replay", metavar="MODEL", help="Run every listed violation again on this base model."
-        ),
+        typer.Option("--replay", metavar="MODEL", help="Rerun every listed violation on this base model."),
     ] = None,
     text: Annotated[
-        list[str] | None, typer.Option("--text", metavar="DATA", help="With --replay: an evaluated text.")
+        list[str] | None,
+        typer.Option("--text", metavar="DATA", help="With --replay: a text that was evaluated; repeatable."),
     ] = None,
 ) -> int:
-    """Re-verify a ticket and decide: verdict first, then why. The exit code is the verdict."""
+    """Verify a ticket from scratch and decide. Prints the verdict, then the reasons.
+
+    The exit code is the verdict.
+    """
     from certify.base.errors import UsageError
     from certify.cli.shell import emit, progress_bar
     from certify.gate.check import check as run_check
 
     if text and replay is None:
-        raise UsageError("--text belongs to --replay", code="USAGE")
+        raise UsageError("--text requires --replay", code="USAGE")
     with progress_bar("scanning") as progress:
         report = run_check(
             ticket,

@@ -1,4 +1,4 @@
-"""``certify explain``: what a reason code, an assumption or a policy means."""
+"""``certify explain``: the meaning of a reason code, an assumption or a policy."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import typer
 
 def explain(
     name: Annotated[
-        str | None, typer.Argument(help="A reason code, an assumption (A-LAW), or policy:NAME; all without.")
+        str | None,
+        typer.Argument(help="A reason code, an assumption such as A-LAW, or policy:NAME; default: list all."),
     ] = None,
 ) -> None:
-    """Explain a reason code, an assumption or a policy: what it means, and what to do."""
+    """Explain a reason code, an assumption or a policy: what it means and what to do."""
     from certify.cli.shell import emit
     from certify.policy.codes import codes, names
     from certify.policy.codes import explain as run_explain

@@ -1,4 +1,4 @@
-"""``certify issue``: from a ticket and its evidence to a certificate."""
+"""``certify issue``: make a certificate from a ticket and its evidence."""
 
 from __future__ import annotations
 
@@ -11,33 +11,46 @@ from certify.cli import options
 
 
 def issue(
-    ticket: Annotated[str, typer.Option("--ticket", help="Ticket file, with #ID if it holds several.")],
+    ticket: Annotated[
+        str,
+        typer.Option("--ticket", metavar="FILE[#ID]", help="Ticket file; #ID if it holds several tickets."),
+    ],
     evidence: Annotated[
         list[Path],
-        typer.Option("--evidence", help="Manifest of evidence in the ticket's folder; repeatable."),
+        typer.Option("--evidence", help="Evidence manifest, in the ticket's folder; repeatable."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Where to write the certificate.")],
+    out: Annotated[Path, typer.Option("--out", help="Certificate file to write.")],
     delta: Annotated[
-        str, typer.Option("--delta", help="Error probability of a claim over all its texts.")
+        str, typer.Option("--delta", help="Error probability of each claim, over all its texts together.")
     ] = "0.05",
     attach: Annotated[
-        bool, typer.Option("--attach", help="Note in the ticket file where certificate and evidence lie.")
+        bool,
+        typer.Option("--attach", help="Record the paths of certificate and evidence in the ticket file."),
     ] = False,
     proofs: Annotated[
         Path | None,
-        typer.Option("--proofs", help="Record of certify prove --out to name; in the ticket's folder."),
+        typer.Option(
+            "--proofs", help="Record to refer to, from certify prove --out; in the ticket's folder."
+        ),
     ] = None,
     base: Annotated[
-        Path | None, typer.Option("--base", help="Base table, if it does not travel with the ticket.")
+        Path | None, typer.Option("--base", help="Base table, if it does not lie beside the ticket.")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option("--reference", "--tuned", help="Reference table, likewise.")
+        Path | None,
+        typer.Option("--reference", "--tuned", help="Tuned table, if it does not lie beside the ticket."),
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option("--tokenizer", help="tokenizer.json, likewise.")] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option("--tokenizer", help="tokenizer.json, if it does not lie beside the ticket."),
+    ] = None,
     engine: options.Engine = options.EngineName.auto,
     workers: options.Workers = None,
 ) -> None:
-    """Compute every claim that the evidence supports and write them down. A certificate holds no verdict."""
+    """Compute every claim that the evidence supports and write them to a certificate.
+
+    A certificate holds no verdict: certify check decides.
+    """
     from certify.base.text import escape
     from certify.cli.shell import console, progress_bar
     from certify.gate.issue import issue as run_issue

@@ -1,4 +1,4 @@
-"""``certify power``: how many units a claim needs, before anything is evaluated."""
+"""``certify power``: the number of units that a claim needs, before anything is evaluated."""
 
 from __future__ import annotations
 
@@ -27,28 +27,34 @@ def power(
     ],
     truth: Annotated[
         str | None,
-        typer.Option("--truth", help="What is assumed true: a rate, or a mean difference (default 0)."),
+        typer.Option("--truth", help="Assumed true value: a rate, or a mean difference (default 0)."),
     ] = None,
     sd: Annotated[
-        str | None, typer.Option("--sd", help="Standard deviation of a unit, for claims about means.")
+        str | None, typer.Option("--sd", help="Standard deviation per unit, for claims about means.")
     ] = None,
     delta: Annotated[str, typer.Option("--delta", help="Error probability of the limit.")] = "0.05",
-    power_: Annotated[str, typer.Option("--power", help="Wanted probability of showing the claim.")] = "0.8",
+    power_: Annotated[
+        str, typer.Option("--power", help="Probability with which the claim should be shown.")
+    ] = "0.8",
     evidence: Annotated[
         Path | None,
-        typer.Option("--evidence", metavar="NAME.json", help="Take truth and sd from earlier evidence."),
+        typer.Option(
+            "--evidence", metavar="NAME.json", help="Estimate --truth and --sd from earlier evidence."
+        ),
     ] = None,
     ticket: Annotated[
         str | None,
         typer.Option(
-            "--ticket", metavar="FILE[#ID]", help="With --evidence: whose arm; default: the only ticket's."
+            "--ticket",
+            metavar="FILE[#ID]",
+            help="With --evidence: the ticket whose arm to use; default: the only arm.",
         ),
     ] = None,
     report_format: options.Format = options.FormatName.terminal,
 ) -> None:
-    """Say how many units a claim needs, if something is true. For planning: decides nothing.
+    """Compute how many units a claim needs under an assumed truth. For planning only.
 
-    Evidence that was planned with must not be the evidence of the claim.
+    Do not test a claim on the evidence that you planned it with.
     """
     from certify.base.errors import UsageError
     from certify.cli.numbers import level
@@ -56,7 +62,7 @@ def power(
 
     planned = parse_claim(claim)
     if evidence is None and ticket is not None:
-        raise UsageError("--ticket belongs to --evidence", code="USAGE")
+        raise UsageError("--ticket requires --evidence", code="USAGE")
     assumed = _assumed(planned, truth, sd, evidence, ticket)
     found = plan(planned, assumed, delta=level("--delta", delta), power=level("--power", power_))
     interop.show(_lines(claim, found), _summary(claim, found), report_format)
@@ -72,18 +78,17 @@ def _assumed(
     from certify.gate.planning import Truth, truth_of
 
     if claim.is_rate and sd is not None:
-        raise UsageError("a rate has no --sd: its law is binomial", code="USAGE")
+        raise UsageError("--sd does not apply to a rate: its distribution is binomial", code="USAGE")
     value = None if truth is None else decimal("--truth", truth)
     spread = None if sd is None else decimal("--sd", sd)
     if spread is not None and spread <= 0:
-        raise UsageError("--sd is above 0", code="NUMBER")
+        raise UsageError("--sd must be positive", code="NUMBER")
     if evidence is None:
-        # No difference at all is the natural assumption about a ticket that is to lose nothing; a guarantee
-        # supposes that nothing disagrees.
+        # By default the ticket is assumed to lose nothing, or never to disagree.
         if value is None and claim.kind in ("noninferiority", "guarantee"):
             value = Fraction(0)
         return Truth(value, spread, "assumed")
-    # What was given goes before what was estimated.
+    # Given values take precedence over estimates.
     from certify.evidence.load import load
 
     loaded = load(evidence)
@@ -117,7 +122,7 @@ def _arm(evidence: Evidence, ticket: Ticket | None) -> Arm:
     if len(arms) != 1:
         names = ", ".join(arm.name for arm in arms) or "none"
         raise UsageError(
-            f"the evidence must hold one arm to plan for, it holds: {names} (--ticket names one)",
+            f"the evidence must hold exactly one arm to plan for; found: {names} (choose one with --ticket)",
             code="TICKET_NEEDED",
         )
     return arms[0]
@@ -129,17 +134,17 @@ def _lines(claim: str, found: Plan) -> list[str]:
     if found.units is None:
         lines.append(f"{claim}: {found.obstacle}")
     else:
-        law = "exact binomial law" if found.exact else "normal approximation to the growth of bets"
+        law = "exact binomial distribution" if found.exact else "normal approximation to the growth of bets"
         lines.append(
             f"{claim} at delta {delta:g} is shown with probability {wanted:g} by"
             f" {'' if found.exact else 'about '}{found.units} units ({law})"
         )
         true = f"true value {_number(found.truth.value)}"
         if found.truth.sd is not None:
-            true += f", standard deviation of a unit {_number(found.truth.sd)}"
+            true += f", standard deviation per unit {_number(found.truth.sd)}"
         lines.append(f"if: {true} ({found.truth.source})")
     if found.clean is not None:
-        lines.append(f"at the very least {found.clean} units, not one of them against it")
+        lines.append(f"at the very least {found.clean} units, none of them against the claim")
     return lines
 
 

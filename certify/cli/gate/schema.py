@@ -10,7 +10,7 @@ import typer
 
 
 class FileKind(StrEnum):
-    """Which file."""
+    """Kind of file to describe."""
 
     tickets = "tickets"
     evidence = "evidence"
@@ -21,11 +21,15 @@ class FileKind(StrEnum):
 def schema(
     kind: Annotated[
         FileKind,
-        typer.Argument(help="tickets.json, a manifest, a certificate, or a record of certify prove."),
+        typer.Argument(
+            help="tickets.json, an evidence manifest, a certificate, or a record of certify prove."
+        ),
     ] = FileKind.tickets,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to a file instead of printing.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the schema to a file instead of printing it.")
+    ] = None,
 ) -> None:
-    """Print the JSON Schema of tickets.json, an evidence manifest, a certificate or a record of checks."""
+    """Print the JSON Schema of a file format."""
     from certify.base.jsonio import pretty_json
     from certify.certificate import proofs
     from certify.certificate import schema as certificate

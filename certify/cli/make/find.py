@@ -1,4 +1,4 @@
-"""``certify find``: select rows and write a ticket."""
+"""``certify find``: select rows and write them as a ticket."""
 
 from __future__ import annotations
 
@@ -17,46 +17,53 @@ if TYPE_CHECKING:
 def find(
     base: options.Base,
     tuned: options.Tuned,
-    ticket_id: Annotated[str, typer.Option("--id", help="Name of the ticket in the file.")],
+    ticket_id: Annotated[str, typer.Option("--id", help="Name of the ticket within the file.")],
     out: Annotated[
-        Path, typer.Option("--out", help="Ticket file to make or to add to; rows are written beside it.")
+        Path, typer.Option("--out", help="Ticket file to create or extend; rows are written beside it.")
     ] = Path("tickets.json"),
     rule: Annotated[
         str,
         typer.Option(
             "--rule",
-            help="ks, distance:K, norm:K, frequency:K, random:K, ids:1,2,3 or published:PAIR (en-ca …).",
+            help="ks, distance:K, norm:K, frequency:K, random:K, ids:1,2,3, published:PAIR (as en-ca).",
         ),
     ] = "ks",
-    alpha: Annotated[str, typer.Option("--alpha", help="Level of the test, a decimal.")] = "0.05",
+    alpha: Annotated[str, typer.Option("--alpha", help="Level of the test, as a decimal.")] = "0.05",
     correction: Annotated[
-        options.CorrectionName, typer.Option("--correction", help="Correction for testing many rows.")
+        options.CorrectionName, typer.Option("--correction", help="Correction for testing many rows at once.")
     ] = options.CorrectionName.none,
     method: options.Method = options.MethodName.exact,
     served_dtype: options.ServedDtype = None,
     tensor: options.Tensor = None,
     tokenizer: options.Tokenizer = None,
     exclude_ids: Annotated[
-        str, typer.Option("--exclude-ids", help="Ids never to select, comma-separated; reported as yours.")
+        str,
+        typer.Option(
+            "--exclude-ids", help="Token ids never to select, comma-separated; reported as your choice."
+        ),
     ] = "",
     counts: Annotated[
-        Path | None, typer.Option("--counts", help="Token counts (.npy, see certify count) for frequency:K.")
+        Path | None,
+        typer.Option("--counts", help="For frequency:K: token counts (.npy, from certify count)."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of random:K.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="For random:K: seed of the draw.")] = None,
     template: Annotated[
         str | None,
-        typer.Option("--template", help="Prompt template that tuning used: a shipped name or a .toml file."),
+        typer.Option("--template", help="Prompt template used in tuning: a shipped name or a .toml file."),
     ] = None,
     tuned_rows: Annotated[
         Path | None,
         typer.Option(
-            "--tuned-rows", help="Release these rows (partial tuning) instead of the tuned table's."
+            "--tuned-rows", help="Rows to release instead of the tuned table's, from partial tuning."
         ),
     ] = None,
     bundle: Annotated[
-        bool, typer.Option("--bundle", help="Copy tables and tokenizer beside the ticket: self-contained.")
+        bool,
+        typer.Option(
+            "--bundle", help="Copy the tables and the tokenizer beside the ticket, to ship together."
+        ),
     ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a ticket of the same id.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a ticket of the same name.")] = False,
     guarantee: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +74,9 @@ def find(
     ] = None,
     evidence: Annotated[
         Path | None,
-        typer.Option("--evidence", metavar="NAME.json", help="With --guarantee: evidence of the candidates."),
+        typer.Option(
+            "--evidence", metavar="NAME.json", help="With --guarantee: evidence about the candidates."
+        ),
     ] = None,
     delta: Annotated[
         str, typer.Option("--delta", help="With --guarantee: error probability of the choice.")
@@ -78,8 +87,8 @@ def find(
 ) -> int:
     """Select the rows that moved and write them as a ticket that anyone can check.
 
-    With --guarantee the ticket is the smallest of those in the evidence that is shown to be good enough
-    (Learn then Test); exit code 3 if none is.
+    With --guarantee, choose the smallest ticket in the evidence that is shown to
+    be good enough (Learn then Test). The exit code is 3 if none is.
     """
     from certify.base.errors import ExitCode, UsageError
     from certify.cli.shell import console, progress_bar, surviving_closed_pipe
@@ -111,7 +120,7 @@ def find(
     found: Found | None
     if guarantee is None:
         if evidence is not None:
-            raise UsageError("--evidence belongs to --guarantee", code="USAGE")
+            raise UsageError("--evidence requires --guarantee", code="USAGE")
         with progress_bar("scanning") as progress:
             found = run_find(
                 base,
@@ -128,7 +137,7 @@ def find(
         if rule != "ks" or exclude or counts or seed is not None or tuned_rows:
             raise UsageError(
                 "--guarantee chooses among evaluated tickets: --rule, --exclude-ids, --counts, --seed and"
-                " --tuned-rows do not go with it",
+                " --tuned-rows do not combine with it",
                 code="USAGE",
             )
         found = _guaranteed(base, tuned, evidence, guarantee, delta, settings)
@@ -152,7 +161,7 @@ def _guaranteed(
     from certify.gate.find import find_guaranteed
 
     if evidence is None:
-        raise UsageError("--guarantee chooses by evidence: name its manifest with --evidence", code="USAGE")
+        raise UsageError("--guarantee requires --evidence NAME.json", code="USAGE")
     with progress_bar("scanning") as progress:
         result = find_guaranteed(
             base,
@@ -166,12 +175,12 @@ def _guaranteed(
     lines = [f"{goal} with error probability {delta}, from the largest ticket to the smallest:"]
     for one in result.choice.tested:
         shown = f"estimate {float(one.limit.estimate):.4f}, at least {float(one.limit.value):.4f}"
-        answer = "good enough" if one.good else "not shown to be, testing stops here"
+        answer = "good enough" if one.good else "not shown to be good enough, testing stops here"
         lines.append(f"  {one.arm.name} ({len(one.arm.ids or ())} rows): {shown}: {answer}")
     for arm in result.choice.candidates[len(result.choice.tested) :]:
         lines.append(f"  {arm.name} ({len(arm.ids or ())} rows): not tested")
     if result.found is None:
-        lines.append("no ticket is shown to be good enough: none is written")
+        lines.append("no ticket is shown to be good enough; none is written")
     lines.append(f"record of the choice: {result.record}")
     emit("".join(escape(line) + "\n" for line in lines), None)
     return result.found

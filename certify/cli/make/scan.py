@@ -15,7 +15,7 @@ def scan(
     base: options.Base,
     tuned: options.Tuned,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write all rows to a .csv, .parquet or .npz file.")
+        Path | None, typer.Option("--out", help="Write every row to this .csv, .parquet or .npz file.")
     ] = None,
     served_dtype: options.ServedDtype = None,
     tensor: options.Tensor = None,
@@ -24,7 +24,7 @@ def scan(
     allow_tied: options.AllowTied = False,
     engine: options.Engine = options.EngineName.auto,
     workers: options.Workers = None,
-    top: Annotated[int, typer.Option("--top", min=0, help="Rows to print.")] = 15,
+    top: Annotated[int, typer.Option("--top", min=0, help="Number of rows to print.")] = 15,
 ) -> None:
     """Measure how far every row moved: exact two-sample KS distance, p-value, shift, cosine."""
     from certify.cli.shell import console, progress_bar, surviving_closed_pipe

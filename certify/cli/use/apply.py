@@ -1,4 +1,4 @@
-"""``certify apply``: a merged checkpoint that any engine loads."""
+"""``certify apply``: write a merged checkpoint that any engine loads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from certify.cli.use.transfer import lines
 
 def apply(
     ticket: interop.TicketSpec,
-    base: Annotated[Path, typer.Option("--base", help="Checkpoint folder of the base; only read.")],
-    out: Annotated[Path, typer.Option("--out", help="Checkpoint folder to make.")],
+    base: Annotated[Path, typer.Option("--base", help="Checkpoint folder of the base model; read only.")],
+    out: Annotated[Path, typer.Option("--out", help="Checkpoint folder to create.")],
     tuned: Annotated[
         Path | None,
         typer.Option("--tuned", "--reference", help="Table after embed tuning, to compare the rows with."),
@@ -29,7 +29,7 @@ def apply(
     tensor: options.Tensor = None,
     report_format: options.Format = options.FormatName.terminal,
 ) -> None:
-    """Write the base's checkpoint with the ticket's rows: one shard rewritten, the rest copied."""
+    """Write a copy of the base checkpoint that holds the ticket's rows. Only one shard is rewritten."""
     from certify.ticket.merge import apply as run_apply
     from certify.ticket.released import open_source
     from certify.ticket.transfer import open_parts

@@ -1,4 +1,4 @@
-"""``certify export`` and ``certify import``: tickets as PEFT adapters, out and in."""
+"""``certify export`` and ``certify import``: write tickets as PEFT adapters, and read them back."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class AdapterFormat(StrEnum):
 
 
 Adapter = Annotated[
-    AdapterFormat, typer.Option("--format", help="Format of the adapter: peft TrainableTokens.")
+    AdapterFormat, typer.Option("--format", help="Format of the adapter: PEFT TrainableTokens.")
 ]
 
 
 def export(
     ticket: interop.TicketSpec,
-    out: Annotated[Path, typer.Option("--out", help="Adapter folder to make.")],
+    out: Annotated[Path, typer.Option("--out", help="Adapter folder to create.")],
     base: interop.TravellingBase = None,
     adapter_format: Adapter = AdapterFormat.peft,
     base_name: Annotated[
@@ -33,7 +33,7 @@ def export(
     ] = None,
     tensor: options.Tensor = None,
 ) -> None:
-    """Write the ticket's rows as an adapter that peft loads; its logits are the merged checkpoint's."""
+    """Write the ticket's rows as a PEFT adapter. Its logits equal those of the merged checkpoint."""
     from certify.ticket.adapters import export_peft
     from certify.ticket.released import open_source
     from certify.ticket.transfer import open_parts
@@ -43,7 +43,7 @@ def export(
     rows = parts.rows
     text = [
         f"wrote {out}: {adapter_format.value} adapter of {rows.ids.size} rows in {rows.dtype}",
-        "peft does not check the base; the adapter's metadata names it by tensor digest",
+        "peft does not check the base model; the adapter's metadata names it by tensor digest",
     ]
     interop.show(text, {}, options.FormatName.terminal)
 
@@ -51,11 +51,11 @@ def export(
 def import_adapter(
     adapter: Annotated[Path, typer.Argument(help="Adapter folder to read (safetensors only).")],
     base: options.Base,
-    out: Annotated[Path, typer.Option("--out", help="Folder to make; rows.safetensors is written into it.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to create, for rows.safetensors.")],
     ticket_id: Annotated[
         str | None,
         typer.Option(
-            "--id", help="Make a ticket of this name as well, with the base in this adapter's rows."
+            "--id", help="Also make a ticket of this name; its tuned table is the base with these rows."
         ),
     ] = None,
     adapter_format: Adapter = AdapterFormat.peft,
@@ -63,7 +63,7 @@ def import_adapter(
     tensor: options.Tensor = None,
     allow_tied: options.AllowTied = False,
 ) -> None:
-    """Read the rows of an adapter and write them as a rows file, and as a ticket if named."""
+    """Read the rows of an adapter and write them as a rows file; with --id, also as a ticket."""
     from certify.tables.dtypes import parse_dtype
     from certify.ticket.adapters import import_folder
 
@@ -79,7 +79,9 @@ def import_adapter(
     rows = imported.rows
     text = [f"wrote {out}: {rows.ids.size} rows in {rows.dtype}, read from {adapter_format.value} {adapter}"]
     if imported.inert:
-        text.append(f"{len(imported.inert)} of them equal the base's and cannot act")
+        text.append(f"{len(imported.inert)} of them equal the base's rows and have no effect")
     if not imported.fingerprint:
-        text.append("the adapter does not name its base by digest: that this is the right base was not shown")
+        text.append(
+            "the adapter does not name its base by digest: whether this is the right base was not checked"
+        )
     interop.show(text, {}, options.FormatName.terminal)

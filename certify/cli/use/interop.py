@@ -1,4 +1,4 @@
-"""What the commands that use a ticket share: the option that names it, and how they print."""
+"""What the commands that use a ticket share: the options that name it and its base, and how they print."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TravellingBase = Annotated[
 
 
 def show(lines: Iterable[str], data: dict[str, Any], report_format: options.FormatName) -> None:
-    """Print ``lines``, each on one line with nothing that drives a terminal, or ``data`` as JSON."""
+    """Print ``lines``, each escaped to one line without control characters, or ``data`` as JSON."""
     from certify.base.jsonio import pretty_json
     from certify.base.text import escape
     from certify.cli.shell import emit

@@ -1,4 +1,4 @@
-"""``certify transfer``: the ticket's rows put into the base table, as a file."""
+"""``certify transfer``: write the base table with the ticket's rows in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def transfer(
     tensor: options.Tensor = None,
     report_format: options.Format = options.FormatName.terminal,
 ) -> None:
-    """Write the base table with the ticket's rows in it, and prove that no other row moved."""
+    """Write the base table with the ticket's rows in it and verify that no other row changed."""
     from certify.ticket.released import open_source
     from certify.ticket.transfer import open_parts
     from certify.ticket.transfer import transfer as run_transfer
@@ -35,19 +35,19 @@ def transfer(
 
 
 def lines(report: TransferReport) -> list[str]:
-    """The report for people."""
+    """Format the report for people."""
     count, width = report.shape
     if report.reference_checked:
         against = "equal to the reference's"
     elif report.object == "tuned":
-        against = "trained on their own, bound by digest"
+        against = "trained separately, bound by digest"
     else:
-        against = "bound by digest; no reference at hand to compare with"
+        against = "bound by digest; no reference table given to compare with"
     result = [
         f"wrote {report.out}: ticket {report.ticket} ({report.object}), {count} x {width} in {report.dtype}",
         f"rows transferred: {len(report.transferred)} ({against})",
-        f"rows untouched:   {report.untouched}, bit for bit the base's, read back from disk",
+        f"rows untouched:   {report.untouched}, bit for bit the base's, as read back from disk",
     ]
     if report.inert:
-        result.append(f"of the transferred rows {len(report.inert)} equal the base's and cannot act")
+        result.append(f"{len(report.inert)} of the transferred rows equal the base's and have no effect")
     return [*result, f"table sha256 {report.table_sha256}", f"file sha256  {report.file_sha256}"]

@@ -1,4 +1,4 @@
-"""``certify verify``: does this checkpoint serve the certified rows?"""
+"""``certify verify``: check that a checkpoint serves the certified rows."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ _SHOWN_PIECES = 10
 
 def verify(
     ticket: interop.TicketSpec,
-    served: Annotated[Path, typer.Option("--served", help="Checkpoint folder (or table) that is served.")],
+    served: Annotated[Path, typer.Option("--served", help="Checkpoint folder or table that is served.")],
     base: interop.TravellingBase = None,
     tensor: options.Tensor = None,
     allow_extra_rows: Annotated[
-        bool, typer.Option("--allow-extra-rows", help="Accept rows beyond the base's vocabulary.")
+        bool, typer.Option("--allow-extra-rows", help="Accept rows beyond the base model's vocabulary.")
     ] = False,
     report_format: options.Format = options.FormatName.terminal,
 ) -> int:
-    """Prove, without torch, that a checkpoint holds the ticket's rows and the base's everywhere else.
+    """Verify that a checkpoint holds the ticket's rows, and the base's rows everywhere else.
 
-    Exit code 0 if it does, 1 if not, with the rows that differ; 4 if something cannot be read.
+    Runs without torch. The exit code is 0 if it does, 1 if it does not (the rows
+    that differ are listed) and 4 if a file cannot be read.
     """
     from certify.ticket.released import open_source
     from certify.ticket.serving import verify as run_verify
