@@ -21,9 +21,8 @@ from certify.stats import betting, power, rates, resampling
 from certify.stats import budget as sharing
 from proofs_checks.check import Budget, Check, Finding, check
 
-MACHINERY: Final = frozenset(
-    f"certify.{name}" for name in ("limits", "bounds", "betting", "resampling", "budget", "power", "ltt")
-)
+_STATS = ("limits", "rates", "betting", "resampling", "budget", "power")
+MACHINERY: Final = frozenset({*(f"certify.stats.{name}" for name in _STATS), "certify.gate.choose"})
 """Modules that define limits, tests and what shares an error probability."""
 
 MODULES: Final[tuple[ModuleType, ...]] = (rates, betting, resampling, sharing, power, choose)
@@ -33,18 +32,19 @@ _COUNTS, _MEANS = ("coverage.counts", "laws.clopper-pearson"), ("coverage.means"
 _BETS = ("coverage.betting", "coverage.betting-many")
 _LIMITS = ("coverage.betting-limits",)
 _PLAN = ("coverage.planning",)
-_LTT = ("coverage.ltt", "mutations.certify.ltt")
+_LTT = ("coverage.ltt",)
+_CLAIMS = ("coverage.claims",)
 
 ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
-    "bounds.binomial_tail_at_least": _COUNTS,
-    "bounds.binomial_tail_at_most": _COUNTS,
-    "bounds.clopper_pearson": _COUNTS,
-    "bounds.empirical_bernstein_lower": _MEANS,
-    "bounds.hoeffding_lower": _MEANS,
-    "bounds.rate_above": _COUNTS,
-    "bounds.rate_at_least": _COUNTS,
-    "bounds.rate_at_most": _COUNTS,
-    "bounds.rate_limit": (*_COUNTS, "coverage.clusters"),
+    "rates.binomial_tail_at_least": _COUNTS,
+    "rates.binomial_tail_at_most": _COUNTS,
+    "rates.clopper_pearson": _COUNTS,
+    "rates.empirical_bernstein_lower": _MEANS,
+    "rates.hoeffding_lower": _MEANS,
+    "rates.rate_above": _COUNTS,
+    "rates.rate_at_least": _COUNTS,
+    "rates.rate_at_most": _COUNTS,
+    "rates.rate_limit": (*_COUNTS, "coverage.clusters"),
     "betting.betting_exceeds": _BETS,
     "betting.betting_lower": _LIMITS,
     "betting.betting_p_value": _BETS,
@@ -72,37 +72,37 @@ ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "power.units_for_agreement": _PLAN,
     "power.units_for_mean": _PLAN,
     "power.units_for_rate": _PLAN,
-    "ltt.Choice": _LTT,
-    "ltt.Goal": _LTT,
-    "ltt.Tested": _LTT,
-    "ltt.candidates": _LTT,
-    "ltt.choose": _LTT,
-    "ltt.equal_shares": _LTT,
-    "ltt.parse_goal": _LTT,
+    "choose.Choice": _LTT,
+    "choose.Goal": _LTT,
+    "choose.Tested": _LTT,
+    "choose.candidates": _LTT,
+    "choose.choose": _LTT,
+    "choose.equal_shares": _LTT,
+    "choose.parse_goal": _LTT,
 }
 """Checks of everything public in :data:`MODULES`, by module and name."""
 
 ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
-    "limits": ("coverage.betting-limits", "mutations.certify.betting"),
-    "guarantee": ("coverage.drawn-steps", "mutations.certify.guarantee"),
-    "claims_agreement": ("mutations.certify.claims_agreement",),
-    "claims_corpus": ("coverage.asymptotic", "mutations.certify.corpus_scores"),
-    "corpus_scores": ("coverage.asymptotic", "mutations.certify.corpus_scores"),
-    "claims_evidence": ("mutations.certify.claims_agreement",),  # settings() writes delta down
-    "claims_guarantee": ("mutations.certify.guarantee", "coverage.asymptotic"),
-    "claims_loss": ("mutations.certify.claims_loss",),
-    "claims_quality": ("mutations.certify.claims_quality",),
-    "claims_report": ("mutations.certify.claims_agreement", "mutations.certify.claims_quality"),
-    "opposite": ("mutations.certify.opposite",),
-    "sequential": ("mutations.certify.sequential",),
-    "planning": _PLAN,
-    "guaranteed": _LTT,
-    "checker": ("mutations.certify.checker",),
-    "certificate": ("mutations.certify.certificate",),
-    "issue": ("mutations.certify.certificate",),  # passes delta on to what follows
-    "stating": ("mutations.certify.certificate",),
+    "stats.limits": _LIMITS,
+    "evidence.corpus_scores": ("coverage.asymptotic",),
+    "evidence.load": _CLAIMS,  # settings() writes delta down
+    "claims.agreement": _CLAIMS,
+    "claims.corpus": (*_CLAIMS, "coverage.asymptotic"),
+    "claims.criteria": ("coverage.guarantee", "coverage.drawn-steps"),
+    "claims.every": (*_CLAIMS, "coverage.texts"),
+    "claims.kind": _CLAIMS,
+    "claims.loss": _CLAIMS,
+    "claims.promise": ("coverage.guarantee", "coverage.asymptotic"),
+    "claims.quality": _CLAIMS,
+    "claims.registry": _CLAIMS,
+    "certificate.build": ("coverage.texts",),
+    "certificate.schema": ("coverage.texts",),
+    "checker": ("coverage.verdict",),
+    "gate.find": _LTT,
+    "gate.issue": ("coverage.verdict",),  # passes delta on to what follows
+    "gate.planning": _PLAN,
 }
-"""Checks of the other modules that handle error probabilities; each uses bounds of :data:`MODULES`."""
+"""Checks of the other modules, or folders, that handle error probabilities with bounds of :data:`MODULES`."""
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -155,6 +155,16 @@ def folder() -> Path:
     return Path(certify.__file__).parent
 
 
+def named(folder: Path) -> dict[str, str]:
+    """Source text of every module below a folder, by dotted name; without the command line."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        name = ".".join(path.relative_to(folder).with_suffix("").parts)
+        if not name.startswith("cli."):
+            found[name] = path.read_text(encoding="utf-8")
+    return found
+
+
 def unlisted(
     modules: Sequence[ModuleType], sources: Mapping[str, str], names: Callable[[ModuleType], Sequence[str]]
 ) -> list[str]:
@@ -162,23 +172,26 @@ def unlisted(
 
     Args:
         modules: those of which everything has an entry.
-        sources: source text of every module of the package, by name.
+        sources: source text of every module of the package, by name without the package's.
         names: gives what is public in a module.
     """
     short = {module.__name__.rpartition(".")[2]: module for module in modules}
     found = {f"{name}.{public}" for name, module in short.items() for public in names(module)}
     wrong = [f"no entry for {name}" for name in sorted(found - set(ENTRIES))]
     wrong += [f"an entry for {name}, which is gone" for name in sorted(set(ENTRIES) - found)]
-    handling = {name for name, source in sources.items() if handles_errors(source)} - set(short)
-    wrong += [f"no entry for the module {name}" for name in sorted(handling - set(ELSEWHERE))]
-    wrong += [f"an entry for the module {name}, without need" for name in sorted(set(ELSEWHERE) - handling)]
+    handling = {name for name, source in sources.items() if handles_errors(source)}
+    handling -= {module.__name__.removeprefix("certify.") for module in modules}
+    covered = {name: {name, name.rpartition(".")[0]} & set(ELSEWHERE) for name in handling}
+    wrong += [f"no entry for the module {name}" for name in sorted(covered) if not covered[name]]
+    needless = set(ELSEWHERE) - set().union(*covered.values())
+    wrong += [f"an entry for the module {name}, without need" for name in sorted(needless)]
     return wrong
 
 
 @check("coverage.entries", "§5: no bound without a check", ())
 def entries(_: Budget) -> Finding:
     """The table of entries against the modules, the public names in them, and every other module."""
-    sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder().glob("*.py"))}
+    sources = named(folder())
     wrong = unlisted(MODULES, sources, public_names)
     if wrong:
         return Finding("failed", len(sources), "; ".join(wrong))

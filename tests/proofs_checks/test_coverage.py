@@ -6,6 +6,7 @@ import ast
 import functools
 import itertools
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -269,15 +270,15 @@ def never(*_: Any) -> bool:
 P_ONE = SimpleNamespace(p_value=F(1))
 
 SILENT: dict[str, Any] = {
-    "bounds.binomial_tail_at_least": lambda *_: F(1),
-    "bounds.binomial_tail_at_most": lambda *_: F(1),
-    "bounds.clopper_pearson": lambda *_: (F(0), F(1)),
-    "bounds.empirical_bernstein_lower": limit(0),
-    "bounds.hoeffding_lower": limit(0),
-    "bounds.rate_above": never,
-    "bounds.rate_at_least": never,
-    "bounds.rate_at_most": never,
-    "bounds.rate_limit": lambda *a: SimpleNamespace(value=F(a[3] == "upper")),
+    "rates.binomial_tail_at_least": lambda *_: F(1),
+    "rates.binomial_tail_at_most": lambda *_: F(1),
+    "rates.clopper_pearson": lambda *_: (F(0), F(1)),
+    "rates.empirical_bernstein_lower": limit(0),
+    "rates.hoeffding_lower": limit(0),
+    "rates.rate_above": never,
+    "rates.rate_at_least": never,
+    "rates.rate_at_most": never,
+    "rates.rate_limit": lambda *a: SimpleNamespace(value=F(a[3] == "upper")),
     "betting.betting_exceeds": never,
     "betting.betting_lower": limit(0),
     "betting.betting_p_value": lambda *_: F(1),
@@ -301,23 +302,23 @@ SILENT: dict[str, Any] = {
     "power.units_for_agreement": lambda *_: 10_000,
     "power.units_for_mean": lambda *_: 700,
     "power.units_for_rate": lambda *_: 10_000,
-    "ltt.choose": lambda *_: SimpleNamespace(chosen=None),
+    "choose.choose": lambda *_: SimpleNamespace(chosen=None),
 }
 """For each bound one that is never wrong, because it never says anything."""
 
 RECORDS = {
-    *("resampling.Randomisation", "resampling.SwapSums", "ltt.Choice", "ltt.Goal", "ltt.Tested"),
+    *("resampling.Randomisation", "resampling.SwapSums", "choose.Choice", "choose.Goal", "choose.Tested"),
     # What paired_bootstrap and paired_swap are made of; test_resampling compares the two.
     *("resampling.bootstrap_limit", "resampling.bootstrap_sums"),
     *("resampling.swap_p_value", "resampling.swap_sums"),
-    *("ltt.candidates", "ltt.equal_shares", "ltt.parse_goal"),
+    *("choose.candidates", "choose.equal_shares", "choose.parse_goal"),
 }
 """Entries that are no bounds: records, and what reads a goal or the evidence; choose() rests on them."""
 
 
 def judged(module: str, fault: Any) -> Iterator[Finding]:
     """What the checks of a module find about a changed copy of it, the quickest first."""
-    if module == "bounds":
+    if module == "rates":
         yield coverage_exact.judge_counts(fault, (1, 3, 8))
         yield coverage_exact.judge_decisions(fault, (1, 3, 8))
         yield coverage_exact.judge_means(fault, (16,))
@@ -344,8 +345,8 @@ def test_every_entry_has_a_silent_counterpart_or_is_no_bound() -> None:
 @pytest.mark.parametrize("name", sorted(SILENT))
 def test_a_bound_that_says_nothing_is_seen(name: str) -> None:
     module, _, function = name.partition(".")
-    real = {"bounds": rates, "betting": betting, "resampling": resampling}
-    real |= {"budget": budget, "power": power, "ltt": ltt}
+    real = {"rates": rates, "betting": betting, "resampling": resampling}
+    real |= {"budget": budget, "power": power, "choose": ltt}
     fault = changed(real[module], **{function: SILENT[name]})
     assert any(found.outcome == "failed" for found in judged(module, fault))
 
@@ -457,7 +458,7 @@ def test_whatever_can_be_called_needs_an_entry(bound: Any, monkeypatch: pytest.M
     monkeypatch.setattr(rates, "new_bound", bound, raising=False)
     result = entries.entries.run(Budget())
     assert result.outcome == "failed"
-    assert "bounds.new_bound" in result.detail
+    assert "rates.new_bound" in result.detail
 
 
 def test_types_and_imports_are_not_public_functions() -> None:
@@ -477,7 +478,7 @@ def test_types_and_imports_are_not_public_functions() -> None:
     ("source", "handles"),
     [
         ("from certify.stats.limits import Limit\ndef bound(k):\n    return Limit()", True),
-        ("from certify import limits", True),
+        ("from certify.stats import limits", True),
         ("import certify.stats.betting as b", True),
         ("def bound(k: int, *, delta: float) -> float: ...", True),
         ("class A:\n    def bound(self, delta): ...", True),
@@ -490,28 +491,28 @@ def test_a_module_that_handles_error_probabilities_is_found(source: str, handles
 
 
 def test_a_new_module_needs_an_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for path in entries.folder().glob("*.py"):
-        (tmp_path / path.name).write_text(path.read_text())
+    shutil.copytree(entries.folder(), tmp_path / "certify")
+    tmp_path /= "certify"
     monkeypatch.setattr(entries, "folder", lambda: tmp_path)
     assert entries.entries.run(Budget()).passed
-    (tmp_path / "newbounds.py").write_text("from certify.stats.limits import Limit")
+    (tmp_path / "gate" / "newbounds.py").write_text("from certify.stats.limits import Limit")
     result = entries.entries.run(Budget())
     assert result.outcome == "failed"
-    assert "newbounds" in result.detail
+    assert "gate.newbounds" in result.detail
 
 
 def test_every_function_that_returns_a_limit_is_in_a_listed_module() -> None:
     """The rule of the entries against the annotations: whoever returns limits is found by it."""
-    listed = {module.__name__.rpartition(".")[2] for module in entries.MODULES}
+    listed = {module.__name__.removeprefix("certify.") for module in entries.MODULES}
     listed |= entries.ELSEWHERE.keys()
-    for path in entries.folder().glob("*.py"):
-        tree = ast.parse(path.read_text())
+    for name, source in entries.named(entries.folder()).items():
+        tree = ast.parse(source)
         returns = [
             node.name
             for node in ast.walk(tree)
             if isinstance(node, ast.FunctionDef) and node.returns and "Limit" in ast.unparse(node.returns)
         ]
-        assert not returns or path.stem in listed, (path.stem, returns)
+        assert not returns or name in listed, (name, returns)
 
 
 def test_laws_are_what_they_are_called() -> None:
