@@ -66,7 +66,7 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
 	@$(PIP) --editable .
 	@touch $@
 
-# Everything: tuning, proofs, plots, development.
+# Everything: tuning, proofs, development.
 $(VENV)/.all: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "installing everything (torch included; some minutes on a fresh machine)"
 	@$(PIP) --editable '.[all]'

@@ -210,7 +210,7 @@ def test_no_folder_is_crowded() -> None:
 
 
 # Lists of data, not of thoughts: they grow by entries.
-LONG = ("certify.checker", "proofs_checks.mutations.mutants", "proofs_checks.worlds.evidence_strategies")
+LONG = ("certify.checker", "proofs_checks.mutations.mutants")
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - set(LONG)))

@@ -7,8 +7,6 @@ often. The thresholds are those of the shipped policy ``strict``, which has all 
 ``agreement-rate``, which no shipped policy asks for, is asked for here. Units weigh equally whatever their
 size (theory §5), and large ones are better than small ones: pooling their sentences, windows or decisions
 would show what is false.
-
-Needs the extra ``proofs``.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from certify.policy.policy import DESIGN, POLICIES
 from certify.policy.requirement import Answer, Requirement
 from certify.ticket.schema import Ticket
 from proofs_checks.coverage.trials import DELTA, Trial
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 from proofs_checks.worlds.populations import (
     Kind,
     Population,

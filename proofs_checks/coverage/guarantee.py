@@ -4,8 +4,6 @@ The populations have what makes the question hard (theory §5). Steps of a unit 
 of certified steps goes with the rate, the steps that disagree come last, and some units have no certified
 step at all. So the rate at which a *drawn* step disagrees is not the rate over all certified steps, nor over
 first steps, nor over all units: whoever takes one for the other is far on the wrong side.
-
-Needs the extra ``proofs``.
 """
 
 from __future__ import annotations

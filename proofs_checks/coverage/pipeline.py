@@ -15,8 +15,13 @@ from typing import Final
 
 import numpy as np
 
+from certify.claims import criteria
 from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.coverage.claims import CASES, try_claim, try_edges, try_stopping
+from proofs_checks.coverage.guarantee import UNITS, try_guarantee, try_power
 from proofs_checks.coverage.trials import Trial, generator, judge
+from proofs_checks.coverage.verdict import PLOTS, pooled, try_plot, try_texts
+from proofs_checks.worlds.testbed import make_stage
 
 MOST: Final = 60
 """Comparisons of this module at most, of all those of a run."""
@@ -27,14 +32,9 @@ FULL: Final = 25
 FULL_VERDICTS: Final = 12
 """The same for verdicts, which take the longest."""
 
-_NEEDS: Final = ("hypothesis",)  # of proofs_checks.worlds.evidence_strategies, hence imports inside functions
-
 
 def guarantee_trials(scale: int, random: np.random.Generator) -> list[Trial]:
     """:mod:`proofs_checks.coverage.guarantee`, ``scale`` times the draws of a fast run."""
-    from certify.claims import criteria
-    from proofs_checks.coverage.guarantee import UNITS, try_guarantee, try_power
-
     return [
         *try_guarantee(criteria, UNITS, 80 * scale, random),
         *try_power(criteria, UNITS, 20 * scale, random),
@@ -43,8 +43,6 @@ def guarantee_trials(scale: int, random: np.random.Generator) -> list[Trial]:
 
 def claim_trials(scale: int, random: np.random.Generator) -> list[Trial]:
     """:mod:`proofs_checks.coverage.claims`, likewise."""
-    from proofs_checks.coverage.claims import CASES, try_claim, try_edges, try_stopping
-
     trials = try_edges(random)
     for case in CASES:
         # Ten null tickets take ten times as long.
@@ -61,9 +59,6 @@ def verdict_trials(scale: int, random: np.random.Generator, folder: Path) -> tup
         random: for the samples.
         folder: an empty folder for the ticket.
     """
-    from proofs_checks.coverage.verdict import PLOTS, pooled, try_plot
-    from proofs_checks.worlds.testbed import make_stage
-
     stage = make_stage(folder)
     trials, differences = [], []
     for place, plot in enumerate(PLOTS):
@@ -76,23 +71,21 @@ def verdict_trials(scale: int, random: np.random.Generator, folder: Path) -> tup
     return [*trials, pooled(trials)], differences
 
 
-@check("coverage.guarantee", "§5: the guarantee, from steps to the finding", ("A-UNITS",), needs=_NEEDS)
+@check("coverage.guarantee", "§5: the guarantee, from steps to the finding", ("A-UNITS",))
 def guarantee_holds(budget: Budget) -> Finding:
     """Units that differ in rate and number of certified steps; fixed, and looked at as they come."""
     return judge(guarantee_trials(FULL if budget.full else 1, generator(budget, 11)))
 
 
-@check("coverage.claims", "§5: each claim, from records to the answer", ("A-UNITS", "A-CAP"), needs=_NEEDS)
+@check("coverage.claims", "§5: each claim, from records to the answer", ("A-UNITS", "A-CAP"))
 def claims(budget: Budget) -> Finding:
     """Six claims at the thresholds of the shipped policies; at the ends of the scale; until decided."""
     return judge(claim_trials(FULL if budget.full else 1, generator(budget, 12)))
 
 
-@check("coverage.texts", "§5: one claim on several texts shares its error", ("A-UNITS",), needs=_NEEDS)
+@check("coverage.texts", "§5: one claim on several texts shares its error", ("A-UNITS",))
 def texts(budget: Budget) -> Finding:
     """Eight texts, all of them false, or all of them true, by a hair."""
-    from proofs_checks.coverage.verdict import try_texts
-
     return judge(try_texts(1000 if budget.full else 40, generator(budget, 13)))
 
 
@@ -100,7 +93,6 @@ def texts(budget: Budget) -> Finding:
     "coverage.verdict",
     "§7: a false ticket is certified with probability delta at most, a good one mostly",
     ("A-UNITS", "A-EVIDENCE", "A-CAP"),
-    needs=_NEEDS,
 )
 def verdicts(budget: Budget) -> Finding:
     """Tickets under release, strict and paper; some draws through files, gate and independent checker."""

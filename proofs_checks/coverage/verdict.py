@@ -5,8 +5,6 @@ one text of several, or false in all. ``CERTIFIED`` is wrong with probability ``
 claim is false, because a verdict asks for all of them on all texts. ``REFUTED`` is another matter: each claim
 can be refuted wrongly, so that four claims that are true by a hair are refuted with probability up to
 ``4 delta``; what the split over texts promises is ``delta`` for one claim, however many texts.
-
-Needs the extra ``proofs``.
 """
 
 from __future__ import annotations
@@ -26,10 +24,6 @@ from proofs_checks.coverage.claims import CASES, NAMES, REQUIRED, drift, subject
 from proofs_checks.coverage.trials import Trial
 from proofs_checks.worlds.populations import (
     Population,
-    advantage,
-    agreement,
-    drawn_rate,
-    loss_rise,
     scored,
     steps,
 )
@@ -177,22 +171,6 @@ PLOTS: Final = (
     Plot("a rate of .0501", "paper", (promised("one", _BROKEN),), 120),
 )
 """Tickets, and what is true of them."""
-
-
-def facts(plot: Plot) -> list[bool]:
-    """What the policy of a plot asks for, text by text, by the truth of its populations."""
-    found = []
-    for text in plot.texts:
-        if "nats" in text.kinds[0].records[0]:
-            found.append(loss_rise(text) <= Fraction(1, 10))
-        elif plot.policy == "paper":
-            found.append(drawn_rate(text)[1] <= Fraction(1, 20))
-        else:
-            found.append(advantage(text, "reference") >= -1)
-            found.append(advantage(text, "base") > 0)
-            found.append(min(advantage(text, arm) for arm in NULLS) > 0)
-            found.append(plot.policy == "release" or agreement(text)[1] >= Fraction(19, 20))
-    return found
 
 
 def try_plot(

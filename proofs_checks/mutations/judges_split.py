@@ -17,8 +17,7 @@ from typing import Any, Final
 
 from certify.base.errors import CertifyError
 from certify.evidence.read import LossRecord, parse_manifest
-from proofs_checks.worlds import evidence_strategies as synthetic
-from proofs_checks.worlds import outlines
+from proofs_checks.worlds import outlines, synthetic
 
 Fact = tuple[str, bool]
 Json = Any

@@ -1,15 +1,13 @@
 """Populations of units whose truth is a fraction, and evidence drawn from them.
 
 A population is a finite list of kinds of units with whole weights. Every kind is a few records as plain JSON
-(:mod:`proofs_checks.worlds.evidence_strategies`), read by the real parser once; a sample draws kinds
+(:mod:`proofs_checks.worlds.synthetic`), read by the real parser once; a sample draws kinds
 independently and gives each unit names and digests of its own. What a claim speaks about is then a mean
 over kinds, counted here from the plain records alone, so that a hair above a threshold is a hair and not a
 matter of luck.
 
 The units are those of theory §5: several sentences and several certified steps in one, all alike or not, and
 large ones behaving otherwise than small ones, so that pooling sentences or steps gives another number.
-
-Needs the extra ``proofs``.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ import numpy as np
 from certify.evidence.load import Evidence
 from certify.evidence.read import Manifest, Record, TranslationRecord, parse_manifest
 from certify.evidence.record import RecordParser
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 Json = Any
 
@@ -161,7 +159,7 @@ def scored(
 
     Args:
         weight: how often it comes up.
-        sentences: matches, 0 to :data:`proofs_checks.worlds.evidence_strategies.FULL`, by arm.
+        sentences: matches, 0 to :data:`proofs_checks.worlds.synthetic.FULL`, by arm.
         names: all arms.
         rest: matches of the arms that a sentence does not name.
         letters: decisions along each sentence, as for :func:`steps`.
@@ -250,7 +248,7 @@ def _decisions(record: Json) -> list[tuple[bool, bool]]:
 
 
 def _score(record: Json, arm: str, rule: str) -> int:
-    """Sentence chrF of a vector of :func:`proofs_checks.worlds.evidence_strategies.vector`."""
+    """Sentence chrF of a vector of :func:`proofs_checks.worlds.synthetic.vector`."""
     answer = record["arms"][arm]
     matches: int = answer["stats"][answer["rules"][_RULES.index(rule)]][-1]
     return 100 // synthetic.FULL * matches

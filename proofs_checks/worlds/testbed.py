@@ -3,8 +3,6 @@
 In memory, records drawn from populations go through the functions with which the gate makes claims and
 answers; in files, through everything: parsers, ``certify issue``, ``certify check`` and the independent
 checker. Whoever judges many draws uses the first and shows on some that the second agrees, to the last word.
-
-Needs the extra ``proofs``.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from certify.policy import outcomes
 from certify.policy.policy import EVIDENCE_ITEMS, POLICIES
 from certify.tables.rowfile import transferred_rows
 from certify.ticket.schema import DeclaredClaim, read_ticket_file
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 from proofs_checks.worlds.populations import Population
 
 Json = Any

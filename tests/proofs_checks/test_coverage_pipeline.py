@@ -40,7 +40,7 @@ from proofs_checks.coverage.claims import (
 )
 from proofs_checks.coverage.guarantee import ABOVE, ALPHA, AT, BAD, GOOD, attained
 from proofs_checks.coverage.trials import ALARM, COMPARISONS, DELTA, Trial, judge
-from proofs_checks.coverage.verdict import PLOTS, Plot, facts, try_plot, try_texts
+from proofs_checks.coverage.verdict import NULLS, PLOTS, Plot, try_plot, try_texts
 from proofs_checks.mutations.mutants import Mutant
 from proofs_checks.mutations.mutations import execute, patched, source_of
 from proofs_checks.worlds.populations import (
@@ -127,6 +127,22 @@ def test_samples_have_the_means_of_their_populations(case: Case) -> None:
         for kind, found in zip(population.kinds, counts, strict=True):
             rate = kind.weight / population.total
             assert abs(found / 4000 - rate) <= 5 * (rate * (1 - rate) / 4000) ** 0.5
+
+
+def facts(plot: Plot) -> list[bool]:
+    """What the policy of a plot asks for, text by text, by the truth of its populations."""
+    found = []
+    for text in plot.texts:
+        if "nats" in text.kinds[0].records[0]:
+            found.append(loss_rise(text) <= Fraction(1, 10))
+        elif plot.policy == "paper":
+            found.append(drawn_rate(text)[1] <= Fraction(1, 20))
+        else:
+            found.append(advantage(text, "reference") >= -1)
+            found.append(advantage(text, "base") > 0)
+            found.append(min(advantage(text, arm) for arm in NULLS) > 0)
+            found.append(plot.policy == "release" or agreement(text)[1] >= Fraction(19, 20))
+    return found
 
 
 def test_a_case_on_the_wrong_side_is_refused() -> None:

@@ -7,10 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-
-from certify.base.errors import InvalidInputError
-from certify.policy.policy import Policy, parse_policy
-from proofs_checks.worlds.policy_strategies import (
+from policy_strategies import (
     EVIDENCE,
     INTEGRITY,
     AskedClaim,
@@ -19,7 +16,10 @@ from proofs_checks.worlds.policy_strategies import (
     exact,
     policies,
 )
-from proofs_checks.worlds.strategies import mutants
+from table_strategies import mutants
+
+from certify.base.errors import InvalidInputError
+from certify.policy.policy import Policy, parse_policy
 
 
 def check_meaning(policy: Policy, file: PolicyFile) -> None:

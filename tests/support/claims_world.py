@@ -11,7 +11,7 @@ from certify.evidence.load import Evidence, Subject
 from certify.evidence.read import parse_manifest
 from certify.evidence.record import RecordParser
 from certify.ticket.schema import Ticket
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 
 def subject_of(

@@ -1,7 +1,7 @@
 """A small ticket folder with evidence that supports everything, and an adversary's tools for changing it.
 
 Tables are those of :mod:`ticket_folders`; evidence is synthetic
-(:mod:`proofs_checks.worlds.evidence_strategies`), with the digests of tables that really are the base with
+(:mod:`proofs_checks.worlds.synthetic`), with the digests of tables that really are the base with
 those rows put in. Records, manifests and certificates are changed as plain JSON and digests are made with
 ``hashlib``, so that a fault of the package cannot hide itself.
 """
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ticket_folders import PIECES, SPECIAL, base_table, make_ticket, tensor_sha256, tuned_table
 
 from certify.gate.issue import issue
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 Json = Any
 Half = NDArray[np.float16]

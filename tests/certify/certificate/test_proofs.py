@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from profiles import examples
 from proof_files import OUTCOMES, outcome_of, record, records, restated, sha256_of, write
+from ticket_strategies import damages
 
 import certify
 from certify import checker
@@ -38,7 +39,6 @@ from certify.policy.codes import codes
 from certify.policy.policy import POLICIES
 from proofs_checks.check import Budget, CheckResult
 from proofs_checks.run import prove
-from proofs_checks.worlds.ticket_strategies import damages
 
 Json = Any
 Capture = pytest.CaptureFixture[str]

@@ -26,10 +26,12 @@ import numpy as np
 import proof_files
 import pytest
 from evidence_folders import TICKET_ARM, Bundle, make_bundle, sentences
+from evidence_truth import worlds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from profiles import examples
 from ticket_folders import edit, make_ticket
+from ticket_strategies import damage, tickets
 
 import certify
 from certify import checker
@@ -45,8 +47,7 @@ from certify.stats import betting, rates
 from certify.tables import dtypes
 from certify.ticket.schema import Ticket
 from certify.ticket.templates import load_template, template_names
-from proofs_checks.worlds import evidence_strategies as synthetic
-from proofs_checks.worlds.ticket_strategies import damage, tickets
+from proofs_checks.worlds import synthetic
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = Path(checker.__file__)
@@ -261,7 +262,7 @@ def test_every_claim_of_drawn_evidence_is_computed_alike(
     # The certificate states what the package computed from records in which every decision was drawn.
     drawn = pristine.copy(tmp_path_factory.mktemp("drawn") / "folder")
     drawn.edit_ticket(lambda ticket: ticket["selection"].update(alpha=alpha))
-    drawn.records = data.draw(synthetic.worlds(max_units=3, arms=drawn.names))
+    drawn.records = data.draw(worlds(max_units=3, arms=drawn.names))
     text = synthetic.manifest(drawn.records, drawn.arms)["text"] | {"unit": "document"}
     if design == "sequential":  # all of its units, so that none was picked
         text["unit"] = "sentence"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from claims_world import evidence_of, subject_of
+from evidence_truth import Truth, worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples
@@ -32,14 +33,13 @@ from certify.evidence.null_labels import NULLS
 from certify.stats.betting import betting_lower, difference_lower
 from certify.stats.claim import RULES, Claim, Finding, rational, signature
 from lottery.text.score import exact_chrf
-from proofs_checks.worlds.evidence_strategies import (
+from proofs_checks.worlds.synthetic import (
     BASE_TABLE,
     FULL,
     TICKET_IDS,
     TICKET_TABLE,
     UNIT,
     Behaviour,
-    Truth,
     arm,
     digest,
     null_arms,
@@ -47,7 +47,6 @@ from proofs_checks.worlds.evidence_strategies import (
     sentence,
     vector,
     window,
-    worlds,
 )
 
 DELTA = Fraction(1, 20)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from claims_world import evidence_of, subject_of
+from evidence_truth import Truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples
@@ -28,16 +29,7 @@ from certify.policy.requirement import TESTS
 from certify.stats.claim import RULES, Claim, Finding, rational
 from certify.stats.resampling import Counts, paired_bootstrap, paired_swap
 from lottery.text.score import Scorer
-from proofs_checks.worlds.evidence_strategies import (
-    Behaviour,
-    Truth,
-    arm,
-    digest,
-    null_arms,
-    plain_arms,
-    sentence,
-    vector,
-)
+from proofs_checks.worlds.synthetic import Behaviour, arm, digest, null_arms, plain_arms, sentence, vector
 
 SUBJECT = subject_of({20: 1})
 DELTA = Fraction(1, 20)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from claims_world import evidence_of, subject_of
+from evidence_truth import Truth, worlds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from profiles import examples
@@ -28,7 +29,7 @@ from certify.evidence.read import UNIT
 from certify.stats.claim import Finding
 from certify.stats.power import clean_units_needed
 from certify.stats.theorem import CRITERIA, Criterion, additive, measured_max, published
-from proofs_checks.worlds.evidence_strategies import Behaviour, Truth, sentence, worlds
+from proofs_checks.worlds.synthetic import Behaviour, sentence
 
 DELTA = Fraction(1, 20)
 D = 64

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from claims_world import evidence_of, subject_of
+from evidence_truth import Truth, worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples
@@ -21,17 +22,7 @@ from certify.evidence.load import Evidence, load
 from certify.evidence.read import LossRecord
 from certify.evidence.split import check_split
 from certify.stats.claim import Claim, Finding
-from proofs_checks.worlds.evidence_strategies import (
-    Truth,
-    arm,
-    digest,
-    null_arms,
-    plain_arms,
-    ticket,
-    window,
-    worlds,
-    write,
-)
+from proofs_checks.worlds.synthetic import arm, digest, null_arms, plain_arms, ticket, window, write
 
 SUBJECT = subject_of({20: 1})
 OTHER = digest("something else")

@@ -31,7 +31,7 @@ from certify.evidence.load import Subject
 from certify.tables.rowfile import make_rows
 from certify.ticket.released import Source, open_base, open_reference, open_rows
 from certify.ticket.schema import read_ticket_file
-from proofs_checks.worlds.evidence_strategies import Behaviour, arm, plain_arms, sentence
+from proofs_checks.worlds.synthetic import Behaviour, arm, plain_arms, sentence
 
 Half = NDArray[np.float16]
 

@@ -18,7 +18,7 @@ from certify.base.errors import CertifyError
 from certify.cli.main import run
 from certify.gate.planning import Truth, parse_claim, plan, truth_of
 from certify.stats.betting import betting_exceeds
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 DELTA, POWER = Fraction(1, 20), Fraction(4, 5)
 

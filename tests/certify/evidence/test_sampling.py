@@ -15,7 +15,7 @@ from certify.base.errors import InvalidInputError
 from certify.evidence.load import load
 from certify.evidence.read import iter_records, read_manifest
 from certify.evidence.sampling import check_drawn
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 ARMS = dict.fromkeys(("base", "reference", "t"), synthetic.Behaviour())
 

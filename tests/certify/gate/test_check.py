@@ -20,7 +20,7 @@ import lottery
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.verdict import Item, Outcome, Status
 from certify.gate.check import CheckReport
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 
 def check(path: Path, policy: str = "selection", **options: object) -> CheckReport:

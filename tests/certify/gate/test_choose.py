@@ -23,7 +23,7 @@ from certify.evidence.load import Evidence
 from certify.gate.choose import Goal, candidates, choose, parse_goal
 from certify.gate.find import find_guaranteed
 from certify.ticket.schema import read_ticket_file
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 DELTA = Fraction(1, 20)
 USED = {"tuning": ["0" * 16]}

@@ -27,11 +27,11 @@ import pytest
 from command import Ran, as_process, in_process
 from safetensors.numpy import load
 from ticket_folders import bound_files, edit, file_sha256
+from ticket_strategies import damage
 
 from certify.base.errors import CertifyError
 from certify.ticket.schema import parse_ticket_file
 from certify.ticket.templates import load_template
-from proofs_checks.worlds.ticket_strategies import damage
 
 FAST, SLOW = 150, 7000
 Capture = pytest.CaptureFixture[str]

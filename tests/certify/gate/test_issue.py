@@ -19,7 +19,7 @@ from certify.evidence.load import Evidence
 from certify.gate.issue import issue
 from certify.stats.betting import betting_exceeds, noninferior
 from certify.stats.claim import Claim
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 Capture = pytest.CaptureFixture[str]
 

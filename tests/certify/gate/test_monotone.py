@@ -21,7 +21,7 @@ from profiles import examples
 
 import certify
 from certify.base.errors import CertifyError
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 Json = Any
 Change = Callable[[Bundle], None]

@@ -22,7 +22,7 @@ from ticket_folders import MOVED, base_table, rebind, rewrite_rows, tuned_table
 import certify
 from certify.base.errors import InvalidInputError
 from certify.ticket.schema import DeclaredClaim, read_ticket_file
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 Json = Any
 HALF = 10**9 // 2

@@ -15,7 +15,7 @@ from certify.evidence.load import Evidence
 from certify.gate.watch import Standing, Watch
 from certify.policy.policy import Policy, parse_policy
 from certify.policy.requirement import TESTS
-from proofs_checks.worlds import evidence_strategies as synthetic
+from proofs_checks.worlds import synthetic
 
 ITEMS = """
 items = [

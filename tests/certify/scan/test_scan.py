@@ -22,6 +22,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from profiles import examples
 from scipy.stats import ks_2samp
+from table_strategies import (
+    RowPair,
+    TablePair,
+    nonfinite_tables,
+    row_pairs,
+    table_pairs,
+    tables,
+)
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.records import Dtype, KSResult
@@ -33,14 +41,6 @@ from certify.scan.smirnov import p_values
 from certify.tables.dtypes import DTYPES, cast, to_float32
 from certify.tables.safefile import write_tensors
 from certify.tables.table import Table, open_table
-from proofs_checks.worlds.strategies import (
-    RowPair,
-    TablePair,
-    nonfinite_tables,
-    row_pairs,
-    table_pairs,
-    tables,
-)
 
 needs_numba = pytest.mark.skipif(
     find_spec("numba") is None, reason="the extra 'fast' (numba) is not installed"

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from table_strategies import mutants
 from ticket_folders import assert_one_line, pieces, write_tokenizer
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.selection.frequency import count_tokens, read_counts, write_counts
-from proofs_checks.worlds.strategies import mutants
 
 COUNTS = np.array([5, 0, 2**40, 7], np.int64)
 

@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import table_strategies as strategies
 from hypothesis import given
 from hypothesis import strategies as st
 
 from certify.base.errors import UsageError
 from certify.tables.dtypes import DTYPES, cast, finite_mask, ordered_keys, parse_dtype, to_float32
-from proofs_checks.worlds import strategies
 
 # (exponent bits, mantissa bits) of each type: all that the oracle needs to know about it.
 FORMATS = {"F32": (8, 23), "F16": (5, 10), "BF16": (8, 7)}

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from table_strategies import mutants
 from ticket_folders import assert_one_line, file_sha256, tensor_sha256
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.tables.rowfile import make_rows, read_rows, write_rows
-from proofs_checks.worlds.strategies import mutants
 
 IDS = np.array([3, 7, 40], np.int64)
 FP32 = np.random.default_rng(3).normal(0, 0.02, (3, 5)).astype(np.float32)

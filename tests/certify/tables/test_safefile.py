@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+import table_strategies as strategies
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from profiles import examples
@@ -27,7 +28,6 @@ from certify.tables.safefile import (
     read_metadata,
     write_tensors,
 )
-from proofs_checks.worlds import strategies
 
 NAME = "model.embed_tokens.weight"
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
+import table_strategies as strategies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples
@@ -23,7 +24,6 @@ from profiles import examples
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.tables.dtypes import DTYPES, cast
 from certify.tables.table import Table, check_compatible, check_finite, open_table
-from proofs_checks.worlds import strategies
 
 EMBED = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"

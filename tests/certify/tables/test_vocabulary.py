@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import table_strategies as strategies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.tables.vocabulary import MAX_ID, MAX_PIECE_CHARS, Vocabulary, open_vocabulary
-from proofs_checks.worlds import strategies
 
 BPE = {"<unk>": 0, "<s>": 1, "</s>": 2, "<0x0A>": 3, "▁the": 4, "e": 5}
 

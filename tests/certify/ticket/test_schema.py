@@ -14,6 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples
+from ticket_strategies import (
+    damages,
+    escaping_paths,
+    lookup,
+    places,
+    relative_paths,
+    ticket_files,
+)
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.ticket.schema import (
@@ -23,14 +31,6 @@ from certify.ticket.schema import (
     parse_ticket_file,
     read_ticket_file,
     write_ticket_file,
-)
-from proofs_checks.worlds.ticket_strategies import (
-    damages,
-    escaping_paths,
-    lookup,
-    places,
-    relative_paths,
-    ticket_files,
 )
 
 SHA = "0123456789abcdef" * 4

@@ -2,7 +2,7 @@
 
 Everything is drawn as *storage* (``certify.tables.dtypes``): float32, float16, or the uint16 bit patterns of
 bfloat16, little-endian. Nothing of the package is imported, so that what is drawn cannot inherit a fault of
-what is judged. Needs the extra ``proofs``.
+what is judged.
 
 ============================  ==========================================================================
 strategy                      what it draws

@@ -1,7 +1,7 @@
 """Hypothesis strategies for policy files: TOML that must be read, and what was meant by it.
 
 Written from the rules for policies, not from the parser: which claims can be asked for, by which test, and
-what claims rest on. :func:`~proofs_checks.worlds.strategies.mutants` damages the bytes.
+what claims rest on. :func:`~table_strategies.mutants` damages the bytes.
 """
 
 from __future__ import annotations

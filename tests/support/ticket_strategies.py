@@ -2,7 +2,7 @@
 
 Everything is drawn as plain JSON data (dictionaries, lists, strings, numbers) by the rules of schema version
 1 as ``certify schema`` prints them, and nothing of the package is imported: what is drawn cannot inherit a
-fault of what is judged. Needs the extra ``proofs``.
+fault of what is judged.
 
 ============================  ==========================================================================
 strategy                      what it draws
