@@ -118,7 +118,7 @@ class Table:
         return tensor_digest(self.dtype, self.shape, self.block_bytes())
 
 
-def open_table(path: Path, *, tensor: str | None = None, allow_tied: bool = False) -> Table:
+def open_table(path: Path | str, *, tensor: str | None = None, allow_tied: bool = False) -> Table:
     """Open the input embedding table of a ``.safetensors`` file, a checkpoint folder, or an ``.npy`` file.
 
     Nothing is read but headers and configuration. Entries are not looked at: see :func:`check_finite`.
@@ -137,6 +137,7 @@ def open_table(path: Path, *, tensor: str | None = None, allow_tied: bool = Fals
             :mod:`certify.tables.npyfile` and
             :mod:`certify.tables.checkpoint` refuse.
     """
+    path = Path(path)
     if not is_folder(path) and path.suffix.lower() != ".safetensors":
         return _open_other(path, tensor)
     found = locate(path, tensor)

@@ -54,7 +54,7 @@ class Vocabulary:
         return self.pieces.get(token_id)
 
 
-def open_vocabulary(path: Path) -> Vocabulary:
+def open_vocabulary(path: Path | str) -> Vocabulary:
     """Read a ``tokenizer.json`` (BPE, WordPiece, WordLevel or Unigram) and the files beside it with roles.
 
     An id is special if it has a role, begin or end of sequence, unknown, padding, class, separator or mask,
@@ -75,6 +75,7 @@ def open_vocabulary(path: Path) -> Vocabulary:
             pieces that are no text or overlong, one text under two ids, an unknown structure; ``JSON_*`` and
             ``FILE_TOO_LARGE`` for files that are no strict JSON of at most 64 MB.
     """
+    path = Path(path)
     file = path / _FILE if is_folder(path) else path
     if file != path and not is_file(file):
         raise UsageError(

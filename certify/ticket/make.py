@@ -50,8 +50,8 @@ class Found:
 
 
 def open_pair(
-    base: Path,
-    reference: Path,
+    base: Path | str,
+    reference: Path | str,
     *,
     dtype: Dtype | None = None,
     tensor: str | None = None,
