@@ -1,0 +1,217 @@
+"""What documents point at exists: sections of the theory, links, modules, commands. Judges have controls."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from certify.base.version import __version__
+from certify.cli.registry import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("certify", "lottery", "reports", "proofs_checks", "tests")
+LEFT_ALONE = ("reports/published/",)  # written with what they describe, and bound by digest
+
+_PATH = re.compile(
+    r"(?<![\w./-])(?:\.\./)*((?:certify|lottery|reports|proofs_checks|tests|docs)(?:/[\w.*-]+)+)"
+)
+# Two dots at least: the names of schemas have one.
+_MODULE = re.compile(r"`((?:certify|lottery|reports|proofs_checks)(?:\.\w+){2,})")
+_FILE = re.compile(r"`([\w./*-]+\.py)`")
+_ROOM = re.compile(r"\| `([\w/]+)/`")  # a row about a folder names files in it
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_SECTIONS = re.compile(r"[Tt]heory(?:\.md)?`?\s+((?:§[0-9]+[a-z]?(?:\.[0-9]+)?(?:,? (?:and|to) |, )?)+)")
+_SECTION = re.compile(r"§([0-9]+[a-z]?(?:\.[0-9]+)?)")
+_HEADING = re.compile(r"^#+ §([0-9]+[a-z]?(?:\.[0-9]+)?) ", re.MULTILINE)
+
+
+def tracked() -> list[str]:
+    """Paths of all files of the project, whether or not it is a git checkout."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0 and listed.stdout:
+        return [path for path in listed.stdout.splitlines() if (ROOT / path).is_file()]
+    found = (path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file())
+    return sorted(path for path in found if not path.startswith((".", "build/")))
+
+
+DOCUMENTS = [path for path in tracked() if path.endswith(".md")]
+MANUALS = [path for path in DOCUMENTS if not path.startswith(LEFT_ALONE) and path != "docs/moved.md"]
+SOURCES = [path for path in tracked() if path.endswith((".py", ".toml")) and path.startswith(PACKAGES)]
+SOURCES.remove("tests/test_docs.py")  # its controls name what does not exist
+
+
+def sections_named(text: str) -> set[str]:
+    """Sections that ``theory §...`` in ``text`` names."""
+    return {name for run in _SECTIONS.findall(text) for name in _SECTION.findall(run)}
+
+
+def broken_links(text: str, folder: Path) -> list[str]:
+    """Targets of relative links in Markdown that do not exist, or name no heading of their file."""
+    return [
+        target
+        for target in _LINK.findall(text)
+        if not re.match("[a-z]+:", target) and not _leads(target, text, folder)
+    ]
+
+
+def _leads(target: str, text: str, folder: Path) -> bool:
+    path, _, anchor = target.partition("#")
+    if path and not (folder / path).exists():
+        return False
+    return not anchor or anchor in anchors((folder / path).read_text(encoding="utf-8") if path else text)
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors that a Markdown file offers: its headings in lower case, spaces as hyphens."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def paths_named(text: str) -> Iterator[str]:
+    """Paths and modules of the project that ``text`` names, as paths from the root."""
+    yield from (path.rstrip(".") for path in _PATH.findall(text))
+    yield from _MODULE.findall(text)
+
+
+def files_named(text: str) -> Iterator[str]:
+    """Python files in backticks, as paths from the folder of the document."""
+    for line in text.splitlines():
+        room = _ROOM.match(line)
+        for name in _FILE.findall(line):
+            yield f"{room[1]}/{name}" if room and not name.startswith((*PACKAGES, "..")) else name
+
+
+def missing(names: Iterable[str], folder: Path = ROOT) -> list[str]:
+    """Those of the paths, globs and modules that name nothing; a module may end with a name inside it."""
+    return [name for name in names if not _exists(name, folder)]
+
+
+def _exists(name: str, folder: Path) -> bool:
+    if "/" in name or name.endswith(".py"):
+        return any(ROOT.glob(name)) or any(folder.glob(name))
+    parts = name.split(".")
+    for end in range(len(parts), 1, -1):
+        path = ROOT.joinpath(*parts[:end])
+        if path.is_dir():
+            return end == len(parts)
+        if path.with_suffix(".py").is_file():
+            # What follows a module is a name in it.
+            return all(part in path.with_suffix(".py").read_text(encoding="utf-8") for part in parts[end:])
+    return False
+
+
+def commands_named(text: str) -> set[str]:
+    """Commands in code: ``certify NAME`` at the start of an indented line, or in backticks."""
+    lines = re.findall(r"^ {4}(?:\.venv/bin/)?certify ([a-z][a-z-]*)", text, re.MULTILINE)
+    return {*lines, *re.findall(r"`certify ([a-z][a-z-]*)", text)}
+
+
+def test_the_documents_are_found() -> None:
+    assert {"README.md", "CONTRIBUTING.md", "docs/theory.md", "certify/README.md"} <= set(MANUALS)
+    assert "certify/scan/scan.py" in SOURCES
+
+
+THEORY = (ROOT / "docs/theory.md").read_text(encoding="utf-8")
+SECTIONS = set(_HEADING.findall(THEORY))
+
+
+def test_the_theory_has_its_sections() -> None:
+    assert {"1", "2", "3", "4", "4b", "5", "6", "7", *(f"6.{i}" for i in range(1, 8))} == SECTIONS
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *MANUALS])
+def test_sections_of_the_theory_exist(path: str) -> None:
+    assert sections_named((ROOT / path).read_text(encoding="utf-8")) <= SECTIONS
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_links_lead_somewhere(path: str) -> None:
+    assert broken_links((ROOT / path).read_text(encoding="utf-8"), (ROOT / path).parent) == []
+
+
+@pytest.mark.parametrize("path", MANUALS)
+def test_modules_and_paths_exist(path: str) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert missing([*paths_named(text), *files_named(text)], (ROOT / path).parent) == []
+
+
+@pytest.mark.parametrize("path", MANUALS)
+def test_commands_exist(path: str) -> None:
+    assert commands_named((ROOT / path).read_text(encoding="utf-8")) <= set(COMMANDS)
+
+
+def test_a_section_that_is_gone_is_seen() -> None:
+    text = "(theory §5, §90) and theory §6.3, theory §4b; theory §2 to §7"
+    assert sections_named(text) - SECTIONS == {"90"}
+    assert sections_named(text) == {"5", "90", "6.3", "4b", "2", "7"}
+
+
+def test_a_broken_link_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "there.md").write_text("# A heading, here\n")
+    text = (
+        "[a](there.md) [b](there.md#a-heading-here) [c](gone.md) [d](there.md#gone) [e](https://example.org)"
+    )
+    assert broken_links(text, tmp_path) == ["gone.md", "there.md#gone"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("`certify/scan/scan.py` and certify/scan/gone.py.", ["certify/scan/gone.py"]),
+        ("`certify/gone/`, `tests/support`", ["certify/gone"]),
+        ("`certify.scan.scan` `certify.scan.gone`", ["certify.scan.gone"]),
+        ("`certify.base.errors.CertifyError` `certify.base.errors.Gone`", ["certify.base.errors.Gone"]),
+        ("`certify/policy/*.toml`, `certify/policy/*.gone`", ["certify/policy/*.gone"]),
+    ],
+)
+def test_a_module_that_is_gone_is_seen(text: str, found: list[str]) -> None:
+    assert missing(paths_named(text)) == found
+
+
+def test_a_file_is_looked_for_in_the_folder_of_its_row() -> None:
+    text = "| `scan/` | the scan | `scan.py`, `gone.py` |\n`scan/scan.py`"
+    assert missing(files_named(text), ROOT / "certify") == ["scan/gone.py"]
+
+
+def test_modules_are_where_they_moved() -> None:
+    moved = (ROOT / "docs/moved.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `[\w.]+` \| `([\w.]+)`", moved, re.MULTILINE)
+    assert rows
+    assert [name for name in rows if not (ROOT / f"{name.replace('.', '/')}.py").is_file()] == []
+
+
+def test_the_readme_lists_the_core() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core = re.search(r"light core\s+\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert core is not None
+    assert core[1].split(", ") == [re.split(r"[<>=]", one)[0] for one in project["dependencies"]]
+
+
+def test_the_library_session_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert session is not None
+    published = ROOT / "reports/published"
+    (tmp_path / "base").symlink_to(published / "base-small")
+    (tmp_path / "tuned").symlink_to(published / "en-ca-experiment/tickets/reference")
+    (tmp_path / "reports").symlink_to(ROOT / "reports")
+    monkeypatch.chdir(tmp_path)
+    exec(session[1], {})
+    shown = capsys.readouterr().out
+    assert shown.startswith("0 [")
+    assert set(re.findall(r"Status\.([A-Z]+)", shown)) == {"CERTIFIED"}
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_a_command_that_is_gone_is_seen() -> None:
+    text = "    certify check --id a\n    .venv/bin/certify gone\n`certify lost X`, the certify contributors"
+    assert commands_named(text) == {"check", "gone", "lost"}
