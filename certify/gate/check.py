@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
+from certify import checker
 from certify.base.errors import ExitCode, NothingToDoError, UsageError
 from certify.base.records import Engine, KSResult
 from certify.base.verdict import Item, Outcome, Status, decide, exit_code
+from certify.checker import Given, Opinion
 from certify.gate.evidence import Examined, Sources, examine
 from certify.gate.recheck import Inputs, Premise, recheck
-from certify.policy.policy import DEFAULT_POLICY, Policy, get_policy
+from certify.policy.policy import CHECKER, DEFAULT_POLICY, Policy, get_policy
 from certify.ticket.schema import Ticket, choose, read_ticket_file
-
-CHECKER = "checker.agrees"
-"""Item of the independent checker, of every ticket under every policy; a difference makes an ERROR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,72 +115,90 @@ def check(
     inputs = Inputs(path.parent, base, reference, tokenizer, engine, workers, progress)
     sources = Sources(path.parent, certificate)
     reports = [_report(one, chosen_policy, inputs, sources) for one in tickets]
-    given = certificate or base or reference or tokenizer
-    return CheckReport(
-        path, chosen_policy, tuple(_confirm(path, chosen_policy, reports, elsewhere=bool(given)))
-    )
+    elsewhere = bool(base or reference or tokenizer)
+    confirmed = _confirm(path, chosen_policy, policy, reports, certificate, elsewhere=elsewhere)
+    return CheckReport(path, chosen_policy, tuple(confirmed))
 
 
 def _report(ticket: Ticket, policy: Policy, inputs: Inputs, sources: Sources) -> TicketReport:
     checked = recheck(ticket, inputs)
     examined = examine(ticket, checked, policy, sources) if policy.reads_evidence else None
     items = (*checked.items, *(examined.items if examined else ()))
-    status = decide(policy.requires, items)
+    status = decide([name for name in policy.requires if name != CHECKER], items)
     return TicketReport(ticket, ticket.digest(), status, items, checked.result, checked.premise, examined)
 
 
 # --- the independent checker -------------------------------------------------------------------------------
 
-_ABSTAINS = "NOT_RECOMPUTED"
-
 _REPORT = "this is a defect of one of the two programs: report it, and do not rely on either"
+
+_STATUS: Final = {
+    Outcome.PASS: "",
+    Outcome.FAIL: Status.REFUTED.value,
+    Outcome.VACUOUS: Status.VACUOUS.value,
+    Outcome.INVALID: Status.INVALID.value,
+    Outcome.ERROR: Status.INVALID.value,
+}
+"""What the independent checker calls an outcome; every other one is inconclusive."""
 
 
 def _confirm(
-    path: Path, policy: Policy, reports: Sequence[TicketReport], *, elsewhere: bool
+    path: Path,
+    policy: Policy,
+    name: str,
+    reports: Sequence[TicketReport],
+    certificate: Path | None,
+    *,
+    elsewhere: bool,
 ) -> list[TicketReport]:
     """Add the item of the independent checker to every report; a difference closes the gate."""
-    if not policy.shipped or elsewhere:
-        why = "inputs are named by options" if elsewhere else "it knows the policies of the package only"
-        item = Item(
-            CHECKER, Outcome.NOT_RUN, "CHECKER_NOT_RUN", f"the independent checker was not run: {why}"
-        )
-        return [replace(report, items=(*report.items, item)) for report in reports]
-    found: Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]] = {}
+    found: Mapping[str, Mapping[str, Opinion]] = {}
     broken = "it does not know the ticket"
     try:
-        from certify.checker import verify
-
-        found = dict(verify(path.parent, path.name, (policy.name,)))
+        answers = checker.verify(
+            path.parent,
+            path.name,
+            (name,),
+            ids=[report.ticket.id for report in reports],
+            given={report.ticket.id: _given(report, elsewhere) for report in reports},
+            certificate=certificate,
+        )
+        found = dict(answers)
     except Exception as error:  # a checker that breaks, however, confirms nothing
         broken = f"it broke: {type(error).__name__}: {error}"
     return [_compared(report, policy, found.get(report.ticket.id), broken) for report in reports]
 
 
+def _given(report: TicketReport, elsewhere: bool) -> Given:
+    """What the checker takes from this program: whatever needs whole tables."""
+    items = {item.name: (_STATUS.get(item.outcome, "INCONCLUSIVE"), item.code) for item in report.items}
+    subject = report.examined.subject if report.examined else None
+    if subject is None:
+        return Given(items, {}, "", elsewhere)
+    return Given(items, subject.distances.h, subject.table_sha256, elsewhere)
+
+
 def _compared(
-    report: TicketReport,
-    policy: Policy,
-    found: Mapping[str, tuple[str, tuple[str, ...]]] | None,
-    broken: str,
+    report: TicketReport, policy: Policy, found: Mapping[str, Opinion] | None, broken: str
 ) -> TicketReport:
-    if report.status is Status.INVALID and (found is None or found[policy.name][0] != Status.INVALID.value):
+    opinion = None if found is None else found[policy.name]
+    invalid = Status.INVALID.value
+    if report.status is Status.INVALID and (opinion is None or opinion.status != invalid):
         text = "not compared: the independent checker reads less strictly, and what is refused stays refused"
         item = Item(CHECKER, Outcome.NOT_RUN, "CHECKER_NOT_RUN", text)
-    elif found is None:
+    elif opinion is None:
         item = Item(CHECKER, Outcome.ERROR, "CHECKER_DIFFERS", f"the independent checker: {broken}", _REPORT)
-    elif found[policy.name][0] == Status.INCONCLUSIVE.value and _ABSTAINS in found[policy.name][1]:
-        # What it does not compute again it neither confirms nor contradicts.
-        text = "the independent checker does not compute all of this again: it knows fewer formats and rules"
-        item = Item(CHECKER, Outcome.NOT_RUN, _ABSTAINS, text)
-    elif found[policy.name][0] != report.status.value:
-        status, codes = found[policy.name]
+    elif opinion.status != report.status.value:
         text = (
-            f"the independent checker says {status} ({', '.join(codes)}), this program {report.status.value}"
+            f"the independent checker says {opinion.status} ({', '.join(opinion.codes)}), this program"
+            f" {report.status.value}"
         )
         item = Item(CHECKER, Outcome.ERROR, "CHECKER_DIFFERS", text, _REPORT)
     else:
-        item = Item(
-            CHECKER, Outcome.PASS, "CHECKER_AGREES", "the independent checker comes to the same verdict"
-        )
-    status = Status.ERROR if item.outcome is Outcome.ERROR else report.status
-    return replace(report, status=status, items=(*report.items, item))
+        text = "the independent checker comes to the same verdict"
+        if opinion.left:
+            text += f"; it took from this program: {', '.join(opinion.left)}"
+        item = Item(CHECKER, Outcome.PASS, "CHECKER_AGREES", text)
+    items = (*report.items, item)
+    status = Status.ERROR if item.outcome is Outcome.ERROR else decide(policy.requires, items)
+    return replace(report, status=status, items=items)

@@ -80,6 +80,7 @@ class Examined:
         sha256: file digest of the certificate, or None.
         texts: claims by text, as computed; empty where the evidence was not usable.
         answers: by requirement's claim and path of the manifest: what the text made of it.
+        subject: what the claims are about; None where the tables were not usable.
         proofs: the record of the theory's checks, if the certificate names one and restates it rightly.
     """
 
@@ -89,6 +90,7 @@ class Examined:
     texts: tuple[TextClaims, ...] = ()
     answers: Mapping[tuple[str, str], Answer] = field(default_factory=dict)
     proofs: ProofRecord | None = None
+    subject: Subject | None = None
 
 
 @dataclass
@@ -180,11 +182,11 @@ def _examine(
     found, integrity = _integrity(ticket, certificate, subject, checked, sources)
     if integrity.outcome is not Outcome.PASS:
         rest = _rest(ticket, policy, "the evidence is missing or invalid", skip=2)
-        return Examined((integrity, *rest))
+        return Examined((integrity, *rest), subject=subject)
     split = refused or _split([evidence for _, evidence in found], subject)
     if split.outcome is Outcome.INVALID:
         rest = _rest(ticket, policy, "the evidence is invalid", skip=3)
-        return Examined((integrity, split, *rest))
+        return Examined((integrity, split, *rest), subject=subject)
     texts = claims_of(found, subject, certificate.parameters.delta)
     found_answers = outcomes.answer_all(policy, certificate, subject, texts)
     items = (
@@ -192,7 +194,7 @@ def _examine(
         *(_content(certificate, texts, subject, proofs), _claims(certificate, texts)),
         *outcomes.items(ticket, policy, texts, found_answers),
     )
-    return Examined(items, texts=texts, answers=found_answers)
+    return Examined(items, texts=texts, answers=found_answers, subject=subject)
 
 
 _NAMES = (

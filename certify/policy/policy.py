@@ -43,11 +43,15 @@ EVIDENCE_ITEMS: Final = (
     *("certificate.present", "certificate.content", "certificate.claims"),
     *("evidence.integrity", "evidence.split"),
 )
+CHECKER: Final = "checker.agrees"
+"""Item of the independent checker, of every ticket under every policy; a difference makes an ERROR."""
+
 ITEMS: Final = (
     *INTEGRITY_ITEMS,
     *("selection.content", "selection.parameters", "selection.ids", "selection.figures"),
     *("blind-spots.order", "blind-spots.direction", "premise.published"),
     *EVIDENCE_ITEMS,
+    CHECKER,
     *PROOF_ITEMS,
 )
 """Every item that a policy can require by name; those of claims follow from the claims."""

@@ -19,6 +19,7 @@ import certify.gate.evidence
 import lottery
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.verdict import Item, Outcome, Status
+from certify.checker import Opinion
 from certify.gate.check import CheckReport
 from proofs_checks.worlds import synthetic
 
@@ -213,8 +214,7 @@ def test_a_certificate_elsewhere_can_be_named(pristine: Bundle, tmp_path: Path) 
     elsewhere = bundle.certificate.rename(tmp_path / "elsewhere.json")
     report = check(bundle.path, "release", certificate=elsewhere)
     assert int(report.exit_code) == 0
-    # The checker reads what travels with the ticket only, and says so.
-    assert items_of(report)["checker.agrees"].code == "CHECKER_NOT_RUN"
+    assert items_of(report)["checker.agrees"].code == "CHECKER_AGREES"
     assert int(check(bundle.path, "release").exit_code) == 3
     with pytest.raises(UsageError, match="--certificate"):
         check(bundle.path, "release", certificate=tmp_path / "none.json")
@@ -239,7 +239,7 @@ def test_a_policy_of_ones_own_decides_on_named_texts(pristine: Bundle, tmp_path:
         own.write_text(text, encoding="utf-8")
         report = check(pristine.path, str(own))
         assert int(report.exit_code) == code
-        assert items_of(report)["checker.agrees"].code == "CHECKER_NOT_RUN"
+        assert items_of(report)["checker.agrees"].code == "CHECKER_AGREES"
     assert items_of(report)["claim.gain.base.first-line"].code == "NO_TEXT"
 
 
@@ -294,13 +294,17 @@ def test_tickets_that_share_evidence_read_it_once(
 
 # --- the independent checker -----------------------------------------------------------------------------
 
+CERTIFIED = Opinion("CERTIFIED", ())
+
 
 @pytest.mark.parametrize(("policy", "says"), [("selection", "REFUTED"), ("strict", "INCONCLUSIVE")])
 def test_a_checker_that_differs_closes_the_gate(
     pristine: Bundle, monkeypatch: pytest.MonkeyPatch, policy: str, says: str
 ) -> None:
     monkeypatch.setattr(
-        "certify.checker.verify", lambda *_: {"tiny": {policy: (says, ("SOME_REASON",))}}, raising=True
+        "certify.checker.verify",
+        lambda *_, **__: {"tiny": {policy: Opinion(says, ("SOME_REASON",))}},
+        raising=True,
     )
     report = check(pristine.path, policy)
     item = items_of(report)["checker.agrees"]
@@ -313,15 +317,17 @@ def test_a_checker_that_certifies_what_is_refused_closes_the_gate(
     ticket_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(ticket_path, lambda t: t["tokens"][0].update(h=1))
-    monkeypatch.setattr("certify.checker.verify", lambda *_: {"tiny": {"selection": ("CERTIFIED", ())}})
+    monkeypatch.setattr(
+        "certify.checker.verify", lambda *_, **__: {"tiny": {"selection": Opinion("CERTIFIED", ())}}
+    )
     assert int(check(ticket_path).exit_code) == 70
 
 
-@pytest.mark.parametrize("found", [{}, {"other": {"selection": ("CERTIFIED", ())}}, KeyError("broken"), None])
+@pytest.mark.parametrize("found", [{}, {"other": {"selection": CERTIFIED}}, KeyError("broken"), None])
 def test_a_checker_that_breaks_confirms_nothing(
     ticket_path: Path, monkeypatch: pytest.MonkeyPatch, found: object
 ) -> None:
-    def verify(*_: object) -> object:
+    def verify(*_: object, **__: object) -> object:
         if isinstance(found, Exception):
             raise found
         return found
@@ -336,26 +342,36 @@ def test_what_is_refused_stays_refused_whatever_the_checker_reads(
 ) -> None:
     edit(ticket_path, lambda t: t["released"]["rows"].update(served_sha256="0" * 64))
     for status, code in (("INVALID", "CHECKER_AGREES"), ("CERTIFIED", "CHECKER_NOT_RUN")):
-        found = {"tiny": {"selection": (status, ())}}
-        monkeypatch.setattr("certify.checker.verify", lambda *_, found=found: found)
+        found = {"tiny": {"selection": Opinion(status, ())}}
+        monkeypatch.setattr("certify.checker.verify", lambda *_, found=found, **__: found)
         report = check(ticket_path)
         assert (int(report.exit_code), items_of(report)["checker.agrees"].code) == (4, code)
 
 
-def test_a_checker_that_abstains_neither_confirms_nor_contradicts(
-    ticket_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def says(status: str) -> None:
-        found = {"tiny": {"selection": (status, ("NOT_RECOMPUTED",))}}
-        monkeypatch.setattr("certify.checker.verify", lambda *_: found)
+def test_what_the_checker_takes_from_this_program_is_named(pristine: Bundle, tmp_path: Path) -> None:
+    whole = ("integrity.base", "integrity.reference", "selection.parameters", "selection.ids")
+    text = items_of(check(pristine.path, "release"))["checker.agrees"].text
+    assert all(name in text for name in whole)
+    assert "selection.figures" not in text, "the ticket's own rows are derived again"
+    bundle = pristine.copy(tmp_path / "moved")
+    elsewhere = tmp_path / "elsewhere.safetensors"
+    shutil.copy(bundle.folder / "base" / "embed_tokens.safetensors", elsewhere)
+    item = items_of(check(bundle.path, "release", base=elsewhere))["checker.agrees"]
+    assert (item.code, "selection.figures" in item.text) == ("CHECKER_AGREES", True)
 
-    says("INCONCLUSIVE")
-    report = check(ticket_path)
-    item = items_of(report)["checker.agrees"]
-    assert (int(report.exit_code), item.code, item.outcome) == (0, "NOT_RECOMPUTED", Outcome.NOT_RUN)
-    # Whoever contradicts does not abstain, whatever else it could not compute.
-    says("REFUTED")
-    assert int(check(ticket_path).exit_code) == 70
+
+def test_a_policy_can_require_that_the_checker_agrees(
+    pristine: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(certify.gate.check.__file__).parents[1] / "policy"
+    text = (
+        (folder / "selection.toml").read_text(encoding="utf-8").replace('name = "selection"', 'name = "own"')
+    )
+    own = tmp_path / "own.toml"
+    own.write_text(text.replace("items = [", 'items = [\n    "checker.agrees",'), encoding="utf-8")
+    assert int(check(pristine.path, str(own)).exit_code) == 0
+    monkeypatch.setattr("certify.checker.verify", lambda *_, **__: {})
+    assert int(check(pristine.path, str(own)).exit_code) == 70
 
 
 # --- real tables -----------------------------------------------------------------------------------------

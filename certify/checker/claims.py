@@ -1,0 +1,221 @@
+"""From units to the claims that a certificate states, and what a policy makes of one (theory §5).
+
+Fourth of six files. The rules are those of :mod:`certify.policy.requirement`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Final, NamedTuple
+
+from .scan import critical
+from .tables import PASS, Item, Json, Stop, canonical, level, sha
+from .units import MEANS, ONE, Evidence, largest, tail
+
+NULLS: Final = {
+    "random": 3,
+    "frequency-matched": 3,
+    "top-frequency": 1,
+    "top-norm": 1,
+    "one-row:bos": 1,
+    "one-row:newline": 1,
+}
+CHECKED: Final = {"A-CAP"}
+STATUS: Final = {  # of a guarantee that must be held, by finding
+    "held": "",
+    "refuted": "REFUTED",
+    "premise failed": "REFUTED",
+    "vacuous": "VACUOUS",
+    "inconclusive": "INCONCLUSIVE",
+}
+
+
+class Requirement(NamedTuple):
+    """What a policy asks of a claim: larger than a threshold, or a finding."""
+
+    name: str
+    threshold: Fraction | None
+    strict: bool
+    finding: str
+    when_declared: bool
+    texts: tuple[str, ...]
+
+
+class Policy(NamedTuple):
+    """What a verdict rests on."""
+
+    name: str
+    items: tuple[str, ...]
+    claims: tuple[Requirement, ...]
+    taken: frozenset[str]
+    delta: Fraction
+
+
+class Claim(NamedTuple):
+    """What a certificate states of a claim."""
+
+    finding: str
+    estimate: Fraction | None
+    lower: Fraction | None
+    upper: Fraction | None
+    n: int
+    procedure: str
+    assumptions: list[str]
+    witness: list[Json]
+    critical: Json | None = None
+
+
+def witness(units: list[int], lower: int | None, upper: int | None) -> Json:
+    """Units by their digest, and the limits of their mean as indices of the grid."""
+    return {"units": sha(canonical(units)), "lower": lower, "upper": upper}
+
+
+class Text:
+    """One evaluated text: evidence about one ticket, and the claims that it supports."""
+
+    def __init__(self, evidence: Evidence, role: str, arm: str | None, ticket: Json) -> None:
+        self.e, self.role, self.arm, self.ticket = evidence, role, arm, ticket
+        self.share, self.claims = Fraction(1), dict[str, Claim]()
+        self.quantities: dict[str, tuple[list[list[Fraction]], int, int]] = {}
+        self.hints: Mapping[str, Any] = {}
+        m = evidence.m
+        self.name, self.unit = m["text"]["name"], m["text"]["unit"]
+        self.taken = ["A-BLOCKS" if self.unit.startswith("block:") else "A-UNITS", "A-EVIDENCE"]
+
+    def measured(self, arm: str) -> dict[str, tuple[list[list[Fraction]], int, int]]:
+        """By claim the values of the units against each arm compared, and their range; larger is better."""
+        e, ticket = self.e, self.ticket
+        if self.role == "loss":
+            falls = e.means(lambda r: (r["nats"]["base"] - r["nats"][arm], r["tokens"] * 10**9))
+            return {"unrelated-loss:base": ([falls], -2, 2)}
+        wrong = e.means(lambda r: (len(r["arms"][arm]["differs"]), len(r["reference"]["tokens"])))
+        found = {"token-agreement:reference": ([[1 - share for share in wrong]], 0, 1)}
+        nulls, against = dict[Any, Json](), {"gain:base": ["base"]}
+        arms = [one for one in e.arms.values() if not one.get("gate")]
+        for one in arms:
+            if (one.get("of"), one["kind"]) == (ticket["id"], ticket["released"]["object"]):
+                control = one.get("control")
+                nulls[control, one.get("seed") if NULLS.get(control) == 3 else 0] = one
+        wanted = [(control, seed) for control, count in NULLS.items() for seed in range(count)]
+        if all(label in nulls for label in wanted):
+            matched = {nulls["frequency-matched", seed]["table_sha256"] for seed in range(3)}
+            if len(matched) == 3:  # draws that cannot be made again must at least differ
+                against["better-than-nulls:nulls"] = [nulls[label]["name"] for label in wanted]
+        for kind in ("reference", "full", "base"):
+            plain = [one["name"] for one in arms if one["kind"] == kind and not one.get("control")]
+            against[f"non-inferiority:{kind}"] = plain
+        for claim, names in against.items():
+            for i, rule in enumerate(("whole", "first-line", "cut")) if names else ():
+                pairs = [zip(e.scores(arm, i), e.scores(name, i), strict=True) for name in names]
+                found[f"{claim}:{rule}"] = ([[x - y for x, y in pair] for pair in pairs], -100, 100)
+        return found
+
+    def bets(self, name: str, *, both: bool) -> tuple[list[Json], Fraction, int]:
+        """Witnesses of a claim, its estimate and the grid index of its limit, from the weakest comparison.
+
+        ``both``: with the limit on the other side; over m comparisons each of these has a share of 1/m.
+        """
+        hints = self.hints.get(name, ())
+        lists, low, high = self.quantities[name]
+        found: list[tuple[int, Fraction, Json]] = []
+        for i, values in enumerate(lists):
+            hint = hints[i] if i < len(hints) else {}
+            clipped = [max(Fraction(low), min(Fraction(high), value)) for value in values]
+            units = [math.floor((value - low) * ONE / (high - low)) for value in clipped]
+            lower: int = self.e.lower(units, self.share, hint.get("lower"))
+            upper: int | None = None
+            if both and max(values) <= high:
+                mirrored = [max(0, ONE - 1 - unit) for unit in units]
+                flipped = MEANS - hint["upper"] if type(hint.get("upper")) is int else None
+                upper = MEANS - self.e.lower(mirrored, self.share / len(lists), flipped)
+            found.append((lower, Fraction(sum(units), len(units) * ONE), witness(units, lower, upper)))
+        index, mean, _ = min(found, key=lambda one: one[0])
+        return [one for _, _, one in found], low + mean * (high - low), index
+
+    def compute(self, share: Fraction, h: dict[int, int], hints: Mapping[str, Any] | None) -> None:
+        """Every claim that a certificate states, each limit with error ``share``; h by id of rows in N.
+
+        ``hints``: the witnesses that the certificate states; None if it states none.
+        """
+        e, arm, taken, spelled = self.e, self.arm, self.taken, self.ticket["selection"]["alpha"]
+        alpha = level(spelled)
+        self.share, self.hints, n, d = share, hints or {}, len(e.units), self.ticket["base"]["shape"][1]
+        if arm is None or self.role == "other-template":
+            return
+        self.quantities = self.measured(arm)
+        for name, (lists, low, high) in self.quantities.items():
+            found, estimate, index = self.bets(name, both=hints is not None)
+            limit = low + Fraction(index, MEANS) * (high - low)
+            self.claims[name] = Claim("measured", estimate, limit, None, n, "betting/1", taken, found)
+            if self.role == "loss":
+                failed = min(lists[0]) < low
+                finding, upper = "failed" if failed else "measured", None if failed else -limit
+                caps = [*taken, "A-CAP"]
+                self.claims[name] = Claim(finding, -estimate, None, upper, n, "betting/1", caps, found)
+        if self.role == "loss":
+            return
+        exact = "clopper-pearson/1" if e.fixed else "betting/1"
+        equal = [not any(r["arms"][arm]["differs"] for r in records) for records in e.units.values()]
+        name = "agreement-rate:reference"
+        first, last, grid = e.rate(equal, share, *(self.hints.get(name) or [{}])[:1])
+        found, mean = [witness([*map(int, equal)], first, last)], Fraction(sum(equal), n)
+        self.claims[name] = Claim("measured", mean, Fraction(first, grid), None, n, exact, taken, found)
+        above = max(h.values(), default=0) >= critical(d, alpha, "asymptotic")
+        tied = [] if self.ticket["base"]["tied"] is False else ["A-UNTIED"]
+        for criterion in ("published", "measured-max", "additive"):
+            drawn, name = e.drawn(arm, criterion, spelled, h, d), f"guarantee:{criterion}"
+            claim = Claim("vacuous", None, None, None, 0, "", [*taken, *tied], [])
+            if drawn:
+                first, last, grid = limits = e.rate(drawn, share, *(self.hints.get(name) or [{}])[:1])
+                claim = Claim(
+                    e.holds(drawn, alpha, share, limits),
+                    Fraction(sum(drawn), len(drawn)),
+                    Fraction(first, grid),
+                    Fraction(last, grid),
+                    len(drawn),
+                    exact,
+                    claim.assumptions,
+                    [witness([*map(int, drawn)], first, last)],
+                    counts(len(drawn), alpha, share) if e.fixed else None,
+                )
+            if above and criterion == "published":
+                claim = claim._replace(finding="premise failed")
+            self.claims[name] = claim
+
+    def judge(self, asked: Requirement, taken: frozenset[str]) -> Item:
+        """What this text makes of a claim that the certificate states and a policy requires."""
+        claim, alpha = self.claims[asked.name], level(self.ticket["selection"]["alpha"])
+        if set(claim.assumptions) - taken - CHECKED:
+            return "INCONCLUSIVE", "ASSUMPTION_NOT_ACCEPTED"
+        if asked.finding == "held" and (claim.finding, alpha > Fraction(1, 10)) == ("held", True):
+            return "INCONCLUSIVE", "GUARANTEE_DESCRIPTIVE"
+        if asked.finding == "not refuted":
+            return ("REFUTED", "GUARANTEE_REFUTED") if claim.finding == "refuted" else PASS
+        if asked.finding == "held":
+            return STATUS[claim.finding], f"GUARANTEE_{claim.finding}".upper().replace(" ", "_")
+        if claim.finding == "failed":
+            return "REFUTED", "LOSS_BEYOND_CAP"
+        limit, threshold = claim.lower if claim.upper is None else -claim.upper, asked.threshold
+        if limit is None or threshold is None:
+            raise Stop("INVALID", "MALFORMED")
+        if limit > threshold or (limit == threshold and not asked.strict):
+            return PASS
+        _, low, high = self.quantities.get(asked.name, ((), 0, 1))
+        grid = Fraction(MEANS if asked.name in self.quantities or not self.e.fixed else ONE)
+        ends = [one["upper"] for one in claim.witness]
+        if asked.name in self.quantities:
+            ends = [one["upper"] for one in self.bets(asked.name, both=True)[0]]
+        if None not in ends:
+            upper = low + min(ends) / grid * (high - low)
+            if upper < threshold or (asked.strict and upper == threshold):
+                return "REFUTED", "CLAIM_REFUTED"
+        return "INCONCLUSIVE", "NOT_SHOWN"
+
+
+def counts(n: int, alpha: Fraction, delta: Fraction) -> Json:
+    """Of n decisions: how many may be wrong for HELD (-1: not even none), from how many on it is REFUTED."""
+    held = largest(lambda k: tail(k - 1, n, alpha) <= delta, n + 2) - 1
+    refuted = largest(lambda k: tail(n - k + 1, n, 1 - alpha) >= delta, n + 2)
+    return {"held": held, "refuted": refuted}

@@ -1,0 +1,355 @@
+"""Files of a ticket's folder: tables, tokenizer, rows, template, counts, with the standard library alone.
+
+The first of six files. Everything here treats its input as hostile: what is malformed stops with a status
+and a reason code, and whatever else breaks is INVALID.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import math
+import mmap
+import re
+import struct
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from importlib.util import find_spec
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, Final
+
+Json = dict[str, Any]
+Moved = dict[int, tuple[int, float, float]]  # of rows that differ: h, norm of the difference, cosine
+Item = tuple[str, str]  # status, empty for a pass, and reason code
+Vocabulary = tuple[dict[int, str], dict[int, str], int | None]
+SLUG: Final = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PASS: Final = ("", "")
+UNKNOWN: Final = ("NOT_RECOMPUTED", "INCONCLUSIVE")
+CONFIGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "config.json", "generation_config.json")
+
+
+class Stop(Exception):
+    """An answer that is not a pass: its status and its reason code."""
+
+
+def need(fact: object, code: str = "MALFORMED", status: str = "INVALID") -> None:
+    """Stop unless ``fact`` holds."""
+    if not fact:
+        raise Stop(status, code)
+
+
+def answer(question: Callable[..., Any], *about: Any) -> tuple[Any, Item]:
+    """What ``question`` returns, and the item that it makes."""
+    try:
+        return question(*about), PASS
+    except Stop as stop:
+        return None, (stop.args[0], stop.args[1])
+    except Exception:  # hostile input can break anything: it never passes
+        return None, ("INVALID", "MALFORMED")
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON of :mod:`certify.base.jsonio`: refuses NaN, infinity and half of a surrogate pair."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return text.encode("utf-8")
+
+
+def parse(data: bytes) -> Any:
+    """Strict JSON: it has a canonical form, and no key occurs twice."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> Json:
+        need(len(dict(pairs)) == len(pairs), "JSON_MALFORMED")
+        return dict(pairs)
+
+    value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+    canonical(value)
+    return value
+
+
+def sha(data: bytes | mmap.mmap) -> str:
+    """SHA-256, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def naturals(values: Any, most: int = 1 << 53) -> list[int]:
+    """A list of integers from 0 to ``most - 1``; True is not one."""
+    need(isinstance(values, list) and all(type(one) is int and 0 <= one < most for one in values))
+    return list(values)
+
+
+def level(text: str) -> Fraction:
+    """A decimal strictly between 0 and 1."""
+    need(re.fullmatch(r"0?\.[0-9]{1,60}", text) and Fraction(text) > 0, "LEVEL")
+    return Fraction(text)
+
+
+def increasing(values: Sequence[Any]) -> bool:
+    """Strictly increasing."""
+    return all(a < b for a, b in pairwise(values))
+
+
+def digests(values: Any) -> bool:
+    """A list of digests of sentences, strictly increasing, at least one."""
+    some = isinstance(values, list) and values and increasing(values)
+    return bool(some and all(re.fullmatch("[0-9a-f]{16}", one) for one in values))
+
+
+def resource(*parts: str) -> bytes:
+    """A data file that ships with this program: in the folder, or the archive, that holds its own folder."""
+    spec = find_spec(__name__)
+    loader: Any = spec and spec.loader
+    home = Path(__file__).parent.parent
+    return bytes(loader.get_data(str(home.joinpath(*parts))))
+
+
+class Table:
+    """Rows of a table in the served dtype, read one at a time from a memory map.
+
+    ``len(table)`` rows; ``table[i]`` is the bytes of row i, rounded to ``served`` where the file has another
+    dtype.
+    """
+
+    def __init__(self, data: Any, start: int, dtype: str, shape: list[int], served: str) -> None:
+        self.data, self.start, self.dtype, self.shape, self.served = data, start, dtype, shape, served
+        self.width = shape[1] * (4 if dtype == "F32" else 2)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, i: int) -> bytes:
+        at = self.start + range(self.shape[0])[i] * self.width
+        row = bytes(self.data[at : at + self.width])
+        return row if self.dtype == self.served else pack(numbers(row, self.dtype), self.served)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self.__getitem__, range(len(self)))
+
+
+class Folder:
+    """Files of a folder, read as hostile input: inside it, regular, and with the digests stated for them."""
+
+    def __init__(self, root: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        self.root, self.known, self.say = root.resolve(), dict[str, Any](), say
+
+    def once(self, key: str, question: Callable[..., Any], *about: Any) -> Any:
+        """What ``question`` returns or raises; asked once, because tickets share tables and evidence."""
+        if key not in self.known:
+            try:
+                self.known[key] = question(*about)
+            except Exception as error:
+                self.known[key] = error
+        if isinstance(self.known[key], Exception):
+            raise self.known[key]
+        return self.known[key]
+
+    def path(self, relative: str) -> Path:
+        """Where a file of the folder lies."""
+        path = (self.root / relative).resolve()
+        plain = re.fullmatch(r"(?!/|[A-Za-z]:|(.*/)?\.\.(/|$))[^\\\x00-\x1f\x7f]{1,1024}", relative)
+        need(plain and path.is_relative_to(self.root), "PATH_ESCAPES")
+        return path
+
+    def read(self, relative: str, digest: str | None = None, *, packed: bool = False) -> bytes:
+        """The bytes of a file; ``packed``: where only ``relative.xz`` is there, what that unpacks to."""
+        path, other = self.path(relative), self.path(f"{relative}.xz")
+        need(path.is_file() or (packed and other.is_file()), "FILE_MISSING")
+        if path.is_file():
+            data = path.read_bytes()
+        else:
+            most = 64 + (other.stat().st_size >> 12)  # MiB, read in blocks: a small file can be a bomb
+            with lzma.open(other) as stream:
+                data = b"".join(islice(iter(lambda: stream.read(1 << 20), b""), most))
+        need(digest in (None, sha(data)), "FILE_DIGEST")
+        return data
+
+    def mapped(self, path: Path) -> Any:
+        """The bytes of a file as a memory map."""
+        with path.open("rb") as stream:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def bound(self, ref: Json, names: Sequence[str], default: str = "") -> dict[str, Any]:
+        """By name the bytes of what a ticket binds, first, and of files beside it: all must be bound."""
+        need(ref["path"] is not None, "NOT_GIVEN", "INCONCLUSIVE")
+        held = dict[Path, Any]()
+        for file in ref["files"]:
+            path = self.path(file["path"])
+            need(path.is_file(), "FILE_MISSING")
+            data = self.once(f"file {path}", self.mapped, path)
+            need(self.once(f"digest {path}", sha, data) == file["sha256"], "FILE_DIGEST")
+            held[path] = data
+        path = self.path(ref["path"])
+        path = path / default if path.is_dir() else path
+        beside = [path, *(path.parent / name for name in names if (path.parent / name).is_file())]
+        need({one.resolve() for one in beside} <= held.keys(), "FILE_UNBOUND")
+        return {one.name: held[one.resolve()] for one in beside}
+
+    def table(self, ref: Json) -> Table:
+        """A table in the served dtype, all of it hashed and finite."""
+        table: Table = self.once(f"table {canonical(ref)!r}", self.verified, ref)
+        return table
+
+    def verified(self, ref: Json) -> Table:
+        """The same, without asking whether it was opened before."""
+        file, *configs = self.bound(ref, ("config.json",), "model.safetensors").values()
+        table = self.opened(ref, file, [bytes(one) for one in configs])
+        self.say(f"{ref['path']}: {len(table)} rows")
+        total = hashlib.sha256(canonical({"dtype": ref["dtype"], "shape": ref["shape"]}) + b"\n")
+        for row in table:
+            total.update(row)
+            numbers(row, ref["dtype"])
+        need(total.hexdigest() == ref["tensor_sha256"], "WRONG_TABLE")
+        return table
+
+    def peek(self, ref: Json) -> Table:
+        """The table where only some rows are wanted: neither hashed nor scanned."""
+        path = self.path(ref["path"] or "none.safetensors")
+        path = path / "model.safetensors" if path.is_dir() else path
+        return self.opened(ref, self.once(f"file {path}", self.mapped, path), [])
+
+    def opened(self, ref: Json, file: Any, configs: Sequence[bytes]) -> Table:
+        """The tensor that a ticket names, in a file of the folder."""
+        path = self.path(ref["path"] or "none.safetensors")
+        index = path / "model.safetensors.index.json"
+        plain = not index.exists() if path.is_dir() else path.suffix == ".safetensors"
+        need(plain and ref["tensor"], *UNKNOWN)
+        for config in map(parse, configs):
+            parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
+            need(all(part.get("quantization_config") is None for part in parts), "QUANTISED_TABLE")
+            tied = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
+            need(tied, *UNKNOWN)  # the architecture decides
+            need(ref["tied"] is any(tied), "TABLE_TIED")
+        found, stem = tensors(file), ref["tensor"].removesuffix("weight")
+        need(stem == ref["tensor"] or sum(name.startswith(stem) for name in found) == 1, "QUANTISED_TABLE")
+        dtype, shape, start = found[ref["tensor"]]
+        need(dtype in ("F32", "F16", "BF16") and shape == ref["shape"], "WRONG_TABLE")
+        return Table(file, start, dtype, shape, ref["dtype"])
+
+    def rows(self, ticket: Json) -> list[bytes]:
+        """The released rows in the served dtype."""
+        ref, ids = ticket["released"]["rows"], [row["id"] for row in ticket["tokens"]]
+        need(ref, "NO_ROWS", "INCONCLUSIVE")
+        data = self.read(ref["path"], ref["sha256"])
+        found = tensors(data)
+        dtype, shape = ticket["base"]["dtype"], [len(ids), ticket["base"]["shape"][1]]
+        wanted = {"ids": ("I64", shape[:1]), "rows.fp32": ("F32", shape), "rows.served": (dtype, shape)}
+        need({name: one[:2] for name, one in found.items()} == wanted, "ROWS_DISAGREE")
+        fp32, served = (
+            [*Table(data, found[f"rows.{name}"][2], *kind)]
+            for name, kind in (("fp32", ("F32", shape, "F32")), ("served", (dtype, shape, dtype)))
+        )
+        need(digest("F32", shape, fp32) == ref["fp32_sha256"], "ROWS_DIGEST")
+        need(digest(dtype, shape, served) == ref["served_sha256"], "ROWS_DIGEST")
+        need(data[found["ids"][2] :].startswith(struct.pack(f"<{len(ids)}q", *ids)), "ROWS_DISAGREE")
+        need([pack(numbers(row, "F32"), dtype) for row in fp32] == served, "ROWS_DISAGREE")
+        return [row for row in served if numbers(row, dtype)]
+
+    def vocabulary(self, ref: Json | None) -> Vocabulary:
+        """Pieces by id, descriptions of the special ids, and one more than the largest id."""
+        if not ref:
+            return {}, {}, None
+        files = {name: bytes(data) for name, data in self.bound(ref, CONFIGS, "tokenizer.json").items()}
+        found: Vocabulary = self.once(f"vocabulary {canonical(ref)!r}", vocabulary, ref, files)
+        return found
+
+    def template(self, ref: Json | None) -> None:
+        """Is the prompt template the one that the ticket binds?"""
+        if ref:
+            need(ref.get("path") is not None or SLUG.fullmatch(ref["name"]), "TEMPLATE_DIGEST")
+            data = (
+                self.read(ref["path"])
+                if ref.get("path")
+                else resource("ticket", "prompts", f"{ref['name']}.toml")
+            )
+            need(sha(canonical(tomllib.loads(data.decode("utf-8")))) == ref["sha256"], "TEMPLATE_DIGEST")
+
+    def counts(self, ref: Json) -> list[int]:
+        """Token counts in an ``.npy`` file of little-endian 64-bit integers, as the package writes it."""
+        data = self.read(ref["path"], ref["sha256"])
+        start = 10 + int.from_bytes(data[8:10], "little")
+        need(data[:8] == b"\x93NUMPY\x01\x00" and b"'descr': '<i8'" in data[:start], *UNKNOWN)
+        return naturals([*struct.unpack(f"<{(len(data) - start) // 8}q", data[start:])])
+
+
+def vocabulary(ref: Json, files: dict[str, bytes]) -> Vocabulary:
+    """Pieces, special ids and size of a tokenizer; ``files``: ``tokenizer.json``, then its configurations."""
+    file, *_ = files.values()
+    need(sha(file) == ref["sha256"], "TOKENIZER_DIGEST")
+    content, configs = parse(file), [*files.items()][1:]
+    vocab, added = content["model"]["vocab"], content.get("added_tokens") or []
+    listed = [*vocab.items()] if isinstance(vocab, dict) else [(one[0], i) for i, one in enumerate(vocab)]
+    extra = [(token["content"], token["id"]) for token in added]
+    for some in (listed, extra):
+        need(len(set(naturals([i for _, i in some], 1 << 24))) == len(some), "TOKENIZER_MALFORMED")
+    id_of = dict(reversed(listed))
+    need(all(id_of.setdefault(text, i) == i for text, i in extra), "TOKENIZER_MALFORMED")
+    pieces = {i: text for text, i in listed + extra}
+    size = 1 + max(pieces)
+    need(size == ref["size"], "TOKENIZER_DIGEST")
+    named = [("unk", content["model"].get(key)) for key in ("unk_token", "unk_id")]
+    for name, data in configs:
+        config, end = parse(data), "_id" if name in CONFIGS[2:] else ""
+        for role in ("bos", "eos", "unk", "pad", "cls", "sep", "mask"):
+            some = config.get(f"{role}_token{end}")
+            named += [(role, one) for one in (some if isinstance(some, list) else [some])]
+        for key in ("additional_special_tokens", "extra_special_tokens") if not end else ():
+            some = config.get(key) or []
+            named += [("additional", one) for one in (some.values() if isinstance(some, dict) else some)]
+    roles: dict[int, list[str]] = {}
+    for role, one in named:
+        token = one.get("content") if isinstance(one, dict) else one
+        i = id_of.get(token, -1) if isinstance(token, str) else token
+        if type(i) is int and 0 <= i < size and not (role == "additional" and ordinary(str(token))):
+            roles[i] = [*dict.fromkeys([*roles.get(i, []), role])]
+    for token in added:
+        if token.get("special") and not ordinary(token["content"]):
+            roles.setdefault(token["id"], ["special"])
+    said = {i: f"{'/'.join(roles[i])} {pieces.get(i, '')}".rstrip() for i in sorted(roles)}
+    return pieces, said, size
+
+
+def ordinary(text: str) -> bool:
+    """Byte pieces and white space are ordinary text, whatever their flags say."""
+    return bool(re.fullmatch("<0x[0-9A-Fa-f]{2}>", text)) or text.replace("▁", " ").isspace()
+
+
+def tensors(data: Any) -> dict[str, tuple[str, list[int], int]]:
+    """Type, shape and place of every tensor of a safetensors file; each byte belongs to one of them."""
+    at = start = 8 + int.from_bytes(data[:8], "little")
+    need(data[8:9] == b"{" and start <= len(data), "SAFETENSORS_MALFORMED")
+    header, found = parse(bytes(data[8:start])), {}
+    header.pop("__metadata__", None)
+    for name, one in sorted(header.items(), key=lambda pair: naturals(pair[1]["data_offsets"])):
+        dtype, shape, (first, last) = one["dtype"], naturals(one["shape"]), one["data_offsets"]
+        size = math.prod(shape) * int((re.search("[0-9]+", dtype) or "8")[0])
+        need(start + first == at and 8 * (last - first) == size, "SAFETENSORS_OFFSETS")
+        found[name], at = (dtype, shape, at), start + last
+    need(at == len(data), "SAFETENSORS_OFFSETS")
+    return found
+
+
+def numbers(row: bytes, dtype: str) -> tuple[float, ...]:
+    """Entries of a row, exactly; all finite."""
+    if dtype == "BF16":  # the upper half of an F32
+        wide = bytearray(2 * len(row))
+        wide[2::4], wide[3::4] = row[::2], row[1::2]
+        row = bytes(wide)
+    values = struct.unpack(f"<{len(row) // 2}e" if dtype == "F16" else f"<{len(row) // 4}f", row)
+    need(all(map(math.isfinite, values)), "NON_FINITE")
+    return values
+
+
+def pack(values: Sequence[float], dtype: str) -> bytes:
+    """Entries rounded to the nearest of a type, ties to even."""
+    row = struct.pack(f"<{len(values)}{'e' if dtype == 'F16' else 'f'}", *values)
+    if dtype == "BF16":
+        words = struct.unpack(f"<{len(values)}I", row)
+        row = struct.pack(f"<{len(words)}H", *(word + 0x7FFF + (word >> 16 & 1) >> 16 for word in words))
+    return row
+
+
+def digest(dtype: str, shape: Sequence[int], rows: Sequence[bytes]) -> str:
+    """Tensor digest of :mod:`certify.base.jsonio`."""
+    return sha(canonical({"dtype": dtype, "shape": list(shape)}) + b"\n" + b"".join(rows))

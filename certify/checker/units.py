@@ -1,0 +1,261 @@
+"""From records of evidence to units and limits of their means (theory §5). Third of six files.
+
+A limit is a multiple of a grid. Where a certificate states which one, two evaluations show whether it is the
+limit, so that a stated limit is checked, never believed; a wrong one is searched for by bisection.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from .scan import exceeds_log
+from .tables import Folder, Json, canonical, digests, increasing, level, naturals, need, parse, sha
+
+ONE = 1 << 32  # units are counted in 2^-32
+MEANS, RATES = 1 << 20, 1 << 32  # grids of the limits of means and of rates
+
+
+def tail(k: int, n: int, p: Fraction) -> Fraction:
+    """``P(B(n, p) <= k)``, exactly, for 0 < p < 1."""
+    a, c = p.numerator, p.denominator - p.numerator
+    term: int = c**n
+    total = term
+    for i in range(min(k, n)):
+        term = term * (n - i) * a // ((i + 1) * c)
+        total += term
+    return Fraction(total, p.denominator**n)
+
+
+def largest(holds: Callable[[int], bool], size: int, hint: Any = None) -> int:
+    """Largest ``0 < j < size`` with ``holds(j)``, which holds up to some j and not beyond; 0 if none.
+
+    A right hint costs two evaluations, a wrong one nothing but these.
+    """
+    if type(hint) is int and 0 <= hint < size:
+        inside = hint == 0 or holds(hint)
+        if inside and (hint + 1 == size or not holds(hint + 1)):
+            return hint
+    return bisect_left(range(1, size), True, key=lambda j: not holds(j))
+
+
+def rate_upper(k: int, n: int, delta: Fraction, hint: Any = None) -> int:
+    """Clopper-Pearson: the smallest multiple of 2^-32 at or above the upper limit of a rate."""
+    before = hint - 1 if type(hint) is int else None
+    return 1 + largest(lambda j: tail(k, n, Fraction(j, RATES)) > delta, RATES, before)
+
+
+def plog(x: Fraction) -> Fraction:
+    """Binary logarithm, linear between powers of two."""
+    e = math.floor(x).bit_length() - 1
+    return e + x / (1 << e) - 1
+
+
+def betting_lower(units: Sequence[int], delta: Fraction, design: str, hint: Any = None) -> int:
+    """betting/1: the largest multiple of 2^-20 that the mean of units / 2^32 is shown to exceed, or 0."""
+    need(units and all(0 <= unit <= ONE for unit in units))
+    bets, log = [], plog(1 / delta)
+    fixed = Fraction(45426, 65536) * log / len(units)
+    total, squares, goal = 1 << 31, 1 << 63, -(-(delta.denominator << 512) // delta.numerator)
+    for i, unit in enumerate(units, 1):
+        rate = fixed if design == "fixed" else log / (i * plog(Fraction(i + 1)))
+        spread = rate.denominator * (i * squares - total**2)
+        bets.append(math.isqrt((i * i * rate.numerator << 105) // spread))
+        total, squares = total + unit, squares + unit**2
+
+    def exceeds(j: int) -> bool:
+        m, wealth = Fraction(j, MEANS), 1 << 512
+        a, b = m.numerator, m.denominator
+        for unit, bet in zip(units, bets, strict=True):
+            if 4 * a * bet >= 3 * b << 20:
+                wealth = wealth * (3 * b * unit + (a << 32)) // (a << 34)
+            else:
+                wealth = wealth * ((b << 52) + bet * (b * unit - (a << 32))) // (b << 52)
+            if wealth >= goal:
+                return True
+        return False
+
+    return largest(exceeds, MEANS, hint)
+
+
+def chrf(v: Sequence[int]) -> Fraction:
+    """Sentence chrF with beta 2: precision and recall, each averaged over the orders that both sides have."""
+    orders = [order for order in zip(v[10::3], v[11::3], v[12::3], strict=True) if order[0] and order[1]]
+    h, r = (math.lcm(*(order[side] for order in orders)) for side in (0, 1))
+    p, q = (sum(order[2] * (whole // order[side]) for order in orders) for side, whole in ((0, h), (1, r)))
+    return Fraction(500 * p * q, len(orders) * (4 * p * r + q * h)) if p else Fraction(0)
+
+
+def vector(answer: Json, rule: int) -> list[int]:
+    """Statistics of an answer under the rule whole (0), first-line (1) or cut (2)."""
+    stats: list[list[int]] = answer["stats"]
+    return stats[answer["rules"][rule]]
+
+
+def rank(seed: int, unit: str) -> str:
+    """Where a unit of a sequential design stands in the order in which units are drawn."""
+    return sha(f"{seed}:{unit}".encode())
+
+
+def content(record: Json) -> str:
+    """What a record is about, apart from names."""
+    return str(record["source" if "source" in record else "window"])
+
+
+def renamed(units: dict[str, list[Json]]) -> dict[str, list[Json]]:
+    """Units under the digest of their content; equal ones are numbered."""
+    named, seen = dict[str, list[Json]](), Counter[str]()
+    for records in units.values():
+        key = sha(",".join(map(content, records)).encode())
+        named[f"{key}:{seen[key]}" if seen[key] else key] = records
+        seen[key] += 1
+    return named
+
+
+class Evidence:
+    """A manifest and its records: what every arm said and decided, sentence by sentence."""
+
+    def __init__(self, path: Path) -> None:
+        here = Folder(path.parent)
+        data = here.read(path.name)
+        m = parse(data)
+        self.m, self.arms, self.sha256 = m, {arm["name"]: arm for arm in m["arms"]}, sha(data)
+        about = ("certify.evidence", 1, {"translation": "translation/1", "loss": "loss/2"}[m["kind"]])
+        need((m["schema"], m["schema_version"], m["procedure"]) == about)
+        need(len(self.arms) == len(m["arms"]) and m["design"] in ("fixed", "sequential"))
+        for name in ("base", "reference"):
+            ours = [arm["name"] for arm in m["arms"] if name in (arm["kind"], arm["name"])]
+            need(ours == [name] or (name == "reference" and m["kind"] == "loss" and not ours))
+            need(not ours or self.arms[name]["table_sha256"] == m[name]["tensor_sha256"])
+        lines = here.read(m["records"]["path"], m["records"]["sha256"], packed=True).split(b"\n")
+        need(lines.pop() == b"" and len(lines) == m["records"]["count"] > 0, "EVIDENCE_TRUNCATED")
+        need(m["kind"] == "loss" or m["design"] != "fixed" or len(lines) == m["text"]["sentences"])
+        self.fixed, self.scored = m["design"] == "fixed", dict[tuple[str, int], list[Fraction]]()
+        self.limits = dict[tuple[str, Fraction], int]()
+        self.records = [parse(line) for line in lines]
+        for name in ("id", "window")[: 1 + (m["kind"] == "loss")]:
+            need(len({record[name] for record in self.records}) == len(lines), "EVIDENCE_DUPLICATE")
+        units: dict[str, list[Json]] = {}
+        for record in self.records:
+            (self.window if m["kind"] == "loss" else self.sentence)(record)
+            units.setdefault(record["unit"], []).append(record)
+        for records in units.values():
+            records.sort(key=content)
+        if self.fixed:  # what a unit is called, and a seed, decide nothing
+            units = renamed(units)
+        ranks = {unit: unit if self.fixed else rank(m["order_seed"], unit) for unit in units}
+        self.units = {unit: units[unit] for unit in sorted(units, key=ranks.__getitem__)}
+        kind, _, size = m["text"]["unit"].partition(":")
+        most = {"sentence": 1, "block": int(size or 0), "document": len(lines)}[kind]
+        sizes, n = sorted(map(len, units.values()), reverse=True), len(lines)
+        full = [most] * (n // most) + [n % most] * (n % most > 0)
+        loose = m["kind"] == "loss" or kind == "document"
+        need(loose or (sizes == full if self.fixed else sizes[0] <= most), "EVIDENCE_UNITS")
+        if not self.fixed:  # the first units of the seeded order, each complete, or they were picked
+            total = m["text"]["sentences"]
+            need(m["kind"] == "translation" and kind != "document" and total <= 1 << 22, "EVIDENCE_DRAWN")
+            known = map(str, range(-(-total // most)))
+            for unit in heapq.nsmallest(len(units), known, key=lambda unit: rank(m["order_seed"], unit)):
+                complete = min(most, total - int(unit) * most)
+                need(len(units.get(unit, ())) == complete, "EVIDENCE_DRAWN")
+        self.used: dict[str, set[str]] = {}
+        for one in m["used"]:
+            found = here.read(one["path"], one["sha256"], packed=True).decode("ascii").split("\n")
+            need(found.pop() == "" and len(found) == one["count"] and increasing(found))
+            self.used.setdefault(one["role"], set()).update(found)
+
+    def window(self, record: Json) -> None:
+        need(record["nats"].keys() == self.arms.keys() and record["tokens"] > 0)
+        naturals([record["tokens"], *record["nats"].values()], 1 << 63)
+        need(digests(record["lines"]) and digests([record["window"]]) and "source" not in record)
+
+    def sentence(self, record: Json) -> None:
+        e, arms, target = record["reference"], record["arms"], record["arms"]["base"]["stats"][0]
+        tokens, p_a, p_b = (naturals(e[key]) for key in ("tokens", "p_a", "p_b"))
+        best = [dict(e["top"]).get(t, token) for t, token in enumerate(tokens)]
+        need(tokens and arms.keys() == self.arms.keys() and increasing(naturals(record["prompt"])))
+        need(all(b <= a + 2 and a + b <= 10**9 + 1 for a, b, _ in zip(p_a, p_b, tokens, strict=True)))
+        differs = [(one["differs"], best) for name, one in arms.items() if name != "reference"]
+        for pairs, against in ((e["top"], tokens), *differs):
+            need(increasing([t for t, _ in map(naturals, pairs)]) and all(against[t] != i for t, i in pairs))
+        for v in (v for one in arms.values() for v in map(naturals, one["stats"])):
+            need(len(v) == 34 and [v[1], *v[11::3]] == [target[1], *target[11::3]])
+            need(all(m <= min(h, r) for h, r, m in zip(v[10::3], v[11::3], v[12::3], strict=True)))
+
+    def disjoint(self, everywhere: Sequence[Evidence], chosen: frozenset[str] = frozenset()) -> None:
+        """No evaluated sentence occurs twice, or line in two units, or stands in any list of those used."""
+        if self.m["kind"] == "loss":  # a line that windows of one unit share counts once
+            pairs = {(record["unit"], line) for record in self.records for line in record["lines"]}
+            lists = [[line for _, line in pairs]]
+        else:
+            lists = [[record[side] for record in self.records] for side in ("source", "target")]
+        for lines in lists:
+            need(len(set(lines)) == len(lines), "EVALUATION_DUPLICATES")
+            need(chosen.isdisjoint(lines), "DATA_OVERLAP")
+            for role in ("tuning", "scan", "choice", "order"):
+                need(all(e.used.get(role, set()).isdisjoint(lines) for e in everywhere), "DATA_OVERLAP")
+        need(self.used.get("tuning"), "USED_NOT_LISTED", "INCONCLUSIVE")
+
+    def lower(self, units: list[int], delta: Fraction, hint: Any = None) -> int:
+        """Grid index of the lower limit of a mean; computed once for equal units."""
+        key = (sha(canonical(units)), delta)
+        if key not in self.limits:
+            self.limits[key] = betting_lower(units, delta, self.m["design"], hint)
+        return self.limits[key]
+
+    def drawn(self, arm: str, criterion: str, alpha: str, h: dict[int, int], d: int) -> list[bool]:
+        """Of each unit with certified steps one is drawn: whether it disagrees."""
+        tau, found = 2 / level(alpha), []
+        grid = range(10**9 + 2)  # of margins
+        least = bisect_left(grid, 1, key=lambda r: exceeds_log(Fraction(d * r * r, 4 * 10**18), tau))
+        for unit, records in self.units.items():
+            certified = []
+            for record in records:
+                e, fed, largest, total = record["reference"], set[int](), 0, 0
+                wrong, new = {t for t, _ in record["arms"][arm]["differs"]}, record["prompt"]
+                for t, token in enumerate(e["tokens"]):
+                    largest = max([largest, *(h.get(i, 0) for i in new)])
+                    total += sum(h.get(i, 0) for i in set(new) - fed)
+                    fed, new, margin = fed.union(new), [token], max(0, e["p_a"][t] - e["p_b"][t])
+                    loss = {"measured-max": 2 * largest, "additive": 4 * total}.get(criterion, 0) * 10**9
+                    if margin >= least if criterion == "published" else margin * d > loss:
+                        certified.append(t in wrong)
+            if certified:
+                found.append(certified[int(sha(f"drawn:{unit}".encode()), 16) % len(certified)])
+        return found
+
+    def rate(self, hits: list[bool], delta: Fraction, hint: Json) -> tuple[int, int, int]:
+        """Grid indices of the lower and the upper limit of a rate, and the grid."""
+        k, n, low, high = sum(hits), len(hits), hint.get("lower"), hint.get("upper")
+        if self.fixed:
+            flipped = RATES - low if type(low) is int else None
+            return RATES - rate_upper(n - k, n, delta, flipped), rate_upper(k, n, delta, high), RATES
+        units, misses = [ONE * hit for hit in hits], [ONE * (not hit) for hit in hits]
+        flipped = MEANS - high if type(high) is int else None
+        return self.lower(units, delta, low), MEANS - self.lower(misses, delta, flipped), MEANS
+
+    def means(self, value: Callable[[Json], tuple[Any, int]]) -> list[Fraction]:
+        """Sum of values over sum of sizes of each unit, in their order."""
+        pairs = [[value(record) for record in records] for records in self.units.values()]
+        return [Fraction(sum(v for v, _ in one)) / sum(size for _, size in one) for one in pairs]
+
+    def scores(self, name: str, rule: int) -> list[Fraction]:
+        """Mean sentence chrF of one arm over the records of each unit."""
+        if (name, rule) not in self.scored:
+            self.scored[name, rule] = self.means(lambda r: (chrf(vector(r["arms"][name], rule)), 1))
+        return self.scored[name, rule]
+
+    def holds(self, drawn: list[bool], alpha: Fraction, delta: Fraction, limits: tuple[int, int, int]) -> str:
+        """Finding on a promise with confidence 1 - alpha: exact tails decide, not rounded limits."""
+        k, n = sum(drawn), len(drawn)
+        if self.fixed:
+            held, refuted = tail(k, n, alpha) <= delta, tail(n - k, n, 1 - alpha) < delta
+        else:
+            held, refuted = limits[1] <= alpha * MEANS, limits[0] > alpha * MEANS
+        return "held" if held else "refuted" if refuted else "inconclusive"

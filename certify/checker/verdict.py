@@ -1,0 +1,132 @@
+"""Policies, verdicts on the tickets of a folder, and the command line. Last of six files."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+from .audit import Audit, Given, Opinion
+from .claims import Policy, Requirement
+from .tables import (
+    SLUG,
+    Folder,
+    Json,
+    Stop,
+    answer,
+    need,
+    parse,
+    resource,
+)
+
+SHIPPED: Final = ("selection", "paper", "release", "strict")
+DEFAULT: Final = "release"
+EXIT: Final = {"INVALID": 4, "REFUTED": 1, "INCONCLUSIVE": 3, "VACUOUS": 3, "CERTIFIED": 0}  # gravest first
+
+
+def policy(data: bytes) -> Policy:
+    """A policy from its file; what it asks and this program does not know is never shown."""
+    read, claims = tomllib.loads(data.decode("utf-8")), []
+    need((read["schema"], read["schema_version"]) == ("certify.policy", 1), "POLICY_MALFORMED")
+    for one in read.get("claim", []):
+        (test,) = one.keys() - {"name", "when", "texts"}
+        sign = -1 if test in ("at_most", "below") else 1  # an upper limit is a lower one of the opposite
+        threshold = None if test == "finding" else sign * Fraction(one[test])
+        finding = one.get("finding", "")
+        need(test == "finding" or test in ("at_least", "above", "at_most", "below"), "POLICY_MALFORMED")
+        strict, declared = test in ("above", "below"), one.get("when") == "declared"
+        claims.append(
+            Requirement(one["name"], threshold, strict, finding, declared, tuple(one.get("texts", ())))
+        )
+    taken = frozenset([*read.get("design", ()), *read.get("accept", ())])
+    return Policy(read["name"], tuple(read["items"]), tuple(claims), taken, Fraction(read.get("delta", "1")))
+
+
+def named(name: str) -> Policy:
+    """A shipped policy by its name, or the policy of a ``.toml`` file."""
+    if name in SHIPPED:
+        return policy(resource("policy", f"{name}.toml"))
+    need(name.endswith(".toml"), "POLICY_UNKNOWN", "USAGE")
+    return policy(Path(name).read_bytes())
+
+
+def verify(
+    folder: Path,
+    ticket_file: str = "tickets.json",
+    policies: Sequence[str] = SHIPPED,
+    *,
+    ids: Sequence[str] = (),
+    given: Mapping[str, Given] | None = None,
+    certificate: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, dict[str, Opinion]]:
+    """Verdicts on tickets of a folder, by ticket and policy.
+
+    Args:
+        folder: what the ticket's relative paths start from.
+        ticket_file: name of the ticket file in it.
+        policies: names of shipped policies, or paths of ``.toml`` files.
+        ids: judge only these tickets; all of them if empty.
+        given: by ticket what another program found out about whole tables; None: all is derived again.
+        certificate: a certificate instead of the ones that tickets name.
+        say: called with a line wherever something takes time.
+
+    Raises:
+        Stop: the ticket file or a policy is refused.
+    """
+
+    def read() -> list[Json]:
+        content = parse(files.read(ticket_file))
+        need((content["schema"], content["schema_version"]) == ("certify.tickets", 1), "TICKET_SCHEMA")
+        names = [ticket["id"] for ticket in content["tickets"]]
+        need(len({*names}) == len(names) and all(map(SLUG.fullmatch, names)), "TICKET_MALFORMED")
+        return [ticket for ticket in content["tickets"] if ticket["id"] in (ids or names)]
+
+    files = Folder(folder, say)
+    tickets, item = answer(read)
+    need(tickets is not None, *reversed(item))
+    asked: list[Policy] = []
+    for name in policies:
+        rules, item = answer(named, name)
+        need(rules is not None, *reversed(item))
+        asked.append(rules)
+    found = dict[str, dict[str, Opinion]]()
+    for ticket in tickets:
+        known = given.get(ticket["id"]) if given else None
+        audit, item = answer(Audit, files, ticket, known, certificate)
+        broken = Opinion("INVALID", (item[1] or "MALFORMED",))
+        found[ticket["id"]] = {
+            rules.name: (audit and answer(audit.verdict, rules)[0]) or broken for rules in asked
+        }
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit status."""
+    words = [word for word in arguments if word not in ("--json", "--quiet")]
+    policies = words[2:] if words[1:2] == ["--policy"] else []
+    if len(words) != 1 + 2 * len(policies) or (
+        policies and not (policies[0] in SHIPPED or policies[0].endswith(".toml"))
+    ):
+        sys.stderr.write(f"usage: checker DIR [--policy {'|'.join(SHIPPED)}|FILE.toml] [--json] [--quiet]\n")
+        return 2
+
+    def say(line: str) -> None:
+        if "--quiet" not in arguments:
+            sys.stderr.write(f"checker: {line}\n")
+
+    try:
+        found = verify(Path(words[0]), policies=policies or SHIPPED, say=say)
+    except Stop as stop:
+        found = {"-": {name: Opinion(stop.args[0], stop.args[1:]) for name in policies or SHIPPED}}
+    if "--json" in arguments:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    for name, verdicts in found.items() if "--json" not in arguments else ():
+        for rules, (status, codes, _) in verdicts.items():
+            sys.stdout.write(" ".join([name, rules, status, *codes]) + "\n")
+    statuses = [(verdicts.get(DEFAULT) or next(iter(verdicts.values())))[0] for verdicts in found.values()]
+    return next((EXIT[status] for status in EXIT if status in statuses), 5)
