@@ -21,10 +21,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from certify.base.errors import InvalidInputError
-from certify.base.jsonio import canonical_json, parse_json, read_bytes, sha256_bytes
+from certify.base.jsonio import parse_json, read_bytes, sha256_bytes
+from certify.base.model import Model, Refusal, validate
 from certify.ticket.schema import RelativePath, Sha256, Text
 
 FORMAT: Final = "certify-proofs/1"
@@ -38,6 +38,8 @@ ProofOutcome = Literal["passed", "failed", "not run", "timeout"]
 
 Tier = Literal["fast", "full"]
 
+_REFUSAL: Final = Refusal("PROOFS_MALFORMED", schema="PROOFS_FORMAT", newer="PROOFS_NEWER")
+
 _GRAVEST: Final[tuple[ProofOutcome, ...]] = ("failed", "timeout", "not run", "passed")
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -45,11 +47,7 @@ _Long = Annotated[str, Field(max_length=1 << 16)]
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Counts(_Model):
+class Counts(Model):
     """Number of checks by outcome."""
 
     passed: _Count
@@ -64,7 +62,7 @@ class Counts(_Model):
         return ", ".join([f"{self.passed} passed", *words])
 
 
-class ClauseState(_Model):
+class ClauseState(Model):
     """A clause of the theory and what its checks found together."""
 
     clause: Annotated[Text, Field(min_length=1)]
@@ -77,7 +75,7 @@ class ClauseRecord(ClauseState):
     checks: Annotated[tuple[_Name, ...], Field(min_length=1, max_length=1024)]
 
 
-class CheckRecord(_Model):
+class CheckRecord(Model):
     """One check: what it tries to break, what it assumes, and how it ended."""
 
     name: _Name
@@ -98,7 +96,7 @@ class CheckRecord(_Model):
         return self
 
 
-class ProofRecord(_Model):
+class ProofRecord(Model):
     """The whole record; see the module's text for what has to add up."""
 
     format: Literal["certify-proofs/1"]
@@ -117,7 +115,7 @@ class ProofRecord(_Model):
         return [check.name for check in self.checks if check.outcome == outcome]
 
 
-class ProofsRef(_Model):
+class ProofsRef(Model):
     """What a certificate restates of a record of the theory's checks.
 
     ``partial``: only some checks were asked for. Everything but the path follows from the file.
@@ -176,24 +174,16 @@ def parse_record(value: Any, *, what: str = "record of checks") -> ProofRecord:
     name, _, version = FORMAT.partition("/")
     stated = value.get("format") if isinstance(value, dict) else None
     if not isinstance(stated, str) or stated.partition("/")[0] != name:
-        text = f'{what} is none: "format" must be "{FORMAT}", as certify prove --out writes it'
-        raise InvalidInputError(text, code="PROOFS_FORMAT")
+        text = f'{what}: expected the field "format" to be "{FORMAT}", as certify prove --out writes it'
+        raise _REFUSAL(text, _REFUSAL.schema)
     number = stated.partition("/")[2]
     if number.isascii() and number.isdigit() and len(number) < 10 and int(number) > int(version):
-        text = f"{what} has format {stated}; this program reads up to {FORMAT}: upgrade it"
-        raise InvalidInputError(text, code="PROOFS_NEWER")
-    try:
-        record = ProofRecord.model_validate_json(canonical_json(value), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top level"
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidInputError(f"{what}: {where}: {message}", code="PROOFS_MALFORMED") from error
-    except ValueError as error:
-        raise InvalidInputError(f"{what} is refused: {error}", code="PROOFS_MALFORMED") from error
+        text = f"{what} was written by a newer version of the program; this one reads {FORMAT}: upgrade it"
+        raise _REFUSAL(text, _REFUSAL.newer)
+    record = validate(ProofRecord, value, what=what, refusal=_REFUSAL)
     wrong = _inconsistency(record)
     if wrong is not None:
-        raise InvalidInputError(f"{what} does not add up: {wrong}", code="PROOFS_INCONSISTENT")
+        raise _REFUSAL(f"{what} does not add up: {wrong}", "PROOFS_INCONSISTENT")
     return record
 
 
@@ -207,12 +197,6 @@ def read_record(path: Path) -> tuple[ProofRecord, str]:
     data = read_bytes(path, what="record of checks", limit=MAX_BYTES)
     what = f"record of checks {path.name}"
     return parse_record(parse_json(data, what=what), what=what), sha256_bytes(data)
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a record; that its sums add up is beyond it."""
-    schema = ProofRecord.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _inconsistency(record: ProofRecord) -> str | None:

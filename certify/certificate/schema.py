@@ -44,17 +44,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import MAX_JSON_BYTES, canonical_json, parse_json, read_bytes
+from certify.base.model import Document, Model, Refusal, validate
 from certify.base.records import Correction, Dtype, Method
 from certify.certificate.proofs import ProofsRef
 from certify.claims.kind import Role
@@ -65,6 +64,8 @@ from certify.ticket.schema import Level, RelativePath, Sha256, Slug, Text
 
 SCHEMA_NAME: Final = "certify.certificate"
 SCHEMA_VERSION: Final = 1
+
+_REFUSAL: Final = Refusal("CERTIFICATE_MALFORMED", schema="CERTIFICATE_SCHEMA", newer="CERTIFICATE_NEWER")
 
 EVALUATION_KINDS: Final = stated_kinds("evaluation")
 """Kinds of claims that are stated about a text that was translated with the ticket's template."""
@@ -112,11 +113,7 @@ def _spelled(value: str) -> str | None:
 Ratio = Annotated[str, Field(pattern=r"^-?[0-9]{1,400}/[0-9]{1,400}$"), AfterValidator(_ratio)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Number(_Model):
+class Number(Model):
     """A rational number and its rounded decimal."""
 
     exact: Ratio
@@ -128,21 +125,21 @@ class Number(_Model):
         return Fraction(self.exact)
 
 
-class TicketRef(_Model):
+class TicketRef(Model):
     """The ticket that the certificate is about."""
 
     id: Slug
     sha256: Sha256
 
 
-class SubjectRef(_Model):
+class SubjectRef(Model):
     """One thing that the claims are about, by digest."""
 
     name: Literal["base", "reference", "table", "rows", "tokenizer", "template", "model"]
     sha256: Sha256
 
 
-class Parameters(_Model):
+class Parameters(Model):
     """Settings behind the claims; those of the ticket are repeated for the reader."""
 
     rule: Text
@@ -156,7 +153,7 @@ class Parameters(_Model):
     delta: Level
 
 
-class EvidenceRef(_Model):
+class EvidenceRef(Model):
     """One manifest: where it lies, what it is, and the error probability of each limit from it."""
 
     path: RelativePath
@@ -166,7 +163,7 @@ class EvidenceRef(_Model):
     delta: Ratio
 
 
-class StatedClaim(_Model):
+class StatedClaim(Model):
     """One claim, as :class:`certify.stats.claim.Claim` without prose and details."""
 
     evidence: Sha256
@@ -202,7 +199,7 @@ class StatedClaim(_Model):
         return self.model_dump(mode="json", exclude={"signature"})
 
 
-class AssumptionRef(_Model):
+class AssumptionRef(Model):
     """An assumption that a claim names."""
 
     id: Slug
@@ -210,7 +207,11 @@ class AssumptionRef(_Model):
     status: Text
 
 
-class Certificate(_Model):
+def _never_null(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+class Certificate(Document):
     """The whole file; see the module's text."""
 
     schema_: Literal["certify.certificate"] = Field(alias="schema", default=SCHEMA_NAME)
@@ -221,12 +222,10 @@ class Certificate(_Model):
     parameters: Parameters
     evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=64)]
     claims: Annotated[tuple[StatedClaim, ...], Field(max_length=4096)]
-    proofs: ProofsRef | None = None
+    proofs: ProofsRef | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_never_null)
     assumptions: Annotated[tuple[AssumptionRef, ...], Field(max_length=64)]
     non_claims: Annotated[tuple[Text, ...], Field(max_length=64)]
     signature: Text
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     @model_validator(mode="after")
     def _distinct(self) -> Certificate:
@@ -309,30 +308,10 @@ def parse_certificate(value: Any, *, what: str = "certificate") -> Certificate:
         InvalidInputError: wrong schema (``CERTIFICATE_SCHEMA``), newer version (``CERTIFICATE_NEWER``), or a
             field that breaks a rule (``CERTIFICATE_MALFORMED``).
     """
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA_NAME:
-        raise InvalidInputError(
-            f'{what} is no certificate: "schema" must be "{SCHEMA_NAME}"', code="CERTIFICATE_SCHEMA"
-        )
-    version = value.get("schema_version")
-    # A literal 1 would also take true and 1.0, and a default would take a file that names no version.
-    if type(version) is not int:
-        raise InvalidInputError(f'{what}: "schema_version" must be an integer', code="CERTIFICATE_SCHEMA")
-    if version > SCHEMA_VERSION:
-        raise InvalidInputError(
-            f"{what} has schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it",
-            code="CERTIFICATE_NEWER",
-        )
-    if "proofs" in value and value["proofs"] is None:
-        raise InvalidInputError(f"{what}: proofs: absent, or a record", code="CERTIFICATE_MALFORMED")
-    try:
-        return Certificate.model_validate_json(canonical_json(value), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top level"
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidInputError(f"{what}: {where}: {message}", code="CERTIFICATE_MALFORMED") from error
-    except ValueError as error:
-        raise InvalidInputError(f"{what} is refused: {error}", code="CERTIFICATE_MALFORMED") from error
+    certificate = validate(Certificate, value, what=what, refusal=_REFUSAL)
+    if certificate.proofs is None and "proofs" in value:
+        raise _REFUSAL(f"{what}: proofs: absent, or a record")
+    return certificate
 
 
 def read_certificate(path: Path) -> tuple[Certificate, bytes]:
@@ -352,12 +331,3 @@ def read_certificate(path: Path) -> tuple[Certificate, bytes]:
             code="CERTIFICATE_NOT_CANONICAL",
         )
     return certificate, data
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a certificate."""
-    schema = Certificate.model_json_schema(by_alias=True)
-    # Both have a default for whoever makes a file; whoever reads one insists on them.
-    schema["required"] = ["schema", "schema_version", *schema["required"]]
-    schema["properties"]["proofs"] = {"$ref": "#/$defs/ProofsRef"}  # absent, never null
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,4 +1,4 @@
-"""Commands and renderers by name: the command line imports nothing from the packages above it."""
+"""Commands, renderers and schemas by name: the command line imports nothing from the packages above it."""
 
 from __future__ import annotations
 
@@ -36,6 +36,16 @@ RENDERERS: Final = {
     "replay": "lottery.cli.replay",
 }
 """What renders the result of a command, or processes it further."""
+
+SCHEMAS: Final = {
+    "ticket": "certify.ticket.schema:TicketFile",
+    "evidence": "certify.evidence.manifest:Manifest",
+    "certificate": "certify.certificate.schema:Certificate",
+    "policy": "certify.policy.policy:PolicyFile",
+    "plan": "lottery.experiment.plan.plan:ExperimentPlan",
+    "proofs": "certify.certificate.proofs:ProofRecord",
+}
+"""Every kind of file whose JSON Schema ``certify schema`` prints, and the model it is derived from."""
 
 
 def load(name: str) -> Any:

@@ -13,15 +13,17 @@ import re
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from certify.base.errors import InvalidInputError
-from certify.base.jsonio import canonical_json, pretty_json
+from certify.base.jsonio import pretty_json
+from certify.base.model import Document, Model, Refusal, validate
 from certify.base.records import Dtype
 from certify.ticket.schema import RelativePath, Sha256, Slug, Text, TokenId
 
 SCHEMA_NAME: Final = "certify.evidence"
 SCHEMA_VERSION: Final = 1
+
+_REFUSAL: Final = Refusal("EVIDENCE_MALFORMED", schema="EVIDENCE_SCHEMA", newer="EVIDENCE_NEWER")
 
 PROCEDURES: Final = {"translation": "translation/1", "loss": "loss/2"}
 """The only procedure of each kind. Records of ``loss/1`` did not say what their text is."""
@@ -66,31 +68,27 @@ Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Unit = Annotated[str, AfterValidator(_unit)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class BaseModelRef(_Model):
+class BaseModelRef(Model):
     """The base model: its input table E⁰ in the served dtype, and everything else of the checkpoint."""
 
     tensor_sha256: Sha256
     model_sha256: Sha256
 
 
-class ReferenceRef(_Model):
+class ReferenceRef(Model):
     """The table E* after embed tuning, in the served dtype."""
 
     tensor_sha256: Sha256
 
 
-class TemplateRef(_Model):
+class TemplateRef(Model):
     """The prompt template, bound by the digest of its content."""
 
     name: Slug
     sha256: Sha256
 
 
-class TextRef(_Model):
+class TextRef(Model):
     """The text that was evaluated.
 
     ``unit`` says what counts as one independent draw: each sentence, blocks of N consecutive ones, or
@@ -104,7 +102,7 @@ class TextRef(_Model):
     attribution: Text
 
 
-class Decoding(_Model):
+class Decoding(Model):
     """What determines an output beside the model; ``max_new_tokens`` is 0 where nothing is decoded."""
 
     beams: Annotated[int, Field(ge=1, le=1 << 10)]
@@ -112,7 +110,7 @@ class Decoding(_Model):
     dtype: Dtype
 
 
-class Arm(_Model):
+class Arm(Model):
     """One model that was evaluated: the base with something put in.
 
     Attributes:
@@ -159,7 +157,7 @@ class Arm(_Model):
         return self
 
 
-class Used(_Model):
+class Used(Model):
     """Sentences that were used for something: a file of sorted distinct 16-digit sentence digests."""
 
     role: Literal["tuning", "scan", "choice", "order", "pretraining"]
@@ -168,7 +166,7 @@ class Used(_Model):
     count: Annotated[int, Field(ge=0, le=_MAX_RECORDS * 4)]
 
 
-class RecordsRef(_Model):
+class RecordsRef(Model):
     """The file of records."""
 
     path: RelativePath
@@ -176,7 +174,7 @@ class RecordsRef(_Model):
     count: Annotated[int, Field(ge=1, le=_MAX_RECORDS)]
 
 
-class Manifest(_Model):
+class Manifest(Document):
     """The whole manifest; see the module's text."""
 
     schema_: Literal["certify.evidence"] = Field(alias="schema", default=SCHEMA_NAME)
@@ -197,8 +195,6 @@ class Manifest(_Model):
     arms: Annotated[tuple[Arm, ...], Field(min_length=1, max_length=512)]
     used: Annotated[tuple[Used, ...], Field(max_length=64)]
     records: RecordsRef
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -251,33 +247,4 @@ def parse_manifest(value: Any, *, what: str = "evidence manifest") -> Manifest:
         InvalidInputError: wrong schema (``EVIDENCE_SCHEMA``), newer version (``EVIDENCE_NEWER``), or a field
             that breaks a rule (``EVIDENCE_MALFORMED``).
     """
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA_NAME:
-        raise InvalidInputError(
-            f'{what} is no evidence: "schema" must be "{SCHEMA_NAME}"', code="EVIDENCE_SCHEMA"
-        )
-    version = value.get("schema_version")
-    # A literal 1 would also take true and 1.0, and a default would take a file that names no version.
-    if type(version) is not int:
-        raise InvalidInputError(f'{what}: "schema_version" must be an integer', code="EVIDENCE_SCHEMA")
-    if version > SCHEMA_VERSION:
-        raise InvalidInputError(
-            f"{what} has schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it",
-            code="EVIDENCE_NEWER",
-        )
-    try:
-        return Manifest.model_validate_json(canonical_json(value), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top level"
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidInputError(f"{what}: {where}: {message}", code="EVIDENCE_MALFORMED") from error
-    except ValueError as error:
-        raise InvalidInputError(f"{what} is refused: {error}", code="EVIDENCE_MALFORMED") from error
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of the manifest."""
-    schema = Manifest.model_json_schema(by_alias=True)
-    # Both have a default for whoever makes a file; whoever reads one insists on them.
-    schema["required"] = ["schema", "schema_version", *schema["required"]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return validate(Manifest, value, what=what, refusal=_REFUSAL)

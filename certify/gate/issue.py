@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
-
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import sha256_bytes, write_bytes
 from certify.base.records import Engine
@@ -25,11 +23,11 @@ from certify.evidence.choice import read_choice
 from certify.evidence.load import Subject, load
 from certify.gate.recheck import Inputs, Rechecked, recheck
 from certify.ticket.schema import (
-    Level,
     Located,
     Ticket,
     TicketFile,
     choose,
+    level,
     read_ticket_file,
     write_ticket_file,
 )
@@ -158,8 +156,8 @@ def _one(content: TicketFile, ticket_id: str | None) -> Ticket:
 
 def _check_delta(delta: str) -> None:
     try:
-        TypeAdapter(Level).validate_python(delta)
-    except ValidationError as error:
+        level(delta)
+    except ValueError as error:
         text = f"--delta {delta} is no decimal strictly between 0 and 1, such as 0.05"
         raise UsageError(text, code="DELTA_RANGE") from error
 

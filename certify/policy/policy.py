@@ -10,19 +10,19 @@ deny-unless-shown.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from certify.base.assumptions import ASSUMPTIONS
-from certify.base.errors import InvalidInputError, UsageError
+from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.base.jsonio import read_bytes, sha256_bytes
+from certify.base.model import Document, Model, Refusal, parse_toml, validate
 from certify.certificate.proof_items import ITEMS as PROOF_ITEMS
 from certify.claims.kind import Test
 from certify.claims.registry import KINDS
@@ -32,6 +32,8 @@ from certify.ticket.schema import Level, Slug, Text
 SCHEMA_NAME: Final = "certify.policy"
 SCHEMA_VERSION: Final = 1
 DEFAULT_POLICY: Final = "release"
+_REFUSAL: Final = Refusal("POLICY_MALFORMED")
+
 SHIPPED: Final = ("selection", "paper", "release", "strict")
 """Names of the policies of the package, from the least that is asked on."""
 
@@ -109,14 +111,12 @@ class Policy:
         return bool(self.claims) or any(name in (*EVIDENCE_ITEMS, *PROOF_ITEMS) for name in self.items)
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
 _Threshold = Annotated[str, Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$")]
 
 
-class _Claim(_Model):
+class PolicyClaim(Model):
+    """What is asked of one kind of claim: one threshold or one finding."""
+
     name: Annotated[str, Field(max_length=128)]
     at_least: _Threshold | None = None
     above: _Threshold | None = None
@@ -127,9 +127,11 @@ class _Claim(_Model):
     texts: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)] | None = None
 
 
-class _File(_Model):
-    schema_: Literal["certify.policy"] = Field(alias="schema")
-    schema_version: Literal[1]
+class PolicyFile(Document):
+    """The whole file; see the module's text and :class:`Policy`."""
+
+    schema_: Literal["certify.policy"] = Field(alias="schema", default=SCHEMA_NAME)
+    schema_version: Literal[1] = SCHEMA_VERSION
     name: Slug
     question: Text
     delta: Level | None = None
@@ -137,7 +139,7 @@ class _File(_Model):
     design: tuple[str, ...] = ()
     accept: tuple[str, ...] = ()
     non_claims: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
-    claim: Annotated[tuple[_Claim, ...], Field(max_length=64)] = ()
+    claim: Annotated[tuple[PolicyClaim, ...], Field(max_length=64)] = ()
 
 
 def get_policy(name: str) -> Policy:
@@ -174,19 +176,10 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
             they rest on, or without ``delta`` (``POLICY_INCOMPLETE``); a claim is required that is only
             asymptotic (``POLICY_ASYMPTOTIC``).
     """
-    try:
-        value = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InvalidInputError(f"{what} is not TOML: {error}", code="POLICY_MALFORMED") from error
-    try:
-        content = _File.model_validate(_tuples(value))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top level"
-        empty = first["loc"] == ("items",)
-        raise InvalidInputError(
-            f"{what}: {where}: {first['msg']}", code="POLICY_EMPTY" if empty else "POLICY_MALFORMED"
-        ) from error
+    value = parse_toml(data, what=what, refusal=_REFUSAL)
+    if value.get("schema") == SCHEMA_NAME and not value.get("items"):
+        raise _REFUSAL(f"{what} requires nothing: name what must pass in items", "POLICY_EMPTY")
+    content = validate(PolicyFile, value, what=what, refusal=_REFUSAL)
     _check_names(content, what)
     return Policy(
         name=content.name,
@@ -202,16 +195,9 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
     )
 
 
-def _tuples(value: Any) -> Any:
-    # TOML has lists only; strict models want tuples, and nothing may be converted silently.
-    if isinstance(value, dict):
-        return {key: _tuples(entry) for key, entry in value.items()}
-    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
-
-
-def _check_names(content: _File, what: str) -> None:
-    def refuse(text: str, code: str = "POLICY_MALFORMED") -> InvalidInputError:
-        return InvalidInputError(f"{what}: {text}", code=code)
+def _check_names(content: PolicyFile, what: str) -> None:
+    def refuse(text: str, code: str = "") -> CertifyError:
+        return _REFUSAL(f"{what}: {text}", code)
 
     claims = [claim.name for claim in content.claim]
     informing = [kind.name for kind in KINDS.values() if kind.asymptotic]
@@ -241,7 +227,7 @@ def _check_names(content: _File, what: str) -> None:
             raise refuse("claims need delta, their error probability", "POLICY_INCOMPLETE")
 
 
-def _requirement(claim: _Claim, what: str) -> Requirement:
+def _requirement(claim: PolicyClaim, what: str) -> Requirement:
     given: dict[Test, str] = {
         test: value
         for test in ("at_least", "above", "at_most", "below")
@@ -251,9 +237,7 @@ def _requirement(claim: _Claim, what: str) -> Requirement:
     allowed = TESTS[claim.name]
     if len(tests) != 1 or tests[0] not in allowed:
         choice = " or ".join(sorted(allowed))
-        raise InvalidInputError(
-            f"{what}: the claim {claim.name} is tested by one of: {choice}", code="POLICY_MALFORMED"
-        )
+        raise _REFUSAL(f"{what}: the claim {claim.name} is tested by one of: {choice}")
     (test,) = tests
     return Requirement(
         claim=claim.name,

@@ -16,21 +16,21 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.jsonio import canonical_json, pretty_json, read_json, sha256_bytes, write_bytes
+from certify.base.jsonio import canonical_json, pretty_json, sha256_bytes, write_bytes
+from certify.base.model import Document, Model, Refusal, read, validate
 from certify.base.records import Correction, Dtype, Method
 
 SCHEMA_NAME: Final = "certify.tickets"
 SCHEMA_VERSION: Final = 1
+
+_REFUSAL: Final = Refusal("TICKET_MALFORMED", schema="TICKET_SCHEMA", newer="TICKET_NEWER")
 
 _MAX_ROWS = 1 << 24  # far above any vocabulary; keeps hostile sizes out of every later product
 
@@ -49,8 +49,12 @@ def _relative_path(value: str) -> str:
     return value
 
 
-def _level(value: str) -> str:
-    # The same text means the same level everywhere: a decimal, never a binary float.
+def level(value: str) -> str:
+    """``value`` itself: the same text means the same level everywhere, a decimal, never a binary float.
+
+    Raises:
+        ValueError: it is no decimal strictly between 0 and 1.
+    """
     if not re.fullmatch(r"0?\.[0-9]{1,60}", value) or not 0 < Fraction(value) < 1:
         raise ValueError("a level must be a decimal strictly between 0 and 1, such as 0.05")
     return value
@@ -58,7 +62,7 @@ def _level(value: str) -> str:
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[str, Field(max_length=1024), AfterValidator(_relative_path)]
-Level = Annotated[str, AfterValidator(_level)]
+Level = Annotated[str, AfterValidator(level)]
 SLUG: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 Slug = Annotated[str, Field(pattern=SLUG)]
@@ -67,18 +71,14 @@ TokenId = Annotated[int, Field(ge=0, lt=_MAX_ROWS)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class BoundFile(_Model):
+class BoundFile(Model):
     """A file inside the ticket's folder, bound by its file digest."""
 
     path: RelativePath
     sha256: Sha256
 
 
-class TableRef(_Model):
+class TableRef(Model):
     """An input embedding table ``[V, d]``, bound by the tensor digest of its rows in the served dtype.
 
     ``path`` (a file or a checkpoint folder) and ``files`` are present when the table travels with the ticket;
@@ -100,7 +100,7 @@ class TableRef(_Model):
         return self
 
 
-class TokenizerRef(_Model):
+class TokenizerRef(Model):
     """The tokenizer that names the pieces and the special ids."""
 
     path: RelativePath | None
@@ -115,7 +115,7 @@ class TokenizerRef(_Model):
         return self
 
 
-class TemplateRef(_Model):
+class TemplateRef(Model):
     """The prompt template that tuning used, bound by the digest of its content (not of its file).
 
     ``path`` is a ``.toml`` file that travels with the ticket; None means a template of the package.
@@ -126,7 +126,7 @@ class TemplateRef(_Model):
     path: RelativePath | None = None
 
 
-class RowsRef(_Model):
+class RowsRef(Model):
     """The released rows file (:mod:`certify.tables.rowfile`): ids ``[k]``, rows ``[k, d]`` in fp32 and as
     served."""
 
@@ -136,7 +136,7 @@ class RowsRef(_Model):
     served_sha256: Sha256
 
 
-class Released(_Model):
+class Released(Model):
     """What a consumer of the ticket puts into the base."""
 
     object: Literal["transfer", "tuned"] = Field(
@@ -145,7 +145,7 @@ class Released(_Model):
     rows: RowsRef | None
 
 
-class ExcludedRef(_Model):
+class ExcludedRef(Model):
     """Ids left out of the selection, with the reason."""
 
     # A reason may quote a piece, and a piece may be as long as any text.
@@ -159,7 +159,7 @@ class ExcludedRef(_Model):
         return self
 
 
-class SelectionRef(_Model):
+class SelectionRef(Model):
     """How the ids were chosen, so that anyone can choose them again."""
 
     # ids:... may name every row of a table.
@@ -176,7 +176,7 @@ class SelectionRef(_Model):
     excluded: Annotated[tuple[ExcludedRef, ...], Field(max_length=_MAX_ROWS)]
 
 
-class Token(_Model):
+class Token(Model):
     """One row of the ticket with its figures at selection time."""
 
     id: TokenId
@@ -187,7 +187,7 @@ class Token(_Model):
     shift_norm: Annotated[Finite, Field(ge=0)]
 
 
-class DeclaredClaim(_Model):
+class DeclaredClaim(Model):
     """A claim and its margin, declared before the evaluation that is to show it."""
 
     kind: Slug
@@ -197,14 +197,14 @@ class DeclaredClaim(_Model):
     extraction: Slug | None = None
 
 
-class Located(_Model):
+class Located(Model):
     """Where evidence or a certificate lies; bound by digest when that is possible."""
 
     path: RelativePath
     sha256: Sha256 | None = None
 
 
-class Ticket(_Model):
+class Ticket(Model):
     """A set of token rows, where they come from, how they were chosen, and what is released."""
 
     id: Slug
@@ -257,15 +257,13 @@ class Ticket(_Model):
         return sha256_bytes(canonical_json(content))
 
 
-class TicketFile(_Model):
+class TicketFile(Document):
     """The whole file: one or more tickets."""
 
     schema_: Literal["certify.tickets"] = Field(alias="schema", default=SCHEMA_NAME)
     schema_version: Literal[1] = SCHEMA_VERSION
     created_by: Text
     tickets: Annotated[tuple[Ticket, ...], Field(max_length=1024)]
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     @model_validator(mode="after")
     def _unique_ids(self) -> TicketFile:
@@ -285,25 +283,7 @@ def parse_ticket_file(value: Any, *, what: str = "ticket file") -> TicketFile:
     Raises:
         InvalidInputError: wrong schema, newer version, or any field that breaks a rule (code tells which).
     """
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA_NAME:
-        raise InvalidInputError(
-            f'{what} is not a ticket file: "schema" must be "{SCHEMA_NAME}"', code="TICKET_SCHEMA"
-        )
-    version = value.get("schema_version")
-    # A literal 1 would also take true and 1.0, and a default would take a file that names no version.
-    if type(version) is not int:
-        raise InvalidInputError(f'{what}: "schema_version" must be an integer', code="TICKET_SCHEMA")
-    if version > SCHEMA_VERSION:
-        raise InvalidInputError(
-            f"{what} has schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it",
-            code="TICKET_NEWER",
-        )
-    try:
-        return TicketFile.model_validate_json(canonical_json(value), strict=True)
-    except ValidationError as error:
-        raise InvalidInputError(f"{what}: {_first_problem(error)}", code="TICKET_MALFORMED") from error
-    except (ValueError, UnicodeEncodeError) as error:
-        raise InvalidInputError(f"{what} is refused: {error}", code="TICKET_MALFORMED") from error
+    return validate(TicketFile, value, what=what, refusal=_REFUSAL)
 
 
 def read_ticket_file(path: Path) -> TicketFile:
@@ -313,20 +293,12 @@ def read_ticket_file(path: Path) -> TicketFile:
         UsageError: the file cannot be read.
         InvalidInputError: the content is refused; see :func:`parse_ticket_file`.
     """
-    return parse_ticket_file(read_json(path, what="ticket file"), what=f"ticket file {path}")
+    return read(TicketFile, path, what="ticket file", refusal=_REFUSAL)[0]
 
 
 def write_ticket_file(path: Path, content: TicketFile) -> None:
     """Write ``tickets.json`` atomically."""
     write_bytes(path, content.to_json().encode("utf-8"))
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of the ticket file."""
-    schema = TicketFile.model_json_schema(by_alias=True)
-    # Both have a default for whoever makes a file; whoever reads one insists on them.
-    schema["required"] = ["schema", "schema_version", *schema["required"]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def choose(content: TicketFile, ids: Sequence[str]) -> tuple[Ticket, ...]:
@@ -361,11 +333,3 @@ def inside(folder: Path, relative: str) -> Path:
     if not target.is_relative_to(root):
         raise InvalidInputError(f"the path {relative!r} in the ticket leaves its folder", code="PATH_ESCAPES")
     return target
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "top level"
-    message = first["msg"].removeprefix("Value error, ")
-    more = error.error_count() - 1
-    return f"{where}: {message}" + (f" (and {more} more)" if more else "")

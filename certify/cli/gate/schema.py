@@ -1,46 +1,37 @@
-"""``certify schema``: the JSON Schema of the files that the program writes."""
+"""``certify schema``: the JSON Schema of the files that the program reads and writes."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from certify.base.errors import UsageError
+from certify.cli.registry import SCHEMAS, load
 
-class FileKind(StrEnum):
-    """Kind of file to describe."""
-
-    tickets = "tickets"
-    evidence = "evidence"
-    certificate = "certificate"
-    proofs = "proofs"
+_OLDER = {"tickets": "ticket"}  # spellings that stay
 
 
 def schema(
-    kind: Annotated[
-        FileKind,
-        typer.Argument(
-            help="tickets.json, an evidence manifest, a certificate, or a record of certify prove."
-        ),
-    ] = FileKind.tickets,
+    kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCHEMAS)}.")] = "ticket",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the schema to a file instead of printing it.")
     ] = None,
 ) -> None:
-    """Print the JSON Schema of a file format."""
-    from certify.base.jsonio import pretty_json
-    from certify.certificate import proofs
-    from certify.certificate import schema as certificate
-    from certify.cli.shell import emit
-    from certify.evidence import manifest
-    from certify.ticket import schema as tickets
+    """Print the JSON Schema of a file format.
 
-    schemas = {
-        "tickets": tickets.json_schema,
-        "evidence": manifest.json_schema,
-        "certificate": certificate.json_schema,
-        "proofs": proofs.json_schema,
-    }
-    emit(pretty_json(schemas[kind.value]()), out)
+    ticket describes tickets.json, evidence a manifest, certificate a certificate, proofs the record that
+    certify prove --out writes. policy and plan (of an experiment) are TOML files; the schema describes their
+    content as JSON.
+    """
+    from certify.base.jsonio import pretty_json
+    from certify.base.model import json_schema
+    from certify.cli.shell import emit
+
+    name = _OLDER.get(kind, kind)
+    if name not in SCHEMAS:
+        raise UsageError(
+            f"no schema of {kind[:60]!r}; there is one of: {', '.join(SCHEMAS)}", code="SCHEMA_UNKNOWN"
+        )
+    emit(pretty_json(json_schema(load(SCHEMAS[name]))), out)

@@ -24,17 +24,17 @@ import certify
 from certify import checker
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.base.jsonio import canonical_json
+from certify.base.model import json_schema
 from certify.base.verdict import Item, Outcome
 from certify.certificate.proofs import (
     MAX_BYTES,
+    ProofRecord,
     clause_outcome,
-    json_schema,
     parse_record,
     read_record,
     restate,
 )
-from certify.certificate.schema import json_schema as certificate_schema
-from certify.certificate.schema import parse_certificate, read_certificate
+from certify.certificate.schema import Certificate, parse_certificate, read_certificate
 from certify.policy.codes import codes
 from certify.policy.policy import POLICIES
 from proofs_checks.check import Budget, CheckResult
@@ -221,8 +221,8 @@ def test_what_certify_prove_writes_is_read(tmp_path: Path) -> None:
 
 def test_the_schema_takes_what_is_written() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    jsonschema.Draft202012Validator.check_schema(json_schema())
-    validator = jsonschema.Draft202012Validator(json_schema())
+    jsonschema.Draft202012Validator.check_schema(json_schema(ProofRecord))
+    validator = jsonschema.Draft202012Validator(json_schema(ProofRecord))
     assert list(validator.iter_errors(record("failed", "timeout", None))) == []
     assert list(validator.iter_errors(record() | {"tier": "deep"}))
 
@@ -268,7 +268,7 @@ def test_absent_and_null_are_not_the_same(pristine: Bundle) -> None:
 
 def test_the_schema_of_certificates_includes_it(bundle: Bundle, capsys: Capture) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft202012Validator(certificate_schema())
+    validator = jsonschema.Draft202012Validator(json_schema(Certificate))
     plain = json.loads(bundle.certificate.read_bytes())
     name_record(bundle, record(tails="timeout"))
     named = json.loads(bundle.certificate.read_bytes())
@@ -278,7 +278,7 @@ def test_the_schema_of_certificates_includes_it(bundle: Bundle, capsys: Capture)
         assert list(validator.iter_errors(named | {"proofs": wrong}))
     ran = in_process(["schema", "certificate"], capsys)
     assert "ProofsRef" in json.loads(ran.out)["$defs"]
-    assert json.loads(in_process(["schema", "proofs"], capsys).out) == json_schema()
+    assert json.loads(in_process(["schema", "proofs"], capsys).out) == json_schema(ProofRecord)
 
 
 # --- certify issue -----------------------------------------------------------------------------------------

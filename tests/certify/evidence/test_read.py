@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certify.base.errors import CertifyError, InvalidInputError
-from certify.evidence.manifest import json_schema
+from certify.base.model import json_schema
+from certify.evidence.manifest import Manifest
 from certify.evidence.read import (
     check_files,
     iter_records,
@@ -285,7 +286,7 @@ def test_two_equal_probabilities_may_come_to_lie_two_apart(tmp_path: Path) -> No
 
 
 def test_the_json_schema_requires_what_a_reader_requires() -> None:
-    schema = json_schema()
+    schema = json_schema(Manifest)
     assert {"schema", "schema_version", "arms", "records"} <= set(schema["required"])
     assert schema["additionalProperties"] is False
 

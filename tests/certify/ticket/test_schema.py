@@ -24,10 +24,11 @@ from ticket_strategies import (
 )
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
+from certify.base.model import json_schema
 from certify.ticket.schema import (
+    TicketFile,
     choose,
     inside,
-    json_schema,
     parse_ticket_file,
     read_ticket_file,
     write_ticket_file,
@@ -526,7 +527,7 @@ def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
 
 
 def test_the_printed_schema_is_json_and_closed() -> None:
-    schema = json.loads(json.dumps(json_schema()))
+    schema = json.loads(json.dumps(json_schema(TicketFile)))
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     for one in (schema, *schema["$defs"].values()):
         if one.get("type") == "object":
@@ -537,7 +538,7 @@ def test_the_printed_schema_is_json_and_closed() -> None:
 @settings(max_examples=examples(15))
 @given(ticket_files())
 def test_the_printed_schema_accepts_valid_files(value: Any) -> None:
-    assert conforms(value, json_schema(), json_schema())
+    assert conforms(value, json_schema(TicketFile), json_schema(TicketFile))
 
 
 @pytest.mark.parametrize(
@@ -557,10 +558,10 @@ def test_the_printed_schema_accepts_valid_files(value: Any) -> None:
     ids=range(10),
 )
 def test_the_printed_schema_refuses_broken_files(value: Any) -> None:
-    assert not conforms(value, json_schema(), json_schema())
+    assert not conforms(value, json_schema(TicketFile), json_schema(TicketFile))
 
 
 def test_the_printed_schema_with_a_validator_of_json_schema() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    jsonschema.Draft202012Validator.check_schema(json_schema())
-    jsonschema.validate(valid(), json_schema())
+    jsonschema.Draft202012Validator.check_schema(json_schema(TicketFile))
+    jsonschema.validate(valid(), json_schema(TicketFile))
