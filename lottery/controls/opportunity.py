@@ -16,8 +16,6 @@ segment             positions
 ==================  =================================================================================
 
 Instruction, source and target are those of :mod:`lottery.text.segments`, in which a gate lets rows act.
-Evidence keeps of a prompt only which ids it holds: there the segments are ``prompt``, ``target`` and
-``anywhere``.
 """
 
 from __future__ import annotations
@@ -25,20 +23,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
 
 from certify.base.errors import NothingToDoError, UsageError
 from certify.ticket.templates import Example
 from lottery.text.segments import INSTRUCTION, SOURCE, frame_of, segments_of
 
-if TYPE_CHECKING:
-    from certify.evidence.read import TranslationRecord
-
 SEGMENTS = ("prompt", "instruction", "frame", "source", "target", "anywhere")
 """Segments of an example, in the order in which reports list them."""
-
-RECORD_SEGMENTS = ("prompt", "target", "anywhere")
-"""Segments that evidence can tell apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +58,6 @@ class Opportunity:
         """Ids that are fed in no prompt: rows that cannot act there."""
         return tuple(i for i, count in zip(self.ids, self.fed[segment], strict=True) if count == 0)
 
-    def untouched(self, segment: str = "anywhere") -> Fraction:
-        """Share of prompts in which no id is fed: what the ticket cannot change there, in [0, 1]."""
-        return 1 - Fraction(self.touched[segment], self.prompts)
-
 
 def of_examples(ids: Sequence[int], examples: Iterable[Example], *, bos: int | None) -> Opportunity:
     """Count over tokenised examples, with or without responses.
@@ -84,55 +71,24 @@ def of_examples(ids: Sequence[int], examples: Iterable[Example], *, bos: int | N
         UsageError: no ids, or one twice.
         NothingToDoError: no examples.
     """
-    return _count(ids, (_segments(example, bos) for example in examples), SEGMENTS)
-
-
-def of_records(
-    ids: Sequence[int],
-    records: Iterable[TranslationRecord],
-    *,
-    output: Literal["base", "reference"] = "reference",
-) -> Opportunity:
-    """Count over records of evidence.
-
-    Args:
-        ids: the ticket's token ids.
-        records: records of kind ``translation``.
-        output: whose generated tokens are the target.
-
-    Raises:
-        UsageError: no ids, or one twice.
-        NothingToDoError: no records.
-    """
-
-    def segments(record: TranslationRecord) -> dict[str, frozenset[int]]:
-        generated = record.reference.tokens if output == "reference" else record.arms["base"].tokens
-        prompt, target = frozenset(record.prompt), frozenset((generated or ())[:-1])
-        return {"prompt": prompt, "target": target, "anywhere": prompt | target}
-
-    return _count(ids, map(segments, records), RECORD_SEGMENTS)
-
-
-def _count(
-    ids: Sequence[int], prompts: Iterable[Mapping[str, frozenset[int]]], segments: Sequence[str]
-) -> Opportunity:
     chosen = tuple(sorted(ids))
     wanted = frozenset(chosen)
     if not chosen or len(wanted) != len(chosen):
         raise UsageError("opportunity is counted for at least one id, and for each once", code="ID_DUPLICATE")
-    fed = {segment: dict.fromkeys(chosen, 0) for segment in segments}
-    touched = dict.fromkeys(segments, 0)
+    fed = {segment: dict.fromkeys(chosen, 0) for segment in SEGMENTS}
+    touched = dict.fromkeys(SEGMENTS, 0)
     number = 0
-    for prompt in prompts:
+    for example in examples:
         number += 1
-        for segment in segments:
+        prompt = _segments(example, bos)
+        for segment in SEGMENTS:
             met = wanted & prompt[segment]
             touched[segment] += bool(met)
             for token in met:
                 fed[segment][token] += 1
     if not number:
         raise NothingToDoError("there is no prompt in which a token could be fed", code="NO_PROMPTS")
-    counts = {segment: tuple(fed[segment][i] for i in chosen) for segment in segments}
+    counts = {segment: tuple(fed[segment][i] for i in chosen) for segment in SEGMENTS}
     return Opportunity(chosen, number, counts, touched)
 
 

@@ -36,7 +36,7 @@ class TrainableRows(nn.Module):
     The look-up has static shapes and no synchronisation with the device: every position reads both
     tables and a mask decides. The output has the dtype of the frozen table, and a trained row is rounded to
     it (nearest, ties to even) *after* the look-up, so that what the backbone sees is bit for bit what
-    :func:`merge` writes, while gradients of repeated tokens are summed in fp32.
+    the table of released rows holds, while gradients of repeated tokens are summed in fp32.
 
     A row is trained wherever its token is fed, also if it is the ``padding_idx`` of the frozen embedding,
     which PyTorch would give no gradient: right padding under an attention mask contributes exactly zero.
@@ -127,18 +127,6 @@ def install(
     return module
 
 
-def installed(model: PreTrainedModel) -> TrainableRows:
-    """The :class:`TrainableRows` of ``model``.
-
-    Raises:
-        InternalError: none is installed.
-    """
-    module = model.get_input_embeddings()
-    if not isinstance(module, TrainableRows):
-        raise InternalError("the model has no trainable rows installed", code="ROWS_NOT_INSTALLED")
-    return module
-
-
 def check_trainable(model: nn.Module, module: TrainableRows) -> None:
     """Assert that the trainable parameters of ``model`` are exactly the ``k * d`` numbers of ``module``.
 
@@ -165,32 +153,6 @@ def extract(module: TrainableRows) -> NDArray[np.float32]:
     values: NDArray[np.float32] = module.trained.weight.detach().cpu().numpy().copy()
     _check_finite(values, module.ids)
     return values
-
-
-def merge(model: PreTrainedModel) -> nn.Embedding:
-    """Write the trained rows into the table, rounded to its dtype, and restore the ordinary embedding.
-
-    Every other row keeps its bits. The model stays frozen.
-
-    Returns:
-        The model's ``nn.Embedding``, the same object that :func:`install` found.
-
-    Raises:
-        InternalError: no rows are installed.
-        InvalidInputError: a trained value is not finite, or overflows the dtype of the table.
-    """
-    module = installed(model)
-    _check_finite(module.trained.weight.detach().cpu().numpy(), module.ids)
-    table = module.base.weight
-    cast_rows = module.trained.weight.detach().to(table.dtype)
-    _check_finite(cast_rows.float().cpu().numpy(), module.ids)
-    with torch.no_grad():
-        if module.ids is None:
-            table.copy_(cast_rows)
-        else:
-            table[torch.tensor(module.ids, device=table.device)] = cast_rows
-    model.set_input_embeddings(module.base)
-    return module.base
 
 
 def _plain_embedding(model: PreTrainedModel) -> nn.Embedding:

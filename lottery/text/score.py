@@ -21,7 +21,6 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -166,19 +165,6 @@ def extract(text: str, rule: Rule, labels: Sequence[str]) -> str:
     return text.strip()
 
 
-def corpus_scores(texts: Sequence[str], references: Sequence[str], rule: Rule) -> Scores:
-    """BLEU and chrF++ of extracted ``texts`` against one reference each.
-
-    Raises:
-        ValueError: different numbers of texts and references, or none.
-    """
-    if len(texts) != len(references) or not texts:
-        raise ValueError("as many texts as references are needed, and at least one")
-    scorer = Scorer()
-    pairs = zip(texts, references, strict=True)
-    return scorer.scores([scorer.statistics(text, reference) for text, reference in pairs], rule)
-
-
 def add(vectors: Iterable[Statistics]) -> Statistics:
     """Sum of statistics, entry by entry: the statistics of the sentences together.
 
@@ -224,24 +210,6 @@ def chrf_score(statistics: Statistics) -> float:
     score = (1 + BETA**2) * precision * recall
     score /= BETA**2 * precision + recall
     return 100 * score
-
-
-def exact_chrf(statistics: Statistics) -> Fraction:
-    """chrF++ in [0, 100] as an exact rational.
-
-    Precision and recall are averaged over the orders of which both sides have n-grams, then combined:
-    100 (1 + β²) P R / (β² P + R) with β = 2; 0 where nothing matches or no order counts.
-    """
-    precision = recall = Fraction(0)
-    orders = 0
-    for hypothesis, reference, match in _orders(statistics):
-        precision += Fraction(match, hypothesis)
-        recall += Fraction(match, reference)
-        orders += 1
-    if not precision + recall:
-        return Fraction(0)
-    # Both are sums over the orders: the common denominator is left to the last.
-    return 100 * (1 + BETA**2) * precision * recall / (orders * (BETA**2 * precision + recall))
 
 
 def _orders(statistics: Statistics) -> Iterable[tuple[int, int, int]]:

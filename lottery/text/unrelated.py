@@ -11,13 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.jsonio import canonical_json
 from certify.ticket.corpus import normalise, sentence_digest
-from lottery.text.textfile import locate, read_lines
 
 DIGEST_DIGITS = 16
 """Hexadecimal digits of a sentence digest that evidence keeps."""
@@ -75,10 +73,6 @@ class UnrelatedText:
             state.update(canonical_json(list(passage.lines)) + b"\n")
         return state.hexdigest()
 
-    def sentence_digests(self) -> list[str]:
-        """Sorted distinct digests of the lines, first 16 digits, as lists of used sentences have them."""
-        return sorted({digest for passage in self.passages for digest in passage.digests})
-
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -95,21 +89,6 @@ class Window:
     unit: str
     ids: tuple[int, ...]
     lines: tuple[str, ...]
-
-
-def read_unrelated(
-    path: Path, *, block: int, every: int = 1, limit: int | None = None, used: Set[str] = frozenset()
-) -> UnrelatedText:
-    """Choose passages from a text file (plain, ``.xz`` or ``.gz``); see :func:`choose_passages`.
-
-    Raises:
-        UsageError: the file cannot be read; and what :func:`choose_passages` refuses.
-        InvalidInputError: the file is not UTF-8 or damaged.
-        NothingToDoError: no passage is left.
-    """
-    found = locate(path)
-    name = found.name.removesuffix(".xz").removesuffix(".gz")
-    return choose_passages(read_lines(found), name=name, block=block, every=every, limit=limit, used=used)
 
 
 def choose_passages(

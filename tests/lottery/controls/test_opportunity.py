@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from tiny_tokenizer import tiny_tokenizer
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
-from certify.evidence.read import Answer, Steps, TranslationRecord
 from certify.tables.safefile import write_tensors
 from certify.ticket.corpus import Pair
 from certify.ticket.make import find
 from certify.ticket.templates import Example, Span, encode, load_template
 from lottery.cli.opportunity import opportunity
-from lottery.controls.opportunity import RECORD_SEGMENTS, SEGMENTS, Opportunity, of_examples, of_records
+from lottery.controls.opportunity import SEGMENTS, of_examples
 from lottery.text.segments import SEGMENTS as GATES
 from lottery.text.segments import segments_of
 
@@ -84,7 +83,6 @@ def test_counts_are_those_of_a_walk(prompts: list[Example], ids: list[int], bos:
         assert found.unsupported(segment) == tuple(i for i, n in counts.items() if n == 0)
         touched = sum(bool(met) for met in expected[segment])
         assert found.touched[segment] == touched
-        assert found.untouched(segment) == Fraction(len(prompts) - touched, len(prompts))
     # A segment of the prompt is never fed more often than the prompt.
     for part in ("instruction", "source", "frame"):
         assert all(a <= b for a, b in zip(found.fed[part], found.fed["prompt"], strict=True))
@@ -115,38 +113,13 @@ def test_in_context_and_not_in_isolation() -> None:
     assert found.shares("frame")[newline] == found.shares("instruction")[newline] == 1
     assert EOS in found.unsupported()  # taught, never fed
     assert found.shares("source")[house] == Fraction(1, 2)
-    assert found.untouched() == 0
+    assert found.touched["anywhere"] == found.prompts
     bare = encode(load_template("explicit"), pairs, tokenizer, "en", "ca", response=False)
     without = of_examples([BOS, EOS, newline, house], bare, bos=BOS)
     assert {s: without.fed[s] for s in ("prompt", "source", "frame")} == {
         s: found.fed[s] for s in ("prompt", "source", "frame")
     }
     assert set(without.fed["target"]) == {0}
-
-
-def record(prompt: Sequence[int], reference: Sequence[int], base: Sequence[int]) -> TranslationRecord:
-    def answer(tokens: Sequence[int]) -> Answer:
-        return Answer("", False, len(tokens), (), (0, 0, 0), (), tuple(tokens))
-
-    steps = Steps(tuple(reference), (), (1,) * len(reference), (0,) * len(reference))
-    arms = {"base": answer(base), "reference": answer(reference)}
-    return TranslationRecord("x", "x", "", "", tuple(prompt), steps, arms, None)
-
-
-def test_from_evidence() -> None:
-    records = [record([1, 5, 6], [7, 5, 2], [8]), record([1, 6], [2], [9, 9, 5, 3])]
-    found = of_records([2, 3, 5, 7, 9], iter(records))
-    assert found == Opportunity(
-        (2, 3, 5, 7, 9),
-        2,
-        {"prompt": (0, 0, 1, 0, 0), "target": (0, 0, 1, 1, 0), "anywhere": (0, 0, 1, 1, 0)},
-        {"prompt": 1, "target": 1, "anywhere": 1},
-    )
-    assert tuple(found.fed) == RECORD_SEGMENTS
-    assert found.unsupported() == (2, 3, 9)
-    base = of_records([2, 3, 5, 7, 9], records, output="base")
-    assert base.fed["target"] == (0, 0, 1, 0, 1)
-    assert base.untouched() == 0
 
 
 # --- the command -------------------------------------------------------------------
@@ -214,5 +187,3 @@ def test_refused() -> None:
             of_examples(ids, [example], bos=1)
     with pytest.raises(NothingToDoError):
         of_examples([5], [], bos=1)
-    with pytest.raises(NothingToDoError):
-        of_records([5], [])

@@ -24,7 +24,7 @@ from lottery.evaluation.generate import generate  # noqa: E402
 from lottery.model.backbone import load_backbone, load_tokenizer  # noqa: E402
 from lottery.model.row_swap import Placed  # noqa: E402
 from lottery.text.pairsource import read_pairs  # noqa: E402
-from lottery.text.score import RULES, corpus_scores, extract  # noqa: E402
+from lottery.text.score import RULES, Scorer, extract  # noqa: E402
 
 ROWS = len(PIECES)
 TABLE = "model.embed_tokens.weight"
@@ -96,15 +96,14 @@ def test_scores_are_sacrebleus() -> None:
         ["el gat dorm aquí ara", "bon dia a tothom"],
         ["el gat dorm aquí avui", "bon dia a tots"],
     )
-    score = corpus_scores(texts, references, "whole")
+    scorer = Scorer()
+    score = scorer.scores(map(scorer.statistics, texts, references), "whole")
     assert score.bleu == sacrebleu.corpus_bleu(texts, [references]).score
     assert score.chrf == sacrebleu.corpus_chrf(texts, [references], word_order=2).score
     assert "tok:13a" in score.bleu_signature
     assert "nw:2" in score.chrf_signature
-    with pytest.raises(ValueError, match="as many"):
-        corpus_scores(texts, references[:1], "whole")
-    with pytest.raises(ValueError, match="at least one"):
-        corpus_scores([], [], "whole")
+    with pytest.raises(ValueError, match="no statistics"):
+        scorer.scores([], "whole")
 
 
 def test_a_table_and_a_ticket_of_all_its_moved_rows_say_the_same(

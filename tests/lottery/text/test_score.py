@@ -12,6 +12,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from certify.base.errors import UsageError
+from certify.claims.quality import sentence_chrf
 from lottery.text.score import (
     LENGTH,
     RULES,
@@ -19,8 +20,6 @@ from lottery.text.score import (
     add,
     bleu_score,
     chrf_score,
-    corpus_scores,
-    exact_chrf,
     extract,
     signatures,
 )
@@ -50,7 +49,7 @@ def test_corpus_scores_are_sacrebleus_bit_for_bit(pairs: list[tuple[str, str]]) 
 @given(TEXTS, TEXTS)
 def test_sentence_chrf_is_sacrebleus_exactly(text: str, reference: str) -> None:
     (vector,) = statistics([(text, reference)])
-    exact = exact_chrf(vector)
+    exact = sentence_chrf(vector)
     assert isinstance(exact, Fraction)
     assert 0 <= exact <= 100
     assert float(exact) == pytest.approx(CHRF(word_order=2).sentence_score(text, [reference]).score, abs=1e-9)
@@ -70,13 +69,13 @@ def test_statistics_add_up_and_stay_possible(pairs: list[tuple[str, str]]) -> No
 
 def test_perfect_and_empty_outputs() -> None:
     same, nothing = statistics([("el gat dorm aquí", "el gat dorm aquí"), ("", "el gat")])
-    assert exact_chrf(same) == 100
+    assert sentence_chrf(same) == 100
     assert bleu_score(same) == pytest.approx(100)
-    assert exact_chrf(nothing) == 0
+    assert sentence_chrf(nothing) == 0
     assert bleu_score(nothing) == chrf_score(nothing) == 0
     (blank,) = statistics([("", "")])
     assert blank == (0,) * 34
-    assert exact_chrf(blank) == 0
+    assert sentence_chrf(blank) == 0
 
 
 def test_nothing_to_add_is_an_error() -> None:
@@ -93,7 +92,7 @@ def test_the_signatures_are_sacrebleus() -> None:
     chrf.corpus_score(["a b"], [["a b"]])
     assert scorer.bleu_signature == str(bleu.get_signature())
     assert scorer.chrf_signature == str(chrf.get_signature())
-    score = corpus_scores(["el gat"], ["el gos"], "cut")
+    score = scorer.scores([scorer.statistics("el gat", "el gos")], "cut")
     assert (score.rule, score.bleu_signature) == ("cut", scorer.bleu_signature)
     assert score.length_ratio == 1
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import lzma
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_tokenizer import tiny_tokenizer
 
 from certify.base.errors import CertifyError
-from lottery.text.unrelated import Passage, choose_passages, passage_windows, read_unrelated
+from lottery.text.unrelated import Passage, choose_passages, passage_windows
 
 # Lines that differ, lines that are the same once normalised, and lines without a letter.
 LINES = st.lists(
@@ -71,7 +69,7 @@ def test_passages_are_those_of_a_plain_loop(
     assert list(found.passages) == expected
     assert {"empty": found.empty, "repeated": found.repeated, "used": found.used} == dropped
     assert found.unit == f"block:{block}"
-    digests = found.sentence_digests()
+    digests = sorted({one for passage in found.passages for one in passage.digests})
     assert digests == sorted({digest(line)[:16] for passage in expected for line in passage.lines})
     assert not set(digests) & {each[:16] for each in banned}
     assert found == choose_passages(lines, **options)
@@ -85,14 +83,6 @@ def test_the_digest_is_that_of_the_text() -> None:
     assert len(set(found)) == 4
     expected = hashlib.sha256(b'["a","b"]\n["c","d"]\n').hexdigest()
     assert found[0] == expected == choose_passages(["a", "b", "!", "c", "d"], name="u", block=2).digest()
-
-
-def test_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "t.ca.xz").write_bytes(lzma.compress(b"u\ndos\n\ntres\nquatre\n"))
-    found = read_unrelated(tmp_path / "t.ca", block=2)
-    assert [passage.id for passage in found.passages] == ["t.ca:1-2", "t.ca:4-5"]
-    assert found.passages[1].text == "tres\nquatre"
-    assert found.name == "t.ca"
 
 
 @pytest.mark.parametrize(
