@@ -11,9 +11,9 @@ from fractions import Fraction
 from typing import Any
 
 from certify.base.errors import ExitCode
+from certify.evidence.extraction import RULES
 from certify.gate.check import check
 from certify.policy.policy import POLICIES
-from certify.stats.claim import RULES
 from reports.terminal import CORPUS_NAMES, p_value_text
 from reports.view import view
 

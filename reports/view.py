@@ -8,15 +8,16 @@ from typing import Any, Final
 import numpy as np
 
 from certify.base.assumptions import ASSUMPTIONS, PUBLISHED_ASSUMPTIONS
+from certify.base.exact import rational
 from certify.base.records import KSResult
 from certify.base.verdict import Item
 from certify.base.version import __version__
 from certify.certificate.build import TextClaims
+from certify.claims.claim import Claim
 from certify.claims.registry import KINDS
 from certify.gate.check import CheckReport, TicketReport
 from certify.gate.evidence import Examined
 from certify.scan.smirnov import critical_count
-from certify.stats.claim import Claim, rational
 from certify.ticket.schema import SCHEMA_VERSION as TICKET_SCHEMA_VERSION
 from certify.ticket.schema import Ticket
 

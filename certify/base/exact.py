@@ -13,6 +13,11 @@ BITS = 64
 """Default number of fractional bits of an enclosure."""
 
 
+def rational(value: Fraction | None) -> str | None:
+    """A rational number as ``p/q`` in lowest terms with q > 0 (``p/1`` for integers); None stays None."""
+    return None if value is None else f"{value.numerator}/{value.denominator}"
+
+
 def round_down(x: Fraction, bits: int) -> Fraction:
     """Largest multiple of ``2**-bits`` at or below ``x``."""
     return Fraction((x.numerator << bits) // x.denominator, 1 << bits)

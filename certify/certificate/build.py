@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import InvalidInputError
+from certify.base.exact import rational
 from certify.base.version import __version__
 from certify.certificate.proofs import ProofsRef
 from certify.certificate.schema import (
@@ -26,10 +27,10 @@ from certify.certificate.schema import (
     share,
     state,
 )
+from certify.claims.claim import Claim
 from certify.claims.every import report, role_of
 from certify.claims.kind import Role
 from certify.evidence.load import Evidence, Subject
-from certify.stats.claim import Claim, rational
 from certify.stats.theorem import DEFAULT_VARIATION
 from certify.ticket.schema import Ticket
 

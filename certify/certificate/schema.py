@@ -52,13 +52,15 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from certify.base.errors import InvalidInputError
+from certify.base.exact import rational
 from certify.base.jsonio import MAX_JSON_BYTES, canonical_json, parse_json, read_bytes
 from certify.base.model import Document, Model, Refusal, validate
 from certify.base.records import Correction, Dtype, Method
 from certify.certificate.proofs import ProofsRef
+from certify.claims.claim import Claim, Finding
 from certify.claims.kind import Role
 from certify.claims.registry import stated_kinds
-from certify.stats.claim import Claim, Finding, Rule, rational
+from certify.evidence.extraction import Rule
 from certify.stats.theorem import DEFAULT_VARIATION
 from certify.ticket.schema import Level, RelativePath, Sha256, Slug, Text
 
@@ -164,7 +166,7 @@ class EvidenceRef(Model):
 
 
 class StatedClaim(Model):
-    """One claim, as :class:`certify.stats.claim.Claim` without prose and details."""
+    """One claim, as :class:`certify.claims.claim.Claim` without prose and details."""
 
     evidence: Sha256
     kind: StatedKind

@@ -6,18 +6,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
+from certify.claims.claim import DELTA, Claim, Finding, not_evaluated, settings, unit_assumptions
 from certify.claims.kind import LOWER, Kind, Variant, one_by_one, under_template
-from certify.evidence.load import (
-    Evidence,
-    Subject,
-    not_evaluated,
-    settings,
-    ticket_arm,
-    unit_assumptions,
-)
+from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import Arm, TranslationRecord
 from certify.stats.betting import betting_lower, betting_upper
-from certify.stats.claim import DELTA, Claim, Finding
 from certify.stats.rates import rate_limit
 
 

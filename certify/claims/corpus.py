@@ -17,23 +17,24 @@ from fractions import Fraction
 from typing import Any, Final
 
 from certify.base.errors import InvalidInputError
-from certify.base.exact import round_down, round_up
-from certify.claims.kind import Kind, Variant, one_by_one
-from certify.claims.quality import COMPARATORS
-from certify.evidence.corpus_scores import BLEU, CHRF, DRAWS, Metric
-from certify.evidence.load import (
-    Evidence,
-    Subject,
+from certify.base.exact import rational, round_down, round_up
+from certify.claims.claim import (
+    DELTA,
+    Claim,
+    Finding,
     arm_digest,
-    arms_of_kind,
+    missing,
     not_compared,
     not_evaluated,
     settings,
-    ticket_arm,
     unit_assumptions,
 )
+from certify.claims.kind import Kind, Variant, one_by_one
+from certify.claims.quality import COMPARATORS
+from certify.evidence.corpus_scores import BLEU, CHRF, DRAWS, Metric
+from certify.evidence.extraction import RULES, Rule
+from certify.evidence.load import Evidence, Subject, arms_of_kind, ticket_arm
 from certify.evidence.read import Arm
-from certify.stats.claim import DELTA, RULES, Claim, Finding, Rule, missing, rational
 from certify.stats.limits import GRID_BITS
 from certify.stats.resampling import bootstrap_limit, swap_p_value
 

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from certify.claims.claim import DELTA, Finding
 from certify.evidence.distances import Distances, Step, Units, Violation, violation
 from certify.evidence.read import UNIT
 from certify.stats.betting import Design, betting_lower, betting_upper
-from certify.stats.claim import DELTA, Finding
 from certify.stats.limits import Limit
 from certify.stats.rates import rate_above, rate_at_most, rate_limit
 from certify.stats.theorem import DEFAULT_VARIATION, Criterion, critical_margin

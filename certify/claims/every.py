@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from certify.base.errors import InvalidInputError
+from certify.claims.claim import DELTA, Claim
 from certify.claims.kind import Role
 from certify.claims.registry import KINDS
 from certify.evidence.load import Evidence, Subject, check_binding
 from certify.evidence.split import check_split
-from certify.stats.claim import DELTA, Claim
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ from collections import Counter
 from fractions import Fraction
 from typing import Final
 
+from certify.base.exact import rational
+from certify.claims.claim import Claim, Finding, missing, not_evaluated, settings
 from certify.claims.kind import Kind, Variant, one_by_one
 from certify.claims.quality import SCORE, mean_score
-from certify.evidence.load import Evidence, Subject, not_evaluated, settings, ticket_arm
+from certify.evidence.extraction import RULES
+from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, TranslationRecord
 from certify.evidence.split import check_split
-from certify.stats.claim import RULES, Claim, Finding, missing, rational
 
 
 def opportunity(evidence: Evidence, subject: Subject) -> Claim:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Literal
 
+from certify.claims.claim import Claim
+from certify.evidence.extraction import Rule
 from certify.evidence.load import Evidence, Subject
-from certify.stats.claim import Claim, Rule
 
 Role = Literal["evaluation", "other-template", "loss"]
 """What a manifest is evidence of: the task, the task under another template, unrelated text."""
@@ -31,7 +32,7 @@ class Variant:
     """One claim of a kind: what the ticket is compared with, under which extraction rule.
 
     Attributes:
-        comparator: as in :class:`certify.stats.claim.Claim`; None if nothing, or if the evidence says.
+        comparator: as in :class:`certify.claims.claim.Claim`; None if nothing, or if the evidence says.
         extraction: extraction rule, where outputs are scored.
     """
 

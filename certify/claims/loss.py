@@ -5,18 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Final
 
+from certify.base.exact import rational
+from certify.claims.claim import DELTA, Claim, Finding, not_evaluated, settings, unit_assumptions
 from certify.claims.kind import UPPER, Kind, Variant, one_by_one
-from certify.evidence.load import (
-    Evidence,
-    Subject,
-    not_evaluated,
-    settings,
-    ticket_arm,
-    unit_assumptions,
-)
+from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import BASE_ARM, UNIT, Arm
 from certify.stats.betting import difference_lower
-from certify.stats.claim import DELTA, Claim, Finding, rational
 
 CAP: Final = 2
 """Nats by which no unit may change: outside, the claim fails (assumption A-CAP)."""

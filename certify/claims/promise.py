@@ -6,19 +6,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
+from certify.base.exact import rational
+from certify.claims.claim import DELTA, Claim, Finding, not_evaluated, settings, unit_assumptions
 from certify.claims.criteria import MAX_NEEDED, Guarantee, guarantee
 from certify.claims.kind import PROMISE, Kind, Variant
 from certify.evidence.distances import QUANTILES, Margins, Units, margins, measure
-from certify.evidence.load import (
-    Evidence,
-    Subject,
-    not_evaluated,
-    settings,
-    ticket_arm,
-    unit_assumptions,
-)
+from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import UNIT, Arm
-from certify.stats.claim import DELTA, Claim, Finding, rational
 from certify.stats.limits import Limit
 from certify.stats.resampling import cluster_rate
 from certify.stats.theorem import CRITERIA, DEFAULT_VARIATION, Criterion

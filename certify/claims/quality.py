@@ -14,23 +14,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
-from certify.base.exact import round_down
-from certify.claims.kind import LOWER, Kind, Variant, one_by_one, under_template
-from certify.evidence.load import (
-    Evidence,
-    Subject,
+from certify.base.exact import rational, round_down
+from certify.claims.claim import (
+    DELTA,
+    Claim,
+    Finding,
     arm_digest,
-    arms_of_kind,
+    missing,
     not_compared,
     not_evaluated,
     settings,
-    ticket_arm,
     unit_assumptions,
 )
+from certify.claims.kind import LOWER, Kind, Variant, one_by_one, under_template
+from certify.evidence.extraction import RULES, Rule
+from certify.evidence.load import Evidence, Subject, arms_of_kind, ticket_arm
 from certify.evidence.null_labels import NULLS, null_arms
 from certify.evidence.read import BASE_ARM, Arm
 from certify.stats.betting import difference_lower
-from certify.stats.claim import DELTA, RULES, Claim, Finding, Rule, missing, rational
 from certify.stats.limits import GRID_BITS, Limit
 
 COMPARATORS: Final = ("reference", "full", "base")

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Final
 
 from certify.claims.agreement import AGREEMENT_RATE, TEMPLATE_AGREEMENT, TOKEN_AGREEMENT
+from certify.claims.claim import Claim
 from certify.claims.corpus import CORPUS_BLEU, CORPUS_CHRF
 from certify.claims.exact import DATA_SPLIT, NON_INTERFERENCE, OPPORTUNITY, TERMINATION
 from certify.claims.kind import Kind, Role
@@ -27,7 +28,6 @@ from certify.claims.loss import UNRELATED_LOSS
 from certify.claims.promise import GUARANTEE
 from certify.claims.quality import BETTER_THAN_NULLS, GAIN, NON_INFERIORITY, TEMPLATE_GAIN
 from certify.evidence.load import Evidence, Subject
-from certify.stats.claim import Claim
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {

@@ -18,6 +18,7 @@ from certify.base.errors import InvalidInputError
 from certify.base.jsonio import MAX_JSON_BYTES, parse_json, read_bytes, sha256_bytes
 from certify.evidence.corpus_scores import CorpusSums
 from certify.evidence.distances import Distances
+from certify.evidence.extraction import Rule
 from certify.evidence.null_labels import Labels, check_labels
 from certify.evidence.read import (
     Arm,
@@ -34,7 +35,6 @@ from certify.evidence.read import (
 )
 from certify.evidence.sampling import check_drawn
 from certify.stats.betting import Design
-from certify.stats.claim import Claim, Rule, missing, signature
 from certify.ticket.schema import DeclaredClaim, Ticket
 
 DISJOINT_ROLES: Final = ("tuning", "scan", "choice", "order")
@@ -215,73 +215,6 @@ def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool 
         raise refuse(f"the arm {beyond[0]} has ids beyond the table", "EVIDENCE_IDS")
     if subject.labels is not None:
         check_labels(manifest.arms, ticket, subject.labels)
-
-
-def settings(
-    claim: str,
-    evidence: Evidence,
-    *,
-    arm: Arm | None = None,
-    procedure: str | None = None,
-    delta: Fraction | None = None,
-    **more: object,
-) -> str:
-    """The signature line of a claim from ``evidence``: settings of the claim, then of the evaluation."""
-    manifest = evidence.manifest
-    template = manifest.template
-    return signature(
-        claim=claim,
-        bound=procedure,
-        delta=delta,
-        **more,
-        arm=None if arm is None else arm_digest(arm),
-        text=manifest.text.sha256[:12],
-        unit=manifest.text.unit,
-        records=len(evidence.records),
-        design=manifest.design,
-        seed=manifest.order_seed,
-        template=None if template is None else f"{template.name}@{template.sha256[:12]}",
-        beams=manifest.decoding.beams,
-        tokens=manifest.decoding.max_new_tokens,
-        dtype=manifest.decoding.dtype,
-    )
-
-
-def unit_assumptions(evidence: Evidence) -> tuple[str, ...]:
-    """What makes the units independent draws, and that the evidence is what it says."""
-    blocks = evidence.manifest.text.unit.startswith("block:")
-    return ("A-BLOCKS" if blocks else "A-UNITS", "A-EVIDENCE")
-
-
-def not_evaluated(
-    kind: str, evidence: Evidence, *, comparator: str | None = None, extraction: Rule | None = None
-) -> Claim:
-    """The claim that cannot be made, because no arm of the evidence served the ticket."""
-    return missing(
-        kind,
-        "ARM_NOT_EVALUATED",
-        "no arm of the evidence served the ticket's table",
-        comparator=comparator,
-        extraction=extraction,
-        evidence=(evidence.sha256,),
-    )
-
-
-def not_compared(kind: str, evidence: Evidence, comparator: str, extraction: Rule) -> Claim:
-    """The claim that cannot be made, because no arm of the evidence is of the kind ``comparator``."""
-    return missing(
-        kind,
-        "COMPARATOR_NOT_EVALUATED",
-        f"no arm of the evidence is of kind {comparator}",
-        comparator=comparator,
-        extraction=extraction,
-        evidence=(evidence.sha256,),
-    )
-
-
-def arm_digest(arm: Arm) -> str:
-    """An arm in a signature: the first 12 digits of the digest of its table, or of its weights."""
-    return (arm.table_sha256 or arm.model_sha256 or "none")[:12]
 
 
 _R = TypeVar("_R", TranslationRecord, LossRecord)

@@ -32,15 +32,16 @@ from fractions import Fraction
 from typing import Any, Final, Literal
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.base.exact import rational
 from certify.base.version import __version__
+from certify.claims.claim import unit_assumptions
 from certify.claims.quality import unit_scores
 from certify.evidence.choice import SCHEMA_NAME, SCHEMA_VERSION
-from certify.evidence.load import Evidence, unit_assumptions
+from certify.evidence.load import Evidence
 from certify.evidence.read import REFERENCE_ARM, Arm
 from certify.evidence.split import check_split
 from certify.stats.betting import betting_exceeds, betting_lower, difference_lower, noninferior
 from certify.stats.budget import fixed_sequence
-from certify.stats.claim import rational
 from certify.stats.limits import Limit, check_level
 from certify.stats.rates import rate_at_least, rate_limit
 

@@ -42,10 +42,10 @@ from types import MappingProxyType
 from typing import Final
 
 from certify.base.verdict import Outcome
+from certify.claims.claim import Claim, Finding
 from certify.claims.criteria import DESCRIPTIVE_ABOVE
 from certify.claims.kind import LOWER, PROMISE, Role, Test
 from certify.claims.registry import KINDS
-from certify.stats.claim import Claim, Finding
 
 CHECKED: Final = frozenset[str]().union(*(kind.checks for kind in KINDS.values()))
 """Assumptions that the claim itself checks on its sample: broken there, the claim fails."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from certify.base.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from certify.claims.claim import Claim
     from certify.gate.check import CheckReport, TicketReport
-    from certify.stats.claim import Claim
     from lottery.evaluation.replay import Replayed
 
 

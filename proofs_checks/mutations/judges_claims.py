@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from certify.base.verdict import Outcome
-from certify.stats.claim import Claim, Finding
+from certify.claims.claim import Claim, Finding
 
 Fact = tuple[str, bool]
 

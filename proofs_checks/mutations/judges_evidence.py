@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from certify.base.errors import CertifyError
+from certify.claims.claim import Finding
 from certify.evidence.null_labels import NULLS
 from certify.stats.betting import difference_lower
-from certify.stats.claim import Finding
 from proofs_checks.coverage.exact import tail
 from proofs_checks.worlds.outlines import RIGHT, WRONG, answer, arm, evidence, subject, windows
 

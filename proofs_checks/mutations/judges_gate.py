@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from certify.claims.claim import Finding
 from certify.scan.columns import Columns
 from certify.stats.betting import betting_lower
-from certify.stats.claim import Finding
 from proofs_checks.coverage.exact import tail
 from proofs_checks.coverage.selection import smirnov
 from proofs_checks.mutations.judges_evidence import DELTA, STEP, refused

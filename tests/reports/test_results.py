@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from evidence_folders import make_bundle
 
+from certify.evidence.extraction import RULES
 from certify.gate.check import check
 from certify.policy.policy import POLICIES
-from certify.stats.claim import RULES
 from reports.results import main
 
 

@@ -28,7 +28,8 @@ from certify.certificate.schema import (
     share,
     state,
 )
-from certify.stats.claim import RULES, Claim, Finding
+from certify.claims.claim import Claim, Finding
+from certify.evidence.extraction import RULES
 
 Json = Any
 FRACTIONS = st.fractions(min_value=-1000, max_value=1000)

@@ -17,7 +17,9 @@ from sacrebleu.metrics.chrf import CHRF
 from scipy import stats
 
 from certify.base.assumptions import ASSUMPTIONS
+from certify.base.exact import rational
 from certify.claims.agreement import agreement_rate, token_agreement
+from certify.claims.claim import Claim, Finding, signature
 from certify.claims.every import report
 from certify.claims.exact import non_interference, opportunity, split_claim, termination
 from certify.claims.loss import unrelated_loss
@@ -28,10 +30,10 @@ from certify.claims.quality import (
     non_inferiority,
     sentence_chrf,
 )
+from certify.evidence.extraction import RULES
 from certify.evidence.load import Evidence, Subject
 from certify.evidence.null_labels import NULLS
 from certify.stats.betting import betting_lower, difference_lower
-from certify.stats.claim import RULES, Claim, Finding, rational, signature
 from proofs_checks.worlds.synthetic import (
     BASE_TABLE,
     FULL,

@@ -17,16 +17,18 @@ from sacrebleu.metrics.bleu import BLEU as SacreBLEU
 from sacrebleu.metrics.chrf import CHRF as SacreCHRF
 
 from certify.base.errors import InvalidInputError
+from certify.base.exact import rational
 from certify.certificate.schema import is_stated
+from certify.claims.claim import Claim, Finding
 from certify.claims.corpus import METRICS, corpus_difference
 from certify.claims.every import report
 from certify.claims.quality import COMPARATORS
 from certify.claims.registry import KINDS
 from certify.evidence.corpus_scores import DRAWS, corpus_bleu, corpus_chrf
+from certify.evidence.extraction import RULES
 from certify.evidence.load import Evidence, Subject
 from certify.policy.policy import parse_policy
 from certify.policy.requirement import TESTS
-from certify.stats.claim import RULES, Claim, Finding, rational
 from certify.stats.resampling import Counts, paired_bootstrap, paired_swap
 from lottery.text.score import Scorer
 from proofs_checks.worlds.synthetic import Behaviour, arm, digest, null_arms, plain_arms, sentence, vector

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from profiles import examples
 from scipy import stats
 
+from certify.claims.claim import Finding
 from certify.claims.criteria import (
     MAX_WITNESSES,
     Guarantee,
@@ -26,7 +27,6 @@ from certify.claims.criteria import (
 from certify.claims.promise import guarantee_claims, plain_rate
 from certify.evidence.distances import Distances, Step, margins, measure
 from certify.evidence.read import UNIT
-from certify.stats.claim import Finding
 from certify.stats.power import clean_units_needed
 from certify.stats.theorem import CRITERIA, Criterion, additive, measured_max, published
 from proofs_checks.worlds.synthetic import Behaviour, sentence

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from profiles import examples
 
 from certify.base.errors import InvalidInputError
+from certify.claims.claim import Claim, Finding
 from certify.claims.every import check_splits, report
 from certify.evidence.load import Evidence, load
 from certify.evidence.read import LossRecord
 from certify.evidence.split import check_split
-from certify.stats.claim import Claim, Finding
 from proofs_checks.worlds.synthetic import arm, digest, null_arms, plain_arms, ticket, window, write
 
 SUBJECT = subject_of({20: 1})

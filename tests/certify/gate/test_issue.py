@@ -14,11 +14,11 @@ from ticket_folders import make_ticket
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.certificate.build import claims_of
+from certify.claims.claim import Claim
 from certify.claims.registry import opposite_limit
 from certify.evidence.load import Evidence
 from certify.gate.issue import issue
 from certify.stats.betting import betting_exceeds, noninferior
-from certify.stats.claim import Claim
 from proofs_checks.worlds import synthetic
 
 Capture = pytest.CaptureFixture[str]

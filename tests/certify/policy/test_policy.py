@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import certify.policy.policy
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.verdict import Outcome
+from certify.claims.claim import Claim, Finding
 from certify.policy.policy import EVIDENCE_ITEMS, INTEGRITY_ITEMS, POLICIES, get_policy, parse_policy
 from certify.policy.requirement import TESTS, Requirement, judge
-from certify.stats.claim import Claim, Finding
 
 FILES = Path(certify.policy.policy.__file__).parent
 

@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, Final, Literal
+from typing import Any, Final
+
+from certify.base.exact import rational
+from certify.evidence.extraction import Rule
+from certify.evidence.load import Evidence
+from certify.evidence.read import Arm
 
 DELTA: Final = Fraction(1, 20)
 """Error probability of each limit unless the caller splits a budget."""
 
 SCHEMA: Final = 1
 """Version of the definitions behind the claims; part of every signature."""
-
-Rule = Literal["whole", "first-line", "cut"]
-"""Extraction rules, in the order of ``rules`` of a record."""
-
-RULES: Final[tuple[Rule, ...]] = ("whole", "first-line", "cut")
 
 
 class Finding(StrEnum):
@@ -110,11 +110,6 @@ class Claim:
         }
 
 
-def rational(value: Fraction | None) -> str | None:
-    """A rational number as ``p/q`` in lowest terms with q > 0 (``p/1`` for integers); None stays None."""
-    return None if value is None else f"{value.numerator}/{value.denominator}"
-
-
 def signature(**parts: object) -> str:
     """Settings in the order given as ``name:value`` joined by bars; None is left out, ``_`` becomes ``-``.
 
@@ -139,6 +134,73 @@ def missing(
 ) -> Claim:
     """A claim without figures: what would be needed is not there, or the question has no meaning."""
     return Claim(kind, comparator, extraction, finding, code, text, evidence=evidence, detail=detail or {})
+
+
+def settings(
+    claim: str,
+    evidence: Evidence,
+    *,
+    arm: Arm | None = None,
+    procedure: str | None = None,
+    delta: Fraction | None = None,
+    **more: object,
+) -> str:
+    """The signature line of a claim from ``evidence``: settings of the claim, then of the evaluation."""
+    manifest = evidence.manifest
+    template = manifest.template
+    return signature(
+        claim=claim,
+        bound=procedure,
+        delta=delta,
+        **more,
+        arm=None if arm is None else arm_digest(arm),
+        text=manifest.text.sha256[:12],
+        unit=manifest.text.unit,
+        records=len(evidence.records),
+        design=manifest.design,
+        seed=manifest.order_seed,
+        template=None if template is None else f"{template.name}@{template.sha256[:12]}",
+        beams=manifest.decoding.beams,
+        tokens=manifest.decoding.max_new_tokens,
+        dtype=manifest.decoding.dtype,
+    )
+
+
+def unit_assumptions(evidence: Evidence) -> tuple[str, ...]:
+    """What makes the units independent draws, and that the evidence is what it says."""
+    blocks = evidence.manifest.text.unit.startswith("block:")
+    return ("A-BLOCKS" if blocks else "A-UNITS", "A-EVIDENCE")
+
+
+def not_evaluated(
+    kind: str, evidence: Evidence, *, comparator: str | None = None, extraction: Rule | None = None
+) -> Claim:
+    """The claim that cannot be made, because no arm of the evidence served the ticket."""
+    return missing(
+        kind,
+        "ARM_NOT_EVALUATED",
+        "no arm of the evidence served the ticket's table",
+        comparator=comparator,
+        extraction=extraction,
+        evidence=(evidence.sha256,),
+    )
+
+
+def not_compared(kind: str, evidence: Evidence, comparator: str, extraction: Rule) -> Claim:
+    """The claim that cannot be made, because no arm of the evidence is of the kind ``comparator``."""
+    return missing(
+        kind,
+        "COMPARATOR_NOT_EVALUATED",
+        f"no arm of the evidence is of kind {comparator}",
+        comparator=comparator,
+        extraction=extraction,
+        evidence=(evidence.sha256,),
+    )
+
+
+def arm_digest(arm: Arm) -> str:
+    """An arm in a signature: the first 12 digits of the digest of its table, or of its weights."""
+    return (arm.table_sha256 or arm.model_sha256 or "none")[:12]
 
 
 def _plain(value: object) -> str:
