@@ -85,6 +85,7 @@ ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
 ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
     "stats.limits": _LIMITS,
     "evidence.corpus_scores": ("coverage.asymptotic",),
+    "evidence.load": _CLAIMS,
     "claims.claim": _CLAIMS,  # settings() writes delta down
     "claims.agreement": _CLAIMS,
     "claims.corpus": (*_CLAIMS, "coverage.asymptotic"),
