@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from command import in_process
 
 from certify.base.version import __version__
 from certify.cli.registry import COMMANDS
@@ -192,16 +193,58 @@ def test_the_readme_lists_the_core() -> None:
     assert core[1].split(", ") == [re.split(r"[<>=]", one)[0] for one in project["dependencies"]]
 
 
-def test_the_library_session_of_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    session = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert session is not None
+def commands_under(text: str, heading: str) -> list[str]:
+    """Lines of code that run ``certify`` in the section with that heading, without comments."""
+    section = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section is not None, heading
+    lines = re.findall(r"^ {4}(?:\.venv/bin/)?(certify [^#\n]*(?:#\S[^#\n]*)?)", section[1], re.MULTILINE)
+    assert lines
+    return lines
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in which the sessions of the documents can run: a base, a tuned table, what is published."""
     published = ROOT / "reports/published"
     (tmp_path / "base").symlink_to(published / "base-small")
     (tmp_path / "tuned").symlink_to(published / "en-ca-experiment/tickets/reference")
     (tmp_path / "reports").symlink_to(ROOT / "reports")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(
+    ("document", "headings"),
+    [
+        ("README.md", ("Check a ticket", "Find a ticket", "Put a ticket to use")),
+        ("lottery/README.md", ("Put rows to use",)),
+    ],
+)
+def test_the_commands_of_a_readme_run(
+    document: str, headings: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        line
+        for heading in headings
+        for line in commands_under((ROOT / document).read_text(encoding="utf-8"), heading)
+    ]
+    if document != "README.md":
+        lines = commands_under((ROOT / "README.md").read_text(encoding="utf-8"), "Find a ticket") + lines
+    for line in lines:
+        words = line.replace("BASE", "base").replace("TUNED", "tuned/embed_tokens.safetensors").split()
+        assert in_process(words[1:], capsys).code == 0, line
+
+
+def test_commands_are_found_under_their_heading() -> None:
+    text = "# A\n    certify a --ticket f#id  # says\n## B\n    .venv/bin/certify b\n    make c\n"
+    assert [line.rstrip() for line in commands_under(text, "A")] == ["certify a --ticket f#id"]
+    assert commands_under(text, "B") == ["certify b"]
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_library_session_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    session = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert session is not None
     exec(session[1], {})
     shown = capsys.readouterr().out
     assert shown.startswith("0 [")
