@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from command import in_process
 
+from certify.base.assumptions import ASSUMPTIONS
 from certify.base.version import __version__
+from certify.claims.registry import KINDS
 from certify.cli.registry import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,6 +125,11 @@ SECTIONS = set(_HEADING.findall(THEORY))
 
 def test_the_theory_has_its_sections() -> None:
     assert {"1", "2", "3", "4", "4b", "5", "6", "7", *(f"6.{i}" for i in range(1, 8))} == SECTIONS
+
+
+def test_the_theory_has_every_claim_and_assumption() -> None:
+    assert [kind for kind in KINDS if f"`{kind}`" not in THEORY] == []
+    assert [name for name in ASSUMPTIONS if f"| {name} |" not in THEORY] == []
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *MANUALS])
