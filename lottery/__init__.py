@@ -1,7 +1,7 @@
 """Find lottery tickets and use them: tables → scan → selection → ticket.
 
-The numpy half (tables, scan, selection, tickets, transfer) needs only the core install; tuning needs the
-extra ``tune``. ``README.md`` beside this file tells what lives where.
+What needs only numpy (tables, scan, selection, tickets, transfer) works with the core install. Tuning needs
+the extra ``tune``. ``README.md`` beside this file says what lives where.
 """
 
 from __future__ import annotations

@@ -11,16 +11,14 @@ from certify.cli import options
 
 
 def count(
-    text: Annotated[
-        list[Path], typer.Argument(help="Text files, one sentence per line; .xz and .gz are read.")
-    ],
+    text: Annotated[list[Path], typer.Argument(help="Text files, one sentence per line; plain, .xz or .gz.")],
     base: options.Base,
-    out: Annotated[Path, typer.Option("--out", help="Counts to write (.npy).")],
+    out: Annotated[Path, typer.Option("--out", help="File of counts to write (.npy).")],
     tokenizer: options.Tokenizer = None,
     tensor: options.Tensor = None,
     allow_tied: options.AllowTied = False,
 ) -> None:
-    """Count every token id over text, tokenised in context (needs the extra tune)."""
+    """Count how often each token id occurs in text, tokenised in context (needs the extra tune)."""
     from certify.base.errors import UsageError
     from certify.cli.shell import surviving_closed_pipe
     from certify.selection.frequency import count_tokens, write_counts
@@ -31,7 +29,7 @@ def count(
     rows = open_table(base, tensor=tensor, allow_tied=allow_tied).shape[0]
     vocabulary = find_vocabulary(tokenizer, base)
     if vocabulary is None:
-        raise UsageError("no tokenizer.json beside the base: name one with --tokenizer")
+        raise UsageError("no tokenizer.json beside the base; name one with --tokenizer")
     lines = (line for path in text for line in read_lines(locate(path)))
     counts = count_tokens(vocabulary.path, lines, rows)
     write_counts(out, counts)

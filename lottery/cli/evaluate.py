@@ -1,4 +1,4 @@
-"""``certify evaluate``: translate a text, score it under every extraction rule, and leave evidence behind."""
+"""``certify evaluate``: translate a text, score it under every extraction rule, and write evidence."""
 
 from __future__ import annotations
 
@@ -33,35 +33,48 @@ class BleuTokenizerName(StrEnum):
 
 
 def evaluate(
-    base: Annotated[str, typer.Option("--base", help="Checkpoint folder, or a model of the hub (ORG/NAME).")],
-    data: Annotated[str, typer.Option("--data", help="Parallel text, as certify tune takes it.")],
-    source: Annotated[str, typer.Option("--source", help="Source language, as in en.")],
-    target: Annotated[str, typer.Option("--target", help="Target language, as in ca.")],
-    template: Annotated[str, typer.Option("--template", help="Prompt template by name, or a .toml file.")],
+    base: Annotated[str, typer.Option("--base", help="Checkpoint folder, or a model on the hub (ORG/NAME).")],
+    data: Annotated[
+        str, typer.Option("--data", help="Parallel text, in any form that certify tune accepts.")
+    ],
+    source: Annotated[str, typer.Option("--source", help="Source language, such as en.")],
+    target: Annotated[str, typer.Option("--target", help="Target language, such as ca.")],
+    template: Annotated[
+        str, typer.Option("--template", help="Prompt template: a shipped name or a .toml file.")
+    ],
     table: Annotated[
         Path | None, typer.Option("--table", help="Use this embedding table instead of the base's.")
     ] = None,
     ticket: Annotated[
         list[str] | None,
         typer.Option(
-            "--ticket", metavar="FILE[#ID]", help="Use this ticket's rows; several with --evidence."
+            "--ticket",
+            metavar="FILE[#ID]",
+            help="Use this ticket's rows. May be repeated with --evidence.",
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First so many sentences.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 128,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences at a time.")] = 64,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use only the first sentences, at most this many.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="Longest output, in tokens.")
+    ] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per batch.")] = 64,
     beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 is greedy.")] = 1,
     dtype: Annotated[str, typer.Option("--dtype", help="Compute in fp32, bf16 or fp16.")] = "fp32",
     bleu_tokenizer: Annotated[
-        BleuTokenizerName, typer.Option("--bleu-tokenizer", help="Words of BLEU; flores101/200 is spBLEU.")
+        BleuTokenizerName,
+        typer.Option("--bleu-tokenizer", help="How BLEU splits words; flores101 and flores200 give spBLEU."),
     ] = BleuTokenizerName.v13a,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write every output, one JSON object a line.")
+        Path | None, typer.Option("--out", help="Write every output to this file, one JSON object per line.")
     ] = None,
     evidence: Annotated[
         Path | None,
         typer.Option(
-            "--evidence", metavar="NAME.json", help="Evaluate base, reference and tickets as evidence."
+            "--evidence",
+            metavar="NAME.json",
+            help="Evaluate base, reference and tickets side by side and write evidence.",
         ),
     ] = None,
     reference: Annotated[
@@ -70,52 +83,56 @@ def evaluate(
     ] = None,
     unit: Annotated[
         str | None,
-        typer.Option("--unit", help="With --evidence: one draw is a sentence, a block:N or a document."),
+        typer.Option("--unit", help="With --evidence: the unit of sampling: sentence, block:N or document."),
     ] = None,
     used: Annotated[
         list[str] | None,
         typer.Option(
             "--used",
             metavar="ROLE=DATA",
-            help=f"With --evidence: text used for {', '.join(_ROLES)}, or used.txt of a tuning run; repeat.",
+            help=f"With --evidence: text already used for {', '.join(_ROLES)}, or used.txt of a tuning run;"
+            " repeatable.",
         ),
     ] = None,
     attribution: Annotated[
         str,
         typer.Option(
-            "--attribution", help="With --evidence: whose text it is; up to 50 sentences then travel."
+            "--attribution",
+            help="With --evidence: owner of the text, to credit; up to 50 sentences are then included.",
         ),
     ] = "",
     order_seed: Annotated[
-        int, typer.Option("--order-seed", min=0, help="With --evidence: seed of the order of units.")
+        int, typer.Option("--order-seed", min=0, help="With --evidence: seed for the order of units.")
     ] = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="With --evidence: go on where it stopped.")
+        bool, typer.Option("--resume", help="With --evidence: continue a run that was stopped.")
     ] = False,
     until_decided: Annotated[
         str | None,
         typer.Option(
             "--until-decided",
             metavar="POLICY",
-            help="With --evidence: draw units until all that the policy asks is decided.",
+            help="With --evidence: draw units until every requirement of the policy is decided.",
         ),
     ] = None,
     max_units: Annotated[
-        int | None, typer.Option("--max-units", min=1, help="With --until-decided: at most so many units.")
+        int | None,
+        typer.Option("--max-units", min=1, help="With --until-decided: largest number of units."),
     ] = None,
     delta: Annotated[
         str | None,
         typer.Option(
-            "--delta", help="With --until-decided: share of the policy's delta that this text gets."
+            "--delta", help="With --until-decided: the part of the policy's delta to spend on this text."
         ),
     ] = None,
     report_format: options.Format = options.FormatName.terminal,
 ) -> None:
-    """Translate a text with a model, or with other embedding rows in it, and score the outputs.
+    """Translate a text with a model, optionally with other embedding rows, and score the outputs.
 
-    With --evidence, base, embed tuning and tickets are evaluated side by side, step by step, for certify
-    issue and certify check. With --until-decided as well, units come in a seeded random order, and no more of
-    them than the policy needs; the evidence then is of sequential design.
+    With --evidence, evaluate base, embed tuning and tickets side by side, step by
+    step, for certify issue and certify check. With --until-decided as well, draw
+    units in a seeded random order and stop once the policy is decided; the
+    evidence then has a sequential design.
     """
     from certify.base.errors import UsageError
     from certify.cli.shell import progress_bar
@@ -142,9 +159,9 @@ def evaluate(
     tickets = ticket or []
     _check_form(evidence, table, out, reference, unit, used, resume, tickets)
     if until_decided is None and (max_units is not None or delta is not None):
-        raise UsageError("--max-units and --delta belong to --until-decided", code="USAGE")
+        raise UsageError("--max-units and --delta require --until-decided", code="USAGE")
     if until_decided is not None and evidence is None:
-        raise UsageError("--until-decided belongs to --evidence", code="USAGE")
+        raise UsageError("--until-decided requires --evidence", code="USAGE")
     if evidence is None:
         with progress_bar("translating", "sentences") as progress:
             result = evaluation.evaluate(
@@ -205,16 +222,16 @@ def _check_form(
 
     if evidence is None:
         if reference is not None or unit is not None or used or resume:
-            raise UsageError("--reference, --unit, --used and --resume belong to --evidence", code="USAGE")
+            raise UsageError("--reference, --unit, --used and --resume require --evidence", code="USAGE")
         if len(tickets) > 1:
-            raise UsageError("several tickets are evaluated with --evidence", code="USAGE")
+            raise UsageError("several tickets require --evidence", code="USAGE")
         return
     if table is not None or out is not None:
-        raise UsageError("--table and --out do not go with --evidence", code="USAGE")
+        raise UsageError("--table and --out do not combine with --evidence", code="USAGE")
     if unit is None:
         raise UsageError(
-            "--evidence needs --unit: document where the text names documents, block:N for lines of running"
-            " text, sentence for unrelated sentences",
+            "--evidence requires --unit: document if the text names its documents, block:N for running text,"
+            " sentence for unrelated sentences",
             code="UNIT",
         )
 
@@ -256,7 +273,10 @@ def _watched_lines(watch: Watch) -> list[str]:
             f"  {standing.ticket}: {standing.requirement.claim} {standing.requirement}: {answer}"
             f" ({standing.answer.text}) [{standing.answer.code}]"
         )
-    return [*lines, *(f"  {name}: not asked of this text, evaluate it apart" for name in watch.left_out)]
+    return [
+        *lines,
+        *(f"  {name}: not tested on this text, evaluate it separately" for name in watch.left_out),
+    ]
 
 
 def _watched_summary(watch: Watch) -> dict[str, Any]:
@@ -289,7 +309,7 @@ def _write(out: Path, result: Evaluation) -> None:
 
 
 def _lines(result: Evaluation) -> list[str]:
-    lines = [f"{result.sentences} sentences, {result.ended:.1%} of the outputs ended by the model"]
+    lines = [f"{result.sentences} sentences; the model ended {result.ended:.1%} of the outputs"]
     lines += [_score_line(score) for score in result.scores]
     first = result.scores[0]
     return [*lines, f"BLEU {first.bleu_signature}", f"chrF++ {first.chrf_signature}"]
@@ -298,7 +318,7 @@ def _lines(result: Evaluation) -> list[str]:
 def _arm_lines(path: Path, manifest: Manifest, scores: Sequence[ArmScores]) -> list[str]:
     lines = [f"evidence {path}: {manifest.records.count} sentences of {manifest.text.name}"]
     for arm in scores:
-        lines.append(f"{arm.arm}: {arm.ended:.1%} of the outputs ended by the model")
+        lines.append(f"{arm.arm}: the model ended {arm.ended:.1%} of the outputs")
         lines += [_score_line(score) for score in arm.scores]
     return [*lines, *(f"{name} {signature}" for name, signature in manifest.signatures.items())]
 

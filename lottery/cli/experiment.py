@@ -1,4 +1,4 @@
-"""``certify experiment``: a plan from a base model to tickets and evidence."""
+"""``certify experiment``: run a plan from a base model to tickets and evidence."""
 
 from __future__ import annotations
 
@@ -17,42 +17,49 @@ if TYPE_CHECKING:
 
 def experiment(
     plan: Annotated[
-        str, typer.Argument(help="Plan: a TOML file, or the name of one that ships (smoke, en-ca-small …).")
+        str, typer.Argument(help="Plan: a TOML file or a shipped name, such as smoke or en-ca-small.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the experiment; a run in it is continued.")
+        Path | None, typer.Option("--out", help="Folder of the experiment; continues a run found there.")
     ] = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="Checkpoint folder or model of the hub, for the plan's own.")
+        str | None,
+        typer.Option("--base", help="Base model instead of the plan's: checkpoint folder or hub name."),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Folder that the plan's paths start from; default: CERTIFY_DATA/data."),
+        typer.Option(
+            "--data", help="Folder that the plan's paths are relative to; default: CERTIFY_DATA/data."
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print the steps with parameters, memory and time; run and fetch nothing."
+            "--dry-run",
+            help="Print the steps with parameters, memory and time; run nothing, download nothing.",
         ),
     ] = False,
     status: Annotated[
-        bool, typer.Option("--status", help="Print where each step stands; run nothing.")
+        bool, typer.Option("--status", help="Print the state of each step; run nothing.")
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Only these steps and what they need; * stands for anything."),
+        typer.Option("--only", help="Run only these steps and what they need; * matches anything."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", "--workers", min=1, help="Threads; default: the plan's or all.")
+        int | None,
+        typer.Option(
+            "--threads", "--workers", min=1, help="Number of threads; default: the plan's, or all cores."
+        ),
     ] = None,
     device: Annotated[
-        DeviceName, typer.Option("--device", help="Default: a GPU if there is one.")
+        DeviceName, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")
     ] = DeviceName.auto,
 ) -> None:
     """Run a whole experiment: tune, find, transfer, controls, evaluate (needs the extra tune).
 
-    A run that was stopped, or whose plan was changed, is continued by the same command: finished steps that
-    nothing changed for are not repeated.
+    The same command continues a run that was stopped or whose plan was changed.
+    Finished steps run again only if something they depend on has changed.
     """
     from certify.base.errors import UsageError
 
@@ -122,9 +129,9 @@ def _show_dry_run(plan: ExperimentPlan, rows: list[Row]) -> None:
         table.add_row(row.step, trained, _bytes(cost.memory), _duration(cost.seconds) if cost.seconds else "")
     measured = any(row.estimate is not None and row.estimate.measured for row in rows)
     what = "one data-centre GPU in 16 bits" if processor == "gpu" else "two processor cores in fp32"
-    basis = f"a stated rough rate for {what}"
+    basis = f"an assumed rough rate for {what}"
     if measured:
-        basis = f"rates measured here where steps are finished, elsewhere {basis}"
+        basis = f"rates measured here for finished kinds of steps, otherwise {basis}"
     _print(table)
     for notice in plan.notices:
         typer.echo(f"Note: {notice}")

@@ -1,4 +1,4 @@
-"""``certify opportunity``: in how many real prompts a ticket's tokens are fed at all."""
+"""``certify opportunity``: the share of real prompts that feed a ticket's tokens."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 def opportunity(
     ticket: interop.TicketSpec,
     base: Annotated[Path, typer.Option("--base", help="Checkpoint folder with the tokenizer.")],
-    data: Annotated[str, typer.Option("--data", help="Parallel text, as certify tune takes it.")],
-    source: Annotated[str, typer.Option("--source", help="Source language, as in en.")],
-    target: Annotated[str, typer.Option("--target", help="Target language, as in ca.")],
-    template: Annotated[str, typer.Option("--template", help="Prompt template by name, or a .toml file.")],
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First so many sentences.")] = None,
+    data: Annotated[
+        str, typer.Option("--data", help="Parallel text, in any form that certify tune accepts.")
+    ],
+    source: Annotated[str, typer.Option("--source", help="Source language, such as en.")],
+    target: Annotated[str, typer.Option("--target", help="Target language, such as ca.")],
+    template: Annotated[
+        str, typer.Option("--template", help="Prompt template: a shipped name or a .toml file.")
+    ],
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use only the first sentences, at most this many.")
+    ] = None,
     report_format: options.Format = options.FormatName.terminal,
 ) -> None:
-    """Count the prompts in which each row of a ticket is fed, by segment; a row that never is cannot act."""
+    """Count the prompts that feed each row of a ticket, by segment. A row that is never fed has no effect."""
     from certify.base.errors import InvalidInputError, UsageError
     from certify.base.jsonio import sha256_file
 
@@ -43,7 +49,7 @@ def opportunity(
     named = open_source(ticket).ticket
     if named.tokenizer is not None and sha256_file(base / "tokenizer.json") != named.tokenizer.sha256:
         raise InvalidInputError(
-            f"the tokenizer of {base} is not that of ticket {named.id}: its ids mean other tokens",
+            f"the tokenizer of {base} differs from that of ticket {named.id}: its ids mean other tokens",
             code="WRONG_TOKENIZER",
         )
     tokenizer = load_tokenizer(base)
@@ -70,7 +76,7 @@ def _lines(found: Opportunity, pieces: dict[int, str]) -> list[str]:
     lines.append(f"{'':>8}  {'any of them':<16}{touched}")
     never = found.unsupported()
     if never:
-        lines.append(f"never fed, so that they cannot act here: {', '.join(map(str, never))}")
+        lines.append(f"never fed, so without effect here: {', '.join(map(str, never))}")
     return lines
 
 

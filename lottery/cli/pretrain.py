@@ -1,4 +1,4 @@
-"""``certify pretrain``: a small base model from scratch, by a plan."""
+"""``certify pretrain``: train a small base model from scratch by a plan."""
 
 from __future__ import annotations
 
@@ -12,37 +12,43 @@ if TYPE_CHECKING:
 
 
 def pretrain(
-    plan: Annotated[
-        str, typer.Argument(help="Plan: a TOML file, or the name of one that ships (base-small).")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run: tokenizer and checkpoint.")],
+    plan: Annotated[str, typer.Argument(help="Plan: a TOML file or a shipped name, such as base-small.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run, for tokenizer and checkpoint.")],
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Folder that the plan's paths start from; default: CERTIFY_DATA/data."),
+        typer.Option(
+            "--data", help="Folder that the plan's paths are relative to; default: CERTIFY_DATA/data."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    device: Annotated[str, typer.Option("--device", help="cpu, or a device of PyTorch (cuda).")] = "cpu",
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, or another PyTorch device such as cuda.")
+    ] = "cpu",
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Threads; default: all cores. Results are equal."),
+        typer.Option(
+            "--workers", min=1, help="Number of threads; default: all cores. Does not change the result."
+        ),
     ] = None,
     report_every: Annotated[
-        int, typer.Option("--report-every", min=1, help="Steps between lines of progress.")
+        int, typer.Option("--report-every", min=1, help="Number of steps per line of progress.")
     ] = 50,
-    save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.")] = 100,
+    save_every: Annotated[
+        int, typer.Option("--save-every", min=1, help="Number of steps per checkpoint.")
+    ] = 100,
     export: Annotated[
         Path | None,
-        typer.Option("--export", help="Write the finished model there (fp16, for transformers)."),
+        typer.Option("--export", help="Folder to export the finished model to, in fp16 for transformers."),
     ] = None,
     notes: Annotated[
         Path | None,
-        typer.Option("--notes", help="Text (Markdown) for the exported model card: measured scores."),
+        typer.Option("--notes", help="With --export: Markdown file of measured scores, for the model card."),
     ] = None,
 ) -> None:
     """Train a small LLaMA from scratch on the text of a plan (needs the extra tune).
 
-    A run that was killed continues with --resume and ends in the same weights. With --export, a finished run
-    is only exported.
+    A run that was killed continues with --resume and ends with the same weights.
+    With --export, a finished run is only exported.
     """
     from certify.base.errors import UsageError
     from lottery.pretrain.plan import data_folder, read_plan
@@ -51,13 +57,14 @@ def pretrain(
     folder = data_folder(data)
     text = _read_notes(notes)
     if notes is not None and export is None:
-        raise UsageError("--notes goes with --export", code="USAGE")
+        raise UsageError("--notes requires --export", code="USAGE")
     try:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"pretraining needs {error.name}: pip install 'certify-lottery[tune]'", code="EXTRA_MISSING"
+            f"pretraining needs the package {error.name}: pip install 'certify-lottery[tune]'",
+            code="EXTRA_MISSING",
         ) from error
     from lottery.pretrain.export import export_run
     from lottery.pretrain.run import pretrain as train

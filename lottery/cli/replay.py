@@ -1,8 +1,8 @@
-"""``certify check --replay``: the violations that a verdict counts, run again on the model.
+"""``certify check --replay``: rerun on the model the violations that a verdict counts.
 
-``certify check`` calls :func:`run_again` after the verdict and shows what it returns. A violation that does
-not come about again, or cannot be run, leaves evidence that says what nobody saw: the gate is then closed,
-whatever the verdict.
+``certify check`` calls :func:`run_again` after the verdict and shows the result. If a violation does not
+recur or cannot be run, the evidence claims something that was not observed. The check then fails, whatever
+the verdict.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """The cases of one ticket and one manifest, run again.
+    """The rerun cases of one ticket and one manifest.
 
     Attributes:
         ticket: id of the ticket.
         evidence: path of the manifest, relative to the ticket's folder.
-        results: one for each case.
+        results: one per case.
     """
 
     ticket: str
@@ -42,18 +42,18 @@ class Rerun:
 def run_again(
     report: CheckReport, *, model: str, texts: Sequence[str] = (), reference: Path | None = None
 ) -> tuple[Rerun, ...]:
-    """Run every violation that the guarantee claims of a report list.
+    """Rerun every violation that the guarantee claims of a report list.
 
     Args:
         report: what :func:`certify.gate.check.check` returned.
-        model: checkpoint folder of the base, or the hub's name.
-        texts: evaluated texts, as ``certify evaluate --data`` took them; a text is found by its name.
-        reference: table E*, if it does not travel with the ticket.
+        model: checkpoint folder of the base, or its name on the hub.
+        texts: evaluated texts, as given to ``certify evaluate --data``; each is found by its name.
+        reference: table E*, if it does not lie beside the ticket.
 
     Raises:
-        UsageError: torch and transformers are not installed (``EXTRA_MISSING``), or something named does not
+        UsageError: torch or transformers is not installed (``EXTRA_MISSING``), or a named file does not
             exist.
-        InvalidInputError: the model is not the one of the evidence; see
+        InvalidInputError: the evidence was made with another model; see
             :func:`lottery.evaluation.replay.replay`.
     """
     try:
@@ -82,7 +82,7 @@ def run_again(
 
 
 def exit_code(verdict: int, reruns: Sequence[Rerun]) -> int:
-    """Exit code of a check with replay: a case that is not reproduced is invalid evidence."""
+    """Exit code of a check with replay: evidence with a case that is not reproduced is invalid."""
     if any(rerun.count("NOT_REPRODUCED") for rerun in reruns) and verdict != ExitCode.INTERNAL:
         return int(ExitCode.INVALID)
     if any(rerun.count("NOT_RUN") for rerun in reruns) and verdict == ExitCode.CERTIFIED:
@@ -91,9 +91,9 @@ def exit_code(verdict: int, reruns: Sequence[Rerun]) -> int:
 
 
 def lines(reruns: Sequence[Rerun]) -> list[str]:
-    """The reruns for a terminal."""
+    """Format the reruns for a terminal."""
     if not reruns:
-        return ["replay: the claims list no violation, nothing was run"]
+        return ["replay: the claims list no violation; nothing was run"]
     shown = []
     for rerun in reruns:
         shown.append(
@@ -110,7 +110,7 @@ def lines(reruns: Sequence[Rerun]) -> list[str]:
 
 
 def data(reruns: Sequence[Rerun]) -> list[dict[str, Any]]:
-    """The reruns as plain JSON values."""
+    """Convert the reruns to plain JSON values."""
     return [
         {
             "ticket": rerun.ticket,
@@ -122,7 +122,7 @@ def data(reruns: Sequence[Rerun]) -> list[dict[str, Any]]:
 
 
 def _cases(ticket: TicketReport) -> list[tuple[str, str, list[tuple[str, int]]]]:
-    """(path of the manifest, name of its text, violations) of each text that has some."""
+    """(path of the manifest, name of its text, violations) for each text with violations."""
     found = []
     for text in ticket.examined.texts if ticket.examined else ():
         cases = sorted({case for claim in text.claims for case in _witnesses(claim)})

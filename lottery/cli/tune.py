@@ -1,4 +1,4 @@
-"""``certify tune``: train embedding rows of a model, or one of the arms they are compared with."""
+"""``certify tune``: train embedding rows of a model, or a comparison arm."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ScheduleName(StrEnum):
 
 
 class DeviceName(StrEnum):
-    """Where to compute."""
+    """Device to compute on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -47,7 +47,7 @@ _MEMORY = "Memory and speed"
 
 
 def _by_mode(text: str, field: str) -> str:
-    """Help of an option whose default depends on what is tuned."""
+    """Help text of an option whose default depends on what is tuned."""
     values = {name: getattr(recipe, field) for name, recipe in RECIPES.items()}
     if len(set(values.values())) == 1:
         return f"{text} Default: {values['embed']}."
@@ -55,24 +55,26 @@ def _by_mode(text: str, field: str) -> str:
 
 
 def tune(
-    base: Annotated[str, typer.Option("--base", help="Checkpoint folder, or a model of the hub (ORG/NAME).")],
+    base: Annotated[str, typer.Option("--base", help="Checkpoint folder, or a model on the hub (ORG/NAME).")],
     data: Annotated[
         list[str],
         typer.Option(
             "--data",
-            help="Training text: PREFIX of aligned files PREFIX.en, PREFIX.ca (.xz, .gz), .jsonl, .parquet,"
-            " hub:NAME. May be repeated.",
+            help="Training text: PREFIX of aligned files PREFIX.en and PREFIX.ca (also .xz, .gz), a .jsonl or"
+            " .parquet file, or hub:NAME; repeatable.",
             rich_help_panel=_DATA,
         ),
     ],
     source: Annotated[
-        str, typer.Option("--source", help="Source language, as in en.", rich_help_panel=_DATA)
+        str, typer.Option("--source", help="Source language, such as en.", rich_help_panel=_DATA)
     ],
     target: Annotated[
-        str, typer.Option("--target", help="Target language, as in ca.", rich_help_panel=_DATA)
+        str, typer.Option("--target", help="Target language, such as ca.", rich_help_panel=_DATA)
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run: new or empty, unless --resume.")],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides data order and everything random.")],
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed for the data order and everything random.")
+    ],
     rows: Annotated[
         str | None,
         typer.Option(
@@ -82,24 +84,27 @@ def tune(
         ),
     ] = None,
     method: Annotated[
-        MethodName, typer.Option("--method", help="rows, or a comparison arm: full, lora, prefix.")
+        MethodName, typer.Option("--method", help="What to train: rows, or a comparison arm.")
     ] = MethodName.rows,
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", help="Tuned table that norm:K and distance:K compare the base with."),
+        typer.Option("--reference", help="For norm:K and distance:K: tuned table to compare the base with."),
     ] = None,
     template: Annotated[
         str,
-        typer.Option("--template", help="Prompt template by name, or a .toml file.", rich_help_panel=_DATA),
+        typer.Option(
+            "--template", help="Prompt template: a shipped name or a .toml file.", rich_help_panel=_DATA
+        ),
     ] = "alpaca",
     dev: Annotated[
         str | None,
         typer.Option(
-            "--dev", help="Held-out text: its loss is measured after each epoch.", rich_help_panel=_DATA
+            "--dev", help="Held-out text, to measure the loss after each epoch.", rich_help_panel=_DATA
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Most training pairs.", rich_help_panel=_DATA)
+        int | None,
+        typer.Option("--limit", min=1, help="Largest number of training pairs.", rich_help_panel=_DATA),
     ] = None,
     max_length: Annotated[
         int | None,
@@ -107,14 +112,17 @@ def tune(
             "--max-length",
             min=2,
             help="Longest example in tokens; longer ones are left out and counted. Default: 512, or the"
-            " model's positions if these are fewer.",
+            " model's number of positions if smaller.",
             rich_help_panel=_DATA,
         ),
     ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--learning-rate", "--lr", help=_by_mode("Peak rate.", "learning_rate"), rich_help_panel=_RECIPE
+            "--learning-rate",
+            "--lr",
+            help=_by_mode("Peak learning rate.", "learning_rate"),
+            rich_help_panel=_RECIPE,
         ),
     ] = None,
     epochs: Annotated[
@@ -137,71 +145,83 @@ def tune(
     ] = None,
     warmup: Annotated[
         float | None,
-        typer.Option("--warmup", help=_by_mode("Share of warm-up steps.", "warmup"), rich_help_panel=_RECIPE),
+        typer.Option(
+            "--warmup", help=_by_mode("Fraction of steps for warm-up.", "warmup"), rich_help_panel=_RECIPE
+        ),
     ] = None,
     weight_decay: Annotated[
         float | None,
         typer.Option(
-            "--weight-decay", help=_by_mode("Decay of AdamW.", "weight_decay"), rich_help_panel=_RECIPE
+            "--weight-decay",
+            help=_by_mode("Weight decay of AdamW.", "weight_decay"),
+            rich_help_panel=_RECIPE,
         ),
     ] = None,
     clip: Annotated[
         float | None,
         typer.Option(
             "--clip",
-            help=_by_mode("Largest gradient norm; 0 does not clip.", "clip"),
+            help=_by_mode("Largest gradient norm; 0 disables clipping.", "clip"),
             rich_help_panel=_RECIPE,
         ),
     ] = None,
     adapter_size: Annotated[
         int,
-        typer.Option("--adapter-size", min=1, help="Rank of LoRA, or length of the prefix."),
+        typer.Option("--adapter-size", min=1, help="Rank for lora, length for prefix."),
     ] = 8,
     micro_batch: Annotated[
         int,
         typer.Option(
             "--micro-batch",
             min=1,
-            help="Examples per forward pass; the rest of a batch is accumulated.",
+            help="Examples per forward pass; gradients accumulate over a batch.",
             rich_help_panel=_MEMORY,
         ),
     ] = 8,
     dtype: Annotated[
         str,
-        typer.Option("--dtype", help="Backbone in memory: fp32, bf16 or fp16.", rich_help_panel=_MEMORY),
+        typer.Option(
+            "--dtype", help="Dtype of the backbone in memory: fp32, bf16 or fp16.", rich_help_panel=_MEMORY
+        ),
     ] = "fp32",
     autocast: Annotated[
-        bool, typer.Option("--autocast", help="Matrix products in bf16.", rich_help_panel=_MEMORY)
+        bool, typer.Option("--autocast", help="Compute matrix products in bf16.", rich_help_panel=_MEMORY)
     ] = False,
     gradient_checkpointing: Annotated[
         bool,
         typer.Option(
-            "--gradient-checkpointing", help="Recompute activations, to save memory.", rich_help_panel=_MEMORY
+            "--gradient-checkpointing", help="Recompute activations to save memory.", rich_help_panel=_MEMORY
         ),
     ] = False,
     device: Annotated[
-        DeviceName, typer.Option("--device", help="Default: a GPU if there is one.", rich_help_panel=_MEMORY)
+        DeviceName,
+        typer.Option(
+            "--device", help="Where to compute; auto takes a GPU if there is one.", rich_help_panel=_MEMORY
+        ),
     ] = DeviceName.auto,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between saved states.")] = 100,
-    keep: Annotated[int, typer.Option("--keep", min=1, help="Saved states to keep.")] = 2,
+    save_every: Annotated[
+        int, typer.Option("--save-every", min=1, help="Number of steps per saved state.")
+    ] = 100,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Number of saved states to keep.")] = 2,
     log_every: Annotated[
-        int, typer.Option("--log-every", min=1, help="Steps between lines where no terminal is.")
+        int, typer.Option("--log-every", min=1, help="Number of steps per line of progress off a terminal.")
     ] = 10,
     allow_beyond: Annotated[
         bool,
-        typer.Option("--allow-beyond-tokenizer", help="Accept rows that no token of the tokenizer feeds."),
+        typer.Option("--allow-beyond-tokenizer", help="Accept rows whose id the tokenizer never produces."),
     ] = False,
 ) -> None:
-    """Train embedding rows (all of them: embed tuning), or an arm to compare with.
+    """Train embedding rows, or an arm to compare with. Embed tuning trains all rows.
 
-    The backbone stays frozen; rows are trained in fp32. A run that was killed goes on with --resume. Several
-    GPUs or machines: accelerate launch -m certify tune ...
+    The backbone stays frozen; rows are trained in fp32. A run that was killed
+    continues with --resume. For several GPUs or machines use
+    accelerate launch -m certify tune ...
     """
     from certify.base.errors import UsageError
 
     if method is not MethodName.rows and (rows is not None or reference is not None):
-        raise UsageError(f"--method {method} trains no rows: leave out --rows and --reference")
+        raise UsageError(f"--method {method} does not train rows: leave out --rows and --reference")
     try:
         from lottery.tuning.tune import Settings
         from lottery.tuning.tune import tune as run_tune
@@ -272,10 +292,10 @@ def _override(recipe: Recipe, **values: object) -> Recipe:
 
 @contextmanager
 def _reporting(every: int) -> Iterator[Callable[[Step], None]]:
-    """A progress bar on a terminal, else a line per ``every`` steps, on standard error."""
+    """Show a progress bar on a terminal, otherwise a line per ``every`` steps, on standard error."""
     import sys
 
-    # Of several launched processes only the first reports; the others must not draw a bar over its own.
+    # Only the first of several processes reports, so that their bars do not overlap.
     if not sys.stderr.isatty() or not _first_process():
         yield _lines(every)
         return
@@ -297,14 +317,14 @@ def _reporting(every: int) -> Iterator[Callable[[Step], None]]:
 
 
 def _first_process() -> bool:
-    """Whether this is the first of the processes that a launcher started, or the only one."""
+    """Whether this is the only process, or the first of those that a launcher started."""
     import os
 
     return os.environ.get("RANK", "0") == "0"
 
 
 def _lines(every: int) -> Callable[[Step], None]:
-    """What prints a line per ``every`` steps; the time left is told by the steps since the first one seen."""
+    """Make a reporter that prints a line per ``every`` steps and estimates the time left."""
     import time
     from datetime import timedelta
 

@@ -1,1 +1,1 @@
-"""What a ticket is compared with: random shifts, opportunity, chance overlap."""
+"""Controls for a ticket: random shifts, opportunity, chance overlap."""

@@ -1,6 +1,6 @@
-"""The same rows, moved as far but elsewhere: a random direction of equal norm (theory §6, point 4).
+"""Move the same rows equally far in a random direction (theory §6, point 4).
 
-A ticket's rows may help because of where tuning moved them, or because they moved at all. This control
+A ticket's rows may help because of where tuning moved them, or just because they moved. This control
 separates the two.
 """
 
@@ -23,8 +23,8 @@ class Direction:
     """Rows of a table shifted in a random direction.
 
     Attributes:
-        rows: what is served, ``[k, d]``.
-        wanted: Euclidean norm of the shift of each row in E*, float64 ``[k]``.
+        rows: rows to serve, ``[k, d]``.
+        wanted: Euclidean norm of each row's shift in E*, float64 ``[k]``.
         achieved: the norm after rounding to the served dtype, float64 ``[k]``.
         seed: seed of the directions.
     """
@@ -38,8 +38,8 @@ class Direction:
     def deviation(self) -> float:
         """Largest relative difference between achieved and wanted norm over the rows that moved; 0 for none.
 
-        Rounding alone makes it: about the spacing of the served dtype at the row's entries, relative to the
-        shift. A shift below that spacing cannot be matched in that dtype.
+        It comes from rounding alone: about the spacing of the served dtype at the row's entries, relative to
+        the shift. A shift below that spacing cannot be matched in that dtype.
         """
         moved = self.wanted > 0
         relative = np.abs(self.achieved[moved] / self.wanted[moved] - 1.0)
@@ -49,10 +49,10 @@ class Direction:
 def random_direction(ids: Sequence[int], base: Table, reference: Table, *, seed: int) -> Direction:
     """Shift each row of ``ids`` from its base by the norm of its shift in E*, in a random direction.
 
-    The direction of a row is ``Generator(PCG64([seed, id])).standard_normal(d)``, normalised: it depends on
-    seed and id alone, so that nested tickets share directions. Norms are measured and matched in float64;
-    then the row is rounded to fp32 and from there to the served dtype, as released rows are. A row that did
-    not move stays bit for bit the base's.
+    The direction of a row is ``Generator(PCG64([seed, id])).standard_normal(d)``, normalised. It depends on
+    seed and id alone, so nested tickets share directions. Norms are measured and matched in float64. Then the
+    row is rounded to fp32 and from there to the served dtype, as released rows are. A row that did not move
+    keeps the bits of the base.
 
     Args:
         ids: distinct token ids, in any order.
@@ -61,8 +61,8 @@ def random_direction(ids: Sequence[int], base: Table, reference: Table, *, seed:
         seed: a non-negative integer.
 
     Raises:
-        UsageError: a negative seed; an id that is no row, or named twice.
-        InvalidInputError: tables that do not belong together, or a row that is not finite (``NON_FINITE``).
+        UsageError: the seed is negative, or an id is not a row or is named twice.
+        InvalidInputError: the tables do not belong together, or a row is not finite (``NON_FINITE``).
     """
     if isinstance(seed, bool) or seed < 0:
         raise UsageError(f"the seed must be a non-negative integer, not {seed!r}", code="SEED")
@@ -81,7 +81,7 @@ def random_direction(ids: Sequence[int], base: Table, reference: Table, *, seed:
             generator = np.random.Generator(np.random.PCG64([seed, token_id]))
             direction = generator.standard_normal(base.shape[1])
             moved = start[row].astype(np.float64) + direction * (norm / np.linalg.norm(direction))
-            with np.errstate(over="ignore"):  # what overflows is infinite, which make_rows refuses
+            with np.errstate(over="ignore"):  # an overflow gives infinity, which make_rows refuses
                 shifted[row] = moved
     rows = make_rows(np.array(chosen, np.int64), shifted, base.dtype)
     achieved = shift_norms(start, to_float32(rows.served, rows.dtype))
@@ -89,6 +89,6 @@ def random_direction(ids: Sequence[int], base: Table, reference: Table, *, seed:
 
 
 def shift_norms(start: NDArray[np.float32], end: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Euclidean norms of ``end - start`` by row, float64 ``[k]``; differences and sums run in float64."""
+    """Compute the Euclidean norms of ``end - start`` by row, in float64: ``[k]``."""
     norms: NDArray[np.float64] = np.linalg.norm(end.astype(np.float64) - start.astype(np.float64), axis=1)
     return norms

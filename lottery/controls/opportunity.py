@@ -1,21 +1,21 @@
-"""How often a ticket can act at all: the share of real prompts that feed each of its tokens (theory §6).
+"""Opportunity: the share of real prompts that feed each token of a ticket (theory §6).
 
-Ids are looked for in tokenised prompts, in context: a piece alone and the same piece inside a sentence can
-have different ids. A row whose token is never fed cannot change anything (theory §5); a control without such
-support is no control.
+Ids are counted in tokenised prompts, in context, because a piece can have one id alone and other ids inside a
+sentence. A row whose token is never fed changes nothing (theory §5). A control whose rows are never fed
+controls nothing.
 
 ==================  =================================================================================
 segment             positions
 ==================  =================================================================================
 ``prompt``          everything before the response
-``instruction``     the prompt without the sentence to translate, as a gate counts it
-``frame``           of the instruction: labels and line breaks around instruction and sentence
+``instruction``     the prompt without the sentence to translate, as for gates
+``frame``           within ``instruction``: labels and line breaks around instruction and sentence
 ``source``          the sentence to translate
-``target``          the response, as far as it is fed: all but its last token
+``target``          the part of the response that is fed: all but its last token
 ``anywhere``        prompt and target together
 ==================  =================================================================================
 
-Instruction, source and target are those of :mod:`lottery.text.segments`, in which a gate lets rows act.
+Instruction, source and target are the segments of :mod:`lottery.text.segments`, which gates use.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ SEGMENTS = ("prompt", "instruction", "frame", "source", "target", "anywhere")
 
 @dataclass(frozen=True, slots=True)
 class Opportunity:
-    """In how many prompts each token of a ticket is fed.
+    """Number of prompts that feed each token of a ticket.
 
     Attributes:
         ids: the ticket's token ids, strictly increasing.
         prompts: number of prompts, at least 1.
-        fed: by segment, for each of ``ids`` the number of prompts in which it is fed there.
-        touched: by segment, the number of prompts in which at least one of ``ids`` is fed there.
+        fed: by segment, for each of ``ids`` the number of prompts that feed it there.
+        touched: by segment, the number of prompts that feed at least one of ``ids`` there.
     """
 
     ids: tuple[int, ...]
@@ -49,13 +49,13 @@ class Opportunity:
     touched: Mapping[str, int]
 
     def shares(self, segment: str = "anywhere") -> dict[int, Fraction]:
-        """Share of prompts in which each id is fed, in [0, 1]."""
+        """Share of prompts that feed each id, in [0, 1]."""
         return {
             i: Fraction(count, self.prompts) for i, count in zip(self.ids, self.fed[segment], strict=True)
         }
 
     def unsupported(self, segment: str = "anywhere") -> tuple[int, ...]:
-        """Ids that are fed in no prompt: rows that cannot act there."""
+        """Ids that no prompt feeds: rows without effect there."""
         return tuple(i for i, count in zip(self.ids, self.fed[segment], strict=True) if count == 0)
 
 
@@ -64,17 +64,17 @@ def of_examples(ids: Sequence[int], examples: Iterable[Example], *, bos: int | N
 
     Args:
         ids: the ticket's token ids.
-        examples: what :func:`certify.ticket.templates.encode` gives.
-        bos: id that begins a sequence, which is no part of the frame; None if the tokenizer has none.
+        examples: results of :func:`certify.ticket.templates.encode`.
+        bos: id that begins a sequence and does not belong to the frame; None if the tokenizer has none.
 
     Raises:
-        UsageError: no ids, or one twice.
-        NothingToDoError: no examples.
+        UsageError: there are no ids, or one occurs twice.
+        NothingToDoError: there are no examples.
     """
     chosen = tuple(sorted(ids))
     wanted = frozenset(chosen)
     if not chosen or len(wanted) != len(chosen):
-        raise UsageError("opportunity is counted for at least one id, and for each once", code="ID_DUPLICATE")
+        raise UsageError("expected at least one id, and no id twice", code="ID_DUPLICATE")
     fed = {segment: dict.fromkeys(chosen, 0) for segment in SEGMENTS}
     touched = dict.fromkeys(SEGMENTS, 0)
     number = 0
@@ -87,14 +87,14 @@ def of_examples(ids: Sequence[int], examples: Iterable[Example], *, bos: int | N
             for token in met:
                 fed[segment][token] += 1
     if not number:
-        raise NothingToDoError("there is no prompt in which a token could be fed", code="NO_PROMPTS")
+        raise NothingToDoError("there are no prompts to count in", code="NO_PROMPTS")
     counts = {segment: tuple(fed[segment][i] for i in chosen) for segment in SEGMENTS}
     return Opportunity(chosen, number, counts, touched)
 
 
 def _segments(example: Example, bos: int | None) -> dict[str, frozenset[int]]:
     prompt = example.ids[: example.prompt_length]
-    # The response's last token is never fed; with an end-of-sentence token that is the last one.
+    # The last token of a response, usually the end of sentence, is never fed.
     target = frozenset(example.ids[example.prompt_length : -1])
     codes = segments_of(example)[: example.prompt_length]
     return {

@@ -1,12 +1,12 @@
-"""Do two tickets share more rows than chance, and do languages agree as well as seeds? (theory §6, point 7)
+"""Compare the overlap of tickets with chance and, across languages, with that of seeds (theory §6, point 7).
 
-Two references. *Chance*: sets of the same sizes drawn at random from the rows that could have been chosen;
-the number that they share is hypergeometric. Within *strata* of like frequency the law is the convolution of
-one hypergeometric law a stratum: tickets prefer frequent tokens, so that plain chance is a weak opponent.
-*Seeds*: tickets of one language that differ in the seed of tuning only. No claim about overlap between
-languages can exceed that ceiling.
+There are two references. *Chance*: random sets of the same sizes, drawn from the rows that could have been
+chosen; the number of shared rows is hypergeometric. Tickets prefer frequent tokens, so plain chance is a weak
+opponent. Within *strata* of similar frequency the distribution is the convolution of one hypergeometric
+distribution per stratum. *Seeds*: tickets of one language that differ only in the seed of tuning. No claim
+about overlap between languages can exceed that ceiling.
 
-The p-values describe; nothing is decided on them.
+The p-values are descriptive. No decision depends on them.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _LEAST = float(np.nextafter(0.0, 1.0))
 
 @dataclass(frozen=True, slots=True)
 class TicketOverlap:
-    """How two tickets overlap.
+    """Overlap of two tickets.
 
     Attributes:
-        sizes: rows of the first and of the second ticket, both at least 1.
-        shared: rows in both.
-        candidates: rows that could have been chosen.
+        sizes: number of rows of the first and of the second ticket, both at least 1.
+        shared: number of rows in both.
+        candidates: number of rows that could have been chosen.
         expected: mean of ``shared`` for random sets of these sizes (within each stratum, if there are any).
-        p: probability that such sets share at least ``shared`` rows; never below the smallest positive
-            float (rounded up).
+        p: probability that such sets share at least ``shared`` rows, rounded up: never below the smallest
+            positive float.
     """
 
     sizes: tuple[int, int]
@@ -66,14 +66,14 @@ def compare(
 
     Args:
         first: distinct ids of a ticket.
-        second: distinct ids of the other one.
+        second: distinct ids of the other ticket.
         candidates: distinct ids that both could have been chosen from
             (:func:`certify.selection.rules.candidates`).
-        strata: by id, the stratum of every candidate (:func:`certify.selection.nulls.frequency_strata`);
-            None for one.
+        strata: stratum of every candidate, indexed by id (:func:`certify.selection.nulls.frequency_strata`);
+            None for a single stratum.
 
     Raises:
-        UsageError: an empty ticket, an id twice, or an id that is no candidate.
+        UsageError: a ticket is empty, an id occurs twice, or an id is not a candidate.
     """
     pool = _distinct(candidates, "the candidates")
     left, right = _distinct(first, "the first ticket"), _distinct(second, "the second ticket")
@@ -89,14 +89,14 @@ def compare(
         expected += Fraction(a * b, size)
         law = np.convolve(law, _shared_law(size, a, b))
     shared = len(left & right)
-    tail = float(np.sum(law[shared:][::-1]))  # from the far end: small terms first
+    tail = float(np.sum(law[shared:][::-1]))  # small terms first
     p = min(1.0, max(tail, _LEAST))
     return TicketOverlap((len(left), len(right)), shared, len(pool), expected, p)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two tickets of a study: (language, seed) of each, and how they overlap."""
+    """Two tickets of a study: (language, seed) of each, and their overlap."""
 
     first: tuple[str, int]
     second: tuple[str, int]
@@ -108,8 +108,8 @@ class Study:
     """Overlap between seeds of one language, and between languages.
 
     Attributes:
-        within: every two seeds of a language.
-        across: every two tickets of different languages.
+        within: all pairs of seeds of the same language.
+        across: all pairs of tickets of different languages.
     """
 
     within: tuple[Comparison, ...]
@@ -117,17 +117,17 @@ class Study:
 
     @property
     def ceiling(self) -> Fraction | None:
-        """Mean Jaccard index between seeds, each language counted once; None with one seed everywhere."""
+        """Mean Jaccard index between seeds; languages count equally. None if no language has two seeds."""
         return _mean(self.within)
 
     @property
     def agreement(self) -> Fraction | None:
-        """Mean Jaccard index between languages, each two counted once; None with one language."""
+        """Mean Jaccard index between languages; pairs of languages count equally. None for one language."""
         return _mean(self.across)
 
     @property
     def ratio(self) -> Fraction | None:
-        """Agreement over ceiling: 1 means that languages agree as well as seeds do. None without either."""
+        """Agreement over ceiling: 1 means that languages agree as well as seeds. None if either is None."""
         ceiling, agreement = self.ceiling, self.agreement
         return None if not ceiling or agreement is None else agreement / ceiling
 
@@ -147,7 +147,7 @@ def study(
 
     Raises:
         UsageError: see :func:`compare`.
-        NothingToDoError: fewer than two tickets.
+        NothingToDoError: there are fewer than two tickets.
     """
     named = [(language, seed) for language in sorted(tickets) for seed in sorted(tickets[language])]
     if len(named) < 2:
@@ -162,7 +162,7 @@ def study(
 
 
 def _shared_law(size: int, a: int, b: int) -> NDArray[np.float64]:
-    """Probabilities that sets of ``a`` and ``b`` of ``size`` rows share 0, 1, … min(a, b) rows."""
+    """Probabilities that random sets of ``a`` and ``b`` of ``size`` rows share 0, 1, … min(a, b) rows."""
     from scipy.stats import hypergeom  # takes half a second to load
 
     law: NDArray[np.float64] = hypergeom.pmf(np.arange(min(a, b) + 1), size, a, b)

@@ -1,1 +1,1 @@
-"""Generation, forced decoding and evidence, in resumable shards."""
+"""Generate, decode along given outputs, and write evidence, in resumable part files."""

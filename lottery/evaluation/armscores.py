@@ -1,4 +1,4 @@
-"""Scores of every arm of a text, from the statistics in evidence: generated, never typed."""
+"""Scores of every arm of a text, computed from the statistics in evidence."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lottery.text.score import LENGTH, RULES, Rule, Scores, Statistics, bleu_sco
 
 @dataclass(frozen=True, slots=True)
 class ArmScores:
-    """How one arm did on the whole text.
+    """Scores of one arm on the whole text.
 
     Attributes:
         arm: name of the arm.
         sentences: number of sentences.
         ended: share of outputs that the arm ended itself.
-        tokens: generated tokens, mean per sentence.
+        tokens: mean number of generated tokens per sentence.
         scores: one entry per extraction rule.
     """
 
@@ -30,15 +30,15 @@ class ArmScores:
 
 
 def arm_scores(manifest: Manifest, folder: Path) -> tuple[ArmScores, ...]:
-    """Corpus scores of every arm, in the manifest's order; the records are read once, one at a time.
+    """Compute corpus scores of every arm, in the manifest's order. Records are read once, one at a time.
 
     Args:
         manifest: evidence of kind ``translation``.
         folder: the folder that it lies in.
 
     Raises:
-        InvalidInputError: evidence of another kind (``EVIDENCE_KIND``), or refused
-            (:func:`certify.evidence.read.iter_records`).
+        InvalidInputError: the evidence has another kind (``EVIDENCE_KIND``) or is refused by
+            :func:`certify.evidence.read.iter_records`.
         UsageError: a file cannot be read.
     """
     names = [arm.name for arm in manifest.arms]
@@ -47,7 +47,7 @@ def arm_scores(manifest: Manifest, folder: Path) -> tuple[ArmScores, ...]:
     sentences = 0
     for record in iter_records(manifest, folder):
         if not isinstance(record, TranslationRecord):
-            raise InvalidInputError("this evidence holds losses, not translations", code="EVIDENCE_KIND")
+            raise InvalidInputError("expected evidence with translations, found losses", code="EVIDENCE_KIND")
         sentences += 1
         for name, answer in record.arms.items():
             ended[name] += answer.ended

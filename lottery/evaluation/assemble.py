@@ -1,7 +1,7 @@
-"""Evidence from part files: all arms of a text joined, sentence by sentence, and bound by digests.
+"""Make evidence from part files: join all arms of a text, sentence by sentence, and bind them by digests.
 
-``NAME.records.jsonl`` is written first and ``NAME.json``, which binds it, last: a crash in between leaves an
-older manifest that no longer fits, never a manifest of something else.
+``NAME.records.jsonl`` is written first and ``NAME.json``, which binds it, last. After a crash in between, an
+older manifest does not match the records, so nobody can mistake them for its own.
 """
 
 from __future__ import annotations
@@ -61,17 +61,17 @@ def assemble(
         used: sentences that were used to scan, tune or choose.
         order_seed: seed of the order of units.
         design: ``sequential`` if sentences were drawn until claims were decided.
-        indices: the sentences evaluated; None is all.
-        witnesses: at most so many sentences travel in words, chosen by ``order_seed``; none do from a text
-            without attribution.
+        indices: indices of the evaluated sentences; None means all.
+        witnesses: largest number of sentences to include in words, chosen by ``order_seed``; a text without
+            attribution gets none.
 
     Returns:
-        The manifest as written.
+        The written manifest.
 
     Raises:
-        UsageError: a part lacks a sentence (``PART_INCOMPLETE``) or was made from something else
-            (``PART_MISMATCH``); a file cannot be written.
-        InvalidInputError: a part was edited (``PART_MALFORMED``), or does not follow the reference's outputs
+        UsageError: a part lacks a sentence (``PART_INCOMPLETE``) or was made with other settings or inputs
+            (``PART_MISMATCH``), or a file cannot be written.
+        InvalidInputError: a part was edited (``PART_MALFORMED``) or does not follow the reference's outputs
             (``PART_STALE``).
     """
     chosen = sorted(range(len(task.pairs)) if indices is None else set(indices))
@@ -104,7 +104,7 @@ def assemble(
 
 
 class Window(Protocol):
-    """Token ids on which a loss is measured, as :mod:`lottery.text.unrelated` cuts them."""
+    """Token ids to measure a loss on, as cut by :mod:`lottery.text.unrelated`."""
 
     @property
     def id(self) -> str:
@@ -112,7 +112,7 @@ class Window(Protocol):
 
     @property
     def unit(self) -> str:
-        """What the window belongs to."""
+        """Unit that the window belongs to."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -124,9 +124,9 @@ class Window(Protocol):
 
 
 def loss_key(arm: Arm, windows: Sequence[Window], digests: Mapping[str, str], dtype: Dtype) -> dict[str, Any]:
-    """Everything that decides the part file of an arm's losses, as JSON.
+    """Everything that determines the part file of an arm's losses, as JSON.
 
-    The procedure is that of measuring: what records of ``loss/2`` say of their text changes no loss.
+    The procedure is that of the measurement. What ``loss/2`` records about its text does not change a loss.
     """
     return {
         "procedure": "loss/1",
@@ -138,7 +138,7 @@ def loss_key(arm: Arm, windows: Sequence[Window], digests: Mapping[str, str], dt
 
 
 def loss_digests(base: BaseModelRef, tokenizer_sha256: str, text: TextRef) -> dict[str, str]:
-    """The digests that belong into the key of every loss part."""
+    """Digests for the key of every loss part."""
     return {
         "base": base.tensor_sha256,
         "model": base.model_sha256,
@@ -163,8 +163,8 @@ def assemble_loss(
 ) -> Manifest:
     """Join the losses of every arm into evidence of kind ``loss``; see :func:`assemble`.
 
-    A window with the ids of one before it is left out: two passages can end in the same few tokens, and a
-    copy is no new text.
+    A window with the same ids as an earlier one is left out. Two passages can end in the same few tokens, and
+    a copy is not new text.
 
     Args:
         windows: the windows that were measured.
@@ -173,9 +173,9 @@ def assemble_loss(
         out: ``NAME.json``.
         text: name, digest, unit and attribution of the text; ``sentences`` counts its lines.
         base: digests of the base model.
-        reference_sha256: tensor digest of E*, if there is an arm of it.
+        reference_sha256: tensor digest of E*, if it has an arm.
         tokenizer_sha256: file digest of ``tokenizer.json``.
-        dtype: in which the models computed.
+        dtype: dtype that the models computed in.
         used: sentences that were used to scan, tune or choose.
         order_seed: seed of the order of units.
 
@@ -222,26 +222,26 @@ def assemble_loss(
 
 
 def check_out(out: Path) -> None:
-    """Refuse a name that no manifest can have; worth asking before hours of work.
+    """Refuse a path that a manifest cannot have. Call it before hours of work.
 
     Raises:
         UsageError: ``OUT_SUFFIX``.
     """
     if out.suffix != ".json" or out.is_dir():
-        raise UsageError(f"{out}: name a .json file for the manifest", code="OUT_SUFFIX")
+        raise UsageError(f"{out}: expected a .json file for the manifest", code="OUT_SUFFIX")
 
 
 def along(reference: Mapping[str, Any]) -> str:
-    """Digest (16 hexadecimal digits) of the steps that a record of the reference's part gives."""
+    """Digest (16 hexadecimal digits) of the steps in a record of the reference's part."""
     return sha256_bytes(canonical_json([reference["tokens"], reference["top"]]))[:DIGITS]
 
 
 def _check_part(name: str, parts: Mapping[str, Part], key: Mapping[str, Any], wanted: Sequence[int]) -> None:
     part = parts.get(name)
     if part is None or any(index not in part for index in wanted):
-        raise UsageError(f"arm {name} was not measured to the end: resume it", code="PART_INCOMPLETE")
+        raise UsageError(f"the measurement of arm {name} is incomplete: resume it", code="PART_INCOMPLETE")
     if canonical_json(part.key) != canonical_json(key):
-        raise UsageError(f"{part.path} was made from something else than arm {name}", code="PART_MISMATCH")
+        raise UsageError(f"{part.path} was not made from arm {name}", code="PART_MISMATCH")
 
 
 def _translation(
@@ -257,8 +257,8 @@ def _translation(
         if arm.name != REFERENCE_ARM:
             if made["along"] != steps:
                 raise InvalidInputError(
-                    f"{parts[arm.name].path} followed other outputs of the reference than"
-                    f" {parts[REFERENCE_ARM].path} holds: measure the arm again",
+                    f"{parts[arm.name].path} does not follow the outputs of the reference in"
+                    f" {parts[REFERENCE_ARM].path}: measure the arm again",
                     code="PART_STALE",
                 )
             answer["differs"] = made["differs"]
@@ -295,7 +295,7 @@ def _write(
 
 def _write_records(path: Path, draft: Manifest, records: Iterable[Mapping[str, Any]]) -> str:
     state = hashlib.sha256()
-    # What is written is read first as whoever gets it will.
+    # Records are read back before they are written, as every reader will read them.
     validate = RecordParser(draft)
     with atomic_writer(path) as stream:
         for record in records:

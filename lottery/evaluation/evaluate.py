@@ -1,4 +1,4 @@
-"""Translating a text with a model, as it is or with other embedding rows, and scoring what came out."""
+"""Translate a text with a model, as it is or with other embedding rows, and score the outputs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Evaluation:
         sentences: number of sentences.
         ended: share of outputs that the model ended itself.
         scores: one entry per extraction rule.
-        outputs: what the model said, in the order of the text.
+        outputs: the model's outputs, in the order of the text.
         data_sha256: digest of the text.
         template_sha256: digest of the template.
     """
@@ -80,25 +80,26 @@ def evaluate(
     """Translate ``data`` and score it under every extraction rule.
 
     Args:
-        base: checkpoint folder, or the hub's name of a model.
+        base: checkpoint folder, or name of a model on the hub.
         data: parallel text (:func:`lottery.text.pairsource.read_pairs`).
         languages: codes of source and target.
         template: prompt template, by name or path.
-        table: put this table (E* for instance) into the model, in the dtype in which the base is stored.
-        ticket: ``FILE#ID``; put the released rows of this ticket into the model. Base and rows must be the
+        table: table to put into the model, such as E*, in the dtype that the base is stored in.
+        ticket: ``FILE#ID`` of a ticket whose released rows to put into the model. The base must be the
             ticket's.
-        limit: first so many sentences only.
-        max_new_tokens: longest answer.
+        limit: largest number of sentences, from the start.
+        max_new_tokens: longest output, in tokens.
         batch_size: prompts decoded together.
         beams: hypotheses kept; 1 is greedy.
-        dtype: in which the model computes.
+        dtype: dtype that the model computes in.
         bleu_tokenizer: how BLEU splits words.
         progress: called with (sentences done, sentences in all).
 
     Raises:
-        UsageError: both ``table`` and ``ticket``; something named does not exist; prompts are too long.
-        InvalidInputError: model, table, ticket, text or template are refused.
-        NothingToDoError: there is no sentence.
+        UsageError: both ``table`` and ``ticket`` are given, a named file does not exist, or prompts are too
+            long.
+        InvalidInputError: model, table, ticket, text or template is malformed.
+        NothingToDoError: the text has no sentences.
     """
     if table is not None and ticket is not None:
         raise UsageError("--table and --ticket exclude each other", code="USAGE")
@@ -172,47 +173,46 @@ def evaluate_tickets(
 ) -> Manifest:
     """Evaluate base, embed tuning and tickets on one text, and write the evidence.
 
-    Part files lie in ``NAME.parts`` beside the evidence; they make the run resumable and are not needed
-    afterwards.
+    Part files in ``NAME.parts`` beside the evidence make the run resumable. They are not needed afterwards.
 
     Args:
-        base: checkpoint folder, or the hub's name of a model.
+        base: checkpoint folder, or name of a model on the hub.
         data: parallel text.
         languages: codes of source and target.
         template: prompt template, by name or path.
-        reference: the table after embed tuning; None takes the one that travels with the tickets.
-        tickets: ``FILE#ID`` of each ticket; all of one base and one reference.
+        reference: the table after embed tuning; None takes the one beside the tickets.
+        tickets: ``FILE#ID`` of each ticket; all must have the same base and reference.
         out: ``FOLDER/NAME.json``.
-        unit: what counts as one draw, ``sentence``, ``block:N`` or ``document``; for documents the text says
-            which line is from which (:mod:`lottery.text.pairsource`).
-        attribution: whose text it is; only then do up to 50 sentences travel in words.
+        unit: unit of sampling, ``sentence``, ``block:N`` or ``document``. For documents, the text must name
+            the document of each line (:mod:`lottery.text.pairsource`).
+        attribution: owner of the text; if given, the evidence includes up to 50 sentences in words.
         used: sentences that were used to scan, tune or choose.
-        limit: first so many sentences only.
-        max_new_tokens: longest answer.
+        limit: largest number of sentences, from the start.
+        max_new_tokens: longest output, in tokens.
         batch_size: prompts decoded together.
         beams: hypotheses kept; 1 is greedy.
-        dtype: in which the models compute.
+        dtype: dtype that the models compute in.
         bleu_tokenizer: how BLEU splits words.
         order_seed: seed of the order of units.
-        resume: go on with the part files that are there.
-        decided: draw units in the order of ``order_seed``, ask this after every batch, and stop when it is
-            True (:mod:`lottery.evaluation.sequential`); None evaluates the whole text.
-        max_units: with ``decided``, draw at most so many units.
+        resume: continue with existing part files.
+        decided: stopping rule. Units are drawn in the order of ``order_seed``, and the run stops once this
+            returns True after a batch (:mod:`lottery.evaluation.sequential`). None evaluates the whole text.
+        max_units: largest number of units to draw, with ``decided``.
         progress: called with (sentences done, sentences in all), counted over all arms unless ``decided``.
 
     Raises:
-        UsageError: something named does not exist; part files are there and ``resume`` is false
-            (``OUT_EXISTS``), or are of another run (``PART_MISMATCH``); documents with ``decided``
+        UsageError: a named file does not exist; part files exist and ``resume`` is false (``OUT_EXISTS``),
+            or belong to another run (``PART_MISMATCH``); the unit is the document, with ``decided``
             (``UNIT``).
-        InvalidInputError: model, table, tickets, text or template are refused; the tickets are of different
-            bases or references.
-        NothingToDoError: there is no sentence.
+        InvalidInputError: model, table, tickets, text or template is malformed, or the tickets have
+            different bases or references.
+        NothingToDoError: the text has no sentences.
     """
     check_out(out)
     if decided is not None and unit == DOCUMENT:
         raise UsageError(
-            "documents cannot be drawn one by one: evidence does not list those of a text, and nobody could"
-            " tell drawn ones from picked ones; evaluate the whole text",
+            "documents cannot be drawn one by one: evidence does not list all documents of a text, so drawn"
+            " ones cannot be distinguished from picked ones; evaluate the whole text",
             code="UNIT",
         )
     scorer = Scorer(bleu_tokenizer)
@@ -242,7 +242,7 @@ def evaluate_tickets(
     parts_folder = out.with_suffix(".parts")
     if not resume and parts_folder.exists():
         raise UsageError(
-            f"{parts_folder} is there already: --resume goes on with it, or remove it", code="OUT_EXISTS"
+            f"{parts_folder} exists already: continue with --resume, or remove it", code="OUT_EXISTS"
         )
     model = load_backbone(folder, dtype).eval()
     serve_base(model, stored)
@@ -282,19 +282,19 @@ def evaluate_tickets(
 def _placements(
     folder: Path, reference: Path | None, specs: Sequence[str]
 ) -> tuple[Table, Table, list[Placement]]:
-    """Base and reference as served, and the arms with the reference first."""
+    """Open base and reference as served, and list the arms with the reference first."""
     sources = [open_source(spec) for spec in specs]
     if sources:
         stored = open_base(sources[0], folder)
         opened = open_reference(sources[0], reference)
         if opened is None:
             raise UsageError(
-                "the reference does not travel with the ticket: name it", code="REFERENCE_NEEDED"
+                "the reference table does not lie beside the ticket: name it", code="REFERENCE_NEEDED"
             )
         tuned = opened
     else:
         if reference is None:
-            raise UsageError("without a ticket, name the reference table", code="REFERENCE_NEEDED")
+            raise UsageError("name the reference table if there is no ticket", code="REFERENCE_NEEDED")
         stored = open_table(folder)
         tuned = _open_like(reference, stored)
     made = [reference_placement(tuned), base_placement(stored)]
@@ -318,7 +318,7 @@ def _within(progress: Callable[[int, int], None], arm: int, arms: int) -> Callab
 
 
 def _open_like(path: Path, base: Table) -> Table:
-    """A table seen as it would be served beside ``base``: in its dtype, and of its shape."""
+    """Open a table as it would be served in place of ``base``: in its dtype, and with its shape."""
     table = open_table(path, allow_tied=base.tied is True).as_dtype(base.dtype)
     if table.shape != base.shape:
         raise InvalidInputError(

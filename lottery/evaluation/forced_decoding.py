@@ -1,7 +1,7 @@
-"""Teacher forcing: what a model would have said at every step of an answer that another one gave.
+"""Forced decoding: what a model would have said at every step of an answer that another model gave.
 
-Logits are computed at the positions of the answer only, for so many sequences at a time that they stay within
-a fixed budget; they are reduced at once and never kept.
+Logits are computed only at the positions of the answer, in groups of sequences that fit a fixed budget. They
+are reduced at once and not kept.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from lottery.model.row_swap import Placed
 from lottery.text.segments import TARGET, segments_of
 
 LOGITS: Final = 1 << 24
-"""Logits held together, about: 64 MB in fp32 and twice that in fp64."""
+"""Number of logits held at the same time: about 64 MB in fp32, twice that in fp64."""
 
-# In units of 1e-9. A softmax in fp64 is off by less than 1e-12, so that this makes "rounded down" and
-# "rounded up" true of the logits' own probabilities.
+# In units of 1e-9. A softmax in fp64 is off by less than 1e-12. With this margin, "rounded down" and
+# "rounded up" hold for the exact probabilities of the logits.
 _SLACK = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """How sure a model is at each step of an answer.
+    """Decisions and probabilities of a model at each step of an answer.
 
     Attributes:
         argmax: the most probable token.
         p_a: its probability in units of 1e-9, rounded down.
-        p_b: the second largest probability, rounded up.
+        p_b: the second largest probability in units of 1e-9, rounded up.
     """
 
     argmax: tuple[int, ...]
@@ -47,12 +47,12 @@ class Certainty:
 def argmaxes(
     placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]]
 ) -> list[tuple[int, ...]]:
-    """The most probable token at every step of every answer.
+    """Find the most probable token at every step of every answer.
 
     Args:
         placed: the model.
         prompts: bare prompts.
-        answers: for each prompt, the token ids along which it is asked; at least one.
+        answers: for each prompt, the token ids to decode along; at least one.
 
     Raises:
         InvalidInputError: logits are not finite.
@@ -69,7 +69,7 @@ def argmaxes(
 def certainties(
     placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]]
 ) -> list[Certainty]:
-    """The two largest probabilities at every step: softmax of the logits in fp64, temperature 1, unprocessed.
+    """Compute the two largest probabilities at every step: fp64 softmax of raw logits at temperature 1.
 
     Raises:
         InvalidInputError: logits are not finite.
@@ -80,7 +80,7 @@ def certainties(
         top, tokens = wide.topk(2, dim=-1)
         check_finite(top[:, 0])
         units = (top - wide.logsumexp(dim=-1, keepdim=True)).exp() * UNIT
-        # topk does not say which of two equal logits comes first; max, as decoding uses it, does.
+        # topk does not define which of two equal logits comes first; max, which decoding uses, does.
         tokens = logits.max(dim=-1).indices
         down = (units[:, 0] - _SLACK).floor().clamp(0, UNIT).long()
         up = (units[:, 1] + _SLACK).ceil().clamp(0, UNIT).long()
@@ -93,7 +93,7 @@ def certainties(
 def log_likelihoods(
     placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]]
 ) -> list[float]:
-    """Log-likelihood (nats, fp64) of every answer after its prompt.
+    """Compute the log-likelihood (nats, fp64) of every answer after its prompt.
 
     Raises:
         InvalidInputError: logits are not finite.
@@ -113,7 +113,7 @@ def log_likelihoods(
 def _forced(
     placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]]
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Indices of sequences, and the logits ``[M, V]`` at all steps of their answers, one after the other."""
+    """Yield indices of sequences and the logits ``[M, V]`` at all steps of their answers, concatenated."""
     model = placed.model
     head = output_head(model)
     budget = max(1, LOGITS // int(model.config.get_text_config().vocab_size))
@@ -136,7 +136,7 @@ def _forced(
 
 
 def _chunks(prompts: Sequence[Example], answers: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
-    """Indices in groups of like length with at most ``budget`` steps each, or one sequence."""
+    """Group indices by similar length, with at most ``budget`` steps or one sequence per group."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]) + len(answers[i]), i))
     group: list[int] = []
     steps = 0
@@ -153,7 +153,7 @@ def _chunks(prompts: Sequence[Example], answers: Sequence[Sequence[int]], budget
 def _right_padded(
     prompts: Sequence[Example], answers: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ids, mask and segment codes ``[B, T]``, and the flat positions in ``[B * T]`` that predict the answers.
+    """Build ids, mask and segment codes ``[B, T]``, and the flat positions that predict the answers.
 
     The last token of an answer is predicted but not fed.
     """

@@ -1,4 +1,4 @@
-"""Decoding: prompts in, texts out, many at a time, the same as one by one."""
+"""Decode prompts in batches, with the same result as one by one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from lottery.text.segments import TARGET, segments_of
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a model answered to one prompt.
+    """A model's answer to one prompt.
 
     Attributes:
         id: id of the pair that the prompt was made from.
-        text: the answer up to the end of sentence, as the tokenizer spells it.
-        ended: the model produced the end-of-sentence token; otherwise it was cut off.
-        tokens: generated tokens, the end of sentence included.
+        text: the answer up to the end of sentence, decoded by the tokenizer.
+        ended: whether the model produced the end-of-sentence token; otherwise the answer was cut off.
+        tokens: generated tokens, including the end of sentence.
     """
 
     id: str
@@ -47,15 +47,15 @@ def generate(
 ) -> list[Output]:
     """Decode every prompt, greedily or by beam search, without sampling.
 
-    Prompts of like length are decoded together, padded on the left under an attention mask. Nothing that a
-    checkpoint's ``generation_config.json`` may say has a say: no penalties, no processors.
+    Prompts of similar length are decoded together, padded on the left under an attention mask. A checkpoint's
+    ``generation_config.json`` is ignored: no penalties, no processors.
 
     Args:
-        placed: the model, with an arm in it or without (:class:`lottery.model.row_swap.Placed`).
+        placed: the model, with or without an arm in it (:class:`lottery.model.row_swap.Placed`).
         tokenizer: its tokenizer.
         prompts: bare prompts (:func:`certify.ticket.templates.encode` with ``response=False``).
-        max_new_tokens: longest answer.
-        batch_size: prompts decoded together.
+        max_new_tokens: longest answer, in tokens.
+        batch_size: number of prompts decoded together.
         beams: hypotheses kept; 1 is greedy.
         progress: called with (prompts done, prompts in all).
 
@@ -63,9 +63,9 @@ def generate(
         Outputs in the order of ``prompts``.
 
     Raises:
-        UsageError: prompt and answer would not fit into the positions of the model; beam search with a prefix
-            or gated rows.
-        InvalidInputError: the model gives logits that are not finite (``NON_FINITE``).
+        UsageError: prompt and answer do not fit the model's positions, or beam search is asked for with a
+            prefix or gated rows.
+        InvalidInputError: the model's logits are not finite (``NON_FINITE``).
     """
     check_fits(placed, prompts, max_new_tokens)
     outputs: dict[int, Output] = {}
@@ -79,14 +79,14 @@ def generate(
 
 
 def batches(prompts: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
-    """Indices of prompts to decode together: like lengths, shortest first."""
+    """Group the indices of prompts of similar length, shortest first."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
 def check_fits(placed: Placed, prompts: Sequence[Example], max_new_tokens: int) -> None:
-    """Refuse prompts that would outgrow the model before any is decoded.
+    """Refuse prompts that do not fit the model, before any is decoded.
 
     Raises:
         UsageError: ``MAX_LENGTH``.
@@ -95,8 +95,8 @@ def check_fits(placed: Placed, prompts: Sequence[Example], max_new_tokens: int) 
     positions = getattr(placed.model.config, "max_position_embeddings", longest)
     if longest > positions:
         raise UsageError(
-            f"the longest prompt with {max_new_tokens} new tokens needs {longest} positions, the model has"
-            f" {positions}: lower --max-new-tokens",
+            f"the longest prompt with {max_new_tokens} new tokens needs {longest} positions, but the model"
+            f" has {positions}: lower --max-new-tokens",
             code="MAX_LENGTH",
         )
 
@@ -116,14 +116,14 @@ def decode(
     outputs = []
     for prompt, answer in zip(batch, answers, strict=True):
         ended = answer[-1] == end
-        # Some tokenizers flag line breaks as special: nothing but the end of sentence is dropped here.
+        # Some tokenizers flag line breaks as special, so only the end of sentence is dropped.
         text = tokenizer.decode(answer[:-1] if ended else answer, skip_special_tokens=False)
         outputs.append(Output(prompt.id, text, ended, tuple(answer)))
     return outputs
 
 
 def _greedy(placed: Placed, batch: Sequence[Example], max_new_tokens: int, end: int) -> list[list[int]]:
-    """Answers with the end of sentence, if it came; sequences that are finished leave the batch."""
+    """Decode greedily, up to and including an end of sentence; finished sequences leave the batch."""
     model = placed.model
     ids, mask, segments = _left_padded(batch, end, model.device)
     mask = torch.cat([mask.new_ones(len(batch), placed.prefix_length), mask], dim=1)
@@ -131,7 +131,7 @@ def _greedy(placed: Placed, batch: Sequence[Example], max_new_tokens: int, end: 
     inputs = placed.inputs(ids, segments)
     cache = placed.cache(len(batch))
     answers: list[list[int]] = [[] for _ in batch]
-    rows = list(range(len(batch)))  # row of the batch that each sequence still computed belongs to
+    rows = list(range(len(batch)))  # original row of each sequence that is still decoded
     done = torch.zeros(len(batch), dtype=torch.bool, device=model.device)
     with _last_position(output_head(model)):
         for _ in range(max_new_tokens):
@@ -149,7 +149,7 @@ def _greedy(placed: Placed, batch: Sequence[Example], max_new_tokens: int, end: 
             if finished == len(rows):
                 break
             positions = positions[:, -1:] + 1
-            # Dropping sequences copies the cache: worth it only for some at a time.
+            # Dropping sequences copies the cache, which pays only for several at once.
             if finished * 8 >= len(rows):
                 kept = (~done).nonzero().squeeze(1)
                 cache.reorder_cache(kept)
@@ -166,7 +166,7 @@ def _beam_search(
 ) -> list[list[int]]:
     model = placed.model
     if placed.gated or placed.prefix_length:
-        raise UsageError("gated rows and prefixes are decoded greedily only", code="BEAMS_UNSUPPORTED")
+        raise UsageError("beam search does not support gated rows or prefixes", code="BEAMS_UNSUPPORTED")
     ids, mask, _ = _left_padded(batch, end, model.device)
     with _neutral_settings(model):
         produced = model.generate(
@@ -185,7 +185,7 @@ def _beam_search(
 
 
 def _left_padded(batch: Sequence[Example], end: int, device: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, attention mask and segment codes ``[B, T]``, padded on the left."""
+    """Build token ids, attention mask and segment codes ``[B, T]``, padded on the left."""
     width = max(len(prompt) for prompt in batch)
     ids = torch.full((len(batch), width), end)
     mask = torch.zeros((len(batch), width), dtype=torch.long)
@@ -199,18 +199,18 @@ def _left_padded(batch: Sequence[Example], end: int, device: Any) -> tuple[Tenso
 
 
 def check_finite(best: Tensor) -> None:
-    """Refuse largest logits ``[...]`` that are NaN or infinite; a NaN anywhere makes the largest one NaN.
+    """Refuse largest logits ``[...]`` that are NaN or infinite. A NaN anywhere makes the largest one NaN.
 
     Raises:
         InvalidInputError: ``NON_FINITE``.
     """
     if not bool(best.isfinite().all()):
-        raise InvalidInputError("the model gives logits that are not finite", code="NON_FINITE")
+        raise InvalidInputError("the model's logits are not finite", code="NON_FINITE")
 
 
 @contextmanager
 def _last_position(head: nn.Module) -> Iterator[None]:
-    """Let the head see the last position only: the logits of a whole prompt are large and not needed."""
+    """Pass the head only the last position: the logits of a whole prompt are large and not needed."""
 
     def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         (hidden,) = inputs
@@ -225,7 +225,7 @@ def _last_position(head: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _neutral_settings(model: PreTrainedModel) -> Iterator[None]:
-    """Nothing but what is passed decides: a checkpoint may carry penalties, forced tokens or other ends."""
+    """Ignore the checkpoint's generation settings, which may set penalties, forced tokens or other ends."""
     own = model.generation_config
     model.generation_config = GenerationConfig()
     try:

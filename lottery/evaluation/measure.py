@@ -1,7 +1,7 @@
-"""Running one arm over one text, into its part file: translation, and loss on unrelated text.
+"""Run one arm over one text and write its part file: translations, or losses on unrelated text.
 
-The reference is measured first: its outputs are the steps along which every other arm is asked what it would
-have said. Memory holds a batch at a time.
+The reference is measured first. Every other arm is then asked what it would have said at each step of the
+reference's outputs. Memory holds one batch at a time.
 """
 
 from __future__ import annotations
@@ -38,35 +38,36 @@ def measure(
     indices: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Part:
-    """Translate a text with one arm and ask it along the reference's outputs; sentences in ``out`` are done.
+    """Translate a text with one arm and decode it along the reference's outputs; skip sentences in ``out``.
 
     Args:
         model: the base with its table as served (:func:`lottery.model.row_swap.serve_base`), in eval mode;
-            it is the same afterwards, bit for bit.
+            it is restored bit for bit.
         tokenizer: its tokenizer.
         task: the text.
         placement: the arm.
         out: the part file.
-        reference: the reference's part with every sentence of ``indices``; None for the reference itself.
-        resume: go on with ``out`` if it is there, instead of beginning anew.
-        indices: which sentences; None is all.
+        reference: the reference's part, with every sentence of ``indices``; None for the reference itself.
+        resume: continue with ``out`` if it exists, instead of starting over.
+        indices: sentences to measure; None means all.
         progress: called with (sentences done, sentences in all).
 
     Raises:
-        UsageError: ``out`` was made from something else (``PART_MISMATCH``); the reference's part is missing
-            or lacks a sentence (``REFERENCE_NEEDED``); see also :func:`lottery.evaluation.generate.generate`.
-        InvalidInputError: logits are not finite; ``out`` was damaged (``PART_MALFORMED``).
+        UsageError: ``out`` was made with other settings or inputs (``PART_MISMATCH``), or the reference's
+            part is missing or lacks a sentence (``REFERENCE_NEEDED``); see also
+            :func:`lottery.evaluation.generate.generate`.
+        InvalidInputError: logits are not finite, or ``out`` is damaged (``PART_MALFORMED``).
     """
     arm = placement.arm
     if (reference is None) != (arm.name == REFERENCE_ARM):
         raise UsageError(
-            "the reference is measured first, every other arm along its outputs", code="REFERENCE_NEEDED"
+            "measure the reference first: every other arm follows its outputs", code="REFERENCE_NEEDED"
         )
     wanted = list(range(len(task.pairs))) if indices is None else list(indices)
     part = open_part(out, task.key(arm), resume=resume)
     missing = [index for index in wanted if index not in part]
     if reference is not None and any(index not in reference for index in wanted):
-        raise UsageError(f"{reference.path} is not complete: measure it first", code="REFERENCE_NEEDED")
+        raise UsageError(f"{reference.path} is incomplete: finish it first", code="REFERENCE_NEEDED")
     if not missing:
         return part
     with placed(model, placement, task.decoding.dtype) as ready:
@@ -110,30 +111,31 @@ def measure_loss(
     resume: bool,
     progress: Progress | None = None,
 ) -> Part:
-    """Total negative log-likelihood of each window under one arm, in units of 1e-9 nats.
+    """Measure the total negative log-likelihood of each window under one arm, in units of 1e-9 nats.
 
     Args:
         model: see :func:`measure`.
-        windows: token ids, a beginning of sequence first.
+        windows: token ids; the first begins a sequence.
         placement: the arm, without a gate.
         out: the part file.
         digests: digests of base, tokenizer and text, for the key.
-        dtype: in which the model computes; the softmax is in fp64.
-        batch_size: windows at a time.
-        resume: go on with ``out`` if it is there.
+        dtype: dtype that the model computes in; the softmax is in fp64.
+        batch_size: number of windows per batch.
+        resume: continue with ``out`` if it exists.
         progress: called with (windows done, windows in all).
 
     Raises:
-        UsageError: a gated arm; ``out`` was made from something else (``PART_MISMATCH``).
-        InvalidInputError: logits are not finite; ``out`` was damaged.
+        UsageError: the arm is gated, or ``out`` was made with other settings or inputs
+            (``PART_MISMATCH``).
+        InvalidInputError: logits are not finite, or ``out`` is damaged.
     """
     if placement.arm.gate is not None:
-        raise UsageError("text without segments cannot be fed to gated rows", code="GATE_LOSS")
+        raise UsageError("gated rows need segments, which this text does not have", code="GATE_LOSS")
     part = open_part(out, loss_key(placement.arm, windows, digests, dtype), resume=resume)
     missing = [index for index in range(len(windows)) if index not in part]
     if not missing:
         return part
-    # A window is a prompt of one token and an answer.
+    # A window is treated as a prompt of one token and an answer.
     empty = Span(0, 0)
     prompts = {i: Example(windows[i].id, windows[i].ids[:1], 1, empty, empty, empty) for i in missing}
     with placed(model, placement, dtype) as ready:

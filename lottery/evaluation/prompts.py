@@ -1,4 +1,4 @@
-"""What every arm of an evaluation is given: a text under a template, and all that decides an output."""
+"""Input of every arm of an evaluation: a text under a template, and all that determines an output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from certify.ticket.templates import Example, Template, encode
 from lottery.text.score import Scorer
 
 DOCUMENT: Final = "document"
-"""The unit of texts whose lines name their documents."""
+"""Name of the unit for texts whose lines name their documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Task:
     """A text to translate, ready to be fed; see :func:`make_task`.
 
     Attributes:
-        pairs: the sentences, none of them twice.
+        pairs: the sentences, without duplicates.
         prompts: their bare prompts.
         labels: field labels at which an output can be cut.
         units: unit of each sentence.
@@ -31,13 +31,13 @@ class Task:
         languages: codes of source and target.
         template: name and digest.
         tokenizer_sha256: file digest of ``tokenizer.json``.
-        special_tokens: what else of a tokenizer decides an output; see :func:`special_tokens`.
-        prompts_sha256: SHA-256 of the canonical JSON of the ids of all prompts, as they are fed.
+        special_tokens: further settings of the tokenizer that determine outputs; see :func:`special_tokens`.
+        prompts_sha256: SHA-256 of the canonical JSON of the ids of all prompts, as fed.
         base: digests of the base model.
         reference_sha256: tensor digest of E* in the served dtype.
         decoding: beams, longest answer, dtype of the arithmetic.
-        batch_size: prompts decoded together; decides speed, not outputs.
-        scorer: makes the statistics.
+        batch_size: number of prompts decoded together; affects speed, not outputs.
+        scorer: computes the statistics.
     """
 
     pairs: tuple[Pair, ...]
@@ -57,7 +57,7 @@ class Task:
     scorer: Scorer
 
     def key(self, arm: Arm) -> Mapping[str, Any]:
-        """Everything that decides the part file of an arm, as JSON."""
+        """Everything that determines the part file of an arm, as JSON."""
         return {
             "procedure": "translation/1",
             "arm": arm.model_dump(mode="json", include={"kind", "table_sha256", "model_sha256", "gate"}),
@@ -80,14 +80,14 @@ class Task:
 
 
 def special_tokens(tokenizer: Any) -> dict[str, Any]:
-    """What decides prompts and outputs beside ``tokenizer.json``: files next to it may say otherwise.
+    """Tokenizer settings that determine prompts and outputs but may not come from ``tokenizer.json``.
 
     Args:
         tokenizer: a tokenizer of ``transformers``.
 
     Returns:
-        Ids that begin (``bos``) and end (``eos``) a sequence, None where there are none; and whether spaces
-        are tidied up in decoded text.
+        Ids that begin (``bos``) and end (``eos``) a sequence, None if there are none, and whether spaces are
+        cleaned up in decoded text.
     """
     return {
         "bos": tokenizer.bos_token_id,
@@ -114,34 +114,34 @@ def make_task(
     batch_size: int = 64,
     scorer: Scorer | None = None,
 ) -> Task:
-    """Prepare a text: repeated sentences are dropped, prompts encoded, units numbered.
+    """Prepare a text: drop repeated sentences, encode prompts, number units.
 
     Args:
         pairs: the text, in its order.
         languages: codes of source and target.
         template: prompt template.
         tokenizer: a fast tokenizer of ``transformers``.
-        name: what the text is called.
+        name: name of the text.
         unit: ``sentence``, ``block:N`` for N consecutive sentences, or ``document`` for the documents that
             the pairs name.
-        attribution: whose text it is; without one no sentence may travel in words.
+        attribution: owner of the text; if empty, evidence includes no sentence in words.
         tokenizer_sha256: file digest of ``tokenizer.json``.
         base: digests of the base model.
         reference_sha256: tensor digest of E* in the served dtype.
-        max_new_tokens: longest answer.
+        max_new_tokens: longest answer, in tokens.
         beams: hypotheses kept; 1 is greedy.
-        dtype: in which the models compute.
-        batch_size: prompts decoded together.
-        scorer: makes the statistics; None is BLEU with tokenizer 13a.
+        dtype: dtype that the models compute in.
+        batch_size: number of prompts decoded together.
+        scorer: computes the statistics; None means BLEU with tokenizer 13a.
 
     Raises:
-        UsageError: no such unit (``UNIT``), or a pair that names no document (``DOCUMENT_ID``); an unknown
-            language; a slow tokenizer.
-        NothingToDoError: there is no sentence.
+        UsageError: the unit is unknown (``UNIT``), a pair does not name its document (``DOCUMENT_ID``), a
+            language is unknown, or the tokenizer is slow.
+        NothingToDoError: the text has no sentences.
     """
     kept = deduplicate(pairs)
     if not kept:
-        raise NothingToDoError(f"{name} holds no sentence", code="NO_EXAMPLES")
+        raise NothingToDoError(f"{name} contains no sentences", code="NO_EXAMPLES")
     units = units_of(kept, unit)
     prompts = tuple(encode(template, kept, tokenizer, *languages, response=False))
     return Task(
@@ -166,10 +166,10 @@ def make_task(
 
 
 def units_of(pairs: Sequence[Pair], unit: str) -> tuple[str, ...]:
-    """The unit of each pair: the number of its block, or the id of its document.
+    """Return the unit of each pair: the number of its block, or the id of its document.
 
     Raises:
-        UsageError: no such unit (``UNIT``), or a pair that names no document (``DOCUMENT_ID``).
+        UsageError: the unit is unknown (``UNIT``), or a pair does not name its document (``DOCUMENT_ID``).
     """
     if unit != DOCUMENT:
         size = _block_size(unit)
@@ -177,7 +177,9 @@ def units_of(pairs: Sequence[Pair], unit: str) -> tuple[str, ...]:
     named = tuple(pair.document for pair in pairs if pair.document is not None)
     if len(named) != len(pairs):
         lacking = next(pair.id for pair in pairs if pair.document is None)
-        raise UsageError(f"{lacking} names no document: read the text with its ids", code="DOCUMENT_ID")
+        raise UsageError(
+            f"{lacking} does not name its document: read the text with document ids", code="DOCUMENT_ID"
+        )
     return named
 
 
@@ -187,4 +189,4 @@ def _block_size(unit: str) -> int:
         return 1
     if kind == "block" and size.isascii() and size.isdigit() and 1 <= int(size) < 10**7:
         return int(size)
-    raise UsageError(f"a unit is sentence, block:N or document, not {unit!r}", code="UNIT")
+    raise UsageError(f"the unit must be sentence, block:N or document, not {unit!r}", code="UNIT")

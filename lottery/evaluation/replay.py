@@ -1,12 +1,12 @@
-"""Running a recorded decision again: what makes a witness more than a line in a file (theory §7).
+"""Rerun recorded decisions, so that a witness can be verified (theory §7).
 
-A witness is a step of a record at which the ticket's arm decided otherwise than embed tuning. Replaying it
-builds the prompt from the sentence, puts E* and then the ticket's rows into the base, feeds what embed tuning
-had generated, and compares both decisions and the two largest probabilities with the record.
+A witness is a step of a record where the ticket's arm decided differently from embed tuning. A replay builds
+the prompt from the sentence, puts E* and then the ticket's rows into the base, feeds what embed tuning had
+generated, and compares both decisions and the two largest probabilities with the record.
 
-REPRODUCED: E* decides as recorded at this step and at all before it (so that greedy decoding would have come
+REPRODUCED: E* decides as recorded at this step and at all earlier steps (so greedy decoding would have come
 here), the ticket's arm decides as recorded at this step, and both probabilities of E* are within the
-tolerance. NOT_REPRODUCED: anything else. NOT_RUN: the sentence is not at hand, and the text says why.
+tolerance. NOT_REPRODUCED: anything else. NOT_RUN: the sentence is not available; the text says why.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import DIGITS
 
 TOLERANCE: Final = 10**5
-"""How far probabilities may be off, in units of 1e-9: other batches and processors round differently."""
+"""Tolerance for probabilities, in units of 1e-9: other batches and processors round differently."""
 
 Result = Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN"]
 
 Case = tuple[str, int]
-"""Id of a record, and a step of it, counted from 0."""
+"""Id of a record and one of its steps, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Decision:
         reference: most probable token under E*.
         arm: most probable token under the ticket's arm.
         p_a: largest probability under E*, in units of 1e-9.
-        p_b: second largest.
+        p_b: second largest probability, likewise.
     """
 
     reference: int
@@ -65,15 +65,15 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came of running one case again.
+    """Result of rerunning one case.
 
     Attributes:
         record: id of the record.
         step: the step.
-        result: see the module.
+        result: see the module's docstring.
         text: one sentence with the figures.
-        recorded: the decision in the record, or None if there is no such step.
-        found: the decision found, or None if the case was not run.
+        recorded: the decision in the record; None if there is no such step.
+        found: the decision found; None if the case was not run.
     """
 
     record: str
@@ -84,7 +84,7 @@ class Replayed:
     found: Decision | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Convert to plain JSON values."""
         return asdict(self)
 
 
@@ -99,31 +99,31 @@ def replay(
     template: str | None = None,
     tolerance: int = TOLERANCE,
 ) -> tuple[Replayed, ...]:
-    """Run ``cases`` of ``evidence`` about a ticket again, in the order given.
+    """Rerun ``cases`` of ``evidence`` about a ticket, in the given order.
 
     Args:
         source: the ticket.
         evidence: manifest of translations.
-        cases: what to run, as guarantee claims list it (``detail["witnesses"]``: record and step).
-        base: checkpoint folder, or the hub's name of the base model.
-        reference: table E*; None takes the one that travels with the ticket.
-        text: the evaluated text (:func:`lottery.text.pairsource.read_pairs`); None: only sentences that
-            travel with the evidence in words can be run.
-        template: the template that the evidence names, by name or path; None: the ticket's if it is the same
-            one, else the shipped one of that name.
-        tolerance: how far each probability may be off, in units of 1e-9.
+        cases: cases to run, as listed by guarantee claims (``detail["witnesses"]``: record and step).
+        base: checkpoint folder of the base model, or its name on the hub.
+        reference: table E*; None takes the one beside the ticket.
+        text: the evaluated text (:func:`lottery.text.pairsource.read_pairs`). If None, only sentences that
+            the evidence includes in words can be run.
+        template: name or path of the template that the evidence names. None takes the ticket's if it is the
+            same, otherwise the shipped one of that name.
+        tolerance: largest difference of a probability, in units of 1e-9.
 
     Raises:
-        UsageError: something named does not exist or must be named; ``tolerance`` is negative.
-        InvalidInputError: evidence, ticket, tables or model are refused; the model or the tokenizer is
-            another one than the evidence is about (``EVIDENCE_MODEL``, ``EVIDENCE_TOKENIZER``,
+        UsageError: a named file does not exist, a required one is not named, or ``tolerance`` is negative.
+        InvalidInputError: evidence, ticket, tables or model is malformed; the evidence was made with another
+            model, tokenizer or template (``EVIDENCE_MODEL``, ``EVIDENCE_TOKENIZER``,
             ``EVIDENCE_TEMPLATE``); no arm of the evidence served the ticket (``ARM_NOT_EVALUATED``).
     """
     if tolerance < 0:
-        raise UsageError("a tolerance is not negative", code="TOLERANCE_RANGE")
+        raise UsageError("the tolerance must not be negative", code="TOLERANCE_RANGE")
     manifest = read_manifest(evidence)
     if manifest.kind != "translation" or manifest.template is None or manifest.languages is None:
-        raise InvalidInputError("only translations can be run again", code="EVIDENCE_KIND")
+        raise InvalidInputError("only evidence with translations can be replayed", code="EVIDENCE_KIND")
     wanted = {record for record, _ in cases}
     records = {
         record.id: record
@@ -145,7 +145,7 @@ def replay(
             continue
         (prompt,) = encode(spoken, [pair], tokenizer, *manifest.languages, response=False)
         if tuple(sorted(set(prompt.ids))) != record.prompt:
-            refused[record.id] = "the prompt made of the sentence is not the recorded one"
+            refused[record.id] = "the prompt built from the sentence differs from the recorded one"
             continue
         last = max((step for id_, step in cases if id_ == record.id), default=0)
         ready.append((record, prompt, min(last + 1, len(record.reference.tokens))))
@@ -159,24 +159,29 @@ def _arms(
     stored = open_base(source, folder)
     tuned = open_reference(source, reference)
     if tuned is None:
-        raise UsageError("the reference does not travel with the ticket: name it", code="REFERENCE_NEEDED")
+        raise UsageError(
+            "the reference table does not lie beside the ticket: name it", code="REFERENCE_NEEDED"
+        )
     if checkpoint_digest(folder, without=stored.tensor) != manifest.base.model_sha256:
         raise InvalidInputError(
-            f"{folder} is another model around the table than the evidence is about", code="EVIDENCE_MODEL"
+            f"{folder} differs outside the embedding table from the model of the evidence",
+            code="EVIDENCE_MODEL",
         )
     if sha256_file(folder / "tokenizer.json") != manifest.tokenizer_sha256:
         raise InvalidInputError(
-            f"{folder} has another tokenizer than the evidence is about", code="EVIDENCE_TOKENIZER"
+            f"the tokenizer in {folder} differs from that of the evidence", code="EVIDENCE_TOKENIZER"
         )
     rows = open_rows(source, tuned)
     arm = rows_placement("ticket", source.ticket.released.object, stored, rows)
     if manifest.reference is None or tuned.digest() != manifest.reference.tensor_sha256:
-        raise InvalidInputError("the evidence is about another reference", code="EVIDENCE_REFERENCE")
+        raise InvalidInputError(
+            "the evidence was made with another reference table", code="EVIDENCE_REFERENCE"
+        )
     return stored, arm, reference_placement(tuned)
 
 
 def _served(manifest: Manifest, ticket: Placement) -> str:
-    """Name of the arm that served the ticket."""
+    """Find the name of the arm that served the ticket."""
     fitting = [
         arm
         for arm in manifest.arms
@@ -193,13 +198,13 @@ def _served(manifest: Manifest, ticket: Placement) -> str:
 def _template(source: Source, manifest: Manifest, named: str | None) -> Template:
     wanted, ours = manifest.template, source.ticket.template
     if wanted is None:
-        raise InvalidInputError("the evidence names no template", code="EVIDENCE_TEMPLATE")
+        raise InvalidInputError("the evidence does not name a template", code="EVIDENCE_TEMPLATE")
     if named is None and ours is not None and ours.sha256 == wanted.sha256 and ours.path is not None:
         named = str(inside(source.folder, ours.path))
     loaded = load_template(named or wanted.name)
     if loaded.digest() != wanted.sha256:
         raise InvalidInputError(
-            f"template {loaded.name} is not the one that the evidence was made with", code="EVIDENCE_TEMPLATE"
+            f"template {loaded.name} differs from that of the evidence", code="EVIDENCE_TEMPLATE"
         )
     return loaded
 
@@ -211,17 +216,17 @@ def _pairs(text: str | None, manifest: Manifest) -> Mapping[str, Pair] | None:
 
 
 def _sentence(record: TranslationRecord, pairs: Mapping[str, Pair] | None) -> Pair | str:
-    """The sentence behind a record, or why it is not at hand."""
+    """Find the sentence of a record, or say why it is not available."""
     if pairs is not None:
         pair = pairs.get(record.id)
         if pair is None:
-            return f"the text holds no pair {record.id}"
+            return f"the text has no pair {record.id}"
     elif record.witness is not None:
         pair = Pair(record.witness.source, record.witness.target, record.id)
     else:
-        return "the sentence does not travel with the evidence: name the text"
+        return "the evidence does not include the sentence: name the text"
     if sentence_digest(pair.source)[:DIGITS] != record.source:
-        return "the text holds another sentence under this id"
+        return "the text has another sentence under this id"
     return pair
 
 
@@ -233,7 +238,7 @@ def _run(
     arm: Placement,
     ready: Sequence[tuple[TranslationRecord, Example, int]],
 ) -> dict[str, tuple[Certainty, tuple[int, ...]]]:
-    """What E* and the arm say at every step of each record up to the last one asked for."""
+    """Decisions of E* and the arm at every step of each record, up to the last requested step."""
     if not ready:
         return {}
     dtype = manifest.decoding.dtype
@@ -259,7 +264,7 @@ def _compare(
     id_, step = case
     record = records.get(id_)
     if record is None or not 0 <= step < len(record.reference.tokens):
-        return Replayed(id_, step, "NOT_RUN", "the evidence holds no such step")
+        return Replayed(id_, step, "NOT_RUN", "the evidence has no such step")
     steps = record.reference
     expected = steps.argmaxes()
     actual = dict(record.arms[arm].differs).get(step, expected[step])
@@ -271,7 +276,7 @@ def _compare(
     wrong = []
     if sure.argmax[:step] != expected[:step]:
         at = next(t for t in range(step) if sure.argmax[t] != expected[t])
-        wrong.append(f"embed tuning already decides otherwise at step {at}")
+        wrong.append(f"embed tuning decides differently already at step {at}")
     if found.reference != recorded.reference:
         wrong.append(f"embed tuning says {found.reference}, recorded is {recorded.reference}")
     if found.arm != recorded.arm:

@@ -1,9 +1,9 @@
-"""Evaluating until everything is decided: units in a seeded order, a batch at a time (theory §5).
+"""Evaluate until everything is decided: units in a seeded order, one batch at a time (theory §5).
 
 Units are drawn in ascending order of :func:`certify.evidence.read.unit_rank`, the order in which bounds by
-betting count them. After every batch all arms know the same units, and evidence of design ``sequential``
-about exactly these is written; whoever decides reads the file that everyone else will read. Wherever the run
-ends, what lies there is valid: limits that are decided on hold at every stopping time.
+betting count them. After every batch all arms have the same units, and evidence of design ``sequential``
+about exactly these is written. The stopping rule reads the same file as everyone else. The evidence is valid
+wherever the run ends, because the limits used for decisions hold at every stopping time.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from lottery.model.row_swap import Placement
 from lottery.text.usedtext import UsedText
 
 Decided = Callable[[Path], bool]
-"""Reads the evidence at a path and says whether nothing is left to decide."""
+"""Stopping rule: given the path of the evidence, whether everything is decided."""
 
 
 def looks(
     units: Sequence[str], *, order_seed: int, batch: int, max_units: int | None = None
 ) -> Iterator[list[int]]:
-    """Sentences known after each batch of units: growing lists of indices, increasing in themselves.
+    """Yield the sentences known after each batch of units: growing lists of increasing indices.
 
     Args:
         units: unit of each sentence.
         order_seed: seed of the order of units.
-        batch: sentences that a batch has at least, unless the text ends; whole units only.
-        max_units: draw at most so many units.
+        batch: smallest number of sentences in a batch of whole units, except at the end of the text.
+        max_units: largest number of units to draw.
 
     Raises:
         UsageError: ``batch`` or ``max_units`` is below 1 (``UNITS_RANGE``).
     """
     if batch < 1 or (max_units is not None and max_units < 1):
-        raise UsageError("at least one unit is drawn at a time, and in all", code="UNITS_RANGE")
+        raise UsageError("the batch and the number of units must be at least 1", code="UNITS_RANGE")
     members: dict[str, list[int]] = {}
     for index, unit in enumerate(units):
         members.setdefault(unit, []).append(index)
@@ -72,7 +72,7 @@ def evaluate_until(
     resume: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Measure all arms on more and more units, until ``decided`` or the units end.
+    """Measure all arms on more and more units, until ``decided`` returns True or the units end.
 
     Args:
         model: the base with its table as served, in eval mode.
@@ -80,21 +80,21 @@ def evaluate_until(
         task: the text.
         placements: the arms, the reference first.
         arms: their entries in the order of the manifest.
-        parts_folder: where part files lie; parts of an earlier run are taken as they are.
-        out: ``NAME.json``, written anew after every batch.
-        decided: asked after every batch.
+        parts_folder: folder of the part files; complete parts of an earlier run are reused.
+        out: ``NAME.json``, rewritten after every batch.
+        decided: stopping rule, called after every batch.
         used: sentences that were used to scan, tune or choose.
         order_seed: seed of the order of units.
-        max_units: draw at most so many units; None: all of the text.
-        resume: go on with the part files that are there.
+        max_units: largest number of units to draw; None for all of the text.
+        resume: continue with existing part files.
         progress: called with (sentences known, sentences of the text) after every batch.
 
     Returns:
-        The manifest as written last.
+        The last manifest written.
 
     Raises:
         UsageError, InvalidInputError: see :func:`lottery.evaluation.measure.measure` and
-            :func:`lottery.evaluation.assemble.assemble`; whatever ``decided`` raises.
+            :func:`lottery.evaluation.assemble.assemble`. Errors of ``decided`` pass through.
     """
     manifest: Manifest | None = None
     for known in looks(task.units, order_seed=order_seed, batch=task.batch_size, max_units=max_units):
@@ -108,7 +108,7 @@ def evaluate_until(
                 placement,
                 parts_folder / f"{name}.jsonl",
                 reference=parts.get("reference"),
-                # From the second batch on the parts of the first are there.
+                # From the second batch on, part files exist.
                 resume=resume or manifest is not None,
                 indices=known,
             )
@@ -120,5 +120,5 @@ def evaluate_until(
         if decided(out):
             break
     if manifest is None:
-        raise UsageError("there is no unit to draw", code="UNITS_RANGE")
+        raise UsageError("there are no units to draw", code="UNITS_RANGE")
     return manifest

@@ -1,8 +1,8 @@
-"""Part files: what one arm did with one text, a line a sentence, on disk as soon as it is known.
+"""Part files: results of one arm on one text, one line per sentence, written to disk at once.
 
-The first line is the key: every digest and setting that decides the outputs. A part is continued only as the
-part that it was. Each line carries a check over itself and all before, so that a line that was cut by a crash
-is told from a line that was changed: the one is dropped and done again, the other is refused.
+The first line is the key: every digest and setting that determines the outputs. A part is continued only
+under the same key. Each line carries a checksum over itself and all lines before. This distinguishes a last
+line cut by a crash, which is dropped and redone, from an edited line, which is refused.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Part:
 
     Attributes:
         path: the file.
-        key: what it was made from.
+        key: everything that determines its contents.
     """
 
     def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
-        """For :func:`open_part` and :func:`read_part` only."""
+        """Create an empty part; only :func:`open_part` and :func:`read_part` call this."""
         self.path, self.key = path, key
         self._offsets: dict[int, int] = {}
         self._check = ""
@@ -43,17 +43,17 @@ class Part:
         return len(self._offsets)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Add records, each with its sentence's ``i``; they are on disk when this returns.
+        """Add records, each with its sentence's index ``i``. They are on disk when this returns.
 
         Raises:
             UsageError: the file cannot be written.
-            ValueError: a sentence is there already.
+            ValueError: a sentence is already in the part.
         """
         lines, offsets, check, size = [], {}, self._check, self._size
         for record in records:
             index = int(record["i"])
             if index in self._offsets or index in offsets:
-                raise ValueError(f"sentence {index} is in {self.path} already")
+                raise ValueError(f"sentence {index} is already in {self.path}")
             check = _chained(check, record)
             line = canonical_json({"check": check, "record": dict(record)}) + b"\n"
             offsets[index] = size
@@ -64,10 +64,10 @@ class Part:
         self._check, self._size = check, size
 
     def read(self, index: int) -> dict[str, Any]:
-        """The record of one sentence.
+        """Read the record of one sentence.
 
         Raises:
-            KeyError: it is not there.
+            KeyError: the sentence is not in the part.
             UsageError: the file cannot be read.
             InvalidInputError: the file was changed since it was opened.
         """
@@ -85,16 +85,15 @@ class Part:
 
 
 def open_part(path: Path, key: Mapping[str, Any], *, resume: bool) -> Part:
-    """Start a part file, or go on with it.
+    """Start a part file, or continue it.
 
     Args:
         path: the file.
-        key: everything that decides the outputs, as JSON.
-        resume: go on with what is there; a last line that was cut off is dropped. Otherwise the file is begun
-            anew.
+        key: everything that determines the outputs, as JSON.
+        resume: continue an existing file and drop a last line that was cut off; otherwise start over.
 
     Raises:
-        UsageError: the file is of another key (``PART_MISMATCH``, naming what differs), or cannot be read or
+        UsageError: the file has another key (``PART_MISMATCH``, naming what differs), or cannot be read or
             written.
         InvalidInputError: the file was damaged or edited (``PART_MALFORMED``).
     """
@@ -109,8 +108,8 @@ def open_part(path: Path, key: Mapping[str, Any], *, resume: bool) -> Part:
                     if part.key.get(name) != _json(key.get(name))
                 )
                 raise UsageError(
-                    f"{path} was made from something else: {', '.join(differing) or 'its key'} differ;"
-                    " remove it, or do not resume",
+                    f"{path} was made with other settings or inputs: {', '.join(differing) or 'its key'}"
+                    " differ; remove it, or do not resume",
                     code="PART_MISMATCH",
                 )
             if torn:
@@ -133,7 +132,7 @@ def read_part(path: Path) -> Part:
 
     Raises:
         UsageError: it cannot be read.
-        InvalidInputError: it is no part file, was damaged or edited, or its last line is cut off
+        InvalidInputError: it is not a part file, is damaged or edited, or its last line is cut off
             (``PART_MALFORMED``).
     """
     part, torn = _scan(path)
@@ -143,7 +142,7 @@ def read_part(path: Path) -> Part:
 
 
 def _scan(path: Path) -> tuple[Part | None, bool]:
-    """The part up to its last good line, None if not even the key is whole; whether something was cut."""
+    """Read a part up to its last good line (None if the key is incomplete), and whether a line was cut."""
     part: Part | None = None
     try:
         with path.open("rb") as stream:
@@ -157,7 +156,7 @@ def _scan(path: Path) -> tuple[Part | None, bool]:
                     if check != _chained(part._check, record) or record["i"] in part._offsets:
                         raise _malformed(where)
                 except InvalidInputError:
-                    # Only the very last line can have been cut by a crash.
+                    # A crash can only cut the last line.
                     if stream.read(1):
                         raise
                     return part, True
@@ -210,7 +209,7 @@ def _json(value: Any) -> Any:
 
 
 def _write(path: Path, data: bytes, offset: int) -> None:
-    """Put ``data`` at ``offset``, drop whatever came after, and wait for the disk."""
+    """Write ``data`` at ``offset``, drop everything after it, and wait for the disk."""
     try:
         with path.open("r+b") as stream:
             stream.truncate(offset)
@@ -224,5 +223,5 @@ def _write(path: Path, data: bytes, offset: int) -> None:
 
 def _malformed(where: str) -> InvalidInputError:
     return InvalidInputError(
-        f"{where}: damaged or edited; remove the file to do it again", code="PART_MALFORMED"
+        f"{where}: damaged or edited; remove the file to start over", code="PART_MALFORMED"
     )

@@ -1,1 +1,1 @@
-"""Models through transformers: loading, trainable rows, rows swapped in and out, loss, devices."""
+"""Models from transformers: loading, trainable rows, row swaps, loss, devices."""

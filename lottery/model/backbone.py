@@ -1,4 +1,4 @@
-"""A model and its tokenizer through ``transformers``: local files, safetensors, no code from a checkpoint."""
+"""Load a model and tokenizer with ``transformers``: local files, safetensors, no code from a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-"""Element types by their names here."""
+"""PyTorch element types by the names used in this project."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
 def find_base(name: str, *, download: bool = True) -> Path:
-    """A local checkpoint folder: ``name`` itself, or the hub's model of that name once downloaded.
+    """Find a local checkpoint folder: ``name`` itself, or the downloaded model of that name on the hub.
 
     Args:
-        name: the folder, or the hub's name of a model.
-        download: fetch a model of the hub that is not here; otherwise only what was fetched before is found.
+        name: the folder, or the name of a model on the hub.
+        download: fetch a hub model that is not here yet; otherwise only earlier downloads are found.
 
     Raises:
         UsageError: neither exists, or the hub cannot be reached.
@@ -54,15 +54,15 @@ def find_base(name: str, *, download: bool = True) -> Path:
     except (
         OSError,
         ValueError,
-    ) as error:  # every failure of the hub is one of these: offline, unknown, gated
+    ) as error:  # all failures of the hub: offline, unknown, gated
         raise UsageError(
-            f"{name} is neither a folder here nor a model that the hub would give: {first_line(error)}",
+            f"{name} is neither a local folder nor a model that the hub provides: {first_line(error)}",
             code="MODEL_UNKNOWN",
         ) from error
 
 
 def load_backbone(folder: Path, dtype: Dtype) -> PreTrainedModel:
-    """Load a causal language model from a local checkpoint, weights in ``dtype``; safetensors only.
+    """Load a causal language model from a local checkpoint (safetensors only), with weights in ``dtype``.
 
     Raises:
         UsageError: files are missing or cannot be read.
@@ -91,11 +91,11 @@ def load_backbone(folder: Path, dtype: Dtype) -> PreTrainedModel:
 
 
 def load_positions(folder: Path) -> int | None:
-    """Number of positions that a local checkpoint's model has; None if its configuration does not say.
+    """Read the number of positions of a local checkpoint's model; None if its configuration does not say.
 
     Raises:
         UsageError: there is no configuration.
-        InvalidInputError: it is refused.
+        InvalidInputError: the configuration is malformed.
     """
     from transformers import AutoConfig
 
@@ -115,7 +115,7 @@ def load_positions(folder: Path) -> int | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep ``transformers`` from drawing progress bars of its own into our output."""
+    """Keep ``transformers`` from drawing its own progress bars."""
     from transformers.utils import logging
 
     enabled = logging.is_progress_bar_enabled()
@@ -128,10 +128,10 @@ def quiet() -> Iterator[None]:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in a local checkpoint folder.
+    """Load the tokenizer in a local checkpoint folder.
 
     Raises:
-        UsageError: there is none that can be loaded.
+        UsageError: none can be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -144,12 +144,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """The first sentence of another library's message, for a one-line error."""
+    """First line of another library's message, for a one-line error."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def output_head(model: PreTrainedModel) -> nn.Module:
-    """The module that turns hidden states into logits.
+    """Return the module that turns hidden states into logits.
 
     Raises:
         InvalidInputError: the model has none.

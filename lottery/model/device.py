@@ -1,4 +1,4 @@
-"""Where tuning computes: the device, and the processes that share the work."""
+"""The device that tuning computes on, and the processes that share the work."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SLOW_BF16 = 4.0
-"""From this ratio on, :func:`bf16_slowdown` is worth a word to the user."""
+"""Warn the user if :func:`bf16_slowdown` is at least this ratio."""
 
 _REPETITIONS = 5
 
 Device = Literal["auto", "cpu", "cuda"]
-"""``auto`` is a GPU if PyTorch can use one."""
+"""``auto`` means a GPU if PyTorch can use one."""
 
 
 def open_accelerator(device: Device) -> Accelerator:
-    """The accelerator of this process; under ``accelerate launch``, one of several.
+    """Open the accelerator of this process, which may be one of several under ``accelerate launch``.
 
     Raises:
-        UsageError: no GPU where one was asked for, a launcher mode other than plain data parallelism, or
+        UsageError: a GPU was requested and there is none, the launcher mode is not plain data parallelism, or
             ``accelerate`` is not installed.
     """
     try:
@@ -39,7 +39,7 @@ def open_accelerator(device: Device) -> Accelerator:
         raise UsageError("no GPU that PyTorch can use: leave out --device, or choose cpu", code="NO_GPU")
     accelerator = Accelerator(
         cpu=device == "cpu",
-        mixed_precision="no",  # autocast is the trainer's own, so that the loss stays in fp32
+        mixed_precision="no",  # the trainer applies autocast itself, so that the loss stays in fp32
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     if accelerator.distributed_type not in (
@@ -48,16 +48,17 @@ def open_accelerator(device: Device) -> Accelerator:
         DistributedType.MULTI_GPU,
     ):
         raise UsageError(
-            f"{accelerator.distributed_type.value} is not supported: launch plain data parallelism",
+            f"{accelerator.distributed_type.value} is not supported: use plain data parallelism",
             code="LAUNCH",
         )
     return accelerator
 
 
 def lone_launch() -> bool:
-    """Whether ``accelerate launch --cpu`` was asked for several processes and started this one alone.
+    """Whether ``accelerate launch --cpu`` should have started several processes but started only this one.
 
-    Without MPI it can do no more, and says nothing; all it leaves is the address at which they were to meet.
+    Without MPI it cannot start more, and does so silently. The only trace is the address where the processes
+    would have met.
     """
     several = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
     asked = os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ
@@ -65,10 +66,10 @@ def lone_launch() -> bool:
 
 
 def bf16_slowdown() -> float:
-    """How many times longer a matrix product takes in bf16 than in fp32 on this processor, measured.
+    """Measure how many times longer a matrix product takes in bf16 than in fp32 on this processor.
 
-    Some milliseconds. Processors without bf16 instructions do it in software, tens of times slower. The
-    shortest of several products counts: other work on the machine makes some of them longer, none shorter.
+    Takes some milliseconds. Processors without bf16 instructions compute it in software, tens of times
+    slower. The shortest of several products counts: other work on the machine can only lengthen them.
     """
     shortest = []
     for dtype in (torch.float32, torch.bfloat16):

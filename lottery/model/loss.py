@@ -1,7 +1,7 @@
-"""Cross-entropy on target positions only: the head runs where a label is, nowhere else.
+"""Cross-entropy on target positions only: the head runs only where there is a label.
 
-In a translation prompt more than half of the positions carry no label. Their logits (V numbers each, in fp32)
-are the largest tensors of a training step and contribute nothing.
+In a translation prompt more than half of the positions have no label. Their logits (V numbers each, in fp32)
+would be the largest tensors of a training step and contribute nothing.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from certify.ticket.templates import IGNORED
 
 
 def target_positions(labels: Tensor) -> Tensor:
-    """Flat positions ``[M]`` (int64) in ``[B * T]`` whose *next* token is a target, for labels ``[B, T]``.
+    """Find the flat positions ``[M]`` (int64) in ``[B * T]`` whose *next* token is a target.
 
-    Labels are aligned with the input ids: position t of the model predicts the label at t + 1.
+    Labels ``[B, T]`` are aligned with the input ids: position t of the model predicts the label at t + 1.
     """
     following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     return (following.reshape(-1) != IGNORED).nonzero().squeeze(1)
 
 
 def target_loss(model: nn.Module, head: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Summed cross-entropy (nats, fp32 scalar) over the target tokens of ``batch``.
+    """Sum the cross-entropy (nats, fp32 scalar) over the target tokens of ``batch``.
 
     Args:
         model: a causal language model, possibly wrapped for several processes.
-        head: its output head; it sees only the hidden states of the positions that predict a target.
-        batch: ``input_ids``, ``attention_mask`` and ``labels`` ``[B, T]``, and ``positions`` ``[M]`` as
-            :func:`target_positions` gives them (computed with the batch, so that no device has to wait).
+        head: its output head; it receives only the hidden states of the positions that predict a target.
+        batch: ``input_ids``, ``attention_mask`` and ``labels`` ``[B, T]``, and ``positions`` ``[M]`` from
+            :func:`target_positions`, computed with the batch so that no device has to wait.
     """
     positions, labels = batch["positions"], batch["labels"]
     with only_at(head, positions):
@@ -42,7 +42,7 @@ def target_loss(model: nn.Module, head: nn.Module, batch: dict[str, Tensor]) -> 
 
 @contextmanager
 def only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Let the head see the hidden states at the flat positions ``[M]`` of ``[B * T]`` only: ``[1, M, d]``."""
+    """Pass the head only the hidden states ``[1, M, d]`` at the flat positions ``[M]`` of ``[B * T]``."""
 
     def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         (hidden,) = inputs

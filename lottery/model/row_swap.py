@@ -1,8 +1,8 @@
-"""Arms of an evaluation: what is put into the base model, and taken out again bit for bit (theory §1, §6).
+"""Arms of an evaluation: changes to the base model that are undone bit for bit (theory §1, §6).
 
-One loaded model serves every arm. Rows and whole tables are written into its input table and the old rows
-written back; a LoRA adapter is injected and removed; a prefix lies in the cache; only full tuning loads a
-model of its own.
+One loaded model serves every arm. Rows and whole tables are written into its input table, and the old rows
+are written back. A LoRA adapter is injected and removed, a prefix is kept in the cache. Only full tuning
+loads a model of its own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PEFT_TYPES: Final = {"lora": "LORA", "prefix": "PREFIX_TUNING"}
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What to put into the base, with the manifest's words for it; made by the functions below.
+    """What to put into the base, and its entry in the manifest; made by the functions below.
 
     Attributes:
         arm: the entry of the evidence manifest.
@@ -53,12 +53,12 @@ class Placement:
 
 
 def base_placement(base: Table) -> Placement:
-    """The base as it is; ``base`` is E⁰ in the served dtype."""
+    """Describe the base as it is; ``base`` is E⁰ in the served dtype."""
     return Placement(Arm(name="base", kind="base", table_sha256=base.digest(), parameters=0))
 
 
 def reference_placement(reference: Table) -> Placement:
-    """Embed tuning: the whole table E* in the served dtype."""
+    """Describe embed tuning: the whole table E* in the served dtype."""
     rows, width = reference.shape
     arm = Arm(name="reference", kind="reference", table_sha256=reference.digest(), parameters=rows * width)
     return Placement(arm, table=reference)
@@ -76,21 +76,21 @@ def rows_placement(
     gate: Sequence[Segment] | None = None,
     note: str = "",
 ) -> Placement:
-    """Rows put into the base: partial transfer, partial tuning, a random direction, a null ticket.
+    """Describe rows to put into the base: partial transfer, partial tuning, random direction, null ticket.
 
     Args:
         name: name of the arm.
         kind: ``transfer``, ``tuned`` or ``direction``.
         base: E⁰ in the served dtype.
         rows: absolute rows in the same dtype, ids below V.
-        control: what the arm is a control for, if it is one.
-        of: id of that ticket.
-        seed: seed behind the rows.
+        control: kind of control, if the arm is one.
+        of: id of the ticket that it is a control for.
+        seed: seed that the rows were drawn with.
         gate: segments (:mod:`lottery.text.segments`) in which the rows act; None is everywhere.
-        note: anything worth knowing.
+        note: free text.
 
     Raises:
-        InvalidInputError: rows of another dtype, width or range than the table's (``ROWS_DISAGREE``).
+        InvalidInputError: dtype, width or ids of the rows do not fit the table (``ROWS_DISAGREE``).
     """
     if (
         rows.dtype != base.dtype
@@ -121,7 +121,7 @@ def rows_placement(
 def weights_placement(
     name: str, kind: ArmKind, folder: Path, *, parameters: int, seed: int | None = None, note: str = ""
 ) -> Placement:
-    """Other weights: a checkpoint folder of full tuning, or a PEFT adapter folder (lora, prefix).
+    """Describe other weights: a checkpoint folder of full tuning, or a PEFT adapter folder (lora, prefix).
 
     Raises:
         UsageError: files are missing.
@@ -136,12 +136,12 @@ def weights_placement(
 
 
 class Placed:
-    """A model with an arm in it, as decoding and measuring use it.
+    """A model with an arm in it, for decoding and measuring.
 
     Attributes:
         model: the causal language model to call.
-        prefix_length: number of cached positions that come before every prompt.
-        gated: rows are active in some segments only.
+        prefix_length: number of cached positions before every prompt.
+        gated: whether rows act in some segments only.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Placed:
 
         Args:
             model: the model, rows in place.
-            gate: segments in which the rows in the table act; needs ``plain``.
+            gate: segments in which the rows in the table act; requires ``plain``.
             plain: the table ``[V, d]`` that acts elsewhere.
             prefix: a PEFT model of prefix tuning around ``model``.
         """
@@ -168,7 +168,7 @@ class Placed:
         self._active = torch.tensor(active, device=model.device)
 
     def inputs(self, ids: Tensor, segments: Tensor) -> dict[str, Tensor]:
-        """What to feed for token ids ``[B, T]`` at positions of the given segment codes ``[B, T]``."""
+        """Model inputs for token ids ``[B, T]`` at positions with segment codes ``[B, T]``."""
         if not self.gated:
             return {"input_ids": ids}
         table: Any = self.model.get_input_embeddings()
@@ -177,27 +177,27 @@ class Placed:
         return {"inputs_embeds": torch.where(self._active[segments][..., None], with_rows, without)}
 
     def cache(self, batch: int) -> Any:
-        """A cache that holds the prefix for ``batch`` sequences; None where there is no prefix."""
+        """Make a cache with the prefix for ``batch`` sequences; None without a prefix."""
         return None if self._prefix is None else self._prefix.get_prompt(batch_size=batch)
 
 
 def serve_base(model: PreTrainedModel, base: Table) -> None:
-    """Write E⁰ as served into the model, once after loading: a no-op unless served in another dtype."""
+    """Write E⁰ as served into the model, once after loading. Changes nothing unless the dtype differs."""
     _write(model, slice(None), to_float32(base.rows(0, base.shape[0]), base.dtype))
 
 
 @contextmanager
 def placed(model: PreTrainedModel, placement: Placement, dtype: Dtype) -> Iterator[Placed]:
-    """The model with an arm in it; afterwards the base is what it was, bit for bit.
+    """Put an arm into the model; on leaving, the base is restored bit for bit.
 
     Args:
         model: the base with its table as served (:func:`serve_base`), in eval mode.
         placement: the arm.
-        dtype: in which a model of full tuning is to compute, too.
+        dtype: dtype for the model of full tuning, if the arm is one.
 
     Raises:
-        UsageError: files or packages are missing; a gate on a tied head (``GATE_TIED``).
-        InvalidInputError: files are refused.
+        UsageError: files or packages are missing, or the head is tied under a gate (``GATE_TIED``).
+        InvalidInputError: files are malformed.
     """
     kind, folder = placement.arm.kind, placement.folder
     if placement.rows is not None:
@@ -264,7 +264,7 @@ def _adapted(model: PreTrainedModel, folder: Path, kind: str) -> Iterator[Any]:
         ) from error
     _check_adapter(folder, kind)
     try:
-        # Warnings of other libraries about their own calls of one another.
+        # Libraries warn here about their own calls of one another.
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
             adapted = PeftModel.from_pretrained(model, folder).eval()
     except (ValueError, RuntimeError, KeyError) as error:
@@ -285,6 +285,6 @@ def _check_adapter(folder: Path, kind: str) -> None:
         raise InvalidInputError(
             f"{folder} is an adapter of type {found!r}, not {_PEFT_TYPES[kind]}", code="ADAPTER_UNSUPPORTED"
         )
-    # peft would take a pickle where there is no safetensors file.
+    # Without a safetensors file, peft would load a pickle.
     if not (folder / "adapter_model.safetensors").is_file():
-        raise InvalidInputError(f"{folder} holds no adapter_model.safetensors", code="PICKLE_REFUSED")
+        raise InvalidInputError(f"{folder} has no adapter_model.safetensors", code="PICKLE_REFUSED")

@@ -1,9 +1,9 @@
 """Trainable rows: a ``[k, d]`` fp32 parameter that stands in for ``k`` rows of a frozen embedding table.
 
 Embed tuning trains all V rows, partial tuning the k rows of a ticket (theory §1). Both freeze every other
-tensor of the model and keep the trained rows as an fp32 master, whatever the dtype of the backbone: bf16
-updates would lose most of a small displacement, and a masked full table would let weight decay and Adam's
-momentum move rows that no gradient reached. Here those rows are not parameters at all, so nothing can.
+tensor of the model and keep the trained rows as an fp32 master, whatever the dtype of the backbone. bf16
+updates would lose most of a small displacement. A masked full table would let weight decay and Adam's
+momentum move rows that no gradient reached; here those rows are not parameters, so nothing moves them.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _SHOWN = 8  # ids named in one error line
 class TrainableRows(nn.Module):
     """Embedding look-up in which the rows ``ids`` come from a trainable fp32 table.
 
-    The look-up has static shapes and no synchronisation with the device: every position reads both
-    tables and a mask decides. The output has the dtype of the frozen table, and a trained row is rounded to
-    it (nearest, ties to even) *after* the look-up, so that what the backbone sees is bit for bit what
-    the table of released rows holds, while gradients of repeated tokens are summed in fp32.
+    The look-up has static shapes and does not synchronise with the device: every position reads both
+    tables and a mask decides. The output has the dtype of the frozen table. A trained row is rounded to it
+    (nearest, ties to even) *after* the look-up: the backbone sees bit for bit the released rows, while
+    gradients of repeated tokens are summed in fp32.
 
-    A row is trained wherever its token is fed, also if it is the ``padding_idx`` of the frozen embedding,
-    which PyTorch would give no gradient: right padding under an attention mask contributes exactly zero.
+    A row is trained wherever its token is fed. This includes the ``padding_idx`` of the frozen embedding,
+    to which PyTorch would give no gradient: right padding under an attention mask contributes exactly zero.
 
     Attributes:
         base: the frozen embedding ``[V, d]``.
@@ -51,7 +51,7 @@ class TrainableRows(nn.Module):
     slot: Tensor | None
 
     def __init__(self, base: nn.Embedding, ids: Sequence[int] | None) -> None:
-        """Wrap ``base``; ``ids`` strictly increasing and inside the table, as :func:`install` checks."""
+        """Wrap ``base``; ``ids`` are strictly increasing and inside the table, as :func:`install` checks."""
         super().__init__()
         # `base` is registered first: transformers takes a model's dtype from its first parameter.
         self.base = base.requires_grad_(False)
@@ -79,7 +79,7 @@ class TrainableRows(nn.Module):
 
     @property
     def dtype(self) -> Dtype:
-        """Element type of the frozen table, in which the backbone sees the trained rows."""
+        """Element type of the frozen table; the backbone sees the trained rows in it."""
         return _DTYPES[self.base.weight.dtype]
 
     def extra_repr(self) -> str:
@@ -100,17 +100,17 @@ def install(
     Args:
         model: a causal language model with an untied, unquantised ``nn.Embedding`` at the input.
         ids: rows to train, strictly increasing; None trains all rows (embed tuning).
-        init: starting values ``[k, d]`` in the order of ``ids``; the base's own rows if None.
-        tokens: number of ids that the tokenizer can produce, to catch rows that no text can feed.
+        init: starting values ``[k, d]`` in the order of ``ids``; None takes the base's own rows.
+        tokens: number of ids that the tokenizer can produce, to refuse rows that no text can feed.
         allow_beyond: accept ids of rows beyond ``tokens``.
 
     Returns:
         The installed module; ``trained.weight`` is now the model's only trainable parameter.
 
     Raises:
-        UsageError: no ids, or an id beyond the tokenizer that was not allowed.
-        InvalidInputError: duplicate, unsorted, negative or out-of-range ids, tied head, quantised or resized
-            table, unknown kind of embedding, ``init`` of another shape or not finite.
+        UsageError: there are no ids, or an id lies beyond the tokenizer and this is not allowed.
+        InvalidInputError: ids are duplicate, unsorted, negative or out of range; the head is tied; the table
+            is quantised, resized or of an unknown kind; ``init`` has another shape or is not finite.
     """
     base = _plain_embedding(model)
     rows = base.num_embeddings
@@ -131,21 +131,21 @@ def check_trainable(model: nn.Module, module: TrainableRows) -> None:
     """Assert that the trainable parameters of ``model`` are exactly the ``k * d`` numbers of ``module``.
 
     Raises:
-        InternalError: something else is trainable (``resize_token_embeddings``, for one, re-enables
-            gradients).
+        InternalError: something else is trainable, for example because ``resize_token_embeddings``
+            re-enabled gradients.
     """
     trainable = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     expected = module.trained.weight.numel()
     if not module.trained.weight.requires_grad or sum(trainable.values()) != expected or len(trainable) != 1:
         raise InternalError(
-            f"{sum(trainable.values())} parameters of {len(trainable)} tensors are trainable; it must be the"
+            f"{sum(trainable.values())} parameters of {len(trainable)} tensors are trainable; expected the"
             f" {expected} of the trained rows",
             code="NOT_FROZEN",
         )
 
 
 def extract(module: TrainableRows) -> NDArray[np.float32]:
-    """Copy of the trained rows, ``[k, d]`` fp32, in the order of ``module.ids`` (``[V, d]`` if all).
+    """Copy the trained rows: ``[k, d]`` fp32, in the order of ``module.ids`` (``[V, d]`` if all).
 
     Raises:
         InvalidInputError: a value is not finite.
@@ -165,7 +165,7 @@ def _plain_embedding(model: PreTrainedModel) -> nn.Embedding:
             "the model is quantised: rows can only be trained on an fp32, fp16 or bf16 checkpoint",
             code="QUANTISED_TABLE",
         )
-    # Subclasses scale or normalise what they look up, which the trained rows would have to repeat.
+    # Subclasses scale or normalise the looked-up rows; the trained rows would have to do the same.
     if type(embedding) is not nn.Embedding or embedding.max_norm is not None or embedding.scale_grad_by_freq:
         raise InvalidInputError(
             f"the input embedding is a {type(embedding).__name__}; only a plain nn.Embedding is supported",
@@ -181,7 +181,7 @@ def _plain_embedding(model: PreTrainedModel) -> nn.Embedding:
     ):
         raise InvalidInputError(
             f"the embedding table has shape {tuple(embedding.weight.shape)} but the model declares {declared}"
-            " rows: it was resized; save the resized model and start from that checkpoint",
+            " rows, because it was resized; save the resized model and start from that checkpoint",
             code="TABLE_RESIZED",
         )
     return embedding
@@ -191,7 +191,7 @@ def _check_untied(model: PreTrainedModel, base: nn.Embedding) -> None:
     head: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     weight = getattr(head, "weight", None)
     shared = isinstance(weight, Tensor) and weight.data_ptr() == base.weight.data_ptr()
-    # The flag alone is enough: a merged checkpoint of a tied model would change the head when it is loaded.
+    # The flag alone suffices: a merged checkpoint of a tied model would change the head on loading.
     if shared or getattr(model.config, "tie_word_embeddings", False):
         raise InvalidInputError(
             "the output head is tied to the input table: training a row would change that token's logits in"
@@ -219,7 +219,7 @@ def _check_ids(ids: Sequence[int], *, rows: int, tokens: int | None, allow_beyon
     if beyond and not allow_beyond:
         raise UsageError(
             f"rows beyond the tokenizer's {tokens} tokens, which no text can feed: {_named(beyond)};"
-            " allow them explicitly if that is meant",
+            " allow them explicitly if this is intended",
             code="ID_BEYOND_TOKENIZER",
         )
 
@@ -228,7 +228,7 @@ def _load(module: TrainableRows, init: NDArray[np.float32]) -> None:
     weight = module.trained.weight
     if init.shape != tuple(weight.shape) or init.dtype != np.float32:
         raise InvalidInputError(
-            f"starting rows are {init.dtype} {init.shape}, not float32 {tuple(weight.shape)}",
+            f"starting rows are {init.dtype} {init.shape}; expected float32 {tuple(weight.shape)}",
             code="INIT_SHAPE",
         )
     _check_finite(init, module.ids)

@@ -1,1 +1,1 @@
-"""Text in: aligned pairs, plain files, unrelated text, scores, lists of used sentences."""
+"""Input text: aligned pairs, plain files, unrelated text, scores, lists of used sentences."""

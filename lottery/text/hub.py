@@ -1,4 +1,4 @@
-"""Talking to the Hugging Face hub without its client talking to the user."""
+"""Use the Hugging Face hub without output from its client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from logging import ERROR
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Keep the hub's client from printing a line for every attempt: what failed in the end is told once."""
+    """Keep the hub's client from printing a line per attempt. The caller reports the final failure."""
     from huggingface_hub.utils import logging
 
     before = logging.get_verbosity()

@@ -1,18 +1,18 @@
-"""Where parallel text comes from: two aligned files, JSON lines, Parquet, a saved or a hub dataset.
+"""Read parallel text from two aligned files, JSON lines, Parquet, or a saved or hub dataset.
 
 ====================================  ==================================================================
 ``PREFIX`` (a path without language)  ``PREFIX.en`` and ``PREFIX.ca``, line by line, plain, ``.xz`` or ``.gz``
-``FILE.jsonl[.xz|.gz]``               one object a line, ``{"translation": {"en": .., "ca": ..}}`` or flat
+``FILE.jsonl[.xz|.gz]``               one object per line, ``{"translation": {"en": .., "ca": ..}}`` or flat
 ``FILE.parquet``                      columns ``translation`` (struct) or one per language
 ``FOLDER``                            what ``datasets.Dataset.save_to_disk`` wrote
 ``hub:NAME[:CONFIG]``                 a script-free dataset of the Hugging Face hub
 ====================================  ==================================================================
 
-Where documents are the unit of an evaluation, every line says which one it is from, in 1 to 256 characters:
-``PREFIX.doc`` (plain, ``.xz`` or ``.gz``) with one id a line, or a field or column ``document`` beside the
-text, of strings or integers. Lines of a document need not follow each other. The ids travel with evidence.
+If documents are the unit of an evaluation, every line must name its document in 1 to 256 characters. The ids
+stand in ``PREFIX.doc`` (plain, ``.xz`` or ``.gz``), one per line, or in a field or column ``document`` beside
+the text, as strings or integers. The lines of a document need not be adjacent. Evidence includes the ids.
 
-The kind is read off the name; a file that is missing never turns into a download.
+The name determines the kind of source. A missing file is never replaced by a download.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ def read_pairs(
 
     Args:
         source: see the table above.
-        source_language: code of the language that is translated from (``en``).
-        target_language: code of the other one.
+        source_language: code of the source language (``en``).
+        target_language: code of the target language.
         split: split of a saved or hub dataset; files have none.
         drop_empty: leave out pairs with an empty side instead of refusing them.
-        limit: read at most so many pairs (from the start).
-        documents: read the document of every pair, too, and refuse a text that does not name them all.
+        limit: largest number of pairs to read, from the start.
+        documents: also read the document of every pair; refuse a text that does not name them all.
 
     Returns:
-        Pairs in the order of the source, sentences stripped of outer white space.
+        Pairs in the order of the source, with outer white space stripped from sentences.
 
     Raises:
-        UsageError: the source does not exist, a package is missing, or the hub cannot be reached; there is no
+        UsageError: the source does not exist, a package is missing, the hub cannot be reached, or there is no
             file of document ids (``DOCUMENTS_MISSING``).
         InvalidInputError: files of different length, not UTF-8, an empty line, a missing language, a line
             that does not name its document (``DOCUMENT_ID``).
-        NothingToDoError: there is no pair at all.
+        NothingToDoError: the source has no pairs.
     """
     if source_language == target_language:
         raise UsageError(f"source and target language are both {source_language}", code="LANGUAGES")
@@ -125,8 +125,8 @@ def _document_lines(prefix: Path, lines: int) -> list[str | None]:
         path = locate(sidecar)
     except UsageError as error:
         raise UsageError(
-            f"no file {sidecar}, nor with .xz or .gz at its end: it must name the document of every line of"
-            f" {prefix}, one id a line",
+            f"no file {sidecar} (nor with .xz or .gz): expected the document of every line of {prefix},"
+            " one id per line",
             code="DOCUMENTS_MISSING",
         ) from error
     found = read_lines(path)
@@ -175,7 +175,9 @@ def _document_of(row: Any, documents: bool, where: str) -> str | None:
 def _sides(row: Any, languages: tuple[str, str], where: str) -> tuple[str, str]:
     sides = row.get("translation", row) if isinstance(row, Mapping) else None
     if not isinstance(sides, Mapping):
-        raise InvalidInputError(f"{where}: not an object with one text per language", code="ROW_MALFORMED")
+        raise InvalidInputError(
+            f"{where}: expected an object with one text per language", code="ROW_MALFORMED"
+        )
     for language in languages:
         text = sides.get(language)
         if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
@@ -183,7 +185,7 @@ def _sides(row: Any, languages: tuple[str, str], where: str) -> tuple[str, str]:
         if not isinstance(text, str):
             known = ", ".join(str(key) for key in list(sides)[:10]) or "nothing"
             raise InvalidInputError(
-                f"{where}: no text in language {language}; there is {known}", code="LANGUAGE_MISSING"
+                f"{where}: no text in language {language}; found {known}", code="LANGUAGE_MISSING"
             )
     return sides[languages[0]], sides[languages[1]]
 
@@ -229,8 +231,8 @@ def _load_hub(name: str, split: str) -> Iterable[Any]:
         with quiet_hub():
             loaded = datasets.load_dataset(repository, config or None, split=split)
     except (OSError, ValueError, RuntimeError) as error:
-        # One type per cause in datasets, all of them below these three: offline, no such name, no such
-        # configuration, no such split, a loading script.
+        # These three types cover every cause in datasets: offline, no such name, configuration or split, a
+        # loading script.
         raise UsageError(
             f"dataset {name} (split {split}) cannot be loaded: {type(error).__name__}: {error}",
             code="DATASET_UNKNOWN",
@@ -241,9 +243,7 @@ def _load_hub(name: str, split: str) -> Iterable[Any]:
 def _part(saved: Any, split: str, name: str) -> Iterable[Any]:
     if hasattr(saved, "keys"):
         if split not in saved:
-            raise UsageError(
-                f"{name} has no split {split}; there is {', '.join(saved)}", code="DATASET_UNKNOWN"
-            )
+            raise UsageError(f"{name} has no split {split}; found {', '.join(saved)}", code="DATASET_UNKNOWN")
         return saved[split]  # type: ignore[no-any-return]
     return saved  # type: ignore[no-any-return]
 

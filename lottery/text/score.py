@@ -1,8 +1,8 @@
-"""Scores of translations under three ways to cut an output, from integers that add up (theory §6).
+"""Score translations under three rules to cut an output, from integers that add up (theory §6).
 
-A model that does not stop is scored very differently by each rule: all three are always reported. A sentence
-is reduced once to its *statistics*, 34 integers; every score, of one sentence or of a thousand, is a function
-of the sum of such vectors:
+A model that does not stop gets a very different score from each rule, so all three are always reported. Each
+sentence is reduced once to its *statistics*, 34 integers. Every score, of one sentence or of a thousand, is
+a function of the sum of such vectors:
 
 =========  =================================================================================================
 0, 1       BLEU: tokens of the output, tokens of the reference
@@ -12,7 +12,7 @@ of the sum of such vectors:
            has none), of the reference, and matches
 =========  =================================================================================================
 
-Both are sacreBLEU's, which is what the tests compare with, bit for bit.
+Both are as in sacreBLEU; the tests compare with it bit for bit.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BleuTokenizer = Literal["13a", "flores101", "flores200"]
 """How BLEU splits words; the last two make it spBLEU."""
 
 Statistics = tuple[int, ...]
-"""34 integers; see the module's text."""
+"""34 integers; see the module's docstring."""
 
 BLEU_ORDER, CHAR_ORDER, WORD_ORDER, BETA = 4, 6, 2, 2
 LENGTH: Final = 2 + 2 * BLEU_ORDER + 3 * (CHAR_ORDER + WORD_ORDER)
@@ -80,8 +80,8 @@ class Scorer:
         """Open the tokenizer of BLEU.
 
         Raises:
-            UsageError: a sentencepiece tokenizer whose model is not on this machine (``SPBLEU_UNAVAILABLE``);
-                nothing is downloaded, and no other tokenizer takes its place.
+            UsageError: the model of a sentencepiece tokenizer is not on this machine
+                (``SPBLEU_UNAVAILABLE``). Nothing is downloaded, and no other tokenizer is used instead.
         """
         require_tokenizer(tokenizer)
         bleu, chrf = BLEU(tokenize=tokenizer), CHRF(word_order=WORD_ORDER)
@@ -90,17 +90,16 @@ class Scorer:
         self.bleu_signature, self.chrf_signature = signatures(tokenizer)
 
     def statistics(self, text: str, reference: str) -> Statistics:
-        """Statistics of an extracted output against its reference translation."""
+        """Reduce an extracted output and its reference translation to statistics."""
         return (*self._bleu(text, reference), *_chrf(text, reference))
 
     def rules(
         self, output: str, labels: Sequence[str], reference: str
     ) -> tuple[tuple[Statistics, ...], tuple[int, int, int]]:
-        """Statistics under every rule of :data:`RULES`.
+        """Reduce an output under every rule of :data:`RULES`.
 
         Returns:
-            The distinct vectors, in the order in which the rules first give them; for each rule, the index of
-            its vector.
+            The distinct vectors, in order of first occurrence, and the index of each rule's vector.
         """
         texts = [extract(output, rule, labels) for rule in RULES]
         known: dict[str, Statistics] = {}
@@ -112,10 +111,10 @@ class Scorer:
         return vectors, (whole, first, cut)
 
     def scores(self, vectors: Iterable[Statistics], rule: Rule) -> Scores:
-        """Corpus scores of sentences given by their statistics under ``rule``.
+        """Compute corpus scores from the sentences' statistics under ``rule``.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are no vectors.
         """
         total = add(vectors)
         return Scores(
@@ -140,7 +139,7 @@ class Scorer:
 def signatures(tokenizer: BleuTokenizer) -> tuple[str, str]:
     """Signatures of BLEU with a tokenizer and of chrF++, as sacreBLEU writes them.
 
-    The tokenizer need not be here: what it is called is known without opening it.
+    The tokenizer need not be installed: its name is known without opening it.
     """
     bleu, chrf = BLEU(), CHRF(word_order=WORD_ORDER)
     bleu.num_refs = chrf.num_refs = 1
@@ -150,7 +149,7 @@ def signatures(tokenizer: BleuTokenizer) -> tuple[str, str]:
 
 
 def extract(text: str, rule: Rule, labels: Sequence[str]) -> str:
-    """Cut one output by ``rule``; white space at both ends is dropped.
+    """Cut one output by ``rule`` and strip white space at both ends.
 
     Args:
         text: the output.
@@ -166,10 +165,10 @@ def extract(text: str, rule: Rule, labels: Sequence[str]) -> str:
 
 
 def add(vectors: Iterable[Statistics]) -> Statistics:
-    """Sum of statistics, entry by entry: the statistics of the sentences together.
+    """Add statistics entry by entry: the result describes the sentences together.
 
     Raises:
-        ValueError: there are none, or one has another length.
+        ValueError: there are none, or their lengths differ.
     """
     total = [0] * LENGTH
     empty = True
@@ -183,7 +182,7 @@ def add(vectors: Iterable[Statistics]) -> Statistics:
 
 
 def bleu_score(statistics: Statistics) -> float:
-    """Corpus BLEU, 0 to 100, of summed statistics: exponential smoothing, all four orders."""
+    """Compute corpus BLEU, 0 to 100, from summed statistics: exponential smoothing, all four orders."""
     result = BLEU.compute_bleu(
         correct=list(statistics[2:6]),
         total=list(statistics[6:10]),
@@ -195,7 +194,7 @@ def bleu_score(statistics: Statistics) -> float:
 
 
 def chrf_score(statistics: Statistics) -> float:
-    """chrF++, 0 to 100, of summed statistics, in the floating-point operations of sacreBLEU."""
+    """Compute chrF++, 0 to 100, from summed statistics, with the floating-point operations of sacreBLEU."""
     precision = recall = 0.0
     orders = 0
     for hypothesis, reference, match in _orders(statistics):
@@ -233,13 +232,13 @@ def _counts(ours: Counter[Sequence[str]], theirs: Counter[Sequence[str]]) -> tup
 
 
 def _ngrams(items: Sequence[str], order: int) -> Counter[Sequence[str]]:
-    # Pieces of a string are strings already; pieces of a list must become hashable.
+    # Slices of a string are strings; slices of a list must become hashable.
     freeze = (lambda piece: piece) if isinstance(items, str) else tuple
     return Counter(freeze(items[i : i + order]) for i in range(len(items) - order + 1))
 
 
 def _words(text: str) -> list[str]:
-    """Words with one punctuation mark split off: at the end if there is one, otherwise at the start."""
+    """Split into words and split one punctuation mark off each: at the end if any, otherwise at the start."""
     words: list[str] = []
     for word in text.split():
         if len(word) > 1 and word[-1] in _PUNCTUATION:
@@ -252,7 +251,7 @@ def _words(text: str) -> list[str]:
 
 
 def require_tokenizer(tokenizer: BleuTokenizer) -> None:
-    """Refuse a tokenizer of BLEU that is not on this machine.
+    """Refuse a BLEU tokenizer that is not on this machine.
 
     Raises:
         UsageError: ``SPBLEU_UNAVAILABLE``.
@@ -269,7 +268,6 @@ def require_tokenizer(tokenizer: BleuTokenizer) -> None:
     path = Path(SACREBLEU_DIR) / "models" / _MODELS[tokenizer]
     if not path.is_file():
         raise UsageError(
-            f"spBLEU ({tokenizer}) needs its tokenizer at {path}; nothing is downloaded, and BLEU with"
-            " another tokenizer is not spBLEU",
+            f"spBLEU ({tokenizer}) needs its tokenizer at {path}; it is not downloaded automatically",
             code="SPBLEU_UNAVAILABLE",
         )

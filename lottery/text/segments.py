@@ -1,9 +1,9 @@
-"""Which part of a prompt a position belongs to: one definition, for what gates open and what counts count.
+"""Segments: the part of a prompt that a position belongs to, defined once for gates and for counts.
 
-A position belongs to exactly one segment. ``source`` is the sentence to translate; ``instruction`` is all
-the rest of the prompt: the token that begins the sequence, the instruction, and the *frame*, labels and line
-breaks around the two; ``target`` is what was generated. A token that reaches over the border of the sentence
-belongs to the source.
+A position belongs to exactly one segment. ``source`` is the sentence to translate. ``instruction`` is the
+rest of the prompt: the token that begins the sequence, the instruction, and the *frame*, that is the labels
+and line breaks around the two. ``target`` is what was generated. A token that crosses the border of the
+sentence belongs to the source.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from certify.evidence.manifest import Segment
 from certify.ticket.templates import Example
 
 SEGMENTS: Final[tuple[Segment, ...]] = ("instruction", "source", "target")
-"""The parts of what is fed; their index is the code of a position."""
+"""The segments; the code of a position is an index into them."""
 
 INSTRUCTION: Final = SEGMENTS.index("instruction")
 SOURCE: Final = SEGMENTS.index("source")
@@ -22,14 +22,14 @@ TARGET: Final = SEGMENTS.index("target")
 
 
 def segments_of(prompt: Example) -> list[int]:
-    """Segment code of each position of an example: of a bare prompt, or with its response."""
+    """Return the segment code of each position of an example, with or without a response."""
     codes = [INSTRUCTION] * prompt.prompt_length + [TARGET] * (len(prompt) - prompt.prompt_length)
     codes[prompt.source.start : prompt.source.stop] = [SOURCE] * len(prompt.source)
     return codes
 
 
 def frame_of(prompt: Example, bos: int | None) -> list[int]:
-    """Positions of the frame: of the segment ``instruction`` what is neither the instruction nor ``bos``.
+    """Find the positions of the frame: the segment ``instruction`` less the instruction itself and ``bos``.
 
     Args:
         prompt: the example.

@@ -11,27 +11,27 @@ from typing import IO, cast
 from certify.base.errors import InvalidInputError, UsageError
 
 SUFFIXES = (".xz", ".gz", "")
-"""What may follow a file's name, in the order in which :func:`locate` looks."""
+"""Suffixes that :func:`locate` tries, in this order."""
 
 MAX_BYTES = 1 << 31
-"""Largest text, uncompressed: a compressed file may not promise more than a machine can hold."""
+"""Largest uncompressed size in bytes, so that a compressed file cannot exhaust the memory."""
 
 
 def locate(path: Path) -> Path:
-    """``path``, or ``path`` with the ending of a compressed file, whichever exists.
+    """Find ``path``, or ``path`` with the suffix of a compressed file, whichever exists.
 
     Raises:
-        UsageError: none of them does.
+        UsageError: none of them exists.
     """
     for suffix in SUFFIXES:
         candidate = path.with_name(path.name + suffix)
         if candidate.is_file():
             return candidate
-    raise UsageError(f"no file {path}, nor with .xz or .gz at its end", code="FILE_UNREADABLE")
+    raise UsageError(f"no file {path} (nor with .xz or .gz)", code="FILE_UNREADABLE")
 
 
 def read_lines(path: Path, *, limit: int = MAX_BYTES) -> list[str]:
-    """Lines of a text file, without their ends (``\\n`` or ``\\r\\n``; no other character ends a line).
+    """Read the lines of a text file without their ends. Only ``\\n`` and ``\\r\\n`` end a line.
 
     Args:
         path: the file; ``.xz`` and ``.gz`` are decompressed.
@@ -39,8 +39,8 @@ def read_lines(path: Path, *, limit: int = MAX_BYTES) -> list[str]:
 
     Raises:
         UsageError: the file cannot be read.
-        InvalidInputError: it is not UTF-8 (the message names the line), not the compressed format that its
-            name says, or larger than ``limit``.
+        InvalidInputError: it is not UTF-8 (the message names the line), not in the compressed format of its
+            suffix, or larger than ``limit``.
     """
     data = _read(path, limit)
     try:
@@ -59,11 +59,13 @@ def _read(path: Path, limit: int) -> bytes:
         with _open(path) as stream:
             data = stream.read(limit + 1)
     except (lzma.LZMAError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InvalidInputError(f"{path} is damaged or not {path.suffix}", code="TEXT_MALFORMED") from error
+        raise InvalidInputError(
+            f"{path} is damaged or not in {path.suffix} format", code="TEXT_MALFORMED"
+        ) from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", code="FILE_UNREADABLE") from error
     if len(data) > limit:
-        raise InvalidInputError(f"{path} holds more than {limit} bytes of text", code="FILE_TOO_LARGE")
+        raise InvalidInputError(f"{path} contains more than {limit} bytes of text", code="FILE_TOO_LARGE")
     return data
 
 

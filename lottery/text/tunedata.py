@@ -1,4 +1,4 @@
-"""What tuning is shown: parallel text under a template, split from the held-out text, as token ids."""
+"""Training data for tuning: parallel text under a template, kept apart from held-out text, as token ids."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import used_pairs
 
 MAX_LENGTH = 512
-"""Longest example in tokens where nothing else is asked for and the model has the positions."""
+"""Default for the longest example, in tokens, if the model has that many positions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Parallel text and how it is shown to the model.
+    """Parallel text and how the model gets to see it.
 
     Attributes:
         sources: training text, see :mod:`lottery.text.pairsource`.
-        source_language: code of the language that is translated from.
-        target_language: code of the language that is translated into.
-        template: a shipped template by name, or a ``.toml`` file.
-        held_out: text on which the loss is measured after each epoch; its sentences leave the training text.
-        limit: most training pairs, from the start of the sources; None takes all.
-        max_length: longest example in tokens; longer ones are left out and counted. None means 512, or as
-            many as the model has positions if these are fewer.
+        source_language: code of the source language.
+        target_language: code of the target language.
+        template: name of a shipped template, or a ``.toml`` file.
+        held_out: text to measure the loss on after each epoch; its sentences are left out of training.
+        limit: largest number of training pairs, from the start of the sources; None takes all.
+        max_length: longest example in tokens; longer ones are left out and counted. None means 512, or the
+            model's number of positions if smaller.
     """
 
     sources: tuple[str, ...]
@@ -45,21 +45,21 @@ class Data:
 
 
 def feed_counts(examples: Sequence[Example], rows: int) -> NDArray[np.int64]:
-    """How often each id is fed in ``examples``, int64 ``[V]``: beginning of sequence, template and all."""
+    """Count how often ``examples`` feed each id, template and special tokens included: int64 ``[V]``."""
     fed = np.fromiter((i for example in examples for i in example.ids), np.int64)
     return np.bincount(fed, minlength=rows).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Data that is ready to be fed.
+    """Encoded data, ready to be fed.
 
     Attributes:
         train: training examples.
         held_out: held-out examples.
-        digests: digests of ``train``, ``held_out`` (None without such text) and ``template``, and of the ids
-            that they become (``encoded``): special tokens are not in ``tokenizer.json`` alone.
-        left_out: training pairs left out: repeated sentences, held-out sentences, too long.
+        digests: digests of ``train``, ``held_out`` (None without held-out text) and ``template``, and of the
+            resulting ids (``encoded``), because ``tokenizer.json`` alone does not determine special tokens.
+        left_out: number of training pairs left out: repeated, held out, or too long.
         used: digests (16 hexadecimal digits) of both sides of the pairs behind ``train``.
     """
 
@@ -75,7 +75,7 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
 
     Raises:
         UsageError: a source, template or tokenizer does not exist, or an extra is missing.
-        InvalidInputError: one of them is refused.
+        InvalidInputError: a source, template or tokenizer is malformed.
         NothingToDoError: no training example is left.
     """
     template = load_template(data.template)
@@ -109,7 +109,7 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
 def _encoded(
     template: Template, pairs: Sequence[Pair], tokenizer: Any, data: Data
 ) -> tuple[list[Pair], list[Example]]:
-    """The pairs that are short enough, and their examples."""
+    """Select the pairs that are short enough and encode them as examples."""
     languages = (data.source_language, data.target_language)
     examples = encode(template, pairs, tokenizer, *languages)
     limit = data.max_length

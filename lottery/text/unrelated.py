@@ -1,9 +1,9 @@
-"""Text outside the task, on which the loss before and after is compared (theory §6, point 6).
+"""Text outside the task, to compare the loss before and after on (theory §6, point 6).
 
-Monolingual lines become *passages*: so many consecutive lines each, every so-many-th passage of a file, so
-that they spread over it. Lines that repeat, or that scan, tuning or choice have seen, are left out first; two
-lines are the same if their normalised forms are (:func:`certify.ticket.corpus.normalise`). A passage is a
-unit of the evidence: lines of one text are correlated, passages far apart much less.
+Monolingual lines are grouped into *passages* of N consecutive lines; every M-th passage of a file is taken,
+so that they spread over it. Repeated lines, and lines used in scanning, tuning or choosing, are left out
+first. Two lines are the same if their normalised forms are (:func:`certify.ticket.corpus.normalise`). A
+passage is a unit of the evidence: adjacent lines are correlated, distant passages much less.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Passage:
 
     Attributes:
         unit: number of the passage as a string, counted from 0 over the whole file.
-        id: where it comes from, ``bible.en:11-20`` (lines of the file, one-based; lines left out included).
+        id: origin, such as ``bible.en:11-20``: one-based lines of the file, counting those left out.
         lines: the lines, stripped, none empty.
     """
 
@@ -37,23 +37,23 @@ class Passage:
 
     @property
     def text(self) -> str:
-        """The lines, a line break between two."""
+        """The lines, joined by line breaks."""
         return "\n".join(self.lines)
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Sorted distinct digests of the lines, first 16 digits, as lists of used sentences have them."""
+        """Sorted distinct digests of the lines, first 16 digits, as in lists of used sentences."""
         return tuple(sorted({sentence_digest(line)[:DIGEST_DIGITS] for line in self.lines}))
 
 
 @dataclass(frozen=True, slots=True)
 class UnrelatedText:
-    """Passages that were chosen from a file, and what was left out.
+    """Passages chosen from a file, and counts of what was left out.
 
     Attributes:
         name: name of the text.
         passages: in the order of the file.
-        unit: ``block:N``, N lines a passage.
+        unit: ``block:N``, with N lines per passage.
         empty: lines without a letter or digit.
         repeated: lines left out because they had occurred before.
         used: lines left out because they had been used.
@@ -67,7 +67,7 @@ class UnrelatedText:
     used: int
 
     def digest(self) -> str:
-        """SHA-256 over the canonical JSON of each passage's lines: equal digests mean equal text."""
+        """SHA-256 over the canonical JSON of each passage's lines. Equal digests mean equal text."""
         state = hashlib.sha256()
         for passage in self.passages:
             state.update(canonical_json(list(passage.lines)) + b"\n")
@@ -81,7 +81,7 @@ class Window:
     Attributes:
         id: ``PASSAGE/j``, j counted from 0.
         unit: the passage's.
-        ids: token ids, the one that begins a sequence first; every other one is predicted.
+        ids: token ids; the first begins the sequence, all others are predicted.
         lines: sorted distinct digests of the lines of the passage, first 16 digits.
     """
 
@@ -102,24 +102,26 @@ def choose_passages(
 ) -> UnrelatedText:
     """Choose passages of ``block`` consecutive lines, every ``every``-th of them, at most ``limit``.
 
-    Lines that are left out do not end a passage; the lines after the last whole passage are dropped.
+    A line that is left out does not end a passage. Lines after the last complete passage are dropped.
 
     Args:
         lines: the lines of a text.
         name: its name.
-        block: lines a passage.
+        block: number of lines per passage.
         every: 1 takes all passages, 2 the first, third and so on.
-        limit: most passages; None for no limit.
-        used: digests, full or their first 16 digits, of sentences that no passage may hold.
+        limit: largest number of passages; None for no limit.
+        used: digests of sentences that no passage may contain, in full or their first 16 digits.
 
     Raises:
         UsageError: ``block``, ``every`` or ``limit`` below 1 (``LIMITS``); a digest of fewer than 16 digits.
         NothingToDoError: no passage is left (``NO_TEXT``).
     """
     if block < 1 or every < 1 or (limit is not None and limit < 1):
-        raise UsageError("lines a passage, stride and limit must be at least 1", code="LIMITS")
+        raise UsageError("lines per passage, stride and limit must be at least 1", code="LIMITS")
     if any(len(digest) < DIGEST_DIGITS for digest in used):
-        raise UsageError(f"digests of used sentences have at least {DIGEST_DIGITS} digits", code="DIGEST")
+        raise UsageError(
+            f"digests of used sentences must have at least {DIGEST_DIGITS} digits", code="DIGEST"
+        )
     banned = {digest[:DIGEST_DIGITS] for digest in used}
     seen: set[str] = set()
     kept: list[tuple[int, str]] = []
@@ -146,14 +148,14 @@ def choose_passages(
         for start in starts[:limit]
     )
     if not passages:
-        raise NothingToDoError(f"{name} has no {block} lines that were not used before", code="NO_TEXT")
+        raise NothingToDoError(f"{name} has fewer than {block} lines that are not used yet", code="NO_TEXT")
     return UnrelatedText(name, passages, f"block:{block}", empty, repeated, taken)
 
 
 def passage_windows(passages: Iterable[Passage], tokenizer: Any, *, max_tokens: int) -> list[Window]:
-    """Cut passages into windows of at most ``max_tokens`` ids, each of which begins a sequence.
+    """Cut passages into windows of at most ``max_tokens`` ids, each starting with a sequence-begin token.
 
-    Nothing is lost: the windows of a passage, less their first ids, are its tokens.
+    The windows of a passage without their first ids are exactly its tokens.
 
     Args:
         passages: the passages.
@@ -161,8 +163,8 @@ def passage_windows(passages: Iterable[Passage], tokenizer: Any, *, max_tokens: 
         max_tokens: longest window, at least 2.
 
     Raises:
-        UsageError: ``max_tokens`` below 2, or no such token.
-        InvalidInputError: a passage without any token.
+        UsageError: ``max_tokens`` is below 2, or the tokenizer has no such token.
+        InvalidInputError: a passage has no tokens.
     """
     bos = tokenizer.bos_token_id
     if bos is None:

@@ -1,7 +1,7 @@
-"""Lists of used sentences as files: one 16-digit sentence digest a line, sorted, none twice.
+"""Lists of used sentences as files: one 16-digit sentence digest per line, sorted, without duplicates.
 
-A digest is the start of :func:`certify.ticket.corpus.sentence_digest`. The list does not hold the
-sentences, so that it can be passed on where the text cannot.
+A digest is the start of :func:`certify.ticket.corpus.sentence_digest`. A list does not contain the sentences,
+so it can be shared where the text cannot.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LINE = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
 def used_bytes(digests: Iterable[str]) -> bytes:
-    """The bytes of a list."""
+    """Encode a list."""
     return "".join(f"{digest}\n" for digest in sorted(set(digests))).encode("ascii")
 
 
@@ -45,17 +45,17 @@ def write_used_list(path: Path, digests: Iterable[str]) -> str:
 
 
 def read_used_list(path: Path) -> frozenset[str]:
-    """The digests in a list from an untrusted source.
+    """Read the digests in a list from an untrusted source.
 
     Raises:
         UsageError: the file cannot be read.
-        InvalidInputError: it is not such a list, or an empty one (``EVIDENCE_MALFORMED``).
+        InvalidInputError: it is not such a list, or it is empty (``EVIDENCE_MALFORMED``).
     """
     data = read_bytes(path, what="list of used sentences", limit=_LIMIT)
     lines = data.decode("ascii", "replace").splitlines()
     if not lines or not all(map(_LINE.fullmatch, lines)) or used_bytes(lines) != data:
         raise InvalidInputError(
-            f"{path} is not a list of used sentences: sorted lines of 16 hexadecimal digits, none twice",
+            f"{path} is not a list of used sentences: expected sorted, distinct lines of 16 hex digits",
             code="EVIDENCE_MALFORMED",
         )
     return frozenset(lines)
@@ -63,10 +63,10 @@ def read_used_list(path: Path) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class UsedText:
-    """Sentences that were used for something; see :func:`used_pairs`.
+    """Sentences that were used for some purpose; see :func:`used_pairs`.
 
     Attributes:
-        role: what for.
+        role: the purpose.
         digests: 16-digit sentence digests.
     """
 
@@ -75,10 +75,10 @@ class UsedText:
 
 
 def used_pairs(role: UsedRole, pairs: Iterable[Pair]) -> UsedText:
-    """Both sides of pairs that were used."""
+    """Collect both sides of used pairs."""
     return used_sentences(role, (side for pair in pairs for side in (pair.source, pair.target)))
 
 
 def used_sentences(role: UsedRole, sentences: Iterable[str]) -> UsedText:
-    """Sentences that were used."""
+    """Collect used sentences."""
     return UsedText(role, frozenset(sentence_digest(sentence)[:DIGITS] for sentence in sentences))

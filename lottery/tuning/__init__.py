@@ -1,1 +1,1 @@
-"""Tuning from settings to files: recipes, arms, the loop, resumable state."""
+"""Tuning from settings to files: recipes, arms, the training loop, resumable state."""

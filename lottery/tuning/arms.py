@@ -1,4 +1,4 @@
-"""What is trained and what comes out: embedding rows, or one of the arms they are compared with."""
+"""What is trained and written: embedding rows, or one of the comparison arms."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Arm:
     """A model that is ready to be trained.
 
     Attributes:
-        model: what the trainer runs; only what is trained requires a gradient.
+        model: the model to run; only trained parameters require a gradient.
         head: its output head.
-        output: name of the file or folder that :attr:`save` makes.
-        save: write the outcome into a folder, all or nothing.
+        output: name of the file or folder that :attr:`save` writes.
+        save: write the result into a folder, completely or not at all.
     """
 
     model: nn.Module
@@ -62,18 +62,18 @@ def rows_arm(
     tokens: int | None,
     allow_beyond: bool,
 ) -> Arm:
-    """Embed tuning (``ids`` None) or partial tuning.
+    """Prepare embed tuning (``ids`` None) or partial tuning.
 
-    Embed tuning gives the fp32 table, partial tuning the rows in fp32 and in the served dtype.
+    Embed tuning writes the fp32 table, partial tuning the rows in fp32 and in the served dtype.
 
     Args:
         model: the backbone, in any dtype.
         ids: rows to train; None means all.
-        start: their starting values ``[k, d]``, from the table as stored: a backbone loaded in a narrower
-            dtype has rounded them, and a row that is never fed must end where the base has it.
-        served: dtype in which the base is stored and the rows will be served.
+        start: their starting values ``[k, d]`` from the stored table. A backbone loaded in a narrower dtype
+            has rounded them, but a row that is never fed must end with the base's value.
+        served: dtype that the base is stored in and the rows will be served in.
         tokens: number of ids that the tokenizer can produce.
-        allow_beyond: accept rows beyond them.
+        allow_beyond: accept rows beyond the tokenizer.
 
     Raises:
         CertifyError: see :func:`lottery.model.rows.install`.
@@ -88,7 +88,7 @@ def rows_arm(
 
 
 def full_arm(model: PreTrainedModel, *, served: Dtype, beside: Sequence[Path]) -> Arm:
-    """Every weight; gives a checkpoint folder in the served dtype, with the files ``beside`` (tokenizer)."""
+    """Prepare to train every weight; writes a checkpoint folder in the served dtype, with ``beside``."""
     model.requires_grad_(True)
 
     def save(out: Path) -> None:
@@ -102,10 +102,10 @@ def full_arm(model: PreTrainedModel, *, served: Dtype, beside: Sequence[Path]) -
 
 
 def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) -> Arm:
-    """LoRA of rank ``size`` or a prefix of ``size`` positions; gives a PEFT adapter folder.
+    """Prepare LoRA of rank ``size`` or a prefix of ``size`` positions; writes a PEFT adapter folder.
 
     Raises:
-        UsageError: peft is not installed, or knows no default targets for this architecture.
+        UsageError: peft is not installed, or has no default targets for this architecture.
     """
     try:
         from peft import LoraConfig, PeftConfig, PrefixTuningConfig, TaskType, get_peft_model
@@ -122,7 +122,7 @@ def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) ->
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # initial values are drawn here
         try:
-            # Warnings of other libraries about their own calls of one another.
+            # Libraries warn here about their own calls of one another.
             with warnings.catch_warnings(action="ignore", category=FutureWarning):
                 adapted: Any = get_peft_model(model, config)
         except ValueError as error:
@@ -139,14 +139,14 @@ def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) ->
 
 
 def _without_origin(folder: Path) -> None:
-    """Make an adapter folder say what it is and not where it was made: equal adapters are equal files.
+    """Remove from an adapter folder the traces of where it was made, so that equal adapters are equal files.
 
-    PEFT writes the path of the base into the settings and into a model card, and names of modules in the
-    order of a set.
+    PEFT writes the path of the base into the settings and a model card, and module names in the order of a
+    set.
     """
     path = folder / "adapter_config.json"
     written = read_json(path, what="adapter configuration")
-    # PEFT wants these entries; None leaves open where the base lies.
+    # PEFT requires these entries; None leaves the place of the base open.
     written |= adapter_settings(written) | {"base_model_name_or_path": None, "revision": None}
     write_bytes(path, pretty_json(written).encode("utf-8"))
     (folder / "README.md").unlink(missing_ok=True)
@@ -158,7 +158,7 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
     Raises:
         UsageError: the architecture does not support it.
     """
-    # The method was renamed in transformers 5; both take the arguments of torch.utils.checkpoint.
+    # transformers 5 renamed the method; both take the arguments of torch.utils.checkpoint.
     switch = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     try:
         switch({"use_reentrant": False})
@@ -167,7 +167,7 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 
 def _replaced_folder(path: Path) -> AbstractContextManager[Path]:
-    # A run that was killed between its result and its record writes the result again.
+    # A run that was killed after its result but before its record writes the result again.
     shutil.rmtree(path, ignore_errors=True)
     return staged_folder(path)
 

@@ -1,4 +1,4 @@
-"""Batches of examples of like length, in an order that is a pure function of seed and epoch."""
+"""Batches of examples of similar length, in an order that is a pure function of seed and epoch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from certify.base.errors import InvalidInputError, UsageError
 from certify.ticket.templates import IGNORED, Example
 
 _POOL = 64
-"""Batches' worth of examples that are sorted by length together: little padding, much of the randomness."""
+"""Number of batches whose examples are sorted by length together: little padding, much of the randomness."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples padded on the right to the longest.
+    """Examples padded on the right to the length of the longest.
 
     Attributes:
-        ids: token ids ``[B, T]`` (int64); padding holds ``pad_id`` and is masked.
+        ids: token ids ``[B, T]`` (int64); padding has ``pad_id`` and is masked.
         mask: attention mask ``[B, T]`` (int64), 1 on real tokens, 0 on padding.
         labels: ``[B, T]`` (int64), −100 outside responses and on padding.
     """
@@ -39,21 +39,21 @@ def plan_batches(
     max_examples: int | None = None,
     max_tokens: int | None = None,
 ) -> list[list[int]]:
-    """Group examples into batches: each index exactly once, like lengths together, order shuffled.
+    """Group examples into shuffled batches of similar lengths, each index exactly once.
 
     Args:
         lengths: number of tokens of each example.
         seed: seed of the order.
-        epoch: number of the pass; each has an order of its own.
-        max_examples: most examples of a batch.
-        max_tokens: most tokens of a batch, padding included (examples times longest).
+        epoch: number of the pass over the data; each has its own order.
+        max_examples: largest number of examples per batch.
+        max_tokens: largest number of tokens per batch, with padding (examples times longest).
 
     Returns:
         Lists of indices into ``lengths``. All but a few have the full size; none is empty.
 
     Raises:
-        UsageError: neither or an impossible limit is given.
-        InvalidInputError: one example alone exceeds ``max_tokens``.
+        UsageError: no limit is given, or one below 1.
+        InvalidInputError: a single example exceeds ``max_tokens``.
     """
     if max_examples is None and max_tokens is None:
         raise UsageError("a batch needs a limit in examples or in tokens", code="LIMITS")
@@ -62,14 +62,14 @@ def plan_batches(
     if max_tokens is not None and max(lengths, default=0) > max_tokens:
         longest = max(range(len(lengths)), key=lengths.__getitem__)
         raise InvalidInputError(
-            f"example {longest} has {lengths[longest]} tokens, a batch holds {max_tokens}",
+            f"example {longest} has {lengths[longest]} tokens, but a batch holds at most {max_tokens}",
             code="EXAMPLE_TOO_LONG",
         )
     order = _shuffled(len(lengths), seed, epoch, "examples")
     batches: list[list[int]] = []
     pool = _pool_size(lengths, max_examples, max_tokens)
     for start in range(0, len(order), pool):
-        # The sort is stable, so that equal lengths stay shuffled.
+        # The sort is stable: examples of equal length stay shuffled.
         batches += _cut(
             sorted(order[start : start + pool], key=lengths.__getitem__), lengths, max_examples, max_tokens
         )
@@ -80,10 +80,10 @@ def collate(examples: Sequence[Example], *, pad_id: int = 0) -> Batch:
     """Pad examples on the right; see :class:`Batch`.
 
     Raises:
-        UsageError: no examples.
+        UsageError: there are no examples.
     """
     if not examples:
-        raise UsageError("a batch needs an example", code="LIMITS")
+        raise UsageError("a batch needs at least one example", code="LIMITS")
     shape = (len(examples), max(len(example) for example in examples))
     ids = np.full(shape, pad_id, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)
@@ -109,7 +109,7 @@ def _cut(
     batches: list[list[int]] = []
     current: list[int] = []
     for index in indices:
-        # Lengths ascend here, so that the newcomer is the longest of its batch.
+        # Lengths ascend here: the new example is the longest of its batch.
         full = max_examples is not None and len(current) == max_examples
         full |= max_tokens is not None and (len(current) + 1) * lengths[index] > max_tokens
         if current and full:

@@ -1,8 +1,8 @@
-"""The record of a tuning run in its folder: what it was asked, what it read, how it went.
+"""The record of a tuning run in its folder: settings, inputs, outcome.
 
-``run.json`` holds settings, digests of every input, versions and outcome; ``metrics.jsonl`` one line per
-optimiser step. A run may be resumed only as the run that it was: the *identity*, everything that decides the
-weights, is compared field by field.
+``run.json`` holds settings, digests of every input, versions and outcome; ``metrics.jsonl`` has one line per
+optimiser step. A resumed run must have the same *identity*, that is everything that determines the weights;
+it is compared field by field.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class Journal:
 
         Args:
             out: the run's folder.
-            identity: all that decides the weights, as JSON; a resumed run must have the same.
-            details: further facts worth recording.
+            identity: everything that determines the weights, as JSON; a resumed run must have the same.
+            details: further facts to record.
         """
         self._out, self._identity, self._details = out, dict(identity), dict(details)
 
     def check_free(self, *, resume: bool) -> None:
-        """Refuse to mix two runs in one folder; call before anything is written.
+        """Refuse to mix two runs in one folder. Call this before anything is written.
 
         Raises:
-            UsageError: the folder holds something and ``resume`` is false, or holds no run; or its run is
-                another one (``RESUME_MISMATCH``, naming what differs).
+            UsageError: the folder is not empty and ``resume`` is false, or there is no run to resume, or
+                its run is another one (``RESUME_MISMATCH``, naming what differs).
             NothingToDoError: the run is complete.
-            InvalidInputError: its record is malformed, or says that the run failed (``RUN_FAILED``), as the
-                same run would again.
+            InvalidInputError: its record is malformed, or says that the run failed (``RUN_FAILED``), which
+                it would do again.
         """
         if not _occupied(self._out):
             return
@@ -62,14 +62,16 @@ class Journal:
             )
         record = read_json(self._out / RUN_FILE, what="record of the run to resume")
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise InvalidInputError(f"{self._out / RUN_FILE} is no record of a run", code="RUN_MALFORMED")
+            raise InvalidInputError(
+                f"{self._out / RUN_FILE} is not the record of a tuning run", code="RUN_MALFORMED"
+            )
         # Through JSON, so that tuples and lists compare equal.
         recorded, present = record.get("identity"), json.loads(json.dumps(self._identity))
         if recorded != present:
             listed = ", ".join(_differences(recorded, present)) or "the record"
             raise UsageError(
-                f"{self._out} holds another run: {listed} differ; use the settings that it was started with,"
-                " or another --out",
+                f"{self._out} contains another run: {listed} differ; use the settings that it was started"
+                " with, or another --out",
                 code="RESUME_MISMATCH",
             )
         if record.get("status") == "complete":
@@ -78,15 +80,16 @@ class Journal:
             outcome = record.get("outcome")
             reason = outcome.get("reason") if isinstance(outcome, dict) else None
             raise InvalidInputError(
-                f"the run in {self._out} failed and would again: {str(reason)[:300]}; choose another --out",
+                f"the run in {self._out} failed and would fail again: {str(reason)[:300]};"
+                " choose another --out",
                 code="RUN_FAILED",
             )
 
     def write(self, status: str, outcome: Mapping[str, Any]) -> None:
-        """Write ``run.json`` with a status, ``running``, ``complete`` or ``failed``.
+        """Write ``run.json`` with a status: ``running``, ``complete`` or ``failed``.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: the file cannot be written.
         """
         record = {
             "schema": SCHEMA,
@@ -101,7 +104,7 @@ class Journal:
         write_bytes(self._out / RUN_FILE, pretty_json(record).encode("utf-8"))
 
     def rewind(self, step: int) -> None:
-        """Drop the metrics of steps after ``step``, which a resumed run takes again.
+        """Drop the metrics of steps after ``step``, which a resumed run repeats.
 
         Raises:
             UsageError: the file cannot be read or written.
@@ -131,7 +134,7 @@ class Journal:
 def _occupied(folder: Path) -> bool:
     if not folder.is_dir():
         return folder.exists()
-    # A process that was killed while it wrote leaves a temporary file, which is nobody's work.
+    # A process that is killed while writing leaves a temporary file, which does not count.
     return any(not (p.name.startswith(".") and p.name.endswith(".part")) for p in folder.iterdir())
 
 
@@ -152,7 +155,7 @@ def _step_of(line: str) -> int:
     try:
         step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
-        return 0  # the last line of a killed run may be cut
+        return 0  # the last line of a killed run may be incomplete
     return step if type(step) is int else 0
 
 

@@ -1,8 +1,8 @@
-"""How each kind of tuning is optimised: defaults as data, and the learning rate as a function of the step.
+"""Optimiser settings for each kind of tuning, and the learning rate as a function of the step.
 
-Embed and partial tuning have the values reported for the paper; its clipping is not reported. The schedule,
-batch and clipping of partial tuning are those of a replication that works with the paper's learning rate.
-Full tuning, LoRA and prefix tuning are comparison arms; their values are customary, not the paper's.
+Embed and partial tuning use the values reported in the paper, which does not report clipping. The schedule,
+batch and clipping of partial tuning come from a replication with the paper's learning rate. Full tuning, LoRA
+and prefix tuning are comparison arms; their values are customary, not the paper's.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Literal, get_args
 from certify.base.errors import UsageError
 
 Method = Literal["rows", "full", "lora", "prefix"]
-"""What is trained: embedding rows, every weight, LoRA matrices, or a prefix of keys and values."""
+"""What is trained: embedding rows, all weights, LoRA matrices, or a prefix of keys and values."""
 
 LARGEST_RATE = 1e30
-"""Largest learning rate: AdamW divides it by 1 - beta1, and the step must be a number in fp32."""
+"""Largest learning rate: AdamW divides it by 1 - beta1, and the step must be finite in fp32."""
 
 LARGEST_DECAY = 1e6
-"""Largest weight decay, so that its product with the largest rate is a number in fp32."""
+"""Largest weight decay; its product with the largest learning rate must be finite in fp32."""
 
 Schedule = Literal["cosine", "linear", "constant"]
 """Shape of the learning rate after warm-up; cosine and linear end at zero."""
@@ -30,16 +30,16 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings of AdamW and of the pass over the data.
+    """Settings of AdamW and of the passes over the data.
 
     Attributes:
         learning_rate: peak of the schedule.
         epochs: passes over the training examples.
         batch_size: examples per optimiser step, over all processes and accumulated parts.
         schedule: shape of the learning rate.
-        warmup: share of all steps over which the rate rises linearly from zero, in [0, 1).
+        warmup: fraction of all steps over which the rate rises linearly from zero, in [0, 1).
         weight_decay: decoupled decay of the trained parameters per unit of learning rate.
-        clip: largest norm of the gradient; None does not clip.
+        clip: largest norm of the gradient; None disables clipping.
         beta1: decay of Adam's first moment.
         beta2: decay of Adam's second moment.
         epsilon: added to the root of the second moment.
@@ -57,7 +57,7 @@ class Recipe:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained with.
+        """Validate the values.
 
         Raises:
             UsageError: a value is out of range.
@@ -67,7 +67,7 @@ class Recipe:
             "at least one epoch": self.epochs >= 1,
             "batch size of at least 1": self.batch_size >= 1,
             f"schedule among {', '.join(get_args(Schedule))}": self.schedule in get_args(Schedule),
-            "warm-up share in [0, 1)": 0 <= self.warmup < 1,
+            "warm-up fraction in [0, 1)": 0 <= self.warmup < 1,
             f"weight decay from 0 to {LARGEST_DECAY:g}": 0 <= self.weight_decay <= LARGEST_DECAY,
             f"clipping norm above 0 and at most {LARGEST_RATE:g}": self.clip is None
             or 0 < self.clip <= LARGEST_RATE,
@@ -76,7 +76,7 @@ class Recipe:
         }
         for demand, met in ranges.items():
             if not met:
-                raise UsageError(f"tuning needs a {demand}".replace("a at", "at"), code="RECIPE_RANGE")
+                raise UsageError(f"value out of range: expected {demand}", code="RECIPE_RANGE")
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -88,21 +88,21 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "prefix": Recipe(learning_rate=1e-2, epochs=5, batch_size=128),
     }
 )
-"""Default recipe by mode, see :func:`mode`."""
+"""Default recipe by mode; see :func:`mode`."""
 
 
 def mode(method: Method, *, all_rows: bool) -> str:
-    """Name of the default recipe: ``embed`` or ``partial`` for rows, else the method itself."""
+    """Name the default recipe: ``embed`` or ``partial`` for rows, otherwise the method itself."""
     if method == "rows":
         return "embed" if all_rows else "partial"
     return method
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate of optimiser step ``step`` (from 0) of ``steps``.
+    """Compute the learning rate of optimiser step ``step`` (from 0) of ``steps``.
 
     It rises linearly over the first ``ceil(warmup * steps)`` steps, the last of which has the peak rate, and
-    then follows the schedule; the step after the last would have rate zero under cosine and linear.
+    then follows the schedule. Cosine and linear would reach zero at the step after the last.
     """
     warm = math.ceil(recipe.warmup * steps)
     if step < warm:

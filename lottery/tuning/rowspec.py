@@ -1,4 +1,4 @@
-"""Which rows to tune: the values of ``--rows``, resolved to token ids.
+"""Rows to tune: resolve the values of ``--rows`` to token ids.
 
 ====================  =======================================================================================
 value                 rows
@@ -6,15 +6,14 @@ value                 rows
 ``all``               every row: embed tuning
 ``ticket:FILE#ID``    the ticket's rows; the base must be the ticket's
 ``published:PAIR``    the ticket reported for a language pair of the paper
-``random:k``          k rows at random (a seed decides)
-``frequency:k``       the k tokens that are fed most often in the training examples, template included
-``norm:k``            the k rows that moved most from the base to a reference table
-``distance:k``        the k rows whose distribution moved most: the largest D
-``ids:1,2,3``         these rows, special tokens too if named
+``random:k``          k rows at random, from a seed
+``frequency:k``       the k tokens that the training examples feed most often, template included
+``norm:k``            the k rows that moved farthest from the base to a reference table
+``distance:k``        the k rows with the largest D, whose distribution moved most
+``ids:1,2,3``         these rows, including special tokens if named
 ====================  =======================================================================================
 
-Special tokens and rows without a token are never drawn by ``random``, ``frequency``, ``norm`` and
-``distance``.
+``random``, ``frequency``, ``norm`` and ``distance`` never choose special tokens or rows without a token.
 """
 
 from __future__ import annotations
@@ -72,19 +71,21 @@ def choose_rows(
     Args:
         spec: a value of the table above.
         base: the table that will be tuned.
-        vocabulary: names what is special and what has no token; None excludes nothing.
-        counts: gives how often each id is fed in training, int64 ``[V]``; called for ``frequency:k`` only.
+        vocabulary: names special tokens and rows without a token; None excludes nothing.
+        counts: returns how often each id is fed in training, int64 ``[V]``; called for ``frequency:k`` only.
         reference: table E* for ``norm:k`` and ``distance:k``.
         seed: for ``random:k``.
 
     Raises:
-        UsageError: an unknown or malformed value, an option that is missing or that the value does not use.
-        InvalidInputError: the ticket or a table is refused, or they do not belong together.
+        UsageError: the value is unknown or malformed, or an option is missing or not used by the value.
+        InvalidInputError: the ticket or a table is malformed, or they do not belong together.
         NothingToDoError: the ticket has no rows.
     """
     name, _, argument = spec.partition(":")
     if reference is not None and name not in _COMPARING:
-        raise UsageError(f"--rows {spec} compares nothing: leave out --reference", code="ROWS_OPTION")
+        raise UsageError(
+            f"--rows {spec} does not use a tuned table: leave out --reference", code="ROWS_OPTION"
+        )
     if name in _COMPARING and reference is None:
         raise UsageError(f"--rows {spec} needs the tuned table: name it with --reference", code="ROWS_OPTION")
     if name == "random" and seed is None:
@@ -98,12 +99,12 @@ def choose_rows(
         return Chosen(f"ticket:{ticket.id}", ticket.ids, ticket=ticket.digest())
     if name not in ("published", "random", "frequency", "ids", *_COMPARING):
         raise UsageError(f"unknown rows {spec[:60]!r}: choose {SPECS}", code="ROWS_UNKNOWN")
-    # Rules that compare nothing see a scan of the base against itself: every row is equal, and cheap.
+    # Rules without comparison get a scan of the base against itself, which is cheap: every row is equal.
     tuned = base if reference is None else _reference(reference, base)
     selection = select(
         scan(base, tuned),
         rule=spec,
-        # Whoever names an id means it, also a special one: single special rows are important null tickets.
+        # Special ids that are named are kept: single special rows are important null tickets.
         vocabulary=None if name == "ids" else vocabulary,
         counts=counts() if name == "frequency" else None,
         seed=seed if name == "random" else None,
@@ -117,7 +118,7 @@ def choose_rows(
 
 
 def _reference(path: Path, base: Table) -> Table:
-    # In the base's own dtype: rows are compared as they would be served.
+    # In the base's dtype: rows are compared as they would be served.
     reference = open_table(path).as_dtype(base.dtype)
     check_compatible(base, reference)
     return reference

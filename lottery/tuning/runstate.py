@@ -1,8 +1,8 @@
 """Saved states of a training run: trained parameters, optimiser moments, and the step they belong to.
 
-A state is a folder that appears whole or not at all, so a run that is killed at any moment finds the last
-complete one. Tensors lie in a safetensors file, never in a pickle, bound by digest. Neither schedule, data
-order nor random numbers are saved: all three are functions of the settings and the step.
+A state is a folder that appears completely or not at all, so a run killed at any moment finds the last
+complete one. Tensors are stored in a safetensors file, never in a pickle, and bound by digest. Schedule, data
+order and random numbers are not saved: all three are functions of the settings and the step.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Saved:
     """A complete state on disk.
 
     Attributes:
-        folder: where it lies.
+        folder: folder of the state.
         step: optimiser steps taken.
-        tokens: tokens fed so far, for the record.
+        tokens: tokens fed so far, for reporting.
     """
 
     folder: Path
@@ -50,13 +50,13 @@ def save_state(
     Args:
         root: folder of the run's states.
         parameters: the trained parameters by name, those that ``optimiser`` steps.
-        optimiser: its state must be tensors only, as AdamW's is.
+        optimiser: optimiser whose state consists of tensors, like AdamW's.
         step: optimiser steps taken, 0 to 99,999,999.
         tokens: tokens fed so far.
-        keep: states to keep, at least 1.
+        keep: number of states to keep, at least 1.
 
     Raises:
-        UsageError: the folder cannot be written, or the disk is full; the older states are untouched.
+        UsageError: the folder cannot be written, or the disk is full. Older states are untouched.
     """
     tensors = {f"{_PARAMETER}:{name}": value.detach() for name, value in parameters.items()}
     for name, value in parameters.items():
@@ -74,7 +74,7 @@ def save_state(
 
 
 def latest_state(root: Path) -> Saved | None:
-    """The newest complete state under ``root``, or None.
+    """Find the newest complete state under ``root``; None if there is none.
 
     Raises:
         InvalidInputError: its record is malformed.
@@ -87,10 +87,10 @@ def latest_state(root: Path) -> Saved | None:
 
 
 def load_state(saved: Saved, parameters: Mapping[str, Tensor], optimiser: Optimizer) -> None:
-    """Put a state back into ``parameters`` and ``optimiser``, bit for bit.
+    """Restore a state into ``parameters`` and ``optimiser``, bit for bit.
 
     Raises:
-        InvalidInputError: the file is not the recorded one (``STATE_CORRUPT``), or holds other parameters
+        InvalidInputError: the file does not match its record (``STATE_CORRUPT``), or has other parameters
             or shapes (``STATE_MISMATCH``).
     """
     import torch
@@ -99,7 +99,7 @@ def load_state(saved: Saved, parameters: Mapping[str, Tensor], optimiser: Optimi
     path = saved.folder / _TENSORS
     if sha256_file(path) != _record(saved.folder)["sha256"]:
         raise InvalidInputError(
-            f"{path} is damaged: its digest is not the recorded one; remove {saved.folder} to fall back on"
+            f"{path} is damaged: its digest does not match the record; remove {saved.folder} to fall back on"
             " the state before it",
             code="STATE_CORRUPT",
         )
@@ -109,16 +109,18 @@ def load_state(saved: Saved, parameters: Mapping[str, Tensor], optimiser: Optimi
     for key, tensor in tensors.items():
         slot, _, name = key.partition(":")
         if name not in parameters:
-            raise InvalidInputError(f"{path} holds {name}, which is not trained here", code="STATE_MISMATCH")
+            raise InvalidInputError(
+                f"{path} contains {name}, which is not trained here", code="STATE_MISMATCH"
+            )
         (values if slot == _PARAMETER else moments[name])[name if slot == _PARAMETER else slot] = tensor
     for name, parameter in parameters.items():
         if name not in values or values[name].shape != parameter.shape:
             raise InvalidInputError(
-                f"{path} does not hold {name} as it is trained here", code="STATE_MISMATCH"
+                f"{path} does not contain {name} in the shape trained here", code="STATE_MISMATCH"
             )
         with torch.no_grad():
             parameter.copy_(values[name])
-        # AdamW keeps its step counter on the CPU, its moments beside the parameter.
+        # AdamW keeps its step counter on the CPU and its moments on the parameter's device.
         optimiser.state[parameter] = {
             slot: moment if slot == "step" else moment.to(parameter.device)
             for slot, moment in moments[name].items()
@@ -126,7 +128,7 @@ def load_state(saved: Saved, parameters: Mapping[str, Tensor], optimiser: Optimi
 
 
 def clear_states(root: Path) -> None:
-    """Remove every state under ``root``, and what killed runs left behind."""
+    """Remove every state under ``root``, and the remains of killed runs."""
     if root.is_dir():
         _remove(root)
 
@@ -151,7 +153,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _remove(folder: Path) -> None:
-    # Renamed first, so that a half-removed state can never pass for a complete one.
+    # Renamed first, so that a half-removed state never looks complete.
     doomed = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.replace(doomed)

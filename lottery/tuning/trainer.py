@@ -1,10 +1,10 @@
-"""The training loop: examples in, trained parameters out, the same however the work is split.
+"""The training loop, with results that do not depend on how the work is split.
 
-Everything that a step depends on is a function of settings and step number: learning rate, order of the
-data, random numbers. Hence a saved state is parameters, moments and the step, and a resumed run on the same
-CPU gives the weights of an uninterrupted one bit for bit. The loss of a step is summed over tokens, and its
-gradient divided by the number of target tokens in the whole batch, over all parts and processes, so that
-neither gradient accumulation nor the number of processes changes it.
+Learning rate, order of the data and random numbers are functions of settings and step number. Hence a saved
+state consists of parameters, moments and the step, and a resumed run on the same CPU reproduces the weights
+of an uninterrupted one bit for bit. The loss of a step is summed over tokens. Its gradient is divided by the
+number of target tokens in the whole batch, over all parts and processes, so neither gradient accumulation nor
+the number of processes changes it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one forward pass may hold; changes memory and speed, not the result beyond rounding.
+    """Limits of one forward pass. They affect memory and speed, and the result only by rounding.
 
     Attributes:
-        micro_batch: most examples in one forward pass of one process.
-        autocast: run matrix products in bf16.
+        micro_batch: largest number of examples in one forward pass of one process.
+        autocast: whether to run matrix products in bf16.
     """
 
     micro_batch: int
@@ -48,18 +48,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one optimiser step reports.
+    """Report of one optimiser step.
 
     Attributes:
-        step: optimiser steps taken, this one included.
+        step: optimiser steps taken, including this one.
         steps: optimiser steps of the whole run.
         epoch: pass over the data, from 1.
         loss: mean cross-entropy over the batch's target tokens before the step, nats per token.
         learning_rate: rate of this step.
         gradient_norm: norm of the gradient before clipping.
-        tokens: tokens fed so far without padding, over all processes.
+        tokens: tokens fed so far, without padding, over all processes.
         speed: tokens per second in this step, over all processes.
-        held_out: mean cross-entropy on the held-out examples after the step, where it was measured.
+        held_out: mean cross-entropy on the held-out examples after the step, if measured.
     """
 
     step: int
@@ -104,13 +104,13 @@ class Trainer:
             head: its output head.
             examples: training examples, each with at least one target.
             recipe: optimisation.
-            limits: what one forward pass may hold.
-            seed: decides the order of the data and every random number.
+            limits: limits of one forward pass.
+            seed: seed for the order of the data and every random number.
             accelerator: device and processes.
             held_out: examples on which the loss is measured after each epoch.
 
         Raises:
-            UsageError: there are no examples, or one has no target; nothing is trainable, or not in fp32.
+            UsageError: there are no examples, one has no target, or no fp32 parameter is trainable.
         """
         if not all(_targets(example) for example in (*examples, *held_out)):
             raise UsageError("an example has no target token to predict", code="NO_TARGETS")
@@ -129,7 +129,7 @@ class Trainer:
         self.step = 0
         self.tokens = 0
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            # PyTorch 2.13 renames broadcast_buffers, which accelerate hands on; older versions know no other.
+            # PyTorch 2.13 renames broadcast_buffers, which accelerate passes on; older versions only have it.
             self._model = accelerator.prepare_model(model)
         self.optimiser = torch.optim.AdamW(
             list(self.parameters.values()),
@@ -140,17 +140,17 @@ class Trainer:
         )
 
     def run(self, after: Callable[[Step], None]) -> None:
-        """Train from the present step to the end; ``after`` is called after each step.
+        """Train from the current step to the end; ``after`` is called after each step.
 
         Raises:
-            InvalidInputError: the loss or the gradient is not finite; the parameters are as before the step.
+            InvalidInputError: the loss or the gradient is not finite. The parameters are as before the step.
         """
         with torch.random.fork_rng(self._devices()):
             while self.step < self.steps:
                 after(self._advance())
 
     def held_out_loss(self) -> float | None:
-        """Mean cross-entropy over the held-out examples' targets in nats per token; None without examples."""
+        """Measure the mean cross-entropy on held-out targets, in nats per token; None without examples."""
         if not self._held_out:
             return None
         self._model.eval()
@@ -176,7 +176,7 @@ class Trainer:
             what = "gradient" if math.isfinite(loss) else "loss"
             raise InvalidInputError(
                 f"the {what} is not finite at step {self.step + 1} of {self.steps}, learning rate {rate:.3g}:"
-                " lower the rate, or compute in fp32 or bf16 if this was fp16",
+                " lower the rate, or compute in fp32 or bf16 instead of fp16",
                 code="LOSS_NOT_FINITE",
             )
         self.optimiser.step()
@@ -203,13 +203,13 @@ class Trainer:
         return self._plan[1]
 
     def _summed(self, batch: Sequence[Example], *, train: bool) -> tuple[float, int]:
-        """Summed loss and number of targets of ``batch`` over all processes; in training, also gradients."""
+        """Sum loss and targets of ``batch`` over all processes; in training, also compute gradients."""
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         device = self.accelerator.device
         targets = sum(_targets(example) for example in batch)
-        # Like lengths side by side: every process gets its share of long examples, every part little padding.
+        # Sorted by length: every process gets its share of long examples, every part little padding.
         batch = sorted(batch, key=len, reverse=True)
-        # A process without a share still takes part in the reduction, with an example that counts nothing.
+        # A process without a share still takes part in the reduction, with an example of weight zero.
         share, weight = (batch[rank::processes], 1.0) if rank < len(batch) else (batch[:1], 0.0)
         most = self._limits.micro_batch
         parts = [share[start : start + most] for start in range(0, len(share), most)]
@@ -224,8 +224,8 @@ class Trainer:
                     loss.backward()
             total += loss.detach()
         if train:
-            # Divided only now: the gradient of a sum is of order one, which fp16 can hold on its way down.
-            # The processes have averaged theirs.
+            # Divided only now: the gradient of a sum is of order one, which fp16 can represent. The processes
+            # have averaged theirs.
             for parameter in self.parameters.values():
                 if parameter.grad is not None:
                     parameter.grad.mul_(processes / targets)
@@ -237,7 +237,7 @@ class Trainer:
 
 
 def tensors(examples: Sequence[Example], device: torch.device) -> dict[str, Tensor]:
-    """A padded batch on ``device``, as :func:`lottery.model.loss.target_loss` takes it."""
+    """Build a padded batch on ``device`` for :func:`lottery.model.loss.target_loss`."""
     batch = collate(examples)
     labels = torch.from_numpy(batch.labels)
     made = {
@@ -250,7 +250,7 @@ def tensors(examples: Sequence[Example], device: torch.device) -> dict[str, Tens
 
 
 def _targets(example: Example) -> int:
-    # The first token is predicted by nothing.
+    # Nothing predicts the first token.
     return sum(label != IGNORED for label in example.labels[1:])
 
 
@@ -261,14 +261,14 @@ def _number(*parts: object) -> int:
 
 @contextmanager
 def one_line_memory(limits: Limits) -> Iterator[None]:
-    """Turn a lack of memory into one line that says what to lower.
+    """Turn an out-of-memory error into one line that says what to lower.
 
     Raises:
-        UsageError: the memory of the device did not suffice.
+        UsageError: the device ran out of memory.
     """
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises the bare class
+    except RuntimeError as error:  # base of torch.OutOfMemoryError; the CPU allocator raises it directly
         if not any(text in str(error) for text in _OUT_OF_MEMORY):
             raise
         raise UsageError(

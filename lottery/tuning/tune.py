@@ -1,7 +1,7 @@
-"""Tuning from settings to files: embed tuning, partial tuning, and the arms they are compared with.
+"""Tuning from settings to files: embed tuning, partial tuning, and the comparison arms.
 
-What comes out, beside ``run.json`` and ``metrics.jsonl`` (:mod:`lottery.tuning.journal`) and ``used.txt``,
-the digests of the sentences that were trained on (:func:`lottery.text.usedtext.write_used_list`):
+A run writes ``run.json`` and ``metrics.jsonl`` (:mod:`lottery.tuning.journal`), ``used.txt`` with digests of
+the training sentences (:func:`lottery.text.usedtext.write_used_list`), and one of:
 
 ===================  ========================================================================================
 all rows             ``embed_tokens.safetensors``: the fp32 table
@@ -41,21 +41,21 @@ from lottery.tuning.rowspec import Chosen, choose_rows
 from lottery.tuning.runstate import clear_states, latest_state, load_state, save_state
 from lottery.tuning.trainer import Limits, Step, Trainer, one_line_memory
 
-_LARGE = 1_000_000_000  # bytes of weights whose digest takes long enough to say so
+_LARGE = 1_000_000_000  # bytes of weights from which on a digest takes long enough to announce it
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that decides the weights.
+    """Everything that determines the weights.
 
     Attributes:
-        data: what is trained on.
+        data: training data.
         recipe: optimisation; :data:`lottery.tuning.recipe.RECIPES` holds the defaults.
-        limits: what one forward pass may hold.
-        seed: decides order of the data, initial adapters, dropout and rule ``random``.
-        method: what is trained.
-        rows: which rows, see :mod:`lottery.tuning.rowspec`; for method ``rows``.
-        reference: table E* for ``norm:k``.
+        limits: limits of one forward pass.
+        seed: seed for the order of the data, initial adapters, dropout and rule ``random``.
+        method: what to train.
+        rows: rows to train for method ``rows``; see :mod:`lottery.tuning.rowspec`.
+        reference: table E* for ``norm:k`` and ``distance:k``.
         dtype: dtype of the backbone's weights in memory.
         gradient_checkpointing: recompute activations in the backward pass.
         adapter_size: rank of LoRA, or length of the prefix.
@@ -77,17 +77,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run made.
+    """Result of a tuning run.
 
     Attributes:
-        main: this is the first process, which wrote the result.
-        path: the file or folder with the result.
+        main: whether this is the first process, which wrote the result.
+        path: file or folder with the result.
         steps: optimiser steps of the run.
         resumed: step that this call started from; 0 for a fresh run.
         trainable: number of trained parameters.
-        examples: training examples.
-        left_out: pairs left out: repeated sentences, sentences of the held-out text, too long.
-        loss: training loss of the last step, nats per token; None if only the result was left to write.
+        examples: number of training examples.
+        left_out: number of pairs left out: repeated, held out, or too long.
+        loss: training loss of the last step, nats per token; None if this call only wrote the result.
         held_out: held-out loss at the end; None without held-out text.
     """
 
@@ -114,28 +114,28 @@ def tune(
     report: Callable[[Step], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Run tuning to its end, or on from the last saved state.
+    """Run tuning to its end, from the start or from the last saved state.
 
     Args:
-        base: checkpoint folder, or the hub's name of a model.
-        settings: what decides the weights.
+        base: checkpoint folder, or name of a model on the hub.
+        settings: everything that determines the weights.
         out: folder of the run; new or empty unless ``resume``.
-        device: where to compute; ``auto`` is a GPU if there is one.
-        resume: continue the run in ``out`` (from the start if it had saved no state).
-        save_every: optimiser steps between saved states; the last one is saved as well.
-        keep: saved states to keep.
+        device: device to compute on; ``auto`` means a GPU if there is one.
+        resume: continue the run in ``out``, from the start if it has no saved state.
+        save_every: number of optimiser steps between saved states; the last step is saved as well.
+        keep: number of saved states to keep.
         report: called after each step, in the first process only.
-        notice: told in one line what takes long: digests of a large model, bf16 on a processor without it.
+        notice: called with one line about what will take long, such as digests of a large model.
 
     Raises:
-        UsageError: something that was named does not exist, options do not fit together, ``out`` is taken,
-            the memory or the disk does not suffice, an extra is missing.
-        InvalidInputError: base, tokenizer, data, ticket or template are refused; the loss is not finite.
+        UsageError: a named file does not exist, options do not combine, ``out`` is not empty, memory or disk
+            is too small, or an extra is missing.
+        InvalidInputError: base, tokenizer, data, ticket or template is malformed, or the loss is not finite.
         NothingToDoError: there is no data, or the run in ``out`` is complete.
     """
     if settings.seed < 0 or save_every < 1 or keep < 1:
         raise UsageError(
-            "the seed must be at least 0, the number of steps and states at least 1", code="USAGE"
+            "the seed must be at least 0, the numbers of steps and states at least 1", code="USAGE"
         )
     if settings.method == "prefix" and settings.gradient_checkpointing:
         raise UsageError("prefix tuning and gradient checkpointing exclude each other", code="ARM_OPTION")
@@ -143,14 +143,14 @@ def tune(
     table = open_table(folder, allow_tied=True)
     if table.tied and settings.method == "rows":
         raise InvalidInputError(
-            f"{folder}: the output head is tied to the input table, so that no row can be tuned alone: use"
-            " --method full, lora or prefix, or a copy of the checkpoint whose head is a tensor of its own",
+            f"{folder}: the output head is tied to the input table, so rows cannot be tuned alone; use"
+            " --method full, lora or prefix, or a copy of the checkpoint with a separate head",
             code="TIED_HEAD",
         )
     vocabulary = open_vocabulary(folder)
     if vocabulary.size > table.shape[0]:
         raise InvalidInputError(
-            f"{folder}: the tokenizer has {vocabulary.size} tokens, the table only {table.shape[0]} rows",
+            f"{folder}: the tokenizer has {vocabulary.size} tokens, but the table only {table.shape[0]} rows",
             code="TOKENIZER_TABLE_SIZE",
         )
     settings = _within_positions(settings, folder)
@@ -175,12 +175,14 @@ def tune(
     )
     journal.check_free(resume=resume)
     if lone_launch():
-        notice("accelerate launch --cpu starts one process: several need --multi_gpu and tune's --device cpu")
+        notice(
+            "accelerate launch --cpu starts one process; for several use --multi_gpu and tune's --device cpu"
+        )
     accelerator = open_accelerator(device)
     in_bf16 = settings.limits.autocast or settings.dtype == "BF16"
     if in_bf16 and accelerator.device.type == "cpu" and (slower := bf16_slowdown()) >= SLOW_BF16:
         notice(f"this processor takes {slower:.0f} times as long in bf16 as in fp32: fp32 may be faster")
-    # Every process has looked at the folder before the first one writes into it.
+    # Every process has checked the folder before the first one writes into it.
     accelerator.wait_for_everyone()
     with one_line_memory(settings.limits):
         arm = _arm(settings, folder, table, vocabulary, chosen)
@@ -238,7 +240,7 @@ def _run(
     try:
         trainer.run(after)
     except InvalidInputError as error:
-        if main and error.code == "LOSS_NOT_FINITE":  # the same settings would end here again
+        if main and error.code == "LOSS_NOT_FINITE":  # the same settings would fail again
             journal.write("failed", plan | {"step": trainer.step, "reason": str(error)})
         raise
     held_out = last[0].held_out if last else trainer.held_out_loss()
@@ -272,7 +274,7 @@ def _identity(
     chosen: Chosen | None,
 ) -> dict[str, Any]:
     asked = asdict(settings)
-    # Names of files may change between two parts of a run; what they held may not.
+    # File names may change when a run is resumed, file contents may not.
     for name in ("sources", "held_out", "template"):
         del asked["data"][name]
     del asked["reference"], asked["rows"]
@@ -328,7 +330,7 @@ def _arm(
 
 def _stored_rows(table: Table, ids: Sequence[int] | None) -> NDArray[np.float32]:
     raw = table.rows(0, table.shape[0]) if ids is None else table.take(ids)
-    return np.array(to_float32(raw, table.dtype))  # a copy: the file must not be written through the map
+    return np.array(to_float32(raw, table.dtype))  # a copy, so that nothing writes through the memory map
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:

@@ -166,7 +166,7 @@ def test_the_command_counts_what_the_library_counts(
     assert told["touched"]["anywhere"] == 2
     run(workshop)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].endswith(f"cannot act here: {never}")
+    assert lines[-1].endswith(f"without effect here: {never}")
     assert next(line for line in lines if "▁dog" in line).split()[2:] == [
         "50.0%", "0.0%", "0.0%", "50.0%", "0.0%", "50.0%"
     ]  # fmt: skip

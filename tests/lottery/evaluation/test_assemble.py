@@ -451,7 +451,7 @@ def test_without_document_ids_there_is_no_unit_of_documents(evaluated: Any, text
         evaluated(unit="document")
     assert error.value.code == "DOCUMENTS_MISSING"
     pairs = read_pairs(str(text), *LANGUAGES)
-    with pytest.raises(UsageError, match="dev:1 names no document") as error:
+    with pytest.raises(UsageError, match="dev:1 does not name its document") as error:
         units_of(pairs, "document")
     assert error.value.code == "DOCUMENT_ID"
 

@@ -69,7 +69,7 @@ def test_a_saved_dataset_and_its_splits(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": whole, "dev": whole.select([1])}).save_to_disk(str(tmp_path / "two"))
     assert [(p.source, p.target) for p in read_pairs(tmp_path / "one", "en", "ca")] == EXPECTED
     assert len(read_pairs(tmp_path / "two", "en", "ca", split="dev")) == 1
-    with pytest.raises(UsageError, match=r"no split test; there is train, dev"):
+    with pytest.raises(UsageError, match=r"no split test; found train, dev"):
         read_pairs(tmp_path / "two", "en", "ca", split="test")
 
 
@@ -157,7 +157,7 @@ def test_empty_sides_can_be_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
-        ('{"en": "a"}', "LANGUAGE_MISSING", r"t\.jsonl, line 2: no text in language ca; there is en"),
+        ('{"en": "a"}', "LANGUAGE_MISSING", r"t\.jsonl, line 2: no text in language ca; found en"),
         ('{"en": "a", "ca": null}', "LANGUAGE_MISSING", "line 2"),
         ('{"en": "a", "ca": 3}', "LANGUAGE_MISSING", "line 2"),
         ('{"en": "", "ca": "b"}', "EMPTY_LINE", "line 2: the en side"),
@@ -267,7 +267,7 @@ def test_a_dropped_line_takes_its_document_along(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "error", "code", "says"),
     [
-        (None, UsageError, "DOCUMENTS_MISSING", r"no file .*t\.doc, .*one id a line"),
+        (None, UsageError, "DOCUMENTS_MISSING", r"no file .*t\.doc .*one id per line"),
         (b"a\nb\n", InvalidInputError, "LINES_MISMATCHED", r"t\.doc has 2 lines and the text has 3"),
         (b"a\nb\nc\nd\n", InvalidInputError, "LINES_MISMATCHED", r"t\.doc has 4 lines and the text has 3"),
         (b"a\n  \nc\n", InvalidInputError, "DOCUMENT_ID", r"t\.doc, line 2: no document id"),

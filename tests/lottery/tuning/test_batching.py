@@ -54,7 +54,7 @@ def test_impossible_limits() -> None:
         plan_batches([1], seed=0, epoch=0)
     with pytest.raises(UsageError, match="at least 1"):
         plan_batches([1], seed=0, epoch=0, max_examples=0)
-    with pytest.raises(InvalidInputError, match="example 1 has 9 tokens, a batch holds 8"):
+    with pytest.raises(InvalidInputError, match="example 1 has 9 tokens, but a batch holds at most 8"):
         plan_batches([1, 9, 2], seed=0, epoch=0, max_tokens=8)
     assert plan_batches([], seed=0, epoch=0, max_tokens=8) == []
     with pytest.raises(UsageError):

@@ -485,7 +485,9 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_state(
     assert caught.value.code == "LOSS_NOT_FINITE"
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], record["outcome"]["reason"]) == ("failed", str(caught.value))
-    with pytest.raises(InvalidInputError, match=r"failed and would again: the \S+ is not finite") as again:
+    with pytest.raises(
+        InvalidInputError, match=r"failed and would fail again: the \S+ is not finite"
+    ) as again:
         run(base, settings_for(text, recipe=recipe, method="full"), tmp_path / "run", resume=True)
     assert again.value.code == "RUN_FAILED"
     assert "\n" not in str(again.value)
