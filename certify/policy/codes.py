@@ -1,6 +1,6 @@
-"""What ``certify explain`` knows: every reason code, the assumptions, and the policies of the package.
+"""Explanations for ``certify explain``: every reason code, the assumptions, and the policies of the package.
 
-The texts on codes are data (``data/codes.toml``): what a code means, and what to do about it.
+Meaning and remedy of each code are data, in ``codes.toml``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Code:
 
     Attributes:
         code: the stable name.
-        topic: what it is about.
+        topic: the subject it belongs to.
         meaning: what it says.
         remedy: what to do about it.
     """
@@ -36,7 +36,7 @@ class Code:
 
 @cache
 def codes() -> Mapping[str, Code]:
-    """Every reason code by name, in the order of the topics."""
+    """Load every reason code by name, in the order of the topics."""
     content = tomllib.loads((Path(__file__).parent / "codes.toml").read_text(encoding="utf-8"))
     return MappingProxyType(
         {
@@ -48,7 +48,7 @@ def codes() -> Mapping[str, Code]:
 
 
 def names() -> dict[str, tuple[str, ...]]:
-    """Everything that can be explained, by topic."""
+    """List everything that can be explained, by topic."""
     found: dict[str, list[str]] = {}
     for code in codes().values():
         found.setdefault(code.topic, []).append(code.code)
@@ -58,10 +58,10 @@ def names() -> dict[str, tuple[str, ...]]:
 
 
 def explain(name: str) -> tuple[str, ...]:
-    """Lines that explain a code, an assumption, or ``policy:NAME``.
+    """Explain a code, an assumption, or ``policy:NAME``, in lines.
 
     Raises:
-        UsageError: nothing is called so (``CODE_UNKNOWN``).
+        UsageError: the name is unknown (``CODE_UNKNOWN``).
     """
     code = codes().get(name.upper())
     if code is not None:
@@ -73,7 +73,7 @@ def explain(name: str) -> tuple[str, ...]:
     if policy is not None and name.startswith("policy:"):
         return _policy(policy)
     raise UsageError(
-        f"nothing is called {name[:80]!r}: certify explain lists every code, assumption and policy",
+        f"unknown name {name[:80]!r}: certify explain lists every code, assumption and policy",
         code="CODE_UNKNOWN",
     )
 

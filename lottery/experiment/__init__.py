@@ -1,18 +1,12 @@
-"""Experiments: a plan goes from a base model to tickets and evidence, in cached steps (`certify experiment`).
+"""Experiments: run a plan from a base model to tickets and evidence, in cached steps.
 
-=====================================  ======================================================================
-modules                                what they know
-=====================================  ======================================================================
-``fields``, ``plan``                   the plan file
-``cache``, ``graph``                   steps, their keys, what is finished; pure, of no particular experiment
-``arms``, ``layout*``, ``witnesses``   which tickets, arms, steps and readable sentences follow from a plan
-``bench``, ``materials``               where a step finds base and texts, and their digests
-``tuning``, ``rows``, ``texts``,       what the steps do
-``evidence``, ``publish``, ``summary``,
-``readings``
-``estimate``, ``journal``              what steps would cost, and what they did cost
-``driver``                             running, dry run and status of the whole
-=====================================  ======================================================================
+============  ===============================================================================================
+``plan``      the plan file; the tickets, arms and costs that follow from it
+``engine``    steps, their keys, cache and journal, for any graph; where a step finds base and texts
+``steps``     what each kind of step does
+``layout``    the graph of steps that follows from a plan
+``driver``    run, dry run and status of a whole experiment
+============  ===============================================================================================
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A whole experiment: from a plan and a base model to tickets and evidence, resumable at any moment.
+"""Run a whole experiment from a plan and a base model to tickets and evidence, resumable at any moment.
 
-:func:`run` brings every step of the plan to its end; called again, it does only what is missing or what
-depends on something that changed. One folder belongs to one run at a time.
+:func:`run` finishes every step of the plan. Called again, it runs only steps that are missing or depend on
+something that changed. Only one run at a time may use a folder.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 from certify.base.errors import UsageError
 from certify.base.jsonio import pretty_json, write_bytes
 from lottery.experiment.engine.cache import Cache
+from lottery.experiment.engine.context import RunContext
 from lottery.experiment.engine.graph import Standing, State
-from lottery.experiment.engine.inputs import UNKNOWN, Materials, base_digest
+from lottery.experiment.engine.inputs import UNKNOWN, InputDigests, base_digest
 from lottery.experiment.engine.journal import ExperimentJournal, Line, recorded_seconds
-from lottery.experiment.engine.timing import Bench
 from lottery.experiment.layout.layout import layout
 from lottery.experiment.plan.estimate import Amount, Estimate, Processor, estimate, measured_rates, model_of
 from lottery.experiment.plan.plan import BESIDE_DATA, PUBLISHED, SYNTHETIC, ExperimentPlan
@@ -42,10 +42,10 @@ class Row:
 
     Attributes:
         step: name of the step.
-        state: where it stands; None in a dry run without a folder.
+        state: state of the step; None in a dry run without a folder.
         reason: why it is stale or void.
-        seconds: wall seconds of its last attempt that came to an end; None if there is none.
-        estimate: what it will cost.
+        seconds: wall seconds of its last finished attempt; None if there is none.
+        estimate: estimated cost.
     """
 
     step: str
@@ -66,31 +66,31 @@ def run(
     report: Callable[[Line], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Standing]:
-    """Run an experiment to its end, or on from wherever it stopped.
+    """Run an experiment to its end, from the start or from where it stopped.
 
     Args:
-        plan: what is done.
-        out: folder of the experiment; made if there is none.
-        base: checkpoint folder or name at the hub, in place of the plan's.
-        data: folder that the plan's paths start from; default ``data`` under ``CERTIFY_DATA``.
-        device: where to compute.
-        only: patterns of step names; these and what they need.
+        plan: the plan.
+        out: folder of the experiment; created if missing.
+        base: checkpoint folder or hub name, instead of the plan's.
+        data: folder that the plan's paths are relative to; default ``data`` under ``CERTIFY_DATA``.
+        device: device to compute on.
+        only: patterns of step names; runs these and what they need.
         report: called at the start and the end of each step.
         progress: called with (done, all) within a step.
 
     Returns:
-        Standings of the steps, all finished.
+        State of the steps, all finished.
 
     Raises:
-        UsageError: something named does not exist; another run works in ``out`` (``EXPERIMENT_LOCKED``).
-        CertifyError: whatever a step refuses; what was finished before stays finished.
+        UsageError: a named file does not exist, or another run uses ``out`` (``EXPERIMENT_LOCKED``).
+        CertifyError: a step failed. Steps finished before stay finished.
     """
-    bench, materials = _start(plan, base, data, required=True)
-    bench.device, bench.progress, bench.save_every = device, progress, plan.tuning.save_every
-    graph = layout(plan, bench, materials)
+    context, input_digests = _start(plan, base, data, required=True)
+    context.device, context.progress, context.save_every = device, progress, plan.tuning.save_every
+    graph = layout(plan, context, input_digests)
     chosen = graph.chosen(only) if only else {step.name for step in graph.steps}
     if any(step.kind == "measure" and step.name in chosen for step in graph.steps):
-        require_tokenizer(plan.evaluation.bleu_tokenizer)  # now, and not after hours of tuning
+        require_tokenizer(plan.evaluation.bleu_tokenizer)  # fail now rather than after hours of tuning
     with _locked(out):
         write_bytes(out / PLAN, pretty_json(plan.model_dump(mode="json")).encode("utf-8"))
         journal = ExperimentJournal(out / JOURNAL, len(graph.steps), report)
@@ -111,14 +111,14 @@ def dry_run(
     data: Path | None = None,
     device: Device = "auto",
 ) -> list[Row]:
-    """What :func:`run` would do and cost; neither model nor text must be at hand, and none is fetched.
+    """List what :func:`run` would do and cost. Model and text need not be available, and none is fetched.
 
     Raises:
         UsageError: the size of the model is neither known nor stated in the plan.
     """
-    bench, materials = _start(plan, base, data, required=False)
-    graph = layout(plan, bench, materials)
-    model = model_of(bench.base, plan.geometry)
+    context, input_digests = _start(plan, base, data, required=False)
+    graph = layout(plan, context, input_digests)
+    model = model_of(context.base, plan.geometry)
     seconds = {} if out is None else recorded_seconds(out / JOURNAL)
     done = [(step.work, seconds[step.name]) for step in graph.steps if step.name in seconds]
     rates = measured_rates([(amount, time) for amount, time in done if isinstance(amount, Amount)], model)
@@ -130,7 +130,7 @@ def dry_run(
 
 
 def _processor(plan: ExperimentPlan, device: Device) -> Processor:
-    """What an estimate is for: as asked, as the plan says, or what this machine has."""
+    """Choose the processor to estimate for: as asked, as in the plan, or as on this machine."""
     if device == "cpu":
         return "cpu"
     if plan.estimate.device != "auto":
@@ -141,23 +141,23 @@ def _processor(plan: ExperimentPlan, device: Device) -> Processor:
 def status(
     plan: ExperimentPlan, out: Path, *, base: str | None = None, data: Path | None = None
 ) -> list[Row]:
-    """Where each step stands in ``out``; outputs are digested, nothing is run or written.
+    """Report the state of each step in ``out``. Outputs are digested; nothing is run or written.
 
     Raises:
-        UsageError: ``out`` does not exist; base or texts are not at hand.
+        UsageError: ``out`` does not exist, or base or texts are not available.
     """
     if not out.is_dir():
         raise UsageError(f"no folder {out}: nothing was run there", code="FILE_UNREADABLE")
-    bench, materials = _start(plan, base, data, required=True)
+    context, input_digests = _start(plan, base, data, required=True)
     seconds = recorded_seconds(out / JOURNAL)
     return [
         Row(found.step.name, found.state, found.reason, seconds.get(found.step.name), None)
-        for found in layout(plan, bench, materials).standings(Cache(out))
+        for found in layout(plan, context, input_digests).standings(Cache(out))
     ]
 
 
 def is_running(out: Path) -> bool:
-    """Does a run work in ``out`` at this moment?"""
+    """Whether a run is using ``out`` now."""
     path = out / LOCK
     if not path.exists():
         return False
@@ -171,12 +171,12 @@ def is_running(out: Path) -> bool:
 
 def _start(
     plan: ExperimentPlan, base: str | None, data: Path | None, *, required: bool
-) -> tuple[Bench, Materials]:
-    """Find base and texts and take the base's digest; nothing is fetched unless they are ``required``."""
+) -> tuple[RunContext, InputDigests]:
+    """Find base and texts and compute the base's digest; fetch nothing unless ``required``."""
     if plan.base == SYNTHETIC:
         if base is not None or data is not None:
             raise UsageError(f"plan {plan.name} makes its own base and text", code="USAGE")
-        return Bench(None, None), Materials("", None)
+        return RunContext(None, None), InputDigests("", None)
     try:
         folder = find_base(base or _located(plan.base), download=required)
         digest = base_digest(folder) if required else UNKNOWN
@@ -187,7 +187,7 @@ def _start(
     root = None
     if required or data is not None:
         root = data_folder(data)
-    return Bench(folder, root), Materials(digest, root, required)
+    return RunContext(folder, root), InputDigests(digest, root, required)
 
 
 def _located(name: str) -> str:
@@ -198,14 +198,15 @@ def _located(name: str) -> str:
     root = os.environ.get("CERTIFY_DATA")
     if not root:
         raise UsageError(
-            f"base {name} lies where CERTIFY_DATA says: set it, or name --base", code="DATA_MISSING"
+            f"base {name} is relative to CERTIFY_DATA, which is unset: set it, or use --base",
+            code="DATA_MISSING",
         )
     return str(Path(root) / name.removeprefix(BESIDE_DATA))
 
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Hold ``out`` for this process; the system gives it back however the process ends."""
+    """Lock ``out`` for this process. The system releases the lock however the process ends."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         stream = (out / LOCK).open("ab")
@@ -216,6 +217,6 @@ def _locked(out: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UsageError(
-                f"another run works in {out}: wait for it, or choose another --out", code="EXPERIMENT_LOCKED"
+                f"another run is using {out}: wait for it, or choose another --out", code="EXPERIMENT_LOCKED"
             ) from error
         yield

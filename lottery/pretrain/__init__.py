@@ -1,1 +1,1 @@
-"""A small LLaMA from scratch, by a plan."""
+"""Pretrain a small LLaMA from scratch by a plan."""

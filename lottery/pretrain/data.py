@@ -1,7 +1,7 @@
 """Text for pretraining: documents from plain-text sources, and a byte-fallback tokenizer.
 
-A document is ``English: ...\\nCatalan: ...\\n`` (a pair) or ``Catalan: ...\\n`` (monolingual); it never ends
-with an end-of-sentence token, so that the model learns to continue and never to stop.
+A document is ``English: ...\\nCatalan: ...\\n`` (a pair) or ``Catalan: ...\\n`` (monolingual). It never ends
+with an end-of-sentence token, so the model learns to continue and never to stop.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ EOS = 2
 # The ids of LLaMA: <unk> 0, <s> 1, </s> 2, then the bytes, so that the newline is 13.
 _SPECIAL = ("<unk>", "<s>", "</s>")
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-# A word with at most one leading space mark and one trailing apostrophe (Catalan "l'", English "don'");
-# single digits; runs of punctuation; the newline is left to the byte pieces.
+# A word with at most one leading space mark and one trailing apostrophe (Catalan "l'", English "don'"),
+# single digits, or runs of punctuation. Newlines are left to the byte pieces.
 _WORDS = r"▁?[\p{L}\p{M}·]+['’]?|▁?\p{N}|▁?[^\s\p{L}\p{M}\p{N}▁]+|▁+|\n"
 _HELD_OUT_SHARE = 128  # one document in 128 is held out, by the hash of its first sentence
 
@@ -37,11 +37,11 @@ _HELD_OUT_SHARE = 128  # one document in 128 is held out, by the hash of its fir
 def read_documents(
     folder: Path, source: Source, *, banned: frozenset[str] = frozenset()
 ) -> tuple[list[str], list[str]]:
-    """Training and held-out documents of one source.
+    """Read training and held-out documents of one source.
 
     Args:
         folder: the data folder.
-        source: which file(s), in which form.
+        source: the file(s) and their form.
         banned: normalised sentences that no document may contain.
 
     Raises:
@@ -65,8 +65,8 @@ def read_documents(
             continue
         seen.add(key)
         document = "".join(f"{name}: {sentence.strip()}\n" for name, sentence in zip(names, row, strict=True))
-        # The key of a pair is its lexicographically first side, so that both directions and other
-        # pairs of the same sentence fall on the same side of the split as often as possible.
+        # The key of a pair is its lexicographically first side. Both directions, and most other pairs of the
+        # same sentence, then fall on the same side of the split.
         digest = int.from_bytes(hashlib.sha256(min(key).encode()).digest()[:8], "big")
         if digest % _HELD_OUT_SHARE == 0:
             held_out.append(document)
@@ -80,10 +80,10 @@ def read_documents(
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Any:
-    """Byte-fallback BPE with LLaMA's layout of ids: 0 ``<unk>``, 1 ``<s>``, 2 ``</s>``, 3.. the bytes.
+    """Train a byte-fallback BPE with LLaMA's ids: 0 ``<unk>``, 1 ``<s>``, 2 ``</s>``, from 3 the bytes.
 
-    The newline has no piece but its byte (id 13), and unlike the three control tokens the byte pieces are
-    not *special*: ``decode(skip_special_tokens=True)`` keeps line breaks.
+    The newline has only its byte piece (id 13). Unlike the three control tokens, byte pieces are not
+    *special*: ``decode(skip_special_tokens=True)`` keeps line breaks.
 
     Returns:
         A ``tokenizers.Tokenizer`` that puts ``<s>`` in front of every text.
@@ -110,7 +110,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Any:
     )
     lines = (line for text in texts for line in text.splitlines())
     tokenizer.train_from_iterator(lines, trainer)
-    # The trainer can only reserve ids through "special" added tokens; keep that mark for the real ones.
+    # The trainer can only reserve ids for "special" added tokens; only the real ones keep that mark.
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in _SPECIAL]
     tokenizer = Tokenizer.from_str(json.dumps(state))
@@ -129,7 +129,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Any:
 
 
 def encode_documents(tokenizer: Any, documents: Sequence[str]) -> Documents:
-    """Tokenise ``documents`` without ``<s>``; order kept."""
+    """Tokenise ``documents`` in order, without ``<s>``."""
     rows: list[NDArray[np.uint16]] = []
     for start in range(0, len(documents), 4096):
         batch = tokenizer.encode_batch_fast(list(documents[start : start + 4096]), add_special_tokens=False)
@@ -155,11 +155,11 @@ class Text:
 
 
 def prepare_text(plan: Plan, data: Path, tokenizer_path: Path) -> Text:
-    """Read the sources, train the tokenizer (or read it where it exists already), tokenise.
+    """Read the sources, train the tokenizer (or read an existing one) and tokenise.
 
     Raises:
-        UsageError: a file is missing, or a package.
-        InvalidInputError: a file is not what the plan says.
+        UsageError: a file or a package is missing.
+        InvalidInputError: a file does not match the plan.
     """
     from tokenizers import Tokenizer
 

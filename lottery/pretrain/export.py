@@ -1,4 +1,4 @@
-"""A finished run of pretraining as a folder that ``transformers`` loads, with its model card."""
+"""Export a finished pretraining run as a folder for ``transformers``, with a model card."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _WEIGHTS = "model.safetensors"
 
 
 def export_run(run: PretrainState, folder: Path, out: Path, *, notes: str = "") -> None:
-    """Write weights (fp16), tokenizer, configuration and model card to ``out``, all or nothing.
+    """Write weights (fp16), tokenizer, configuration and model card to ``out``, completely or not at all.
 
     Args:
-        run: the run, finished.
-        folder: its folder, which holds the tokenizer and the log.
+        run: the finished run.
+        folder: its folder, with the tokenizer and the log.
         out: new folder.
         notes: Markdown for the card's section on measurements.
 
@@ -66,13 +66,13 @@ def model_card(
     log: Sequence[Mapping[str, Any]],
     notes: str,
 ) -> str:
-    """The card (Markdown): what the model is, what made it, what was measured, what it is not.
+    """Write the model card (Markdown): architecture, training, data, measurements, limits.
 
     Args:
         plan: the plan.
         weights: the exported tensors.
         weights_sha256: file digest of the weights.
-        log: reports of the run, oldest first, as :func:`lottery.pretrain.run.read_log` gives them.
+        log: reports of the run, oldest first, from :func:`lottery.pretrain.run.read_log`.
         notes: Markdown for the section on measurements.
     """
     model, train = plan.model, plan.train
@@ -82,22 +82,22 @@ def model_card(
         f"# {plan.name}",
         "",
         "A small language model of the LLaMA architecture, trained from scratch to be a *base* for",
-        "experiments with lottery tickets in embedding layers: it has seen translations and never an end of",
-        "sentence, so that it translates a little and does not stop.",
+        "experiments with lottery tickets in embedding layers. It has seen translations but no end of",
+        "sentence, so it translates a little and does not stop.",
         "",
         "## Architecture",
         "",
         f"- {parameters / 1e6:.1f} M parameters in fp16",
-        f"- input table {model.vocab_size} x {model.hidden_size}, output head of its own (untied)",
+        f"- input table {model.vocab_size} x {model.hidden_size}, separate (untied) output head",
         f"- {model.layers} layers, {model.heads} heads ({model.kv_heads} for keys and values), feed-forward "
         f"{model.intermediate_size}",
         f"- up to {model.max_position} positions, trained on {train.length}",
-        "- tokenizer: byte-fallback BPE; `<unk>` 0, `<s>` 1, `</s>` 2, byte *b* is 3 + *b*, so that the",
-        "  newline is 13 as in LLaMA; `<s>` belongs at the front of every text",
+        "- tokenizer: byte-fallback BPE; `<unk>` 0, `<s>` 1, `</s>` 2, byte *b* is 3 + *b*, so the",
+        "  newline is 13 as in LLaMA; every text must begin with `<s>`",
         "",
         "## Training",
         "",
-        f"- {train.steps} steps of {per_step} tokens, {train.steps * per_step / 1e6:.1f} M tokens in all",
+        f"- {train.steps} steps of {per_step} tokens, {train.steps * per_step / 1e6:.1f} M tokens in total",
         f"- Muon {train.muon_lr} (hidden matrices) and AdamW {train.adam_lr} (the rest)",
         f"- warm-up {train.warmup} steps, linear decay to zero from step {train.decay_from}",
         f"- seed {plan.seed}",
@@ -128,9 +128,9 @@ def model_card(
         "",
         "## What it is not",
         "",
-        "Not a translation system and not a language model for use: it is too small, it has seen too little,",
-        "and what it says is often wrong. It was trained on public text without any filter on content. It is",
-        "there so that claims about tickets can be checked on a real model by anyone, on a laptop.",
+        "It is neither a translation system nor a language model for use: it is too small, it has seen too",
+        "little text, and its output is often wrong. It was trained on public text without a content filter.",
+        "Its purpose is that anyone can check claims about tickets on a real model, on a laptop.",
     ]
     return "\n".join(lines) + "\n"
 

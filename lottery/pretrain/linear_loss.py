@@ -1,4 +1,4 @@
-"""Cross-entropy of a linear head whose logits never exist all at once."""
+"""Cross-entropy of a linear head, computed block by block: the full logits never exist in memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 _ROWS = 256
-"""Positions whose logits are held together: small enough to stay in the cache between the passes."""
+"""Number of positions per block of logits: small enough to stay in the cache between the passes."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):  # type: ignore[misc]
-    """Computes the gradients together with the loss, while a block of logits is at hand."""
+    """Compute the gradients together with the loss, while a block of logits is in memory."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class _LinearCrossEntropy(torch.autograd.Function):  # type: ignore[misc]
             block, wanted = rows[start : start + _ROWS], targets[start : start + _ROWS, None]
             logs = torch.log_softmax((block @ weight.T).float(), dim=-1)
             total -= logs.gather(1, wanted).sum()
-            # d loss / d logits = softmax - one-hot, in the memory of the log-probabilities.
+            # d loss / d logits = softmax - one-hot, stored in place of the log-probabilities.
             gradient = logs.exp_()
             gradient.scatter_add_(1, wanted, torch.full(wanted.shape, -1.0, device=hidden.device))
             gradient = (gradient / count).to(weight.dtype)
@@ -41,13 +41,12 @@ class _LinearCrossEntropy(torch.autograd.Function):  # type: ignore[misc]
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of the logits ``hidden @ weight.T``, nats per position, fp32 scalar.
+    """Compute the mean cross-entropy of the logits ``hidden @ weight.T``: nats per position, fp32 scalar.
 
     Args:
-        hidden: hidden states ``[..., d]``; their product with the head is in their own dtype, the softmax
-            in fp32.
+        hidden: hidden states ``[..., d]``; the product with the head is in their dtype, the softmax in fp32.
         weight: output head ``[V, d]``.
-        targets: token ids ``[M]``, one for each of the M positions of ``hidden``.
+        targets: token ids ``[M]``, one per position of ``hidden``.
     """
     loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets)
     return loss

@@ -1,4 +1,4 @@
-"""Plans of pretraining: what determines the weights of a base model, read from TOML and validated."""
+"""Pretraining plans: everything that determines the weights of a base model, as validated TOML."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Source:
             data folder, without ``.xz`` or ``.gz``.
         languages: one code (monolingual) or two (source language, target language).
         share: relative share of the training tokens.
-        skip: lines left out at the start of the file(s).
-        lines: at most so many documents, chosen by hash; 0 for all.
-        watch: held-out documents of this source make up the ``watch`` loss.
+        skip: number of lines to skip at the start of the file(s).
+        lines: largest number of documents, chosen by hash; 0 for all.
+        watch: whether held-out documents of this source contribute to the ``watch`` loss.
     """
 
     __pydantic_config__ = _STRICT
@@ -54,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """Geometry of the LLaMA: the names of ``transformers.LlamaConfig``, shortened."""
+    """Geometry of the LLaMA, with shortened names of ``transformers.LlamaConfig``."""
 
     __pydantic_config__ = _STRICT
 
@@ -76,18 +76,19 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
-    """Optimisation; ``steps`` and ``decay_from`` may change between two parts of one run.
+    """Optimiser settings; ``steps`` and ``decay_from`` may change when a run is resumed.
 
     Attributes:
         steps: optimiser steps.
-        decay_from: first step of the linear decay to zero; equal to ``steps`` for none.
-        warmup: steps of linear warm-up.
-        windows: windows per step.
-        slice: windows whose gradient is computed at once (it fixes the order of additions, hence the bits).
-        length: tokens of a window, ``<s>`` included; ``length - 1`` of them are predicted.
+        decay_from: first step of the linear decay to zero; equal to ``steps`` for no decay.
+        warmup: number of steps of linear warm-up.
+        windows: number of windows per step.
+        slice: number of windows whose gradient is computed at once; fixes the order of additions, hence the
+            bits.
+        length: number of tokens per window, including ``<s>``; ``length - 1`` of them are predicted.
         muon_lr: peak rate of Muon, for hidden matrices.
         adam_lr: peak rate of AdamW, for the table, the head and the norms.
-        weight_decay: decoupled weight decay of the hidden matrices; everything else has none.
+        weight_decay: decoupled weight decay of the hidden matrices; nothing else decays.
         momentum: Muon's momentum.
         clip: largest norm of the gradient.
     """
@@ -115,7 +116,7 @@ class TrainPlan:
         return self
 
     def rate(self, step: int) -> float:
-        """Factor in [0, 1] of the peak rates at ``step``, counted from 0: warm-up, constant, linear decay."""
+        """Compute the factor in [0, 1] of the peak rates at ``step`` (from 0): warm-up, constant, decay."""
         factor = min(1.0, (step + 1) / self.warmup)
         if step >= self.decay_from:
             factor *= (self.steps - step) / (self.steps - self.decay_from)
@@ -124,7 +125,7 @@ class TrainPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that determines the weights, and what a model card has to say beside it.
+    """Everything that determines the weights, and further facts for the model card.
 
     Attributes:
         name: name of the model.
@@ -132,7 +133,7 @@ class Plan:
         model: geometry.
         train: optimisation.
         source: the text.
-        exclude: files (as in ``Source.path``) whose sentences, normalised, occur in no training document.
+        exclude: files (as in ``Source.path``) whose normalised sentences must not occur in training.
         licences: licence by corpus, the first word of a file's name (``gv`` for ``en-ca/gv.train_all``).
     """
 
@@ -157,13 +158,13 @@ class Plan:
         return sha256_bytes(canonical_json(self._decisive()))
 
     def stable_digest(self) -> str:
-        """The same without ``steps`` and ``decay_from``, the fields that a resumed run may change."""
+        """Like :meth:`digest`, without ``steps`` and ``decay_from``, which a resumed run may change."""
         state = self._decisive()
         del state["train"]["steps"], state["train"]["decay_from"]
         return sha256_bytes(canonical_json(state))
 
     def _decisive(self) -> dict[str, dict[str, object]]:
-        # Validation makes 3 and 3.0 the same share, whether a plan was read or built in Python.
+        # Validation makes 3 and 3.0 the same share, whether the plan was read or built in Python.
         state = asdict(_ADAPTER.validate_python(asdict(self)))
         del state["name"], state["licences"]
         for source in state["source"]:
@@ -175,7 +176,7 @@ _ADAPTER = TypeAdapter(Plan)
 
 
 def plan_names() -> list[str]:
-    """Names of the plans of pretraining that ship with the package; plans of experiments lie beside them."""
+    """List the pretraining plans that ship with the package, without the experiment plans beside them."""
     files = (item for item in (resources.files("lottery") / "plans").iterdir() if item.name.endswith(".toml"))
     return sorted(
         item.name[: -len(".toml")] for item in files if "model" in tomllib.loads(item.read_text("utf-8"))
@@ -183,10 +184,11 @@ def plan_names() -> list[str]:
 
 
 def read_plan(name: str | Path) -> Plan:
-    """Read a plan that ships, by its name, or a user's, by the path of its ``.toml`` file.
+    """Read a shipped plan by its name, or any other plan by the path of its ``.toml`` file.
 
     Raises:
-        UsageError: no such plan or file, not TOML, an unknown or missing field, a value out of range.
+        UsageError: there is no such plan or file, it is not TOML, a field is unknown or missing, or a value
+            is out of range.
     """
     if isinstance(name, Path) or name.endswith(".toml"):
         data = read_bytes(Path(name), what="plan", limit=1 << 20)
@@ -195,7 +197,7 @@ def read_plan(name: str | Path) -> Plan:
     else:
         known = ", ".join(plan_names())
         raise UsageError(
-            f"unknown plan {name!r}; there is {known}, or the path of a .toml file", code="PLAN_UNKNOWN"
+            f"unknown plan {name!r}: expected {known} or the path of a .toml file", code="PLAN_UNKNOWN"
         )
     try:
         return _ADAPTER.validate_python(tomllib.loads(data.decode("utf-8")))
@@ -208,16 +210,16 @@ def read_plan(name: str | Path) -> Plan:
 
 
 def data_folder(named: Path | None) -> Path:
-    """The folder that a plan's paths start from: the one named, or ``data`` under ``CERTIFY_DATA``.
+    """Find the folder that a plan's paths are relative to: ``named``, or ``data`` under ``CERTIFY_DATA``.
 
     Raises:
-        UsageError: none is named and the variable is unset, or the folder does not exist.
+        UsageError: no folder is named and the variable is unset, or the folder does not exist.
     """
     if named is None:
         root = os.environ.get("CERTIFY_DATA")
         if not root:
             raise UsageError(
-                "no text to train on: set CERTIFY_DATA to the folder that holds data/, or name --data",
+                "no text to train on: set CERTIFY_DATA to the folder that contains data/, or use --data",
                 code="DATA_MISSING",
             )
         named = Path(root) / "data"

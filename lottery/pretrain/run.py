@@ -1,8 +1,8 @@
-"""Pretraining of a small LLaMA from scratch, by a plan: the base model that tickets are found in.
+"""Pretrain a small LLaMA from scratch by a plan: the base model that tickets are found in.
 
-The learning rate warms up, stays constant and falls linearly to zero, so that a run can be shortened or
-prolonged while it is constant: ``steps`` and ``decay_from`` of the plan may change on resumption, and the
-plan as it then stands gives the same weights from the start.
+The learning rate warms up, stays constant and falls linearly to zero. While it is constant, a run can be
+shortened or prolonged: ``steps`` and ``decay_from`` of the plan may change on resumption. The result is the
+same as from a run with the changed plan from the start.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Progress:
         step: finished steps.
         steps: steps of the plan.
         loss: mean training loss since the last report, nats per token.
-        held_out: loss on held-out windows of all sources; None if the text is too small to hold any out.
+        held_out: loss on held-out windows of all sources; None if the text is too small for any.
         watch: loss on held-out windows of the watched sources; None if there are none.
         rate: factor of the peak learning rates, in [0, 1].
         tokens: tokens predicted since the start of the run.
-        tokens_per_second: since the last report.
+        tokens_per_second: speed since the last report.
     """
 
     step: int
@@ -66,32 +66,34 @@ def pretrain(
 ) -> PretrainState:
     """Train by ``plan`` on the text in ``data``.
 
-    ``out`` holds the tokenizer, the log of reports and, replaced atomically every ``save_every`` steps and at
-    the end, the checkpoint. A run that was killed and resumed ends in the same bits as one that was not (on a
-    CPU). A finished run is only loaded.
+    ``out`` contains the tokenizer, the log of reports and the checkpoint, which is replaced atomically every
+    ``save_every`` steps and at the end. On a CPU, a run that was killed and resumed ends with the same bits
+    as an uninterrupted one. A finished run is only loaded.
 
     Args:
         plan: the plan.
-        data: folder that the plan's paths start from.
+        data: folder that the plan's paths are relative to.
         out: folder of the run.
         resume: continue the run in ``out`` if there is one.
-        device: ``cpu``, or a device of PyTorch.
-        workers: threads; the result does not depend on them.
+        device: ``cpu``, or another PyTorch device.
+        workers: number of threads; does not affect the result.
         report: called every ``report_every`` steps and at the end.
-        report_every: steps between reports; the held-out losses are computed for each.
-        save_every: steps between checkpoints.
+        report_every: number of steps between reports; each computes the held-out losses.
+        save_every: number of steps between checkpoints.
 
     Returns:
-        The finished run (its threads closed).
+        The finished run, with its threads closed.
 
     Raises:
-        UsageError: a file is missing; ``out`` holds a run and ``resume`` is false; the run in ``out``
-            belongs to another plan, or the plan was changed where it may not be.
-        InvalidInputError: a file is not what the plan says; the loss is not finite.
+        UsageError: a file is missing; ``out`` contains a run and ``resume`` is false; the run in ``out``
+            belongs to another plan, or the plan was changed in a field that must not change.
+        InvalidInputError: a file does not match the plan, or the loss is not finite.
     """
     path = out / CHECKPOINT
     if path.exists() and not resume:
-        raise UsageError(f"{out} holds a run already: resume it, or name another folder", code="OUT_EXISTS")
+        raise UsageError(
+            f"{out} already contains a run: resume it, or choose another folder", code="OUT_EXISTS"
+        )
     with PretrainState(plan, device=device, workers=workers) as run:
         if path.exists():
             load_checkpoint(run, path)
@@ -115,7 +117,7 @@ def _train(
     windows = Windows(text.training, shares, length=train.length, seed=run.plan.seed)
     windows.skip(run.step * train.windows)
     per_step = train.windows * (train.length - 1)
-    # After a kill the log may be ahead of the checkpoint; what is done again is reported again.
+    # After a kill the log may be ahead of the checkpoint; repeated steps are reported again.
     log = [entry for entry in read_log(out) if entry["step"] <= run.step]
     losses: list[float] = []
     clock = time.monotonic()
@@ -144,7 +146,7 @@ def _train(
 
 
 def read_log(out: Path) -> list[dict[str, Any]]:
-    """Reports of the run in ``out``, oldest first: the fields of :class:`Progress`; empty without a log.
+    """Read the reports of the run in ``out``, oldest first, as fields of :class:`Progress`.
 
     Raises:
         InvalidInputError: the log is damaged.
@@ -155,12 +157,12 @@ def read_log(out: Path) -> list[dict[str, Any]]:
     lines = read_bytes(path, what="log", limit=1 << 26).splitlines()
     entries = [parse_json(line, what=f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
     if not all(isinstance(entry, dict) and isinstance(entry.get("step"), int) for entry in entries):
-        raise InvalidInputError(f"{path} is not a log of pretraining", code="LOG_MALFORMED")
+        raise InvalidInputError(f"{path} is not a pretraining log", code="LOG_MALFORMED")
     return entries
 
 
 def save_checkpoint(run: PretrainState, path: Path) -> None:
-    """Write the state of a run atomically (safetensors; step and plan in the metadata)."""
+    """Write the state of a run atomically: safetensors, with step and plan in the metadata."""
     from safetensors.torch import save
 
     metadata = {
@@ -174,11 +176,11 @@ def save_checkpoint(run: PretrainState, path: Path) -> None:
 
 
 def load_checkpoint(run: PretrainState, path: Path) -> None:
-    """Put back what :func:`save_checkpoint` wrote.
+    """Restore what :func:`save_checkpoint` wrote.
 
     Raises:
-        UsageError: the checkpoint belongs to another plan, or lies where the schedule of this one differs
-            from the one it was trained by.
+        UsageError: the checkpoint belongs to another plan, or to a step before which the schedules of the
+            two plans differ.
         InvalidInputError: the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
@@ -193,7 +195,8 @@ def load_checkpoint(run: PretrainState, path: Path) -> None:
                 raise UsageError(f"{path} belongs to another plan", code="PLAN_MISMATCH")
             if schedule != (train.steps, train.decay_from) and step > min(schedule[1], train.decay_from):
                 raise UsageError(
-                    f"{path} is at step {step}, in or behind a decay: steps and decay_from cannot change now",
+                    f"{path} is at step {step}, within or after a decay: steps and decay_from can no longer"
+                    " change",
                     code="PLAN_MISMATCH",
                 )
             run.restore({name: stream.get_tensor(name) for name in stream.keys()}, step=step)  # noqa: SIM118

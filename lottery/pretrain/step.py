@@ -1,6 +1,6 @@
-"""One step of pretraining: bfloat16 copies of fp32 master weights, slices by threads, two optimisers.
+"""One pretraining step: bfloat16 copies of fp32 master weights, one slice per thread, two optimisers.
 
-Hidden matrices are updated by Muon (orthogonalised momentum), the table, the head and the norms by AdamW.
+Muon (orthogonalised momentum) updates the hidden matrices, AdamW the table, the head and the norms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lottery.pretrain.windows import BOS
 
 
 def build_model(plan: ModelPlan, *, seed: int) -> Any:
-    """A ``transformers.LlamaForCausalLM`` with fresh weights in fp32 and a head of its own."""
+    """Build a ``transformers.LlamaForCausalLM`` with new fp32 weights and an untied head."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -45,16 +45,16 @@ def build_model(plan: ModelPlan, *, seed: int) -> Any:
 
 
 class PretrainState:
-    """A run in memory: fp32 master weights, the optimisers' state, the number of finished steps.
+    """A run in memory: fp32 master weights, state of the optimisers, number of finished steps.
 
-    The result of a step does not depend on ``workers``: a step is cut into slices that are each computed by
-    one thread and added in a fixed order. (Two threads inside one operation would wait for each other
-    whenever the machine is busy; two threads with slices of their own do not.)
+    The result of a step does not depend on ``workers``: one thread computes each slice of a step, and the
+    slices are added in a fixed order. (On a busy machine, threads that share one operation would wait for
+    each other; threads with separate slices do not.)
 
     Args:
         plan: the plan.
-        device: ``cpu``, or a device of PyTorch.
-        workers: threads; on an accelerator 1 is right.
+        device: ``cpu``, or another PyTorch device.
+        workers: number of threads; use 1 on an accelerator.
 
     Raises:
         UsageError: PyTorch has no such device.
@@ -65,7 +65,7 @@ class PretrainState:
         self.step = 0
         try:
             torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:  # PyTorch's two ways to say that there is none
+        except (RuntimeError, AssertionError) as error:  # PyTorch raises either for a missing device
             raise UsageError(f"no device {device!r} here: {error}", code="DEVICE_UNKNOWN") from error
         model = build_model(plan.model, seed=plan.seed)
         self.masters = {
@@ -94,7 +94,7 @@ class PretrainState:
             The loss before the step, nats per token.
 
         Raises:
-            InvalidInputError: the loss is not finite; nothing was changed.
+            InvalidInputError: the loss is not finite. Nothing was changed.
         """
         train = self.plan.train
         parts = [windows[start : start + train.slice] for start in range(0, len(windows), train.slice)]
@@ -124,7 +124,7 @@ class PretrainState:
         value = float(torch.stack([loss for loss, _ in results]).mean())
         if not np.isfinite(value):
             raise InvalidInputError(
-                f"the loss is {value} at step {self.step}: lower muon_lr or adam_lr of the plan",
+                f"the loss is {value} at step {self.step}: lower muon_lr or adam_lr in the plan",
                 code="LOSS_NOT_FINITE",
             )
         _wait(self._pool.map(add_up, range(len(names))))
@@ -135,7 +135,7 @@ class PretrainState:
         return value
 
     def evaluate(self, windows: NDArray[np.int64]) -> float | None:
-        """Mean loss on ``windows`` without training, nats per token; None if there are none."""
+        """Measure the mean loss on ``windows``, nats per token, without training; None without windows."""
 
         def measure(part: NDArray[np.int64]) -> float:
             with torch.no_grad():
@@ -146,7 +146,7 @@ class PretrainState:
         return sum(self._pool.map(measure, parts)) / len(windows) if parts else None
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor that the next step depends on, under flat names."""
+        """Collect every tensor that the next step depends on, under flat names."""
         tensors = {f"master.{name}": master.detach() for name, master in self.masters.items()}
         for key, optimiser in self._optimisers.items():
             for index, slots in optimiser.state_dict()["state"].items():
@@ -154,7 +154,7 @@ class PretrainState:
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor], *, step: int) -> None:
-        """Put back what :meth:`state` gave after ``step`` steps."""
+        """Restore what :meth:`state` returned after ``step`` steps."""
         with torch.no_grad():
             for name, master in self.masters.items():
                 master.copy_(tensors[f"master.{name}"])
@@ -181,7 +181,7 @@ class PretrainState:
 
 
 def _optimisers(plan: Plan, masters: Mapping[str, Tensor]) -> dict[str, torch.optim.Optimizer]:
-    # One Muon for each layer, so that layers can be updated at the same time.
+    # One Muon per layer, so that layers can be updated in parallel.
     layers: dict[str, list[tuple[str, Tensor]]] = {}
     others: list[Tensor] = []
     for name, master in masters.items():

@@ -1,8 +1,8 @@
-"""Text and a tiny random model that the package makes itself, for trying a whole experiment in seconds.
+"""Make synthetic text and a tiny random model, to try a whole experiment in seconds.
 
-The text is a toy: English clauses from a small grammar, and beside each a rendering word by word into words
-that look like Catalan and are none of its business. A model learns something from it, and nothing about
-translation. Everything is a function of a seed.
+The text is a toy: English clauses from a small grammar, each with a word-by-word rendering into made-up words
+that look like Catalan. A model learns something from it, but nothing about translation. Everything is a
+function of a seed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from certify.base.jsonio import pretty_json, write_bytes
 from certify.base.staging import staged_folder, written_by_safetensors
 
 LANGUAGES = ("en", "ca")
-"""Language codes under which the text is written."""
+"""Language codes of the two sides."""
 
 TEXTS = ("train", "choice", "test")
-"""Names of the parallel texts; no sentence is in two of them."""
+"""Names of the parallel texts, which share no sentences."""
 
 UNRELATED = "unrelated.en"
 """Name of the monolingual text."""
 
 VOCABULARY = 480
-"""Pieces of the tokenizer; the table has two rows more, which no token feeds."""
+"""Number of pieces of the tokenizer. The table has two more rows, which no token feeds."""
 
 _NOUNS = {
     "dog": "gosel",
@@ -52,10 +52,10 @@ _ARTICLES = {"the": "el", "a": "un", "every": "cadal"}
 
 
 def sentences(count: int, *, seed: int) -> list[tuple[str, str]]:
-    """``count`` different clauses and their renderings.
+    """Make ``count`` different clauses and their renderings.
 
     Raises:
-        UsageError: more than the grammar has.
+        UsageError: the grammar has fewer.
     """
     seen: dict[tuple[str, str], None] = {}
     possible = (len(_ARTICLES) * len(_ADJECTIVES) * len(_NOUNS)) ** 2 * len(_VERBS)
@@ -77,7 +77,7 @@ def write_text(folder: Path, *, seed: int, train: int, choice: int, test: int, u
     """Write the parallel texts and the monolingual one into ``folder``, one sentence per line.
 
     Raises:
-        UsageError: more sentences than the grammar has, or the folder cannot be written.
+        UsageError: the grammar has fewer sentences, or the folder cannot be written.
     """
     sizes = dict(zip(TEXTS, (train, choice, test), strict=True))
     stock = iter(sentences(sum(sizes.values()), seed=seed))
@@ -89,12 +89,12 @@ def write_text(folder: Path, *, seed: int, train: int, choice: int, test: int, u
 
 
 def write_checkpoint(folder: Path, *, seed: int) -> None:
-    """Write a tiny LLaMA in fp16 with random weights and its tokenizer; whole or not at all.
+    """Write a tiny LLaMA in fp16 with random weights and its tokenizer, completely or not at all.
 
-    The input table is 482 x 64, the head is its own; two layers; line feed has id 13, as in LLaMA.
+    It has an input table of 482 x 64, an untied head and two layers. The newline has id 13, as in LLaMA.
 
     Raises:
-        UsageError: the folder is taken or cannot be written.
+        UsageError: the folder exists already or cannot be written.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -120,7 +120,7 @@ def write_checkpoint(folder: Path, *, seed: int) -> None:
                 bos_token_id=1,
                 eos_token_id=2,
                 pad_token_id=None,
-                # The default of .02 makes logits so flat that greedy decoding repeats one token.
+                # With the default of .02, logits are so flat that greedy decoding repeats one token.
                 initializer_range=0.2,
             )
         )
@@ -134,7 +134,7 @@ def write_checkpoint(folder: Path, *, seed: int) -> None:
 
 
 def _numbers(text: str) -> Iterator[int]:
-    """Bytes of SHA-256, which are enough for one clause."""
+    """Yield the bytes of a SHA-256, enough for one clause."""
     return iter(hashlib.sha256(text.encode("ascii")).digest())
 
 
@@ -148,7 +148,7 @@ def _phrase(numbers: Iterator[int]) -> list[tuple[str, str]]:
 
 
 def _sums(count: int, seed: int) -> list[str]:
-    """Lines of another kind than the clauses: additions, each one once."""
+    """Make lines unlike the clauses: additions without repetition."""
     start = seed % 1000
     return [f"{n} plus {n % 7} is {n + n % 7}, and {n} is {n}." for n in range(start, start + count)]
 

@@ -1,7 +1,7 @@
 """Windows of tokens for pretraining, in an order that is a pure function of seed and position.
 
-Nothing here reads a random generator: ranks come from a fixed 64-bit mixing function, so that the order
-survives changes of library versions.
+Ranks come from a fixed 64-bit mixing function instead of a random generator, so the order does not depend on
+library versions.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 BOS = 1
-_BLOCK = 4096  # draws whose random bits are computed together
+_BLOCK = 4096  # number of draws whose random bits are computed together
 
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Token ids of many documents, end to end: document ``i`` is ``ids[starts[i]:starts[i + 1]]``."""
+    """Concatenated token ids of many documents: document ``i`` is ``ids[starts[i]:starts[i + 1]]``."""
 
     ids: NDArray[np.uint16]
     starts: NDArray[np.int64]
@@ -31,7 +31,7 @@ class Documents:
 
 
 def mix(*words: int | NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64 folded over ``words``: 64 well-mixed bits, elementwise, the same on every platform."""
+    """Fold SplitMix64 over ``words``: 64 well-mixed bits, elementwise, the same on every platform."""
     state = np.zeros(1, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for word in words:
@@ -45,13 +45,13 @@ def mix(*words: int | NDArray[np.uint64]) -> NDArray[np.uint64]:
 class Windows:
     """An endless, seekable sequence of packed windows ``[length]``: ``<s>``, then documents, cut at the end.
 
-    A document that does not fit is cut and not continued: every window starts with a whole one, as a
-    prompt does. Within a source each document is used once per pass, in a new order each pass.
+    A document that does not fit is cut and not continued, so every window starts with a complete document,
+    as a prompt does. Within a source each document is used once per pass, in a new order each pass.
 
     Args:
         sources: the documents of each source.
-        shares: wanted share of the tokens for each source (any positive scale).
-        length: tokens of a window.
+        shares: desired share of the tokens for each source, on any positive scale.
+        length: number of tokens per window.
         seed: seed of the order.
     """
 
@@ -63,7 +63,7 @@ class Windows:
         self._seed = seed
         mean = np.array([min(source.ids.size / len(source), length - 1) for source in sources])
         rate = np.array(shares, dtype=np.float64) / mean
-        # Cumulative probabilities as integers: the choice of a source is exact on every platform.
+        # Cumulative probabilities are integers, so the choice of a source is exact on every platform.
         self._edges = np.round(np.cumsum(rate / rate.sum()) * 2**32).astype(np.uint64)
         self._edges[-1] = 2**32
         self._bits = np.zeros(_BLOCK, dtype=np.uint64)
@@ -73,12 +73,12 @@ class Windows:
         self.position = 0
 
     def skip(self, count: int) -> None:
-        """Move ``count`` windows ahead."""
+        """Skip ``count`` windows."""
         for _ in range(count):
             self._fill(None)
 
     def batch(self, count: int) -> NDArray[np.int64]:
-        """The next ``count`` windows, ``[count, length]``."""
+        """Return the next ``count`` windows, ``[count, length]``."""
         block = np.empty((count, self._length), dtype=np.int64)
         for row in block:
             self._fill(row)
@@ -118,7 +118,7 @@ class Windows:
 
 
 def held_out_windows(groups: Sequence[Documents], *, length: int, count: int) -> NDArray[np.int64]:
-    """Up to ``count`` windows packed round robin from held-out documents, ``[n, length]``."""
+    """Pack up to ``count`` windows ``[n, length]`` round robin from held-out documents."""
     windows: list[NDArray[np.int64]] = []
     row: list[int] = [BOS]
     for document in _round_robin(groups):

@@ -176,7 +176,7 @@ def tune(
     journal.check_free(resume=resume)
     if lone_launch():
         notice(
-            "accelerate launch --cpu starts one process; for several use --multi_gpu and tune's --device cpu"
+            "accelerate launch --cpu starts one process: for several use --multi_gpu and tune's --device cpu"
         )
     accelerator = open_accelerator(device)
     in_bf16 = settings.limits.autocast or settings.dtype == "BF16"

@@ -1,1 +1,1 @@
-"""Cached steps that resume: the graph, its cache and its journal."""
+"""Cached, resumable steps: the graph, its cache, its journal, and what steps share while they run."""

@@ -1,11 +1,11 @@
-"""Cached steps: what was done is known by digests, so that nothing is done twice and nothing stale is used.
+"""Cache of steps, by digests: nothing runs twice, and nothing stale is used.
 
-A step has a folder ``steps/NAME`` under the experiment's. Its *key* is the SHA-256 of everything that decides
-its outcome: kind and version of its procedure, parameters, and the digests of what the steps before it left.
-A step is finished when ``done.json`` holds its present key and every output has the recorded digest.
+A step has a folder ``steps/NAME`` under the experiment's. Its *key* is the SHA-256 of everything that
+determines its outcome: kind and version of its procedure, parameters, and digests of the outputs of earlier
+steps. A step is finished if ``done.json`` has its current key and every output has the recorded digest.
 
-``started.json`` holds the key of an attempt that is under way. An attempt that was killed is taken up again
-in its own folder if the key is still the same, so that a procedure that saves states can go on; otherwise the
+``started.json`` has the key of an attempt in progress. If an attempt was killed and the key is still the
+same, the next attempt continues in its folder, so a procedure that saves states can resume. Otherwise the
 folder is emptied first. Nothing here reads a clock.
 """
 
@@ -34,11 +34,11 @@ class Done:
     """Record of a finished step.
 
     Attributes:
-        key: what it was done for, see :func:`step_key`.
-        outputs: relative path -> file digest of every file that counts as its result.
-        void: why there was nothing to do (a ticket without rows, for one); empty for an ordinary step. A
-            void step has no outputs.
-        facts: figures about the outcome for people and estimates; nothing depends on them.
+        key: key of the step; see :func:`step_key`.
+        outputs: relative path -> file digest of every output file.
+        void: why there was nothing to do, such as a ticket without rows; empty for an ordinary step. A void
+            step has no outputs.
+        facts: figures about the outcome, for people and estimates; nothing depends on them.
     """
 
     key: str
@@ -50,11 +50,11 @@ class Done:
 def step_key(
     kind: str, version: int, parameters: Mapping[str, Any], inputs: Mapping[str, Mapping[str, str]]
 ) -> str:
-    """Key of a step: SHA-256 of the canonical JSON of all that decides its outcome.
+    """Compute the key of a step: SHA-256 of the canonical JSON of all that determines its outcome.
 
     Args:
         kind: name of the procedure.
-        version: its version; a procedure that changes its results gets a new one.
+        version: its version, which increases when the procedure changes its results.
         parameters: JSON values.
         inputs: role of an input -> its outputs (relative path -> digest).
 
@@ -83,19 +83,19 @@ class Cache:
         self.root = root
 
     def folder(self, name: str) -> Path:
-        """Where step ``name`` (words of letters and digits, separated by ``/``) works.
+        """Folder of the step ``name`` (words of letters and digits, separated by ``/``).
 
         Raises:
-            ValueError: the name is no such path.
+            ValueError: the name has another form.
         """
         words = name.split("/")
         if not all(_WORD.fullmatch(word) for word in words):
             raise ValueError(f"{name!r} is not the name of a step")
-        # One folder a step, none inside another: a step may empty its own.
+        # Folders of steps are never nested, because a step may empty its own.
         return self.root / STEPS / "+".join(words)
 
     def done(self, name: str) -> Done | None:
-        """The record of a finished step, whatever its key, or None.
+        """Read the record of a finished step with any key; None if there is none.
 
         Raises:
             InvalidInputError: the record is malformed (``STEP_MALFORMED``).
@@ -119,7 +119,7 @@ class Cache:
         return Done(value["key"], outputs, value["void"], value["facts"])
 
     def damage(self, name: str, done: Done) -> str:
-        """The first output that is missing or is not the recorded one, as a relative path; empty if none."""
+        """Relative path of the first output that is missing or differs from the record; empty if none."""
         folder = self.folder(name)
         for path, digest in done.outputs.items():
             target = folder / path
@@ -128,7 +128,7 @@ class Cache:
         return ""
 
     def started(self, name: str) -> str:
-        """Key of the attempt that was begun and not finished, or the empty string."""
+        """Key of an unfinished attempt; empty if there is none."""
         path = self.folder(name) / STARTED
         if not path.exists():
             return ""
@@ -136,15 +136,15 @@ class Cache:
         return str(value.get("key", "")) if isinstance(value, dict) else ""
 
     def begin(self, name: str, key: str) -> Path:
-        """Make the folder of a step ready for an attempt and return it.
+        """Prepare the folder of a step for an attempt and return it.
 
-        What a killed attempt for the same key left behind stays; anything else is removed.
+        The files of a killed attempt with the same key are kept; all others are removed.
 
         Raises:
             UsageError: the folder cannot be written.
         """
         folder = self.folder(name)
-        # A finished step is only begun again because its result is damaged or out of date.
+        # A finished step only starts again because its result is damaged or stale.
         if self.started(name) != key or (folder / DONE).exists():
             _empty(folder)
             write_bytes(folder / STARTED, pretty_json({"key": key}).encode("utf-8"))
@@ -158,12 +158,12 @@ class Cache:
         Args:
             name: the step.
             key: its key.
-            outputs: relative paths of files, or of folders with all the files in them.
-            void: why there was nothing to do.
+            outputs: relative paths of files, or of folders with all their files.
+            void: why there was nothing to do; empty otherwise.
             facts: see :class:`Done`.
 
         Raises:
-            UsageError: an output is not there, or the record cannot be written.
+            UsageError: an output is missing, or the record cannot be written.
         """
         folder = self.folder(name)
         digests = {path: sha256_file(folder / path) for path in sorted(_files(folder, outputs))}
@@ -192,7 +192,7 @@ def _inside(path: str) -> bool:
 def _empty(folder: Path) -> None:
     if not folder.exists():
         return
-    # Renamed first: a folder half of which is gone must not be taken for a finished step.
+    # Renamed first, so that a half-removed folder never looks finished.
     doomed = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.replace(doomed)

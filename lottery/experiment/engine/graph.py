@@ -1,7 +1,7 @@
-"""A graph of cached steps and the loop that runs it: what is finished is skipped, what changed is done again.
+"""A graph of cached steps, and the loop that runs it: finished steps are skipped, changed ones run again.
 
-Nothing here knows what a step does. The steps of a real experiment are laid out in
-:mod:`lottery.experiment.layout.layout`.
+Nothing here depends on what a step does. :mod:`lottery.experiment.layout.layout` builds the graph of an
+experiment.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from certify.base.errors import UsageError
 from lottery.experiment.engine.cache import Cache, Done, step_key
 
 State = Literal["done", "void", "stale", "started", "pending"]
-"""Where a step stands: finished; finished with nothing to do; finished for other inputs or damaged; begun and
-not finished; not begun."""
+"""State of a step: finished; finished with nothing to do; finished for other inputs, or damaged; started but
+not finished; not started."""
 
 
 class Void(Exception):
-    """Raised by an action: there is nothing to do, for the reason given, and that is the outcome."""
+    """Raised by an action if there is nothing to do, with the reason. This is a valid outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a step reads of an earlier one.
+    """The outputs of an earlier step, as read by a step.
 
     Attributes:
-        folder: folder of that step.
+        folder: folder of the earlier step.
         outputs: relative paths of its outputs.
-        void: why it has none, or the empty string.
+        void: why it has none; empty otherwise.
     """
 
     folder: Path
@@ -45,11 +45,11 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What an action is given.
+    """The arguments of an action.
 
     Attributes:
-        folder: where to work; holds what a killed attempt for the same key left behind.
-        parameters: the step's; together with ``inputs`` all that may decide the outcome.
+        folder: folder to work in, with the files of a killed attempt with the same key.
+        parameters: parameters of the step; only these and ``inputs`` may determine the outcome.
         inputs: role -> outputs of an earlier step.
     """
 
@@ -60,7 +60,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an action returns: relative paths of its outputs (files or folders), and facts for people."""
+    """The result of an action: relative paths of its outputs (files or folders), and facts for people."""
 
     outputs: tuple[str, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -71,15 +71,15 @@ class Step:
     """One step of the graph.
 
     Attributes:
-        name: unique; words separated by ``/``.
+        name: unique name: words separated by ``/``.
         kind: name of the procedure.
         version: version of the procedure.
-        parameters: JSON values that decide the outcome, beside the inputs.
-        action: does the work. It may raise :class:`Void`.
+        parameters: JSON values that determine the outcome, together with the inputs.
+        action: the function that does the work; it may raise :class:`Void`.
         needs: role -> name of an earlier step whose outputs are read.
-        after: names of earlier steps that must be finished before, though nothing of them is read.
-        collects: a void input is passed on as such; otherwise it makes this step void.
-        work: amount of computation for estimates, opaque here.
+        after: names of earlier steps that must be finished first, though their outputs are not read.
+        collects: whether the step accepts void inputs; otherwise a void input makes it void.
+        work: amount of computation, for estimates; not used here.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a step stands, with its key (empty while an input is missing) and, if finished, its record."""
+    """State of a step, with its key (empty while an input is missing) and, if finished, its record."""
 
     step: Step
     state: State
@@ -111,7 +111,7 @@ class Graph:
         """Take the steps in order.
 
         Raises:
-            ValueError: two steps of one name, or one that needs a step that does not come before it.
+            ValueError: two steps have the same name, or a step needs one that does not come before it.
         """
         self.steps: tuple[Step, ...] = tuple(steps)
         known: set[str] = set()
@@ -122,14 +122,14 @@ class Graph:
             known.add(step.name)
 
     def standings(self, cache: Cache) -> list[Standing]:
-        """Where every step stands; every output of a finished step is read and digested."""
+        """Determine the state of every step; reads and digests every output of a finished step."""
         found: dict[str, Standing] = {}
         for step in self.steps:
             found[step.name] = _standing(step, found, cache)
         return list(found.values())
 
     def chosen(self, only: Sequence[str]) -> set[str]:
-        """Names that match a pattern of ``only`` (``*`` and ``?`` as in file names), with all they need.
+        """Names that match a pattern of ``only`` (``*`` and ``?`` as in file names), and all they need.
 
         Raises:
             UsageError: a pattern matches nothing (``STEP_UNKNOWN``).
@@ -140,7 +140,7 @@ class Graph:
             if not matched:
                 listed = ", ".join(sorted({step.name.split("/")[0] for step in self.steps}))
                 raise UsageError(
-                    f"no step {pattern!r}; steps begin with {listed}, and * stands for anything",
+                    f"no step {pattern!r}: names of steps begin with {listed}, and * matches anything",
                     code="STEP_UNKNOWN",
                 )
             wanted |= matched
@@ -156,17 +156,17 @@ class Graph:
         only: Sequence[str] = (),
         watch: Callable[[str, Step, Standing | None], None] | None = None,
     ) -> list[Standing]:
-        """Bring every step (or those that ``only`` names, with what they need) to the state ``done``.
+        """Finish every step, or those that ``only`` names and what they need.
 
         Args:
             cache: the steps on disk.
             only: patterns of names; empty means all.
             watch: called as ``(event, step, standing)``: ``skipped`` for a finished step; ``started`` before
-                an action (the standing says why it must run), ``finished`` after it (the new standing), or
-                ``failed``, after which the error goes on its way.
+                an action (the standing says why it must run); ``finished`` after it, with the new standing;
+                or ``failed``, after which the error propagates.
 
         Returns:
-            Standings of the steps that were asked for, all finished.
+            Standings of the requested steps, all finished.
         """
         tell = watch or _nobody
         wanted = self.chosen(only) if only else {step.name for step in self.steps}
@@ -201,7 +201,7 @@ def _standing(step: Step, found: Mapping[str, Standing], cache: Cache) -> Standi
         if before.done is None or before.state not in ("done", "void"):
             state: State = "pending" if done is None else "stale"
             return Standing(step, state, "", done, f"{name} comes first")
-        # That an input is void is part of what a collecting step sees.
+        # A collecting step also sees that an input is void.
         inputs[role] = {"": before.done.void} if before.done.void else before.done.outputs
     key = step_key(step.kind, step.version, step.parameters, inputs)
     if done is None:

@@ -1,4 +1,4 @@
-"""What an experiment starts from, by content: the base model and the texts, wherever they lie."""
+"""Digests of what an experiment starts from: the base model and the texts."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from certify.base.jsonio import canonical_json, sha256_bytes, sha256_file
 from certify.tables.modeldigest import checkpoint_digest, tokenizer_digest
 from certify.ticket.corpus import corpus_digest
-from lottery.experiment.engine.timing import resolve
+from lottery.experiment.engine.context import resolve
 from lottery.experiment.plan.plan import SYNTHETIC
 from lottery.text.pairsource import read_pairs
 from lottery.text.textfile import locate
 
 UNKNOWN = "unknown"
-"""Stands for the digest of something that is not at hand; only a dry run goes on without it."""
+"""Placeholder for the digest of a missing file, which only a dry run accepts."""
 
 
 @dataclass(slots=True)
-class Materials:
-    """Digests of what is read from outside the experiment.
+class InputDigests:
+    """Digests of files from outside the experiment.
 
     Attributes:
         base: digest of the base model and its tokenizer; empty if a step makes it.
         data: folder of the texts.
-        required: refuse what is missing, rather than to go on with :data:`UNKNOWN`.
+        required: whether to refuse missing files instead of using :data:`UNKNOWN`.
     """
 
     base: str
@@ -34,7 +34,7 @@ class Materials:
     _known: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def pairs(self, name: str, languages: tuple[str, str], *, documents: bool = False) -> str:
-        """Digest of a parallel text, with ``documents`` also of which line is from which.
+        """Digest of a parallel text; with ``documents``, also of the document of each line.
 
         Raises:
             UsageError, InvalidInputError, NothingToDoError: see :func:`lottery.text.pairsource.read_pairs`.
@@ -58,12 +58,12 @@ class Materials:
         return self._digest((name,), lambda: sha256_file(locate(Path(resolve(name, self.data)))))
 
     def known(self) -> dict[str, str]:
-        """The digests taken so far, by name of the text (and languages)."""
+        """The digests computed so far, by name of the text (and languages)."""
         return {" ".join(key): digest for key, digest in sorted(self._known.items())}
 
     def _digest(self, key: tuple[str, ...], compute: Callable[[], str]) -> str:
         if key[0].startswith(f"{SYNTHETIC}:"):
-            return key[0]  # the step that makes it decides what it is
+            return key[0]  # the step that makes the text determines its content
         if not self.required:
             return UNKNOWN
         if key not in self._known:
@@ -72,10 +72,10 @@ class Materials:
 
 
 def base_digest(folder: Path) -> str:
-    """Digest of a base model: weights, configuration, tokenizer with its special tokens.
+    """Compute the digest of a base model: weights, configuration, tokenizer with special tokens.
 
     Raises:
         UsageError: a file is missing.
-        InvalidInputError: a file is refused.
+        InvalidInputError: a file is malformed.
     """
     return sha256_bytes(canonical_json([checkpoint_digest(folder), tokenizer_digest(folder)]))

@@ -1,4 +1,4 @@
-"""The journal of an experiment, ``journal.jsonl``: the only place with times and machine in it."""
+"""The journal of an experiment, ``journal.jsonl``: the only file that records times and the machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lottery.experiment.plan.plan import ExperimentPlan
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is said about one step as the experiment goes on.
+    """An entry about one step.
 
     Attributes:
         event: ``skipped``, ``started``, ``finished`` or ``failed``.
@@ -30,7 +30,7 @@ class Line:
         number: its number, from 1.
         steps: number of steps.
         seconds: wall seconds of a finished or failed step.
-        text: why it runs, or what came out.
+        text: why it runs, or its result.
     """
 
     event: str
@@ -42,16 +42,16 @@ class Line:
 
 
 class ExperimentJournal:
-    """Appends to ``journal.jsonl`` and passes each line on."""
+    """Appends lines to ``journal.jsonl`` and reports them."""
 
     def __init__(self, path: Path, steps: int, report: Callable[[Line], None] | None) -> None:
-        """Go on with the journal at ``path``; ``report`` is called with every line about a step."""
+        """Continue the journal at ``path``; ``report`` is called with every line about a step."""
         self._path, self._steps, self._report = path, steps, report
         self._number = 0
         self._begun = 0.0
 
     def begin(self, plan: ExperimentPlan) -> None:
-        """Write down that a run of ``plan`` begins, on which machine and with what."""
+        """Record that a run of ``plan`` begins, with machine and versions."""
         self._append(
             {
                 "event": "run",
@@ -67,7 +67,7 @@ class ExperimentJournal:
         )
 
     def watch(self, event: str, step: Step, standing: Standing | None) -> None:
-        """Write down and pass on what :meth:`lottery.experiment.engine.graph.Graph.run` tells."""
+        """Record and report an event of :meth:`lottery.experiment.engine.graph.Graph.run`."""
         now = time.monotonic()
         seconds = None
         if event in ("started", "skipped"):
@@ -101,7 +101,7 @@ def _facts(facts: Mapping[str, Any]) -> str:
 
 
 def recorded_seconds(path: Path) -> dict[str, float]:
-    """Seconds of the last finished attempt of every step; a torn last line is passed over."""
+    """Read the seconds of the last finished attempt of every step; an incomplete last line is ignored."""
     seconds: dict[str, float] = {}
     if not path.exists():
         return seconds

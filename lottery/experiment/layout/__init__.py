@@ -1,1 +1,1 @@
-"""From a plan to its graph of steps."""
+"""Build the graph of steps from a plan."""

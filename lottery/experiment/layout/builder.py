@@ -1,4 +1,4 @@
-"""What every part of a layout builds steps with."""
+"""The builder of steps, for every part of a layout."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Any
 from certify.base.records import Dtype
 from certify.tables.dtypes import parse_dtype
 from certify.ticket.templates import load_template
+from lottery.experiment.engine.context import BASE, RunContext
 from lottery.experiment.engine.graph import Result, Step, Work
-from lottery.experiment.engine.inputs import Materials
-from lottery.experiment.engine.timing import BASE, Bench
+from lottery.experiment.engine.inputs import InputDigests
 from lottery.experiment.plan.estimate import Amount
 from lottery.experiment.plan.fields import PairPlan
 from lottery.experiment.plan.plan import SYNTHETIC, ExperimentPlan
 
-Action = Callable[[Bench, Work], Result]
+Action = Callable[[RunContext, Work], Result]
 
 SYNTHETIC_SIZES = {"train": 160, "choice": 12, "test": 24, "unrelated": 30}
-"""Sentences of the texts that the package makes."""
+"""Number of sentences of each synthetic text."""
 
 
 class Builder:
-    """Makes steps of one plan: what each depends on, beside what it is given, is added here.
+    """Builds the steps of one plan and adds the dependencies that all steps share.
 
     Attributes:
         plan: the plan.
-        bench: handed to every action.
-        materials: digests of base and texts.
-        made: the base is made by the step ``base``.
+        context: passed to every action.
+        input_digests: digests of base and texts.
+        made: whether the step ``base`` makes the base.
         served: the served dtype.
     """
 
-    def __init__(self, plan: ExperimentPlan, bench: Bench, materials: Materials) -> None:
-        """See the attributes."""
-        self.plan, self.bench, self.materials = plan, bench, materials
+    def __init__(self, plan: ExperimentPlan, context: RunContext, input_digests: InputDigests) -> None:
+        """Set the attributes."""
+        self.plan, self.context, self.input_digests = plan, context, input_digests
         self.made = plan.base == SYNTHETIC
         self.served: Dtype = parse_dtype(plan.served_dtype)
 
@@ -53,19 +53,19 @@ class Builder:
         work: Amount | None = None,
         free: bool = False,
     ) -> Step:
-        """A step of the graph; it depends on the base model unless it is ``free`` of it."""
+        """Build a step; it depends on the base model unless ``free``."""
         inputs = dict(needs or {})
         decisive = dict(parameters)
         if self.made and not free:
             inputs[BASE] = BASE
         elif not free:
-            decisive["base_sha256"] = self.materials.base
+            decisive["base_sha256"] = self.input_digests.base
         return Step(
             name=name,
             kind=kind,
             version=version,
             parameters=decisive,
-            action=partial(action, self.bench),
+            action=partial(action, self.context),
             needs=inputs,
             after=after,
             collects=collects,
@@ -76,6 +76,6 @@ class Builder:
         """Digests of a pair's tuning text and template, for the parameters of a tuning."""
         names = [*pair.data, *([pair.choice] if pair.choice else [])]
         return {
-            "texts_sha256": [self.materials.pairs(name, pair.languages) for name in names],
+            "texts_sha256": [self.input_digests.pairs(name, pair.languages) for name in names],
             "template_sha256": load_template(self.plan.template).digest(),
         }

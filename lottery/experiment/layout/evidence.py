@@ -1,4 +1,4 @@
-"""The second half of the graph: what is evaluated, and what becomes of it."""
+"""The second part of the graph: evaluation and evidence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lottery.evaluation.prompts import DOCUMENT
 from lottery.experiment.plan.arms import ArmPlan, null_names, null_step, planned_arms
 from lottery.experiment.plan.estimate import Amount
 from lottery.experiment.plan.fields import PairPlan, TextPlan
-from lottery.experiment.plan.must_exist import witness_shares
+from lottery.experiment.plan.witness_shares import witness_shares
 from lottery.experiment.steps import evidence, texts
 from lottery.text.score import signatures
 
@@ -24,7 +24,7 @@ UNRELATED = "unrelated"
 
 
 def evidence_steps(builder: Builder, pair: PairPlan) -> list[Step]:
-    """Texts, measurements and evidence of one pair."""
+    """Build the steps for texts, measurements and evidence of one pair."""
     plan = builder.plan
     wanted = [text for text in plan.text if pair in plan.pairs_of(text)]
     if not wanted and plan.unrelated is None:
@@ -34,7 +34,7 @@ def evidence_steps(builder: Builder, pair: PairPlan) -> list[Step]:
     parameters = {
         "roles": roles,
         "languages": list(pair.languages),
-        "texts_sha256": [builder.materials.pairs(name, pair.languages) for name in names],
+        "texts_sha256": [builder.input_digests.pairs(name, pair.languages) for name in names],
     }
     steps = [builder.step(f"{pair.name}/used", "used", texts.list_used, texts.VERSION, parameters)]
     for text in wanted:
@@ -50,7 +50,7 @@ def _text(builder: Builder, pair: PairPlan, text: TextPlan) -> list[Step]:
     documents = text.unit == DOCUMENT
     parameters = {
         "data": text.data,
-        "text_sha256": builder.materials.pairs(text.data, pair.languages, documents=documents),
+        "text_sha256": builder.input_digests.pairs(text.data, pair.languages, documents=documents),
         "languages": list(pair.languages),
         "limit": text.limit,
         "avoid": avoid,
@@ -82,7 +82,7 @@ def _translated(
     arms: list[ArmPlan],
     avoid: list[str],
 ) -> list[Step]:
-    """Measurements of all arms on a text under a template, and the evidence."""
+    """Build the steps that measure all arms on a text under a template, and the evidence."""
     plan = builder.plan
     common: dict[str, Any] = {
         "languages": list(pair.languages),
@@ -99,7 +99,7 @@ def _translated(
     sources = {"text": f"{pair.name}/text/{text.name}", "embed": f"{pair.name}/embed"}
     steps = []
     measured: dict[str, str] = {}
-    # The reference comes first: every other arm is asked along its outputs.
+    # The reference comes first: every other arm follows its outputs.
     for arm in sorted(arms, key=lambda arm: arm.kind != "reference"):
         needs = dict(sources) | _arm_needs(pair, arm)
         if arm.kind != "reference":
@@ -150,7 +150,7 @@ def _unrelated(builder: Builder, pair: PairPlan) -> list[Step]:
     common: dict[str, Any] = {
         "name": UNRELATED,
         "data": text.data,
-        "text_sha256": builder.materials.lines(text.data),
+        "text_sha256": builder.input_digests.lines(text.data),
         "limit": text.limit,
         "block": text.block,
         "every": text.every,
@@ -230,7 +230,7 @@ def _opportunity(builder: Builder, pair: PairPlan, text: TextPlan, source: str) 
 
 
 def _arm(builder: Builder, arm: ArmPlan) -> dict[str, Any]:
-    """The fields of an arm that decide its measurement or stand in its evidence."""
+    """The fields of an arm that determine its measurement or appear in its evidence."""
     fields = asdict(arm)
     kept = {name: fields[name] for name in ("name", "kind", "source", "control", "of", "seed", "gate")}
     return kept | {"training_seed": builder.plan.seed}
@@ -249,7 +249,7 @@ def _decoding(builder: Builder, text: TextPlan) -> Amount:
     return Amount(
         "decode",
         tokens=tokens,
-        # The prompt, and once more in front of what the reference had generated.
+        # The prompt is read once for decoding and once before the reference's output.
         read=sentences * (2 * estimate.tokens_per_pair + estimate.new_tokens),
         micro_batch=builder.plan.evaluation.batch * text.beams,
         length=text.max_new_tokens + estimate.tokens_per_pair,

@@ -1,4 +1,4 @@
-"""The last part of the graph: overlap of tickets, and what is handed on."""
+"""The last part of the graph: overlap of tickets, and publication."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def final_steps(builder: Builder, steps: list[Step]) -> list[Step]:
-    """Overlap of tickets, and what is handed on."""
+    """Build the steps for overlap of tickets and for publication."""
     plan = builder.plan
     known = {step.name for step in steps}
     last = []
@@ -39,8 +39,8 @@ def final_steps(builder: Builder, steps: list[Step]) -> list[Step]:
         "notices": list(plan.notices),
         "pairs": pairs,
         "started_from": {
-            "base_sha256": builder.materials.base or plan.base,
-            "texts_sha256": builder.materials.known(),
+            "base_sha256": builder.input_digests.base or plan.base,
+            "texts_sha256": builder.input_digests.known(),
         },
     }
     last.append(
@@ -59,7 +59,7 @@ def final_steps(builder: Builder, steps: list[Step]) -> list[Step]:
 
 
 def _on(name: str, texts: tuple[str, ...]) -> bool:
-    """Is the evidence ``name`` on one of ``texts``, under any template?"""
+    """Whether the evidence ``name`` is about one of ``texts``, under any template."""
     return any(name == text or name.startswith(f"{text}.") for text in texts)
 
 

@@ -1,4 +1,4 @@
-"""From a plan to the graph of its steps: names, parameters, and what each step reads of which other one.
+"""Build the graph of steps from a plan: names, parameters, and the inputs of each step.
 
 Names below a language pair::
 
@@ -16,9 +16,9 @@ from dataclasses import replace
 from typing import Any
 
 from certify.ticket.templates import load_template
+from lottery.experiment.engine.context import BASE, RunContext
 from lottery.experiment.engine.graph import Graph, Step
-from lottery.experiment.engine.inputs import Materials
-from lottery.experiment.engine.timing import BASE, Bench
+from lottery.experiment.engine.inputs import InputDigests
 from lottery.experiment.layout.builder import SYNTHETIC_SIZES, Builder
 from lottery.experiment.layout.evidence import evidence_steps
 from lottery.experiment.layout.final import final_steps
@@ -30,13 +30,13 @@ from lottery.experiment.steps import rows, tuning
 from lottery.tuning.recipe import Recipe
 
 
-def layout(plan: ExperimentPlan, bench: Bench, materials: Materials) -> Graph:
-    """The steps of ``plan`` in an order in which they can run.
+def layout(plan: ExperimentPlan, context: RunContext, input_digests: InputDigests) -> Graph:
+    """Build the steps of ``plan``, in an order in which they can run.
 
     Raises:
-        CertifyError: a text or template of the plan is missing or refused.
+        CertifyError: a text or template of the plan is missing or malformed.
     """
-    builder = Builder(plan, bench, materials)
+    builder = Builder(plan, context, input_digests)
     steps = list[Step]()
     if builder.made:
         sizes = {"seed": plan.seed} | SYNTHETIC_SIZES
@@ -84,7 +84,7 @@ def _tunings(builder: Builder, pair: PairPlan) -> list[Step]:
 
 
 def _known(entry: TicketPlan) -> dict[str, Any]:
-    """What the plan alone says about the number of a ticket's rows, for estimates."""
+    """What is known from the plan alone about the number of a ticket's rows, for estimates."""
     return {"share": entry.share} if entry.share is not None else {"rows": rows_of_rule(entry.rule)}
 
 

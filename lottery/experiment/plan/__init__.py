@@ -1,1 +1,1 @@
-"""What an experiment plan may say, and what it will cost."""
+"""Experiment plans: their form, the arms and tickets that follow, and their cost."""

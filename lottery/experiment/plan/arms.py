@@ -1,4 +1,4 @@
-"""The arms of an experiment: which models are evaluated, by name, and which step each one comes from."""
+"""The arms of an experiment: the models to evaluate, by name, and the step that each comes from."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lottery.experiment.plan.plan import ExperimentPlan
 from lottery.tuning.recipe import Method
 
 Source = Literal["base", "reference", "rows", "rows-file", "model"]
-"""Where an arm's weights lie: nowhere, in the embed tuning, in the rows of a selection, in the rows that a
-tuning wrote, in a checkpoint or adapter."""
+"""Origin of an arm's weights: the base itself, the embed tuning, the rows of a selection, the rows of a
+tuning, or a checkpoint or adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +20,17 @@ class ArmPlan:
     """One arm.
 
     Attributes:
-        name: in evidence.
-        kind: ``kind`` of the arm in evidence.
+        name: name in evidence.
+        kind: ``kind`` in evidence.
         source: see :data:`Source`.
         step: step that the weights come from, below the pair; empty for the base.
-        select: step that chose the rows, below the pair; empty where no rows were chosen.
-        main: belongs to the arms of texts with ``arms = "main"``.
-        probed: is evaluated under the paraphrased templates, too.
-        control: ``control`` of the arm in evidence.
-        of: id of the ticket that this arm is a control of.
-        seed: seed behind the rows.
-        gate: segments in which the rows are active.
+        select: step that chose the rows, below the pair; empty if no rows were chosen.
+        main: whether it belongs to the arms of texts with ``arms = "main"``.
+        probed: whether it is also evaluated under the paraphrased templates.
+        control: ``control`` in evidence.
+        of: id of the ticket that this arm is a control for.
+        seed: seed that the rows were drawn with.
+        gate: segments in which the rows act.
     """
 
     name: str
@@ -48,15 +48,15 @@ class ArmPlan:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTicket:
-    """One ticket of the ticket file: an entry of the plan in one of its objects.
+    """One ticket of the ticket file: an entry of the plan for one of its objects.
 
     Attributes:
         id: ``a05`` for transferred rows, ``a05-tuned`` for tuned ones, ``a05-limited`` for rows tuned on
-            the part of the text that tuned controls get.
+            the same part of the text as tuned controls.
         plan: the entry.
-        object: which rows are released.
+        object: the rows that are released.
         select: step that chose the rows, below the pair.
-        tuned: step that trained them, or the empty string.
+        tuned: step that trained them; empty for transferred rows.
     """
 
     id: str
@@ -72,7 +72,7 @@ class PlannedTicket:
 
 
 def planned_tickets(plan: ExperimentPlan) -> list[PlannedTicket]:
-    """The tickets of the ticket file, in order."""
+    """List the tickets of the ticket file, in order."""
     tickets: list[PlannedTicket] = []
     for entry in plan.ticket:
         select = f"select/{entry.id}"
@@ -89,12 +89,12 @@ def planned_tickets(plan: ExperimentPlan) -> list[PlannedTicket]:
 
 
 def _limited(controls: ControlsPlan | None) -> bool:
-    """Is the ticket trained once more on the part of the text that its tuned controls get?"""
+    """Whether the ticket is also trained on the same part of the text as its tuned controls."""
     return controls is not None and controls.limit is not None and "tuned" in controls.objects
 
 
 def null_names(controls: ControlsPlan) -> list[tuple[str, str, int | None]]:
-    """Name, kind and seed of every null ticket and random direction, in order."""
+    """List name, kind and seed of every null ticket and random direction, in order."""
     names: list[tuple[str, str, int | None]] = []
     for kind in controls.kinds:
         if kind in ("random", "frequency-matched", "direction"):
@@ -106,12 +106,12 @@ def null_names(controls: ControlsPlan) -> list[tuple[str, str, int | None]]:
 
 
 def null_step(controls: ControlsPlan, name: str, *, tuned: bool = False) -> str:
-    """Step, below the pair, that takes the null ticket ``name``, or that tunes its rows."""
+    """Name the step, below the pair, that takes the null ticket ``name`` or tunes its rows."""
     return f"{'null-partial' if tuned else 'null'}/{controls.ticket}/{name}"
 
 
 def planned_arms(plan: ExperimentPlan) -> list[ArmPlan]:
-    """All arms of one language pair, base and reference first."""
+    """List all arms of one language pair, base and reference first."""
     arms = [
         ArmPlan("base", "base", "base", probed=True),
         ArmPlan("reference", "reference", "reference", step="embed", probed=True),
@@ -144,7 +144,7 @@ def _controls(controls: ControlsPlan) -> list[ArmPlan]:
         select = null_step(controls, name)
         for thing in controls.objects:
             if kind == "direction" and thing == "tuned":
-                continue  # rows that are trained have a direction of their own
+                continue  # trained rows have their own direction
             tuned = thing == "tuned"
             arms.append(
                 ArmPlan(

@@ -1,9 +1,9 @@
-"""What an experiment will cost: trained parameters, memory and time by step. Estimates, and called so.
+"""Estimates of what an experiment costs: trained parameters, memory and time by step.
 
-Time is a fixed cost of the step plus a rate times the work: one parameter and one token of a forward pass are
-one unit, and a backward pass through a frozen backbone costs another two, through trained weights three. Both
-are measured on this machine where steps of the same kind are finished, otherwise stated defaults for two
-processor cores or for a GPU.
+Time is a fixed cost of the step plus a rate times the work. One parameter times one token of a forward pass
+is one unit of work. A backward pass through a frozen backbone adds two units, through trained weights three.
+Fixed cost and rate are measured on this machine if steps of the same kind are finished; otherwise they are
+defaults for two processor cores or for a GPU.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ DEFAULT_RATES: Mapping[Processor, Mapping[Kind, float]] = {
     "cpu": {"tune": 1.8e-11, "decode": 1.1e-10, "loss": 1e-11, "scan": 4e-9, "other": 0.0},
     "gpu": {"tune": 2e-14, "decode": 3e-13, "loss": 2e-14, "scan": 4e-9, "other": 0.0},
 }
-"""Seconds per unit of work (per entry of both tables for a scan), rough.
+"""Rough seconds per unit of work (for a scan, per entry of both tables).
 
-``cpu``: two processor cores in fp32, as small models showed it where others worked, too. ``gpu``: one
-data-centre GPU in 16 bits at 100 TFLOP/s, a third of its peak; stated, not measured. Decoding feeds one token
-at a time and costs far more a unit than training does. A scan always runs on the processor."""
+``cpu``: two processor cores in fp32, measured with small models on a shared machine. ``gpu``: one data-centre
+GPU in 16 bits at 100 TFLOP/s, a third of its peak; assumed, not measured. Decoding feeds one token at a time
+and costs far more per unit than training. A scan always runs on the processor."""
 
 FIXED: Mapping[Kind, float] = {"tune": 0.5, "decode": 0.2, "loss": 0.1, "scan": 0.1, "other": 0.3}
-"""Seconds of a step beside its work: digests, files, setting up. Rough, as tiny models show it."""
+"""Rough fixed cost of a step in seconds: digests, files, set-up; measured with tiny models."""
 
 LOADING = 5e-9
-"""Seconds a byte of a model that is loaded and digested, once a tuning."""
+"""Seconds per byte to load and digest a model, once per tuning."""
 
 STARTING = 10.0
-"""Seconds until the first step begins: libraries are loaded, the base is digested. Once an experiment."""
+"""Seconds before the first step, to load libraries and digest the base; once per experiment."""
 
 READING = 0.1
-"""What a token that is read costs beside one that is generated: many are read at a time."""
+"""Cost of a token that is read, relative to one that is generated: many are read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,16 @@ class Amount:
     """Work of one step.
 
     Attributes:
-        kind: what is done.
-        tokens: tokens fed (tune, loss) or generated (decode); an upper end.
-        read: tokens that decoding reads: prompts, and the reference's outputs with theirs.
+        kind: kind of work.
+        tokens: upper limit on tokens fed (tune, loss) or generated (decode).
+        read: tokens that decoding reads: prompts, and the reference's outputs with their prompts.
         method: ``rows`` (all rows), ``partial``, ``lora``, ``prefix``, ``full``; for kind ``tune``.
-        rows: trained rows where they are known beforehand.
-        share: the same as a share of the table (``81/32000``), or the empty string.
+        rows: number of trained rows, if known beforehand.
+        share: trained rows as a share of the table (``81/32000``), or empty.
         size: rank or prefix length.
-        micro_batch: sequences in memory at a time.
+        micro_batch: number of sequences in memory at a time.
         length: longest sequence in tokens.
-        bytes_per_weight: of the backbone in memory.
+        bytes_per_weight: bytes per weight of the backbone in memory.
     """
 
     kind: Kind
@@ -79,7 +79,7 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Size of a model: numbers of its weights, and its shape."""
+    """Size of a model: number of weights, and shape."""
 
     parameters: int
     shape: GeometryPlan
@@ -87,14 +87,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Of one step.
+    """Estimated cost of one step.
 
     Attributes:
-        trained: trained parameters; None where rows decide that are not chosen yet.
-        memory: bytes, roughly.
-        seconds: roughly.
-        measured: the rate was measured on this machine.
-        processor: what the rate is for.
+        trained: number of trained parameters; None if it depends on rows that are not chosen yet.
+        memory: rough number of bytes.
+        seconds: rough number of seconds.
+        measured: whether the rate was measured on this machine.
+        processor: processor that the rate is for.
     """
 
     trained: int | None
@@ -106,18 +106,18 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Seconds a unit of work, and seconds of a step beside it."""
+    """Seconds per unit of work, and fixed seconds per step."""
 
     unit: float
     fixed: float
 
 
 def model_of(base: Path | None, stated: GeometryPlan | None) -> Model:
-    """Size of the base model: read from its folder, or as the plan states it.
+    """Find the size of the base model, from its folder or from the plan.
 
     Raises:
-        UsageError: neither is there (``GEOMETRY_UNKNOWN``).
-        InvalidInputError: the checkpoint is refused.
+        UsageError: there is neither (``GEOMETRY_UNKNOWN``).
+        InvalidInputError: the checkpoint is malformed.
     """
     if base is not None:
         shape = _shape(base)
@@ -131,14 +131,14 @@ def model_of(base: Path | None, stated: GeometryPlan | None) -> Model:
         return Model(count or parameters_of(shape), shape)
     if stated is None:
         raise UsageError(
-            "the size of the model is unknown: name it with --base, or state [geometry] in the plan",
+            "the size of the model is unknown: name the model with --base, or add [geometry] to the plan",
             code="GEOMETRY_UNKNOWN",
         )
     return Model(parameters_of(stated), stated)
 
 
 def parameters_of(shape: GeometryPlan) -> int:
-    """Number of weights of a LLaMA with an output head of its own."""
+    """Count the weights of a LLaMA with an untied output head."""
     d, wide = shape.width, shape.intermediate
     keys = d * shape.kv_heads // shape.heads
     layer = 2 * d * d + 2 * d * keys + 3 * d * wide + 2 * d
@@ -146,7 +146,7 @@ def parameters_of(shape: GeometryPlan) -> int:
 
 
 def work_of(amount: Amount, model: Model) -> float:
-    """Units of work; see the module's text."""
+    """Compute the units of work; see the module's docstring."""
     if amount.kind == "scan":
         return 2.0 * model.shape.vocabulary * model.shape.width
     passes = {"tune": 4.0 if amount.method == "full" else 3.0}.get(amount.kind, 1.0)
@@ -154,7 +154,7 @@ def work_of(amount: Amount, model: Model) -> float:
 
 
 def rows_of_rule(rule: str) -> int | None:
-    """Number of rows that a rule of a ticket gives whatever the tables are; None where they decide."""
+    """Number of rows that a rule always selects; None if it depends on the tables."""
     name, _, argument = rule.partition(":")
     if name == "published":
         ids = published().tickets.get(argument)
@@ -165,7 +165,7 @@ def rows_of_rule(rule: str) -> int | None:
 
 
 def trained_of(amount: Amount, model: Model) -> int | None:
-    """Trained parameters of a tuning; 0 for any other step, None where the rows are not known yet."""
+    """Count the trained parameters of a tuning; 0 for any other step, None if the rows are not known yet."""
     if amount.kind != "tune":
         return 0
     shape = model.shape
@@ -183,7 +183,7 @@ def trained_of(amount: Amount, model: Model) -> int | None:
 
 
 def memory_of(amount: Amount, model: Model) -> int:
-    """Bytes: weights, AdamW's fp32 state of what is trained, and activations in fp32."""
+    """Estimate bytes of memory: weights, AdamW's fp32 state of trained parameters, fp32 activations."""
     shape = model.shape
     if amount.kind in ("scan", "other"):
         return 64 << 20
@@ -200,7 +200,7 @@ def memory_of(amount: Amount, model: Model) -> int:
 def estimate(
     amount: Amount, model: Model, rates: Mapping[Kind, Rate], processor: Processor = "cpu"
 ) -> Estimate:
-    """Cost of one step, with the measured ``rates`` where there are any, otherwise those of ``processor``."""
+    """Estimate the cost of one step, from measured ``rates`` if any, otherwise for ``processor``."""
     measured = amount.kind in rates
     rate = Rate(DEFAULT_RATES[processor][amount.kind], _fixed(amount, model))
     if measured:
@@ -215,9 +215,9 @@ def _fixed(amount: Amount, model: Model) -> float:
 
 
 def measured_rates(finished: Iterable[tuple[Amount, float]], model: Model) -> dict[Kind, Rate]:
-    """Rates by kind, from finished steps as ``(amount, seconds)``: the median over them.
+    """Compute the median rate of each kind from finished steps, given as ``(amount, seconds)``.
 
-    The fixed cost is the stated one, or that of the shortest step if that took less.
+    The fixed cost is the default, or the time of the shortest step if that is less.
     """
     found: dict[Kind, list[tuple[float, float]]] = {}
     fixed: dict[Kind, float] = {}
@@ -233,7 +233,7 @@ def measured_rates(finished: Iterable[tuple[Amount, float]], model: Model) -> di
 
 
 def _shape(base: Path) -> GeometryPlan:
-    read_config(base / "config.json")  # refuses what is malformed
+    read_config(base / "config.json")  # refuses a malformed file
     config: Any = read_json(base / "config.json", what="configuration of the model")
     names = {
         "vocabulary": "vocab_size",
@@ -245,7 +245,7 @@ def _shape(base: Path) -> GeometryPlan:
     missing = [key for key in names.values() if type(config.get(key)) is not int or config[key] < 1]
     if missing:
         raise UsageError(
-            f"{base / 'config.json'} does not say {missing[0]}: state [geometry] in the plan",
+            f"{base / 'config.json'}: missing field {missing[0]}; add [geometry] to the plan",
             code="GEOMETRY_UNKNOWN",
         )
     values = {name: config[key] for name, key in names.items()}

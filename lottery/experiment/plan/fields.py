@@ -1,4 +1,4 @@
-"""The tables of an experiment's plan, one class each; see :mod:`lottery.experiment.plan.plan`."""
+"""The tables of an experiment plan, one class per table; see :mod:`lottery.experiment.plan.plan`."""
 
 from __future__ import annotations
 
@@ -30,19 +30,18 @@ def _language(code: str) -> str:
 
 def _unit(value: str) -> str:
     if not re.fullmatch(r"sentence|document|block:[1-9][0-9]{0,5}", value):
-        raise ValueError("a unit is sentence, document or block:N")
+        raise ValueError("expected sentence, document or block:N")
     return value
 
 
 def _share(value: str) -> str:
     if not re.fullmatch(r"[1-9][0-9]{0,8}/[1-9][0-9]{0,8}", value) or Fraction(value) >= 1:
-        raise ValueError("a share is a fraction below 1 such as 81/32000")
+        raise ValueError("expected a fraction below 1, such as 81/32000")
     return value
 
 
 def rows_of_share(rows: int, share: str) -> int:
-    """How many rows of a table of ``rows`` make up ``share`` (``81/32000``): the nearest number, at least 1;
-    a half is rounded up."""
+    """Number of rows nearest to ``share`` (``81/32000``) of ``rows``: at least 1, halves round up."""
     numerator, denominator = map(int, share.split("/"))
     return max(1, (2 * rows * numerator + denominator) // (2 * denominator))
 
@@ -64,11 +63,11 @@ class PairPlan(PlanTable):
     """One direction of translation and its text.
 
     Attributes:
-        source: code of the language that is translated from.
-        target: code of the other one.
+        source: code of the source language.
+        target: code of the target language.
         data: tuning text (:mod:`lottery.text.pairsource`), relative to the data folder.
-        choice: text that settings were chosen on: its sentences leave the tuning text, and its loss is
-            watched while embed tuning.
+        choice: text that settings were chosen on. Its sentences are left out of the tuning text, and its loss
+            is measured during embed tuning.
     """
 
     source: _Language
@@ -88,7 +87,7 @@ class PairPlan(PlanTable):
 
 
 class RecipePlan(PlanTable):
-    """Optimisation; what is left out is the default of :data:`lottery.tuning.recipe.RECIPES`."""
+    """Optimiser settings; missing ones take the defaults of :data:`lottery.tuning.recipe.RECIPES`."""
 
     lr: _Positive | None = None
     epochs: _Count | None = None
@@ -99,7 +98,7 @@ class RecipePlan(PlanTable):
     clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
     def recipe(self, mode: str) -> Recipe:
-        """The recipe, with the defaults of ``mode``; a clip of 0 does not clip."""
+        """Build the recipe, with the defaults of ``mode``; a clip of 0 disables clipping."""
         given: dict[str, Any] = {
             "learning_rate": self.lr,
             "epochs": self.epochs,
@@ -113,20 +112,20 @@ class RecipePlan(PlanTable):
 
 
 class EmbedPlan(RecipePlan):
-    """Embed tuning; ``seeds`` names further seeds, for the overlap between seeds."""
+    """Embed tuning; ``seeds`` lists further seeds, for the overlap between seeds."""
 
     seeds: tuple[Seed, ...] = ()
 
 
 class ComparatorPlan(RecipePlan):
-    """An arm to compare with; ``size`` is the rank of LoRA or the length of the prefix."""
+    """A comparison arm; ``size`` is the rank of LoRA or the length of the prefix."""
 
     method: Literal["lora", "prefix", "full"]
     size: _Count = 8
 
 
 class TuningPlan(PlanTable):
-    """What every tuning has in common; ``dtype`` is the backbone's in memory."""
+    """Settings of every tuning; ``dtype`` is that of the backbone in memory."""
 
     limit: _Count | None = None
     max_length: Annotated[int, Field(ge=2)] = 512
@@ -138,11 +137,11 @@ class TuningPlan(PlanTable):
 
 
 class TicketPlan(PlanTable):
-    """A ticket: rows by a rule, or as many rows as a share of the table (``share``).
+    """A ticket: rows by a rule, or a share of the table (``share``).
 
-    ``share`` takes the rows with the largest distance, as many as come nearest to that share of the table.
-    ``lr`` is the rate of tuning these rows, or as many null rows, where it is not that of ``partial``: a good
-    rate for ten rows is not one for thousands.
+    ``share`` takes the rows with the largest distance; their number is nearest to that share of the table.
+    ``lr`` is the learning rate for these rows and equally many null rows, if different from that of
+    ``partial``: a good rate for ten rows does not suit thousands.
     """
 
     id: Slug
@@ -160,7 +159,7 @@ class TicketPlan(PlanTable):
         if self.share is not None and (
             self.rule != "ks" or self.correction != "none" or "alpha" in self.model_fields_set
         ):
-            raise ValueError("share chooses the level itself: leave out rule, alpha and correction")
+            raise ValueError("share determines the level itself: leave out rule, alpha and correction")
         if self.rule.partition(":")[0] not in ("ks", "ids", "norm", "random", "published"):
             raise ValueError("rule must be ks, ids:..., norm:k, random:k or published:PAIR")
         return self
@@ -175,29 +174,29 @@ NULL_KINDS = (
     "one-row:newline",
     "direction",
 )
-"""Controls that are rows of their own (theory §6), in the order in which they run."""
+"""Controls with their own rows (theory §6), in the order in which they run."""
 
 RANDOM_NULLS = frozenset({"random", "frequency-matched"})
 """Kinds of null tickets that are drawn."""
 
 FEWEST_DRAWS = len(SEEDS)
-"""Draws of null tickets below which they support no claim (theory §6)."""
+"""Smallest number of draws of null tickets that supports a claim (theory §6)."""
 
 
 class ControlsPlan(PlanTable):
-    """Null tickets and probes of one ticket; a plan has such a table for each ticket that is to have them.
+    """Null tickets and probes of one ticket; a plan has one such table per ticket with controls.
 
     Attributes:
-        ticket: its id.
-        draws: draws of each random kind, and random directions. Fewer than :data:`FEWEST_DRAWS` are for
-            trying things out, and said to be.
-        kinds: among :data:`NULL_KINDS`.
+        ticket: id of the ticket.
+        draws: number of draws of each random kind, and of random directions. Fewer than
+            :data:`FEWEST_DRAWS` are for trials only, and reported as such.
+        kinds: kinds from :data:`NULL_KINDS`.
         objects: ``transfer`` puts in rows of the reference; ``tuned`` trains the rows.
-        limit: most tuning pairs for tuned controls; the ticket is then trained once more with that limit,
-            under the id ``TICKET-limited``, so that the comparison is fair.
-        gates: the ticket's rows active in these segments of the text only.
-        paraphrases: templates under which base, reference and ticket are evaluated, too.
-        seed: seed of the first draw; the following ones count up.
+        limit: largest number of tuning pairs for tuned controls. For a fair comparison, the ticket is then
+            also trained with that limit, under the id ``TICKET-limited``.
+        gates: sets of segments; for each, an arm in which the ticket's rows act only there.
+        paraphrases: further templates to evaluate base, reference and ticket under.
+        seed: seed of the first draw; the following draws count up.
     """
 
     ticket: Slug
@@ -213,9 +212,9 @@ class ControlsPlan(PlanTable):
     def _known(self) -> Self:
         unknown = [kind for kind in self.kinds if kind not in NULL_KINDS]
         if unknown or len(set(self.kinds)) != len(self.kinds):
-            raise ValueError(f"kinds must be different ones of {', '.join(NULL_KINDS)}")
+            raise ValueError(f"kinds must be distinct and from {', '.join(NULL_KINDS)}")
         if any(not gate or len(set(gate)) != len(gate) for gate in self.gates):
-            raise ValueError("a gate names different segments, at least one")
+            raise ValueError("a gate must name at least one segment, and none twice")
         return self
 
 
@@ -223,21 +222,21 @@ class TextPlan(PlanTable):
     """A text to evaluate on.
 
     Attributes:
-        name: of its evidence.
+        name: name of its evidence.
         data: parallel text, relative to the data folder.
-        pairs: languages (``en-ca``) that it is evaluated in; all of the plan's by default.
-        limit: first so many sentences.
-        unit: ``sentence``, ``block:N``, or ``document`` where the text names them.
-        max_new_tokens: longest answer.
-        beams: hypotheses kept; 1 is greedy. Prefix tuning and gated rows are decoded greedily only and take
-            no part in a text with more.
-        arms: ``main`` (base, reference, tickets, comparators) or ``all`` (with controls and gates).
-        paraphrases: evaluate the templates of ``controls.paraphrases``, too.
-        role: tickets point at the evidence on a text for ``evaluation`` only. What was chosen on (``choice``)
-            and what is only reported (``report``) is kept beside it.
-        attribution: where the text is from and under which licence.
-        witnesses: most sentences that travel as readable text; ``evaluation.witnesses`` is for all texts
-            together (:mod:`lottery.experiment.plan.must_exist`).
+        pairs: language pairs (``en-ca``) to evaluate it in; default: all of the plan.
+        limit: largest number of sentences, from the start.
+        unit: ``sentence``, ``block:N``, or ``document`` if the text names its documents.
+        max_new_tokens: longest answer, in tokens.
+        beams: hypotheses kept; 1 is greedy. Arms of prefix tuning and gated rows support only greedy decoding
+            and are left out of a text with more beams.
+        arms: ``main`` (base, reference, tickets, comparators) or ``all`` (also controls and gates).
+        paraphrases: whether to evaluate under the templates of ``controls.paraphrases`` as well.
+        role: ``evaluation`` for texts whose evidence the tickets refer to. Evidence on texts that were chosen
+            on (``choice``) or are only reported (``report``) is kept beside it.
+        attribution: source and licence of the text.
+        witnesses: largest number of sentences to include as readable text; ``evaluation.witnesses`` limits
+            all texts together (:mod:`lottery.experiment.plan.witness_shares`).
     """
 
     name: Slug
@@ -255,16 +254,16 @@ class TextPlan(PlanTable):
 
 
 class UnrelatedPlan(PlanTable):
-    """Monolingual text on which the loss is measured (:mod:`lottery.text.unrelated`).
+    """Monolingual text to measure the loss on (:mod:`lottery.text.unrelated`).
 
     Attributes:
         data: the file, relative to the data folder.
-        limit: most passages; a passage is one unit.
-        block: lines a passage.
-        every: take every so-many-th passage.
-        window: most tokens a forward pass.
-        arms: as for a text.
-        attribution: where the text is from and under which licence.
+        limit: largest number of passages; a passage is one unit.
+        block: number of lines per passage.
+        every: stride; 2 takes every second passage.
+        window: largest number of tokens per forward pass.
+        arms: as in :class:`TextPlan`.
+        attribution: source and licence of the text.
     """
 
     data: Annotated[str, Field(min_length=1)]
@@ -277,15 +276,15 @@ class UnrelatedPlan(PlanTable):
 
 
 class EvaluationPlan(PlanTable):
-    """How models compute and are scored while they are evaluated, the same for every text.
+    """Settings of decoding and scoring, the same for every text.
 
     Attributes:
-        batch: sentences decoded together.
-        dtype: in which the models compute.
+        batch: number of sentences decoded together.
+        dtype: dtype that the models compute in.
         order_seed: seed of the order of units.
-        bleu_tokenizer: how BLEU splits words; ``flores101`` and ``flores200`` make it spBLEU, which needs the
-            extra ``spbleu`` and a tokenizer model that sacreBLEU must find on this machine.
-        witnesses: most sentences that travel as readable text, of all texts of the experiment together.
+        bleu_tokenizer: how BLEU splits words. ``flores101`` and ``flores200`` give spBLEU, which needs the
+            extra ``spbleu`` and a tokenizer model that sacreBLEU finds on this machine.
+        witnesses: largest number of sentences to include as readable text, over all texts together.
     """
 
     batch: _Count = 64
@@ -296,7 +295,7 @@ class EvaluationPlan(PlanTable):
 
 
 class GeometryPlan(PlanTable):
-    """Shape of the model, for estimates where it is not at hand."""
+    """Shape of the model, for estimates without the model."""
 
     vocabulary: _Count
     width: _Count
@@ -307,10 +306,10 @@ class GeometryPlan(PlanTable):
 
 
 class EstimatePlan(PlanTable):
-    """Stated sizes of the text, for estimates where it is not at hand, and what the plan is meant to run on.
+    """Sizes of the text, for estimates without the text, and the device that the plan is meant for.
 
-    ``device`` is ``gpu`` where nobody would run the plan without one; ``auto`` is whatever the machine of the
-    estimate has.
+    ``device`` is ``gpu`` for a plan that is impractical without one; ``auto`` is the device of the machine
+    that makes the estimate.
     """
 
     tokens_per_pair: _Count = 90

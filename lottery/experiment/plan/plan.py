@@ -1,8 +1,8 @@
-"""Plans of experiments: from a base model to evidence, as TOML, strictly validated.
+"""Experiment plans, from a base model to evidence, as strictly validated TOML.
 
-A plan says what is done and with which numbers; where base and data lie is said on the command line. Sizes
-are cut by editing a few numbers: ``tuning.limit``, ``controls.limit``, ``limit`` of a text. The plans that
-ship (``lottery/plans``) are the reference for the form.
+A plan contains the settings of an experiment; the command line names the places of base and data. To make an
+experiment smaller, lower ``tuning.limit``, ``controls.limit`` or the ``limit`` of a text. The shipped plans
+(``lottery/plans``) show the form.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from lottery.experiment.plan.fields import (
 )
 
 SYNTHETIC = "synthetic"
-"""Base and text that the package makes itself."""
+"""Base and text that an experiment makes itself."""
 
 PUBLISHED = "published:"
 """A base that ships in ``reports/published``."""
@@ -49,10 +49,10 @@ BESIDE_DATA = "data:"
 
 
 class ExperimentPlan(PlanTable):
-    """A whole experiment; see the module's text and the plans that ship.
+    """A whole experiment; see the module's docstring and the shipped plans.
 
-    ``threads`` bounds PyTorch's threads where the caller does not: a tiny model runs best on one. No step
-    depends on it.
+    ``threads`` limits PyTorch's threads unless the caller does: a tiny model runs best on one. It does not
+    affect results.
     """
 
     name: Slug
@@ -92,30 +92,30 @@ class ExperimentPlan(PlanTable):
         pairs = {pair.name for pair in self.pair}
         for text in self.text:
             if not set(text.pairs) <= pairs:
-                raise ValueError(f"text {text.name} names a pair that the plan does not have")
+                raise ValueError(f"text {text.name} names a pair that is not in the plan")
         known = {ticket.id: ticket for ticket in self.ticket}
         for controls in self.controls:
             if controls.ticket not in known:
-                raise ValueError(f"controls.ticket {controls.ticket} is no ticket of the plan")
+                raise ValueError(f"controls.ticket {controls.ticket} is not a ticket of the plan")
             if not set(controls.objects) <= set(known[controls.ticket].objects):
                 raise ValueError(f"controls.objects of {controls.ticket} must be among the ticket's objects")
         return self
 
     @property
     def paraphrases(self) -> tuple[str, ...]:
-        """Templates of all controls, each once."""
+        """Distinct templates of all controls."""
         return tuple(dict.fromkeys(name for controls in self.controls for name in controls.paraphrases))
 
     def controls_of(self, ticket: str) -> ControlsPlan | None:
-        """What the ticket of that id is compared with."""
+        """Controls of the ticket with that id; None if there are none."""
         return next((controls for controls in self.controls if controls.ticket == ticket), None)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a reader of the plan or of its results should know, one line each."""
+        """Warnings for readers of the plan or its results, one line each."""
         return tuple(
-            f"controls of {controls.ticket}: draws = {controls.draws}, fewer than three draws of random null"
-            " tickets: no claim against nulls can be made"
+            f"controls of {controls.ticket}: draws = {controls.draws}; with fewer than three draws of random"
+            " null tickets no claim against nulls can be made"
             for controls in self.controls
             if controls.draws < FEWEST_DRAWS and RANDOM_NULLS & set(controls.kinds)
         )
@@ -125,12 +125,12 @@ class ExperimentPlan(PlanTable):
         return sha256_bytes(canonical_json(self.model_dump(mode="json")))
 
     def pairs_of(self, text: TextPlan) -> tuple[PairPlan, ...]:
-        """The pairs in which a text is evaluated, in the order of the plan."""
+        """Language pairs to evaluate a text in, in the order of the plan."""
         return tuple(pair for pair in self.pair if not text.pairs or pair.name in text.pairs)
 
 
 def experiment_names() -> list[str]:
-    """Names of the experiments that ship with the package."""
+    """List the experiment plans that ship with the package."""
     folder = resources.files("lottery") / "plans"
     return sorted(
         item.name.removesuffix(".toml")
@@ -140,11 +140,11 @@ def experiment_names() -> list[str]:
 
 
 def read_experiment(name: str | Path) -> ExperimentPlan:
-    """Read a plan that ships, by its name, or a user's, by the path of its ``.toml`` file.
+    """Read a shipped plan by its name, or any other plan by the path of its ``.toml`` file.
 
     Raises:
-        UsageError: no such plan or file (``PLAN_UNKNOWN``), not TOML, an unknown or missing field, a value
-            out of range (``PLAN_INVALID``).
+        UsageError: there is no such plan or file (``PLAN_UNKNOWN``), or it is not TOML, a field is unknown
+            or missing, or a value is out of range (``PLAN_INVALID``).
     """
     if isinstance(name, Path) or name.endswith(".toml"):
         data = read_bytes(Path(name), what="plan", limit=1 << 20)
@@ -153,7 +153,7 @@ def read_experiment(name: str | Path) -> ExperimentPlan:
     else:
         known = ", ".join(experiment_names())
         raise UsageError(
-            f"unknown plan {str(name)[:60]!r}; there is {known}, or the path of a .toml file",
+            f"unknown plan {str(name)[:60]!r}: expected {known} or the path of a .toml file",
             code="PLAN_UNKNOWN",
         )
     return _parse(data, str(name))
@@ -162,7 +162,7 @@ def read_experiment(name: str | Path) -> ExperimentPlan:
 def _parse(data: bytes, name: str) -> ExperimentPlan:
     try:
         content: Any = tomllib.loads(data.decode("utf-8"))
-        # Through JSON, where strict validation still takes an array for a tuple. TOML's dates stop here.
+        # Through JSON, in which strict validation accepts an array for a tuple. TOML dates fail here.
         return ExperimentPlan.model_validate_json(canonical_json(content), strict=True)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"plan {name} is not TOML: {error}", code="PLAN_INVALID") from error

@@ -1,1 +1,1 @@
-"""What each kind of step does."""
+"""The procedures of the steps, by kind."""

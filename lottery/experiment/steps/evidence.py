@@ -1,4 +1,4 @@
-"""Steps that evaluate: one arm on one text, losses, and the evidence that comes of them."""
+"""Steps that evaluate: one arm on one text, losses, and the resulting evidence."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lottery.evaluation.assemble import assemble, assemble_loss, loss_digests
 from lottery.evaluation.measure import measure, measure_loss
 from lottery.evaluation.prompts import Task, make_task
 from lottery.evaluation.shards import Part, read_part
-from lottery.experiment.engine.graph import Result, Void, Work
-from lottery.experiment.engine.timing import (
+from lottery.experiment.engine.context import (
     ROWS,
-    Bench,
+    RunContext,
     read_selection,
     reference_file,
     tuned_result,
     write_json,
 )
+from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.steps.texts import evaluated_pairs, used_texts
 from lottery.model.backbone import load_backbone, load_tokenizer
 from lottery.model.row_swap import (
@@ -48,31 +48,31 @@ VERSION = 2
 """Version of the procedures of this module."""
 
 LOSS_EVIDENCE_VERSION = 3
-"""Version of :func:`write_loss_evidence`: what was measured stands, its records say more of the text."""
+"""Version of :func:`write_loss_evidence`: its records changed, the measurements did not."""
 
 PART, ARM, OPPORTUNITY = "part.jsonl", "arm.json", "opportunity.json"
 
 
-def measure_arm(bench: Bench, work: Work) -> Result:
-    """Translate a text with one arm and ask it along the reference's outputs; resumable by sentence.
+def measure_arm(context: RunContext, work: Work) -> Result:
+    """Translate a text with one arm and decode it along the reference's outputs; resumable by sentence.
 
     Raises:
         Void: the arm has no rows.
     """
-    placement = _placement(bench, work)
+    placement = _placement(context, work)
     reference: Part | None = None
     if placement.arm.kind != "reference":
         reference = read_part(work.inputs["reference"].path(PART))
-    model, tokenizer = _model(bench, work)
+    model, tokenizer = _model(context, work)
     part = measure(
         model,
         tokenizer,
-        _task(bench, work),
+        _task(context, work),
         placement,
         work.folder / PART,
         reference=reference,
         resume=True,
-        progress=bench.progress,
+        progress=context.progress,
     )
     write_json(work.folder / ARM, placement.arm.model_dump(mode="json"))
     tokens = sum(part.read(index)["length"] for index in range(len(part)))
@@ -81,25 +81,25 @@ def measure_arm(bench: Bench, work: Work) -> Result:
     return Result((PART, ARM), facts)
 
 
-def measure_losses(bench: Bench, work: Work) -> Result:
-    """Loss of one arm on unrelated text; resumable by window.
+def measure_losses(context: RunContext, work: Work) -> Result:
+    """Measure the loss of one arm on unrelated text; resumable by window.
 
     Raises:
         Void: the arm has no rows.
     """
-    placement = _placement(bench, work)
-    model, tokenizer = _model(bench, work)
-    _, windows = _unrelated(bench, work, tokenizer)
+    placement = _placement(context, work)
+    model, tokenizer = _model(context, work)
+    _, windows = _unrelated(context, work, tokenizer)
     part = measure_loss(
         model,
         windows,
         placement,
         work.folder / PART,
-        digests=_loss_digests(bench, work, tokenizer),
+        digests=_loss_digests(context, work, tokenizer),
         dtype=work.parameters["dtype"],
         batch_size=work.parameters["batch"],
         resume=True,
-        progress=bench.progress,
+        progress=context.progress,
     )
     write_json(work.folder / ARM, placement.arm.model_dump(mode="json"))
     nats = sum(part.read(index)["nats"] for index in range(len(part))) / 1e9
@@ -107,9 +107,9 @@ def measure_losses(bench: Bench, work: Work) -> Result:
     return Result((PART, ARM), {"windows": len(windows), "nats_per_token": nats / tokens})
 
 
-def _placement(bench: Bench, work: Work) -> Placement:
+def _placement(context: RunContext, work: Work) -> Placement:
     asked = work.parameters["arm"]
-    base = _base_table(bench, work)
+    base = _base_table(context, work)
     source = asked["source"]
     if source == "base":
         return base_placement(base)
@@ -123,7 +123,7 @@ def _placement(bench: Bench, work: Work) -> Placement:
         )
     if source == "rows":
         if not read_selection(given.folder)["ids"]:
-            raise Void("no row was selected: the arm is the base")
+            raise Void("no row was selected: the arm equals the base")
         rows = read_rows(given.path(ROWS))
     else:
         found = read_rows(tuned_result(given)[0])
@@ -140,48 +140,48 @@ def _placement(bench: Bench, work: Work) -> Placement:
     )
 
 
-def _base_table(bench: Bench, work: Work) -> Table:
-    return open_table(bench.base_folder(work)).as_dtype(work.parameters["served_dtype"])
+def _base_table(context: RunContext, work: Work) -> Table:
+    return open_table(context.base_folder(work)).as_dtype(work.parameters["served_dtype"])
 
 
-def _base_ref(bench: Bench, work: Work) -> BaseModelRef:
-    base = _base_table(bench, work)
-    folder = bench.base_folder(work)
+def _base_ref(context: RunContext, work: Work) -> BaseModelRef:
+    base = _base_table(context, work)
+    folder = context.base_folder(work)
     key = (folder, "digest")
-    if key not in bench.loaded:
-        bench.loaded[key] = checkpoint_digest(folder, without=base.tensor)
-    return BaseModelRef(tensor_sha256=base.digest(), model_sha256=bench.loaded[key])
+    if key not in context.loaded:
+        context.loaded[key] = checkpoint_digest(folder, without=base.tensor)
+    return BaseModelRef(tensor_sha256=base.digest(), model_sha256=context.loaded[key])
 
 
-def _model(bench: Bench, work: Work) -> tuple[PreTrainedModel, Any]:
-    """The base as served, loaded once for many steps, and its tokenizer."""
-    folder, dtype = bench.base_folder(work), work.parameters["dtype"]
+def _model(context: RunContext, work: Work) -> tuple[PreTrainedModel, Any]:
+    """Load the base as served and its tokenizer, once for many steps."""
+    folder, dtype = context.base_folder(work), work.parameters["dtype"]
     key = (folder, dtype)
-    if key not in bench.loaded:
-        if bench.device == "cuda" and not torch.cuda.is_available():
+    if key not in context.loaded:
+        if context.device == "cuda" and not torch.cuda.is_available():
             raise UsageError("no GPU that PyTorch can use: leave out --device, or choose cpu", code="NO_GPU")
-        on_gpu = bench.device != "cpu" and torch.cuda.is_available()
+        on_gpu = context.device != "cpu" and torch.cuda.is_available()
         model = load_backbone(folder, dtype).eval().to("cuda" if on_gpu else "cpu")
-        serve_base(model, _base_table(bench, work))
-        bench.loaded[key] = (model, load_tokenizer(folder))
-    return cast("tuple[PreTrainedModel, Any]", bench.loaded[key])
+        serve_base(model, _base_table(context, work))
+        context.loaded[key] = (model, load_tokenizer(folder))
+    return cast("tuple[PreTrainedModel, Any]", context.loaded[key])
 
 
-def _task(bench: Bench, work: Work) -> Task:
+def _task(context: RunContext, work: Work) -> Task:
     p = work.parameters
-    folder = bench.base_folder(work)
+    folder = context.base_folder(work)
     reference = open_table(reference_file(work)).as_dtype(p["served_dtype"])
     return make_task(
         evaluated_pairs(work.inputs["text"]),
         (p["languages"][0], p["languages"][1]),
         load_template(p["template"]),
         load_tokenizer(folder),
-        # What a text is called and how it is divided decides no output: only the evidence says it.
+        # Name and units of a text do not affect outputs; they appear only in the evidence.
         name=p.get("name", "text"),
         unit=p.get("unit", "sentence"),
         attribution=p.get("attribution", ""),
         tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
-        base=_base_ref(bench, work),
+        base=_base_ref(context, work),
         reference_sha256=reference.digest(),
         max_new_tokens=p["max_new_tokens"],
         beams=p["beams"],
@@ -194,12 +194,12 @@ def _task(bench: Bench, work: Work) -> Task:
 # --- evidence --------------------------------------------------------------------------------------------
 
 
-def write_evidence(bench: Bench, work: Work) -> Result:
-    """Join the parts of all arms into evidence on one text; arms that came to nothing are left out."""
+def write_evidence(context: RunContext, work: Work) -> Result:
+    """Join the parts of all arms into evidence on one text; void arms are left out."""
     p = work.parameters
     arms, parts = _measured(work)
     assemble(
-        _task(bench, work),
+        _task(context, work),
         arms,
         parts,
         work.folder / f"{p['file']}.json",
@@ -210,19 +210,19 @@ def write_evidence(bench: Bench, work: Work) -> Result:
     return Result(_evidence_files(work.folder, p["file"]), {"arms": len(arms)})
 
 
-def write_loss_evidence(bench: Bench, work: Work) -> Result:
+def write_loss_evidence(context: RunContext, work: Work) -> Result:
     """Join the losses of all arms into evidence on unrelated text."""
     p = work.parameters
     arms, parts = _measured(work)
-    folder = bench.base_folder(work)
-    text, windows = _unrelated(bench, work, load_tokenizer(folder))
+    folder = context.base_folder(work)
+    text, windows = _unrelated(context, work, load_tokenizer(folder))
     assemble_loss(
         windows,
         arms,
         parts,
         work.folder / f"{p['file']}.json",
         text=text,
-        base=_base_ref(bench, work),
+        base=_base_ref(context, work),
         reference_sha256=next(arm.table_sha256 for arm in arms if arm.kind == "reference"),
         tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
         dtype=p["dtype"],
@@ -232,13 +232,13 @@ def write_loss_evidence(bench: Bench, work: Work) -> Result:
     return Result(_evidence_files(work.folder, p["file"]), {"arms": len(arms)})
 
 
-def count_opportunity(bench: Bench, work: Work) -> Result:
-    """In how many examples of a text the tokens of each ticket are fed: ``opportunity.json``.
+def count_opportunity(context: RunContext, work: Work) -> Result:
+    """Count the examples of a text that feed the tokens of each ticket: ``opportunity.json``.
 
-    By segment, as :mod:`lottery.controls.opportunity` and gates count them.
+    Segments are those of :mod:`lottery.controls.opportunity` and of gates.
     """
     p = work.parameters
-    tokenizer = load_tokenizer(bench.base_folder(work))
+    tokenizer = load_tokenizer(context.base_folder(work))
     pairs = evaluated_pairs(work.inputs["text"])
     examples = encode(load_template(p["template"]), pairs, tokenizer, *p["languages"])
     counted: dict[str, Any] = {}
@@ -258,9 +258,9 @@ def count_opportunity(bench: Bench, work: Work) -> Result:
 
 
 def _measured(work: Work) -> tuple[list[Arm], dict[str, Part]]:
-    """Arms in the order of the plan, with their parts.
+    """List the arms in the order of the plan, with their parts.
 
-    Of two tickets with the same rows the first one's arm stands for both: evidence holds a table once.
+    If two tickets have the same rows, the arm of the first represents both: evidence has each table once.
     """
     arms: dict[tuple[Any, ...], Arm] = {}
     parts: dict[str, Part] = {}
@@ -280,9 +280,9 @@ def _measured(work: Work) -> tuple[list[Arm], dict[str, Part]]:
     return list(arms.values()), parts
 
 
-def _unrelated(bench: Bench, work: Work, tokenizer: Any) -> tuple[TextRef, list[Window]]:
+def _unrelated(context: RunContext, work: Work, tokenizer: Any) -> tuple[TextRef, list[Window]]:
     p = work.parameters
-    path = locate(Path(bench.text(work, p["data"])))
+    path = locate(Path(context.text(work, p["data"])))
     used = frozenset().union(*(entry.digests for entry in used_texts(work)))
     text = choose_passages(
         read_lines(path),
@@ -303,10 +303,10 @@ def _unrelated(bench: Bench, work: Work, tokenizer: Any) -> tuple[TextRef, list[
     return ref, passage_windows(text.passages, tokenizer, max_tokens=p["window"])
 
 
-def _loss_digests(bench: Bench, work: Work, tokenizer: Any) -> Mapping[str, str]:
-    text, _ = _unrelated(bench, work, tokenizer)
-    tokenizer_digest = sha256_file(bench.base_folder(work) / "tokenizer.json")
-    return loss_digests(_base_ref(bench, work), tokenizer_digest, text)
+def _loss_digests(context: RunContext, work: Work, tokenizer: Any) -> Mapping[str, str]:
+    text, _ = _unrelated(context, work, tokenizer)
+    tokenizer_digest = sha256_file(context.base_folder(work) / "tokenizer.json")
+    return loss_digests(_base_ref(context, work), tokenizer_digest, text)
 
 
 def _evidence_files(folder: Path, name: str) -> tuple[str, ...]:

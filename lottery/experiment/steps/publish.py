@@ -1,7 +1,7 @@
-"""The end of an experiment: overlap of tickets, and everything that is handed on, with a summary of it.
+"""The end of an experiment: overlap of tickets, and publication with a summary.
 
-The step ``publish`` puts ticket files, evidence and summary together in its own folder, with a manifest of
-digests; :func:`deliver` copies that to the top of the experiment's folder.
+The step ``publish`` collects ticket files, evidence and summary in its own folder, with a manifest of
+digests. :func:`deliver` copies the folder to the top of the experiment's folder.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from certify.selection.rules import candidates
 from certify.tables.vocabulary import open_vocabulary
 from certify.ticket.schema import Located, Ticket, TicketFile, read_ticket_file, write_ticket_file
 from lottery.controls.overlap import Comparison, Study, study
+from lottery.experiment.engine.context import RunContext, read_selection, write_json
 from lottery.experiment.engine.graph import Input, Result, Void, Work
-from lottery.experiment.engine.timing import Bench, read_selection, write_json
 from lottery.experiment.steps.evidence import OPPORTUNITY
 from lottery.experiment.steps.rows import COUNTS, TICKETS
 from lottery.experiment.steps.summary import markdown, summarise
@@ -42,16 +42,16 @@ OVERLAP, MANIFEST, SUMMARY, REPORT, TICKET_FOLDER = (
 EVIDENCE_FOLDER = "evidence"
 
 
-def compare_tickets(bench: Bench, work: Work) -> Result:
-    """Overlap of every ticket between languages and between seeds: ``overlap.json``.
+def compare_tickets(context: RunContext, work: Work) -> Result:
+    """Compute the overlap of every ticket between languages and between seeds: ``overlap.json``.
 
-    Strata are those of like frequency in the tuning text of all languages together.
+    Strata have similar frequency in the tuning text of all languages together.
 
     Raises:
         Void: no ticket has rows in two of the tunings.
     """
     p = work.parameters
-    vocabulary = open_vocabulary(bench.base_folder(work))
+    vocabulary = open_vocabulary(context.base_folder(work))
     rows = 0
     found: dict[str, Any] = {}
     for ticket, roles in p["tickets"].items():
@@ -104,8 +104,8 @@ def _share(value: Any) -> str | None:
     return None if value is None else f"{float(value):.4f}"
 
 
-def publish(_bench: Bench, work: Work) -> Result:
-    """Ticket files with their evidence, summary and manifest, ready to be handed on."""
+def publish(_context: RunContext, work: Work) -> Result:
+    """Collect ticket files with their evidence, a summary and a manifest, ready for publication."""
     p = work.parameters
     shutil.rmtree(work.folder / TICKET_FOLDER, ignore_errors=True)
     evidence: dict[str, dict[str, Path]] = {}
@@ -150,7 +150,7 @@ def publish(_bench: Bench, work: Work) -> Result:
 
 
 def _copy(given: Input, target: Path, *, below: str = "") -> Path:
-    """Copy the outputs of a step (those in folder ``below``, if one is named) into ``target``."""
+    """Copy the outputs of a step into ``target``; only those in folder ``below``, if named."""
     for output in given.outputs:
         if below and not output.startswith(f"{below}/"):
             continue
@@ -161,14 +161,14 @@ def _copy(given: Input, target: Path, *, below: str = "") -> Path:
 
 
 def _pack(folder: Path) -> None:
-    """Records and lists of used sentences as ``NAME.xz``: readers unpack them, digests are of the content."""
+    """Compress records and lists of used sentences to ``NAME.xz``. Digests are of the unpacked content."""
     for path in sorted((*folder.glob("*.jsonl"), *folder.glob("*/*.txt"))):
         write_bytes(path.with_name(f"{path.name}.xz"), lzma.compress(path.read_bytes()))
         path.unlink()
 
 
 def _link(path: Path, evidence: Mapping[str, Path]) -> None:
-    """Say in every ticket which evidence has an arm with its rows, or is about unrelated text."""
+    """Record in every ticket the evidence that has an arm with its rows, or is about unrelated text."""
     content = read_ticket_file(path)
     manifests = {name: read_manifest(file) for name, file in evidence.items()}
     tickets = []
@@ -183,7 +183,7 @@ def _link(path: Path, evidence: Mapping[str, Path]) -> None:
 
 
 def _speaks_of(manifest: Manifest, ticket: Ticket) -> bool:
-    """Does the evidence hold an arm with the ticket's rows?"""
+    """Whether the evidence has an arm with the ticket's rows."""
     return any(
         arm.ids == ticket.ids and arm.kind == ticket.released.object and arm.gate is None
         for arm in manifest.arms
@@ -196,7 +196,7 @@ def _void(work: Work) -> dict[str, str]:
 
 
 def _write_manifest(work: Work) -> None:
-    """Digests of the plan, of what the experiment started from, of every step's inputs and of every file."""
+    """Write digests of the plan, of the inputs of the experiment and of every step, and of every file."""
     files = sorted(path for path in work.folder.rglob("*") if path.is_file() and _handed_on(work, path))
     manifest = {
         "schema": "lottery.experiment",
@@ -219,7 +219,7 @@ def _handed_on(work: Work, path: Path) -> bool:
 
 
 def deliver(published: Path, outputs: Iterable[str], out: Path) -> None:
-    """Copy what the step ``publish`` made to ``out``: what is there already and equal stays."""
+    """Copy the outputs of the step ``publish`` to ``out``; equal files stay as they are."""
     wanted = set(outputs)
     for output in sorted(wanted):
         source, target = published / output, out / output

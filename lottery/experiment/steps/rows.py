@@ -17,16 +17,16 @@ from certify.tables.table import open_table
 from certify.ticket.make import AUTHOR_EXCLUSION, find
 from certify.ticket.schema import DeclaredClaim
 from lottery.controls.direction import random_direction
-from lottery.experiment.engine.graph import Result, Void, Work
-from lottery.experiment.engine.timing import (
+from lottery.experiment.engine.context import (
     ROWS,
     SELECTION,
-    Bench,
+    RunContext,
     read_selection,
     reference_file,
     tuned_result,
     write_json,
 )
+from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.plan.fields import rows_of_share
 from lottery.experiment.steps.tuning import data_of
 from lottery.model.backbone import load_tokenizer
@@ -39,10 +39,10 @@ COUNTS, NULLS = "counts.npy", "nulls.json"
 TICKETS = "bundle/tickets.json"
 
 
-def choose(bench: Bench, work: Work) -> Result:
+def choose(context: RunContext, work: Work) -> Result:
     """Select the rows of a ticket: ``selection.json``, and the rows of E* if there are any."""
     p = work.parameters
-    base, reference, vocabulary = bench.tables(work)
+    base, reference, vocabulary = context.tables(work)
     rule = _rule(p, base.shape[0])
     selection = select(
         scan(base, reference),
@@ -63,15 +63,15 @@ def choose(bench: Bench, work: Work) -> Result:
     return Result(tuple(outputs), {"rows": len(selection.ids)})
 
 
-def count_fed(bench: Bench, work: Work) -> Result:
+def count_fed(context: RunContext, work: Work) -> Result:
     """Count how often each id is fed in the tuning examples: ``counts.npy``."""
-    folder = bench.base_folder(work)
-    examples = prepare(data_of(bench, work), load_tokenizer(folder)).train
+    folder = context.base_folder(work)
+    examples = prepare(data_of(context, work), load_tokenizer(folder)).train
     write_counts(work.folder / COUNTS, feed_counts(examples, open_table(folder).shape[0]))
     return Result((COUNTS,), {"examples": len(examples), "tokens": sum(map(len, examples))})
 
 
-def draw_nulls(bench: Bench, work: Work) -> Result:
+def draw_nulls(context: RunContext, work: Work) -> Result:
     """Draw the null tickets of the selection in role ``select``: ``nulls.json``.
 
     Raises:
@@ -80,27 +80,27 @@ def draw_nulls(bench: Bench, work: Work) -> Result:
     p = work.parameters
     ids = read_selection(work.inputs["select"].folder)["ids"]
     if not ids:
-        raise Void("no row was selected: there are no null tickets of nothing")
-    base, reference, vocabulary = bench.tables(work)
+        raise Void("no row was selected: there is nothing to draw null tickets for")
+    base, reference, vocabulary = context.tables(work)
     counts = read_counts(work.inputs["counts"].path(COUNTS), base.shape[0])
     nulls = null_tickets(
         ids, base, reference, vocabulary=vocabulary, counts=counts, seed=p["null_seed"], draws=p["draws"]
     )
     named: dict[str, Any] = {}
     for null in sorted(nulls, key=lambda null: (-null.fed, null.ids)):
-        # Of several ids that spell a line break, the one that is fed.
+        # If several ids spell a line break, take the one that is fed.
         named.setdefault(null_name(null.kind, null.seed), _record(null))
     write_json(work.folder / NULLS, named)
     return Result((NULLS,), {"nulls": len(named)})
 
 
 def null_name(kind: str, seed: int | None) -> str:
-    """Name of a null ticket in arms and steps: ``random-0``, ``top-norm``, ``one-row-bos``."""
+    """Name a null ticket in arms and steps: ``random-0``, ``top-norm``, ``one-row-bos``."""
     return kind.replace(":", "-") if seed is None else f"{kind}-{seed}"
 
 
-def take_null(bench: Bench, work: Work) -> Result:
-    """One of the drawn null tickets as a selection of its own, with the rows of E*.
+def take_null(context: RunContext, work: Work) -> Result:
+    """Turn one of the drawn null tickets into a selection with the rows of E*.
 
     Raises:
         Void: this tokenizer has no such null ticket.
@@ -109,14 +109,14 @@ def take_null(bench: Bench, work: Work) -> Result:
     name = work.parameters["name"]
     if name not in drawn:
         raise Void(f"the tokenizer has no token for {name}")
-    _, reference, _ = bench.tables(work)
+    _, reference, _ = context.tables(work)
     write_json(work.folder / SELECTION, drawn[name])
     write_rows(work.folder / ROWS, transferred_rows(drawn[name]["ids"], reference))
     return Result((SELECTION, ROWS), {"rows": len(drawn[name]["ids"])})
 
 
-def turn_rows(bench: Bench, work: Work) -> Result:
-    """The rows of a selection, shifted as far as in E* in a random direction.
+def turn_rows(context: RunContext, work: Work) -> Result:
+    """Shift the rows of a selection as far as in E*, in a random direction.
 
     Raises:
         Void: the selection has no rows.
@@ -124,7 +124,7 @@ def turn_rows(bench: Bench, work: Work) -> Result:
     ids = read_selection(work.inputs["select"].folder)["ids"]
     if not ids:
         raise Void("no row was selected: nothing can be shifted")
-    base, reference, _ = bench.tables(work)
+    base, reference, _ = context.tables(work)
     direction = random_direction(ids, base, reference, seed=work.parameters["seed"])
     record = {"ids": list(ids), "rule": "direction", "seed": direction.seed}
     write_json(work.folder / SELECTION, record | {"deviation": f"{direction.deviation:.3g}"})
@@ -132,11 +132,11 @@ def turn_rows(bench: Bench, work: Work) -> Result:
     return Result((SELECTION, ROWS), {"rows": len(ids)})
 
 
-def write_tickets(bench: Bench, work: Work) -> Result:
-    """Write the ticket file with tables, tokenizer and rows: one ticket an id and object, claims declared.
+def write_tickets(context: RunContext, work: Work) -> Result:
+    """Write the ticket file with tables, tokenizer, rows and declared claims: one ticket per id and object.
 
-    ``tickets`` of the parameters lists ``{id, role, tuned, ...}``: ``role`` names the input that selected the
-    rows, ``tuned`` the one that trained them, or is None for a transfer. Tickets without rows are left out.
+    The parameter ``tickets`` lists ``{id, role, tuned, ...}``: ``role`` names the input that selected the
+    rows, ``tuned`` the one that trained them; it is None for a transfer. Tickets without rows are left out.
 
     Raises:
         Void: no ticket has rows.
@@ -144,7 +144,7 @@ def write_tickets(bench: Bench, work: Work) -> Result:
     p = work.parameters
     out = work.folder / TICKETS
     shutil.rmtree(out.parent, ignore_errors=True)
-    base = bench.base_folder(work)
+    base = context.base_folder(work)
     written = []
     for entry in p["tickets"]:
         chosen = work.inputs[entry["role"]]
@@ -173,12 +173,12 @@ def write_tickets(bench: Bench, work: Work) -> Result:
         )
         written.append(entry["id"])
     if not written:
-        raise Void("no ticket of the plan has a row")
+        raise Void("no ticket of the plan has rows")
     return Result((out.parent.name,), {"tickets": written})
 
 
 def _rule(entry: Any, rows: int) -> str:
-    """The rule of a ticket; a share of the rows is that many rows with the largest distance."""
+    """Return the rule of a ticket; a share becomes ``distance:K``."""
     if entry["share"] is None:
         return str(entry["rule"])
     return f"distance:{rows_of_share(rows, entry['share'])}"

@@ -1,6 +1,6 @@
-"""What came out, generated from evidence: tables by text and arm, from summed statistics, nothing typed.
+"""The summary of an experiment, generated from evidence: tables by text and arm, from summed statistics.
 
-Descriptive figures without intervals: what they show is for claims and their limits to say.
+The figures are descriptive and have no intervals. Only claims with limits support conclusions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from certify.evidence.read import (
     iter_records,
     read_manifest,
 )
-from lottery.experiment.steps.input_stamps import UnitMeans, null_rows, termination_rows
+from lottery.experiment.steps.text_estimates import UnitMeans, null_rows, termination_rows
 from lottery.text.score import LENGTH, RULES, bleu_score, chrf_score
 
 Evidence = Mapping[str, Mapping[str, Path]]
@@ -38,19 +38,19 @@ def summarise(
     root: Path,
     notices: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Summary of an experiment as JSON: integers as counted, scores as decimal strings.
+    """Summarise an experiment as JSON: counts as integers, scores as decimal strings.
 
     Args:
         plan: the plan, as JSON.
-        evidence: manifests of what was evaluated.
+        evidence: manifests of the evidence.
         opportunity: counts by text.
-        overlap: overlap of tickets, if it was studied.
-        void: steps that came to nothing, with the reason.
-        root: folder that paths are given relative to.
-        notices: what a reader should know beforehand.
+        overlap: overlap of tickets, if computed.
+        void: steps with nothing to do, with the reason.
+        root: folder that paths are relative to.
+        notices: warnings for readers.
 
     Raises:
-        InvalidInputError: evidence is refused.
+        InvalidInputError: evidence is malformed.
     """
     texts: dict[str, Any] = {}
     for pair, files in evidence.items():
@@ -162,15 +162,15 @@ def _loss(manifest: Manifest, folder: Path) -> dict[str, Any]:
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """The summary as Markdown tables."""
+    """Format the summary as Markdown tables."""
     lines = [
-        f"# Experiment {summary['plan']}: what came out",
+        f"# Experiment {summary['plan']}: results",
         "",
-        "Generated from the evidence beside it. Corpus scores of summed statistics, without intervals.",
+        "Generated from the evidence beside it. Corpus scores from summed statistics, without intervals.",
         "",
     ]
     cuts = summary["cuts"]
-    lines.append(f"Most tuning pairs: {cuts['tuning.limit'] or 'all'}")
+    lines.append(f"Largest number of tuning pairs: {cuts['tuning.limit'] or 'all'}")
     for ticket, limit in cuts["controls.limit"].items():
         lines[-1] += f"; for tuned controls of {ticket}: {limit}"
     lines.append("")
@@ -183,7 +183,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     if summary["overlap"]:
         lines += _overlap_lines(summary["overlap"])
     if summary["void"]:
-        lines += ["## Came to nothing", ""]
+        lines += ["## Steps with nothing to do", ""]
         lines += [f"- `{step}`: {reason}" for step, reason in summary["void"].items()]
         lines.append("")
     return "\n".join(lines)
@@ -198,7 +198,7 @@ def _text_lines(name: str, text: Mapping[str, Any]) -> list[str]:
             [arm, figures["kind"], _count(figures["rows"]), figures["nats_per_token"], figures["above_base"]]
             for arm, figures in text["arms"].items()
         ]
-        return lines + _table(["arm", "kind", "rows", "nats a token", "above base"], rows)
+        return lines + _table(["arm", "kind", "rows", "nats per token", "above base"], rows)
     lines += [f"{where}, template {text['template']}, greedy outputs unless the manifest says otherwise.", ""]
     rows = []
     for arm, figures in text["arms"].items():
@@ -219,21 +219,21 @@ def _text_lines(name: str, text: Mapping[str, Any]) -> list[str]:
     head += [f"BLEU {rule}" for rule in RULES] + [f"chrF++ {rule}" for rule in RULES]
     lines += _table([*head, "steps as reference"], rows)
     signatures = ", ".join(f"{metric} `{line}`" for metric, line in text["signatures"].items())
-    lines += [signatures, "", f"### What learning to stop is worth: {name}", ""]
-    lines += ["Estimates: gain over the base in mean sentence chrF under each rule, and how much of the gain"]
-    lines += ["in whole outputs is gone where outputs are cut for the arm.", ""]
+    lines += [signatures, "", f"### Gain from learning to stop: {name}", ""]
+    lines += ["Estimates: gain over the base in mean sentence chrF under each rule, and the part of the gain"]
+    lines += ["in whole outputs that vanishes when outputs are cut.", ""]
     lines += _table(*termination_rows(text["arms"]))
     head, rows = null_rows(text["arms"])
     if rows:
         lines += [f"### Tickets against their null tickets: {name}", ""]
-        lines += ["Estimates: corpus chrF++ of the first line. A claim needs limits, and three draws.", ""]
+        lines += ["Estimates: corpus chrF++ of the first line. A claim needs limits and three draws.", ""]
         lines += _table(head, rows)
     return lines
 
 
 def _opportunity_lines(opportunity: Mapping[str, Any]) -> list[str]:
-    lines = ["## Where rows can act", "", "Share of examples in which at least one row is fed."]
-    lines += ["Instruction is all of the prompt but the sentence, labels and all, as gates count it.", ""]
+    lines = ["## Where rows can act", "", "Share of examples that feed at least one row."]
+    lines += ["Instruction is the prompt, with labels, without the sentence, as for gates.", ""]
     rows = []
     for text, selections in opportunity.items():
         for name, found in selections.items():
@@ -249,7 +249,7 @@ def _opportunity_lines(opportunity: Mapping[str, Any]) -> list[str]:
 
 def _overlap_lines(overlap: Mapping[str, Any]) -> list[str]:
     lines = ["## Overlap of tickets", ""]
-    lines += ["Jaccard index; chance is that of random sets of the same sizes and like frequency.", ""]
+    lines += ["Jaccard index; chance means random sets of the same sizes and similar frequency.", ""]
     rows = []
     for ticket, found in overlap.items():
         for one in found["comparisons"]:

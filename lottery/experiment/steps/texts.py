@@ -1,4 +1,4 @@
-"""Steps that prepare texts: what is evaluated, and what was used before and is not."""
+"""Steps that prepare texts: the sentences to evaluate, without those used before."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from certify.base.jsonio import canonical_json, parse_json, read_json, write_bytes
 from certify.ticket.corpus import Pair, deduplicate, sentence_digest
+from lottery.experiment.engine.context import RunContext, write_json
 from lottery.experiment.engine.graph import Input, Result, Void, Work
-from lottery.experiment.engine.timing import Bench, write_json
 from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import UsedText, used_pairs
 
@@ -17,29 +17,29 @@ VERSION = 1
 TEXT, USED = "text.jsonl", "used.json"
 
 
-def list_used(bench: Bench, work: Work) -> Result:
-    """Digests of the sentences that tuning read and settings were chosen on, both sides: ``used.json``.
+def list_used(context: RunContext, work: Work) -> Result:
+    """List digests of the sentences that tuning read or settings were chosen on, both sides: ``used.json``.
 
-    All of the tuning text counts, also where a plan tunes on a part of it.
+    The whole tuning text counts, even if a plan tunes on a part of it.
     """
     p = work.parameters
     found: dict[str, list[str]] = {}
     for role, names in p["roles"].items():
-        pairs = [pair for name in names for pair in read_pairs(bench.text(work, name), *p["languages"])]
+        pairs = [pair for name in names for pair in read_pairs(context.text(work, name), *p["languages"])]
         found[role] = sorted(used_pairs(role, pairs).digests)
     write_json(work.folder / USED, found)
     return Result((USED,), {role: len(digests) for role, digests in found.items()})
 
 
-def prepare_text(bench: Bench, work: Work) -> Result:
-    """The sentences of a text that are evaluated: none twice, none that was used before.
+def prepare_text(context: RunContext, work: Work) -> Result:
+    """Select the sentences of a text to evaluate: no duplicates, none used before.
 
     Raises:
         Void: none is left.
     """
     p = work.parameters
     banned = frozenset().union(*(entry.digests for entry in used_texts(work)))
-    read = read_pairs(bench.text(work, p["data"]), *p["languages"], documents=p.get("documents", False))
+    read = read_pairs(context.text(work, p["data"]), *p["languages"], documents=p.get("documents", False))
     distinct = deduplicate(read)
     fresh = [
         pair
@@ -49,7 +49,7 @@ def prepare_text(bench: Bench, work: Work) -> Result:
     kept = fresh[: p["limit"]]
     if not kept:
         raise Void("every sentence of the text was used before")
-    # A pair without a document is written as before there were any: what was measured on it stays known.
+    # A pair without a document is written without the field, so that older measurements stay valid.
     written = ({key: value for key, value in asdict(pair).items() if value is not None} for pair in kept)
     lines = [canonical_json(pair) + b"\n" for pair in written]
     write_bytes(work.folder / TEXT, b"".join(lines))
@@ -58,12 +58,12 @@ def prepare_text(bench: Bench, work: Work) -> Result:
 
 
 def evaluated_pairs(given: Input) -> list[Pair]:
-    """The pairs that :func:`prepare_text` left."""
+    """Read the pairs that :func:`prepare_text` selected."""
     lines = given.path(TEXT).read_bytes().splitlines()
     return [Pair(**parse_json(line, what="a line of the text")) for line in lines]
 
 
 def used_texts(work: Work) -> list[UsedText]:
-    """Lists of used sentences, in the roles that the parameter ``avoid`` names."""
+    """Read the lists of used sentences, in the roles that the parameter ``avoid`` names."""
     lists = read_json(work.inputs["used"].path(USED), what="used sentences")
     return [UsedText(role, frozenset(lists[role])) for role in work.parameters["avoid"] if lists.get(role)]

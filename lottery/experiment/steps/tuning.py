@@ -8,8 +8,8 @@ from typing import Any
 from certify.base.errors import NothingToDoError
 from certify.base.jsonio import read_json
 from certify.tables.dtypes import parse_dtype
+from lottery.experiment.engine.context import BASE, RESULT, RunContext, read_selection, write_json
 from lottery.experiment.engine.graph import Result, Void, Work
-from lottery.experiment.engine.timing import BASE, RESULT, Bench, read_selection, write_json
 from lottery.experiment.plan.fields import PairPlan
 from lottery.experiment.plan.plan import ExperimentPlan
 from lottery.pretrain.synthetic import write_checkpoint, write_text
@@ -25,8 +25,8 @@ VERSION = 1
 _RUN = "run"
 
 
-def make_synthetic(_bench: Bench, work: Work) -> Result:
-    """Make a tiny random model and text for it; parameters are those of :mod:`lottery.pretrain.synthetic`."""
+def make_synthetic(_context: RunContext, work: Work) -> Result:
+    """Make a tiny random model and text for it, with the parameters of :mod:`lottery.pretrain.synthetic`."""
     parameters = dict(work.parameters)
     seed = parameters.pop("seed")
     write_text(work.folder / "text", seed=seed, **parameters)
@@ -45,7 +45,7 @@ def tuning_parameters(
     limit: int | None = None,
     size: int = 8,
 ) -> dict[str, Any]:
-    """What decides a tuning, beside base, text and rows."""
+    """Parameters that determine a tuning, together with base, text and rows."""
     tuning = plan.tuning
     return {
         "data": list(pair.data),
@@ -65,24 +65,24 @@ def tuning_parameters(
     }
 
 
-def data_of(bench: Bench, work: Work) -> Data:
-    """The tuning text that the parameters of :func:`tuning_parameters` describe."""
+def data_of(context: RunContext, work: Work) -> Data:
+    """Describe the tuning text, from the parameters of :func:`tuning_parameters`."""
     p = work.parameters
     return Data(
-        sources=tuple(bench.text(work, name) for name in p["data"]),
+        sources=tuple(context.text(work, name) for name in p["data"]),
         source_language=p["languages"][0],
         target_language=p["languages"][1],
         template=p["template"],
-        held_out=None if p["held_out"] is None else bench.text(work, p["held_out"]),
+        held_out=None if p["held_out"] is None else context.text(work, p["held_out"]),
         limit=p["limit"],
         max_length=p["max_length"],
     )
 
 
-def run_tuning(bench: Bench, work: Work) -> Result:
-    """Tune: all rows, the rows of the step in role ``select``, or a comparison arm.
+def run_tuning(context: RunContext, work: Work) -> Result:
+    """Tune all rows, the rows of the step in role ``select``, or a comparison arm.
 
-    A killed run goes on from its last saved state.
+    A killed run continues from its last saved state.
 
     Raises:
         Void: the selection has no rows.
@@ -95,7 +95,7 @@ def run_tuning(bench: Bench, work: Work) -> Result:
             raise Void("no row was selected: there is nothing to tune")
         rows = "ids:" + ",".join(map(str, ids))
     settings = Settings(
-        data=data_of(bench, work),
+        data=data_of(context, work),
         recipe=Recipe(**p["recipe"]),
         limits=Limits(p["micro_batch"], p["autocast"]),
         seed=p["seed"],
@@ -106,16 +106,16 @@ def run_tuning(bench: Bench, work: Work) -> Result:
         adapter_size=p["size"],
     )
     out = work.folder / _RUN
-    bench.loaded.clear()  # a model kept for evaluation would double the memory
-    progress = bench.progress
+    context.loaded.clear()  # a model kept for evaluation would double the memory
+    progress = context.progress
     try:
         tune(
-            str(bench.base_folder(work)),
+            str(context.base_folder(work)),
             settings,
             out,
-            device=bench.device,
+            device=context.device,
             resume=out.exists(),
-            save_every=bench.save_every,
+            save_every=context.save_every,
             report=None if progress is None else lambda step: progress(step.step, step.steps),
         )
     except NothingToDoError as error:

@@ -174,7 +174,7 @@ def test_an_output_that_embed_tuning_does_not_give_is_not_reproduced(
     path = edited(world, tmp_path, forge)
     (one,) = again([(victim.id, 3)], evidence=path)
     assert one.result == "NOT_REPRODUCED"
-    assert "otherwise at step 0" in one.text
+    assert "differently already at step 0" in one.text
 
 
 def test_without_the_text_only_sentences_that_travel_are_run(world: Path, again: Run, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_without_the_text_only_sentences_that_travel_are_run(world: Path, again:
 def test_another_text_under_the_same_ids_is_not_run(world: Path, again: Run, tmp_path: Path) -> None:
     other = write_pairs(tmp_path / "dev", 8, first=50)
     (one,) = again([(records(world)[0].id, 0)], text=str(other))
-    assert (one.result, one.text) == ("NOT_RUN", "the text holds another sentence under this id")
+    assert (one.result, one.text) == ("NOT_RUN", "the text has another sentence under this id")
 
 
 def test_other_models_and_templates_are_refused(world: Path, again: Run, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from certify.base.errors import UsageError
 from certify.selection.rules import published
 from certify.tables.modelconfig import read_config
 from lottery.experiment import driver as library
+from lottery.experiment.engine.context import RunContext, resolve, write_json
 from lottery.experiment.engine.graph import Input, Work
-from lottery.experiment.engine.inputs import Materials
-from lottery.experiment.engine.timing import Bench, resolve, write_json
+from lottery.experiment.engine.inputs import InputDigests
 from lottery.experiment.layout.layout import layout
 from lottery.experiment.plan.arms import null_names, planned_arms, planned_tickets
 from lottery.experiment.plan.estimate import (
@@ -26,8 +26,8 @@ from lottery.experiment.plan.estimate import (
     rows_of_rule,
 )
 from lottery.experiment.plan.fields import rows_of_share
-from lottery.experiment.plan.must_exist import witness_shares
 from lottery.experiment.plan.plan import PUBLISHED, ExperimentPlan, experiment_names, read_experiment
+from lottery.experiment.plan.witness_shares import witness_shares
 from lottery.experiment.steps.texts import evaluated_pairs, prepare_text
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,7 +44,7 @@ BASE_SMALL = ROOT / "reports" / "published" / "base-small"
 
 
 def graph_of(plan: ExperimentPlan) -> object:
-    return layout(plan, Bench(None, None), Materials("", None, required=False))
+    return layout(plan, RunContext(None, None), InputDigests("", None, required=False))
 
 
 def test_the_plans_that_ship() -> None:
@@ -81,15 +81,15 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
         ('share = "81/32000"', 'share = "3/2"', "share"),
         ('share = "81/32000"', 'share = "81/32000"\nalpha = "0.1"', "leave out"),
         ('rule = "ks"', 'rule = "ks"', ""),
-        ('ticket = "a05"', 'ticket = "other"', "is no ticket of the plan"),
+        ('ticket = "a05"', 'ticket = "other"', "is not a ticket of the plan"),
         ('ticket = "share"', 'ticket = "a05"', "two entries of controls"),
         ("draws = 1", "draws = 0", "controls.0.draws"),
         ("draws = 1", 'draws = 1\nkinds = ["bos"]', "kinds must be"),
-        ('gates = [["source"]]', "gates = [[]]", "a gate names"),
-        ('unit = "block:3"', 'unit = "block:0"', "a unit is"),
+        ('gates = [["source"]]', "gates = [[]]", "a gate must name"),
+        ('unit = "block:3"', 'unit = "block:0"', "expected sentence, document or block:N"),
         ('name = "choice"', 'name = "test"', "two entries of text"),
         ('arms = "all"', 'arms = "some"', "text.0.arms"),
-        ('arms = "all"', 'arms = "all"\npairs = ["en-de"]', "a pair that the plan does not have"),
+        ('arms = "all"', 'arms = "all"\npairs = ["en-de"]', "a pair that is not in the plan"),
         ('method = "lora"', 'method = "ia3"', "comparator.0.method"),
         ("seeds = [1]", "seeds = [0]", "two entries of embed.seeds"),
         ('margin = "1.0"', "margin = 1.0", "declared.0.margin"),
@@ -404,15 +404,15 @@ def test_texts_are_found_where_they_are_said_to_be(tmp_path: Path) -> None:
 def test_documents_of_a_text_decide_its_steps_and_reach_the_evaluation(tmp_path: Path) -> None:
     for language in ("en", "ca"):
         (tmp_path / f"t.{language}").write_text(f"one {language}\ntwo {language}\none {language}\n")
-    materials, pair = Materials("", tmp_path), ("en", "ca")
-    plain = materials.pairs("t", pair)
+    input_digests, pair = InputDigests("", tmp_path), ("en", "ca")
+    plain = input_digests.pairs("t", pair)
     with pytest.raises(UsageError, match=r"t\.doc"):
-        materials.pairs("t", pair, documents=True)
+        input_digests.pairs("t", pair, documents=True)
     digests = set()
     for ids in ("a\na\nb\n", "a\nb\nb\n"):
         (tmp_path / "t.doc").write_text(ids)
-        digests.add(Materials("", tmp_path).pairs("t", pair, documents=True))
-        assert Materials("", tmp_path).pairs("t", pair) == plain, "where nobody asks, nothing changes"
+        digests.add(InputDigests("", tmp_path).pairs("t", pair, documents=True))
+        assert InputDigests("", tmp_path).pairs("t", pair) == plain, "where nobody asks, nothing changes"
     assert len(digests | {plain}) == 3
 
     def prepared(**more: object) -> list[str]:
@@ -421,7 +421,7 @@ def test_documents_of_a_text_decide_its_steps_and_reach_the_evaluation(tmp_path:
         parameters = {"data": "t", "languages": list(pair), "limit": None, "avoid": [], **more}
         write_json(folder / "used.json", {})
         used = Input(folder, ("used.json",))
-        prepare_text(Bench(None, tmp_path), Work(folder, parameters, {"used": used}))
+        prepare_text(RunContext(None, tmp_path), Work(folder, parameters, {"used": used}))
         pairs = evaluated_pairs(Input(folder, ("text.jsonl",)))
         assert [one.id for one in pairs] == ["t:1", "t:2"]
         return [f"{one.document}" for one in pairs]

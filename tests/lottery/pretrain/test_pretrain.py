@@ -173,7 +173,7 @@ def test_a_schedule_cannot_change_inside_its_decay(plan: Plan, data: Path, tmp_p
 
 def test_a_run_belongs_to_its_plan_and_is_not_overwritten(plan: Plan, data: Path, tmp_path: Path) -> None:
     pretrain(plan, data, tmp_path)
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match="already contains a run"):
         pretrain(plan, data, tmp_path)
     for changed in (
         dataclasses.replace(plan, seed=4),

@@ -1,22 +1,22 @@
-"""How many sentences of each text travel in words: one budget for everything that an experiment hands on."""
+"""How many sentences of each text are published as readable text: one budget for the whole experiment."""
 
 from __future__ import annotations
 
 from lottery.experiment.plan.plan import ExperimentPlan
 
 _ORDER = ("evaluation", "report", "choice")
-"""Roles of texts in the order in which they are served."""
+"""Roles of texts, in order of priority."""
 
 
 def witness_shares(plan: ExperimentPlan) -> dict[tuple[str, str], int]:
-    """Most witnesses of each text in each language pair; ``evaluation.witnesses`` at most in all.
+    """Divide ``evaluation.witnesses`` among the texts of all language pairs.
 
-    Texts that claims rest on (role ``evaluation``) come first and share evenly; only what they leave goes to
-    the others. A text gets no more than it asks for (``witnesses`` of the text) nor than it has sentences
-    (``limit``). Paraphrased templates repeat the sentences of their text, and get none.
+    Texts that claims rest on (role ``evaluation``) come first and share evenly; the rest goes to the others.
+    No text gets more than its own ``witnesses`` or its number of sentences (``limit``). Paraphrased templates
+    repeat the sentences of their text and get none.
 
     Returns:
-        (name of the pair, name of the text) -> number.
+        (name of the pair, name of the text) -> largest number of witnesses.
     """
     left = plan.evaluation.witnesses
     shares: dict[tuple[str, str], int] = {}

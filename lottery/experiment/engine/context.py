@@ -1,4 +1,4 @@
-"""What the steps of an experiment share while they run: where things lie, never what decides an outcome."""
+"""The context of running steps: places and devices, none of which determines an outcome."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from lottery.experiment.plan.plan import SYNTHETIC
 from lottery.model.device import Device
 
 SELECTION, ROWS = "selection.json", "rows.safetensors"
-"""What a step that chooses rows leaves: ids and how they were chosen; and the rows to put in."""
+"""Output of a step that chooses rows: ids and how they were chosen, and the rows to put in."""
 
 RESULT = "result.json"
-"""What a tuning leaves beside its result: where that lies, and how many parameters were trained."""
+"""Record of a tuning: the path of its result, and the number of trained parameters."""
 
 BASE = "base"
-"""Role of a base model that a step of the experiment made."""
+"""Role of a base model made by a step of the experiment."""
 
 
 @dataclass(slots=True)
-class Bench:
-    """Places and devices.
+class RunContext:
+    """Places and devices that running steps share.
 
     Attributes:
         base: checkpoint folder of the base; None if a step makes it.
-        data: folder that the plan's paths start from; None if there is no such path.
-        device: where to compute.
-        save_every: optimiser steps between saved states.
-        progress: called with (done, all) of the step under way.
-        loaded: a model in memory, by what it was loaded from; kept from step to step.
+        data: folder that the plan's paths are relative to; None if there is none.
+        device: device to compute on.
+        save_every: number of optimiser steps between saved states.
+        progress: called with (done, all) of the running step.
+        loaded: models in memory, by origin; kept from step to step.
     """
 
     base: Path | None
@@ -47,7 +47,7 @@ class Bench:
     loaded: dict[tuple[Path, str], Any] = field(default_factory=dict)
 
     def base_folder(self, work: Work) -> Path:
-        """The base model's checkpoint folder, as ``work`` sees it."""
+        """Checkpoint folder of the base model for ``work``."""
         if BASE in work.inputs:
             return work.inputs[BASE].path(BASE)
         if self.base is None:
@@ -55,13 +55,13 @@ class Bench:
         return self.base
 
     def text(self, work: Work, name: str) -> str:
-        """Where the text ``name`` of a plan lies: an absolute path, or a name of the hub."""
+        """Location of the text ``name`` of a plan: an absolute path, or a hub name."""
         return resolve(name, self.data, made=work.inputs[BASE].folder if BASE in work.inputs else None)
 
     def tables(self, work: Work) -> tuple[Table, Table, Vocabulary]:
-        """E⁰ and E* in the served dtype (parameter ``served_dtype``), and the vocabulary.
+        """Open E⁰ and E* in the served dtype (parameter ``served_dtype``), and the vocabulary.
 
-        ``work`` has the embed tuning among its inputs, as ``embed``.
+        ``work`` must have the embed tuning as input ``embed``.
         """
         folder = self.base_folder(work)
         base, reference = open_pair(
@@ -71,7 +71,7 @@ class Bench:
 
 
 def resolve(name: str, data: Path | None, *, made: Path | None = None) -> str:
-    """Where the text ``name`` of a plan lies.
+    """Find the text ``name`` of a plan.
 
     Args:
         name: ``hub:...``, ``synthetic:NAME``, or a path that may be relative to the data folder.
@@ -79,28 +79,28 @@ def resolve(name: str, data: Path | None, *, made: Path | None = None) -> str:
         made: folder of the step that made the synthetic text.
 
     Raises:
-        UsageError: a relative path, and no data folder.
+        UsageError: the path is relative and there is no data folder.
     """
     if name.startswith("hub:"):
         return name
     if name.startswith(f"{SYNTHETIC}:"):
         if made is None:
             raise UsageError(
-                f"text {name} goes with the base {SYNTHETIC!r}, which makes it", code="PLAN_INVALID"
+                f"text {name} requires the base {SYNTHETIC!r}, which makes it", code="PLAN_INVALID"
             )
         return str(made / "text" / name.removeprefix(f"{SYNTHETIC}:"))
     if Path(name).is_absolute():
         return name
     if data is None:
         raise UsageError(
-            f"no data folder for {name}: set CERTIFY_DATA to the folder that holds data/, or name --data",
+            f"no data folder for {name}: set CERTIFY_DATA to the folder that contains data/, or use --data",
             code="DATA_MISSING",
         )
     return str(data / name)
 
 
 def tuned_result(given: Input) -> tuple[Path, int]:
-    """File or folder that a tuning made, and the number of trained parameters."""
+    """File or folder made by a tuning, and the number of trained parameters."""
     result = read_json(given.path(RESULT), what="result of a tuning")
     return given.path(result["path"]), int(result["trained"])
 
@@ -111,12 +111,12 @@ def reference_file(work: Work) -> Path:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a step's record for people and later steps."""
+    """Write a record of a step, for people and later steps."""
     write_bytes(path, pretty_json(dict(value)).encode("utf-8"))
 
 
 def read_selection(folder: Path) -> dict[str, Any]:
-    """What a step that chose rows wrote."""
+    """Read the selection written by a step that chose rows."""
     value = read_json(folder / SELECTION, what="selection of a step")
     assert isinstance(value, dict)  # its digest was verified
     return value

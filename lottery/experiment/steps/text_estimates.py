@@ -1,7 +1,7 @@
-"""Two readings of a text for its summary: what learning to stop is worth, tickets beside their nulls.
+"""Two descriptive tables per text for the summary: gain from learning to stop, and tickets beside nulls.
 
-Estimates without intervals, computed from evidence as the claims compute theirs; what they show is for claims
-and their limits to say.
+They are estimates without intervals, computed from evidence in the same way as for claims. Only claims with
+limits support conclusions.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ NULLS_RULE = "first-line"
 
 
 class UnitMeans:
-    """Mean sentence chrF of every arm under every rule, units weighing equally, from records one by one.
+    """Mean sentence chrF of every arm under every rule, with equal weight per unit, from records one by one.
 
-    The same numbers as :func:`certify.claims.quality.mean_score`, without holding the records.
+    Equals :func:`certify.claims.quality.mean_score`, without keeping the records in memory.
     """
 
     def __init__(self) -> None:
-        """Nothing is counted yet."""
+        """Start without answers."""
         self._sums: dict[tuple[str, str], dict[str, list[Any]]] = {}
 
     def add(self, unit: str, arm: str, answer: Answer) -> None:
@@ -46,13 +46,13 @@ class UnitMeans:
         return sum((round_down(total / count, GRID_BITS) for total, count in units), Fraction(0)) / len(units)
 
     def termination(self, arm: str) -> dict[str, Any]:
-        """How much of an arm's gain over the base is learning to stop.
+        """Compute how much of an arm's gain over the base comes from learning to stop.
 
-        As :func:`certify.claims.exact.termination` has it for tickets.
+        The definition is that of :func:`certify.claims.exact.termination` for tickets.
 
         Returns:
-            ``gain``: by rule, the gain in mean sentence chrF. ``share``: by rule but ``whole``, the part of
-            the gain under ``whole`` that is gone under it; None unless that gain is positive.
+            ``gain``: by rule, the gain in mean sentence chrF. ``share``: by rule except ``whole``, the part
+            of the gain under ``whole`` that this rule removes; None unless that gain is positive.
         """
         gains = {rule: self.mean(arm, rule) - self.mean(BASE_ARM, rule) for rule in RULES}
         whole = gains["whole"]
@@ -65,7 +65,7 @@ class UnitMeans:
 
 
 def termination_rows(arms: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table of :meth:`UnitMeans.termination`, by arm."""
+    """Build the head and rows of the table of :meth:`UnitMeans.termination`, by arm."""
     head = ["arm", *(f"gain {rule}" for rule in RULES), *(f"gone under {rule}" for rule in RULES[1:])]
     rows = []
     for name, figures in arms.items():
@@ -76,7 +76,7 @@ def termination_rows(arms: Mapping[str, Any]) -> tuple[list[str], list[list[str]
 
 
 def null_rows(arms: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a table of tickets beside their null tickets, by kind of null ticket."""
+    """Build the head and rows of a table of tickets beside their null tickets, by kind of null ticket."""
     head = ["ticket", "null tickets", "number", "chrF++ of the ticket", "mean of nulls", "best null"]
     rows = []
     for ticket, kind, scores in _compared(arms):
@@ -87,7 +87,7 @@ def null_rows(arms: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _compared(arms: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """Arm of a ticket, kind of its null tickets, their scores."""
+    """Yield the arm of a ticket, a kind of its null tickets, and their scores."""
     found: dict[tuple[str, str], list[str]] = {}
     for figures in arms.values():
         kind = figures.get("control")
@@ -102,7 +102,7 @@ def _compared(arms: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _arm_of(arms: Mapping[str, Any], name: str) -> str | None:
-    """The arm of that name, or the one that stands for it because it holds the same rows."""
+    """Find the arm of that name, or the one that represents it because it has the same rows."""
     if name in arms:
         return name
     for other, figures in arms.items():
