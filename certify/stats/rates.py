@@ -1,7 +1,7 @@
-"""Confidence limits from counts and means: one inequality a function (theory §5).
+"""Confidence limits from counts: one inequality a function (theory §5).
 
-Counts and values are exact (``int``, ``Fraction``) and every limit is a multiple of ``2**-32``, rounded
-toward the weaker claim. For counts it is *the nearest grid point on the safe side*, so that every correct
+Counts are exact integers and every limit is a multiple of ``2**-32``, rounded
+toward the weaker claim: *the nearest grid point on the safe side*, so that every correct
 implementation finds the same, and comparisons of a rate with a threshold are decided without rounding.
 
 Notation: ``B(n, p)`` is a binomial variable; ``delta`` is the probability with which a limit may be wrong.
@@ -10,15 +10,14 @@ Notation: ``B(n, p)`` is a binomial variable; ``delta`` is the probability with 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Literal
 
 from scipy.special import betaincinv
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
-from certify.base.exact import log_enclosure, round_down, sqrt_up
-from certify.stats.limits import GRID_BITS, Limit, Side, check_level, exact_units
+from certify.stats.limits import GRID_BITS, Limit, Side, check_level
 
 _GRID = 1 << GRID_BITS
 
@@ -139,69 +138,7 @@ def rate_limit(successes: int, n: int, delta: Fraction, side: Side) -> Limit:
     )
 
 
-# --- means of values in [0, 1] -----------------------------------------------------------------------------
-
-
-def hoeffding_lower(mean: Fraction, n: int, delta: Fraction) -> Limit:
-    """Hoeffding's lower limit of a mean: ``mean - sqrt(ln(1/delta) / (2n))`` (Hoeffding 1963, Theorem 2).
-
-    Finite-sample, for independent units in [0, 1].
-
-    Args:
-        mean: observed mean, in [0, 1].
-        n: number of units, at least 1.
-        delta: error probability.
-
-    Raises:
-        UsageError: ``delta`` out of range.
-        InvalidInputError: ``mean`` outside [0, 1].
-        NothingToDoError: ``n`` is 0.
-    """
-    check_level(delta)
-    _check_counts(0, n)
-    if not 0 <= mean <= 1:
-        raise InvalidInputError("the mean lies outside [0, 1]", code="UNIT_RANGE")
-    width = sqrt_up(log_enclosure(1 / delta)[1] / (2 * n))
-    return _mean_limit(mean, width, n, delta, "hoeffding/1", ("independent",))
-
-
-def empirical_bernstein_lower(values: Sequence[Fraction | int], delta: Fraction) -> Limit:
-    """Empirical Bernstein lower limit of a mean (Maurer and Pontil 2009, Theorem 4).
-
-    The limit is ``mean - sqrt(2 V ln(2/delta) / n) - 7 ln(2/delta) / (3 (n - 1))`` with the sample variance
-    ``V = sum_i (x_i - mean)^2 / (n - 1)`` over the units. Finite-sample, for iid units in [0, 1]. Units are
-    first rounded down to multiples of ``2**-32``, which can only lower their mean.
-
-    Args:
-        values: at least two units in [0, 1].
-        delta: error probability.
-
-    Raises:
-        UsageError: ``delta`` out of range.
-        InvalidInputError: a unit is not exact or outside [0, 1], or there is only one.
-        NothingToDoError: no units.
-    """
-    check_level(delta)
-    units = exact_units(values)
-    n = len(units)
-    if n < 2:
-        raise InvalidInputError("a sample variance needs at least two units", code="TOO_FEW_UNITS")
-    total, squares = sum(units), sum(unit * unit for unit in units)
-    mean = Fraction(total, n * _GRID)
-    variance = Fraction(n * squares - total * total, n * (n - 1) * _GRID * _GRID)
-    log = log_enclosure(2 / delta)[1]
-    width = sqrt_up(2 * variance * log / n) + 7 * log / (3 * (n - 1))
-    return _mean_limit(mean, width, n, delta, "empirical-bernstein/1", ("iid",))
-
-
 # --- inside ------------------------------------------------------------------------------------------------
-
-
-def _mean_limit(
-    mean: Fraction, width: Fraction, n: int, delta: Fraction, procedure: str, assumptions: tuple[str, ...]
-) -> Limit:
-    value = max(Fraction(0), round_down(mean - width, GRID_BITS))
-    return Limit(value, "lower", mean, n, delta, procedure, assumptions)
 
 
 def _check_counts(successes: int, n: int) -> None:

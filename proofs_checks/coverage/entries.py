@@ -28,7 +28,7 @@ MACHINERY: Final = frozenset({*(f"certify.stats.{name}" for name in _STATS), "ce
 MODULES: Final[tuple[ModuleType, ...]] = (rates, betting, resampling, sharing, power, choose)
 """Modules of which everything public has an entry."""
 
-_COUNTS, _MEANS = ("coverage.counts", "laws.clopper-pearson"), ("coverage.means",)
+_COUNTS = ("coverage.counts", "laws.clopper-pearson")
 _BETS = ("coverage.betting", "coverage.betting-many")
 _LIMITS = ("coverage.betting-limits",)
 _PLAN = ("coverage.planning",)
@@ -39,8 +39,6 @@ ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "rates.binomial_tail_at_least": _COUNTS,
     "rates.binomial_tail_at_most": _COUNTS,
     "rates.clopper_pearson": _COUNTS,
-    "rates.empirical_bernstein_lower": _MEANS,
-    "rates.hoeffding_lower": _MEANS,
     "rates.rate_above": _COUNTS,
     "rates.rate_at_least": _COUNTS,
     "rates.rate_at_most": _COUNTS,
@@ -65,8 +63,6 @@ ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "resampling.swap_p_value": ("coverage.randomisation",),  # what paired_swap is made of
     "resampling.swap_sums": ("coverage.randomisation",),
     "budget.fixed_sequence": ("coverage.budget",),
-    "budget.holm": ("coverage.budget",),
-    "budget.split_budget": ("coverage.budget",),
     "power.clean_units_needed": (*_PLAN, "laws.clean-units"),
     "power.simulated_power": _PLAN,
     "power.units_for_agreement": _PLAN,

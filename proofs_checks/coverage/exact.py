@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
-from math import comb, factorial, log, log2, prod, sqrt
+from math import comb, factorial, log, log2, prod
 from typing import Any
 
 from certify.stats import betting
@@ -182,42 +182,7 @@ def judge_decisions(module: Any, sizes: Sequence[int]) -> Finding:
     return Finding("passed", cases, "wrong with probability delta at most, one count more would be too many")
 
 
-# --- means -------------------------------------------------------------------------------------------------
-
-
-def judge_means(module: Any, sizes: Sequence[int]) -> Finding:
-    """Hoeffding and empirical Bernstein: every sample of hard laws, and the formulas again in floats."""
-    cases = 0
-    worst = Fraction(0)
-    for units, n, delta in product(HARD, sizes, LEVELS):
-        missed = {"hoeffding": Fraction(0), "empirical Bernstein": Fraction(0)}
-        need, twice = log(1 / delta), log(2 / delta)
-        for sample, probability in units.samples(n):
-            cases += 1
-            mean = sum(sample, Fraction(0)) / n
-            spread = sum(((x - mean) ** 2 for x in sample), Fraction(0)) / (n - 1)
-            found = {
-                "hoeffding": (module.hoeffding_lower(mean, n, delta), sqrt(need / (2 * n))),
-                "empirical Bernstein": (
-                    module.empirical_bernstein_lower(sample, delta),
-                    sqrt(2 * spread * twice / n) + 7 * twice / (3 * (n - 1)),
-                ),
-            }
-            for name, (limit, width) in found.items():
-                missed[name] += probability * (limit.value > units.mean)
-                again = max(0.0, float(mean) - width)
-                # Rounding down costs a grid step, the floats of this line far less.
-                if not again - 1e-8 < limit.value <= again + 1e-12:
-                    return Finding("failed", cases, f"{name}: {float(limit.value)}, by the formula {again}")
-                if limit.value and limit.value >= Fraction(mean) - Fraction(width * (1 - 1e-13)):
-                    return Finding("failed", cases, f"{name}: not rounded toward the weaker claim")
-        for name, rate in missed.items():
-            worst = max(worst, rate / delta)
-            if rate > delta:
-                return Finding(
-                    "failed", cases, f"{name} misses {units.name} with rate {float(rate)}, n = {n}"
-                )
-    return Finding("passed", cases, f"the largest miss rate is {float(worst):.3f} delta")
+# --- betting -----------------------------------------------------------------------------------------------
 
 
 def judge_betting(module: Any, length: int) -> Finding:
@@ -288,17 +253,11 @@ def counts(budget: Budget) -> Finding:
     return Finding(found.outcome, found.cases + other.cases, found.detail)
 
 
-@check("coverage.means", "§5: Hoeffding and empirical Bernstein limits of a mean", ("iid",))
-def means(budget: Budget) -> Finding:
-    """All samples of up to 30 units (80 in a full run) of hard laws."""
-    return judge_means(bounds, (2, 5, 20, 40, 80) if budget.full else (2, 12, 30))
-
-
 @check("coverage.betting", "§5: betting limits, all sequences", ("iid",))
 def bets(budget: Budget) -> Finding:
     """All sequences of 8 units (12 in a full run) of hard laws, both designs."""
     return judge_betting(betting, 12 if budget.full else 8)
 
 
-CHECKS: tuple[Check, ...] = (counts, means, bets)
+CHECKS: tuple[Check, ...] = (counts, bets)
 """Checks of this module."""

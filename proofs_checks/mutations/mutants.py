@@ -147,28 +147,6 @@ _BOUNDS = _of(
     ("_tail_at_most", "tie", "< for <= at the tail", "<= delta.numerator", "< delta.numerator"),
     ("rate_above", "above-tie", "<= for < at the tail", "< delta.numerator", "<= delta.numerator"),
     (
-        "_mean_limit",
-        "nearest",
-        "rounded to nearest",
-        "round_down(mean - width, GRID_BITS)",
-        "Fraction(round((mean - width) * _GRID), _GRID)",
-    ),
-    (
-        "empirical_bernstein_lower",
-        "union",
-        "alpha for 2 alpha: no union bound",
-        "log_enclosure(2 / delta)",
-        "log_enclosure(1 / delta)",
-    ),
-    (
-        "empirical_bernstein_lower",
-        "biased",
-        "variance with n for n - 1",
-        "n * (n - 1) * _GRID",
-        "n * n * _GRID",
-    ),
-    ("hoeffding_lower", "half", "width without the 2", "/ (2 * n)", "/ (4 * n)"),
-    (
         "binomial_tail_at_least",
         "strict",
         "more than k for at least k",
@@ -256,16 +234,7 @@ _RESAMPLING = _of(
 )
 _BUDGET = _of(
     "certify.stats.budget",
-    ("holm", "holm", "Holm off by one", "len(order) - rank)", "len(order) - rank - 1)"),
-    ("holm", "holm-up", "step up for step down", "fixed_sequence(", "sum("),
     ("fixed_sequence", "goes-on", "testing goes on after a failure", "break", "continue"),
-    (
-        "split_budget",
-        "whole",
-        "each claim gets the whole budget",
-        "delta * weight / total",
-        "delta * weight / max(weights)",
-    ),
 )
 _POWER = _of(
     "certify.stats.power",

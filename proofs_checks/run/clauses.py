@@ -85,8 +85,8 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
         *("coverage.counts", "laws.clopper-pearson", "mutations.certify.bounds"),
         *("mutations.certify.claims_agreement", "mutations.certify.opposite"),
     ),
-    "§5 means: betting, empirical Bernstein": (
-        *("coverage.betting", "coverage.betting-many", "coverage.betting-limits", "coverage.means"),
+    "§5 means: betting": (
+        *("coverage.betting", "coverage.betting-many", "coverage.betting-limits"),
         "mutations.certify.betting",
     ),
     "§5 quality: paired differences of sentence chrF": (
@@ -118,7 +118,7 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§5 no bound without a check": ("coverage.entries",),
     # §7 honest numbers
     "§7 bounds are rounded toward the weaker claim": (
-        *("laws.clopper-pearson", "laws.table", "coverage.counts", "coverage.means"),
+        *("laws.clopper-pearson", "laws.table", "coverage.counts"),
         *("mutations.certify.exactmath", "mutations.certify.bounds"),
     ),
     "§7 verdicts: false ones at most with probability delta, good ones mostly": (

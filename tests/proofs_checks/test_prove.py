@@ -118,7 +118,7 @@ from functools import partial
 
 sys.path[:0] = sys.argv[2:]
 
-from proofs_checks import workers
+from proofs_checks.run import workers
 from proofs_checks.check import Budget
 from test_prove import noting
 

@@ -1,13 +1,10 @@
-"""Limits from counts and means: textbook sums, scipy, the decimal module, exact coverage by enumeration."""
+"""Limits from counts: textbook sums, scipy, exact coverage by enumeration."""
 
 from __future__ import annotations
 
 import dataclasses
-import decimal
 import itertools
 import math
-import statistics
-from decimal import Decimal
 from fractions import Fraction
 
 import pytest
@@ -23,7 +20,6 @@ from certify.stats.limits import Limit
 DELTA = Fraction(1, 20)
 DELTAS = st.fractions(min_value=Fraction(1, 1000), max_value=Fraction(9, 10))
 STEP = Fraction(1, 1 << 32)
-CONTEXT = decimal.Context(prec=60)
 
 
 def at_most(k: int, n: int, p: Fraction) -> Fraction:
@@ -188,94 +184,7 @@ def test_the_record_of_a_rate() -> None:
 # --- means -------------------------------------------------------------------------------------------------
 
 
-def decimal_of(x: Fraction) -> Decimal:
-    return CONTEXT.divide(Decimal(x.numerator), Decimal(x.denominator))
-
-
-def decimal_log(x: Fraction) -> Decimal:
-    return CONTEXT.ln(decimal_of(x))
-
-
-def assert_just_below(value: Fraction, true: Decimal) -> None:
-    """``value`` is at or below the true limit (clipped at 0), and only by the grid and the enclosures."""
-    true = max(Decimal(0), true)
-    assert decimal_of(value) <= true
-    assert true - decimal_of(value) < Decimal(3) / (1 << 32)
-
-
-@given(n=st.integers(1, 5000), mean=st.fractions(min_value=0, max_value=1), delta=DELTAS)
-def test_hoeffding_is_its_formula_rounded_down(n: int, mean: Fraction, delta: Fraction) -> None:
-    width = CONTEXT.sqrt(CONTEXT.divide(decimal_log(1 / delta), Decimal(2 * n)))
-    assert_just_below(rates.hoeffding_lower(mean, n, delta).value, CONTEXT.subtract(decimal_of(mean), width))
-
-
-GRID_UNITS = st.integers(0, 1 << 32).map(lambda j: Fraction(j, 1 << 32))
-
-
-@given(
-    values=st.lists(st.one_of(GRID_UNITS, st.sampled_from([0, 1, Fraction(1, 2)])), min_size=2, max_size=60),
-    copies=st.integers(1, 40),
-    delta=DELTAS,
-)
-@settings(deadline=None)
-def test_empirical_bernstein_is_its_formula_rounded_down(
-    values: list[Fraction], copies: int, delta: Fraction
-) -> None:
-    units = [Fraction(value) for value in values * copies]
-    n, log = len(units), decimal_log(2 / delta)
-    variance = decimal_of(statistics.variance(units))
-    limit = rates.empirical_bernstein_lower(units, delta)
-    with decimal.localcontext(CONTEXT):
-        width = (2 * variance * log / n).sqrt() + 7 * log / (3 * (n - 1))
-        assert_just_below(limit.value, decimal_of(statistics.mean(units)) - width)
-    assert limit.estimate == statistics.mean(units)
-
-
-@pytest.mark.parametrize("law", [(Fraction(0), Fraction(1)), (Fraction(1, 3), Fraction(1))])
-@pytest.mark.parametrize("p", [Fraction(1, 10), Fraction(1, 2), Fraction(19, 20)])
-def test_limits_of_means_cover(law: tuple[Fraction, Fraction], p: Fraction) -> None:
-    # Two-point laws: the data are a count, so coverage is a finite sum.
-    n, delta = 60, Fraction(1, 2)
-    mean, informative = (1 - p) * law[0] + p * law[1], False
-    missed = {"hoeffding": Fraction(0), "bernstein": Fraction(0)}
-    for k in range(n + 1):
-        mass = math.comb(n, k) * p**k * (1 - p) ** (n - k)
-        values = [law[1]] * k + [law[0]] * (n - k)
-        hoeffding = rates.hoeffding_lower(sum(values, Fraction(0)) / n, n, delta).value
-        bernstein = rates.empirical_bernstein_lower(values, delta).value
-        missed["hoeffding"] += mass * (hoeffding > mean)
-        missed["bernstein"] += mass * (bernstein > mean)
-        informative |= min(hoeffding, bernstein) > 0
-    assert max(missed.values()) <= delta
-    assert informative
-
-
-def test_small_variance_is_what_empirical_bernstein_is_for() -> None:
-    units = [Fraction(9, 10)] * 1000 + [Fraction(1)] * 1000
-    assert rates.empirical_bernstein_lower(units, DELTA).value > rates.hoeffding_lower(
-        Fraction(19, 20), 2000, DELTA
-    ).value + Fraction(1, 50)
-
-
 # --- refusals ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("values", "error", "code"),
-    [
-        ([], NothingToDoError, "NO_UNITS"),
-        ([1], InvalidInputError, "TOO_FEW_UNITS"),
-        ([0.5, 0.5], InvalidInputError, "UNIT_TYPE"),
-        ([1, float("nan")], InvalidInputError, "UNIT_TYPE"),
-        ([True, False], InvalidInputError, "UNIT_TYPE"),
-        ([1, Fraction(3, 2)], InvalidInputError, "UNIT_RANGE"),
-        ([1, -1], InvalidInputError, "UNIT_RANGE"),
-    ],
-)
-def test_units_that_are_refused(values: list[Fraction], error: type[CertifyError], code: str) -> None:
-    with pytest.raises(error) as caught:
-        rates.empirical_bernstein_lower(values, DELTA)
-    assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
@@ -303,8 +212,6 @@ def test_error_probabilities_that_are_refused(delta: Fraction) -> None:
         lambda: rates.clopper_pearson(1, 2, delta),
         lambda: rates.rate_at_most(1, 2, DELTA, delta),
         lambda: rates.rate_above(1, 2, DELTA, delta),
-        lambda: rates.hoeffding_lower(DELTA, 2, delta),
-        lambda: rates.empirical_bernstein_lower([0, 1], delta),
     ):
         with pytest.raises(UsageError):
             call()
@@ -318,10 +225,6 @@ def test_other_refusals() -> None:
             rates.rate_above(1, 2, alpha, DELTA)
     with pytest.raises(UsageError):
         rates.clopper_pearson(1, 2, DELTA, "both")
-    with pytest.raises(InvalidInputError):
-        rates.hoeffding_lower(Fraction(3, 2), 2, DELTA)
-    with pytest.raises(NothingToDoError):
-        rates.hoeffding_lower(Fraction(1, 2), 0, DELTA)
 
 
 @pytest.mark.parametrize(
