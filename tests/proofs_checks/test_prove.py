@@ -132,7 +132,8 @@ def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
     """The parent is killed while its check hangs; the check's process must notice by itself."""
     note, script = tmp_path / "pid", tmp_path / "parent.py"
     script.write_text(PARENT, encoding="utf-8")
-    parent = subprocess.Popen([sys.executable, script, note, *sys.path])
+    paths = [Path(__file__).parent, *sys.path]
+    parent = subprocess.Popen([sys.executable, script, note, *paths])
     while not (note.is_file() and note.read_text(encoding="utf-8")):
         assert parent.poll() is None
         time.sleep(0.05)
