@@ -168,6 +168,11 @@ def json_schema(model: type[Model]) -> dict[str, Any]:
     return {"$schema": DRAFT, **schema}
 
 
+def never_null(schema: dict[str, Any]) -> None:
+    """As ``json_schema_extra`` of a field ``X | SkipJsonSchema[None] = None``: absent, or an X."""
+    schema.pop("default", None)
+
+
 def _current(model: type[Document], value: Any, what: str, refusal: Refusal) -> dict[str, Any]:
     """The content of a document in the newest schema version."""
     name, newest = model.schema_name(), model.newest()
