@@ -33,7 +33,7 @@ def judge_requirement(m: Any) -> Iterator[Fact]:
         figures: dict[str, Any] = {side: F(limit)} | more
         claim = _claim(**figures)
         found = m.judge(asked, claim, alpha="0.05", taken=_TAKEN, opposite=lambda: opposite)
-        return str(found.code)
+        return f"{found.code}, open" if found.open else str(found.code)
 
     for test, at, beyond in (
         ("at_least", True, 2),
@@ -44,10 +44,10 @@ def judge_requirement(m: Any) -> Iterator[Fact]:
         short = 2 - beyond
         yield f"{test}: beyond the threshold", code(test, beyond) == "SHOWN"
         yield f"{test}: at the threshold", (code(test, 1) == "SHOWN") == at
-        yield f"{test}: short of it", code(test, short) == "NOT_SHOWN"
+        yield f"{test}: short of it", code(test, short) == "NOT_SHOWN, open"
         yield f"{test}: refuted by the other limit", code(test, short, short) == "CLAIM_REFUTED"
         yield f"{test}: the other limit at it", (code(test, short, 1) == "CLAIM_REFUTED") != at
-        yield f"{test}: the other limit beyond it", code(test, short, beyond) == "NOT_SHOWN"
+        yield f"{test}: the other limit beyond it", code(test, short, beyond) == "NOT_SHOWN, open"
     lacking = code("above", 2, assumptions=("A-UNITS", "A-BLOCKS"))
     yield "an assumption that is not taken as given", lacking == "ASSUMPTION_NOT_ACCEPTED"
     failed = m.judge(
@@ -61,10 +61,11 @@ def judge_requirement(m: Any) -> Iterator[Fact]:
 
     def promise(test: str, finding: Finding, alpha: str = "0.05") -> str:
         asked, claim = m.Requirement("guarantee:published", test), _claim("guarantee", finding)
-        return str(m.judge(asked, claim, alpha=alpha, taken=_TAKEN, opposite=lambda: None).outcome)
+        answer = m.judge(asked, claim, alpha=alpha, taken=_TAKEN, opposite=lambda: None)
+        return f"{answer.outcome}, open" if answer.open else str(answer.outcome)
 
     held = {Finding.HELD: "pass", Finding.REFUTED: "fail", Finding.PREMISE_FAILED: "fail"}
-    held |= {Finding.VACUOUS: "vacuous", Finding.INCONCLUSIVE: "inconclusive"}
+    held |= {Finding.VACUOUS: "vacuous, open", Finding.INCONCLUSIVE: "inconclusive, open"}
     for finding, outcome in held.items():
         yield f"must be held: {finding}", promise("held", finding) == outcome
         outcome = "fail" if finding is Finding.REFUTED else "pass"

@@ -220,14 +220,6 @@ def judge_sequential(m: Any) -> Iterator[Fact]:
     yield "one open requirement keeps drawing", not m.Look(3, tuple(standings)).decided
     yield "none does not", m.Look(3, (standings[0], standings[2])).decided
     about = subject()
-    for code, is_open in (
-        ("NOT_SHOWN", True),
-        ("GUARANTEE_VACUOUS", True),
-        ("SHOWN", False),
-        ("CLAIM_REFUTED", False),
-    ):
-        watch = SimpleNamespace(_answer=lambda *_, code=code: SimpleNamespace(code=code))
-        yield f"{code} is open: {is_open}", m.Watch._stand(watch, None, None, about).open == is_open
     requirement = SimpleNamespace(claim="gain:base:whole", role="evaluation")
     policy = SimpleNamespace(name="p", claims=(requirement,), delta=DELTA, taken=frozenset())
     yield "no more error than the policy allows", refused(lambda: m.Watch(policy, (about,), 2 * DELTA))

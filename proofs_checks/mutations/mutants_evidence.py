@@ -139,6 +139,14 @@ _REQUIREMENT = of(
         "return Answer(Outcome.FAIL, claim.code, claim.text)",
         "return Answer(Outcome.INCONCLUSIVE, claim.code, claim.text)",
     ),
+    ("_threshold", "open", "what more units could show counts as decided", "open=True", "open=False"),
+    (
+        "_guarantee",
+        "open",
+        "what is decided counts as open",
+        "open=undecided",
+        "open=not undecided",
+    ),
     ("_guarantee", "descriptive", "any level is good enough", "Fraction(alpha) > DESCRIPTIVE_ABOVE", "False"),
     (
         "_guarantee",
@@ -190,13 +198,6 @@ _LTT = of(
 _SEQUENTIAL = of(
     "certify.gate.watch",
     ("Look.decided", "any", "drawing stops when one requirement is decided", "not any(", "not all("),
-    (
-        "Watch._stand",
-        "open",
-        "what is decided counts as open",
-        "answer.code in _OPEN",
-        "answer.code not in _OPEN",
-    ),
     (
         "Watch.__init__",
         "delta",
