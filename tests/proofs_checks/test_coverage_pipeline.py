@@ -521,7 +521,7 @@ def test_one_that_never_certifies_fails_even_a_fast_run(
     def never(plot: Plot, _: Stage, draws: int, *__: Any) -> tuple[Trial, None]:
         return coverage_verdict._trial(plot, 0, draws), None
 
-    monkeypatch.setattr(coverage_verdict, "try_plot", never)
+    monkeypatch.setattr(pipeline, "try_plot", never)
     trials, _ = pipeline.verdict_trials(1, random(), tmp_path)
     right = [trial for trial, plot in zip(trials, PLOTS, strict=False) if plot.right]
     assert len(right) == 3
