@@ -72,22 +72,34 @@ _SPLIT = of(
 _RECORDS = of(
     "certify.evidence.record",
     (
-        "RecordParser.__call__",
+        "RecordParser._checked",
         "copies",
         "a window of text is a new one under another name",
         "if first != record.id:",
         "if False:",
     ),
-    ("_Fields.digests", "nothing", "a window need not say what it was cut from", "or not value\n", "\n"),
-    ("_Fields.digests", "twice", "a line may be listed twice", "later <= earlier", "later < earlier"),
-    ("_Fields.digests", "words", "anything is a digest", " and _DIGEST16.fullmatch(one)", ""),
     (
-        "RecordParser._loss",
-        "window",
-        "anything is a window",
-        'fields.digest("window")',
-        'fields.text("window", 256)',
+        "",
+        "nothing",
+        "a window need not say what it was cut from",
+        "lines: Annotated[tuple[Digest, ...], Meta(min_length=1)]",
+        "lines: tuple[Digest, ...]",
     ),
+    (
+        "_ascending",
+        "twice",
+        "a line may be listed twice",
+        "map(lt, values, values[1:])",
+        "map(lambda a, b: a <= b, values, values[1:])",
+    ),
+    (
+        "",
+        "words",
+        "anything is a digest",
+        "lines: Annotated[tuple[Digest, ...]",
+        "lines: Annotated[tuple[Name, ...]",
+    ),
+    ("", "window", "anything is a window", "window: Digest", "window: Name"),
 )
 _CONTENT = of(
     "certify.evidence.read",
