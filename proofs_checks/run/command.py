@@ -32,9 +32,7 @@ def prove(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only these checks; * stands for anything.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write the record as JSON, for a certificate.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the record as JSON.")] = None,
     report_format: options.Format = options.FormatName.terminal,
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     model: Annotated[

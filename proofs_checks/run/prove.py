@@ -1,7 +1,6 @@
 """All checks of the theory: which there are, one run of them, and the record of what came out.
 
-The record is plain JSON of the format :data:`certify.certificate.proofs.FORMAT`, and a certificate can name
-it (``certify issue --proofs``). Its fields are described in the README of this package.
+The record is plain JSON; :mod:`proofs_checks.run.record` says what is in it.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from typing import Any, Final
 
 from certify.base.errors import ExitCode, UsageError
 from certify.base.version import __version__
-from certify.certificate.proofs import FORMAT, clause_outcome
 from proofs_checks.check import OUTCOMES, Budget, Check, CheckResult, Outcome, Tier
 from proofs_checks.coverage import means, pipeline
 from proofs_checks.mutations import mutations
 from proofs_checks.numbers import laws
 from proofs_checks.run import workers
 from proofs_checks.run.clauses import CLAUSES, checks_of
+from proofs_checks.run.record import FORMAT, clause_outcome
 from proofs_checks.theory import counterexamples, exact, llama, search, smt, tightness
 
 SECONDS: Final[dict[Tier, float]] = {"fast": 120.0, "full": 600.0}

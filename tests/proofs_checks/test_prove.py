@@ -20,9 +20,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from certify.base.errors import ExitCode, UsageError
-from certify.certificate.proofs import read_record
 from proofs_checks.check import OUTCOMES, Budget, Check, CheckResult, Finding, check
 from proofs_checks.run import clauses, prove, workers
+from proofs_checks.run.record import parse_record
 from reports import proofs
 
 ONLY = ("--only", "counterexamples.C[2-6]", "--only", "exact.runs")
@@ -318,7 +318,7 @@ def test_a_missing_extra_is_not_run_and_never_passed(
     assert ran.code == 0
     assert "NOT RUN smt.one-coordinate: needs z3" in text
     assert "1 passed, 13 not run" in text
-    read, _ = read_record(tmp_path / "prove.json")
+    read = parse_record(json.loads((tmp_path / "prove.json").read_text(encoding="utf-8")))
     assert read.named("passed") == ["exact.runs"]
     assert not any(one.outcome == "passed" for one in read.clauses if "smt." in " ".join(one.checks))
     assert certify(*words, "--require", "all").code == 3
@@ -354,7 +354,7 @@ def test_a_check_that_runs_out_of_time_is_a_timeout_and_never_passed(
     ran = certify(*words, "--require", "all")
     assert ran.code == 3
     assert "TIMEOUT smt.two-coordinates: stopped after" in " ".join(ran.out.split())
-    read, _ = read_record(tmp_path / "prove.json")
+    read = parse_record(json.loads((tmp_path / "prove.json").read_text(encoding="utf-8")))
     assert (read.counts.passed, read.counts.timeout) == (1, 1)
     states = {one.clause: one.outcome for one in read.clauses}
     assert states["§4 theorem, several coordinates: deviations add"] == "timeout"
@@ -397,8 +397,8 @@ def test_of_selected_checks_the_table_says_what_was_not_asked_for() -> None:
     screen = Console(file=out, width=100)
     for line in (proofs.table(found), *proofs.summary(found)):
         screen.print(line)
-    assert "not asked for" in out.getvalue()
-    assert "only some checks were asked for" in out.getvalue()
+    assert "not requested" in out.getvalue()
+    assert "only some checks were requested" in out.getvalue()
     assert "laws." not in out.getvalue()
     assert "§4 V from the label string" in out.getvalue()
 
