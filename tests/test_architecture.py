@@ -210,7 +210,7 @@ def test_no_folder_is_crowded() -> None:
 
 
 # Lists of data, not of thoughts: they grow by entries.
-LONG = ("certify.checker", "proofs_checks.mutations.mutants")
+LONG = ("certify.checker",)
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - set(LONG)))

@@ -106,19 +106,11 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one text makes of a requirement.
-
-    Attributes:
-        outcome: the outcome.
-        code: stable reason code.
-        text: one sentence with the figures.
-        open: more units of the same text could decide it.
-    """
+    """What one text makes of a requirement."""
 
     outcome: Outcome
     code: str
     text: str
-    open: bool = False
 
 
 def judge(
@@ -169,8 +161,7 @@ def _guarantee(requirement: Requirement, claim: Claim, alpha: str) -> Answer:
         Finding.VACUOUS: Outcome.VACUOUS,
         Finding.INCONCLUSIVE: Outcome.INCONCLUSIVE,
     }[claim.finding]
-    undecided = claim.finding in (Finding.INCONCLUSIVE, Finding.VACUOUS)
-    return Answer(outcome, claim.code, claim.text, open=undecided)
+    return Answer(outcome, claim.code, claim.text)
 
 
 def _threshold(requirement: Requirement, claim: Claim, opposite: Callable[[], Fraction | None]) -> Answer:
@@ -189,8 +180,9 @@ def _threshold(requirement: Requirement, claim: Claim, opposite: Callable[[], Fr
         side = "at most" if sign > 0 else "at least"
         text = f"{claim.text}; shown to be {side} {float(other):+.4f}"
         return Answer(Outcome.FAIL, "CLAIM_REFUTED", text)
-    text = f"{claim.text}; {_needed(claim, limit, threshold, sign)}"
-    return Answer(Outcome.INCONCLUSIVE, "NOT_SHOWN", text, open=True)
+    return Answer(
+        Outcome.INCONCLUSIVE, "NOT_SHOWN", f"{claim.text}; {_needed(claim, limit, threshold, sign)}"
+    )
 
 
 def _needed(claim: Claim, limit: Fraction, threshold: Fraction, sign: int) -> str:

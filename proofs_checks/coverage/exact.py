@@ -3,7 +3,7 @@
 Where a sample can be enumerated nothing is left to chance: the probability of a miss is a rational number,
 and the error probability that was promised is an upper bound on it, without tolerance. Every judge takes the
 module that it judges, so that a faulty copy can be put in its place
-(:mod:`proofs_checks.mutations.mutations`).
+(:mod:`proofs_checks.mutations.bug`).
 """
 
 from __future__ import annotations

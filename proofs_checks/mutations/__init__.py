@@ -1,1 +1,1 @@
-"""Historic bugs, planted again, and the judges that must see them."""
+"""Historic bugs, and the judges that must notice them; :mod:`~proofs_checks.mutations.bug` says how."""

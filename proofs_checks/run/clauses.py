@@ -13,31 +13,30 @@ from typing import Final
 CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     # §2 the scan
     "§2 D: both CDFs advance past equal values; -0 = +0; NaN is an error": (
-        *("mutations.lottery.ks_numpy", "mutations.lottery.ks", "mutations.lottery.dtypes"),
-        "mutations.lottery.ks_numba",
+        *("mutations.distances", "mutations.compiled", "mutations.dtypes"),
         "laws.ties",
     ),
     "§2 exact null law, two-sided and one-sided": (
-        *("laws.paths", "laws.bands", "laws.enclosures", "mutations.lottery.smirnov"),
+        *("laws.paths", "laws.bands", "laws.enclosures", "mutations.law"),
     ),
-    "§2 one table of n + 1 p-values serves all rows": ("laws.table", "mutations.lottery.smirnov"),
+    "§2 one table of n + 1 p-values serves all rows": ("laws.table", "mutations.law"),
     "§2 with ties p is conservative": ("laws.ties", "coverage.selection"),
     "§2 published threshold: D > tau(alpha) iff d D^2 > ln(2/alpha)": (
-        *("laws.published-threshold", "mutations.lottery.smirnov", "mutations.certify.theorem"),
+        *("laws.published-threshold", "mutations.law", "mutations.theorem"),
     ),
     "§2 golden values at n = 4096": ("laws.golden",),
     "§2 2 exp(-h^2/n) dominates the exact law only for n >= 458": ("laws.dominance", "laws.dominance-beyond"),
     "§2 selection T(alpha) is nested in alpha": ("coverage.selection-nested",),
     "§2 corrections: Bonferroni, Holm, BH, BY": (
-        *("coverage.selection", "coverage.selection-mixed", "mutations.lottery.multiplicity"),
-        "mutations.lottery.selection",
+        *("coverage.selection", "coverage.selection-mixed", "mutations.corrections"),
+        "mutations.selection",
     ),
     "§2 the p-value is a screening score: paired rows, bf16, blind spots": (
         *("coverage.selection", "counterexamples.C1"),
     ),
     # §3 the published theorem and its assumptions
     "§3 published criterion r > 2 tau with its premise": (
-        *("mutations.certify.theorem", "mutations.certify.guarantee", "mutations.certify.recheck"),
+        *("mutations.theorem", "mutations.guarantee", "mutations.premise"),
     ),
     "§3 A-LAW": ("counterexamples.C1", "counterexamples.C1-llama", "search.A-LAW"),
     "§3 A-SCALAR": ("counterexamples.C7", "search.A-SCALAR"),
@@ -53,11 +52,11 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§4 independence is essential": ("smt.wrong.dependent", "search.independence"),
     "§4 corollary: the criterion keeps the argmax": (
         *("exact.every-string", "exact.two-coordinates", "exact.three-coordinates", "search.random"),
-        *("smt.one-coordinate", "mutations.certify.theorem"),
+        *("smt.one-coordinate", "mutations.theorem"),
     ),
     "§4 corollary: strictly greater": ("exact.strict", "search.strictness", "smt.wrong.not-strict"),
     "§4 V from the label string": (
-        *("exact.runs", "exact.every-string", "tightness.constants", "mutations.certify.theorem"),
+        *("exact.runs", "exact.every-string", "tightness.constants", "mutations.theorem"),
     ),
     "§4 table: two half-lines, 2D": ("exact.half-lines", "smt.wrong.d-for-2d"),
     "§4 table: A at one end or A C B, 3D": ("exact.one-end", "smt.wrong.2d-three-classes"),
@@ -68,7 +67,7 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§4 table: C B A B C, 6D": ("exact.c-b-a-b-c", "smt.wrong.4d-nested"),
     "§4 table: arbitrary sets, no bound": ("exact.unbounded",),
     "§4 the maximum over coordinates is wrong": ("smt.wrong.maximum*", "search.A-ONE"),
-    "§4 N and the sum over it; VACUOUS": ("mutations.certify.steps", "mutations.certify.theorem"),
+    "§4 N and the sum over it; VACUOUS": ("mutations.steps", "mutations.theorem"),
     "§4 C1": ("counterexamples.C1", "counterexamples.C1-llama"),
     "§4 C2": ("counterexamples.C2",),
     "§4 C3": ("counterexamples.C3",),
@@ -78,61 +77,51 @@ CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
     "§4 C7": ("counterexamples.C7",),
     "§4 C8": ("counterexamples.C8", "smt.wrong.2d-three-classes"),
     # §5 certificates without these assumptions
-    "§5 structural: rows act only where they are fed": (
-        *("mutations.certify.claims_exact", "mutations.lottery.transfer"),
-    ),
+    "§5 structural: rows act only where they are fed": ("mutations.opportunity", "mutations.transfer"),
     "§5 agreement: Clopper-Pearson by exact binomial tails": (
-        *("coverage.counts", "laws.clopper-pearson", "mutations.certify.bounds"),
-        *("mutations.certify.claims_agreement", "mutations.certify.opposite"),
+        *("coverage.counts", "laws.clopper-pearson", "mutations.rates"),
+        *("mutations.agreement", "mutations.opposite"),
     ),
     "§5 means: betting": (
         *("coverage.betting", "coverage.betting-many", "coverage.betting-limits"),
-        "mutations.certify.betting",
+        "mutations.betting",
     ),
-    "§5 quality: paired differences of sentence chrF": (
-        *("coverage.betting-limits", "mutations.certify.claims_quality"),
-    ),
+    "§5 quality: paired differences of sentence chrF": ("coverage.betting-limits", "mutations.quality"),
     "§5 anytime-valid limits for early stopping; units are drawn, not picked": (
-        *("coverage.betting-many", "mutations.certify.sequential", "mutations.certify.drawn"),
+        *("coverage.betting-many", "mutations.looks", "mutations.sampling"),
     ),
-    "§6 unrelated text: the loss before and after": (
-        *("mutations.certify.claims_loss", "mutations.certify.evidence_record"),
-        "mutations.certify.evidence",
-    ),
+    "§6 unrelated text: the loss before and after": ("mutations.loss", "mutations.records"),
     "§5 the published guarantee: one certified step for each unit, exact limits": (
-        *("coverage.drawn-steps", "coverage.counts", "laws.clean-units", "mutations.certify.guarantee"),
+        *("coverage.drawn-steps", "coverage.counts", "laws.clean-units", "mutations.guarantee"),
         "coverage.guarantee",
     ),
     "§5 every claim, from records to the answer": (
-        *("coverage.claims", "mutations.certify.requirement", "mutations.certify.opposite"),
+        *("coverage.claims", "mutations.requirement", "mutations.opposite"),
     ),
     "§5 units that are not independent": ("coverage.clusters", "coverage.asymptotic"),
     "§5 several claims share the error budget; Learn then Test": (
-        *("coverage.budget", "mutations.certify.budget", "coverage.texts"),
-        *("coverage.ltt", "mutations.certify.ltt", "mutations.certify.certificate"),
+        *("coverage.budget", "coverage.texts", "coverage.ltt"),
+        *("mutations.choice", "mutations.certificate"),
     ),
-    "§5 randomisation p-values count ties": ("coverage.randomisation", "mutations.certify.resampling"),
+    "§5 randomisation p-values count ties": ("coverage.randomisation",),
     "§5 bootstrap and clustered rates are asymptotic": ("coverage.asymptotic",),
-    "§5 corpus BLEU and chrF from sufficient statistics": ("mutations.certify.corpus_scores",),
-    "§5 units needed: 59 and 2,995": ("laws.clean-units", "coverage.planning", "mutations.certify.power"),
+    "§5 corpus BLEU and chrF from sufficient statistics": ("mutations.corpus",),
+    "§5 units needed: 59 and 2,995": ("laws.clean-units", "coverage.planning", "mutations.planning"),
     "§5 no bound without a check": ("coverage.entries",),
     # §7 honest numbers
     "§7 bounds are rounded toward the weaker claim": (
         *("laws.clopper-pearson", "laws.table", "coverage.counts"),
-        *("mutations.certify.exactmath", "mutations.certify.bounds"),
+        *("mutations.rounding", "mutations.rates"),
     ),
     "§7 verdicts: false ones at most with probability delta, good ones mostly": (
-        *("coverage.verdict", "coverage.texts", "mutations.certify.answers"),
+        *("coverage.verdict", "coverage.texts", "mutations.texts"),
     ),
     "§7 what is missing or did not run is no pass": (
-        *("mutations.certify.verdict", "mutations.certify.schema", "mutations.certify.requirement"),
+        *("mutations.verdict", "mutations.json", "mutations.requirement"),
     ),
-    "§7 scan, tuning, choice and evaluation data are disjoint": (
-        *("mutations.certify.dataset_split", "mutations.certify.claims_report"),
-        *("mutations.certify.examination", "mutations.certify.checker"),
-    ),
+    "§7 scan, tuning, choice and evaluation data are disjoint": ("mutations.split", "mutations.checker"),
     "§7 nothing is believed that can be computed again": (
-        *("mutations.certify.checker", "mutations.certify.certificate", "mutations.certify.recheck"),
+        *("mutations.checker", "mutations.certificate", "mutations.premise"),
     ),
 }
 """Checks of each clause; ``*`` stands for anything in a name."""

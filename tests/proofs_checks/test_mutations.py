@@ -1,216 +1,200 @@
-"""Historic bugs: every one is killed; and the machine that plants them fails in every way it should."""
+"""Historic bugs: every one is noticed; and the machine that plants them fails in every way it should."""
 
 from __future__ import annotations
 
-import ast
-from collections import Counter, defaultdict
+import re
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import cache
-from pathlib import Path
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from certify.claims import criteria
+from certify.evidence import distances
+from certify.gate import choose, watch
+from certify.scan import smirnov
+from certify.stats import budget, theorem
 from proofs_checks.check import Budget
+from proofs_checks.mutations import bug as machine
 from proofs_checks.mutations import mutations
-from proofs_checks.mutations.judges import JUDGES, joined
-from proofs_checks.mutations.judges_lottery import textbook
-from proofs_checks.mutations.mutants import MUTANTS, Mutant
-from proofs_checks.mutations.mutations import (
-    NEEDS,
-    Fate,
-    Stale,
-    execute,
-    fate,
-    first_false,
-    hunt,
-    patched,
-    source_of,
-)
+from proofs_checks.mutations.bug import Bug, Fact, Stale, Subject, bug, fate, first_false, hunt, planted
+from proofs_checks.mutations.law import textbook
+from proofs_checks.mutations.mutations import SUBJECTS
 
-STRICT = Mutant("certify.stats.theorem", "measured_max", "tie", ">= for >", "return r > ", "return r >= ")
+EVERY = [(subject, one) for subject in SUBJECTS for one in subject.bugs]
 
 
-@cache
-def fate_of(mutant: Mutant) -> Fate:
-    needs(mutant.module)
-    return fate(mutant)
+@bug("certify.stats.theorem:measured_max", origin="a test", lesson="equality is a tie")
+def loose(original: Any, r: Any, h: Any, d: int) -> Any:
+    return original(r + Fraction(1, 1000), h, d)
 
 
-def needs(module: str) -> None:
-    for extra in NEEDS.get(module, ()):
+def judge() -> Iterator[Fact]:
+    yield "a margin of 1/4 against 2/8", not theorem.measured_max(Fraction(1, 4), [1], 8)
+
+
+def subject(one: Bug = loose, *judges: machine.Judge) -> Subject:
+    return Subject("planted", "it", judges or (judge,), (one,))
+
+
+def needs(one: Subject) -> None:
+    for extra in one.needs:
         pytest.importorskip(extra)
 
 
-@pytest.mark.parametrize("module", sorted(JUDGES))
-def test_the_judges_accept_the_real_source(module: str) -> None:
-    needs(module)
-    assert first_false(execute(source_of(module), module), JUDGES[module]) is None
+@pytest.mark.parametrize("one", SUBJECTS, ids=lambda one: one.name)
+def test_the_judges_accept_the_program(one: Subject) -> None:
+    needs(one)
+    assert first_false(one.judges) is None
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.module}-{mutant.name}")
-def test_every_bug_is_killed_as_it_should_be(mutant: Mutant) -> None:
-    assert fate_of(mutant).killer is not None, mutant.bug
-    assert fate_of(mutant).wrong is None
+@pytest.mark.parametrize(("one", "which"), EVERY, ids=lambda one: one.name)
+def test_every_bug_is_noticed(one: Subject, which: Bug) -> None:
+    needs(one)
+    assert fate(which, one.judges).wrong is None
 
 
-def test_there_are_enough_of_them_and_none_twice() -> None:
-    assert len(MUTANTS) >= 25
-    names = Counter((mutant.module, mutant.function, mutant.name) for mutant in MUTANTS)
-    assert max(names.values()) == 1
-    assert {mutant.module for mutant in MUTANTS} == set(JUDGES)
-    programs = defaultdict(list)
-    for mutant in MUTANTS:
-        program = ast.dump(ast.parse(patched(source_of(mutant.module), mutant)))
-        programs[mutant.module, program].append(mutant.name)
-    assert [same for same in programs.values() if len(same) > 1] == []
+def test_there_are_enough_of_them_and_each_teaches_something() -> None:
+    assert len(EVERY) >= 80
+    names = [(one.name, which.name) for one, which in EVERY]
+    assert len(set(names)) == len(names)
+    assert len({which.lesson for _, which in EVERY}) == len(EVERY)
+    assert all(len(which.origin) > 10 and "\n" not in which.origin + which.lesson for _, which in EVERY)
 
 
-def test_the_theorem_is_judged_by_facts() -> None:
-    killers = [fate_of(mutant).killer or "" for mutant in MUTANTS if mutant.module == "certify.stats.theorem"]
-    assert all(killer.split(": ")[0] in ("models", "variation", "criteria") for killer in killers)
-
-
-def test_no_table_of_judges_hides_another() -> None:
-    one, two, three = (lambda _: iter(()) for _ in range(3))
-    assert joined({"a": (one,), "b": (two,)}, {"a": (three,)}) == {"a": (one, three), "b": (two,)}
-
-
-def test_few_bugs_may_show_as_an_exception() -> None:
-    assert sum(bool(mutant.raises) for mutant in MUTANTS) < len(MUTANTS) / 20
-
-
-def test_the_modules_that_decide_have_mutants() -> None:
-    for module in (
-        *("ltt", "sequential", "drawn", "opposite", "requirement", "checker", "recheck", "certificate"),
-        *("claims_loss", "claims_agreement", "claims_quality", "dataset_split", "guarantee", "steps"),
-    ):
-        assert sum(mutant.module == f"certify.{module}" for mutant in MUTANTS) >= 2, module
+def test_every_room_that_decides_has_bugs() -> None:
+    rooms = {".".join(which.target.partition(":")[0].split(".")[:2]) for _, which in EVERY}
+    decide = ("base", "scan", "selection", "ticket", "stats", "evidence", "claims", "certificate", "policy")
+    assert {f"certify.{room}" for room in (*decide, "gate", "checker", "tables")} <= rooms
 
 
 # --- the machine -------------------------------------------------------------------------------------------
 
 
-def test_a_patch_touches_one_function_in_memory_only() -> None:
-    before = source_of("certify.stats.theorem")
-    after = patched(before, STRICT)
-    changed = [(a, b) for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]
-    assert len(changed) == 1
-    assert changed[0][1].strip().startswith("return r >= Fraction(2 *")
-    copy = execute(after, "certify.stats.theorem")
-    import certify.stats.theorem as real
-
-    assert copy.measured_max(0.25, [1], 8)
-    assert not real.measured_max(0.25, [1], 8)  # type: ignore[arg-type]
-    assert copy is not real
-    assert source_of("certify.stats.theorem") == before
+def state() -> dict[str, Any]:
+    """Everything in which a bug could be left behind."""
+    held = (theorem, criteria, distances, budget, choose, watch, smirnov, watch.Look, distances.Distances)
+    return {f"{one.__name__}.{name}": value for one in held for name, value in vars(one).items()}
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("target", "holders"),
     [
-        {"old": "no such text"},
-        {"old": "r"},
-        {"function": "no_such_function"},
-        {"function": "measured_max.inner"},
-        {"module": "certify.no_such_module"},
-        {"new": "return r >  "},  # the same program
+        ("certify.stats.theorem:measured_max", [(theorem, "measured_max")]),
+        ("certify.stats.budget:fixed_sequence", [(budget, "fixed_sequence"), (choose, "fixed_sequence")]),
+        ("certify.gate.watch:Look.decided", [(watch.Look, "decided")]),
+        (
+            "certify.evidence.distances:violation",
+            [(distances, "violation"), (criteria, "violation")],
+        ),
     ],
-    ids=lambda changes: "-".join(changes),
 )
-def test_a_text_that_is_gone_is_never_skipped(changes: dict[str, str]) -> None:
-    mutant = Mutant(**{name: getattr(STRICT, name) for name in Mutant.__slots__} | changes)
-    with pytest.raises(Stale):
-        patched(source_of(mutant.module), mutant)
-    if mutant.module == STRICT.module:
-        finding = hunt("certify.stats.theorem", [mutant])
-        assert finding.outcome == "failed"
-        assert "cannot be applied" in finding.detail
+def test_every_holder_gets_the_bug_and_nothing_stays(target: str, holders: list[tuple[Any, str]]) -> None:
+    before = state()
+    one = Bug(target, "it", lambda original, *rest, **more: original(*rest, **more), "a test", "none")
+    with planted(one):
+        for holder, name in holders:
+            assert vars(holder)[name] is not before[f"{holder.__name__}.{name}"]
+        assert len({id(vars(holder)[name]) for holder, name in holders}) == 1
+    assert state() == before
 
 
-def test_a_harmless_change_survives_and_fails() -> None:
-    mutant = Mutant(
-        "certify.stats.theorem", "measured_max", "words", "other words", '"""``r > 2', '"""``r >= 2'
-    )
-    assert fate(mutant).killer is None
-    assert hunt("certify.stats.theorem", [mutant]).outcome == "failed"
+def test_a_bug_goes_away_when_a_judge_breaks_off() -> None:
+    before = state()
+    with pytest.raises(ZeroDivisionError), planted(loose):
+        raise ZeroDivisionError(theorem.measured_max(Fraction(1, 4), [1], 8))
+    assert state() == before
+    assert not theorem.measured_max(Fraction(1, 4), [1], 8)
+
+
+def test_judges_and_oracles_keep_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "ours", theorem.measured_max, raising=False)
+    with planted(loose):
+        assert machine.ours is not theorem.measured_max  # type: ignore[attr-defined]
+
+
+def test_what_was_imported_meanwhile_is_put_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = theorem.measured_max
+    with planted(loose):
+        monkeypatch.setattr(machine, "ours", theorem.measured_max, raising=False)
+        monkeypatch.setattr(criteria, "theirs", theorem.measured_max, raising=False)
+    assert machine.ours is criteria.theirs is original  # type: ignore[attr-defined]
+
+
+def test_nothing_computed_before_or_under_a_bug_is_remembered() -> None:
+    @bug("certify.scan.smirnov:_tail_numerators", origin="a test", lesson="none")
+    def flat(_: Any, n: int) -> tuple[int, ...]:
+        return (1,) * (n + 1)
+
+    exact = smirnov.p_exact(3, 7)
+    table = smirnov.p_values(7)[0].tolist()
+    with planted(flat):
+        assert smirnov.p_exact(3, 7) == 1
+        assert smirnov.p_values(7)[0].tolist() == [1.0] * 8
+    assert smirnov.p_exact(3, 7) == exact
+    assert smirnov.p_values(7)[0].tolist() == table
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["certify.no_such_module:f", "certify.stats.theorem:no_such", "certify.gate.watch:Look.none", "certify"],
+)
+def test_a_function_that_is_gone_is_never_skipped(target: str) -> None:
+    one = Bug(target, "it", loose.fault, "a test", "none")
+    with pytest.raises(Stale), planted(one):
+        pass
+    finding = hunt(subject(one))
+    assert finding.outcome == "failed"
+    assert "cannot be planted" in finding.detail
+
+
+def test_a_bug_that_is_noticed_passes_and_says_by_what() -> None:
+    finding = hunt(subject())
+    assert (finding.outcome, finding.cases) == ("passed", 1)
+    assert finding.witness == "loose (equality is a tie): judge: a margin of 1/4 against 2/8"
 
 
 def test_a_survivor_fails_and_is_named() -> None:
-    def blind(_: Any) -> Iterator[tuple[str, bool]]:
+    def blind() -> Iterator[Fact]:
         yield "anything goes", True
 
-    finding = hunt("certify.stats.theorem", [STRICT], {"certify.stats.theorem": (blind,)})
+    assert fate(loose, (blind,)).killer is None
+    finding = hunt(subject(loose, blind))
     assert finding.outcome == "failed"
-    assert ">= for >" in finding.detail
+    assert "loose survives (equality is a tie)" in finding.detail
 
 
-def raising(module: Any) -> Iterator[tuple[str, bool]]:
-    """A judge that cannot finish where a margin of 1/4 against 2/8 certifies."""
-    if module.measured_max(0.25, [1], 8):
-        raise ZeroDivisionError("by accident")
-    yield "a tie does not certify", True
+def test_a_bug_that_dies_of_an_exception_fails() -> None:
+    def raising() -> Iterator[Fact]:
+        if theorem.measured_max(Fraction(1, 4), [1], 8):
+            raise ZeroDivisionError("by accident")
+        yield "a tie does not certify", True
 
-
-def test_a_mutant_that_dies_of_an_exception_fails_unless_that_is_its_bug() -> None:
-    judges = {"certify.stats.theorem": (raising,)}
-    found = fate(STRICT, judges)
+    found = fate(loose, (raising,))
     assert (found.killer, found.raised) == ("raising: ZeroDivisionError: by accident", True)
-    finding = hunt("certify.stats.theorem", [STRICT], judges)
+    finding = hunt(subject(loose, raising))
     assert finding.outcome == "failed"
-    assert "an exception of its own: raising: ZeroDivisionError: by accident" in finding.detail
-    declared = replace(STRICT, raises="a division by zero")
-    assert fate(declared, judges).wrong is None
-    passed = hunt("certify.stats.theorem", [declared], judges)
-    assert passed.outcome == "passed"
-    assert "1 by an exception that is the bug's own" in passed.detail
+    assert "dies of an exception: raising: ZeroDivisionError: by accident" in finding.detail
 
 
-def test_a_declared_exception_must_happen() -> None:
-    declared = replace(STRICT, raises="a division by zero")
-    assert "should raise a division by zero" in (fate(declared).wrong or "")
-    assert hunt("certify.stats.theorem", [declared]).outcome == "failed"
-
-
-def test_a_judge_that_refuses_the_real_source_fails() -> None:
-    def grumpy(_: Any) -> Iterator[tuple[str, bool]]:
+def test_a_judge_that_refuses_the_program_fails() -> None:
+    def grumpy() -> Iterator[Fact]:
         yield "nothing is right", False
 
-    finding = hunt("certify.stats.theorem", [STRICT], {"certify.stats.theorem": (grumpy,)})
+    finding = hunt(subject(loose, grumpy))
     assert finding.outcome == "failed"
     assert "without any bug" in finding.detail
 
 
-def test_methods_and_whole_modules_can_be_patched() -> None:
-    method = Mutant("certify.evidence.distances", "Step.disagrees", "x", "bug", "!=", "==")
-    assert patched(source_of("certify.evidence.distances"), method).count("self.expected == self.actual") == 1
-    with pytest.raises(Stale, match="not once"):
-        patched(
-            source_of("certify.evidence.distances"),
-            Mutant("certify.evidence.distances", "", "x", "bug", "return", "yield"),
-        )
-
-
 @pytest.mark.parametrize("item", mutations.CHECKS[:2], ids=lambda item: item.name)
-def test_the_checks_report_what_was_caught(item: Any) -> None:
+def test_the_checks_report_what_was_noticed(item: Any) -> None:
     result = item.run(Budget())
     assert result.passed, result
-    assert f"{result.cases} of {result.cases} bugs" in result.detail
-
-
-def test_no_mutant_is_written_to_disk() -> None:
-    folder = Path(mutations.__file__).resolve().parent.parent
-    times = {mutant.module: Path(folder, *mutant.module.split(".")).with_suffix(".py") for mutant in MUTANTS}
-    before = {path: path.stat().st_mtime_ns for path in times.values()}
-    fate(STRICT)
-    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert re.fullmatch(rf"{result.cases} of {result.cases} bugs are noticed", result.detail)
 
 
 def test_the_textbook_procedures_on_a_worked_example() -> None:
     """Benjamini and Hochberg 1995, section 3: 15 p-values at .05; 4 rejected by BH, 3 by Bonferroni."""
-    from fractions import Fraction
-
     texts = ".0001 .0004 .0019 .0095 .0201 .0278 .0298 .0344 .0459 .3240 .4262 .5719 .6528 .7590 1.000"
     p = [Fraction(text) for text in texts.split()]
     found = {name: sum(textbook(p, Fraction(1, 20), name)) for name in ("none", "bonferroni", "holm", "bh")}

@@ -7,11 +7,10 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from certify.base.model import Model
 from certify.base.records import Correction
-from certify.evidence.manifest import Segment, Unit
+from certify.evidence.manifest import Segment
 from certify.evidence.null_labels import SEEDS
 from certify.ticket.schema import DeclaredClaim, Level, Slug, TokenId
 from certify.ticket.templates import LANGUAGES
@@ -19,7 +18,7 @@ from lottery.text.score import BleuTokenizer
 from lottery.tuning.recipe import RECIPES, Recipe, Schedule
 
 _Count = Annotated[int, Field(ge=1, lt=1 << 40)]
-_Positive = Annotated[float, Field(gt=0)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
@@ -27,6 +26,12 @@ def _language(code: str) -> str:
     if code not in LANGUAGES:
         raise ValueError(f"unknown language {code!r}")
     return code
+
+
+def _unit(value: str) -> str:
+    if not re.fullmatch(r"sentence|document|block:[1-9][0-9]{0,5}", value):
+        raise ValueError("expected sentence, document or block:N")
+    return value
 
 
 def _share(value: str) -> str:
@@ -42,12 +47,19 @@ def rows_of_share(rows: int, share: str) -> int:
 
 
 _Language = Annotated[str, AfterValidator(_language)]
+_Unit = Annotated[str, AfterValidator(_unit)]
 _Share = Annotated[str, AfterValidator(_share)]
 Object = Literal["transfer", "tuned"]
 Precision = Literal["fp32", "fp16", "bf16"]
 
 
-class PairPlan(Model):
+class PlanTable(BaseModel):
+    """A table of a plan: closed, frozen, strictly typed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PairPlan(PlanTable):
     """One direction of translation and its text.
 
     Attributes:
@@ -74,7 +86,7 @@ class PairPlan(Model):
         return self.source, self.target
 
 
-class RecipePlan(Model):
+class RecipePlan(PlanTable):
     """Optimiser settings; missing ones take the defaults of :data:`lottery.tuning.recipe.RECIPES`."""
 
     lr: _Positive | None = None
@@ -82,8 +94,8 @@ class RecipePlan(Model):
     batch: _Count | None = None
     schedule: Schedule | None = None
     warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    clip: Annotated[float, Field(ge=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
     def recipe(self, mode: str) -> Recipe:
         """Build the recipe, with the defaults of ``mode``; a clip of 0 disables clipping."""
@@ -112,7 +124,7 @@ class ComparatorPlan(RecipePlan):
     size: _Count = 8
 
 
-class TuningPlan(Model):
+class TuningPlan(PlanTable):
     """Settings of every tuning; ``dtype`` is that of the backbone in memory."""
 
     limit: _Count | None = None
@@ -124,7 +136,7 @@ class TuningPlan(Model):
     save_every: _Count = 100
 
 
-class TicketPlan(Model):
+class TicketPlan(PlanTable):
     """A ticket: rows by a rule, or a share of the table (``share``).
 
     ``share`` takes the rows with the largest distance; their number is nearest to that share of the table.
@@ -171,7 +183,7 @@ FEWEST_DRAWS = len(SEEDS)
 """Smallest number of draws of null tickets that supports a claim (theory §6)."""
 
 
-class ControlsPlan(Model):
+class ControlsPlan(PlanTable):
     """Null tickets and probes of one ticket; a plan has one such table per ticket with controls.
 
     Attributes:
@@ -206,7 +218,7 @@ class ControlsPlan(Model):
         return self
 
 
-class TextPlan(Model):
+class TextPlan(PlanTable):
     """A text to evaluate on.
 
     Attributes:
@@ -231,7 +243,7 @@ class TextPlan(Model):
     data: str
     pairs: tuple[str, ...] = ()
     limit: _Count | None = None
-    unit: Unit = "sentence"
+    unit: _Unit = "sentence"
     max_new_tokens: _Count = 128
     beams: Annotated[int, Field(ge=1, le=64)] = 1
     arms: Literal["all", "main"] = "main"
@@ -241,7 +253,7 @@ class TextPlan(Model):
     witnesses: Annotated[int, Field(ge=0, le=50)] = 50
 
 
-class UnrelatedPlan(Model):
+class UnrelatedPlan(PlanTable):
     """Monolingual text to measure the loss on (:mod:`lottery.text.unrelated`).
 
     Attributes:
@@ -263,7 +275,7 @@ class UnrelatedPlan(Model):
     attribution: str
 
 
-class EvaluationPlan(Model):
+class EvaluationPlan(PlanTable):
     """Settings of decoding and scoring, the same for every text.
 
     Attributes:
@@ -282,7 +294,7 @@ class EvaluationPlan(Model):
     witnesses: Annotated[int, Field(ge=0, le=50)] = 50
 
 
-class GeometryPlan(Model):
+class GeometryPlan(PlanTable):
     """Shape of the model, for estimates without the model."""
 
     vocabulary: _Count
@@ -293,7 +305,7 @@ class GeometryPlan(Model):
     kv_heads: _Count
 
 
-class EstimatePlan(Model):
+class EstimatePlan(PlanTable):
     """Sizes of the text, for estimates without the text, and the device that the plan is meant for.
 
     ``device`` is ``gpu`` for a plan that is impractical without one; ``auto`` is the device of the machine

@@ -1,0 +1,348 @@
+"""What evidence says its text is: records, units, and sentences that were used before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any, Final
+
+from certify.base.errors import CertifyError
+from certify.claims import every, exact
+from certify.evidence import load, read, sampling, split
+from certify.evidence.load import DISJOINT_ROLES
+from certify.evidence.read import LossRecord
+from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.worlds import outlines, synthetic
+
+Json = Any
+Used = Mapping[str, frozenset[str]]
+
+TUNED: Final = "f" * 16
+"""Digest of a sentence that tuning used, and no text holds."""
+
+ARMS: Final = [synthetic.arm("base", "base", table_sha256=synthetic.BASE_TABLE)]
+
+_OURS = "ours, before evidence about unrelated text said what its text is"
+
+
+def code_of(action: Callable[[], Any]) -> str:
+    """The code of the error in which an action ends; empty if it ends in none."""
+    try:
+        action()
+    except CertifyError as error:
+        return error.code
+    return ""
+
+
+def window(number: int, unit: int, **fields: Json) -> Json:
+    """A window of its own, cut from two lines that the windows of a unit share."""
+    lines = sorted(synthetic.digest(f"line {unit}.{j}")[:16] for j in range(2))
+    return synthetic.window(number, {"base": 10**9}, unit=str(unit)) | {"lines": lines} | fields
+
+
+TEXT: Final = [window(0, 0), window(1, 0), window(2, 1)]
+"""Three windows in two units."""
+
+MALFORMED: Final[Mapping[str, Json]] = {
+    "a window named in words": {"window": "words"},
+    "a window cut from nothing": {"lines": []},
+    "lines in words": {"lines": ["words"]},
+    "a line twice": {"lines": [TUNED, TUNED]},
+    "lines in any order": {"lines": [TUNED, "0" * 16]},
+}
+"""What no window may say."""
+
+COPIED: Final = window(3, 7, window=TEXT[0]["window"])
+"""A window of another name and unit that is there already."""
+
+# --- records and units -------------------------------------------------------------------------------------
+
+
+def _forgiving(code: str, original: Any, *arguments: Any) -> Iterator[Any]:
+    """Records up to the first that is refused with this code."""
+    try:
+        yield from original(*arguments)
+    except CertifyError as error:
+        if error.code != code:
+            raise
+
+
+@bug(
+    "certify.evidence.read:iter_records",
+    origin="readers of JSON lines that skip what they cannot parse",
+    lesson="a record that is not understood is an error: leaving it out is a choice of data",
+)
+def _skipped(original: Any, *arguments: Any) -> Iterator[Any]:
+    return _forgiving("EVIDENCE_MALFORMED", original, *arguments)
+
+
+@bug(
+    "certify.evidence.read:iter_records",
+    origin=_OURS,
+    lesson="a copy under another name is no new draw",
+)
+def _copies(original: Any, *arguments: Any) -> Iterator[Any]:
+    return _forgiving("EVIDENCE_DUPLICATE", original, *arguments)
+
+
+@bug("certify.evidence.read:record_content", origin=_OURS, lesson="no result may decide the order of units")
+def _by_results(_: Any, record: Any) -> str:
+    return record.source if hasattr(record, "source") else str(sorted(record.nats.items()))
+
+
+@bug(
+    "certify.evidence.read:unit_key",
+    origin="ours, when the order of a file and its seed decided the order of bets and the drawn steps",
+    lesson="nothing that could be chosen after the results decides a limit",
+)
+def _by_file(_: Any, records: Sequence[Any]) -> str:
+    return hashlib.sha256(",".join(map(read.record_content, records)).encode()).hexdigest()
+
+
+def judge_records() -> Iterator[Fact]:
+    """Windows of unrelated text from files: what each must say, and that none is there twice."""
+
+    def ends(*records: Json) -> str:
+        with TemporaryDirectory() as folder:
+            path = synthetic.write(Path(folder), records, ARMS, used={"tuning": [TUNED]}, reference=None)
+            return code_of(lambda: load.load(path))
+
+    yield "windows of two units", ends(*TEXT) == ""
+    for fault, fields in MALFORMED.items():
+        yield fault, ends(TEXT[0] | fields) == "EVIDENCE_MALFORMED"
+    yield "a copy under another name", ends(*TEXT, COPIED) == "EVIDENCE_DUPLICATE"
+
+
+def judge_content() -> Iterator[Fact]:
+    """What units are named by: their text, and nothing that a model did with it."""
+    one = LossRecord("w", "0", "b" * 16, (TUNED,), 10, {"base": 5, "t": 9})
+    other = replace(one, window="a" * 16)
+    named = hashlib.sha256(f"{'a' * 16},{'b' * 16}".encode()).hexdigest()
+    yield "a unit is named by its windows", read.unit_key([one, other]) == named
+    for fields in ({"id": "x", "unit": "y"}, {"tokens": 11}, {"nats": {"base": 6, "t": 9}}):
+        changed = replace(one, **fields)
+        yield f"whatever their {', '.join(fields)}", read.unit_key([other, changed]) == named
+    pair: Any = SimpleNamespace(source="s" * 16)
+    yield "a sentence by its source", read.record_content(pair) == pair.source
+
+
+# --- units are drawn, not picked ---------------------------------------------------------------------------
+
+
+@bug(
+    "certify.evidence.sampling:check_drawn",
+    origin="ours, when only sequential designs were asked for the size of their units",
+    lesson="one block counted as many units is evidence of nothing",
+)
+def _any_size(original: Any, manifest: Any, records: Any) -> None:
+    if manifest.design != "fixed":
+        original(manifest, records)
+
+
+@bug(
+    "certify.evidence.sampling:check_drawn",
+    origin="reports on the sentences that went well",
+    lesson="limits at every stopping time hold for the first units of the order only",
+)
+def _picked(original: Any, manifest: Any, records: Any) -> None:
+    if manifest.design == "fixed":
+        original(manifest, records)
+
+
+@bug(
+    "certify.evidence.sampling:check_drawn",
+    origin="runs that end by a limit on time, in the middle of a document",
+    lesson="a unit counts when it is complete: which of its sentences come first is no chance",
+)
+def _half_units(original: Any, manifest: Any, records: Any) -> Any:
+    block, total = int(manifest.text.unit.partition(":")[2] or 0), manifest.text.sentences
+    if manifest.design == "fixed" or not block:
+        return original(manifest, records)
+    units = dict.fromkeys(record.unit for record in records)
+    padded = [unit for unit in units for _ in range(min(block, total - int(unit) * block))]
+    return original(manifest, [SimpleNamespace(unit=unit) for unit in padded])
+
+
+def judge_drawn() -> Iterator[Fact]:
+    """Blocks of two sentences of a text of 19: the first ones of the seeded order, each complete."""
+    order = sorted(map(str, range(10)), key=lambda u: hashlib.sha256(f"3:{u}".encode()).hexdigest())
+
+    def accepted(units: Sequence[str], *, less: str = "", unit: str = "block:2", **fields: Any) -> bool:
+        plain = {"design": "sequential", "kind": "translation", "order_seed": 3}
+        text = SimpleNamespace(name="text", unit=unit, sentences=19)
+        manifest: Any = SimpleNamespace(**plain | fields, text=text)
+        sizes = {name: (1 if name == "9" else 2) - (name == less) for name in units}
+        records: Any = [SimpleNamespace(unit=name) for name, size in sizes.items() for _ in range(size)]
+        return code_of(lambda: sampling.check_drawn(manifest, records)) == ""
+
+    for count in (1, 4, 9, 10):
+        yield f"the first {count} units", accepted(order[:count])
+    yield "the last ones", not accepted(order[-4:])
+    yield "one was left out", not accepted([*order[:3], *order[4:6]])
+    yield "one was replaced", not accepted([*order[:3], order[-1]])
+    full = next(unit for unit in order if unit != "9")
+    yield "a unit is not complete", not accepted(order[:10], less=full)
+    yield "documents are not known beforehand", not accepted(order[:4], unit="document")
+    yield "a fixed design may hold any", accepted(order[-4:], design="fixed")
+    yield "in units of the stated size", not accepted(order, less=full, design="fixed")
+
+
+# --- data are disjoint -------------------------------------------------------------------------------------
+
+
+@bug(
+    "certify.evidence.split:check_split",
+    origin="decontamination of parallel text by its source side",
+    lesson="a known translation under another source is known",
+)
+def _source_only(original: Any, records: Sequence[Any], used: Used) -> Any:
+    if not hasattr(records[0], "target"):
+        return original(records, used)
+    return original([SimpleNamespace(**vars(one) | {"target": f"{one.id}!"}) for one in records], used)
+
+
+@bug("certify.evidence.split:check_split", origin=_OURS, lesson="windows of one passage are one unit")
+def _passages(original: Any, records: Sequence[Any], used: Used) -> Any:
+    loss = hasattr(records[0], "lines")
+    return original([replace(one, unit="0") for one in records] if loss else records, used)
+
+
+@bug(
+    "certify.evidence.split:check_split",
+    origin=_OURS,
+    lesson="text that was tuned on is not unrelated, whatever its kind",
+)
+def _tuned_lines(original: Any, records: Sequence[Any], used: Used) -> Any:
+    if hasattr(records[0], "lines") and used.get("tuning"):
+        used = {**used, **dict.fromkeys(DISJOINT_ROLES, frozenset({"-"}))}
+    return original(records, used)
+
+
+@bug(
+    "certify.evidence.split:check_split",
+    origin="comparing names and digests of files instead of sentences",
+    lesson="where nothing is listed, nothing is shown",
+)
+def _unlisted(original: Any, records: Sequence[Any], used: Used) -> Any:
+    return original(records, used if used.get("tuning") else {**used, "tuning": frozenset({"-"})})
+
+
+@bug(
+    "certify.claims.every:check_splits",
+    origin="ours, when each text was held against its own lists alone",
+    lesson="what one text says was used, was used for every text",
+)
+def _own_lists(_: Any, texts: Sequence[Any]) -> None:
+    for one in texts:
+        split.check_split(one.records, one.used)
+
+
+@bug(
+    "certify.claims.exact:split_claim",
+    origin="ours, before a ticket named the data that it was chosen on",
+    lesson="the text that a ticket was chosen on is no evidence for it",
+)
+def _choice(original: Any, found: Any, about: Any) -> Any:
+    return original(found, SimpleNamespace(**vars(about) | {"chosen_on": frozenset()}))
+
+
+def judge_pairs() -> Iterator[Fact]:
+    """Sentences that repeat or were used, on either side and in each role."""
+
+    def pair(number: int, source: str = "", target: str = "") -> Any:
+        return SimpleNamespace(id=f"r{number}", source=source or f"s{number}", target=target or f"t{number}")
+
+    def refused(*more: Any, **roles: frozenset[str]) -> bool:
+        return code_of(lambda: split.check_split([*records, *more], used | roles)) != ""
+
+    records, used = [pair(i) for i in range(4)], {"tuning": frozenset({"x"})}
+    found = split.check_split(records, used)
+    yield "disjoint data", found is not None and (found.sentences, found.pretraining) == (4, None)
+    yield "a source twice", refused(pair(9, source="s1"))
+    yield "a target twice", refused(pair(9, target="t1"))
+    for role in ("tuning", "scan", "choice", "order"):
+        for digest in ("s2", "t2"):
+            yield f"{digest} was used for {role}", refused(**{role: frozenset({digest})})
+    seen = split.check_split(records, used | {"pretraining": frozenset({"s2", "t2", "t3"})})
+    yield "pretraining is counted", seen is not None and seen.pretraining == 2
+    yield "nothing says what tuning used", split.check_split(records, {"scan": frozenset()}) is None
+
+
+def _losses() -> list[LossRecord]:
+    return [
+        LossRecord(record["id"], record["unit"], record["window"], tuple(record["lines"]), 10, {"base": 1})
+        for record in TEXT
+    ]
+
+
+def judge_lines() -> Iterator[Fact]:
+    """Lines of unrelated text that stand in two units, or were used."""
+    records, used = _losses(), {"tuning": frozenset({TUNED})}
+    line = records[0].lines[1]
+    yield "windows of a unit share lines", code_of(partial(split.check_split, records, used)) == ""
+    found = split.check_split(records, used | {"pretraining": frozenset({line})})
+    counted = found is not None and (found.sentences, found.pretraining) == (4, 1)
+    yield "lines are counted, once", counted
+    shared = [*records[:2], replace(records[2], lines=(line, *records[2].lines))]
+    ends = code_of(partial(split.check_split, shared, used))
+    yield "a line in a second unit", ends == "EVALUATION_DUPLICATES"
+    for role in ("tuning", "scan", "choice", "order"):
+        banned = used | {role: frozenset({TUNED, line})}
+        ends = code_of(partial(split.check_split, records, banned))
+        yield f"a line that was used for {role}", ends == "DATA_OVERLAP"
+    yield "nothing says what tuning used", split.check_split(records, {"scan": frozenset({TUNED})}) is None
+
+
+def _evidence(used: Used, *, kind: str = "loss") -> Any:
+    """Unrelated text, or translations, with these lists of used sentences."""
+    if kind == "loss":
+        made = outlines.windows([(0, 10)] * 3)
+        made.records = _losses()
+    else:
+        made = outlines.evidence([outlines.arm("t")], {"t": [outlines.RIGHT] * 3})
+    made.used, made.manifest.kind = used, kind
+    return made
+
+
+def judge_texts() -> Iterator[Fact]:
+    """That every text is held against what was used, also where another text or the choice says so."""
+    about: Any = SimpleNamespace(**vars(outlines.subject()), chosen_on=frozenset[str]())
+    tuned = {"tuning": frozenset({TUNED})}
+    line = _losses()[2].lines[0]
+    good = _evidence(tuned)
+    claim = exact.split_claim(good, about)
+    yield "lines are counted", (claim.code, claim.n) == ("DISJOINT", 4)
+    silent = exact.split_claim(_evidence({"scan": frozenset({TUNED})}), about)
+    yield "nothing says what tuning used", silent.code == "USED_NOT_LISTED"
+    about.chosen_on = frozenset({line})
+    ends = code_of(lambda: exact.split_claim(good, about))
+    yield "the ticket was chosen on a line", ends == "DATA_OVERLAP"
+    other = _evidence({"tuning": frozenset({TUNED, line})}, kind="translation")
+    yield "two texts that share nothing", code_of(lambda: every.check_splits([good, good])) == ""
+    ends = code_of(lambda: every.check_splits([good, other]))
+    yield "another text says what was used", ends == "DATA_OVERLAP"
+    other.used, good.used = tuned, {"tuning": frozenset({TUNED, "s1"})}
+    yield "and of that text, this one", code_of(lambda: every.check_splits([other, good])) == "DATA_OVERLAP"
+
+
+SUBJECTS = (
+    Subject(
+        "records",
+        "records of a text, and what its units are called",
+        (judge_records, judge_content),
+        (_skipped, _copies, _by_results, _by_file),
+    ),
+    Subject("sampling", "units that were drawn", (judge_drawn,), (_any_size, _picked, _half_units)),
+    Subject(
+        "split",
+        "data that are disjoint",
+        (judge_pairs, judge_lines, judge_texts),
+        (_source_only, _passages, _tuned_lines, _unlisted, _own_lists, _choice),
+    ),
+)
+"""What evidence rests on."""

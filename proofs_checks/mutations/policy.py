@@ -1,0 +1,284 @@
+"""What opens a gate: verdicts, requirements, certificates, choices and looks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any, Final
+
+from certify.base import jsonio, verdict
+from certify.base.errors import ExitCode
+from certify.base.verdict import Item, Outcome, Status
+from certify.certificate import schema
+from certify.claims.claim import Claim, Finding
+from certify.policy import outcomes, requirement
+from certify.policy.requirement import Answer, Requirement
+from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.mutations.evidence import code_of
+
+F = Fraction
+DELTA: Final = F(1, 20)
+
+# --- verdicts ----------------------------------------------------------------------------------------------
+
+
+@bug(
+    "certify.base.verdict:decide",
+    origin="all(item.passed for item in found), which is true of nothing",
+    lesson="taking evidence away must never certify",
+)
+def _all_of_nothing(original: Any, requires: Any, items: Any) -> Status:
+    found = list(items)
+    names = {item.name for item in found} & {*requires}
+    return Status(original(names, found)) if names else Status.CERTIFIED
+
+
+@bug(
+    "certify.base.verdict:decide",
+    origin="continuous integration, where a skipped job is green",
+    lesson="a check that did not run has not passed",
+)
+def _skipped(original: Any, requires: Any, items: Any) -> Any:
+    green = {Outcome.NOT_RUN: Outcome.PASS}
+    return original(requires, [replace(one, outcome=green.get(one.outcome, one.outcome)) for one in items])
+
+
+@bug(
+    "certify.base.verdict:exit_code",
+    origin="model checkers that report a vacuous formula as true (Beer et al. 1997)",
+    lesson="a claim about nothing opens no gate",
+)
+def _vacuous(original: Any, statuses: Any) -> Any:
+    return original([Status.CERTIFIED if one is Status.VACUOUS else one for one in statuses])
+
+
+def judge_verdict() -> Iterator[Fact]:
+    """What is absent, not run or vacuous opens no gate."""
+
+    def decide(*found: str) -> str:
+        items = [Item(f"i{n}", Outcome(outcome), "CODE", "text") for n, outcome in enumerate(found)]
+        return str(verdict.decide([f"i{n}" for n in range(len(items) or 1)], items))
+
+    expected = {"pass": "CERTIFIED", "fail": "REFUTED", "missing": "INCONCLUSIVE", "vacuous": "VACUOUS"}
+    expected |= {"not run": "INCONCLUSIVE", "invalid": "INVALID", "error": "ERROR"}
+    for outcome, status in expected.items():
+        yield f"{outcome} beside a pass", decide("pass", outcome) == status
+        opened = verdict.exit_code([Status(status)]) is ExitCode.CERTIFIED
+        yield f"exit code of {status}", opened == (status == "CERTIFIED")
+    yield "nothing shown", decide() == "INCONCLUSIVE"
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+@bug(
+    "certify.base.jsonio:parse_json",
+    origin="the json module of Python, and CouchDB (CVE-2017-12635)",
+    lesson="a key that is there twice is read differently by every parser",
+)
+def _last_key(original: Any, data: bytes, *, what: str) -> Any:
+    return json.loads(data) if data.count(b'"a"') > 1 else original(data, what=what)
+
+
+@bug(
+    "certify.base.jsonio:parse_json",
+    origin="the json module of Python, which takes NaN and Infinity",
+    lesson="NaN passes every comparison that should stop it",
+)
+def _nan(original: Any, data: bytes, *, what: str) -> Any:
+    return json.loads(data) if data in (b"NaN", b"-Infinity") else original(data, what=what)
+
+
+def judge_json() -> Iterator[Fact]:
+    """Strict parsing."""
+    yield "plain JSON", jsonio.parse_json(b'{"a": [1, 0.5]}', what="it") == {"a": [1, 0.5]}
+    for text in (b"NaN", b"-Infinity", b'{"a": 1, "a": 2}', b"1e999", b'"\\ud800"', b"[" * 100 + b"]" * 100):
+        yield f"{text[:20]!r} is refused", code_of(lambda text=text: jsonio.parse_json(text, what="it")) != ""  # type: ignore[misc]
+
+
+# --- requirements ------------------------------------------------------------------------------------------
+
+
+@bug(
+    "certify.policy.requirement:judge",
+    origin="tables of means, without limits",
+    lesson="the limit decides, not the estimate",
+)
+def _estimate(original: Any, asked: Requirement, claim: Claim, **more: Any) -> Any:
+    return original(asked, replace(claim, lower=claim.estimate, upper=claim.estimate), **more)
+
+
+@bug(
+    "certify.policy.requirement:judge",
+    origin="absence of evidence as evidence of absence (Altman and Bland 1995)",
+    lesson="what is not shown is not refuted",
+)
+def _absence(original: Any, *rest: Any, **more: Any) -> Any:
+    found = original(*rest, **more)
+    return replace(found, code="CLAIM_REFUTED", outcome=Outcome.FAIL) if found.code == "NOT_SHOWN" else found
+
+
+@bug(
+    "certify.policy.requirement:judge",
+    origin="footnotes with assumptions, read by nobody",
+    lesson="an assumption is accepted by the policy, or the claim does not count",
+)
+def _footnotes(original: Any, asked: Any, claim: Claim, **more: Any) -> Any:
+    return original(asked, claim, **more | {"taken": frozenset(claim.assumptions)})
+
+
+@bug(
+    "certify.policy.requirement:judge",
+    origin="the published levels up to .95",
+    lesson="a promise with confidence .2 is only descriptive",
+)
+def _any_level(original: Any, *rest: Any, alpha: str, **more: Any) -> Any:
+    return original(*rest, alpha=min(alpha, "0.05"), **more)
+
+
+def _claim(kind: str = "gain", finding: Finding = Finding.MEASURED, **figures: Any) -> Claim:
+    settings: dict[str, Any] = {"assumptions": ("A-UNITS",), "n": 10, "estimate": F(5, 4)} | figures
+    return Claim(kind, "base", None, finding, "CODE", "text", **settings)
+
+
+def judge_requirement() -> Iterator[Fact]:
+    """Limits below, at and above a threshold of 1, for every test; findings that are no limits."""
+    taken = frozenset({"A-UNITS"})
+
+    def code(test: Any, limit: int, other: int | None = None, **more: Any) -> str:
+        side = "lower" if test in ("at_least", "above") else "upper"
+        opposite = None if other is None else F(other)
+        claim = _claim(**({side: F(limit)} | more))
+        asked = Requirement("gain:base:whole", test, F(1))
+        return requirement.judge(asked, claim, alpha="0.05", taken=taken, opposite=lambda: opposite).code
+
+    for test, at, beyond in (
+        *(("at_least", True, 2), ("above", False, 2)),
+        *(("at_most", True, 0), ("below", False, 0)),
+    ):
+        short = 2 - beyond
+        yield f"{test}: beyond the threshold", code(test, beyond) == "SHOWN"
+        yield f"{test}: at the threshold", (code(test, 1) == "SHOWN") == at
+        yield f"{test}: short of it", code(test, short) == "NOT_SHOWN"
+        yield f"{test}: refuted by the other limit", code(test, short, short) == "CLAIM_REFUTED"
+        yield f"{test}: the other limit at it", (code(test, short, 1) == "CLAIM_REFUTED") != at
+        yield f"{test}: the other limit beyond it", code(test, short, beyond) == "NOT_SHOWN"
+    lacking = code("above", 2, assumptions=("A-UNITS", "A-BLOCKS"))
+    yield "an assumption that is not taken as given", lacking == "ASSUMPTION_NOT_ACCEPTED"
+
+    def outcome(name: str, test: Any, finding: Finding, alpha: str = "0.05") -> str:
+        claim = _claim(name.partition(":")[0], finding)
+        asked = Requirement(name, test, None if test in ("held", "not refuted") else F(1))
+        answer = requirement.judge(asked, claim, alpha=alpha, taken=taken, opposite=lambda: None)
+        return str(answer.outcome)
+
+    for finding, expected in ((Finding.FAILED, "fail"), (Finding.MISSING, "missing")):
+        found = outcome("unrelated-loss:base", "at_most", finding)
+        yield f"a claim that is {finding}", found == expected
+    promise = "guarantee:published"
+    held = {Finding.HELD: "pass", Finding.REFUTED: "fail", Finding.PREMISE_FAILED: "fail"}
+    held |= {Finding.VACUOUS: "vacuous", Finding.INCONCLUSIVE: "inconclusive"}
+    for finding, expected in held.items():
+        yield f"must be held: {finding}", outcome(promise, "held", finding) == expected
+        mild = "fail" if finding is Finding.REFUTED else "pass"
+        yield f"must not be refuted: {finding}", outcome(promise, "not refuted", finding) == mild
+    for alpha, expected in (("0.1", "pass"), (".10", "pass"), ("0.11", "inconclusive")):
+        yield f"held at {alpha}", outcome(promise, "held", Finding.HELD, alpha) == expected
+
+
+@bug(
+    "certify.policy.outcomes:items",
+    origin="the best of several test sets, in the abstract",
+    lesson="a claim about several texts is shown on each of them",
+)
+def _best_text(original: Any, ticket: Any, policy: Any, texts: Any, found: Mapping[Any, Answer]) -> Any:
+    good = {key: answer for key, answer in found.items() if answer.outcome is Outcome.PASS}
+    return original(ticket, policy, texts, good or found)
+
+
+@bug(
+    "certify.policy.outcomes:items",
+    origin="evaluation scripts that run over the files that are there",
+    lesson="a text that is asked for and not there is missing",
+)
+def _what_is_there(original: Any, ticket: Any, policy: Any, *rest: Any) -> Any:
+    claims = tuple(replace(one, texts=()) for one in policy.claims)
+    return original(ticket, SimpleNamespace(claims=claims), *rest)
+
+
+def judge_items() -> Iterator[Fact]:
+    """Two texts with an answer each, a text that is missing, a claim that nobody declared."""
+    asked = Requirement("gain:base:whole", "above", F(0))
+    named = Requirement("gain:base:whole", "above", F(0), texts=("one", "three"))
+    only = Requirement("guarantee:published", "not refuted", when_declared=True)
+    texts: Any = [SimpleNamespace(name=name, path=f"{name}.json") for name in ("one", "two")]
+
+    def outcome(one: Any, *found: Outcome, declared: tuple[Any, ...] = ()) -> str:
+        ticket: Any = SimpleNamespace(declared=declared)
+        policy: Any = SimpleNamespace(claims=(one,))
+        pairs = zip(texts, found, strict=False)
+        given = {(one.claim, text.path): Answer(answer, "CODE", "text") for text, answer in pairs}
+        (item,) = outcomes.items(ticket, policy, texts, given)
+        return str(item.outcome)
+
+    good, bad, open_ = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
+    yield "shown on both texts", outcome(asked, good, good) == "pass"
+    for first, second, expected in ((good, open_, "inconclusive"), (bad, good, "fail"), (open_, bad, "fail")):
+        yield f"{first} on one text, {second} on the other", outcome(asked, first, second) == expected
+    yield "no text at all", outcome(asked) == "missing"
+    yield "a text that is asked for and not there", outcome(named, good) == "missing"
+    yield "what is not declared is not asked", outcome(only) == "pass"
+    other = SimpleNamespace(kind="guarantee", comparator="additive")
+    yield "nor if another promise is", outcome(only, bad, declared=(other,)) == "pass"
+    any_ = SimpleNamespace(kind="guarantee", comparator=None)
+    yield "what is declared is", outcome(only, bad, declared=(any_,)) == "fail"
+    yield "what is always asked needs no declaration", outcome(asked, bad) == "fail"
+
+
+# --- certificates ------------------------------------------------------------------------------------------
+
+
+@bug(
+    "certify.certificate.schema:share",
+    origin="several test sets, each at level .05, and one conclusion",
+    lesson="texts share the error of what is concluded from them together",
+)
+def _each_text(original: Any, delta: str, _: int) -> Any:
+    return original(delta, 1)
+
+
+@bug(
+    "certify.certificate.schema:decimal",
+    origin="int(), which rounds toward zero",
+    lesson="below zero, cutting off claims more than was shown",
+)
+def _toward_zero(original: Any, value: Fraction, *, up: bool = False) -> str:
+    return str(original(value, up=up if value >= 0 else not up))
+
+
+def judge_certificate() -> Iterator[Fact]:
+    """Decimals never claim more than the numbers; the error probability is split."""
+    for value in (F(1, 3), F(-1, 3), F(2, 3), F(-2, 3), F(5), F(-1, 10**9), F(1, 10**9)):
+        low, high = F(schema.decimal(value)), F(schema.decimal(value, up=True))
+        yield f"{value} in decimals", low <= value <= high and high - low <= F(1, 10**6)
+        yield f"{value} to the last digit", value - low < F(1, 10**6) and high - value < F(1, 10**6)
+    for texts in (1, 2, 3, 7):
+        yield f"{texts} texts have the error together", schema.share("0.05", texts) * texts == DELTA
+
+
+SUBJECTS = (
+    Subject("verdict", "verdicts", (judge_verdict,), (_all_of_nothing, _skipped, _vacuous)),
+    Subject("json", "files of others", (judge_json,), (_last_key, _nan)),
+    Subject(
+        "requirement",
+        "what a policy makes of a claim",
+        (judge_requirement,),
+        (_estimate, _absence, _footnotes, _any_level),
+    ),
+    Subject("texts", "what a policy makes of several texts", (judge_items,), (_best_text, _what_is_there)),
+    Subject("certificate", "numbers of a certificate", (judge_certificate,), (_each_text, _toward_zero)),
+)
+"""What a verdict rests on."""

@@ -1,0 +1,264 @@
+"""The theorem, the steps that it certifies, and the promise that is tested on them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any, Final
+
+from certify.base.exact import exceeds_log
+from certify.claims import criteria
+from certify.claims.claim import Finding
+from certify.evidence import distances
+from certify.evidence.distances import Distances, Step
+from certify.stats import theorem
+from certify.stats.rates import rate_at_most
+from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.theory.finite import CERTIFIED, restricted_strings, variation
+
+F = Fraction
+TINY: Final = F(1, 10**12)
+HALF: Final = F(1, 2)
+
+# --- the theorem -------------------------------------------------------------------------------------------
+
+_SHAPE = "the published shape of the theorem, read carelessly"
+
+
+@bug("certify.stats.theorem:published", origin=_SHAPE, lesson="tau decides on distances, 2 tau on margins")
+def _tau(_: Any, r: Fraction, d: int, alpha: Fraction) -> bool:
+    return r > 0 and exceeds_log(d * r * r, 2 / alpha)
+
+
+@bug("certify.stats.theorem:published", origin=_SHAPE, lesson="squaring an inequality loses the sign")
+def _squared(original: Any, r: Fraction, d: int, alpha: Fraction) -> bool:
+    return bool(original(abs(r), d, alpha))
+
+
+@bug("certify.stats.theorem:additive", origin="the non-strict inequality (C6)", lesson="equality is a tie")
+def _tie(original: Any, r: Fraction, h: Collection[int], d: int, v: int = 4) -> bool:
+    return bool(original(r + TINY, h, d, v))
+
+
+@bug(
+    "certify.stats.theorem:loss",
+    origin="the published theorem, applied to prompts with several changed rows (A-ONE, C5)",
+    lesson="deviations of several rows add up, the largest is not enough",
+)
+def _largest(original: Any, h: Collection[int], d: int, v: int = 4) -> Fraction:
+    return Fraction(original([max(h, default=0)], d, v))
+
+
+@bug(
+    "certify.stats.theorem:loss",
+    origin="the published theorem, applied to more than two classes (A-ORDER, C8)",
+    lesson="V is 2 for two half-lines only",
+)
+def _half_lines(original: Any, h: Collection[int], d: int, _: int = 4) -> Fraction:
+    return Fraction(original(h, d, 2))
+
+
+@bug("certify.stats.theorem:variation", origin=_SHAPE, lesson="V is of the worst rival, not of the nearest")
+def _easiest_rival(original: Any, labels: Sequence[str], winner: str) -> Any:
+    others = set(labels) - {winner} or {winner}
+    return min(original([one if one in (winner, c) else "-" for one in labels], winner) for c in others)
+
+
+def judge_criteria() -> Iterator[Fact]:
+    """The three criteria at and beside their thresholds; d = 4096 has tau(.05) = .0300101."""
+    yield "r between D and 2D is not enough", not theorem.measured_max(F(3, 16), [1], 8)
+    yield "r = 2D is not enough", not theorem.measured_max(F(2, 8), [0, 1], 8)
+    yield "r above 2D is", theorem.measured_max(F(2, 8) + TINY, [0, 1], 8)
+    yield "r = V D is not enough", not theorem.additive(HALF, [1], 8, 4)
+    yield "r above V D is", theorem.additive(HALF + TINY, [1], 8, 4)
+    yield "C5: r = 1 against 2/3 + 2/3", not theorem.additive(F(1), [1, 1], 3, 2)
+    wide, narrow = (theorem.additive(F(5, 16), [1], 8, v) for v in (3, 2))
+    yield "V 3 asks for more than V 2", narrow and not wide
+    yield "V sum D = 1 is vacuous", theorem.is_vacuous([2], 8, 4) and not theorem.is_vacuous([1], 8, 4)
+    yield "the loss adds", theorem.loss([1, 1, 2], 8, 4) == 2
+    level = F(1, 20)
+    yield "r = .04 is above tau only", not theorem.published(F(4, 100), 4096, level)
+    yield "r = .0600 is not above 2 tau", not theorem.published(F(600, 10**4), 4096, level)
+    yield "r = .0601 is", theorem.published(F(601, 10**4), 4096, level)
+    yield "a negative gap", not theorem.published(F(-1, 2), 4096, level)
+    above = [theorem.above_tau(h, 4096, level) for h in (122, 123)]
+    yield "h = 122 and 123 about tau", above == [False, True]
+    yield "the premise is about every row", not theorem.premise_holds([0, 123, 5], 4096, level)
+    yield "and holds below tau", theorem.premise_holds([0, 122, 5], 4096, level)
+    least = theorem.critical_margin(4096, level, 10**9)
+    yield "the critical margin is the smallest", least == 60_020_175
+
+
+def judge_variation() -> Iterator[Fact]:
+    """V of every label string of up to five atoms, by the definition."""
+    for labels in (s for length in range(2, 6) for s in restricted_strings(length, length)):
+        yield f"V of {labels}", theorem.variation(labels, CERTIFIED) == variation(labels)
+
+
+# --- steps -------------------------------------------------------------------------------------------------
+
+_SOURCE = "taking N for the rows of the source sentence"
+
+
+@bug(
+    "certify.evidence.distances:measure",
+    origin=_SOURCE,
+    lesson="generated tokens are fed, and N grows with them",
+)
+def _generated(original: Any, units: Any, arm: str, moved: Distances) -> Any:
+    found = original(units, arm, moved)
+    return {
+        unit: tuple(replace(step, total=steps[0].total, changed=steps[0].changed) for step in steps)
+        for unit, steps in found.items()
+    }
+
+
+@bug(
+    "certify.evidence.distances:measure",
+    origin="counting occurrences, as every frequency table does",
+    lesson="N is a set of rows: a token that is fed again adds no deviation",
+)
+def _repeated(original: Any, units: Any, arm: str, moved: Distances) -> Any:
+    def again(step: Step) -> Step:
+        fed = [*step.record.prompt, *step.record.reference.tokens[: step.t]]
+        return replace(step, total=sum(moved.h.get(token, 0) for token in fed))
+
+    return {unit: tuple(map(again, steps)) for unit, steps in original(units, arm, moved).items()}
+
+
+def judge_steps() -> Iterator[Fact]:
+    """A record with repeated, unchanged and generated tokens, each step by hand."""
+    reference = SimpleNamespace(
+        tokens=(7, 5, 7, 9), argmaxes=lambda: (7, 5, 7, 9), margin=lambda t: (5, 4, 3, 2)[t]
+    )
+    arms = {"t": SimpleNamespace(differs=((2, 8),))}
+    record: Any = SimpleNamespace(prompt=(1, 5, 5, 2), reference=reference, arms=arms)
+    found = distances.measure({"u": (record,)}, "t", Distances(10, {5: 3, 7: 4, 9: 9, 1: 0}))["u"]
+    yield "largest h over N", [step.largest for step in found] == [3, 4, 4, 4]
+    yield "sum of h over N", [step.total for step in found] == [3, 7, 7, 7]
+    yield "size of N", [step.changed for step in found] == [2, 3, 3, 3]
+    yield "margins", [step.margin for step in found] == [5, 4, 3, 2]
+    yield "disagreements", [step.disagrees for step in found] == [False, False, True, False]
+    yield "decisions", [step.actual for step in found] == [7, 5, 8, 9]
+
+
+# --- the promise -------------------------------------------------------------------------------------------
+
+
+@bug(
+    "certify.claims.criteria:guarantee",
+    origin="coverage reported over all inputs, abstentions counted as correct",
+    lesson="a unit without a certified step says nothing about certified steps",
+)
+def _idle_units(original: Any, units: Any, *rest: Any, **more: Any) -> Any:
+    found = original(units, *rest, **more)
+    held = found.drawn and rate_at_most(found.disagreements, len(units), F(found.alpha), found.delta)
+    return replace(found, finding=Finding.HELD, drawn=len(units)) if held else found
+
+
+@bug(
+    "certify.claims.criteria:guarantee",
+    origin="evaluations that take tokens for independent draws (Miller 2024 on clustered errors)",
+    lesson="steps of one unit are one draw",
+)
+def _pooled(original: Any, units: Any, *rest: Any, **more: Any) -> Any:
+    single = {f"{unit}.{t}": (step,) for unit, steps in units.items() for t, step in enumerate(steps)}
+    return original(single, *rest, **more)
+
+
+@bug(
+    "certify.claims.criteria:drawn_index",
+    origin="taking the first step for the sake of simplicity",
+    lesson="the first certified step is no random one: errors come late",
+)
+def _first_step(*_: Any) -> int:
+    return 0
+
+
+@bug(
+    "certify.claims.criteria:guarantee",
+    origin="vacuous truth: no violation was found",
+    lesson="nothing certified is VACUOUS, never HELD",
+)
+def _silence_holds(original: Any, *rest: Any, **more: Any) -> Any:
+    found = original(*rest, **more)
+    return found if found.drawn else replace(found, finding=Finding.HELD)
+
+
+@bug(
+    "certify.claims.criteria:guarantee",
+    origin="tickets by norm, chance or correction, for which the published premise was taken for granted",
+    lesson="a theorem whose premise fails promises nothing",
+)
+def _premise(original: Any, units: Any, moved: Distances, **more: Any) -> Any:
+    return original(units, Distances(moved.d, {}), **more)
+
+
+def _units(steps: Mapping[str, Sequence[tuple[int, int, bool]]]) -> dict[str, tuple[Step, ...]]:
+    """Units of steps given as (margin in 1e-9, sum of h, disagrees)."""
+    record: Any = SimpleNamespace(prompt=(3,), reference=SimpleNamespace(tokens=(5,)))
+    return {
+        unit: tuple(
+            Step(record, t, r, h, h, 1, 1, 2 if wrong else 1) for t, (r, h, wrong) in enumerate(found)
+        )
+        for unit, found in steps.items()
+    }
+
+
+def _judged(units: Mapping[str, Sequence[tuple[int, int, bool]]], **more: Any) -> Any:
+    settings: dict[str, Any] = {
+        "alpha": "0.05",
+        "criterion": "additive",
+        "moved": Distances(8, {3: 1}),
+    } | more
+    return criteria.guarantee(_units(units), settings.pop("moved"), **settings)
+
+
+def judge_guarantee() -> Iterator[Fact]:
+    """Units with and without certified steps, few and many of them, at known limits."""
+    unit = 10**9
+    certified, not_certified = (unit, 1, False), (unit // 2, 1, False)  # V sum D = 4/8 at d = 8
+    clean = {f"u{i}": [certified] for i in range(59)}
+    idle = {f"v{i}": [not_certified] for i in range(100)}
+    held = _judged(clean)
+    yield "59 clean units are enough at .05", (held.finding, held.drawn, held.certified) == ("held", 59, 59)
+    few = {name: clean[name] for name in list(clean)[:50]}
+    yield "50 are not", _judged(few).finding == "inconclusive"
+    mixed = _judged({**few, **idle})
+    yield "idle units count for nothing", (mixed.finding, mixed.drawn) == ("inconclusive", 50)
+    many = {name: [certified] * 5 for name in list(clean)[:20]}
+    yield "steps of one unit are one draw", _judged(many).finding == "inconclusive"
+    yield "nothing certified is vacuous", _judged(idle).finding == "vacuous"
+    bad = {f"w{i}": [(unit, 1, True)] for i in range(20)}
+    broken = _judged({**few, **bad})
+    yield "20 of 70 refute", (broken.finding, broken.disagreements, broken.violations) == ("refuted", 20, 20)
+    for count, finding in ((123, "premise failed"), (122, "held")):
+        found = _judged(clean, criterion="published", moved=Distances(4096, {3: count}))
+        yield f"published where h = {count} of 4096", found.finding == finding
+    draws = [criteria.drawn_index(f"u{i}", 5) for i in range(40)]
+    yield "the unit decides the draw", set(draws) == set(range(5))
+
+
+SUBJECTS = (
+    Subject(
+        "theorem",
+        "the three criteria and the variation of a decision",
+        (judge_criteria, judge_variation),
+        (_tau, _squared, _tie, _largest, _half_lines, _easiest_rival),
+    ),
+    Subject(
+        "steps",
+        "the steps of a text, and which rows were fed",
+        (judge_steps,),
+        (_generated, _repeated),
+    ),
+    Subject(
+        "guarantee",
+        "the promise of a criterion, over units",
+        (judge_guarantee,),
+        (_idle_units, _pooled, _first_step, _silence_holds, _premise),
+    ),
+)
+"""What the theory says of a text."""
