@@ -11,10 +11,11 @@ from fractions import Fraction
 from typing import Any
 
 from certify.base.errors import ExitCode
+from certify.claims.registry import KINDS
 from certify.evidence.extraction import RULES
 from certify.gate.check import check
 from certify.policy.policy import POLICIES
-from reports.terminal import CORPUS_NAMES, p_value_text
+from reports.terminal import p_value_text
 from reports.view import view
 
 _GUARANTEE = "guarantee:"
@@ -174,7 +175,7 @@ def _corpus(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
         for claim in one["claims"] or ():
             if claim["asymptotic"] and claim["estimate"]:
                 kind, against, rule = claim["name"].split(":")
-                cells.setdefault((claim["text"], against, CORPUS_NAMES[kind]), {})[rule] = _difference(claim)
+                cells.setdefault((claim["text"], against, KINDS[kind].label), {})[rule] = _difference(claim)
         for (text, against, score), by_rule in sorted(cells.items()):
             yield _row([one["id"], text, against, score, *(by_rule.get(rule) for rule in RULES)])
 

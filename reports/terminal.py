@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from certify.base.text import escape
+from certify.claims.registry import KINDS
 from reports import proofs
 
 _STYLES = {
@@ -35,7 +36,6 @@ _STYLES = {
     "vacuous": "yellow",
     "not run": "yellow",
 }
-CORPUS_NAMES = {"corpus-bleu": "BLEU", "corpus-chrf": "chrF++"}
 _SHOWN_TOKENS = 20
 _BAR = 30
 _NAME = 28
@@ -160,7 +160,7 @@ def _corpus(text: str, claims: list[dict[str, Any]], console: Console, verbose: 
         kind, against, rule = claim["name"].split(":")
         limits = [f"{claim[side]['decimal']:+.2f}" for side in ("lower", "upper") if claim[side]]
         table.add_row(
-            CORPUS_NAMES[kind],
+            KINDS[kind].label,
             against,
             rule,
             f"{float(Fraction(claim['detail']['ticket'])):.2f}",

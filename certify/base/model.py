@@ -7,16 +7,17 @@ is hostile: nothing is converted, nothing unknown is ignored, nothing that a new
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from certify.base.errors import CertifyError, InvalidInputError
-from certify.base.jsonio import MAX_JSON_BYTES, canonical_json, parse_json, read_bytes
+from certify.base.jsonio import MAX_JSON_BYTES, parse_json, read_bytes
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -96,11 +97,13 @@ def validate(model: type[_M], value: Any, *, what: str, refusal: Refusal) -> _M:
     if issubclass(model, Document):
         value = _current(model, value, what, refusal)
     try:
-        # Through JSON, where strict validation still takes an array for a tuple. TOML's dates stop here.
-        return model.model_validate_json(canonical_json(value), strict=True)
+        # Through JSON, where strict validation still takes an array for a tuple. TOML's dates stop here; its
+        # NaN and infinities stop at their field, which the message then names.
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=_refuse_dates)
+        return model.model_validate_json(text.encode("utf-8"), strict=True)
     except ValidationError as error:
         raise refusal(f"{what}: {problem(error)}") from error
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise refusal(f"{what} is refused: {error}") from error
 
 
@@ -165,6 +168,11 @@ def json_schema(model: type[Model]) -> dict[str, Any]:
     return {"$schema": DRAFT, **schema}
 
 
+def never_null(schema: dict[str, Any]) -> None:
+    """As ``json_schema_extra`` of a field ``X | SkipJsonSchema[None] = None``: absent, or an X."""
+    schema.pop("default", None)
+
+
 def _current(model: type[Document], value: Any, what: str, refusal: Refusal) -> dict[str, Any]:
     """The content of a document in the newest schema version."""
     name, newest = model.schema_name(), model.newest()
@@ -186,6 +194,10 @@ def _current(model: type[Document], value: Any, what: str, refusal: Refusal) -> 
         value = {**model.migrations[version](value), "schema_version": version + 1}
         version += 1
     return dict(value)
+
+
+def _refuse_dates(value: Any) -> NoReturn:
+    raise ValueError(f"{value} is a date or a time, which no field takes")
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -54,7 +54,7 @@ from pydantic.json_schema import SkipJsonSchema
 from certify.base.errors import InvalidInputError
 from certify.base.exact import rational
 from certify.base.jsonio import MAX_JSON_BYTES, canonical_json, parse_json, read_bytes
-from certify.base.model import Document, Model, Refusal, validate
+from certify.base.model import Document, Model, Refusal, never_null, validate
 from certify.base.records import Correction, Dtype, Method
 from certify.certificate.proofs import ProofsRef
 from certify.claims.claim import Claim, Finding
@@ -209,10 +209,6 @@ class AssumptionRef(Model):
     status: Text
 
 
-def _never_null(schema: dict[str, Any]) -> None:
-    schema.pop("default", None)
-
-
 class Certificate(Document):
     """The whole file; see the module's text."""
 
@@ -224,7 +220,7 @@ class Certificate(Document):
     parameters: Parameters
     evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=64)]
     claims: Annotated[tuple[StatedClaim, ...], Field(max_length=4096)]
-    proofs: ProofsRef | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_never_null)
+    proofs: ProofsRef | SkipJsonSchema[None] = Field(default=None, json_schema_extra=never_null)
     assumptions: Annotated[tuple[AssumptionRef, ...], Field(max_length=64)]
     non_claims: Annotated[tuple[Text, ...], Field(max_length=64)]
     signature: Text

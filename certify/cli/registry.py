@@ -43,6 +43,7 @@ SCHEMAS: Final = {
     "certificate": "certify.certificate.schema:Certificate",
     "policy": "certify.policy.policy:PolicyFile",
     "plan": "lottery.experiment.plan.plan:ExperimentPlan",
+    "report": "reports.schema:Report",
     "proofs": "certify.certificate.proofs:ProofRecord",
 }
 """Every kind of file whose JSON Schema ``certify schema`` prints, and the model it is derived from."""

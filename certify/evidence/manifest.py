@@ -58,7 +58,7 @@ _UNIT = re.compile(r"sentence|document|block:[1-9][0-9]{0,6}")
 
 def _unit(value: str) -> str:
     if not _UNIT.fullmatch(value):
-        raise ValueError("a unit is sentence, document or block:N")
+        raise ValueError("expected sentence, document or block:N")
     return value
 
 

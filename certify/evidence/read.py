@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.jsonio import parse_json, read_json, sha256_bytes, write_bytes
+from certify.base.jsonio import read_json, sha256_bytes, write_bytes
 from certify.evidence.manifest import (
     BASE_ARM,
     REFERENCE_ARM,
@@ -163,7 +163,7 @@ def iter_records(manifest: Manifest, folder: Path) -> Iterator[Record]:
             ``EVIDENCE_DIGEST``).
         UsageError: the file cannot be read.
     """
-    parse = RecordParser(manifest)
+    parser = RecordParser(manifest)
     state = hashlib.sha256()
     count = 0
     with _opened(folder, manifest.records.path) as stream:
@@ -180,7 +180,7 @@ def iter_records(manifest: Manifest, folder: Path) -> Iterator[Record]:
                     code="EVIDENCE_TRUNCATED",
                 )
             state.update(line)
-            yield parse(parse_json(line, what=where), where)
+            yield parser.read(line[:-1], where)
     if count != manifest.records.count:
         raise InvalidInputError(
             f"{manifest.records.path} holds {count} records, the manifest says {manifest.records.count}",

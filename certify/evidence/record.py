@@ -6,18 +6,23 @@ A line of the file is the canonical JSON of one of them.
 
 A *step* t is a position of ``reference.tokens``, counted from 0: the decision made after the prompt and
 ``tokens[:t]`` were fed.
+
+The fields below say what each may hold by itself, and decoding enforces it (msgspec); what fields say of each
+other, and records of each other, is checked by :class:`RecordParser`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Final
+from collections.abc import Iterable
+from operator import lt
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct, ValidationError, field
+from msgspec.json import Decoder, Encoder
 
 from certify.base.errors import InvalidInputError
+from certify.base.jsonio import canonical_json, parse_json
 from certify.evidence.manifest import BASE_ARM, REFERENCE_ARM, Manifest
 
 UNIT: Final = 10**9
@@ -28,13 +33,26 @@ STATISTICS: Final = 34
 MAX_LINE_BYTES: Final = 1 << 20
 MAX_WITNESSES: Final = 50
 
-_MAX_COUNT = 1 << 53
-_MAX_TOKEN = 1 << 24
-_DIGEST16 = re.compile(r"[0-9a-f]{16}")
+_LONGEST_PROBLEM = 300  # characters: the name of an unknown field may be as long as its line
+
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+Length = Annotated[int, Meta(ge=1, lt=1 << 53)]
+Nats = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Probability = Annotated[int, Meta(ge=0, le=UNIT)]
+Token = Annotated[int, Meta(ge=0, lt=1 << 24)]
+Index = Annotated[int, Meta(ge=0, lt=3)]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Words = Annotated[str, Meta(min_length=1, max_length=1 << 16)]
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+Vector = Annotated[tuple[Count, ...], Meta(min_length=STATISTICS, max_length=STATISTICS)]
+Changes = tuple[tuple[Token, Token], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
+class _Fields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Fields of a JSON object: no unknown one, no value converted, frozen once made."""
+
+
+class Steps(_Fields, frozen=True):
     """What the reference arm generated, and how sure it was.
 
     Attributes:
@@ -45,10 +63,10 @@ class Steps:
         p_b: second largest, rounded up.
     """
 
-    tokens: tuple[int, ...]
-    top: tuple[tuple[int, int], ...]
-    p_a: tuple[int, ...]
-    p_b: tuple[int, ...]
+    tokens: Annotated[tuple[Token, ...], Meta(min_length=1)]
+    top: Changes
+    p_a: tuple[Probability, ...]
+    p_b: tuple[Probability, ...]
 
     def argmaxes(self) -> tuple[int, ...]:
         """The reference's most probable token at every step."""
@@ -62,8 +80,7 @@ class Steps:
         return max(0, self.p_a[step] - self.p_b[step])
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(_Fields, frozen=True):
     """What one arm did with one sentence.
 
     Attributes:
@@ -72,30 +89,33 @@ class Answer:
         length: number of generated tokens, that one included.
         stats: distinct statistics vectors of 34 integers (:mod:`lottery.text.score`).
         rules: for the rules whole, first-line and cut, the index of its vector in ``stats``.
-        differs: pairs (t, id), t increasing: steps along ``reference.tokens`` at which the arm's argmax
-            ``id`` is not the reference's; empty for the reference itself.
+        stated_differs: ``differs`` as the file has it; None for the reference itself.
         tokens: the generated ids; of the base arm only.
     """
 
-    text: str
+    text: Annotated[str, Meta(max_length=MAX_LINE_BYTES)]
     ended: bool
-    length: int
-    stats: tuple[tuple[int, ...], ...]
-    rules: tuple[int, int, int]
-    differs: tuple[tuple[int, int], ...]
-    tokens: tuple[int, ...] | None
+    length: Length
+    stats: Annotated[tuple[Vector, ...], Meta(min_length=1, max_length=3)]
+    rules: tuple[Index, Index, Index]
+    stated_differs: Changes | None = field(default=None, name="differs")
+    tokens: tuple[Token, ...] | None = None
+
+    @property
+    def differs(self) -> Changes:
+        """Pairs (t, id), t increasing: steps along ``reference.tokens`` at which the argmax ``id`` of the arm
+        is not that of the reference; empty for the reference itself."""
+        return self.stated_differs or ()
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
+class Witness(_Fields, frozen=True):
     """A sentence in words, with its translation; at most 50 of a manifest's records carry one."""
 
-    source: str
-    target: str
+    source: Words
+    target: Words
 
 
-@dataclass(frozen=True, slots=True)
-class TranslationRecord:
+class TranslationRecord(_Fields, frozen=True):
     """One sentence under every arm.
 
     Attributes:
@@ -109,18 +129,17 @@ class TranslationRecord:
         witness: the sentence in words, or None.
     """
 
-    id: str
-    unit: str
-    source: str
-    target: str
-    prompt: tuple[int, ...]
+    id: Name
+    unit: Name
+    source: Digest
+    target: Digest
+    prompt: Annotated[tuple[Token, ...], Meta(min_length=1)]
     reference: Steps
-    arms: Mapping[str, Answer]
-    witness: Witness | None
+    arms: dict[str, Answer]
+    witness: Witness | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LossRecord:
+class LossRecord(_Fields, frozen=True):
     """One window of text: total negative log-likelihood of its predicted tokens under every arm.
 
     Attributes:
@@ -134,15 +153,21 @@ class LossRecord:
         nats: by arm, total nats in units of 1e-9, rounded to nearest.
     """
 
-    id: str
-    unit: str
-    window: str
-    lines: tuple[str, ...]
-    tokens: int
-    nats: Mapping[str, int]
+    id: Name
+    unit: Name
+    window: Digest
+    lines: Annotated[tuple[Digest, ...], Meta(min_length=1)]
+    tokens: Length
+    nats: dict[str, Nats]
 
 
 Record = TranslationRecord | LossRecord
+
+_DECODERS: Final[dict[str, Decoder[Any]]] = {
+    "translation": Decoder(TranslationRecord),
+    "loss": Decoder(LossRecord),
+}
+_ENCODER = Encoder(order="sorted")  # canonical JSON
 
 
 def parse_record(value: Any, manifest: Manifest, *, what: str = "record") -> Record:
@@ -160,6 +185,7 @@ class RecordParser:
     def __init__(self, manifest: Manifest) -> None:
         """Start a file of records; ``manifest`` says which arms there are and what a unit is."""
         self._manifest = manifest
+        self._decode = _DECODERS[manifest.kind].decode
         self._names = frozenset(arm.name for arm in manifest.arms)
         self._ids: set[str] = set()
         self._windows: dict[str, str] = {}
@@ -172,14 +198,48 @@ class RecordParser:
             self._most = None
 
     def __call__(self, value: Any, what: str) -> Record:
-        """Validate the next record, called ``what`` in messages.
+        """Validate the next record, as parsed JSON, called ``what`` in messages.
 
         Raises:
             InvalidInputError: ``EVIDENCE_MALFORMED``, naming the field, or ``EVIDENCE_DUPLICATE``.
         """
-        fields = _Fields(value, what)
-        record = self._translation(fields) if self._manifest.kind == "translation" else self._loss(fields)
-        fields.end()
+        try:
+            line = canonical_json(value)
+        except (TypeError, ValueError) as error:
+            raise _malformed(what, str(error)) from error
+        return self._checked(self._canonical(line, what), what)
+
+    def read(self, line: bytes, what: str) -> Record:
+        """Validate the next record from its line, the line break left out.
+
+        Raises:
+            InvalidInputError: as for :meth:`__call__`, and the codes of
+                :func:`certify.base.jsonio.parse_json`.
+        """
+        try:
+            record = self._decode(line)
+        except ValueError:  # no JSON, no UTF-8, or a wrong type
+            record = None
+        # Only what is written back byte for byte was read as every reader reads it: no key twice, no null in
+        # place of a field. Anything else goes the long way, where a refusal has its reason.
+        if record is None or _ENCODER.encode(record) != line:
+            record = self._canonical(canonical_json(parse_json(line, what=what)), what)
+        return self._checked(record, what)
+
+    def _canonical(self, line: bytes, what: str) -> Record:
+        try:
+            record: Record = self._decode(line)
+        except ValidationError as error:
+            said, _, where = str(error).partition(" - at `$")
+            raise _malformed(what, f"{where.strip('.`') or 'record'}: {said}") from error
+        if _ENCODER.encode(record) != line:
+            raise _malformed(what, "expected a field to be left out, not null")
+        return record
+
+    def _checked(self, record: Record, what: str) -> Record:
+        problem = self._loss(record) if isinstance(record, LossRecord) else self._translation(record)
+        if problem:
+            raise _malformed(what, problem)
         if record.id in self._ids:
             raise InvalidInputError(f"{what}: the id {record.id!r} occurs twice", code="EVIDENCE_DUPLICATE")
         self._ids.add(record.id)
@@ -192,209 +252,99 @@ class RecordParser:
                 )
         self._units[record.unit] += 1
         if self._most is not None and self._units[record.unit] > self._most:
-            raise InvalidInputError(
-                f"{what}: unit {record.unit!r} has more sentences than a unit of {self._manifest.text.unit}",
-                code="EVIDENCE_MALFORMED",
-            )
+            text = f"unit {record.unit!r} has more sentences than a unit of {self._manifest.text.unit}"
+            raise _malformed(what, text)
         return record
 
-    def _loss(self, fields: _Fields) -> LossRecord:
-        nats = fields.take("nats")
-        if not isinstance(nats, dict) or nats.keys() != self._names:
-            raise fields.wrong("nats", "one number for every arm of the manifest")
-        return LossRecord(
-            id=fields.text("id", 256),
-            unit=fields.text("unit", 256),
-            window=fields.digest("window"),
-            lines=fields.digests("lines"),
-            tokens=fields.integer("tokens", 1, _MAX_COUNT),
-            nats={name: _integer(value, 0, 1 << 63, fields, "nats") for name, value in nats.items()},
-        )
+    def _loss(self, record: LossRecord) -> str:
+        """What is wrong between the fields of a loss record; empty if nothing is."""
+        if record.nats.keys() != self._names:
+            return "nats: expected one number for every arm of the manifest"
+        if not _ascending(record.lines):
+            return "lines: expected sorted distinct digests"
+        return ""
 
-    def _translation(self, fields: _Fields) -> TranslationRecord:
-        prompt = fields.integers("prompt", 0, _MAX_TOKEN)
-        if not prompt or any(later <= earlier for earlier, later in pairwise(prompt)):
-            raise fields.wrong("prompt", "sorted distinct token ids")
-        steps = self._steps(fields.inner("reference"))
-        arms = fields.inner("arms")
-        if arms.names() != self._names:
-            raise fields.wrong("arms", "one answer for every arm of the manifest")
-        argmaxes = steps.argmaxes()
-        answers = {name: self._answer(arms.inner(name), name, argmaxes) for name in sorted(self._names)}
-        for name, answer in answers.items():
-            # All arms are scored against one translation.
-            if any(_of_target(vector) != _of_target(answers[BASE_ARM].stats[0]) for vector in answer.stats):
-                raise fields.wrong(f"arms.{name}.stats", "statistics against the same translation")
-        if answers[REFERENCE_ARM].length != len(steps.tokens):
-            raise fields.wrong("arms.reference.length", "the number of reference.tokens")
-        witness = None
-        if fields.has("witness"):
-            inner = fields.inner("witness")
-            witness = Witness(inner.text("source", 1 << 16), inner.text("target", 1 << 16))
-            inner.end()
-            self._witnesses += 1
-            if self._witnesses > MAX_WITNESSES:
-                raise fields.wrong("witness", f"at most {MAX_WITNESSES} in a file")
-        return TranslationRecord(
-            id=fields.text("id", 256),
-            unit=fields.text("unit", 256),
-            source=fields.digest("source"),
-            target=fields.digest("target"),
-            prompt=prompt,
-            reference=steps,
-            arms=answers,
-            witness=witness,
-        )
-
-    def _steps(self, fields: _Fields) -> Steps:
-        tokens = fields.integers("tokens", 0, _MAX_TOKEN)
-        if not 1 <= len(tokens) <= self._manifest.decoding.max_new_tokens:
-            raise fields.wrong("tokens", "at least one and at most max_new_tokens ids")
-        top = fields.changes("top", tokens)
-        p_a, p_b = fields.integers("p_a", 0, UNIT + 1), fields.integers("p_b", 0, UNIT + 1)
+    def _translation(self, record: TranslationRecord) -> str:
+        """What is wrong between the fields of a translation record; empty if nothing is."""
+        steps, most = record.reference, self._manifest.decoding.max_new_tokens
+        if not _ascending(record.prompt):
+            return "prompt: expected sorted distinct token ids"
+        if len(steps.tokens) > most:
+            return f"reference.tokens: expected at most {most} ids, max_new_tokens"
         # Rounding down and up moves each by at most a unit: two equal ones may come to lie two apart.
-        if not len(p_a) == len(p_b) == len(tokens) or any(
-            b > a + 2 or a + b > UNIT + 1 for a, b in zip(p_a, p_b, strict=True)
+        if not len(steps.p_a) == len(steps.p_b) == len(steps.tokens) or any(
+            b > a + 2 or a + b > UNIT + 1 for a, b in zip(steps.p_a, steps.p_b, strict=True)
         ):
-            raise fields.wrong("p_a and p_b", "the two largest probabilities of every step")
-        fields.end()
-        return Steps(tokens, top, p_a, p_b)
-
-    def _answer(self, fields: _Fields, name: str, argmaxes: tuple[int, ...]) -> Answer:
-        length = fields.integer("length", 1, self._manifest.decoding.max_new_tokens + 1)
-        ended = fields.take("ended")
-        if not isinstance(ended, bool):
-            raise fields.wrong("ended", "true or false")
-        stats = fields.vectors("stats")
-        rules = fields.integers("rules", 0, len(stats))
-        if len(rules) != 3 or set(rules) != set(range(len(stats))):
-            raise fields.wrong("rules", "three indices that name every vector of stats")
-        tokens = None
-        if name == BASE_ARM:
-            tokens = fields.integers("tokens", 0, _MAX_TOKEN)
-            if len(tokens) != length:
-                raise fields.wrong("tokens", "as many ids as length says")
-        answer = Answer(
-            text=fields.text("text", MAX_LINE_BYTES, empty=True),
-            ended=ended,
-            length=length,
-            stats=stats,
-            rules=(rules[0], rules[1], rules[2]),
-            differs=() if name == REFERENCE_ARM else fields.changes("differs", argmaxes),
-            tokens=tokens,
-        )
-        fields.end()
-        return answer
+            return "reference.p_a and p_b: expected the two largest probabilities of every step"
+        if not _changes(steps.top, steps.tokens):
+            return f"reference.top: {_CHANGES}"
+        if record.arms.keys() != self._names:
+            return "arms: expected one answer for every arm of the manifest"
+        argmaxes = steps.argmaxes()
+        target = _of_target(record.arms[BASE_ARM].stats[0])
+        for name, answer in record.arms.items():
+            if problem := _answer(answer, name, argmaxes, target, most):
+                return f"arms.{name}.{problem}"
+        if record.arms[REFERENCE_ARM].length != len(steps.tokens):
+            return "arms.reference.length: expected the number of reference.tokens"
+        self._witnesses += record.witness is not None
+        if self._witnesses > MAX_WITNESSES:
+            return f"witness: expected at most {MAX_WITNESSES} in a file"
+        return ""
 
 
-class _Fields:
-    """The fields of one JSON object: each is taken once, and none may be left over."""
-
-    def __init__(self, value: Any, what: str) -> None:
-        self._what = what
-        if not isinstance(value, dict):
-            raise InvalidInputError(f"{what} is not an object", code="EVIDENCE_MALFORMED")
-        self._left: dict[str, Any] = dict(value)
-
-    def wrong(self, field: str, expected: str) -> InvalidInputError:
-        return InvalidInputError(f"{self._what}: {field} must be {expected}", code="EVIDENCE_MALFORMED")
-
-    def names(self) -> frozenset[str]:
-        return frozenset(self._left)
-
-    def has(self, field: str) -> bool:
-        return field in self._left
-
-    def take(self, field: str) -> Any:
-        if field not in self._left:
-            raise self.wrong(field, "there")
-        return self._left.pop(field)
-
-    def end(self) -> None:
-        if self._left:
-            raise InvalidInputError(
-                f"{self._what}: unknown field {min(self._left)!r}", code="EVIDENCE_MALFORMED"
-            )
-
-    def inner(self, field: str) -> _Fields:
-        return _Fields(self.take(field), f"{self._what}: {field}")
-
-    def text(self, field: str, most: int, *, empty: bool = False) -> str:
-        value = self.take(field)
-        if not isinstance(value, str) or len(value) > most or not (value or empty):
-            raise self.wrong(field, f"a string of at most {most} characters")
-        return value
-
-    def digest(self, field: str) -> str:
-        value = self.take(field)
-        if not isinstance(value, str) or not _DIGEST16.fullmatch(value):
-            raise self.wrong(field, "16 hexadecimal digits")
-        return value
-
-    def digests(self, field: str) -> tuple[str, ...]:
-        value = self.take(field)
-        if (
-            not isinstance(value, list)
-            or not value
-            or not all(isinstance(one, str) and _DIGEST16.fullmatch(one) for one in value)
-            or any(later <= earlier for earlier, later in pairwise(value))
-        ):
-            raise self.wrong(field, "sorted distinct digests of 16 hexadecimal digits, at least one")
-        return tuple(value)
-
-    def integer(self, field: str, least: int, stop: int) -> int:
-        return _integer(self.take(field), least, stop, self, field)
-
-    def integers(self, field: str, least: int, stop: int) -> tuple[int, ...]:
-        return _integers(self.take(field), least, stop, self, field)
-
-    def changes(self, field: str, against: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-        """Pairs (t, id): steps in increasing order at which ``id`` is not ``against[t]``."""
-        value = self.take(field)
-        if not isinstance(value, list):
-            raise self.wrong(field, "a list of pairs")
-        found: list[tuple[int, int]] = []
-        last = -1
-        for pair in value:
-            both = _integers(pair, 0, _MAX_TOKEN, self, field)
-            if len(both) != 2 or not last < both[0] < len(against) or against[both[0]] == both[1]:
-                raise self.wrong(field, "pairs of a step, increasing, and another token than there")
-            last = both[0]
-            found.append((both[0], both[1]))
-        return tuple(found)
-
-    def vectors(self, field: str) -> tuple[tuple[int, ...], ...]:
-        value = self.take(field)
-        if not isinstance(value, list) or not 1 <= len(value) <= 3:
-            raise self.wrong(field, "one to three vectors")
-        vectors = tuple(_integers(vector, 0, _MAX_COUNT, self, field) for vector in value)
-        if len(set(vectors)) != len(vectors) or not all(_possible(vector) for vector in vectors):
-            raise self.wrong(field, f"distinct, possible statistics of {STATISTICS} counts")
-        return vectors
+_CHANGES = "expected pairs of a step, increasing, and another token than there"
 
 
-def _integer(value: Any, least: int, stop: int, fields: _Fields, field: str) -> int:
-    # bool is a subclass of int.
-    if type(value) is not int or not least <= value < stop:
-        raise fields.wrong(field, f"an integer from {least} to {stop - 1}")
-    return value
+def _answer(answer: Answer, name: str, argmaxes: tuple[int, ...], target: tuple[int, ...], most: int) -> str:
+    """What is wrong between the fields of an arm's answer; empty if nothing is."""
+    if answer.length > most:
+        return f"length: expected at most {most}, max_new_tokens"
+    if len(set(answer.stats)) != len(answer.stats) or not all(map(_possible, answer.stats)):
+        return "stats: expected distinct, possible statistics"
+    # All arms are scored against one translation.
+    if any(_of_target(vector) != target for vector in answer.stats):
+        return "stats: expected statistics against the same translation"
+    if set(answer.rules) != set(range(len(answer.stats))):
+        return "rules: expected indices that name every vector of stats"
+    if (answer.stated_differs is None) != (name == REFERENCE_ARM):
+        return "differs: expected of every arm but the reference"
+    if not _changes(answer.differs, argmaxes):
+        return f"differs: {_CHANGES}"
+    if (answer.tokens is not None) != (name == BASE_ARM):
+        return "tokens: expected of the arm base, and of no other"
+    if answer.tokens is not None and len(answer.tokens) != answer.length:
+        return "tokens: expected as many ids as length says"
+    return ""
 
 
-def _integers(value: Any, least: int, stop: int, fields: _Fields, field: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(type(item) is int and least <= item < stop for item in value):
-        raise fields.wrong(field, f"a list of integers from {least} to {stop - 1}")
-    return tuple(value)
+def _ascending(values: tuple[Any, ...]) -> bool:
+    return all(map(lt, values, values[1:]))
+
+
+def _changes(pairs: Iterable[tuple[int, int]], against: tuple[int, ...]) -> bool:
+    """Whether steps increase, and each names a token that is not the one ``against`` has there."""
+    last = -1
+    for step, token in pairs:
+        if not last < step < len(against) or against[step] == token:
+            return False
+        last = step
+    return True
 
 
 def _possible(vector: tuple[int, ...]) -> bool:
     """Whether counts of matches never exceed what there was to match."""
-    if len(vector) != STATISTICS or vector[6] != vector[0]:
+    if vector[6] != vector[0]:
         return False
-    if any(correct > total for correct, total in zip(vector[2:6], vector[6:10], strict=True)):
+    if any(map(lt, vector[6:10], vector[2:6])):
         return False
-    orders = zip(vector[10::3], vector[11::3], vector[12::3], strict=True)
-    return all(match <= min(hypothesis, reference) for hypothesis, reference, match in orders)
+    matches = vector[12::3]
+    return not any(map(lt, vector[10::3], matches)) and not any(map(lt, vector[11::3], matches))
 
 
 def _of_target(vector: tuple[int, ...]) -> tuple[int, ...]:
     return (vector[1], *vector[11::3])  # of the translation alone: its length and its n-gram counts
+
+
+def _malformed(what: str, problem: str) -> InvalidInputError:
+    return InvalidInputError(f"{what}: {problem[:_LONGEST_PROBLEM]}", code="EVIDENCE_MALFORMED")

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.records import KSResult
@@ -29,9 +28,6 @@ from certify.policy.requirement import Answer, Requirement, judge
 from certify.scan.scan import scan
 from certify.ticket.released import open_base, open_reference, open_rows, open_source
 
-_OPEN: Final = frozenset({"NOT_SHOWN", "GUARANTEE_INCONCLUSIVE", "GUARANTEE_VACUOUS"})
-"""Reason codes that more units of the same text can change."""
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -41,13 +37,16 @@ class Standing:
         ticket: id of the ticket.
         requirement: what the policy asks.
         answer: what the units so far make of it.
-        open: more units could change the answer from undecided to decided.
     """
 
     ticket: str
     requirement: Requirement
     answer: Answer
-    open: bool
+
+    @property
+    def open(self) -> bool:
+        """More units could change the answer from undecided to decided."""
+        return self.answer.open
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +125,11 @@ class Watch:
         for subject in self._subjects:
             split_claim(evidence, subject)
             check_binding(evidence, subject)
-            found += [self._stand(requirement, evidence, subject) for requirement in self._asked]
+            for requirement in self._asked:
+                answer = self._answer(requirement, evidence, subject)
+                found.append(Standing(subject.ticket.id, requirement, answer))
         self.looks.append(Look(len(evidence.units), tuple(found)))
         return self.looks[-1]
-
-    def _stand(self, requirement: Requirement, evidence: Evidence, subject: Subject) -> Standing:
-        answer = self._answer(requirement, evidence, subject)
-        return Standing(subject.ticket.id, requirement, answer, answer.code in _OPEN)
 
     def _answer(self, requirement: Requirement, evidence: Evidence, subject: Subject) -> Answer:
         undeclared = unasked(subject.ticket, requirement)

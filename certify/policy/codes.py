@@ -1,4 +1,4 @@
-"""Explanations for ``certify explain``: every reason code, the assumptions, and the policies of the package.
+"""Explanations for ``certify explain``: reason codes, assumptions, kinds of claims, policies of the package.
 
 Meaning and remedy of each code are data, in ``codes.toml``.
 """
@@ -14,6 +14,8 @@ from types import MappingProxyType
 
 from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import UsageError
+from certify.claims.kind import Kind
+from certify.claims.registry import KINDS
 from certify.policy.policy import POLICIES, Policy
 
 
@@ -53,12 +55,13 @@ def names() -> dict[str, tuple[str, ...]]:
     for code in codes().values():
         found.setdefault(code.topic, []).append(code.code)
     found["assumptions"] = list(ASSUMPTIONS)
+    found["claims"] = [f"claim:{name}" for name in KINDS]
     found["policies of the package"] = [f"policy:{name}" for name in POLICIES]
     return {topic: tuple(entries) for topic, entries in found.items()}
 
 
 def explain(name: str) -> tuple[str, ...]:
-    """Explain a code, an assumption, or ``policy:NAME``, in lines.
+    """Explain a code, an assumption, ``claim:KIND`` or ``policy:NAME``, in lines.
 
     Raises:
         UsageError: the name is unknown (``CODE_UNKNOWN``).
@@ -69,13 +72,26 @@ def explain(name: str) -> tuple[str, ...]:
     assumption = ASSUMPTIONS.get(name.upper())
     if assumption is not None:
         return (assumption.id, f"  assumes: {assumption.statement}", f"  status: {assumption.status}")
+    kind = KINDS.get(name.removeprefix("claim:"))
+    if kind is not None and name.startswith("claim:"):
+        return _kind(kind)
     policy = POLICIES.get(name.removeprefix("policy:"))
     if policy is not None and name.startswith("policy:"):
         return _policy(policy)
     raise UsageError(
-        f"unknown name {name[:80]!r}: certify explain lists every code, assumption and policy",
+        f"unknown name {name[:80]!r}: certify explain lists every code, assumption, claim and policy",
         code="CODE_UNKNOWN",
     )
+
+
+def _kind(kind: Kind) -> tuple[str, ...]:
+    lines = [f"claim {kind.name}", f"  means: {kind.meaning}", f"  made on evidence: {', '.join(kind.roles)}"]
+    if kind.tests:
+        lines.append(f"  a policy can require, {' or '.join(sorted(kind.tests))}:")
+        lines += [f"    {name}" for name in kind.names]
+    else:
+        lines.append("  informs: no policy can require it")
+    return tuple(lines)
 
 
 def _policy(policy: Policy) -> tuple[str, ...]:

@@ -106,11 +106,19 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one text makes of a requirement."""
+    """What one text makes of a requirement.
+
+    Attributes:
+        outcome: the outcome.
+        code: stable reason code.
+        text: one sentence with the figures.
+        open: more units of the same text could decide it.
+    """
 
     outcome: Outcome
     code: str
     text: str
+    open: bool = False
 
 
 def judge(
@@ -161,7 +169,8 @@ def _guarantee(requirement: Requirement, claim: Claim, alpha: str) -> Answer:
         Finding.VACUOUS: Outcome.VACUOUS,
         Finding.INCONCLUSIVE: Outcome.INCONCLUSIVE,
     }[claim.finding]
-    return Answer(outcome, claim.code, claim.text)
+    undecided = claim.finding in (Finding.INCONCLUSIVE, Finding.VACUOUS)
+    return Answer(outcome, claim.code, claim.text, open=undecided)
 
 
 def _threshold(requirement: Requirement, claim: Claim, opposite: Callable[[], Fraction | None]) -> Answer:
@@ -180,9 +189,8 @@ def _threshold(requirement: Requirement, claim: Claim, opposite: Callable[[], Fr
         side = "at most" if sign > 0 else "at least"
         text = f"{claim.text}; shown to be {side} {float(other):+.4f}"
         return Answer(Outcome.FAIL, "CLAIM_REFUTED", text)
-    return Answer(
-        Outcome.INCONCLUSIVE, "NOT_SHOWN", f"{claim.text}; {_needed(claim, limit, threshold, sign)}"
-    )
+    text = f"{claim.text}; {_needed(claim, limit, threshold, sign)}"
+    return Answer(Outcome.INCONCLUSIVE, "NOT_SHOWN", text, open=True)
 
 
 def _needed(claim: Claim, limit: Fraction, threshold: Fraction, sign: int) -> str:

@@ -10,7 +10,7 @@ import typer
 from lottery.cli.tune import DeviceName
 
 if TYPE_CHECKING:
-    from lottery.experiment import Row
+    from lottery.experiment.driver import Row
     from lottery.experiment.engine.journal import Line
     from lottery.experiment.plan.plan import ExperimentPlan
 
@@ -70,7 +70,7 @@ def experiment(
     try:
         import torch
 
-        from lottery import experiment as library
+        from lottery.experiment import driver as library
         from lottery.experiment.plan.plan import read_experiment
     except ImportError as error:
         raise UsageError(

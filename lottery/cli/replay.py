@@ -132,6 +132,4 @@ def _cases(ticket: TicketReport) -> list[tuple[str, str, list[tuple[str, int]]]]
 
 
 def _witnesses(claim: Claim) -> list[tuple[str, int]]:
-    if claim.kind != "guarantee":
-        return []
     return [(str(case["record"]), int(case["step"])) for case in claim.detail.get("witnesses", ())]

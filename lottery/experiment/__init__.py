@@ -8,9 +8,3 @@
 ``driver``    run, dry run and status of a whole experiment
 ============  ===============================================================================================
 """
-
-from __future__ import annotations
-
-from lottery.experiment.driver import Row, dry_run, is_running, run, status
-
-__all__ = ["Row", "dry_run", "is_running", "run", "status"]

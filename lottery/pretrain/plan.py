@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from certify.base.errors import UsageError
 from certify.base.jsonio import canonical_json, read_bytes, sha256_bytes
+from certify.base.model import Model, Refusal, validate_toml
 from certify.ticket.templates import LANGUAGES
 
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_REFUSAL: Final = Refusal("PLAN_INVALID", error=UsageError)
+
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0)]
 _NotNegative = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Model):
     """One stream of documents of a plan.
 
     Attributes:
@@ -34,8 +34,6 @@ class Source:
         lines: largest number of documents, chosen by hash; 0 for all.
         watch: whether held-out documents of this source contribute to the ``watch`` loss.
     """
-
-    __pydantic_config__ = _STRICT
 
     path: Annotated[str, Field(min_length=1)]
     languages: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
@@ -52,11 +50,8 @@ class Source:
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class ModelPlan:
+class ModelPlan(Model):
     """Geometry of the LLaMA, with shortened names of ``transformers.LlamaConfig``."""
-
-    __pydantic_config__ = _STRICT
 
     vocab_size: Annotated[int, Field(ge=300, le=65536)]
     hidden_size: _Count
@@ -74,8 +69,7 @@ class ModelPlan:
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class TrainPlan:
+class TrainPlan(Model):
     """Optimiser settings; ``steps`` and ``decay_from`` may change when a run is resumed.
 
     Attributes:
@@ -92,8 +86,6 @@ class TrainPlan:
         momentum: Muon's momentum.
         clip: largest norm of the gradient.
     """
-
-    __pydantic_config__ = _STRICT
 
     steps: _Count
     decay_from: Annotated[int, Field(ge=0)]
@@ -123,8 +115,7 @@ class TrainPlan:
         return factor
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Model):
     """Everything that determines the weights, and further facts for the model card.
 
     Attributes:
@@ -137,15 +128,13 @@ class Plan:
         licences: licence by corpus, the first word of a file's name (``gv`` for ``en-ca/gv.train_all``).
     """
 
-    __pydantic_config__ = _STRICT
-
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=1 << 63)]
     model: ModelPlan
     train: TrainPlan
     source: Annotated[tuple[Source, ...], Field(min_length=1)]
     exclude: tuple[str, ...] = ()
-    licences: dict[str, str] = field(default_factory=dict)
+    licences: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -163,16 +152,12 @@ class Plan:
         del state["train"]["steps"], state["train"]["decay_from"]
         return sha256_bytes(canonical_json(state))
 
-    def _decisive(self) -> dict[str, dict[str, object]]:
-        # Validation makes 3 and 3.0 the same share, whether the plan was read or built in Python.
-        state = asdict(_ADAPTER.validate_python(asdict(self)))
+    def _decisive(self) -> dict[str, Any]:
+        state = self.model_dump(mode="json")
         del state["name"], state["licences"]
         for source in state["source"]:
             del source["watch"]
         return state
-
-
-_ADAPTER = TypeAdapter(Plan)
 
 
 def plan_names() -> list[str]:
@@ -199,14 +184,7 @@ def read_plan(name: str | Path) -> Plan:
         raise UsageError(
             f"unknown plan {name!r}: expected {known} or the path of a .toml file", code="PLAN_UNKNOWN"
         )
-    try:
-        return _ADAPTER.validate_python(tomllib.loads(data.decode("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"plan {name} is not TOML: {error}", code="PLAN_INVALID") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "plan"
-        raise UsageError(f"plan {name}: {where}: {first['msg']}", code="PLAN_INVALID") from error
+    return validate_toml(Plan, data, what=f"plan {name}", refusal=_REFUSAL)
 
 
 def data_folder(named: Path | None) -> Path:

@@ -76,6 +76,11 @@ class Case:
     bad: Population
     n: int
 
+    @property
+    def kind(self) -> str:
+        """Kind of the claim."""
+        return self.claim.partition(":")[0]
+
     def __post_init__(self) -> None:
         asked = REQUIRED[self.claim]
         met = [meets(asked, self.truth(one)) for one in (self.wrong, self.right, self.good, self.bad)]

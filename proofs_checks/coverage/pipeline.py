@@ -15,15 +15,17 @@ from typing import Final
 
 import numpy as np
 
-from certify.claims import criteria
+from certify.claims import criteria, registry
+from certify.claims.promise import GUARANTEE
 from proofs_checks.check import Budget, Check, Finding, check
 from proofs_checks.coverage.claims import CASES, try_claim, try_edges, try_stopping
 from proofs_checks.coverage.guarantee import UNITS, try_guarantee, try_power
+from proofs_checks.coverage.informing import KNOWN, try_known
 from proofs_checks.coverage.trials import Trial, generator, judge
 from proofs_checks.coverage.verdict import PLOTS, pooled, try_plot, try_texts
 from proofs_checks.worlds.testbed import make_stage
 
-MOST: Final = 60
+MOST: Final = 64
 """Comparisons of this module at most, of all those of a run."""
 
 FULL: Final = 25
@@ -42,12 +44,19 @@ def guarantee_trials(scale: int, random: np.random.Generator) -> list[Trial]:
 
 
 def claim_trials(scale: int, random: np.random.Generator) -> list[Trial]:
-    """:mod:`proofs_checks.coverage.claims`, likewise."""
+    """:mod:`proofs_checks.coverage.claims` and :mod:`proofs_checks.coverage.informing`, likewise."""
     trials = try_edges(random)
+    trials += [try_known(case, 20 * scale, random) for case in KNOWN]
     for case in CASES:
         # Ten null tickets take ten times as long.
         trials += try_claim(case, (14 if "nulls" in case.claim else 40) * scale, random)
     return [*trials, *try_stopping(14 * scale, random)]
+
+
+def untried() -> list[str]:
+    """Kinds of claims that have no case here; empty if everything is as it should be."""
+    tried = {*(case.kind for case in CASES), *(case.kind for case in KNOWN), GUARANTEE.name}
+    return [name for name in registry.KINDS if name not in tried]
 
 
 def verdict_trials(scale: int, random: np.random.Generator, folder: Path) -> tuple[list[Trial], list[str]]:
@@ -79,7 +88,10 @@ def guarantee_holds(budget: Budget) -> Finding:
 
 @check("coverage.claims", "§5: each claim, from records to the answer", ("A-UNITS", "A-CAP"))
 def claims(budget: Budget) -> Finding:
-    """Six claims at the thresholds of the shipped policies; at the ends of the scale; until decided."""
+    """Claims at the thresholds of the shipped policies, at the ends of the scale, until decided; others."""
+    lacking = untried()
+    if lacking:
+        return Finding("failed", 0, f"no case for the claim {lacking[0]}")
     return judge(claim_trials(FULL if budget.full else 1, generator(budget, 12)))
 
 

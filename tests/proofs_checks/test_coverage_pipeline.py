@@ -20,7 +20,9 @@ from certify.base import verdict
 from certify.base.verdict import Status
 from certify.certificate import build
 from certify.claims import agreement as claims_agreement
-from certify.claims import criteria, loss, quality
+from certify.claims import criteria, loss, quality, registry
+from certify.claims.claim import Claim
+from certify.evidence.extraction import RULES
 from certify.evidence.load import Evidence, load
 from certify.evidence.read import Record
 from certify.gate import check as gate
@@ -42,6 +44,7 @@ from proofs_checks.coverage.claims import (
     subject,
 )
 from proofs_checks.coverage.guarantee import ABOVE, ALPHA, AT, BAD, GOOD, attained
+from proofs_checks.coverage.informing import KNOWN, Known, try_known
 from proofs_checks.coverage.trials import ALARM, COMPARISONS, DELTA, Trial, judge
 from proofs_checks.coverage.verdict import NULLS, PLOTS, Plot, try_plot, try_texts
 from proofs_checks.worlds.populations import (
@@ -118,11 +121,19 @@ def test_the_truth_of_scores_and_losses_counted_by_hand() -> None:
 def test_every_claim_that_a_policy_can_require_has_a_case() -> None:
     """Under some comparator and the rule of the shipped policies; the guarantee has a module of its own."""
     kinds = {claim.partition(":")[0] for claim in requirement.TESTS} - {"guarantee"}
-    assert {case.claim.partition(":")[0] for case in CASES} == kinds
+    assert {case.kind for case in CASES} == kinds
     shipped = {
         one.claim for policy in POLICIES.values() for one in policy.claims if one.threshold is not None
     }
     assert shipped <= {case.claim for case in CASES}
+
+
+def test_a_kind_without_a_case_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pipeline.untried() == []
+    added = replace(registry.KINDS["opportunity"], name="added")
+    monkeypatch.setattr(registry, "KINDS", {**registry.KINDS, "added": added})
+    found = pipeline.claims.run(Budget())
+    assert (found.outcome, found.detail) == ("failed", "no case for the claim added")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.claim)
@@ -358,6 +369,33 @@ def test_the_fall_for_the_rise_of_a_loss_is_seen(monkeypatch: pytest.MonkeyPatch
     assert failed([t for t in claims.try_claim(case, 20, random()) if t.silent])
 
 
+LIES: dict[str, Callable[[Claim], Claim]] = {
+    "data-split": lambda claim: replace(claim, n=claim.n - 1),
+    "opportunity": lambda claim: replace(claim, estimate=F(1, 2)),
+    "non-interference": lambda claim: replace(claim, estimate=1 - (claim.estimate or F(0))),
+    "termination": lambda claim: replace(claim, detail={"gain": dict.fromkeys(RULES, "1/1")}),
+    "corpus-bleu": lambda claim: replace(claim, lower=claim.upper),
+    "corpus-chrf": lambda claim: replace(claim, lower=claim.upper),
+    "template-agreement": lambda claim: replace(claim, lower=(claim.estimate or F(0)) + F(1, 20)),
+    "template-gain": lambda claim: replace(claim, lower=None),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.kind)
+def test_a_claim_that_only_informs_passes_and_its_lies_are_seen(
+    case: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not failed([try_known(case, 20, random())])
+    honest = registry.KINDS[case.kind]
+
+    def compute(*arguments: Any) -> list[Claim]:
+        return [LIES[case.kind](claim) for claim in honest.compute(*arguments)]
+
+    lying = {**registry.KINDS, case.kind: replace(honest, compute=compute)}
+    monkeypatch.setattr(registry, "KINDS", lying)
+    assert failed([try_known(case, 20, random())])
+
+
 def test_what_the_cap_assumes() -> None:
     """A-CAP is checked on the sample only: rare units beyond it can stay unseen."""
     rare = (windows(89, (100, F(0)), names=PLAIN), windows(1, (100, F(10)), names=PLAIN))
@@ -490,7 +528,7 @@ def test_one_that_never_certifies_fails_even_a_fast_run(
     def never(plot: Plot, _: Stage, draws: int, *__: Any) -> tuple[Trial, None]:
         return coverage_verdict._trial(plot, 0, draws), None
 
-    monkeypatch.setattr(coverage_verdict, "try_plot", never)
+    monkeypatch.setattr(pipeline, "try_plot", never)
     trials, _ = pipeline.verdict_trials(1, random(), tmp_path)
     right = [trial for trial, plot in zip(trials, PLOTS, strict=False) if plot.right]
     assert len(right) == 3
@@ -559,5 +597,5 @@ def test_error_that_is_not_split_over_null_tickets_is_seen(monkeypatch: pytest.M
 
 def test_comparisons_of_a_run_leave_room() -> None:
     """The shares of false alarms are for all comparisons of a run together."""
-    own = 10 + 4 * len(CASES) + len(EDGES) + 2 + 2 + len(PLOTS) + 1
+    own = 10 + 4 * len(CASES) + len(KNOWN) + len(EDGES) + 2 + 2 + len(PLOTS) + 1
     assert own <= pipeline.MOST < COMPARISONS

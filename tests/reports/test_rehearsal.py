@@ -19,7 +19,7 @@ REQUIREMENTS = [one for one in POLICIES["release"].claims if one.role == "evalua
 def look(units: int, *outcomes: tuple[Outcome, bool]) -> Look:
     pairs = zip(REQUIREMENTS, outcomes, strict=False)
     return Look(
-        units, tuple(Standing("t", asked, Answer(out, "", ""), is_open) for asked, (out, is_open) in pairs)
+        units, tuple(Standing("t", asked, Answer(out, "", "", is_open)) for asked, (out, is_open) in pairs)
     )
 
 

@@ -1,4 +1,4 @@
-"""``certify explain``: the meaning of a reason code, an assumption or a policy."""
+"""``certify explain``: the meaning of a reason code, an assumption, a kind of claim or a policy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 def explain(
     name: Annotated[
         str | None,
-        typer.Argument(help="A reason code, an assumption such as A-LAW, or policy:NAME; default: list all."),
+        typer.Argument(help="A reason code, an assumption, claim:KIND or policy:NAME; default: list all."),
     ] = None,
 ) -> None:
-    """Explain a reason code, an assumption or a policy: what it means and what to do."""
+    """Explain a reason code, an assumption, a claim or a policy: what it means and what to do."""
     from certify.cli.shell import emit
     from certify.policy.codes import codes, names
     from certify.policy.codes import explain as run_explain

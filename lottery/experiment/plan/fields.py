@@ -7,10 +7,11 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from certify.base.model import Model
 from certify.base.records import Correction
-from certify.evidence.manifest import Segment
+from certify.evidence.manifest import Segment, Unit
 from certify.evidence.null_labels import SEEDS
 from certify.ticket.schema import DeclaredClaim, Level, Slug, TokenId
 from certify.ticket.templates import LANGUAGES
@@ -18,7 +19,7 @@ from lottery.text.score import BleuTokenizer
 from lottery.tuning.recipe import RECIPES, Recipe, Schedule
 
 _Count = Annotated[int, Field(ge=1, lt=1 << 40)]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
@@ -26,12 +27,6 @@ def _language(code: str) -> str:
     if code not in LANGUAGES:
         raise ValueError(f"unknown language {code!r}")
     return code
-
-
-def _unit(value: str) -> str:
-    if not re.fullmatch(r"sentence|document|block:[1-9][0-9]{0,5}", value):
-        raise ValueError("expected sentence, document or block:N")
-    return value
 
 
 def _share(value: str) -> str:
@@ -47,19 +42,12 @@ def rows_of_share(rows: int, share: str) -> int:
 
 
 _Language = Annotated[str, AfterValidator(_language)]
-_Unit = Annotated[str, AfterValidator(_unit)]
 _Share = Annotated[str, AfterValidator(_share)]
 Object = Literal["transfer", "tuned"]
 Precision = Literal["fp32", "fp16", "bf16"]
 
 
-class PlanTable(BaseModel):
-    """A table of a plan: closed, frozen, strictly typed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class PairPlan(PlanTable):
+class PairPlan(Model):
     """One direction of translation and its text.
 
     Attributes:
@@ -86,7 +74,7 @@ class PairPlan(PlanTable):
         return self.source, self.target
 
 
-class RecipePlan(PlanTable):
+class RecipePlan(Model):
     """Optimiser settings; missing ones take the defaults of :data:`lottery.tuning.recipe.RECIPES`."""
 
     lr: _Positive | None = None
@@ -94,8 +82,8 @@ class RecipePlan(PlanTable):
     batch: _Count | None = None
     schedule: Schedule | None = None
     warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    clip: Annotated[float, Field(ge=0)] | None = None
 
     def recipe(self, mode: str) -> Recipe:
         """Build the recipe, with the defaults of ``mode``; a clip of 0 disables clipping."""
@@ -124,7 +112,7 @@ class ComparatorPlan(RecipePlan):
     size: _Count = 8
 
 
-class TuningPlan(PlanTable):
+class TuningPlan(Model):
     """Settings of every tuning; ``dtype`` is that of the backbone in memory."""
 
     limit: _Count | None = None
@@ -136,7 +124,7 @@ class TuningPlan(PlanTable):
     save_every: _Count = 100
 
 
-class TicketPlan(PlanTable):
+class TicketPlan(Model):
     """A ticket: rows by a rule, or a share of the table (``share``).
 
     ``share`` takes the rows with the largest distance; their number is nearest to that share of the table.
@@ -183,7 +171,7 @@ FEWEST_DRAWS = len(SEEDS)
 """Smallest number of draws of null tickets that supports a claim (theory §6)."""
 
 
-class ControlsPlan(PlanTable):
+class ControlsPlan(Model):
     """Null tickets and probes of one ticket; a plan has one such table per ticket with controls.
 
     Attributes:
@@ -218,7 +206,7 @@ class ControlsPlan(PlanTable):
         return self
 
 
-class TextPlan(PlanTable):
+class TextPlan(Model):
     """A text to evaluate on.
 
     Attributes:
@@ -243,7 +231,7 @@ class TextPlan(PlanTable):
     data: str
     pairs: tuple[str, ...] = ()
     limit: _Count | None = None
-    unit: _Unit = "sentence"
+    unit: Unit = "sentence"
     max_new_tokens: _Count = 128
     beams: Annotated[int, Field(ge=1, le=64)] = 1
     arms: Literal["all", "main"] = "main"
@@ -253,7 +241,7 @@ class TextPlan(PlanTable):
     witnesses: Annotated[int, Field(ge=0, le=50)] = 50
 
 
-class UnrelatedPlan(PlanTable):
+class UnrelatedPlan(Model):
     """Monolingual text to measure the loss on (:mod:`lottery.text.unrelated`).
 
     Attributes:
@@ -275,7 +263,7 @@ class UnrelatedPlan(PlanTable):
     attribution: str
 
 
-class EvaluationPlan(PlanTable):
+class EvaluationPlan(Model):
     """Settings of decoding and scoring, the same for every text.
 
     Attributes:
@@ -294,7 +282,7 @@ class EvaluationPlan(PlanTable):
     witnesses: Annotated[int, Field(ge=0, le=50)] = 50
 
 
-class GeometryPlan(PlanTable):
+class GeometryPlan(Model):
     """Shape of the model, for estimates without the model."""
 
     vocabulary: _Count
@@ -305,7 +293,7 @@ class GeometryPlan(PlanTable):
     kv_heads: _Count
 
 
-class EstimatePlan(PlanTable):
+class EstimatePlan(Model):
     """Sizes of the text, for estimates without the text, and the device that the plan is meant for.
 
     ``device`` is ``gpu`` for a plan that is impractical without one; ``auto`` is the device of the machine

@@ -11,12 +11,13 @@ import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from certify.base.errors import UsageError
 from certify.base.jsonio import canonical_json, read_bytes, sha256_bytes
+from certify.base.model import Model, Refusal, validate_toml
 from certify.ticket.schema import DeclaredClaim, Slug
 from lottery.experiment.plan.fields import (
     FEWEST_DRAWS,
@@ -28,7 +29,6 @@ from lottery.experiment.plan.fields import (
     EvaluationPlan,
     GeometryPlan,
     PairPlan,
-    PlanTable,
     Precision,
     RecipePlan,
     Seed,
@@ -37,6 +37,8 @@ from lottery.experiment.plan.fields import (
     TuningPlan,
     UnrelatedPlan,
 )
+
+_REFUSAL: Final = Refusal("PLAN_INVALID", error=UsageError)
 
 SYNTHETIC = "synthetic"
 """Base and text that an experiment makes itself."""
@@ -48,7 +50,7 @@ BESIDE_DATA = "data:"
 """A base in the folder that CERTIFY_DATA names, such as ``data:models/NAME``."""
 
 
-class ExperimentPlan(PlanTable):
+class ExperimentPlan(Model):
     """A whole experiment; see the module's docstring and the shipped plans.
 
     ``threads`` limits PyTorch's threads unless the caller does: a tiny model runs best on one. It does not
@@ -156,20 +158,4 @@ def read_experiment(name: str | Path) -> ExperimentPlan:
             f"unknown plan {str(name)[:60]!r}: expected {known} or the path of a .toml file",
             code="PLAN_UNKNOWN",
         )
-    return _parse(data, str(name))
-
-
-def _parse(data: bytes, name: str) -> ExperimentPlan:
-    try:
-        content: Any = tomllib.loads(data.decode("utf-8"))
-        # Through JSON, in which strict validation accepts an array for a tuple. TOML dates fail here.
-        return ExperimentPlan.model_validate_json(canonical_json(content), strict=True)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"plan {name} is not TOML: {error}", code="PLAN_INVALID") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "plan"
-        message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"plan {name}: {where}: {message}", code="PLAN_INVALID") from error
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"plan {name}: {error}", code="PLAN_INVALID") from error
+    return validate_toml(ExperimentPlan, data, what=f"plan {name}", refusal=_REFUSAL)

@@ -14,6 +14,7 @@ from claims_world import evidence_of, subject_of
 from evidence_truth import Truth, worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from profiles import examples
 
 from certify.base.errors import InvalidInputError
@@ -264,7 +265,7 @@ def test_windows_of_a_unit_share_lines_and_units_do_not() -> None:
     assert claim.text.startswith("8 evaluated lines, each in one unit, ")
     last = good.records[-1]
     assert isinstance(last, LossRecord)
-    stray = replace(last, lines=tuple(sorted({*last.lines, digest("line 1.0")[:16]})))
+    stray = structs.replace(last, lines=tuple(sorted({*last.lines, digest("line 1.0")[:16]})))
     with pytest.raises(InvalidInputError, match=r"^1 lines .* window:2 and window:7") as caught:
         report([replace(good, records=(*good.records[:-1], stray))], SUBJECT)
     assert caught.value.code == "EVALUATION_DUPLICATES"

@@ -11,11 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from certify.base.errors import CertifyError, InvalidInputError
+from certify.base.jsonio import canonical_json
 from certify.base.model import json_schema
 from certify.evidence.manifest import Manifest
 from certify.evidence.read import (
@@ -30,6 +32,7 @@ from certify.evidence.read import (
     unit_rank,
     write_manifest,
 )
+from certify.evidence.record import RecordParser
 
 A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 USED = ["0123456789abcdef", "123456789abcdef0"]
@@ -554,6 +557,72 @@ def test_no_mutation_of_a_record_breaks_the_reader(data: st.DataObject) -> None:
     )
     with suppress(InvalidInputError):
         parse_record(record, found)
+
+
+def lines_of(record: Json) -> bytes:
+    return json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        (b'"prompt":[1,5,70]', b'"prompt":' + b"[" * 80 + b"]" * 80, "JSON_TOO_DEEP"),
+        (b'"witness":null', b'"witness":' + b'{"a":' * 70 + b"1" + b"}" * 70, "JSON_TOO_DEEP"),
+        (b'"prompt":[1,5,70]', b'"prompt":' + b"[" * 100_000, "JSON_TOO_DEEP"),
+        (b'"prompt":[1,5,70]', b'"prompt":[1,' + b"9" * 5000 + b"]", "JSON_MALFORMED"),
+        (b'"prompt":[1,5,70]', b'"prompt":[1,' + b"9" * 100 + b"]", "EVIDENCE_MALFORMED"),
+        (b'"prompt":[1,5,70]', b'"prompt":[1,16777216]', "EVIDENCE_MALFORMED"),
+        (b'"prompt":[1,5,70]', b'"prompt":[1,5.0,70]', "EVIDENCE_MALFORMED"),
+        (b'"prompt":[1,5,70]', b'"prompt":[1,5e0,70]', "EVIDENCE_MALFORMED"),
+        (b'"prompt":[1,5,70]', b'"prompt":[1,1e999]', "JSON_MALFORMED"),
+        (b'"prompt":[1,5,70]', b'"prompt":[NaN]', "JSON_MALFORMED"),
+        (b'"prompt":[1,5,70]', b'"prompt":[-Infinity]', "JSON_MALFORMED"),
+        (b'"prompt":[1,5,70]', b'"prompt":[1,"5"]', "EVIDENCE_MALFORMED"),
+        (b'"prompt":[1,5,70]', b'"prompt":[01]', "JSON_MALFORMED"),
+        (b'"prompt":[1,5,70]', b'"prompt":[1,5],"prompt":[1,5,70]', "JSON_MALFORMED"),
+        (b'"top":[[1,8]]', b'"top":[[1,8]],"top":[[1,8]]', "JSON_MALFORMED"),
+        (b'"id":"text:0"', b'"id":"\\ud800"', "JSON_MALFORMED"),
+        (b'"id":"text:0"', b'"id":"\xed\xa0\x80"', "JSON_MALFORMED"),
+        (b'"id":"text:0"', b'"id":"\xff"', "JSON_MALFORMED"),
+        (b'"id":"text:0"', b'"id":"a\x01"', "JSON_MALFORMED"),
+        (b'"witness":null', b'"witness":null', "EVIDENCE_MALFORMED"),
+        (b'"differs":[]', b'"differs":null', "EVIDENCE_MALFORMED"),
+        (b'"differs":[]', b'"differs":[],"tokens":null', "EVIDENCE_MALFORMED"),
+        (b'"source":"', b'"source":"\\n', "EVIDENCE_MALFORMED"),
+        (b'"witness":null', b'"' + b"x" * 1000 + b'":1', "EVIDENCE_MALFORMED"),
+        (b'{"arms"', b'["arms"', "JSON_MALFORMED"),
+        (b'"witness":null}', b'"witness":null} 1', "JSON_MALFORMED"),
+        (b'"witness":null}', b'"witness":null', "JSON_MALFORMED"),
+    ],
+)
+def test_a_hostile_line_is_refused_with_its_code(tmp_path: Path, old: bytes, new: bytes, code: str) -> None:
+    found = read_manifest(Files(tmp_path).write())
+    line = lines_of(translation(0))[:-1] + (b',"witness":null}' if b"witness" in old else b"}")
+    assert old in line
+    with pytest.raises(InvalidInputError) as error:
+        RecordParser(found).read(line.replace(old, new, 1), "a line")
+    assert error.value.code == code
+    assert len(str(error.value)) < 500
+
+
+def test_a_line_need_not_be_canonical_to_be_read(tmp_path: Path) -> None:
+    found = read_manifest(Files(tmp_path).write())
+    record = translation(0, id="é \u2028 \x00 \U0001f600")
+    wanted = parse_record(record, found)
+    for line in (
+        lines_of(record),
+        json.dumps(record).encode(),
+        json.dumps(record, indent=1).encode() + b" \r",
+        json.dumps(dict(reversed(record.items())), ensure_ascii=False).encode(),
+        lines_of(record).replace(b"[1,5,70]", b"[1,5,70 ]").replace(b'"rules":[0,', b'"rules":[-0,'),
+    ):
+        assert RecordParser(found).read(line, "a line") == wanted
+
+
+@given(st.text(), st.text(min_size=1))
+def test_canonical_lines_are_written_back_byte_for_byte(text: str, name: str) -> None:
+    """Reading compares bytes: both programs that write JSON must escape alike."""
+    assert msgspec.json.encode({"a": text, "b": name}) == canonical_json({"a": text, "b": name})
 
 
 READY = {"path": "r.jsonl", "sha256": A, "count": 1}

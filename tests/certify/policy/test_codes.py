@@ -101,14 +101,14 @@ def test_texts_are_one_line_each_and_verdicts_are_among_them() -> None:
 @pytest.mark.parametrize("name", sorted(name for entries in names().values() for name in entries))
 def test_everything_that_is_listed_can_be_explained(name: str) -> None:
     first, *rest = explain(name)
-    assert name.removeprefix("policy:") in first
+    assert name.removeprefix("policy:").removeprefix("claim:") in first
     assert rest
 
 
 def test_case_does_not_matter_and_unknown_names_are_refused() -> None:
     assert explain("claim_differs") == explain("CLAIM_DIFFERS")
     assert explain("a-law") == explain("A-LAW")
-    for name in ("NO_SUCH_CODE", "release", "policy:none", "policy:", ""):
+    for name in ("NO_SUCH_CODE", "release", "gain", "policy:none", "policy:", "claim:none", "claim:", ""):
         with pytest.raises(UsageError) as caught:
             explain(name)
         assert caught.value.code == "CODE_UNKNOWN"
@@ -124,7 +124,7 @@ def test_a_policy_is_explained_with_its_thresholds() -> None:
 def test_the_command_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
     listed = in_process(["explain"], capsys)
     assert listed.code == 0
-    assert all(name in listed.out for name in (*codes(), *ASSUMPTIONS, "policy:strict"))
+    assert all(name in listed.out for name in (*codes(), *ASSUMPTIONS, "policy:strict", "claim:gain"))
     shown = in_process(["explain", "A-LAW"], capsys)
     assert (shown.code, shown.out.splitlines()[0]) == (0, "A-LAW")
     assert in_process(["explain", "NOTHING_LIKE_IT"], capsys).code == 2

@@ -26,7 +26,7 @@ from certify.base.errors import UsageError  # noqa: E402
 from certify.claims.quality import mean_score  # noqa: E402
 from certify.evidence.load import load  # noqa: E402
 from certify.evidence.read import check_files, iter_records, read_manifest  # noqa: E402
-from lottery.experiment import dry_run, is_running, run, status  # noqa: E402
+from lottery.experiment.driver import dry_run, is_running, run, status  # noqa: E402
 from lottery.experiment.plan.plan import ExperimentPlan, read_experiment  # noqa: E402
 
 SMALL = """
@@ -394,7 +394,7 @@ SUICIDE = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from lottery.experiment import run
+from lottery.experiment.driver import run
 from lottery.experiment.plan.plan import read_experiment
 
 torch.set_num_threads(1)

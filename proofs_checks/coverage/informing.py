@@ -1,0 +1,163 @@
+"""Every claim that no policy can require: counts against the plain records, limits against the truth.
+
+Counts must be those of the records that were drawn, always. A limit must not lie on the wrong side of the
+truth of the population (:mod:`proofs_checks.worlds.populations`) more often than it says; those of corpus
+scores hold for many units only, and come near to what they say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+
+from certify.claims import registry
+from certify.claims.claim import Claim
+from certify.claims.kind import Variant
+from proofs_checks.coverage.claims import subject
+from proofs_checks.coverage.trials import DELTA, Trial
+from proofs_checks.worlds import synthetic
+from proofs_checks.worlds.populations import Kind, Population, advantage, agreement
+
+Json = Any
+
+ASYMPTOTIC: Final = Fraction(3, 100)
+"""By how much limits for many units may miss more often than they say, at :data:`UNITS` units."""
+
+UNITS: Final = 60
+"""Units that are drawn."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """One claim whose right answer is known.
+
+    Attributes:
+        kind: kind of the claim.
+        variant: which of its claims.
+        population: what units are drawn from.
+        false: whether the claim is false, given the plain records of each unit that was drawn.
+        most: how often it may be.
+    """
+
+    kind: str
+    variant: Variant
+    population: Population
+    false: Callable[[Claim, Sequence[Sequence[Json]]], bool]
+    most: Fraction = Fraction(0)
+
+
+# --- populations -------------------------------------------------------------------------------------------
+
+
+def _unit(weight: int, *sentences: tuple[tuple[int, int], str, tuple[int, ...], tuple[int, ...]]) -> Kind:
+    """For each sentence matches of ticket and base, letters of decisions, ids of prompt and base's output."""
+    records = []
+    for number, ((ours, base), letters, prompt, output) in enumerate(sentences):
+        wrong = tuple((t, 99) for t, letter in enumerate(letters) if letter == "D")
+        arms = {
+            "base": synthetic.Behaviour((base, base, 20 - base)),
+            "reference": synthetic.Behaviour((12,) * 3),
+            "t": synthetic.Behaviour((ours, ours, 20 - ours), wrong),
+        }
+        tokens = [30 + t for t in range(len(letters))]
+        records.append(
+            synthetic.sentence(number, arms, prompt=prompt, tokens=tokens, base_tokens=output),
+        )
+    return Kind(weight, tuple(records))
+
+
+FED, FREE, SAID = (1, 5, 20), (1, 20), (40, 7, 2)
+"""A prompt with a row of the ticket, one without, and an output with one."""
+
+_KINDS: Final = (
+    _unit(4, ((14, 8), "aaa", FREE, (40, 2)), ((12, 9), "aa", FED, (40, 2))),
+    _unit(3, ((9, 12), "aDa", FREE, SAID)),
+    _unit(2, ((16, 7), "a", FREE, (40, 7)), ((15, 5), "aaaa", FREE, SAID), ((18, 4), "a", FED, SAID)),
+)
+TASK: Final = Population("units of one to three sentences", _KINDS)
+OTHER: Final = Population(
+    "the same under another template",
+    _KINDS,
+    fields={"template": {"name": "reworded", "sha256": synthetic.digest("another template")}},
+)
+
+
+# --- the truth, from plain records -------------------------------------------------------------------------
+
+
+def _share(units: Sequence[Sequence[Json]], holds: Callable[[Json], bool]) -> Fraction:
+    records = [record for unit in units for record in unit]
+    return Fraction(sum(map(holds, records)), len(records))
+
+
+def _fed(record: Json) -> bool:
+    return bool({*record["prompt"]} & {*synthetic.TICKET_IDS})
+
+
+def _touched(record: Json) -> bool:
+    return bool({*record["prompt"], *record["arms"]["base"]["tokens"][:-1]} & {*synthetic.TICKET_IDS})
+
+
+def _gain(units: Sequence[Sequence[Json]], rule: str) -> float:
+    """Mean gain of the units that were drawn, each as often as it was."""
+    drawn = Population("the sample", tuple(Kind(1, tuple(unit)) for unit in units))
+    return float(advantage(drawn, "base", rule))
+
+
+def corpus_gain(population: Population, bleu: bool) -> float:
+    """Corpus BLEU or chrF++ of ``t`` minus that of ``base``, first line, over the whole population."""
+    scores = []
+    for arm in ("t", "base"):
+        sums = np.zeros(34)
+        for kind in population.kinds:
+            for record in kind.records:
+                answer = record["arms"][arm]
+                sums += kind.weight * np.array(answer["stats"][answer["rules"][1]], dtype=float)
+        if bleu:  # as long as the reference: no penalty
+            scores.append(100 * math.exp(np.mean(np.log(sums[2:6] / sums[6:10]))))
+        else:  # as many n-grams on both sides: precision is recall
+            scores.append(100 * float(np.mean(sums[12::3] / sums[10::3])))
+    return scores[0] - scores[1]
+
+
+def _above(truth: Fraction | float) -> Callable[[Claim, Sequence[Sequence[Json]]], bool]:
+    """The lower limit is missing, or above the truth."""
+    return lambda claim, _: claim.lower is None or claim.lower > truth
+
+
+def _gains_differ(claim: Claim, units: Sequence[Sequence[Json]]) -> bool:
+    # Scores of units are rounded down to 2**-32.
+    found = claim.detail["gain"]
+    return any(abs(float(Fraction(found[rule])) - _gain(units, rule)) > 1e-6 for rule in found)
+
+
+_NONE, _BASE = Variant(), Variant("base", "first-line")
+
+KNOWN: Final = (
+    Known("data-split", _NONE, TASK, lambda claim, units: claim.n != sum(map(len, units))),
+    Known("opportunity", _NONE, TASK, lambda claim, units: claim.estimate != _share(units, _fed)),
+    Known(
+        "non-interference", _NONE, TASK, lambda claim, units: claim.estimate != 1 - _share(units, _touched)
+    ),
+    Known("termination", Variant("base"), TASK, _gains_differ),
+    Known("corpus-bleu", _BASE, TASK, _above(corpus_gain(TASK, bleu=True)), DELTA + ASYMPTOTIC),
+    Known("corpus-chrf", _BASE, TASK, _above(corpus_gain(TASK, bleu=False)), DELTA + ASYMPTOTIC),
+    Known("template-agreement", _NONE, OTHER, _above(agreement(OTHER)[0]), DELTA),
+    Known("template-gain", Variant(None, "first-line"), OTHER, _above(advantage(OTHER, "base")), DELTA),
+)
+
+
+def try_known(case: Known, draws: int, random: np.random.Generator) -> Trial:
+    """How often the claim is false."""
+    about, kind, found = subject(), registry.KINDS[case.kind], 0
+    for _ in range(draws):
+        places = case.population.draw(UNITS, random)
+        evidence = case.population.evidence(places, f"{random.integers(1 << 62)}")
+        (claim,) = kind.compute(evidence, about, (case.variant,), DELTA)
+        found += case.false(claim, [case.population.kinds[place].records for place in places])
+    return Trial(f"{case.kind}, {case.population.name}", found, draws, float(case.most))

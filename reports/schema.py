@@ -1,0 +1,203 @@
+"""The schema ``certify.report`` version 1: what ``certify check --format json`` prints (:mod:`reports.view`).
+
+``certify schema report`` is derived from these models. Programs that read a report can rely on them; nothing
+in this project reads one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+from pydantic.json_schema import SkipJsonSchema
+
+from certify.base.errors import ExitCode
+from certify.base.model import Document, Model, never_null
+from certify.base.records import Dtype
+from certify.base.verdict import Outcome, Status
+from certify.certificate.proofs import ProofRecord, ProofsRef
+from certify.certificate.schema import EvidenceRef
+from certify.claims.claim import Finding
+from certify.claims.kind import Role
+from certify.ticket.schema import Level, SelectionRef, Sha256, Slug, Token, TokenId
+from reports.view import SCHEMA_NAME, SCHEMA_VERSION
+
+Rational = Annotated[str, Field(pattern=r"^-?[0-9]+/[1-9][0-9]*$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class ReportedItem(Model):
+    """One check: what was found, and whether the policy requires it to pass."""
+
+    name: str
+    required: bool
+    outcome: Outcome
+    code: str = Field(description="stable reason code; certify explain CODE says what it means")
+    text: str
+    remedy: str | None
+    ids: tuple[TokenId, ...] = Field(description="token ids that bear witness")
+
+
+class ReportedTable(Model):
+    """The input tables of base and reference: rows and width, element type as served, output head tied."""
+
+    shape: tuple[Count, Count]
+    dtype: Dtype
+    tied: bool | None
+
+
+class ReportedToken(Token):
+    """A row of the ticket, with its distance."""
+
+    distance: Annotated[float, Field(ge=0, le=1)] = Field(alias="D")
+
+
+class Figure(Model):
+    """A rational number, exactly and as the nearest double."""
+
+    exact: Rational
+    decimal: float
+
+
+class ReportedClaim(Model):
+    """A claim computed from the evidence of one text, and what the policy makes of it.
+
+    ``stated``: the certificate states it. ``asked``: what the policy asks of it; None if nothing. ``outcome``
+    is that of the question; None if nothing is asked.
+    """
+
+    name: str
+    text: str
+    role: Role
+    finding: Finding
+    said: str
+    estimate: Figure | None
+    lower: Figure | None
+    upper: Figure | None
+    delta: Rational
+    n: Count
+    unit: str
+    procedure: str
+    asymptotic: bool
+    assumptions: tuple[str, ...]
+    signature: str
+    detail: dict[str, JsonValue]
+    stated: bool
+    asked: str | None
+    outcome: Outcome | None
+    code: str
+
+
+class ReportedProofs(ProofsRef):
+    """What the certificate restates of a record of checks; the record itself if it bears that out."""
+
+    record: ProofRecord | None
+
+
+class ReportedCertificate(Model):
+    """The certificate that was checked; its claims are among those of the ticket."""
+
+    sha256: Sha256
+    created_by: str
+    delta: Level
+    signature: str
+    evidence: tuple[EvidenceRef, ...]
+    proofs: ReportedProofs | None
+
+
+class ReportedPremise(Model):
+    """The published premise: no row outside the ticket has D above tau."""
+
+    holds: bool
+    h_max: Count
+    id_max: TokenId | None
+    ids: tuple[TokenId, ...]
+
+
+class Bin(Model):
+    """Rows with a count h from ``h_first`` to ``h_last``."""
+
+    h_first: Count
+    h_last: Count
+    rows: Count
+    in_ticket: Count
+
+
+class Histogram(Model):
+    """Counts of the distance over the rows that moved; ``equal`` rows did not."""
+
+    equal: Count
+    ties: Count
+    h_tau: Count
+    bins: tuple[Bin, ...]
+
+
+class ReportedAssumption(Model):
+    """An assumption and what is known about it."""
+
+    id: str
+    statement: str
+    status: str
+
+
+class ReportedTicket(Model):
+    """Everything found out about one ticket; what could not be computed is null."""
+
+    id: Slug
+    verdict: Status
+    digest: Sha256
+    items: tuple[ReportedItem, ...]
+    selection: SelectionRef
+    table: ReportedTable
+    released: Literal["transfer", "tuned"]
+    tokens: tuple[ReportedToken, ...]
+    certificate: ReportedCertificate | None
+    claims: tuple[ReportedClaim, ...]
+    premise: ReportedPremise | None
+    histogram: Histogram | None
+    assumptions: tuple[ReportedAssumption, ...]
+    taken: tuple[ReportedAssumption, ...] = Field(description="assumptions that the policy takes as given")
+    non_claims: tuple[str, ...]
+    signature: str
+
+
+class Decision(Model):
+    """The most probable token under the reference and under the arm; probabilities in units of 1e-9."""
+
+    reference: TokenId
+    arm: TokenId
+    p_a: Count
+    p_b: Count
+
+
+class Replayed(Model):
+    """One decision that was run again on the model; ``found`` is None if it could not be run."""
+
+    record: str
+    step: Count
+    result: Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN"]
+    text: str
+    recorded: Decision | None
+    found: Decision | None
+
+
+class Rerun(Model):
+    """The decisions of one manifest that were run again."""
+
+    ticket: Slug
+    evidence: str
+    results: tuple[Replayed, ...]
+
+
+class Report(Document):
+    """Verdicts on the tickets of one file under one policy; ``replay`` only where ``--replay`` was given."""
+
+    schema_: Literal["certify.report"] = Field(alias="schema", default=SCHEMA_NAME)
+    schema_version: Literal[1] = SCHEMA_VERSION
+    file: str
+    policy: str
+    policy_sha256: Sha256
+    question: str
+    exit_code: ExitCode
+    tickets: tuple[ReportedTicket, ...]
+    replay: tuple[Rerun, ...] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=never_null)
