@@ -169,8 +169,10 @@ def _corpus(text: str, claims: list[dict[str, Any]], console: Console, verbose: 
             p_value_text(claim["detail"]["p_value"]),
         )
     console.print(_indent(table))
-    if len(shown) < len(measured):
-        console.print(_indent(Text(f"{len(measured) - len(shown)} more with --verbose", style="dim")))
+    more = [f"{len(measured) - len(shown)} more"] if len(shown) < len(measured) else []
+    more += [] if level else ["limits and p-values"]
+    if more and not verbose:
+        console.print(_indent(Text(f"{', '.join(more)} with --verbose", style="dim")))
 
 
 def p_value_text(exact: str | None) -> str:

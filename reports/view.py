@@ -14,6 +14,7 @@ from certify.base.verdict import Item
 from certify.base.version import __version__
 from certify.certificate.build import TextClaims
 from certify.claims.claim import Claim
+from certify.claims.corpus import resampled
 from certify.claims.registry import KINDS
 from certify.gate.check import CheckReport, TicketReport
 from certify.gate.evidence import Examined
@@ -26,8 +27,13 @@ SCHEMA_VERSION: Final = 1
 _BINS = 12
 
 
-def view(report: CheckReport) -> dict[str, Any]:
-    """Convert the report to JSON-able data, verdicts first. Strings from tickets are not escaped yet."""
+def view(report: CheckReport, *, resample: bool = True) -> dict[str, Any]:
+    """Convert the report to JSON-able data, verdicts first. Strings from tickets are not escaped yet.
+
+    Args:
+        report: the report.
+        resample: give corpus scores their limits and p-values, which take a second.
+    """
     return {
         "schema": SCHEMA_NAME,
         "schema_version": SCHEMA_VERSION,
@@ -36,7 +42,7 @@ def view(report: CheckReport) -> dict[str, Any]:
         "policy_sha256": report.policy.sha256,
         "question": report.policy.question,
         "exit_code": int(report.exit_code),
-        "tickets": [_ticket(one, report) for one in report.tickets],
+        "tickets": [_ticket(one, report, resample) for one in report.tickets],
     }
 
 
@@ -97,7 +103,7 @@ def histogram(result: KSResult, ticket: Ticket) -> dict[str, Any]:
     }
 
 
-def _ticket(one: TicketReport, report: CheckReport) -> dict[str, Any]:
+def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str, Any]:
     ticket, result = one.ticket, one.result
     required = set(report.policy.requires)
     return {
@@ -110,7 +116,7 @@ def _ticket(one: TicketReport, report: CheckReport) -> dict[str, Any]:
         "released": ticket.released.object,
         "tokens": [_token(token.model_dump(mode="json"), ticket.selection.n) for token in ticket.tokens],
         "certificate": None if one.examined is None else _certificate(one),
-        "claims": _claims(one, report),
+        "claims": _claims(one, report, resample),
         "premise": None
         if one.premise is None
         else {
@@ -157,7 +163,7 @@ def _proofs(examined: Examined) -> dict[str, Any] | None:
     return stated | {"record": None if record is None else record.model_dump(mode="json", by_alias=True)}
 
 
-def _claims(one: TicketReport, report: CheckReport) -> list[dict[str, Any]]:
+def _claims(one: TicketReport, report: CheckReport, resample: bool) -> list[dict[str, Any]]:
     """Every claim computed from the evidence, by text, with the policy's use of it."""
     if one.examined is None:
         return []
@@ -170,7 +176,7 @@ def _claims(one: TicketReport, report: CheckReport) -> list[dict[str, Any]]:
         for claim in text.claims:
             answer = one.examined.answers.get((claim.name, text.path))
             found.append(
-                _claim(claim, text)
+                _claim(claim, text, resample)
                 | {
                     "stated": (text.evidence.sha256, claim.name) in stated,
                     "asked": asked.get(claim.name) if answer else None,
@@ -181,7 +187,11 @@ def _claims(one: TicketReport, report: CheckReport) -> list[dict[str, Any]]:
     return found
 
 
-def _claim(claim: Claim, text: TextClaims) -> dict[str, Any]:
+def _claim(claim: Claim, text: TextClaims, resample: bool) -> dict[str, Any]:
+    asymptotic = KINDS[claim.kind].asymptotic
+    if asymptotic and resample:
+        claim = resampled(claim, text.evidence)
+
     def figure(value: Fraction | None) -> dict[str, Any] | None:
         return None if value is None else {"exact": rational(value), "decimal": float(value)}
 
@@ -198,7 +208,7 @@ def _claim(claim: Claim, text: TextClaims) -> dict[str, Any]:
         "n": claim.n,
         "unit": claim.unit,
         "procedure": claim.procedure,
-        "asymptotic": KINDS[claim.kind].asymptotic,
+        "asymptotic": asymptotic,
         "assumptions": list(claim.assumptions),
         "signature": claim.signature,
         "detail": dict(claim.detail),

@@ -3,6 +3,8 @@
 No finite-sample limit is known for a corpus score (theory §5). What is given here is asymptotic and marked
 so: percentile limits by the paired bootstrap, and the p-value of a paired randomisation, whose hypothesis is
 that the two arms are exchangeable within each unit. No certificate states them, no policy can ask for them.
+So a check computes scores and differences only (:func:`corpus_difference`), and what shows limits and
+p-values asks for them (:func:`resampled`).
 
 Units are those of the evidence, in its order, and are drawn whole: blocks and documents stay together. Draws
 (:data:`certify.evidence.corpus_scores.DRAWS`) and seed (``order_seed`` of the manifest) stand in the
@@ -31,17 +33,17 @@ from certify.claims.claim import (
 )
 from certify.claims.kind import Kind, Variant, one_by_one
 from certify.claims.quality import COMPARATORS
-from certify.evidence.corpus_scores import BLEU, CHRF, DRAWS, Metric
+from certify.evidence.corpus_scores import BLEU, CHRF, DRAWS, place
 from certify.evidence.extraction import RULES, Rule
 from certify.evidence.load import Evidence, Subject, arms_of_kind, ticket_arm
 from certify.evidence.read import Arm
 from certify.stats.limits import GRID_BITS
-from certify.stats.resampling import bootstrap_limit, swap_p_value
+from certify.stats.resampling import BOOTSTRAP, SWAP
 
 METRICS: Final = {"corpus-bleu": BLEU, "corpus-chrf": CHRF}
 """The score behind each kind of claim."""
 
-MARK: Final = "paired-bootstrap/1, asymptotic"
+MARK: Final = f"{BOOTSTRAP}, asymptotic"
 """What the claims name as their procedure."""
 
 
@@ -81,13 +83,10 @@ def corpus_difference(
     rule: Rule,
     delta: Fraction = DELTA,
 ) -> Claim:
-    """Corpus score of the ticket's arm minus that of ``reference``, ``full`` or ``base``; asymptotic.
+    """Corpus score of the ticket's arm minus that of ``reference``, ``full`` or ``base``.
 
-    ``detail`` holds the scores of both arms, the one-sided p-value of "the ticket is no better",
-    ``(1 + #{>= observed}) / (draws + 1)``, draws and seed. Several arms of kind ``full``: the one with the
-    smallest difference counts, all are listed. There are no limits and no p-value for a sequential design,
-    where evaluation stopped because of what it found, and no limits for a single unit or where ``delta``
-    asks for more draws than are made.
+    ``detail`` holds the scores of both arms, draws and seed. Several arms of kind ``full``: the one with the
+    smallest difference counts, all are listed. :func:`resampled` adds limits and p-values.
 
     Args:
         evidence: translations.
@@ -98,14 +97,12 @@ def corpus_difference(
         delta: error probability of each limit.
     """
     arm = ticket_arm(evidence, subject)
-    others = arms_of_kind(evidence, comparator)
     if arm is None:
         return not_evaluated(kind, evidence, comparator=comparator, extraction=rule)
-    if not others:
+    if not arms_of_kind(evidence, comparator):
         return not_compared(kind, evidence, comparator, rule)
-    metric = METRICS[kind]
     try:
-        found = [_compare(evidence, arm, other, metric, rule, delta) for other in others]
+        return _difference(evidence, arm, kind, comparator, rule, delta, resample=False)
     except InvalidInputError as error:
         # What only informs must not stop a check.
         return missing(
@@ -117,6 +114,29 @@ def corpus_difference(
             evidence=(evidence.sha256,),
             finding=Finding.NOT_APPLICABLE,
         )
+
+
+def resampled(claim: Claim, evidence: Evidence) -> Claim:
+    """A claim of :func:`corpus_difference` from ``evidence`` with its limits and p-value; asymptotic.
+
+    The p-value in ``detail`` is that of "the ticket is no better", one-sided. There are neither limits nor a
+    p-value for a sequential design, where evaluation stopped because of what it found, and no limits for a
+    single unit or where ``delta`` asks for more draws than are made. A claim that is missing stays as it is.
+    """
+    served = [arm for arm in evidence.manifest.arms if arm.name == claim.detail.get("served")]
+    if not served or claim.comparator is None or claim.extraction is None:
+        return claim
+    about = (claim.kind, claim.comparator, claim.extraction, claim.delta)
+    return _difference(evidence, served[0], *about, resample=True)
+
+
+def _difference(
+    evidence: Evidence, arm: Arm, kind: str, comparator: str, rule: Rule, delta: Fraction, *, resample: bool
+) -> Claim:
+    metric = METRICS[kind]
+    where = place(metric, RULES.index(rule))
+    others = arms_of_kind(evidence, comparator)
+    found = [_compare(evidence, arm, other, where, delta, resample=resample) for other in others]
     least = min(found, key=lambda one: one.estimate)
     n = len(evidence.units)
     return Claim(
@@ -142,7 +162,7 @@ def corpus_difference(
             procedure=MARK,
             delta=delta,
             draws=DRAWS,
-            test="paired-swap/1",
+            test=SWAP,
             vs=arm_digest(least.other),
             rule=rule,
             score=metric.score,
@@ -151,6 +171,7 @@ def corpus_difference(
         evidence=(evidence.sha256,),
         detail={
             **least.to_json(),
+            "served": arm.name,
             "draws": DRAWS,
             "seed": evidence.manifest.order_seed,
             "compared": [one.to_json() for one in found],
@@ -159,19 +180,16 @@ def corpus_difference(
 
 
 def _compare(
-    evidence: Evidence, arm: Arm, other: Arm, metric: Metric, rule: Rule, delta: Fraction
+    evidence: Evidence, arm: Arm, other: Arm, where: int, delta: Fraction, *, resample: bool
 ) -> _Comparison:
-    index, n = RULES.index(rule), len(evidence.units)
-    ours, theirs = (evidence.corpus.arm(one.name, index, metric) for one in (arm, other))
-    fixed = evidence.design == "fixed"
+    sums, names = evidence.corpus, (arm.name, other.name)
     lower = upper = p_value = None
-    if fixed and n > 1 and delta * (DRAWS + 1) >= 1:
-        gaps, observed = ours.resampled - theirs.resampled, ours.score - theirs.score
-        lower = round_down(bootstrap_limit(gaps, observed, n, delta, "lower").value, GRID_BITS)
-        upper = round_up(bootstrap_limit(gaps, observed, n, delta, "upper").value, GRID_BITS)
-    if fixed:
-        p_value = swap_p_value(ours.swaps, theirs.swaps, metric.statistic).p_value
-    left, right = (round_down(Fraction(one.score), GRID_BITS) for one in (ours, theirs))
+    if resample and evidence.design == "fixed":
+        p_value = sums.p_values(*names)[where]
+        if len(evidence.units) > 1 and Fraction(1, DRAWS + 1) <= delta < Fraction(1, 2):
+            low, high = (Fraction(float(limits[where])) for limits in sums.limits(*names, delta))
+            lower, upper = round_down(low, GRID_BITS), round_up(high, GRID_BITS)
+    left, right = (round_down(Fraction(float(sums.scores(name)[where])), GRID_BITS) for name in names)
     return _Comparison(other, left, right, lower, upper, p_value)
 
 

@@ -1,4 +1,4 @@
-"""Corpus BLEU and chrF++ from sums of statistics, many sums at once; and one evidence resampled, arm by arm.
+"""Corpus BLEU and chrF++ from sums of statistics, many sums at once; and arms of one evidence compared.
 
 A corpus score is a function of sums over sentences (:mod:`lottery.text.score` says of what), so that a
 resample of units is scored from the sum of its units' statistics alone. Both scores are sacreBLEU's: BLEU
@@ -8,16 +8,16 @@ beta 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError
 from certify.evidence.record import STATISTICS, TranslationRecord
-from certify.stats.resampling import Counts, Statistic, SwapSums, bootstrap_sums, swap_sums
+from certify.stats.resampling import Counts, Scores, paired_bootstrap, paired_swap
 
 DRAWS: Final = 999
 """Bootstrap samples and random exchanges; fixed, so that nobody chooses them after a look."""
@@ -28,7 +28,7 @@ _BLEU, _CHRF = slice(0, 10), slice(10, STATISTICS)
 _BETA2: Final = 4
 
 
-def corpus_bleu(sums: Counts) -> NDArray[np.float64]:
+def corpus_bleu(sums: Counts) -> Scores:
     """BLEU, 0 to 100, of each row of summed statistics, shape ``[m, 10]``: lengths, matches, n-grams.
 
     The brevity penalty times the geometric mean of the precisions of orders 1 to 4, in percent. The k-th
@@ -45,7 +45,7 @@ def corpus_bleu(sums: Counts) -> NDArray[np.float64]:
     return np.where(alive, 100.0 * np.exp(penalty + logs.sum(axis=1) / _ORDERS), 0.0)
 
 
-def corpus_chrf(sums: Counts) -> NDArray[np.float64]:
+def corpus_chrf(sums: Counts) -> Scores:
     """chrF++, 0 to 100, of each row of summed statistics, shape ``[m, 24]``: 8 orders of three counts.
 
     Precision and recall are averaged over the orders with n-grams on both sides and combined with beta 2; 0
@@ -59,7 +59,7 @@ def corpus_chrf(sums: Counts) -> NDArray[np.float64]:
     recall = (match / np.maximum(reference, 1.0)).sum(axis=1) / orders
     below = _BETA2 * precision + recall
     above = 100.0 * (1 + _BETA2) * precision * recall
-    found: NDArray[np.float64] = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    found: Scores = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
     return found
 
 
@@ -79,79 +79,82 @@ class Metric:
     score: str
     signature: str
     columns: slice
-    statistic: Statistic
+    statistic: Callable[[Counts], Scores]
 
 
 BLEU: Final = Metric("BLEU", "corpus-BLEU/n4-exp", "bleu", _BLEU, corpus_bleu)
 CHRF: Final = Metric("chrF++", "corpus-chrF/c6w2b2", "chrf", _CHRF, corpus_chrf)
-
-
-@dataclass(frozen=True, slots=True)
-class ArmSums:
-    """One arm under one rule and one metric.
-
-    Attributes:
-        score: the corpus score of the text.
-        resampled: its score on each bootstrap sample, shape ``[DRAWS]``.
-        swaps: sums for exchanges with another arm.
-    """
-
-    score: float
-    resampled: NDArray[np.float64]
-    swaps: SwapSums
+_METRICS: Final = (BLEU, CHRF)
 
 
 class CorpusSums:
-    """Units of one evidence, resampled once for each arm: units are drawn whole, the same for every arm.
+    """Sums of statistics of one evidence by unit, for all tickets that share it; units are drawn whole.
 
-    The seed is the evidence's ``order_seed``, which was recorded with it: nothing is left to choose.
+    The seed is the evidence's ``order_seed``, which was recorded with it: nothing is left to choose. Scores
+    come for every metric under every rule together, in the order of :func:`place`.
     """
 
     def __init__(self, units: Mapping[str, Sequence[TranslationRecord]], seed: int) -> None:
         """Over ``units`` in their order; sums are made when an arm is asked for."""
         self._units, self._seed = units, seed
-        self._sums: dict[str, tuple[Counts, SwapSums, Counts]] = {}
-        self._known: dict[tuple[str, int, str], ArmSums] = {}
+        self._counts: dict[str, Counts] = {}
+        self._limits: dict[tuple[str, str, Fraction], tuple[Scores, Scores]] = {}
+        self._p_values: dict[tuple[str, str], tuple[Fraction, ...]] = {}
 
-    def arm(self, name: str, rule: int, metric: Metric) -> ArmSums:
-        """The arm of that name under the rule of that index.
+    def scores(self, name: str) -> Scores:
+        """Corpus scores of one arm, shape ``[6]``.
 
         Raises:
-            InvalidInputError: counts too large to add exactly (``UNIT_RANGE``).
+            InvalidInputError: counts too large to add exactly (``UNIT_RANGE``), as below.
         """
-        key = (name, rule, metric.score)
-        if key not in self._known:
-            self._known[key] = self._scored(name, rule, metric)
-        return self._known[key]
+        found: Scores = _scores(self._by_unit(name).sum(axis=0)[None])[0]
+        return found
 
-    def _scored(self, name: str, rule: int, metric: Metric) -> ArmSums:
-        if name not in self._sums:
-            counts = _by_unit(self._units.values(), name)
-            self._sums[name] = (
-                bootstrap_sums(counts, self._seed, DRAWS),
-                swap_sums(counts, self._seed, DRAWS),
-                counts.sum(axis=0),
-            )
-        drawn, swaps, total = self._sums[name]
-        here = slice(rule * STATISTICS + metric.columns.start, rule * STATISTICS + metric.columns.stop)
-        return ArmSums(
-            float(metric.statistic(total[None, here])[0]),
-            metric.statistic(drawn[:, here]),
-            SwapSums(total[here], swaps.exchanged[:, here], swaps.n, swaps.seed),
-        )
+    def limits(self, ours: str, theirs: str, delta: Fraction) -> tuple[Scores, Scores]:
+        """Limits of the differences of two arms, each at ``delta``, by the bootstrap; shape ``[6]`` each."""
+        key = (ours, theirs, delta)
+        if key not in self._limits:
+            a, b = self._by_unit(ours), self._by_unit(theirs)
+            self._limits[key] = paired_bootstrap(a, b, _scores, delta, self._seed, DRAWS)
+        return self._limits[key]
+
+    def p_values(self, ours: str, theirs: str) -> tuple[Fraction, ...]:
+        """One-sided p-values of "``ours`` is no better", by random exchanges of units."""
+        if (ours, theirs) not in self._p_values:
+            a, b = self._by_unit(ours), self._by_unit(theirs)
+            self._p_values[ours, theirs] = paired_swap(a, b, _scores, self._seed, DRAWS)
+        return self._p_values[ours, theirs]
+
+    def _by_unit(self, name: str) -> Counts:
+        if name not in self._counts:
+            self._counts[name] = _by_unit(self._units.values(), name)
+        return self._counts[name]
+
+
+def place(metric: Metric, rule: int) -> int:
+    """Where the score of a metric under the rule of that index stands among all scores."""
+    return _RULES * _METRICS.index(metric) + rule
+
+
+def _scores(sums: Counts) -> Scores:
+    """From sums over all rules, ``[m, 3 * STATISTICS]``, to the scores in the order of :func:`place`."""
+    by_rule = np.hsplit(sums, _RULES)
+    return np.stack([one.statistic(part[:, one.columns]) for one in _METRICS for part in by_rule], axis=1)
 
 
 def _by_unit(units: Iterable[Sequence[TranslationRecord]], name: str) -> Counts:
     """Statistics of one arm summed within units: ``[units, 3 * STATISTICS]``, rule after rule."""
     vectors: list[list[tuple[int, ...]]] = []
     starts: list[int] = []
+    largest = 0
     for records in units:
         starts.append(len(vectors))
+        largest = max(largest, len(records))
         for record in records:
             answer = record.arms[name]
             vectors.append([answer.stats[index] for index in answer.rules])
     counts = np.array(vectors, dtype=np.int64).reshape(len(vectors), _RULES * STATISTICS)
-    # What resampling asks of sums of units, asked before units are summed.
-    if 4 * int(counts.max()) * len(vectors) >= 2**63:
+    # Asked before units are summed: any unit may be drawn every time.
+    if 4 * int(counts.max()) * largest * len(starts) >= 2**53:
         raise InvalidInputError("the statistics are too large to be added exactly", code="UNIT_RANGE")
     return np.add.reduceat(counts, starts, axis=0)

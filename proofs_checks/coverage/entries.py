@@ -52,16 +52,9 @@ ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "betting.noninferior": _LIMITS,
     "betting.plog": _BETS,  # tunes the bets; validity must not depend on it, usefulness does
     "betting.smallest_margin": _LIMITS,
-    "resampling.Randomisation": ("coverage.randomisation",),
-    "resampling.bootstrap_limit": ("coverage.asymptotic",),  # what paired_bootstrap is made of
-    "resampling.bootstrap_sums": ("coverage.asymptotic",),
-    "resampling.SwapSums": ("coverage.randomisation",),
     "resampling.cluster_rate": ("coverage.asymptotic",),
     "resampling.paired_bootstrap": ("coverage.asymptotic",),
     "resampling.paired_swap": ("coverage.randomisation",),
-    "resampling.sign_flip": ("coverage.randomisation",),
-    "resampling.swap_p_value": ("coverage.randomisation",),  # what paired_swap is made of
-    "resampling.swap_sums": ("coverage.randomisation",),
     "budget.fixed_sequence": ("coverage.budget",),
     "power.clean_units_needed": (*_PLAN, "laws.clean-units"),
     "power.simulated_power": _PLAN,

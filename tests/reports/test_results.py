@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from evidence_folders import make_bundle
 
+from certify.claims.corpus import resampled
 from certify.evidence.extraction import RULES
 from certify.gate.check import check
 from certify.policy.policy import POLICIES
@@ -45,7 +46,7 @@ def test_the_tables_say_what_the_gate_says(tmp_path: Path, capsys: pytest.Captur
     corpus = rows(printed, "Corpus scores (asymptotic: they decide nothing)")
     assert corpus[0] == ["ticket", "text", "against", "score", *RULES]
     (text,) = (one for one in report.examined.texts if one.role == "evaluation")
-    by_name = {claim.name: claim for claim in text.claims}
+    by_name = {claim.name: resampled(claim, text.evidence) for claim in text.claims}
     assert [tuple(row[2:4]) for row in corpus[1:]] == [
         *(("base", "BLEU"), ("base", "chrF++"), ("reference", "BLEU"), ("reference", "chrF++"))
     ]

@@ -77,14 +77,15 @@ def check(
             workers=workers,
             progress=progress,
         )
-    shown, lines = load(RENDERERS["check.view"])(report), []
+    as_json = report_format is options.FormatName.json
+    shown, lines = load(RENDERERS["check.view"])(report, resample=as_json or verbose), []
     if replay is not None:
         replaying = load(RENDERERS["replay"])
         reruns = replaying.run_again(report, model=replay, texts=text or (), reference=reference)
         lines = replaying.lines(reruns)
         code = replaying.exit_code(int(report.exit_code), reruns)
         shown |= {"exit_code": code, "replay": replaying.data(reruns)}
-    if report_format is options.FormatName.json:
+    if as_json:
         from certify.base.jsonio import pretty_json
 
         emit(pretty_json(shown), out)

@@ -20,7 +20,7 @@ from certify.base.errors import InvalidInputError
 from certify.base.exact import rational
 from certify.certificate.schema import is_stated
 from certify.claims.claim import Claim, Finding
-from certify.claims.corpus import METRICS, corpus_difference
+from certify.claims.corpus import METRICS, corpus_difference, resampled
 from certify.claims.every import report
 from certify.claims.quality import COMPARATORS
 from certify.claims.registry import KINDS
@@ -29,7 +29,7 @@ from certify.evidence.extraction import RULES
 from certify.evidence.load import Evidence, Subject
 from certify.policy.policy import parse_policy
 from certify.policy.requirement import TESTS
-from certify.stats.resampling import Counts, paired_bootstrap, paired_swap
+from certify.stats.resampling import Counts, Scores, paired_bootstrap, paired_swap
 from lottery.text.score import Scorer
 from proofs_checks.worlds.synthetic import Behaviour, arm, digest, null_arms, plain_arms, sentence, vector
 
@@ -115,7 +115,11 @@ def world(seed: int = 3, units: int = 40, **fields: Any) -> Evidence:
 
 
 def corpus_claims(evidence: Evidence, subject: Subject) -> list[Claim]:
-    return [claim for kind in METRICS for claim in KINDS[kind].claims(evidence, subject, DELTA)]
+    return [
+        resampled(claim, evidence)
+        for kind in METRICS
+        for claim in KINDS[kind].claims(evidence, subject, DELTA)
+    ]
 
 
 @pytest.mark.parametrize("kind", METRICS)
@@ -125,17 +129,23 @@ def test_a_claim_is_the_paired_bootstrap_and_the_swap_of_whole_units(kind: str, 
     evidence = world(order_seed=17)
     metric = METRICS[kind]
     a, b = (of_arm(evidence, name, 1)[:, metric.columns] for name in ("t", comparator))
-    found = corpus_difference(evidence, SUBJECT, kind, comparator, rule="first-line", delta=DELTA)
-    limits = [
-        paired_bootstrap(a, b, metric.statistic, DELTA, 17, side, DRAWS).value for side in ("lower", "upper")
-    ]
+    plain = corpus_difference(evidence, SUBJECT, kind, comparator, rule="first-line", delta=DELTA)
+    assert (plain.lower, plain.upper, plain.detail["p_value"]) == (None, None, None)
+    found = resampled(plain, evidence)
+    assert (found.name, found.estimate, found.signature) == (plain.name, plain.estimate, plain.signature)
+
+    def statistic(sums: Counts) -> Scores:
+        return metric.statistic(sums)[:, None]
+
+    limits = [float(one[0]) for one in paired_bootstrap(a, b, statistic, DELTA, 17, DRAWS)]
     assert found.lower is not None
     assert found.upper is not None
     assert found.estimate is not None
-    assert [float(found.lower), float(found.upper)] == pytest.approx(list(map(float, limits)), abs=GRID)
+    assert [float(found.lower), float(found.upper)] == pytest.approx(limits, abs=GRID)
     assert found.lower <= limits[0]
     assert limits[1] <= found.upper
-    assert found.detail["p_value"] == rational(paired_swap(a, b, metric.statistic, 17, DRAWS).p_value)
+    (p,) = paired_swap(a, b, statistic, 17, DRAWS)
+    assert found.detail["p_value"] == rational(p)
     ours, theirs = (float(metric.statistic(counts.sum(axis=0)[None])[0]) for counts in (a, b))
     assert float(Fraction(found.detail["ticket"])) == pytest.approx(ours, abs=GRID)
     assert float(Fraction(found.detail["other"])) == pytest.approx(theirs, abs=GRID)
@@ -242,14 +252,15 @@ def test_a_sequential_design_has_estimates_only() -> None:
 
 def test_one_unit_or_too_small_an_error_probability_has_no_limits() -> None:
     one = evidence_of(Truth(per_unit=5).world(0, 1)[0])
-    claim = corpus_difference(one, SUBJECT, "corpus-bleu", "base", rule="whole")
-    assert figures_of(claim) == (True, False, False, True)
-    tiny = Fraction(1, DRAWS + 2)
-    claim = corpus_difference(world(), SUBJECT, "corpus-bleu", "base", rule="whole", delta=tiny)
-    assert figures_of(claim) == (True, False, False, True)
-    least = Fraction(1, DRAWS + 1)
-    claim = corpus_difference(world(), SUBJECT, "corpus-bleu", "base", rule="whole", delta=least)
-    assert figures_of(claim) == (True, True, True, True)
+
+    def figures(evidence: Evidence, delta: Fraction) -> tuple[bool, bool, bool, bool]:
+        claim = corpus_difference(evidence, SUBJECT, "corpus-bleu", "base", rule="whole", delta=delta)
+        return figures_of(resampled(claim, evidence))
+
+    assert figures(one, DELTA) == (True, False, False, True)
+    assert figures(world(), Fraction(1, DRAWS + 2)) == (True, False, False, True)
+    assert figures(world(), Fraction(1, DRAWS + 1)) == (True, True, True, True)
+    assert figures(world(), Fraction(1, 2)) == (True, False, False, True)
 
 
 def test_counts_beyond_64_bits_stop_nothing() -> None:

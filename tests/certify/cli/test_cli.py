@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import Ran, as_process, environment, in_process
+from evidence_folders import make_bundle
 from ticket_folders import MOVED, base_table, edit, make_ticket, tuned_table, write_json
 
 import certify.gate.check
@@ -390,6 +391,29 @@ def test_a_check_loads_nothing_for_training(ticket_path: Path) -> None:
         "pandas",
         "matplotlib",
     } & set(loaded)
+
+
+def test_only_reports_that_show_resampled_limits_load_what_resamples(tmp_path: Path) -> None:
+    """scipy.stats takes a second to load; a check by itself needs none of it."""
+    bundle = make_bundle(tmp_path)
+    code = (
+        "import sys\n"
+        "from certify.cli.main import run\n"
+        f"run(['check', '--ticket', {str(bundle.path)!r}, '--policy', 'release', *sys.argv[1:]])\n"
+        "print('LOADED', 'scipy.stats' in sys.modules)"
+    )
+    for words, loads in (([], "False"), (["--verbose"], "True"), (["--format", "json"], "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            check=True,
+            timeout=120,
+        )
+        assert "CERTIFIED" in done.stdout
+        assert "corpus-bleu" in done.stdout or "Corpus scores" in done.stdout
+        assert done.stdout.rpartition("LOADED ")[2].split() == [loads], words
 
 
 # --- scan, find, schema, count ----------------------------------------------------------------------------

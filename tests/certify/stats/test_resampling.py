@@ -14,77 +14,92 @@ from scipy.stats import t as student
 
 from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError
 from certify.stats import resampling
-from certify.stats.resampling import cluster_rate, paired_bootstrap, paired_swap, sign_flip
+from certify.stats.resampling import cluster_rate, paired_bootstrap, paired_swap
 
 DELTA = Fraction(1, 20)
 Array = NDArray[np.int64]
+Scores = NDArray[np.float64]
 
 
 def numbers(seed: int, *shape: int, low: int = 0, high: int = 20) -> Array:
     return np.random.default_rng(seed).integers(low, high, size=shape)
 
 
-def total(sums: Array) -> NDArray[np.float64]:
-    return sums[:, 0].astype(np.float64)
+def total(sums: Array) -> Scores:
+    return sums[:, :1].astype(np.float64)
 
 
-def ratio(sums: Array) -> NDArray[np.float64]:
-    return sums[:, 0] / (1.0 + sums[:, 1])
+def ratio(sums: Array) -> Scores:
+    return sums[:, :1] / (1.0 + sums[:, 1:2])
 
 
-# --- sign flips and swaps --------------------------------------------------------------------------------
+def both(sums: Array) -> Scores:
+    return np.hstack([ratio(sums), total(sums)])
 
 
-@pytest.mark.parametrize("differences", [[3, -1, 4, 1, -5, 9, 2], [1, 1, 1, 0, 0, -1], [0, 5], [-2, -2, 1]])
-def test_sign_flips_against_all_of_them(differences: list[int]) -> None:
-    flips = list(itertools.product((-1, 1), repeat=len(differences)))
-    observed = sum(differences)
-    share = sum(np.dot(signs, differences) >= observed for signs in flips) / len(flips)
-    p = float(sign_flip(differences, seed=7, draws=20_000).p_value)
-    # Five standard deviations of a share of 20,000 draws.
-    assert abs(p - share) <= 5 * math.sqrt(0.25 / 20_000)
+# --- exchanges ---------------------------------------------------------------------------------------------
+
+
+def share(a: Array, b: Array, statistic: Callable[[Array], Scores]) -> Fraction:
+    """The share of all exchanges of units whose difference is at least the observed one."""
+    observed, extreme = statistic(a.sum(0)[None]) - statistic(b.sum(0)[None]), 0
+    for mask in itertools.product((False, True), repeat=len(a)):
+        kept = np.array(mask)[:, None]
+        ours, theirs = (np.where(kept, x, y).sum(0)[None] for x, y in ((b, a), (a, b)))
+        extreme += int((statistic(ours) - statistic(theirs) >= observed - 1e-12)[0, 0])
+    return Fraction(extreme, 2 ** len(a))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+@pytest.mark.parametrize("statistic", [total, ratio])
+def test_few_units_are_exchanged_in_every_way(n: int, statistic: Callable[[Array], Scores]) -> None:
+    a, b = numbers(n, n, 2), numbers(n + 1, n, 2)
+    assert paired_swap(a, b, statistic, seed=0) == (share(a, b, statistic),)
+
+
+@pytest.mark.parametrize("statistic", [total, ratio])
+def test_many_units_against_all_exchanges(statistic: Callable[[Array], Scores]) -> None:
+    a, b = numbers(3, 12, 2), numbers(4, 12, 2)
+    (p,) = paired_swap(a, b, statistic, seed=7, draws=3000)
+    # Five standard deviations of a share of 3,000 draws.
+    assert abs(float(p) - float(share(a, b, statistic))) <= 5 * math.sqrt(0.25 / 3000)
 
 
 def test_identical_outputs_have_p_one() -> None:
-    for seed in (0, 1):
-        assert sign_flip([0] * 30, seed=seed, draws=99).p_value == 1
-        same = numbers(1, 30, 2)
-        assert paired_swap(same, same.copy(), ratio, seed=seed, draws=99).p_value == 1
+    for seed, n in itertools.product((0, 1), (1, 4, 30)):
+        same = numbers(1, n, 2)
+        assert paired_swap(same, same.copy(), both, seed=seed, draws=99) == (1, 1)
 
 
 def test_a_p_value_is_never_zero() -> None:
-    assert sign_flip([5] * 200, seed=0, draws=99).p_value == Fraction(1, 100)
     a, b = np.full((200, 1), 9), np.full((200, 1), 2)
-    assert paired_swap(a, b, total, seed=0, draws=99).p_value == Fraction(1, 100)
-
-
-def test_swapping_sums_is_flipping_signs() -> None:
-    # One generator, one order of draws: a swap is the sign -1, drawn as 1 there and as 0 here.
-    a, b = numbers(2, 12, 1), numbers(3, 12, 1)
-    swaps = np.random.Generator(np.random.PCG64(5)).integers(0, 2, size=(500, 12), dtype=np.int8)
-    gap = (a - b)[:, 0]
-    extreme = sum(int(np.dot(1 - 2 * row.astype(int), gap)) >= int(gap.sum()) for row in swaps)
-    assert paired_swap(a, b, total, seed=5, draws=500).p_value == Fraction(1 + extreme, 501)
+    assert paired_swap(a, b, total, seed=0, draws=99) == (Fraction(1, 100),)
+    assert paired_swap(b, a, total, seed=0, draws=99) == (1,)
 
 
 def test_ties_count_whatever_the_floats_say() -> None:
-    def noisy(sums: Array) -> NDArray[np.float64]:
+    def noisy(sums: Array) -> Scores:
         # The same sums score a little lower in every later row, as a vectorised function may by rounding.
-        return sums[:, 0] * (1 - 1e-13 * np.arange(len(sums)))
+        return (sums[:, 0] * (1 - 1e-13 * np.arange(len(sums))))[:, None]
 
     a, b = numbers(4, 10, 1) + 50, numbers(4, 10, 1) + 50
     b[0] -= 3  # only one unit differs: half of the draws tie with the data
-    p = paired_swap(a, b, noisy, seed=0, draws=400).p_value
+    (p,) = paired_swap(a, b, noisy, seed=0, draws=400)
     assert abs(float(p) - 0.5) < 0.15
 
 
+def test_equal_scores_of_other_sums_are_ties() -> None:
+    a, b = numbers(4, 30, 2), numbers(5, 30, 2)
+    a[:, 0] = b[:, 0]  # what counts is equal, what does not is not
+    assert paired_swap(a, b, total, seed=0, draws=400) == (1,)
+
+
 def test_the_seed_decides_and_zero_is_a_seed() -> None:
-    differences = [3, -1, 4, 1, -5, 9, 2, -6, 5]
-    p = [sign_flip(differences, seed=seed).p_value for seed in (0, 0, 1, 2)]
+    a, b = numbers(2, 25, 2), numbers(3, 25, 2)
+    p = [paired_swap(a, b, ratio, seed=seed) for seed in (0, 0, 1, 2)]
     assert p[0] == p[1]
     assert len(set(p)) == 3
-    a, b = numbers(2, 25, 2), numbers(3, 25, 2)
-    limits = [paired_bootstrap(a, b, ratio, DELTA, seed=seed).value for seed in (0, 0, 1, 2)]
+    limits = [float(paired_bootstrap(a, b, ratio, DELTA, seed=seed)[0][0]) for seed in (0, 0, 1, 2)]
     assert limits[0] == limits[1]
     assert len(set(limits)) == 3
 
@@ -92,12 +107,9 @@ def test_the_seed_decides_and_zero_is_a_seed() -> None:
 def test_results_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = numbers(2, 25, 2), numbers(3, 25, 2)
 
-    def results() -> tuple[Fraction, ...]:
-        return (
-            sign_flip((a - b)[:, 0], seed=0, draws=999).p_value,
-            paired_swap(a, b, ratio, seed=0).p_value,
-            paired_bootstrap(a, b, ratio, DELTA, seed=0).value,
-        )
+    def results() -> list[object]:
+        limits = paired_bootstrap(a, b, both, DELTA, seed=0)
+        return [paired_swap(a, b, both, seed=0), *(one.tolist() for one in limits)]
 
     whole = results()
     monkeypatch.setattr(resampling, "_BLOCK", 1000)
@@ -105,14 +117,15 @@ def test_results_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_global_generator_is_neither_read_nor_moved() -> None:
+    a, b = numbers(2, 25, 1), numbers(3, 25, 1)
     state = np.random.get_state()  # noqa: NPY002
     try:
         np.random.seed(1)  # noqa: NPY002
-        p = sign_flip([1, 2, -4, 3], seed=0).p_value
+        p, limits = paired_swap(a, b, total, 0), paired_bootstrap(a, b, total, DELTA, 0)
         drawn = np.random.random()  # noqa: NPY002
         np.random.seed(1)  # noqa: NPY002
         assert np.random.random() == drawn  # noqa: NPY002
-        assert sign_flip([1, 2, -4, 3], seed=0).p_value == p
+        assert (paired_swap(a, b, total, 0), paired_bootstrap(a, b, total, DELTA, 0)) == (p, limits)
     finally:
         np.random.set_state(state)  # noqa: NPY002
 
@@ -123,29 +136,25 @@ def test_global_generator_is_neither_read_nor_moved() -> None:
 def test_bootstrap_draws_units_in_pairs() -> None:
     # b = a + 1 in every unit: any paired resample has the same difference; unpaired ones would scatter.
     a = numbers(5, 40, 1)
-    for side in ("lower", "upper"):
-        limit = paired_bootstrap(a + 1, a, total, DELTA, seed=0, side=side, draws=200)
-        assert limit.value == limit.estimate == 40
+    assert paired_bootstrap(a + 1, a, total, DELTA, seed=0, draws=200) == (40, 40)
 
 
-def test_bootstrap_takes_the_order_statistic() -> None:
-    a, b, draws = numbers(6, 15, 1), numbers(7, 15, 1), 199
-    gap = (a - b)[:, 0]
-    chosen = np.random.Generator(np.random.PCG64(3)).integers(0, 15, size=(draws, 15))
-    ordered = sorted(int(gap[row].sum()) for row in chosen)
-    assert paired_bootstrap(a, b, total, DELTA, seed=3, draws=draws).value == ordered[9]
-    assert paired_bootstrap(a, b, total, DELTA, seed=3, side="upper", draws=draws).value == ordered[-10]
-
-
-def test_bootstrap_is_near_the_normal_limit_and_says_what_it_is() -> None:
+def test_bootstrap_is_near_the_normal_limits() -> None:
     a, b = numbers(8, 600, 1), numbers(9, 600, 1)
     gap = (a - b)[:, 0]
-    expected = gap.sum() - 1.645 * gap.std() * math.sqrt(600)
-    limit = paired_bootstrap(a, b, total, DELTA, seed=0, draws=2000)
-    assert float(limit.value) == pytest.approx(expected, abs=0.15 * gap.std() * math.sqrt(600))
-    assert limit.estimate == int(gap.sum())
-    assert limit.asymptotic
-    assert limit.assumptions == ("iid", "asymptotic")
+    spread = gap.std() * math.sqrt(600)
+    lower, upper = paired_bootstrap(a, b, total, DELTA, seed=0, draws=2000)
+    for limit, sign in ((lower, -1), (upper, 1)):
+        assert float(limit[0]) == pytest.approx(gap.sum() + sign * 1.645 * spread, abs=0.15 * spread)
+
+
+def test_scores_are_resampled_together() -> None:
+    a, b = numbers(6, 15, 2), numbers(7, 15, 2)
+    together = paired_bootstrap(a, b, both, DELTA, seed=3)
+    for k, statistic in enumerate((ratio, total)):
+        alone = paired_bootstrap(a, b, statistic, DELTA, seed=3)
+        assert [one[k] for one in together] == [one[0] for one in alone]
+        assert paired_swap(a, b, both, seed=3)[k] == paired_swap(a, b, statistic, seed=3)[0]
 
 
 # --- clusters --------------------------------------------------------------------------------------------
@@ -194,24 +203,17 @@ ONE = np.ones((3, 1), dtype=np.int64)
 @pytest.mark.parametrize(
     ("call", "error", "code"),
     [
-        (lambda: sign_flip([], 0), NothingToDoError, "NO_UNITS"),
-        (lambda: sign_flip([0.5], 0), InvalidInputError, "UNIT_TYPE"),
-        (lambda: sign_flip([True], 0), InvalidInputError, "UNIT_TYPE"),
-        (lambda: sign_flip([[1]], 0), InvalidInputError, "UNIT_TYPE"),
-        (lambda: sign_flip([2**62, 2**62], 0), InvalidInputError, "UNIT_RANGE"),
-        (lambda: sign_flip([-(2**63), 0], 0), InvalidInputError, "UNIT_RANGE"),
-        (lambda: sign_flip([1], -1), UsageError, "SEED_RANGE"),
-        (lambda: sign_flip([1], None), UsageError, "SEED_RANGE"),
-        (lambda: sign_flip([1], 0, draws=0), UsageError, "DRAWS_RANGE"),
         (lambda: paired_swap(ONE[:0], ONE[:0], total, 0), NothingToDoError, "NO_UNITS"),
         (lambda: paired_swap(ONE, ONE[:2], total, 0), InvalidInputError, "UNIT_TYPE"),
         (lambda: paired_swap(ONE * 0.5, ONE, total, 0), InvalidInputError, "UNIT_TYPE"),
-        (lambda: paired_swap(ONE * 2**61, ONE, total, 0), InvalidInputError, "UNIT_RANGE"),
-        (lambda: paired_swap(ONE, ONE, lambda s: s[:, 0] * math.nan, 0), InvalidInputError, "SCORE_RANGE"),
-        (lambda: paired_swap(ONE, ONE, lambda s: s[0], 0), InvalidInputError, "SCORE_RANGE"),
+        (lambda: paired_swap(ONE[:, 0], ONE[:, 0], total, 0), InvalidInputError, "UNIT_TYPE"),
+        (lambda: paired_swap(ONE * 2**51, ONE, total, 0), InvalidInputError, "UNIT_RANGE"),
+        (lambda: paired_swap(ONE, ONE * -(2**51), total, 0), InvalidInputError, "UNIT_RANGE"),
+        (lambda: paired_bootstrap(ONE, ONE * 2**62, total, DELTA, 0), InvalidInputError, "UNIT_RANGE"),
         (lambda: paired_bootstrap(ONE, ONE, total, DELTA, 0, draws=18), UsageError, "DRAWS_RANGE"),
-        (lambda: paired_bootstrap(ONE, ONE, total, DELTA, 0, side="both"), UsageError, "SIDE_UNKNOWN"),
+        (lambda: paired_bootstrap(ONE, ONE, total, Fraction(1, 2), 0), UsageError, "DRAWS_RANGE"),
         (lambda: paired_bootstrap(ONE, ONE, total, Fraction(1), 0), UsageError, "DELTA_RANGE"),
+        (lambda: paired_bootstrap(ONE[:1], ONE[:1], total, DELTA, 0), InvalidInputError, "TOO_FEW_UNITS"),
         (lambda: cluster_rate([], [], DELTA, "upper"), NothingToDoError, "NO_UNITS"),
         (lambda: cluster_rate([1], [2], DELTA, "upper"), InvalidInputError, "TOO_FEW_UNITS"),
         (lambda: cluster_rate([1, 3], [2, 2], DELTA, "upper"), InvalidInputError, "COUNT_RANGE"),
