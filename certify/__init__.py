@@ -1,7 +1,7 @@
-"""Certify lottery tickets in embedding layers: what was shown, what was refuted, what is only assumed.
+"""Certify lottery tickets in embedding layers: what is shown, what is refuted, what is only assumed.
 
-The public door: :func:`check` re-verifies a ticket file and decides under a policy. Finding tickets is in
-:mod:`lottery`.
+The public entry point is :func:`check`, which verifies a ticket file and decides under a policy. To find
+tickets, see :mod:`lottery`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, exact arithmetic, canonical JSON and atomic files, records, outcomes."""
+"""Foundations: errors, exact arithmetic, canonical JSON and atomic files, records, outcomes."""

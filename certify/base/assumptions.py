@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """Something that must hold for a statement to be about a deployed network, or about more than a sample.
+    """A condition under which a statement applies to a deployed network, or beyond the sample.
 
     Attributes:
         id: stable name used in reports and certificates.
@@ -87,4 +87,4 @@ EVIDENCE_ASSUMPTIONS: tuple[Assumption, ...] = (
 ASSUMPTIONS: Mapping[str, Assumption] = MappingProxyType(
     {entry.id: entry for entry in (*PUBLISHED_ASSUMPTIONS, *EVIDENCE_ASSUMPTIONS)}
 )
-"""All of them by id."""
+"""All assumptions by id."""

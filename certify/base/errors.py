@@ -1,6 +1,6 @@
-"""Every error this project raises on purpose, and the exit codes it maps to.
+"""The deliberate errors of this project, and their exit codes.
 
-One base class: whoever embeds the library catches :class:`CertifyError` and gets a one-line message
+All derive from :class:`CertifyError`. A program that uses the library catches it and gets a one-line message
 and the exit code that the command line would have used.
 """
 
@@ -12,7 +12,7 @@ from certify.base.text import escape
 
 
 class ExitCode(IntEnum):
-    """Exit status of every command, the same in every output format, suppressed by no flag."""
+    """Exit status of every command: the same in every output format, and not suppressed by any option."""
 
     CERTIFIED = 0
     REFUTED = 1
@@ -44,7 +44,7 @@ class UsageError(CertifyError):
 
 
 class InvalidInputError(CertifyError):
-    """A file or value was read and is not what it must be: corrupt, hostile, mismatched, non-finite."""
+    """A file or value is invalid: corrupt, hostile, mismatched, non-finite."""
 
     exit_code = ExitCode.INVALID
 
@@ -53,7 +53,7 @@ class InvalidInputError(CertifyError):
 
 
 class NothingToDoError(CertifyError):
-    """The input is well-formed but empty, so that there is nothing to check."""
+    """The input is well-formed but empty: there is nothing to check."""
 
     exit_code = ExitCode.NOTHING
 
@@ -62,7 +62,7 @@ class NothingToDoError(CertifyError):
 
 
 class InternalError(CertifyError):
-    """An invariant of this program broke; the gate closes."""
+    """An invariant of this program is violated; the gate closes."""
 
     exit_code = ExitCode.INTERNAL
 

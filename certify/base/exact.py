@@ -1,7 +1,7 @@
-"""Rational enclosures of logarithms and square roots: what decisions use in place of floats.
+"""Rational enclosures of logarithms and square roots, for decisions without floats.
 
-Every result is a ``Fraction`` that is known to lie on the stated side of the real number; a comparison with
-a logarithm is decided, never approximated. Integers only, so the results are the same everywhere.
+Every result is a ``Fraction`` on the stated side of the real number. A comparison with a logarithm is decided
+exactly. The arithmetic uses integers only, so results are the same on every machine.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def sqrt_up(x: Fraction, bits: int = BITS) -> Fraction:
 
 
 def log_enclosure(x: Fraction, bits: int = BITS) -> tuple[Fraction, Fraction]:
-    """Rational ``low <= ln(x) <= high``, about ``(1 + abs(ln x)) * 2**-bits`` apart; equal for ``x = 1``.
+    """Enclose ``ln(x)``: rational ``low <= ln(x) <= high``.
+
+    They are about ``(1 + abs(ln x)) * 2**-bits`` apart, and equal for ``x = 1``.
 
     ``x = 2^e * y`` with ``y`` in [1, 2) and ``ln(x) = e * 2 atanh(1/3) + 2 atanh((y-1)/(y+1))``.
 
@@ -72,7 +74,7 @@ def log_enclosure(x: Fraction, bits: int = BITS) -> tuple[Fraction, Fraction]:
 def exceeds_log(value: Fraction, x: Fraction) -> bool:
     """Decide ``value > ln(x)`` for rational ``x > 0`` without rounding.
 
-    Terminates: the logarithm of a positive rational other than 1 is irrational (Lindemann), so that some
+    Terminates, because the logarithm of a positive rational other than 1 is irrational (Lindemann), so some
     enclosure excludes ``value``.
 
     Raises:
@@ -89,10 +91,10 @@ def exceeds_log(value: Fraction, x: Fraction) -> bool:
 
 
 def _twice_atanh(u: Fraction, bits: int) -> tuple[int, int]:
-    """Integers around ``2**bits * 2 * atanh(u)`` for ``0 <= u <= 1/3``, by the series of odd powers.
+    """Enclose ``2**bits * 2 * atanh(u)`` for ``0 <= u <= 1/3`` by integers, with the series of odd powers.
 
-    Fixed point with 16 guard bits, everything that enters ``low`` rounded down and ``high`` up. After the
-    last term the rest of the series is below ``2 * power / (1 - u^2)``, less than ``4 * power``.
+    Fixed point with 16 guard bits; terms of ``low`` are rounded down, terms of ``high`` up. The rest of the
+    series after the last term is below ``2 * power / (1 - u^2)``, less than ``4 * power``.
     """
     guard = bits + 16
     u_low = (u.numerator << guard) // u.denominator

@@ -1,10 +1,10 @@
-"""Canonical JSON, digests and atomic files: what makes a claim point at exactly one sequence of bytes.
+"""Canonical JSON, digests and atomic files, so that a claim refers to exactly one sequence of bytes.
 
 Definitions (all hexadecimal, lower case):
 
 * *file digest*: SHA-256 of the file's bytes;
 * *tensor digest*: SHA-256 of ``<canonical JSON of {"dtype", "shape"}>\\n`` followed by the tensor's
-  little-endian, C-ordered bytes, so that neither a reshaped nor a re-typed tensor has the same digest;
+  little-endian, C-ordered bytes, so a reshaped or re-typed tensor has another digest;
 * *canonical JSON*: UTF-8, keys sorted, no white space, no NaN or infinity.
 
 Everything read here is treated as hostile: duplicate keys, non-finite numbers, deep nesting and
@@ -29,7 +29,7 @@ from certify.base.text import hidden
 MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_JSON_DEPTH = 64
 
-# An unterminated string stays, with the brackets in it: such a document is refused either way.
+# An unterminated string stays, including its brackets; such a document is refused either way.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -40,7 +40,7 @@ def canonical_json(value: Any) -> bytes:
 
     Raises:
         ValueError: a number in ``value`` is NaN or infinite.
-        TypeError: ``value`` holds something that is not JSON.
+        TypeError: ``value`` contains something that is not JSON.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return text.encode("utf-8")
@@ -49,19 +49,19 @@ def canonical_json(value: Any) -> bytes:
 def pretty_json(value: Any) -> str:
     """Encode ``value`` for people: two-space indent, visible non-ASCII kept, trailing newline.
 
-    What would be invisible or drive a terminal is written as a JSON escape: the value stays the same.
+    Characters that are invisible or could control a terminal become JSON escapes; the value stays the same.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
     return "".join(_json_escape(char) if char != "\n" and hidden(char) else char for char in text) + "\n"
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:
-    """SHA-256 of ``data`` as 64 hexadecimal digits."""
+    """Compute the SHA-256 of ``data`` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """File digest of ``path``, read in blocks.
+    """Compute the file digest of ``path``, read in blocks.
 
     Raises:
         UsageError: the file does not exist or cannot be read.
@@ -74,12 +74,12 @@ def sha256_file(path: Path) -> str:
 
 
 def tensor_digest(dtype: str, shape: Iterable[int], blocks: Iterable[bytes | memoryview]) -> str:
-    """Tensor digest of a tensor given as consecutive blocks of its little-endian C-ordered bytes.
+    """Compute the tensor digest of a tensor given as consecutive blocks of little-endian C-ordered bytes.
 
     Args:
         dtype: safetensors name of the type (``F32``, ``F16``, ``BF16``, ``I64``).
         shape: the full shape.
-        blocks: the bytes, in order; their sizes are free.
+        blocks: the bytes in order, in blocks of any size.
     """
     state = hashlib.sha256(canonical_json({"dtype": dtype, "shape": list(shape)}) + b"\n")
     for block in blocks:
@@ -95,8 +95,8 @@ def parse_json(data: bytes, *, what: str) -> Any:
         what: name of the document, for the error message.
 
     Raises:
-        InvalidInputError: not UTF-8, not JSON, a duplicate key, NaN or infinity, half of a surrogate
-            pair, an integer of absurd length, nesting deeper than ``MAX_JSON_DEPTH``, or more than
+        InvalidInputError: the data are not UTF-8 or not JSON, have a duplicate key, NaN or infinity, a lone
+            surrogate or an overlong integer, nest deeper than ``MAX_JSON_DEPTH``, or exceed
             ``MAX_JSON_BYTES``.
     """
     if len(data) > MAX_JSON_BYTES:
@@ -112,7 +112,7 @@ def parse_json(data: bytes, *, what: str) -> Any:
         return value
     except UnicodeEncodeError as error:
         raise InvalidInputError(
-            f"{what} is refused: it spells half of a surrogate pair, which is no text", code="JSON_MALFORMED"
+            f"{what} is refused: it contains a lone surrogate, which is not text", code="JSON_MALFORMED"
         ) from error
     except UnicodeDecodeError as error:
         raise InvalidInputError(
@@ -141,7 +141,7 @@ def read_bytes(path: Path, *, what: str, limit: int) -> bytes:
     """Read a regular file of at most ``limit`` bytes.
 
     Raises:
-        UsageError: no such file, a folder, or no permission.
+        UsageError: the file does not exist, is a folder, or cannot be read.
         InvalidInputError: the file is larger than ``limit``.
     """
     try:
@@ -158,7 +158,7 @@ def read_bytes(path: Path, *, what: str, limit: int) -> bytes:
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
-    """Write ``path`` all or nothing: a temporary neighbour, flushed to disk, then renamed over it.
+    """Write ``path`` completely or not at all: to a temporary neighbour, flushed to disk, then renamed.
 
     Raises:
         UsageError: the folder does not exist or cannot be written, or the disk is full.
@@ -172,7 +172,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes private files; a released file has the permissions that open() would give.
+        # mkstemp makes private files; give them the permissions that open() would have given.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -193,13 +193,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _json_escape(char: str) -> str:
-    # Line breaks aside, hidden characters occur only inside strings, where JSON allows \uXXXX for each.
+    # Hidden characters other than line breaks occur only inside strings, where JSON allows \uXXXX for each.
     code = ord(char)
     return f"\\u{code:04x}" if code < 0x10000 else json.dumps(char)[1:-1]
 
 
 def _check_depth(data: bytes, what: str) -> None:
-    # json.loads recurses in C; depth is bounded beforehand so that no input can exhaust the stack.
+    # json.loads recurses in C. The depth is limited beforehand, so that no input exhausts the stack.
     depth = 0
     for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
         depth += 1 if bracket in b"[{" else -1

@@ -1,8 +1,8 @@
-"""The one base of everything that is read from a file or printed as a schema: closed, frozen, strict.
+"""The base models of everything that is read from a file or printed as a schema: closed, frozen, strict.
 
-:class:`Model` is a table of fields; :class:`Document` a whole file that names its schema and the version of
-it. :func:`validate` and its relatives turn what was read into either, or refuse it in one line. What is read
-is hostile: nothing is converted, nothing unknown is ignored, nothing that a newer version wrote is guessed.
+:class:`Model` is a set of fields; :class:`Document` is a whole file, which names its schema and version.
+:func:`validate` and related functions parse file content into one of them, or refuse it in one line. Input is
+treated as hostile: no conversion, no ignored unknown fields, no guessing about newer versions.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from certify.base.jsonio import MAX_JSON_BYTES, parse_json, read_bytes
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-_LONGEST_PATH = 200  # characters: the name of an unknown field may be as long as its file
+_LONGEST_PATH = 200  # characters; the name of an unknown field may be as long as its file
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-"""Turns the content of a file of one schema version into that of the next one."""
+"""Convert the content of a file of one schema version to the next version."""
 
 
 class Model(BaseModel):
-    """Fields of a file: no unknown one, no value converted, no NaN or infinity, frozen once made."""
+    """Fields of a file: no unknown fields, no conversion of values, no NaN or infinity; frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Document(Model):
-    """A whole file, which names its schema and the version of it.
+    """A whole file, which names its schema and schema version.
 
-    A subclass declares both fields again, as literals with the default that a writer takes; a reader insists
-    on them. ``migrations`` holds, by the version that it starts from, what makes an older file a newer one.
+    A subclass redeclares both fields as literals, with defaults for writers; readers require them.
+    ``migrations`` maps an older version to the function that converts it to the next one.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -49,12 +49,12 @@ class Document(Model):
 
     @classmethod
     def schema_name(cls) -> str:
-        """What the field ``schema`` must be."""
+        """Required value of the field ``schema``."""
         return str(cls.model_fields["schema_"].default)
 
     @classmethod
     def newest(cls) -> int:
-        """The schema version that is written."""
+        """Schema version that writers use."""
         return int(cls.model_fields["schema_version"].default)
 
 
@@ -63,10 +63,10 @@ class Refusal:
     """How one reader refuses: reason codes, and the error that carries them.
 
     Attributes:
-        malformed: code for a field that breaks a rule.
+        malformed: code for a field that violates the schema.
         schema: code for a file of another schema, or without a version; ``malformed`` by default.
         newer: code for a newer version; ``malformed`` by default.
-        error: class of the error, which decides the exit code.
+        error: class of the error, which determines the exit code.
     """
 
     malformed: str
@@ -75,7 +75,7 @@ class Refusal:
     error: type[CertifyError] = InvalidInputError
 
     def __call__(self, message: str, code: str = "") -> CertifyError:
-        """The error to raise; ``malformed`` is its code unless another one is given."""
+        """Make the error to raise, with code ``malformed`` unless another is given."""
         return self.error(message, code=code or self.malformed)
 
 
@@ -86,19 +86,20 @@ def validate(model: type[_M], value: Any, *, what: str, refusal: Refusal) -> _M:
     """Validate the parsed content of a file.
 
     Args:
-        model: what it must be.
+        model: the expected model.
         value: parsed JSON or TOML.
         what: name of the file, for the error message.
         refusal: codes and class of the error.
 
     Raises:
-        CertifyError: ``refusal.error``: another schema or version, of a document; a field that breaks a rule.
+        CertifyError: ``refusal.error``, for another schema or version of a document, or a field that
+            violates the schema.
     """
     if issubclass(model, Document):
         value = _current(model, value, what, refusal)
     try:
-        # Through JSON, where strict validation still takes an array for a tuple. TOML's dates stop here; its
-        # NaN and infinities stop at their field, which the message then names.
+        # Through JSON, in which strict validation accepts an array for a tuple. TOML dates fail here; NaN and
+        # infinity fail at their field, which the message then names.
         text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=_refuse_dates)
         return model.model_validate_json(text.encode("utf-8"), strict=True)
     except ValidationError as error:
@@ -110,11 +111,11 @@ def validate(model: type[_M], value: Any, *, what: str, refusal: Refusal) -> _M:
 def read(
     model: type[_M], path: Path, *, what: str, refusal: Refusal, limit: int = MAX_JSON_BYTES
 ) -> tuple[_M, bytes]:
-    """Read a JSON file of at most ``limit`` bytes; returns it with its bytes. ``what`` is its kind, in words.
+    """Read a JSON file of at most ``limit`` bytes and return it with its bytes; ``what`` names its kind.
 
     Raises:
         UsageError: the file cannot be read.
-        InvalidInputError: it is too large, or no strict JSON (:func:`certify.base.jsonio.parse_json`).
+        InvalidInputError: it is too large, or not strict JSON (:func:`certify.base.jsonio.parse_json`).
         CertifyError: see :func:`validate`.
     """
     data = read_bytes(path, what=what, limit=limit)
@@ -126,25 +127,25 @@ def parse_toml(data: bytes, *, what: str, refusal: Refusal) -> dict[str, Any]:
     """Parse untrusted TOML.
 
     Raises:
-        CertifyError: ``refusal.error``: it is not TOML.
+        CertifyError: ``refusal.error``, if it is not TOML.
     """
     try:
         return tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, an integer of absurd length
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, an overlong integer
         raise refusal(f"{what} is not TOML: {error}") from error
 
 
 def validate_toml(model: type[_M], data: bytes, *, what: str, refusal: Refusal) -> _M:
-    """:func:`validate` for the bytes of a TOML file.
+    """Validate the bytes of a TOML file; see :func:`validate`.
 
     Raises:
-        CertifyError: ``refusal.error``: it is not TOML, or refused.
+        CertifyError: ``refusal.error``, if it is not TOML or is refused.
     """
     return validate(model, parse_toml(data, what=what, refusal=refusal), what=what, refusal=refusal)
 
 
 def problem(error: ValidationError) -> str:
-    """The first problem in one line: the field's path and what was expected; how many more there are."""
+    """Describe the first problem in one line: path of the field, what was expected, and how many follow."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = _path(first["loc"])
     match first["type"]:
@@ -159,27 +160,27 @@ def problem(error: ValidationError) -> str:
 
 
 def json_schema(model: type[Model]) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of what a reader takes."""
+    """Make the JSON Schema (draft 2020-12) of files that a reader accepts."""
     schema = model.model_json_schema(by_alias=True)
     if issubclass(model, Document):
-        # Both have a default for whoever makes a file; whoever reads one insists on them.
+        # Both have defaults for writers, but readers require them.
         required = [name for name in schema.get("required", []) if name not in ("schema", "schema_version")]
         schema["required"] = ["schema", "schema_version", *required]
     return {"$schema": DRAFT, **schema}
 
 
 def never_null(schema: dict[str, Any]) -> None:
-    """As ``json_schema_extra`` of a field ``X | SkipJsonSchema[None] = None``: absent, or an X."""
+    """Say that a field is absent or an X, as ``json_schema_extra`` of ``X | SkipJsonSchema[None] = None``."""
     schema.pop("default", None)
 
 
 def _current(model: type[Document], value: Any, what: str, refusal: Refusal) -> dict[str, Any]:
-    """The content of a document in the newest schema version."""
+    """Migrate the content of a document to the newest schema version."""
     name, newest = model.schema_name(), model.newest()
     if not isinstance(value, dict) or value.get("schema") != name:
         raise refusal(f'{what}: expected the field "schema" to be "{name}"', refusal.schema)
     version = value.get("schema_version")
-    # A literal 1 would also take true and 1.0, and a default would take a file that names no version.
+    # A literal 1 would also accept true and 1.0, and a default would accept a file without a version.
     if type(version) is not int:
         raise refusal(f'{what}: "schema_version" must be an integer', refusal.schema)
     if version > newest:
@@ -197,10 +198,10 @@ def _current(model: type[Document], value: Any, what: str, refusal: Refusal) -> 
 
 
 def _refuse_dates(value: Any) -> NoReturn:
-    raise ValueError(f"{value} is a date or a time, which no field takes")
+    raise ValueError(f"{value} is a date or a time, which no field accepts")
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """``tickets[0].base.shape[1]``, cut if absurdly long."""
+    """Format a path such as ``tickets[0].base.shape[1]``, cut if overlong."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."

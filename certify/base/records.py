@@ -1,6 +1,6 @@
-"""Frozen records that travel between the packages: columns and facts, no logic.
+"""Frozen records that the packages share: columns and facts, no logic.
 
-Arrays are read-only by convention and one-dimensional over the rows of the table (length ``V``) unless a
+Arrays are read-only by convention and one-dimensional over the rows of the table (length ``V``), unless a
 docstring says otherwise.
 """
 
@@ -16,13 +16,13 @@ Dtype = Literal["F32", "F16", "BF16"]
 """Names of element types, as safetensors spells them."""
 
 Method = Literal["exact", "asymptotic"]
-"""How p-values were computed: Smirnov's exact law or its limit ``2 exp(-n D^2)``."""
+"""Distribution of p-values: Smirnov's exact one, or its limit ``2 exp(-n D^2)``."""
 
 Correction = Literal["none", "bonferroni", "holm", "bh", "by"]
-"""Correction for testing V rows at once; ``none`` is what the paper published."""
+"""Correction for testing V rows at once; the paper uses ``none``."""
 
 Engine = Literal["auto", "numba", "numpy"]
-"""Implementation of the scan; ``auto`` takes numba for large tables where it is installed."""
+"""Implementation of the scan; ``auto`` takes numba for large tables if installed."""
 
 IntColumn = NDArray[np.int32]
 FloatColumn = NDArray[np.float64]
@@ -36,17 +36,17 @@ class KSResult:
     Attributes:
         n: entries per row, the sample size on both sides.
         h: ``h[i] = n * D_i``, an exact integer in ``0..n``.
-        p: two-sided p-value of ``h[i]``; never below the smallest positive float (rounded up).
-        log10_p: base-10 logarithm of the p-value, finite also where ``p`` would underflow.
-        method: law behind ``p``.
-        dtype: element type in which the rows were compared.
-        equal: the rows are bit for bit the same.
-        permuted: the rows hold the same multiset of values in a different order (h = 0, KS is blind).
-        ties: the 2n pooled values are not all distinct, so that ``p`` is conservative.
+        p: two-sided p-value of ``h[i]``, rounded up: never below the smallest positive float.
+        log10_p: base-10 logarithm of the p-value, finite even if ``p`` would underflow.
+        method: distribution behind ``p``.
+        dtype: element type that the rows were compared in.
+        equal: the rows are identical bit for bit.
+        permuted: the rows have the same multiset of values in another order (h = 0, KS is blind).
+        ties: the 2n pooled values are not all distinct, so ``p`` is conservative.
         shift_norm: Euclidean norm of the difference of the rows (units of the table's entries).
         cosine: cosine of the angle between the rows, in [-1, 1]; 1 if both are zero, 0 if one is.
         max_abs: largest absolute difference of corresponding entries.
-        engine: name of the implementation that ran (``numba`` or ``numpy``); results do not depend on it.
+        engine: implementation that ran (``numba`` or ``numpy``); it does not affect results.
     """
 
     n: int
@@ -87,22 +87,22 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which rows were chosen and by which rule; everything needed to choose them again.
+    """The chosen rows, their rule, and everything needed to choose them again.
 
     Attributes:
         ids: chosen token ids, strictly increasing.
         rule: ``ks``, ``distance:k``, ``norm:k``, ``frequency:k``, ``random:k``,
             ``ids:...`` or ``published:PAIR``.
-        alpha: level of the test, as a decimal string (``0.05``) so that no rounding creeps in.
+        alpha: level of the test as a decimal string (``0.05``), so that it is exact.
         correction: correction for multiplicity (rule ``ks``).
-        method: law behind the p-values.
+        method: distribution behind the p-values.
         n: entries per row.
-        tests: number of rows that took part in the test (V minus the excluded ones).
-        h_alpha: smallest count that the rule rejects at ``alpha`` for a single row (exact law or
-            asymptotic, as ``method`` says); ``n + 1`` if none does.
+        tests: number of tested rows: V minus the excluded ones.
+        h_alpha: smallest count rejected at ``alpha`` for a single row, under ``method``; ``n + 1`` if there
+            is none.
         tau: published asymptotic threshold ``sqrt(ln(2/alpha) / n)`` on D (theory §2).
         excluded: groups of ids left out beforehand.
-        seed: seed of rule ``random``, otherwise None.
+        seed: seed of rule ``random``; None for other rules.
     """
 
     ids: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Write a folder completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from certify.base.errors import UsageError
 
 @contextmanager
 def staged_folder(out: Path) -> Iterator[Path]:
-    """Hand out a temporary neighbour of ``out``; flush it and rename it to ``out`` when the block succeeds.
+    """Yield a temporary neighbour of ``out``; flush it and rename it to ``out`` if the block succeeds.
 
-    When the block fails, for whatever reason, the neighbour is removed and ``out`` is as it was. A process
-    that is killed outright leaves only the neighbour, whose name starts with a dot and ends in ``.part``.
+    If the block fails, the neighbour is removed and ``out`` is unchanged. A killed process leaves only the
+    neighbour, whose name starts with a dot and ends in ``.part``.
 
     Raises:
-        UsageError: ``out`` exists and is not an empty folder (``OUT_EXISTS``); the file system refused, or
+        UsageError: ``out`` exists and is not an empty folder (``OUT_EXISTS``), or the file system refuses or
             is full (``FILE_UNWRITABLE``).
     """
     target = Path(os.path.normpath(out.absolute()))
@@ -32,13 +32,13 @@ def staged_folder(out: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
         yield temporary
         _flush(temporary)
-        # mkdtemp makes private folders; a released folder has the permissions that mkdir() would give.
+        # mkdtemp makes private folders; give them the permissions that mkdir() would have given.
         temporary.chmod(0o777 & ~_umask())
         temporary.replace(target)
         temporary = None
         _flush_entry(target.parent)
     except UsageError as error:
-        # A writer inside names a file in the neighbour, which nobody asked for and which is gone by now.
+        # The error of a writer names a file in the neighbour, which the caller does not know.
         drawn = "" if temporary is None else temporary.name.removeprefix(f".{target.name}.")
         if not drawn or drawn not in str(error) or not isinstance(error.__cause__, OSError):
             raise
@@ -52,12 +52,12 @@ def staged_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def written_by_safetensors(folder: Path) -> Iterator[None]:
-    """Let the safetensors library write into ``folder`` (a staged one), with our errors and permissions.
+    """Let the safetensors library write into the staged ``folder``, with our errors and permissions.
 
-    The library makes private files; afterwards every file in ``folder`` has the permissions of open().
+    The library makes private files. Afterwards every file in ``folder`` has the permissions of open().
 
     Raises:
-        OSError: the library reported an error of its own, such as a full disk with the system's text inside.
+        OSError: the library reported an error of its own, such as a full disk, with the system's text.
     """
     from safetensors import SafetensorError
 
@@ -78,9 +78,9 @@ def _check_free(target: Path, out: Path) -> None:
 
 
 def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Remove what killed processes left of files and folders ``names`` in ``folder``: temporary neighbours.
+    """Remove the temporary neighbours of ``names`` in ``folder`` that killed processes left behind.
 
-    No other process may be writing there. What cannot be removed stays.
+    No other process may be writing there. Files that cannot be removed stay.
     """
     for name in names:
         for path in (*folder.glob(f".{glob.escape(name)}.*.part"), folder / f".{name}.part"):

@@ -1,4 +1,4 @@
-"""Showing untrusted text: nothing that a piece, a path or a field contains may drive the terminal."""
+"""Show untrusted text, so that no piece, path or field can control the terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import unicodedata
 # unassigned, and the line and paragraph separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
-# Invisible by Unicode's Default_Ignorable_Code_Point although they count as letters or marks: fillers, vowel
-# inherents, joiners and variation selectors.
+# Letters or marks that are invisible by Unicode's Default_Ignorable_Code_Point: fillers, inherent vowels,
+# joiners and variation selectors.
 _INVISIBLE = frozenset(
     chr(code)
     for first, last in (
@@ -27,16 +27,16 @@ _INVISIBLE = frozenset(
 
 
 def hidden(char: str) -> bool:
-    """Whether ``char`` is invisible or could drive a terminal; line breaks and tabs are."""
+    """Whether ``char`` is invisible or could control a terminal, as line breaks and tabs do."""
     return char in _INVISIBLE or unicodedata.category(char) in _HIDDEN
 
 
 def escape(text: str, *, limit: int | None = None) -> str:
-    """Return ``text`` with every invisible or terminal-driving character as a visible escape.
+    """Replace every invisible or terminal-controlling character of ``text`` by a visible escape.
 
     Args:
-        text: any string, lone surrogates included.
-        limit: greatest number of characters returned; a longer text ends in ``…``.
+        text: any string, including lone surrogates.
+        limit: largest number of characters to return; a longer text ends in ``…``.
     """
     shown = "".join(_visible(char) for char in text)
     if limit is not None and len(shown) > limit:
@@ -48,7 +48,7 @@ def _visible(char: str) -> str:
     if char == "\\":
         return char
     if not hidden(char):
-        # A combining mark on its own would attach to whatever stands before it.
+        # A lone combining mark would attach to the character before it.
         return f"\\u{ord(char):04x}" if unicodedata.combining(char) else char
     simple = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
     if simple is not None:

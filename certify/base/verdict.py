@@ -1,6 +1,6 @@
-"""Outcomes, verdicts and exit codes: from checked items to one typed answer.
+"""Outcomes, verdicts and exit codes: from checked items to a verdict.
 
-A verdict is always recomputed, never stored. It denies unless everything that the policy requires was shown.
+A verdict is always recomputed, never stored. Unless everything that the policy requires was shown, it denies.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from certify.base.errors import ExitCode, InternalError
 
 
 class Outcome(StrEnum):
-    """What one check found."""
+    """Result of one check."""
 
     PASS = "pass"
     FAIL = "fail"  # a claim of the ticket is false, and the item says where
-    MISSING = "missing"  # evidence that would decide is not there
-    INCONCLUSIVE = "inconclusive"  # evidence is there and does not decide
-    VACUOUS = "vacuous"  # nothing is claimed about anything
+    MISSING = "missing"  # evidence that would decide is missing
+    INCONCLUSIVE = "inconclusive"  # there is evidence, but it does not decide
+    VACUOUS = "vacuous"  # nothing is claimed
     INVALID = "invalid"  # the inputs are not what the ticket says they are
-    ERROR = "error"  # the check itself broke
+    ERROR = "error"  # the check itself failed
     NOT_RUN = "not run"  # an earlier item left nothing to run it on
 
 
@@ -41,12 +41,12 @@ class Item:
     """One checked statement.
 
     Attributes:
-        name: which check, for example ``selection.ids``; a name occurs once per ticket.
-        outcome: what was found.
+        name: name of the check, such as ``selection.ids``; unique per ticket.
+        outcome: result of the check.
         code: stable reason code.
         text: one sentence with the figures.
-        remedy: what to do about it, or None.
-        ids: token ids that bear witness.
+        remedy: what to do about it; None if nothing.
+        ids: token ids that show it.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Item:
     ids: tuple[int, ...] = field(default=())
 
 
-# Worst first. NOT_RUN always has a cause among the other items; on its own it denies like MISSING.
+# Worst first. NOT_RUN always has a cause among the other items; alone it denies like MISSING.
 _SEVERITY: tuple[tuple[Outcome, Status], ...] = (
     (Outcome.ERROR, Status.ERROR),
     (Outcome.INVALID, Status.INVALID),
@@ -77,7 +77,7 @@ _EXIT: Mapping[Status, ExitCode] = {
     Status.ERROR: ExitCode.INTERNAL,
 }
 
-# Several tickets: the first of these that occurs is the exit code of the whole run.
+# For several tickets, the first of these that occurs determines the exit code.
 _PRECEDENCE = (
     ExitCode.INTERNAL,
     ExitCode.INVALID,
@@ -89,12 +89,12 @@ _PRECEDENCE = (
 
 
 def decide(requires: Iterable[str], items: Iterable[Item]) -> Status:
-    """The verdict under a policy that requires the items named ``requires``.
+    """Decide under a policy that requires the items named ``requires``.
 
-    Monotone: an item that is absent counts as MISSING, so that taking evidence away never certifies.
+    Monotone: an absent item counts as MISSING, so removing evidence never certifies.
 
     Raises:
-        InternalError: two items have the same name, or nothing at all is required.
+        InternalError: two items have the same name, or nothing is required.
     """
     found: dict[str, Item] = {}
     for item in items:
@@ -111,6 +111,6 @@ def decide(requires: Iterable[str], items: Iterable[Item]) -> Status:
 
 
 def exit_code(statuses: Iterable[Status]) -> ExitCode:
-    """Exit code for the verdicts of one run; NOTHING if there are none."""
+    """Determine the exit code for the verdicts of one run; NOTHING if there are none."""
     codes = {_EXIT[status] for status in statuses} or {ExitCode.NOTHING}
     return next(code for code in _PRECEDENCE if code in codes)

@@ -1,4 +1,4 @@
-"""The version of this program: it stands in every ticket, certificate and report."""
+"""The version of this program, recorded in every ticket, certificate and report."""
 
 from typing import Final
 

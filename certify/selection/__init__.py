@@ -1,1 +1,1 @@
-"""From a scan to chosen rows: selection rules, token counts, null tickets."""
+"""Choose rows from a scan: selection rules, token counts, null tickets."""

@@ -1,4 +1,4 @@
-"""Token counts over text: what rule ``frequency:k`` and the frequency-matched null tickets rest on."""
+"""Token counts over text, for rule ``frequency:k`` and frequency-matched null tickets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from certify.base.jsonio import atomic_writer, read_bytes
 
 _MAX_BYTES = 1 << 30
 
-# Magic and version -> size of the field that counts the header's bytes.
+# Magic and version -> size of the field with the length of the header.
 _LENGTH_BYTES = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4, b"\x93NUMPY\x03\x00": 4}
 
-# The header is a Python literal that NumPy writes in this form; matching it needs no evaluation.
+# The header is a Python literal that NumPy writes in this form; it is matched, not evaluated.
 _HEADER = re.compile(
     rb"\{'descr': '(?P<descr>[<>|][iu][1248])', 'fortran_order': (?:True|False),"
     rb" 'shape': \((?P<rows>[0-9]{1,9}),\), \} *\n"
@@ -29,11 +29,11 @@ def read_counts(path: Path, rows: int) -> NDArray[np.int64]:
 
     Args:
         path: the file; never unpickled.
-        rows: rows V of the table that the counts are for.
+        rows: number of rows V of the table.
 
     Raises:
         UsageError: the file cannot be read.
-        InvalidInputError: not a ``.npy`` of ``rows`` non-negative integers.
+        InvalidInputError: it is not a ``.npy`` file of ``rows`` non-negative integers.
     """
     data = read_bytes(path, what="token counts", limit=_MAX_BYTES)
     width = _LENGTH_BYTES.get(data[:8], 0)
@@ -41,15 +41,17 @@ def read_counts(path: Path, rows: int) -> NDArray[np.int64]:
     header = _HEADER.fullmatch(data, 8 + width, origin) if width else None
     if header is None:
         raise InvalidInputError(f"{path} is not a .npy file of integers", code="COUNTS_MALFORMED")
-    # The header is compared with what must be there before anything is allocated from it.
+    # The header is verified before anything is allocated from it.
     dtype = np.dtype(header["descr"].decode("ascii"))
     if int(header["rows"]) != rows or len(data) - origin != rows * dtype.itemsize:
         raise InvalidInputError(
-            f"{path} must hold {rows} integers, one per row of the table", code="COUNTS_MALFORMED"
+            f"{path}: expected {rows} integers, one per row of the table", code="COUNTS_MALFORMED"
         )
     counts = np.frombuffer(data, dtype, count=rows, offset=origin)
     if counts.size and (int(counts.min()) < 0 or int(counts.max()) >= 1 << 62):
-        raise InvalidInputError(f"{path} holds a count that is negative or absurd", code="COUNTS_MALFORMED")
+        raise InvalidInputError(
+            f"{path} has a count that is negative or far too large", code="COUNTS_MALFORMED"
+        )
     return counts.astype(np.int64)
 
 
@@ -60,19 +62,19 @@ def write_counts(path: Path, counts: NDArray[np.int64]) -> None:
 
 
 def count_tokens(tokenizer: Path, lines: Iterable[str], rows: int) -> NDArray[np.int64]:
-    """Count each token id over ``lines``, tokenised in context (needs the extra ``tune``).
+    """Count how often each token id occurs in ``lines``, tokenised in context (needs the extra ``tune``).
 
     Args:
         tokenizer: ``tokenizer.json``.
         lines: sentences.
-        rows: rows V of the table.
+        rows: number of rows V of the table.
 
     Returns:
         Counts ``[V]``.
 
     Raises:
         UsageError: the package ``tokenizers`` is not installed.
-        InvalidInputError: the tokenizer is malformed, or yields an id beyond the table.
+        InvalidInputError: the tokenizer is malformed, or produces an id outside the table.
     """
     try:
         from tokenizers import Tokenizer
@@ -83,7 +85,7 @@ def count_tokens(tokenizer: Path, lines: Iterable[str], rows: int) -> NDArray[np
         ) from error
     try:
         encoder = Tokenizer.from_file(str(tokenizer))
-    except Exception as error:  # the library raises bare Exception for every malformed file
+    except Exception as error:  # the library raises plain Exception for malformed files
         raise InvalidInputError(
             f"{tokenizer} is not a usable tokenizer.json", code="TOKENIZER_MALFORMED"
         ) from error
@@ -103,7 +105,7 @@ def _add(counts: NDArray[np.int64], encoder: object, batch: list[str]) -> None:
     ids = np.fromiter((i for encoding in encodings for i in encoding.ids), np.int64)
     if ids.size and int(ids.max()) >= counts.size:
         raise InvalidInputError(
-            f"the tokenizer yields id {int(ids.max())}, the table has {counts.size} rows",
+            f"the tokenizer produces id {int(ids.max())}, but the table has {counts.size} rows",
             code="TOKENIZER_TABLE_SIZE",
         )
     counts += np.bincount(ids, minlength=counts.size)

@@ -1,21 +1,21 @@
-"""Null tickets: rows that a ticket must beat before its choice of rows explains anything (theory §6).
+"""Null tickets: rows that a ticket must beat before its choice of rows means anything (theory §6).
 
 =====================  ==================================================================  ==============
 kind                   rows                                                                as a rule
 =====================  ==================================================================  ==============
-``random``             k at random, none of the ticket's                                   ``random:k``
-``frequency-matched``  k at random, none of the ticket's, one for each ticket row out of   --
-                       the rows that are fed about as often
+``random``             k at random, outside the ticket                                     ``random:k``
+``frequency-matched``  k at random, outside the ticket, one per ticket row, from the       --
+                       rows that are fed about as often
 ``top-frequency``      the k that are fed most often                                       ``frequency:k``
-``top-norm``           the k whose shift is largest                                        ``norm:k``
-``one-row:bos``        the token that begins every prompt, alone                           ``ids:ID``
-``one-row:newline``    a token that spells one line break, alone                           ``ids:ID``
+``top-norm``           the k with the largest shift                                        ``norm:k``
+``one-row:bos``        only the token that begins every prompt                             ``ids:ID``
+``one-row:newline``    only a token that spells one line break                             ``ids:ID``
 =====================  ==================================================================  ==============
 
-Special tokens and rows without a token are in no random pool and in no top list. Randomness is the order of
-:func:`certify.selection.rules.seeded_order`, so that a draw can be worked out again without this package. A
-random null differs from rule ``random:k`` in one point: the ticket's rows are left out of its pool
-(``certify find --exclude-ids``). All commands take any of them as ``ids:…`` (:attr:`NullTicket.spec`).
+Special tokens and rows without a token are excluded from random pools and top lists. The random order is that
+of :func:`certify.selection.rules.seeded_order`, so a draw can be reproduced without this package. A random
+null differs from rule ``random:k`` in one point: its pool excludes the ticket's rows (``certify find
+--exclude-ids``). All commands accept any null ticket as ``ids:…`` (:attr:`NullTicket.spec`).
 """
 
 from __future__ import annotations
@@ -40,26 +40,27 @@ NullKind = Literal[
 ]
 
 DRAWS = 3
-"""Draws of each random kind that theory §6 asks for at least."""
+"""Smallest number of draws of each random kind, by theory §6."""
 
 NEWLINES = ("\n", "<0x0A>", "Ċ")
-"""Pieces that stand for one line break: plain, as a byte (LLaMA), in the byte alphabet of GPT-2."""
+"""Pieces for one line break: plain, as a byte (LLaMA), in GPT-2's byte alphabet."""
 
 
 @dataclass(frozen=True, slots=True)
 class NullTicket:
-    """Rows to hold against a ticket.
+    """Rows to compare a ticket with.
 
     Attributes:
-        kind: see the table above; the names of ``control`` in evidence.
+        kind: see the table above; the names are those of ``control`` in evidence.
         ids: token ids, strictly increasing.
-        seed: seed of a random kind, otherwise None.
+        seed: seed of a random kind; None for the others.
         rule: how the rows were drawn: ``random-outside:k``, ``frequency-matched:k``, ``frequency:k``,
             ``norm:k`` or ``ids:ID``.
-        shared: how many of ``ids`` belong to the ticket too.
-        fed: how many of ``ids`` occur in the counted text; the others cannot act on text like it.
-        moved: how many of ``ids`` differ between base and reference; the others cannot act in a transfer.
-        note: where the draw had to depart from its rule, in words; empty otherwise.
+        shared: number of ``ids`` that also belong to the ticket.
+        fed: number of ``ids`` that occur in the counted text; the others have no effect on similar text.
+        moved: number of ``ids`` that differ between base and reference; the others have no effect in a
+            transfer.
+        note: how the draw had to deviate from its rule; empty if it did not.
     """
 
     kind: NullKind
@@ -73,7 +74,7 @@ class NullTicket:
 
     @property
     def spec(self) -> str:
-        """The rows as ``certify find --rule`` and ``certify tune --rows`` take them."""
+        """The rows in the form of ``certify find --rule`` and ``certify tune --rows``."""
         return "ids:" + ",".join(map(str, self.ids))
 
 
@@ -88,7 +89,7 @@ def null_tickets(
     draws: int = DRAWS,
     exclude: Sequence[Excluded] = (),
 ) -> list[NullTicket]:
-    """Every null ticket of a ticket: scans the two tables, then :func:`nulls_of`.
+    """Make every null ticket of a ticket: scan the two tables, then call :func:`nulls_of`.
 
     Args:
         ids: the ticket's token ids.
@@ -97,9 +98,9 @@ def null_tickets(
         vocabulary: names special tokens, rows without a token, and line breaks.
         counts: how often each id is fed in the tuning examples, template included, int64 ``[V]``
             (:func:`lottery.text.tunedata.feed_counts`).
-        seed: seed of the first draw; the next ones have the seeds that follow.
-        draws: draws of each random kind.
-        exclude: further groups of ids that no pool may hold.
+        seed: seed of the first draw; following draws count up.
+        draws: number of draws of each random kind.
+        exclude: further groups of ids to exclude from all pools.
 
     Raises:
         UsageError, InvalidInputError: see :func:`nulls_of` and :func:`certify.scan.scan.scan`.
@@ -120,18 +121,18 @@ def nulls_of(
     draws: int = DRAWS,
     exclude: Sequence[Excluded] = (),
 ) -> list[NullTicket]:
-    """Every null ticket of a ticket, from a scan; see :func:`null_tickets` for the arguments.
+    """Make every null ticket of a ticket from a scan; see :func:`null_tickets` for the arguments.
 
-    Where fewer rows than k are left outside the ticket, the random kinds take all of them and fill up with
-    rows of the ticket; ``shared`` and ``note`` tell.
+    If fewer than k rows are left outside the ticket, the random kinds take all of them and fill up with rows
+    of the ticket; ``shared`` and ``note`` say so.
 
     Returns:
-        ``draws`` random ones, as many frequency-matched ones, top frequency, top norm (k rows each), and the
-        single rows that the vocabulary has.
+        ``draws`` random ones, equally many frequency-matched ones, top frequency, top norm (k rows each), and
+        the single rows that the vocabulary has.
 
     Raises:
-        UsageError: no ids, an id twice or outside the table, no draw, a negative seed, or fewer than k rows
-            to choose from (``RULE_SIZE``).
+        UsageError: there are no ids, an id is repeated or outside the table, there are no draws, the seed is
+            negative, or there are fewer than k rows to choose from (``RULE_SIZE``).
         InvalidInputError: counts or vocabulary do not belong to the table.
     """
     ticket = _ticket(ids, result.rows)
@@ -139,7 +140,7 @@ def nulls_of(
         raise UsageError("random null tickets need at least one draw", code="DRAWS")
     k = len(ticket)
     options: dict[str, Any] = {"vocabulary": vocabulary, "exclude": exclude}
-    # First, because it checks counts and vocabulary.
+    # This comes first, because it checks counts and vocabulary.
     frequent = select(result, rule=f"frequency:{k}", counts=counts, **options)
     largest = select(result, rule=f"norm:{k}", **options)
     pool = np.flatnonzero(candidates(result.rows, vocabulary, exclude)).tolist()
@@ -175,19 +176,19 @@ def nulls_of(
 
 
 def frequency_strata(counts: NDArray[Any]) -> list[int]:
-    """Stratum of each id by its count: how many binary digits it has, so that 4 to 7 fall together."""
+    """Stratum of each id: the number of binary digits of its count, so 4 to 7 share a stratum."""
     return [int(count).bit_length() for count in counts]
 
 
 def bos_ids(vocabulary: Vocabulary) -> tuple[int, ...]:
-    """Ids with the role of beginning a sequence: one, or none if the tokenizer has no such token."""
+    """Ids that begin a sequence: one, or none if the tokenizer has no such token."""
     return tuple(
         i for i, roles in sorted(vocabulary.special.items()) if "bos" in roles.split(" ")[0].split("/")
     )
 
 
 def newline_ids(vocabulary: Vocabulary) -> tuple[int, ...]:
-    """Ids whose piece is one line break and nothing else; a tokenizer can have several (see ``fed``)."""
+    """Ids whose piece is exactly one line break; a tokenizer can have several (see ``fed``)."""
     return tuple(sorted(i for i, piece in vocabulary.pieces.items() if piece in NEWLINES))
 
 
@@ -198,12 +199,12 @@ def _ticket(ids: Sequence[int], rows: int) -> frozenset[int]:
     if len(ticket) != len(ids):
         raise UsageError("the ticket names an id twice", code="ID_DUPLICATE")
     if not 0 <= min(ticket) <= max(ticket) < rows:
-        raise UsageError(f"the ticket names an id that is no row of a table of {rows}", code="ID_RANGE")
+        raise UsageError(f"the ticket names an id that is not a row of a table of {rows}", code="ID_RANGE")
     return ticket
 
 
 def _random(ticket: frozenset[int], order: Sequence[int]) -> tuple[list[int], str]:
-    """The first k of ``order`` outside the ticket, then the first ones of the ticket if these are too few."""
+    """Take the first k of ``order`` outside the ticket, then rows of the ticket if these are too few."""
     outside = [i for i in order if i not in ticket]
     own = [i for i in order if i in ticket]
     _enough(order, len(ticket))
@@ -211,16 +212,16 @@ def _random(ticket: frozenset[int], order: Sequence[int]) -> tuple[list[int], st
 
 
 def _matched(ticket: frozenset[int], order: Sequence[int], strata: Sequence[int]) -> tuple[list[int], str]:
-    """For each ticket row a row of its stratum, in the order given; see the module's text.
+    """Take a row of the same stratum for each ticket row, in the given order; see the module's docstring.
 
-    Rows that their own stratum cannot serve take, the most frequent stratum first, from the nearest stratum
-    that still has rows outside the ticket, of two equally near the more frequent one; and only when no row
-    outside the ticket is left, rows of the ticket.
+    If a stratum has too few rows, its ticket rows take from the nearest stratum that has rows outside the
+    ticket left; of two equally near, from the more frequent one. More frequent strata take first. If no row
+    outside the ticket is left, they take rows of the ticket.
     """
     _enough(order, len(ticket))
     outside: defaultdict[int, list[int]] = defaultdict(list)
     own: defaultdict[int, list[int]] = defaultdict(list)
-    for i in reversed(order):  # so that the first is popped first
+    for i in reversed(order):  # the first is popped first
         (own if i in ticket else outside)[strata[i]].append(i)
     chosen: list[int] = []
     unserved: list[int] = []
@@ -247,7 +248,7 @@ def _matched(ticket: frozenset[int], order: Sequence[int], strata: Sequence[int]
 
 
 def _nearest(left: dict[int, list[int]], stratum: int) -> int | None:
-    """The stratum nearest to ``stratum`` with rows left, the more frequent of two; None if there is none."""
+    """Find the stratum nearest to ``stratum`` with rows left, the more frequent of two; None without any."""
     return min((s for s, ids in left.items() if ids), key=lambda s: (abs(s - stratum), -s), default=None)
 
 

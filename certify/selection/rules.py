@@ -1,4 +1,4 @@
-"""From a scan to a ticket: which rows, by which rule, and all that is needed to choose again (theory §2).
+"""Select rows from a scan by a rule, with everything needed to repeat the choice (theory §2).
 
 ==================  =========================================================================================
 rule                chooses
@@ -12,9 +12,9 @@ rule                chooses
 ``published:PAIR``  the ticket reported for a language pair of the paper (LLaMA-1, 32,000 rows)
 ==================  =========================================================================================
 
-Ties are broken by the smaller id. Excluded rows take no part: the rules that search do not see them, and
-they do not count as tests. Naming a special token in ``ids:`` includes it (a ticket of BOS alone is a
-control, theory §6); naming an id that the caller excludes is an error.
+Ties go to the smaller id. Searching rules do not see excluded rows, and these do not count as tests. Naming a
+special token in ``ids:`` includes it (a ticket of BOS alone is a control, theory §6). Naming an id that the
+caller excludes is an error.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from certify.tables.vocabulary import Vocabulary
 
 BEYOND = "beyond the tokenizer"
-"""Reason of rows after the tokenizer's last id: padding of the table."""
+"""Reason for excluding rows after the tokenizer's last id, which pad the table."""
 
 NO_PIECE = "no piece in the tokenizer"
-"""Reason of rows between the tokenizer's ids that belong to no token."""
+"""Reason for excluding rows between the tokenizer's ids that do not belong to a token."""
 
 _COUNT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _IDS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*", re.ASCII)
@@ -53,10 +53,10 @@ _RULES = "ks, distance:k, norm:k, frequency:k, random:k, ids:1,2,3 or published:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The tickets reported for the paper, as they ship with the package; reported, not verified.
+    """The tickets reported in the paper, shipped with the package; not verified.
 
-    ``rows`` is the size of the vocabulary they belong to, ``pieces`` maps its ids to text, ``tickets`` a
-    language pair such as ``en-ca`` to ids.
+    ``rows`` is the size of their vocabulary, ``pieces`` maps ids to text, and ``tickets`` maps a language
+    pair such as ``en-ca`` to ids.
     """
 
     note: str
@@ -81,8 +81,8 @@ def select(
     Args:
         result: the scan of V rows.
         rule: see the module docstring; recorded in canonical form (``ids:`` sorted).
-        alpha: level in (0, 1) as a decimal string. Rules other than ``ks`` record it with its ``h_alpha`` and
-            ``tau``, which the premise of the published criterion needs.
+        alpha: level in (0, 1) as a decimal string. Rules other than ``ks`` also record it with its
+            ``h_alpha`` and ``tau``, which the premise of the published criterion needs.
         correction: for rule ``ks``.
         vocabulary: names special tokens and rows without a token, which are then excluded.
         exclude: further groups of ids to leave out, with reasons.
@@ -94,11 +94,11 @@ def select(
         then the rows without a token. An id is reported under every reason that applies to it.
 
     Raises:
-        UsageError: malformed rule, level or correction; an option that the rule does not use, or lacks; k
-            larger than the number of rows to choose from; an id that does not exist, is named twice or is
-            excluded; a published ticket for a table of another size.
+        UsageError: the rule, level or correction is malformed; an option is missing or not used by the rule;
+            k exceeds the number of rows to choose from; an id does not exist, is repeated or is excluded; a
+            published ticket is for a table of another size.
         InvalidInputError: the tokenizer is larger than the table, ``counts`` is not as described, or the
-            tokenizer's pieces are not those of the published ticket (``PUBLISHED_MISMATCH``).
+            tokenizer's pieces differ from those of the published ticket (``PUBLISHED_MISMATCH``).
     """
     level = parse_alpha(alpha)
     rows = result.rows
@@ -144,10 +144,10 @@ def select(
 
 
 def seeded_order(ids: Iterable[int], seed: int) -> list[int]:
-    """``ids`` by the SHA-256 of ``SEED:ID`` (decimal, ASCII): a random order that anyone can work out again.
+    """Sort ``ids`` by the SHA-256 of ``SEED:ID`` (decimal, ASCII): a random order that anyone can reproduce.
 
     Raises:
-        UsageError: the seed is no non-negative integer (``SEED``).
+        UsageError: the seed is not a non-negative integer (``SEED``).
     """
     if isinstance(seed, bool) or seed < 0:
         raise UsageError(f"the seed must be a non-negative integer, not {seed!r}", code="SEED")
@@ -157,10 +157,10 @@ def seeded_order(ids: Iterable[int], seed: int) -> list[int]:
 def candidates(
     rows: int, vocabulary: Vocabulary | None = None, exclude: Sequence[Excluded] = ()
 ) -> NDArray[np.bool_]:
-    """Rows from which a rule may choose, bool ``[V]``: not special, not without a token, not in ``exclude``.
+    """Mark the rows that a rule may choose, bool ``[V]``: not special, not without a token, not excluded.
 
     Raises:
-        UsageError: an excluded id is no row of the table (``ID_RANGE``).
+        UsageError: an excluded id is not a row of the table (``ID_RANGE``).
         InvalidInputError: the tokenizer is larger than the table (``TOKENIZER_TABLE_SIZE``).
     """
     from_vocabulary = _vocabulary_groups(vocabulary, rows) if vocabulary is not None else ()
@@ -169,7 +169,7 @@ def candidates(
 
 @lru_cache(maxsize=1)
 def published() -> Published:
-    """The tickets that ship with the package."""
+    """Load the tickets that ship with the package."""
     content = json.loads((files("certify.selection") / "published.json").read_text(encoding="utf-8"))
     return Published(
         note=content["note"],
@@ -180,12 +180,12 @@ def published() -> Published:
 
 
 def _check_options(name: str, correction: Correction, counts: NDArray[Any] | None, seed: int | None) -> None:
-    """Every option must be used by the rule, so that none is ignored in silence."""
+    """Refuse options that the rule does not use, so that none is silently ignored."""
     if correction not in get_args(Correction):
         known = ", ".join(get_args(Correction))
         raise UsageError(f"unknown correction {correction!r}: choose {known}", code="CORRECTION_UNKNOWN")
     if name != "ks" and correction != "none":
-        raise UsageError(f"rule {name} tests nothing: leave the correction at none", code="RULE_OPTION")
+        raise UsageError(f"rule {name} does not test: leave the correction at none", code="RULE_OPTION")
     if (name == "random") != (seed is not None):
         text = "needs a seed" if name == "random" else "takes no seed"
         raise UsageError(f"rule {name} {text}", code="RULE_OPTION")
@@ -197,7 +197,7 @@ def _check_options(name: str, correction: Correction, counts: NDArray[Any] | Non
 def _vocabulary_groups(vocabulary: Vocabulary, rows: int) -> tuple[Excluded, ...]:
     if vocabulary.size > rows:
         raise InvalidInputError(
-            f"the tokenizer has {vocabulary.size} ids, the table only {rows} rows",
+            f"the tokenizer has {vocabulary.size} ids, but the table only {rows} rows",
             code="TOKENIZER_TABLE_SIZE",
         )
     groups = [
@@ -213,7 +213,7 @@ def _vocabulary_groups(vocabulary: Vocabulary, rows: int) -> tuple[Excluded, ...
 
 
 def _without(groups: Sequence[Excluded], named: NDArray[np.int64]) -> Iterator[Excluded]:
-    """The groups less the ids in ``named``; a group that is left with none is dropped."""
+    """Remove the ids in ``named`` from the groups and drop empty groups."""
     taken = frozenset(named.tolist())
     for group in groups:
         ids = tuple(i for i in group.ids if i not in taken)
@@ -239,7 +239,7 @@ def _top(
 ) -> NDArray[np.int64]:
     ids = np.flatnonzero(candidates)
     k = _size(argument, rule, ids.size, what)
-    # A stable sort keeps ids of equal score in increasing order; negation is exact for floats and int64.
+    # A stable sort keeps ids with equal scores in order; negation is exact for floats and int64.
     return ids[np.argsort(-score[ids], kind="stable")[:k]]
 
 

@@ -1,20 +1,20 @@
-"""Lower confidence limits of a mean by betting, valid at every stopping time (Waudby-Smith and Ramdas 2024).
+"""Confidence limits of a mean by betting, valid at every stopping time (Waudby-Smith and Ramdas 2024).
 
 Under the hypothesis that the mean of units in [0, 1] is at most ``m``, a gambler who bets the fraction
 ``lambda_i >= 0``, chosen before unit ``i`` is seen, on unit ``i`` being above ``m`` has the wealth
 
     K_t(m) = prod_{i<=t} (1 + lambda_i(m) (x_i - m)),
 
-which cannot be expected to grow while it stays non-negative (a supermartingale), so that it ever reaches
-``1/delta`` with probability at most ``delta`` (Ville). Units need the same mean given the units before them,
-nothing more; the order of the units is the caller's and must not depend on their values.
+which is a non-negative supermartingale, so it ever reaches ``1/delta`` with probability at most ``delta``
+(Ville). The only requirement on the units is that each has the same mean given the units before it. The
+caller chooses their order, which must not depend on their values.
 
-The algorithm, version ``betting/1``. Integers only: ``//`` rounds down, ``isqrt`` is the integer square root,
-``e = floor(log2 x)``. Anyone who follows these lines gets the same integers.
+The algorithm, version ``betting/1``, uses integers only: ``//`` rounds down, ``isqrt`` is the integer square
+root, ``e = floor(log2 x)``. Every correct implementation gets the same integers.
 
 1. Units. ``X_i = floor(2^32 x_i)``. Rounding down can only lower the mean that is bounded from below.
 2. Logarithms. ``plog(x) = e + x / 2^e - 1``, exact, for rational ``x >= 1``: the binary logarithm,
-   interpolated linearly between powers of two. It only tunes the bets, validity does not depend on it.
+   interpolated linearly between powers of two. It only tunes the bets; validity does not depend on it.
 3. Bets. For unit ``i = 1, 2, ...`` let, over the units *before* it and two half units at 0 and at 1,
    ``B = 2^31 + sum X_j``, ``A = 2^63 + sum X_j^2`` and ``S = i A - B^2`` (always positive), so that the
    running variance is ``S / (i^2 2^64)``. The bet ``l_i`` is an integer in units of ``2^-20``:
@@ -56,7 +56,7 @@ PROCEDURE = "betting/1"
 """Name and version of the algorithm in the docstring of this module."""
 
 Design = Literal["fixed", "sequential"]
-"""``fixed``: the number of units was set beforehand; ``sequential``: units are looked at as they come."""
+"""``fixed``: the number of units was set beforehand; ``sequential``: units are inspected as they arrive."""
 
 _WEALTH_BITS = 512
 _BET_BITS = 20
@@ -75,7 +75,7 @@ def betting_exceeds(values: Sequence[Fraction | int], m0: Fraction, delta: Fract
             ``sequential`` if they come one at a time and the decision may be taken after any of them.
 
     Raises:
-        UsageError: ``m0`` or ``delta`` out of range, unknown design.
+        UsageError: ``m0`` or ``delta`` is out of range, or the design is unknown.
         InvalidInputError: a unit is not exact or outside [0, 1].
         NothingToDoError: no units.
     """
@@ -85,7 +85,7 @@ def betting_exceeds(values: Sequence[Fraction | int], m0: Fraction, delta: Fract
 def decided_after(
     values: Sequence[Fraction | int], m0: Fraction, delta: Fraction, design: Design
 ) -> int | None:
-    """Number of units after which "the mean exceeds ``m0``" was first decided; None if it never was.
+    """Count the units after which "the mean exceeds ``m0``" was first decided; None if it never was.
 
     Arguments and errors as for :func:`betting_exceeds`.
     """
@@ -95,9 +95,9 @@ def decided_after(
 def betting_p_value(
     values: Sequence[Fraction | int], m0: Fraction, delta: Fraction, design: Design
 ) -> Fraction:
-    """``min(1, 1 / max_t K_t(m0))``, a p-value for "the mean is at most ``m0``", rounded up.
+    """Compute ``min(1, 1 / max_t K_t(m0))``, a p-value for "the mean is at most ``m0``", rounded up.
 
-    The bets are tuned to ``delta``; the p-value is at most ``delta`` exactly when :func:`betting_exceeds`
+    The bets are tuned to ``delta``. The p-value is at most ``delta`` exactly if :func:`betting_exceeds`
     holds. Arguments and errors as there.
     """
     _check_threshold(m0)
@@ -107,7 +107,7 @@ def betting_p_value(
 
 
 def betting_lower(values: Sequence[Fraction | int], delta: Fraction, design: Design) -> Limit:
-    """Lower confidence limit of the mean, a multiple of ``2**-20`` (steps 1 to 6).
+    """Compute the lower confidence limit of the mean, a multiple of ``2**-20`` (steps 1 to 6).
 
     The mean exceeds every positive threshold up to ``value`` in the sense of :func:`betting_exceeds`; a limit
     of 0 says nothing. The estimate is the mean of the rounded units, less than ``2**-32`` too low. Arguments
@@ -117,7 +117,7 @@ def betting_lower(values: Sequence[Fraction | int], delta: Fraction, design: Des
 
 
 def betting_upper(values: Sequence[Fraction | int], delta: Fraction, design: Design) -> Limit:
-    """Upper confidence limit of the mean: one minus the lower limit of the complements ``1 - x_i``.
+    """Compute the upper confidence limit of the mean: one minus the lower limit of all ``1 - x_i``.
 
     Arguments and errors as for :func:`betting_exceeds`.
     """
@@ -139,20 +139,20 @@ def noninferior(
     """Decide "the mean difference exceeds ``-margin``" with error probability ``delta``.
 
     A difference ``d = candidate - comparator`` in ``[-scale/2, scale/2]`` becomes the unit ``1/2 + d/scale``,
-    and the mean of the units is compared with ``1/2 - margin/scale``. A margin of 0 asks for a gain, a
-    negative one for a gain above ``-margin``. It must be fixed before the differences are known.
+    and the mean of the units is compared with ``1/2 - margin/scale``. A margin of 0 requires a gain, a
+    negative one a gain above ``-margin``. The margin must be fixed before the differences are known.
 
     Args:
-        differences: paired differences, exact, larger is better for the candidate.
-        margin: what may be lost, strictly between ``-scale/2`` and ``scale/2``.
+        differences: exact paired differences; larger is better for the candidate.
+        margin: tolerated loss, strictly between ``-scale/2`` and ``scale/2``.
         delta: error probability.
         design: as for :func:`betting_exceeds`.
         scale: width of the range of a difference; 200 for scores in [0, 100].
 
     Raises:
-        UsageError: ``margin``, ``delta``, ``scale`` or ``design`` out of range.
+        UsageError: ``margin``, ``delta``, ``scale`` or ``design`` is out of range.
         InvalidInputError: a difference is not exact or out of range.
-        NothingToDoError: no differences.
+        NothingToDoError: there are no differences.
     """
     units = _rescaled(differences, scale)
     return _decided_after(units, Fraction(1, 2) - margin / scale, delta, design) is not None
@@ -161,7 +161,7 @@ def noninferior(
 def difference_lower(
     differences: Sequence[Fraction | int], delta: Fraction, design: Design, scale: int = 200
 ) -> Limit:
-    """Lower confidence limit of the mean difference, on a grid of ``scale * 2**-20``.
+    """Compute the lower confidence limit of the mean difference, on a grid of ``scale * 2**-20``.
 
     Arguments and errors as for :func:`noninferior`.
     """
@@ -209,7 +209,7 @@ def _lower(units: Sequence[int], delta: Fraction, design: Design) -> Limit:
 
 
 def _bets(units: Sequence[int], delta: Fraction, design: Design) -> list[int]:
-    """Step 3: the bets in units of ``2**-20``; each depends only on the units before its own."""
+    """Step 3: compute the bets in units of ``2**-20``; each depends only on earlier units."""
     check_level(delta)
     if design not in ("fixed", "sequential"):
         raise UsageError(f"unknown design {design!r}: choose fixed or sequential", code="DESIGN_UNKNOWN")
@@ -228,7 +228,7 @@ def _bets(units: Sequence[int], delta: Fraction, design: Design) -> list[int]:
 
 
 def _wealth(units: Sequence[int], bets: Sequence[int], m: Fraction) -> Iterator[int]:
-    """Step 4: the wealth after each unit, in units of ``2**-512``."""
+    """Step 4: yield the wealth after each unit, in units of ``2**-512``."""
     a, b = m.numerator, m.denominator
     unit_a, full = a << GRID_BITS, b << (GRID_BITS + _BET_BITS)
     wealth = 1 << _WEALTH_BITS
@@ -254,13 +254,15 @@ def _goal(delta: Fraction) -> int:
 
 def _check_threshold(m0: Fraction) -> None:
     if not isinstance(m0, Fraction) or not 0 < m0 < 1:
-        raise UsageError("a mean is compared with a Fraction strictly between 0 and 1", code="MEAN_RANGE")
+        raise UsageError(
+            "the threshold of a mean must be a Fraction strictly between 0 and 1", code="MEAN_RANGE"
+        )
 
 
 def _rescaled(differences: Sequence[Fraction | int], scale: int) -> list[int]:
-    """Units ``1/2 + d/scale``, rounded down to multiples of ``2**-32``, as integers."""
+    """Compute the units ``1/2 + d/scale``, rounded down to multiples of ``2**-32``, as integers."""
     if scale < 1:
-        raise UsageError("the width of the range of a difference is at least 1", code="SCALE_RANGE")
+        raise UsageError("the range of a difference must be at least 1 wide", code="SCALE_RANGE")
     if not differences:
         raise NothingToDoError("there are no units to draw a conclusion from", code="NO_UNITS")
     units = []

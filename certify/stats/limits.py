@@ -1,4 +1,4 @@
-"""A confidence limit as a record, and what every procedure asks of its inputs."""
+"""A confidence limit as a record, and the requirements of all procedures on their inputs."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ STATISTICAL_ASSUMPTIONS: dict[str, str] = {
     "independently",
     "asymptotic": "the number of units is large enough for the limit law",
 }
-"""What the procedures of this package ask of the units, by name; each :class:`Limit` names its own."""
+"""Assumptions of the procedures about the units, by name; each :class:`Limit` lists its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A one-sided confidence limit and everything needed to compute it again from the data.
+    """A one-sided confidence limit and everything needed to recompute it from the data.
 
     Attributes:
         value: the limit, rounded toward the weaker claim.
         side: ``lower``: the parameter is at least ``value``; ``upper``: at most ``value``.
         estimate: point estimate, for display.
         n: number of units.
-        delta: probability with which the limit may be wrong.
+        delta: error probability of the limit.
         procedure: name and version, such as ``clopper-pearson/1``.
         assumptions: keys of :data:`STATISTICAL_ASSUMPTIONS`.
-        asymptotic: the level holds only in the limit of many units; informational, opens no gate.
+        asymptotic: whether the level holds only in the limit of many units; then it never decides.
     """
 
     value: Fraction
@@ -68,20 +68,22 @@ def check_level(delta: Fraction) -> None:
     """Refuse an error probability that is not an exact number strictly between 0 and 1.
 
     Raises:
-        UsageError: not a Fraction (a binary float is a different number), or out of range.
+        UsageError: it is not a Fraction (a binary float is another number), or is out of range.
     """
     if not isinstance(delta, Fraction):
-        raise UsageError(f"an error probability is a Fraction, not {type(delta).__name__}", code="DELTA_TYPE")
+        raise UsageError(
+            f"an error probability must be a Fraction, not {type(delta).__name__}", code="DELTA_TYPE"
+        )
     if not 0 < delta < 1:
-        raise UsageError("an error probability lies strictly between 0 and 1", code="DELTA_RANGE")
+        raise UsageError("an error probability must lie strictly between 0 and 1", code="DELTA_RANGE")
 
 
 def exact_units(values: Sequence[Fraction | int]) -> list[int]:
     """Round values in [0, 1] down to multiples of ``2**-32`` and return the numerators.
 
     Raises:
-        NothingToDoError: no values.
-        InvalidInputError: a value is no exact number or lies outside [0, 1].
+        NothingToDoError: there are no values.
+        InvalidInputError: a value is not an exact number or lies outside [0, 1].
     """
     if not values:
         raise NothingToDoError("there are no units to draw a conclusion from", code="NO_UNITS")

@@ -1,6 +1,6 @@
-"""How many units a claim needs, beforehand (theory §5): for planning, no part of any decision.
+"""Compute beforehand how many units a claim needs (theory §5). This is for planning and decides nothing.
 
-The counts for rates are exact; those for means rest on a normal approximation to the growth of wealth, which
+The numbers for rates are exact. Those for means rest on a normal approximation to the growth of wealth, which
 :func:`simulated_power` checks with the procedure itself.
 """
 
@@ -20,13 +20,13 @@ from certify.stats.limits import check_level
 from certify.stats.rates import binomial_tail_at_least, rate_at_least
 
 MAX_UNITS = 1_000_000
-"""Larger needs are reported as an error: no evaluation has so many units."""
+"""Larger numbers are an error: no evaluation has so many units."""
 
 _BLOCK = 4096
 
 
 def clean_units_needed(alpha: Fraction, delta: Fraction) -> int:
-    """Smallest n for which n units without a violation show a rate of at most ``alpha``.
+    """Find the smallest n for which n units without a violation show a rate of at most ``alpha``.
 
     That is ``(1 - alpha)^n <= delta``: 59 for ``alpha = delta = 1/20``; 2,995 for ``alpha = 1/1000``.
 
@@ -46,17 +46,17 @@ def clean_units_needed(alpha: Fraction, delta: Fraction) -> int:
 
 
 def units_for_agreement(target: Fraction, truth: Fraction, delta: Fraction, power: Fraction) -> int:
-    """Smallest n at which the Clopper-Pearson lower limit reaches ``target`` with probability ``power``.
+    """Find the smallest n at which the Clopper-Pearson lower limit reaches ``target`` with ``power``.
 
     ``P(B(n, truth) >= k) >= power`` where k is the smallest count with ``P(B(n, target) >= k) <= delta``;
     found in floating point, then verified in exact arithmetic. The power is a saw-tooth in n: somewhat
     larger n can miss it.
 
     Args:
-        target: rate to be shown.
-        truth: rate that is assumed to hold, above ``target`` (1 is allowed).
+        target: rate to show.
+        truth: assumed true rate, above ``target`` (1 is allowed).
         delta: error probability of the limit.
-        power: wanted probability of success, strictly between 0 and 1.
+        power: desired probability of success, strictly between 0 and 1.
 
     Raises:
         UsageError: a number out of range, or more than :data:`MAX_UNITS` needed.
@@ -68,7 +68,7 @@ def units_for_agreement(target: Fraction, truth: Fraction, delta: Fraction, powe
         raise UsageError("only a rate below the true one can be shown", code="EFFECT_RANGE")
     for start in range(1, MAX_UNITS, _BLOCK):
         n = np.arange(start, start + _BLOCK)
-        # A little too favourable on purpose: what the floats admit is verified, what they miss is lost.
+        # Slightly too favourable on purpose: candidates of the floats are verified, missed ones are lost.
         counts = np.asarray(binom.isf(float(delta) * (1 + 1e-9), n, float(target))) + 1
         reached = np.asarray(binom.sf(counts - 1, n, float(truth))) >= float(power) - 1e-9
         for index in np.flatnonzero(reached & (counts <= n)):
@@ -81,7 +81,7 @@ def units_for_agreement(target: Fraction, truth: Fraction, delta: Fraction, powe
 
 
 def units_for_rate(alpha: Fraction, truth: Fraction, delta: Fraction, power: Fraction) -> int:
-    """Smallest n at which the upper limit of a rate is at most ``alpha`` with probability ``power``.
+    """Find the smallest n at which the upper limit of a rate is at most ``alpha`` with probability ``power``.
 
     :func:`units_for_agreement` of the complements; ``truth`` is the assumed rate, below ``alpha`` (0 is
     allowed).
@@ -97,7 +97,7 @@ def units_for_mean(
     truth: Fraction = Fraction(0),
     scale: int = 200,
 ) -> int:
-    """About how many units :func:`certify.stats.betting.noninferior` needs, by a normal approximation.
+    """Estimate how many units :func:`certify.stats.betting.noninferior` needs, by a normal approximation.
 
     In units of [0, 1], with threshold ``m = 1/2 - margin/scale``, effect ``g = (truth + margin)/scale``,
     standard deviation ``s = sd/scale`` and the bet ``l = min(sqrt(2 ln(1/delta) / (n s^2)), 3/(4m))``, the
@@ -109,7 +109,7 @@ def units_for_mean(
         margin: the margin, in units of the differences.
         sd: standard deviation of a difference, positive.
         delta: error probability.
-        power: wanted probability of success.
+        power: desired probability of success.
         truth: true mean difference, above ``-margin``.
         scale: width of the range of a difference.
 
@@ -159,7 +159,7 @@ def simulated_power(
     scale: int = 200,
     design: Design = "fixed",
 ) -> Fraction:
-    """Share of simulated evaluations in which :func:`certify.stats.betting.noninferior` decides.
+    """Simulate the share of evaluations that :func:`certify.stats.betting.noninferior` decides.
 
     Differences are normal with mean ``truth`` and standard deviation ``sd``, cut to their range.
 
@@ -174,7 +174,7 @@ def simulated_power(
         UsageError: a number out of range.
     """
     if n < 1 or draws < 1 or seed < 0:
-        raise UsageError("a simulation needs units, draws and a seed of 0 or more", code="DRAWS_RANGE")
+        raise UsageError("a simulation needs units, draws and a non-negative seed", code="DRAWS_RANGE")
     generator = np.random.Generator(np.random.PCG64(seed))
     wins = 0
     for _ in range(draws):
@@ -185,7 +185,7 @@ def simulated_power(
 
 def _check_probability(value: Fraction, name: str) -> None:
     if not isinstance(value, Fraction) or not 0 < value < 1:
-        raise UsageError(f"{name} is a Fraction strictly between 0 and 1", code="RATE_RANGE")
+        raise UsageError(f"{name} must be a Fraction strictly between 0 and 1", code="RATE_RANGE")
 
 
 def _too_many() -> UsageError:

@@ -1,10 +1,10 @@
-"""Confidence limits from counts: one inequality a function (theory §5).
+"""Confidence limits from counts: one inequality per function (theory §5).
 
-Counts are exact integers and every limit is a multiple of ``2**-32``, rounded
-toward the weaker claim: *the nearest grid point on the safe side*, so that every correct
-implementation finds the same, and comparisons of a rate with a threshold are decided without rounding.
+Counts are exact integers. Every limit is a multiple of ``2**-32``, rounded toward the weaker claim to *the
+nearest grid point on the safe side*, so every correct implementation gets the same limit. Comparisons of a
+rate with a threshold are decided without rounding.
 
-Notation: ``B(n, p)`` is a binomial variable; ``delta`` is the probability with which a limit may be wrong.
+Notation: ``B(n, p)`` is a binomial variable; ``delta`` is the error probability of a limit.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def binomial_tail_at_most(k: int, n: int, p: Fraction) -> Fraction:
         p: probability of success in [0, 1].
 
     Raises:
-        ValueError: ``n`` or ``p`` outside its range.
+        ValueError: ``n`` or ``p`` is out of range.
     """
     if n < 1 or not 0 <= p <= 1:
-        raise ValueError("a binomial law needs n >= 1 and p in [0, 1]")
+        raise ValueError("a binomial distribution needs n >= 1 and p in [0, 1]")
     return Fraction(_tail(k, n, p.numerator, p.denominator), p.denominator**n)
 
 
@@ -58,8 +58,8 @@ def rate_at_most(successes: int, n: int, alpha: Fraction, delta: Fraction) -> bo
         delta: error probability.
 
     Raises:
-        UsageError: ``alpha`` or ``delta`` out of range.
-        InvalidInputError: a count out of range.
+        UsageError: ``alpha`` or ``delta`` is out of range.
+        InvalidInputError: a count is out of range.
         NothingToDoError: ``n`` is 0.
     """
     _check_counts(successes, n)
@@ -95,22 +95,22 @@ def clopper_pearson(
     delta: Fraction,
     side: Literal["lower", "upper", "two-sided"] = "two-sided",
 ) -> tuple[Fraction, Fraction]:
-    """Clopper-Pearson limits ``(lower, upper)`` of a success probability (Clopper and Pearson 1934).
+    """Compute the Clopper-Pearson limits ``(lower, upper)`` of a success probability (Clopper, Pearson 1934).
 
     The exact upper limit solves ``P(B(n, p) <= k) = delta`` (1 if k = n), the lower one
-    ``P(B(n, p) >= k) = delta`` (0 if k = 0); two-sided, each has ``delta/2``. Returned are the smallest grid
-    point at or above the upper and the largest at or below the lower limit; a side that was not asked for is
-    0 or 1. Finite-sample, for iid trials.
+    ``P(B(n, p) >= k) = delta`` (0 if k = 0). If two-sided, each has ``delta/2``. The result is the smallest
+    grid point at or above the upper limit and the largest at or below the lower one; a side that was not
+    requested is 0 or 1. Finite-sample, for iid trials.
 
     Args:
         successes: ``0..n``.
         n: number of trials, at least 1.
         delta: error probability.
-        side: which limit carries the error probability.
+        side: the limit to compute; for both, each gets half of the error probability.
 
     Raises:
-        UsageError: unknown side, or ``delta`` out of range.
-        InvalidInputError: a count out of range.
+        UsageError: the side is unknown, or ``delta`` is out of range.
+        InvalidInputError: a count is out of range.
         NothingToDoError: ``n`` is 0.
     """
     _check_counts(successes, n)
@@ -125,7 +125,7 @@ def clopper_pearson(
 
 
 def rate_limit(successes: int, n: int, delta: Fraction, side: Side) -> Limit:
-    """One side of :func:`clopper_pearson` as a record; decide with ``rate_at_most`` and its neighbours."""
+    """Return one side of :func:`clopper_pearson` as a record; for decisions, use :func:`rate_at_most` etc."""
     lower, upper = clopper_pearson(successes, n, delta, side)
     return Limit(
         value=lower if side == "lower" else upper,
@@ -150,7 +150,9 @@ def _check_counts(successes: int, n: int) -> None:
 
 def _check_threshold(alpha: Fraction) -> None:
     if not isinstance(alpha, Fraction) or not 0 < alpha < 1:
-        raise UsageError("a rate is compared with a Fraction strictly between 0 and 1", code="RATE_RANGE")
+        raise UsageError(
+            "the threshold of a rate must be a Fraction strictly between 0 and 1", code="RATE_RANGE"
+        )
 
 
 def _tail(k: int, n: int, a: int, b: int) -> int:
@@ -159,7 +161,7 @@ def _tail(k: int, n: int, a: int, b: int) -> int:
         return 0
     if 2 * k >= n:  # the complement has fewer terms
         return int(b**n) - (_tail(n - k - 1, n, b - a, b) if k < n else 0)
-    # Horner's scheme in c: numbers stay as short as the terms seen so far allow.
+    # Horner's scheme in c keeps the numbers short.
     c, term, total = b - a, 1, 1
     for i in range(1, k + 1):
         term = term * (n - i + 1) * a // i  # C(n, i) a^i
@@ -172,10 +174,10 @@ def _tail_at_most(k: int, n: int, a: int, b: int, delta: Fraction) -> bool:
 
 
 def _upper(k: int, n: int, delta: Fraction) -> Fraction:
-    """Smallest grid point ``p`` with ``P(B(n, p) <= k) <= delta``; 1 if ``k = n``.
+    """Find the smallest grid point ``p`` with ``P(B(n, p) <= k) <= delta``; 1 if ``k = n``.
 
     The tail falls strictly from 1 to 0 as ``p`` rises from 0 to 1, so the points that satisfy it are an upper
-    part of the grid. The floating-point guess only says where to look first.
+    part of the grid. The floating-point guess only determines where to look first.
     """
     if k == n:
         return Fraction(1)
@@ -185,7 +187,7 @@ def _upper(k: int, n: int, delta: Fraction) -> Fraction:
 
 
 def _first(holds: Callable[[int], bool], start: int, last: int) -> int:
-    """Smallest ``j`` in ``1..last`` with ``holds(j)``, which is monotone and true at ``last``."""
+    """Find the smallest ``j`` in ``1..last`` with ``holds(j)``, which is monotone and true at ``last``."""
     start = min(max(start, 1), last)
     step = 1
     if holds(start):

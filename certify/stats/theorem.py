@@ -1,8 +1,8 @@
 """The theory in one file: margins, distances, three criteria, the variation of a decision (theory §3, §4).
 
-Symbols as in the theory. ``d`` entries per row; ``h`` the integer with D = h/d; ``r = p_A - p_B`` the gap of
-the two largest next-token probabilities of E* at a step; ``N`` the fed ids whose rows differ between the
-table that is certified and E*; ``alpha`` the level; ``tau(alpha) = sqrt(ln(2/alpha) / d)``.
+Symbols are those of the theory. ``d``: entries per row; ``h``: the integer with D = h/d; ``r = p_A - p_B``:
+the gap between the two largest next-token probabilities of E* at a step; ``N``: the fed ids whose rows differ
+between the certified table and E*; ``alpha``: the level; ``tau(alpha) = sqrt(ln(2/alpha) / d)``.
 
 ====================  ==============================  ======================================================
 criterion             certifies a step where          status
@@ -24,8 +24,8 @@ total variation at most V_j along coordinate j, whatever the others are. Then
 **Corollary.** With ``s_c = 1{f = A} - 1{f = c}``: if ``E s_c(X) > sum_j V_j(s_c) D_j`` for every c, then
 ``E s_c(Y) > 0`` for every c, so that A stays the argmax of the class probabilities. Equality leaves a tie.
 
-Everything is decided in integers and rationals; there is no float in this module. The logarithm of a rational
-number other than 1 is irrational, so that comparisons with it have no boundary case and are decided exactly.
+Everything is decided in integers and rationals; this module has no floats. The logarithm of a rational number
+other than 1 is irrational, so comparisons with it have no boundary case and are decided exactly.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from typing import Final, Literal, get_args
 from certify.base.exact import exceeds_log
 
 Criterion = Literal["published", "measured-max", "additive"]
-"""Names of the criteria, as certificates spell them."""
+"""Names of the criteria, as in certificates."""
 
 CRITERIA: Final[tuple[Criterion, ...]] = get_args(Criterion)
 
@@ -49,7 +49,7 @@ DEFAULT_VARIATION: Final = 4
 def published(r: Fraction, d: int, alpha: Fraction) -> bool:
     """``r > 2 tau(alpha)``, that is ``r > 0`` and ``d r^2 > 4 ln(2/alpha)``.
 
-    The premise is a question of its own: :func:`premise_holds`.
+    The premise is decided separately, by :func:`premise_holds`.
 
     Args:
         r: gap of the two largest probabilities, at most 1.
@@ -64,10 +64,10 @@ def published(r: Fraction, d: int, alpha: Fraction) -> bool:
 
 
 def premise_holds(h: Iterable[int], d: int, alpha: Fraction) -> bool:
-    """The published premise: ``D_i <= tau(alpha)`` for every row outside the ticket, specials included.
+    """Decide the published premise: ``D_i <= tau(alpha)`` for all rows outside the ticket, also special ones.
 
     Args:
-        h: counts of all rows that differ between the certified table and E*; equal rows have count 0 anyway.
+        h: counts of all rows that differ between the certified table and E*; equal rows have count 0.
         d: entries per row.
         alpha: level, strictly between 0 and 1.
 
@@ -115,33 +115,33 @@ def additive(r: Fraction, h: Collection[int], d: int, v: int = DEFAULT_VARIATION
 
 
 def remaining_margin(r: Fraction, h: Collection[int], d: int, v: int = DEFAULT_VARIATION) -> Fraction:
-    """``r - V sum_N D_i``: what the theorem leaves of the margin; raises as :func:`additive`."""
+    """Compute ``r - V sum_N D_i``, the margin left by the theorem; raises as :func:`additive`."""
     return r - loss(h, d, v)
 
 
 def loss(h: Collection[int], d: int, v: int = DEFAULT_VARIATION) -> Fraction:
-    """``V sum_N D_i``, the most that the theorem lets a margin lose; raises as :func:`additive`.
+    """Compute ``V sum_N D_i``, the largest loss of margin by the theorem; raises as :func:`additive`.
 
-    From 1 on the criterion is vacuous at this step: no margin exceeds 1 (:func:`is_vacuous`).
+    From 1 on the criterion is vacuous at this step, because no margin exceeds 1 (:func:`is_vacuous`).
     """
     if v < 2:
-        raise ValueError(f"a decision that can change has variation 2 at least, not {v}")
+        raise ValueError(f"a decision that can change has variation at least 2, not {v}")
     _checked_max(h, d)
     return Fraction(v * sum(h), d)
 
 
 def is_vacuous(h: Collection[int], d: int, v: int = DEFAULT_VARIATION) -> bool:
-    """Whether ``V sum_N D_i >= 1``, so that no margin can pass :func:`additive`; raises as that does."""
+    """Whether ``V sum_N D_i >= 1``, so no margin passes :func:`additive`; raises as that does."""
     return loss(h, d, v) >= 1
 
 
 def variation(labels: Sequence[str], winner: str) -> int:
-    """V along a line on which these winning labels are met in turn (theory §4).
+    """Compute V along a line with these winning labels in order (theory §4).
 
     ``V = max over c != A of sum_t abs(s_c(t+1) - s_c(t))`` with ``s_c = +1`` on A, ``-1`` on c, 0 elsewhere.
 
     Args:
-        labels: the labels from one end of the line to the other; repeated neighbours change nothing.
+        labels: the labels from one end of the line to the other; repeated neighbours have no effect.
         winner: the label A.
 
     Returns:
@@ -155,7 +155,7 @@ def variation(labels: Sequence[str], winner: str) -> int:
 
 
 def critical_margin(d: int, alpha: Fraction, scale: int) -> int:
-    """Smallest integer R for which ``R / scale`` passes :func:`published`: the decision for a whole text.
+    """Find the smallest integer R for which ``R / scale`` passes :func:`published`, for a whole text at once.
 
     Args:
         d: entries per row, at least 1.
@@ -191,4 +191,4 @@ def _check(d: int, alpha: Fraction) -> None:
     if d < 1:
         raise ValueError("a row has at least one entry")
     if not 0 < alpha < 1:
-        raise ValueError("a level lies strictly between 0 and 1")
+        raise ValueError("a level must lie strictly between 0 and 1")

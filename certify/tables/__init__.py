@@ -1,1 +1,1 @@
-"""Embedding tables and tokenizers, read as hostile input: one Table, one Vocabulary, digests."""
+"""Embedding tables, tokenizers and their digests, read as hostile input."""

@@ -1,7 +1,7 @@
-"""Where the input embedding table of a checkpoint lies, and whether the output head shares it.
+"""Find the input embedding table of a checkpoint, and whether the output head shares it.
 
-Reads config.json, the index and safetensors headers; never a tensor. Which file a loader would take, which
-tensor is the table, and whether it is tied must not be guessed: what is ambiguous is refused.
+Reads config.json, the index and safetensors headers, but no tensors. The file that a loader would take, the
+tensor that is the table, and whether it is tied are never guessed: an ambiguous checkpoint is refused.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _LISTED = 6
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """The table inside its checkpoint.
+    """Location of a table in its checkpoint.
 
     Attributes:
-        file: the safetensors file that holds the table.
-        tensor: its name there.
+        file: the safetensors file with the table.
+        tensor: its name in that file.
         info: its verified description.
-        tied: whether the output head shares it; None if nothing says.
-        files: every file that decided this, ``file`` last.
+        tied: whether the output head shares it; None if unknown.
+        files: every file that determined this, ``file`` last.
     """
 
     file: Path
@@ -43,21 +43,21 @@ class Location:
 def locate(path: Path, tensor: str | None) -> Location:
     """Find the input embedding table of a safetensors file or a checkpoint folder.
 
-    A file gives the tensor asked for, or its one known embedding table, or its only two-dimensional tensor.
-    A folder must hold config.json and either ``model.safetensors`` or an index of shards; if it holds both,
-    and the index names other files, loaders disagree about which counts, and it is refused. A config.json
-    beside a single file is read too: it says whether the head is tied and the weights quantised.
+    In a file, it is the requested tensor, the only known embedding table, or the only two-dimensional tensor.
+    A folder must contain config.json and either ``model.safetensors`` or an index of shards. A folder with
+    both is refused if the index names other files, because loaders disagree about which to take. A
+    config.json beside a single file is read as well, for a tied head or quantised weights.
 
-    ``tie_word_embeddings`` decides whether the table is tied; where it is absent, the default of the
-    architecture does, and a whole model without any output head counts as tied.
+    ``tie_word_embeddings`` determines whether the table is tied. Without it, the default of the architecture
+    does, and a whole model without an output head counts as tied.
 
     Args:
         path: the file or folder.
-        tensor: name of the table; None finds it.
+        tensor: name of the table; None to find it.
 
     Raises:
-        UsageError: something needed does not exist (``FILE_UNREADABLE``, ``CHECKPOINT_MISSING``), or the
-            table cannot be told (``TENSOR_AMBIGUOUS``), or ``tensor`` is not there (``TENSOR_MISSING``).
+        UsageError: a required file does not exist (``FILE_UNREADABLE``, ``CHECKPOINT_MISSING``), the table
+            cannot be determined (``TENSOR_AMBIGUOUS``), or ``tensor`` is missing (``TENSOR_MISSING``).
         InvalidInputError: the checkpoint is corrupt, contradictory, pickled or quantised; codes
             ``CHECKPOINT_AMBIGUOUS``, ``CONFIG_MALFORMED``, ``CONFIG_MISMATCH``, ``INDEX_MALFORMED``,
             ``INDEX_UNSAFE``, ``PICKLE_REFUSED``, ``QUANTISED_TABLE``, ``SHARD_MISSING``, ``TENSOR_MISSING``,
@@ -84,13 +84,13 @@ def _in_folder(folder: Path, tensor: str | None) -> Location:
         raise _no_checkpoint(folder)
     if not is_file(config_path):
         raise UsageError(
-            f"{folder} has no {CONFIG}: name the .safetensors file itself if this is no checkpoint",
+            f"{folder} has no {CONFIG}: name the .safetensors file itself if this is not a checkpoint",
             code="CHECKPOINT_MISSING",
         )
     config = read_config(config_path)
     if shards is not None and is_file(single) and set(shards.values()) != {SINGLE}:
         raise InvalidInputError(
-            f"{folder} holds both {SINGLE} and an index of other files, and loaders differ in which they"
+            f"{folder} has both {SINGLE} and an index of other files, and loaders disagree about which to"
             " take: remove one",
             code="CHECKPOINT_AMBIGUOUS",
         )
@@ -116,7 +116,7 @@ def _in_shards(folder: Path, shards: Mapping[str, str], name: str) -> TensorInfo
     for shard in sorted(set(shards.values())):
         file = folder / shard
         expected = shard == shards[name]
-        # Shards that hold other tensors need not be there: only the table is read.
+        # Shards with other tensors may be missing: only the table is read.
         if not is_file(file):
             if expected:
                 raise InvalidInputError(
@@ -131,7 +131,7 @@ def _in_shards(folder: Path, shards: Mapping[str, str], name: str) -> TensorInfo
             )
         if not expected and info is not None:
             raise InvalidInputError(
-                f"{folder}: {quote(name)} is in {quote(shard)} too, not only where the index puts it",
+                f"{folder}: {quote(name)} is also in {quote(shard)}, not only where the index puts it",
                 code="CHECKPOINT_AMBIGUOUS",
             )
         found = info if expected else found
@@ -146,13 +146,13 @@ def _choose(
     path: Path,
     architecture: Architecture | None = None,
 ) -> str:
-    """The name of the table among ``names``, of which ``tables`` are known to be two-dimensional."""
+    """Choose the name of the table among ``names``, of which ``tables`` are known to be two-dimensional."""
     if tensor is not None:
         if tensor in names:
             return tensor
         _refuse_packed((tensor,), names, path)
         raise UsageError(
-            f"{path} holds no tensor {quote(tensor)}; it holds {_listed(tables or names)}",
+            f"{path} has no tensor {quote(tensor)}; found {_listed(tables or names)}",
             code="TENSOR_MISSING",
         )
     wanted = KNOWN_NAMES if architecture is None else architecture.names
@@ -162,28 +162,28 @@ def _choose(
     _refuse_packed(wanted, names, path)
     if architecture is not None and not known:
         raise InvalidInputError(
-            f"{path} lacks the embedding table {quote(wanted[0])}; it holds {_listed(tables or names)}:"
+            f"{path} has no embedding table {quote(wanted[0])}; found {_listed(tables or names)}:"
             " name the table with --tensor",
             code="TENSOR_MISSING",
         )
     if not known and len(tables) == 1:
         return next(iter(tables))
     raise UsageError(
-        f"cannot tell the embedding table of {path}: name it with --tensor; it holds"
+        f"the embedding table of {path} cannot be determined: name it with --tensor; found"
         f" {_listed(known or tables or names)}",
         code="TENSOR_AMBIGUOUS",
     )
 
 
 def _refuse_packed(wanted: Iterable[str], names: Collection[str], path: Path) -> None:
-    """Say "quantised" rather than "missing" where the table's module is there in packed form."""
+    """Report "quantised" rather than "missing" if the table's module exists in packed form."""
     for name in wanted:
         if any(f"{name.removesuffix('weight')}{part}" in names for part in ("qweight", "weight_packed")):
             raise _quantised(path, f"{quote(name)} is packed")
 
 
 def _refuse_companions(table: str, names: Collection[str], path: Path) -> None:
-    """Refuse scales, packing states and adapters beside the table: it alone would not be what is served."""
+    """Refuse scales, packing states and adapters beside the table, which change what is served."""
     if not table.endswith(".weight"):
         return
     stem = table.removesuffix("weight")
@@ -194,20 +194,22 @@ def _refuse_companions(table: str, names: Collection[str], path: Path) -> None:
 
 def _quantised(path: Path, what: str) -> InvalidInputError:
     return InvalidInputError(
-        f"{path}: the table is quantised or wrapped ({what}): only plain F32, F16 and BF16 tables can be"
+        f"{path}: the table is quantised or wrapped ({what}); only plain F32, F16 and BF16 tables can be"
         " compared",
         code="QUANTISED_TABLE",
     )
 
 
 def table_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
-    """``shape`` as that of a table.
+    """Check that ``shape`` is that of a table and return it.
 
     Raises:
-        InvalidInputError: not two-dimensional (``NOT_A_TABLE``), or an extent of zero (``TABLE_EMPTY``).
+        InvalidInputError: it is not two-dimensional (``NOT_A_TABLE``) or has no entries (``TABLE_EMPTY``).
     """
     if len(shape) != 2:
-        raise InvalidInputError(f"{path}: a table has two dimensions, not {len(shape)}", code="NOT_A_TABLE")
+        raise InvalidInputError(
+            f"{path}: expected a table with two dimensions, found {len(shape)}", code="NOT_A_TABLE"
+        )
     if 0 in shape:
         raise InvalidInputError(f"{path}: the table is empty, {shape[0]} x {shape[1]}", code="TABLE_EMPTY")
     return shape[0], shape[1]
@@ -244,11 +246,11 @@ def _no_checkpoint(folder: Path) -> InvalidInputError | UsageError:
     pickles = [name for name in entries if Path(name.removesuffix(".index.json")).suffix in PICKLE_SUFFIXES]
     if pickles:
         return InvalidInputError(
-            f"{folder} holds only the pickle {quote(pickles[0])}: convert the checkpoint to safetensors",
+            f"{folder} has only the pickle {quote(pickles[0])}: convert the checkpoint to safetensors",
             code="PICKLE_REFUSED",
         )
     files = [name for name in entries if name.endswith(".safetensors")]
-    hint = f"; it holds {_listed(files)}: name the file itself" if files else ""
+    hint = f"; found {_listed(files)}: name the file itself" if files else ""
     return UsageError(f"{folder} has neither {SINGLE} nor {INDEX}{hint}", code="CHECKPOINT_MISSING")
 
 

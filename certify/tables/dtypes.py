@@ -1,8 +1,8 @@
 """Element types of embedding tables: storage, exact widening, one correct rounding, order.
 
 Tables are kept as *storage* arrays, little-endian on every host: ``F32`` and ``F16`` as IEEE floats,
-``BF16`` as its 16-bit patterns in ``uint16``, because NumPy has no bfloat16. Everything here works on storage
-and elementwise, on arrays of any shape.
+``BF16`` as 16-bit patterns in ``uint16``, because NumPy has no bfloat16. All functions work elementwise on
+storage arrays of any shape.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _SPELLINGS: Mapping[str, Dtype] = MappingProxyType(
         "bfloat16": "BF16",
     }
 )
-# Bits of the exponent field; all of them set means infinity or NaN.
+# Bits of the exponent field; if all are set, the value is infinity or NaN.
 _EXPONENT: Mapping[Dtype, int] = MappingProxyType({"F32": 0x7F80_0000, "F16": 0x7C00, "BF16": 0x7F80})
 
 
 def parse_dtype(name: str) -> Dtype:
-    """Element type meant by ``name``, in the spelling of safetensors, PyTorch or NumPy, in any case.
+    """Parse the name of an element type as in safetensors, PyTorch or NumPy, in upper or lower case.
 
     Raises:
-        UsageError: ``name`` is none of F32, F16 and BF16 (``DTYPE_UNKNOWN``).
+        UsageError: ``name`` is not F32, F16 or BF16 (``DTYPE_UNKNOWN``).
     """
     try:
         return _SPELLINGS[name.lower().removeprefix("torch.")]
@@ -54,28 +54,28 @@ def parse_dtype(name: str) -> Dtype:
 
 
 def to_float32(raw: NDArray[Any], dtype: Dtype) -> NDArray[np.float32]:
-    """Values of the storage array ``raw`` as float32: exact, because every F16 and BF16 value is a float32.
+    """Convert the storage array ``raw`` to float32, exactly: every F16 and BF16 value is a float32.
 
-    The result may share memory with ``raw`` when ``dtype`` is F32.
+    The result may share memory with ``raw`` if ``dtype`` is F32.
     """
     _check_storage(raw, dtype)
     if dtype == "BF16":
         return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    # A signalling NaN raises the "invalid" flag when widened; it stays NaN, which finite_mask finds.
+    # Widening a signalling NaN raises the "invalid" flag; it stays NaN, which finite_mask finds.
     with np.errstate(invalid="ignore"):
         return raw.astype(np.float32, copy=False)
 
 
 def cast(raw: NDArray[Any], source: Dtype, target: Dtype) -> NDArray[Any]:
-    """Storage of ``raw`` (of type ``source``) in type ``target``, rounded once: to nearest, ties to even.
+    """Convert ``raw`` from type ``source`` to type ``target``, rounded once: to nearest, ties to even.
 
-    What is too large for ``target`` becomes infinity, as IEEE 754 has it, and NaN stays NaN: the caller
-    checks finiteness afterwards. The result is ``raw`` itself when the types are equal.
+    As in IEEE 754, values too large for ``target`` become infinite and NaN stays NaN. The caller must check
+    finiteness afterwards. The result is ``raw`` itself if the types are equal.
     """
     _check_storage(raw, source)
     if source == target:
         return raw
-    # F16 <-> BF16 goes through float32: the first step is exact, so there is only one rounding.
+    # F16 <-> BF16 goes through float32. The first step is exact, so there is only one rounding.
     wide = to_float32(raw, source)
     if target == "F32":
         return wide.astype(DTYPES["F32"], copy=False)
@@ -86,7 +86,7 @@ def cast(raw: NDArray[Any], source: Dtype, target: Dtype) -> NDArray[Any]:
 
 
 def finite_mask(raw: NDArray[Any], dtype: Dtype) -> NDArray[np.bool_]:
-    """True where an entry of the storage array ``raw`` is neither NaN nor infinite; shape of ``raw``."""
+    """Mark the entries of the storage array ``raw`` that are neither NaN nor infinite; same shape."""
     exponent = _EXPONENT[dtype]
     bits = _bits(raw, dtype)
     mask: NDArray[np.bool_] = (bits & bits.dtype.type(exponent)) != exponent
@@ -94,13 +94,13 @@ def finite_mask(raw: NDArray[Any], dtype: Dtype) -> NDArray[np.bool_]:
 
 
 def ordered_keys(raw: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
-    """Unsigned integers in the order of the values of ``raw``: ``a < b`` exactly if ``key(a) < key(b)``.
+    """Map ``raw`` to unsigned integers in the same order: ``a < b`` exactly if ``key(a) < key(b)``.
 
-    The key is the middle of the range plus or minus the magnitude's bit pattern, so that -0 and +0 have one
-    key, as the empirical distribution function needs (theory §2).
+    The key is the middle of the range plus or minus the magnitude's bit pattern. Hence -0 and +0 have the
+    same key, as the empirical distribution function requires (theory §2).
 
     Args:
-        raw: storage array of finite entries; for others the order has no meaning.
+        raw: storage array of finite entries; for others the order is undefined.
         dtype: its element type.
 
     Returns:
@@ -110,8 +110,8 @@ def ordered_keys(raw: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
     unsigned = bits.dtype.type
     sign = 8 * bits.dtype.itemsize - 1
     middle = unsigned(1 << sign)
-    # All ones where the sign is set: xor and minus then negate in two's complement. Choosing between two
-    # arrays by a mask takes ten times as long, and this is the inner loop of the numpy scan.
+    # All ones if the sign is set; xor and minus then negate in two's complement. Choosing between two arrays
+    # by a mask takes ten times as long, and this is the inner loop of the numpy scan.
     negative = unsigned(0) - (bits >> unsigned(sign))
     magnitude = bits & (middle - unsigned(1))
     keys: NDArray[Any] = ((magnitude ^ negative) - negative) + middle
@@ -125,7 +125,7 @@ def _bits(raw: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
 
 
 def _check_storage(raw: NDArray[Any], dtype: Dtype) -> None:
-    # uint16 patterns read as another type would give plausible numbers: a wrong pairing must not pass.
+    # uint16 patterns read as another type would give plausible numbers, so a wrong pairing is refused.
     if raw.dtype != DTYPES[dtype]:
         raise UsageError(f"{dtype} is stored as {DTYPES[dtype]}, not as {raw.dtype}", code="DTYPE_MISMATCH")
 
@@ -137,6 +137,6 @@ def _round_to_bf16(wide: NDArray[np.float32]) -> NDArray[np.uint16]:
     last = (bits >> np.uint32(16)) & np.uint32(1)
     with np.errstate(over="ignore"):
         rounded = (bits + np.uint32(0x7FFF) + last) >> np.uint32(16)
-    # The carry could turn a NaN into infinity or wrap it to zero: quieten NaNs instead of rounding them.
+    # The carry could turn a NaN into infinity or zero, so NaNs are quieted instead of rounded.
     quiet = (bits >> np.uint32(16)) | np.uint32(0x0040)
     return np.where(np.isnan(wide), quiet, rounded).astype(DTYPES["BF16"])

@@ -1,4 +1,4 @@
-"""What config.json says of a checkpoint's input embedding table: its name, its shape, whether it is tied."""
+"""The information in config.json about the input embedding table: name, shape, whether it is tied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import read_json
 
-# Name of the table with the prefix of the whole model, and without (a checkpoint of the backbone alone).
+# Name of the table with the prefix of the whole model, and without it (a checkpoint of the backbone).
 _EMBED_TOKENS = ("model.embed_tokens.weight", "embed_tokens.weight")
 _WTE = ("transformer.wte.weight", "wte.weight")
 _EMBED_IN = ("gpt_neox.embed_in.weight", "embed_in.weight")
@@ -19,12 +19,12 @@ _WORD_EMBEDDINGS = ("transformer.word_embeddings.weight", "word_embeddings.weigh
 _DECODER = ("model.decoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _LANGUAGE_MODEL = ("model.language_model.embed_tokens.weight", "language_model.model.embed_tokens.weight")
 KNOWN_NAMES = (*_EMBED_TOKENS, *_WTE, *_EMBED_IN, *_WORD_EMBEDDINGS, *_DECODER, *_LANGUAGE_MODEL)
-"""Every name by which an input embedding table is known."""
+"""All known names of input embedding tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a ``model_type`` implies: possible names of the table, and the default of tie_word_embeddings."""
+    """Properties implied by a ``model_type``: possible names of the table, default of tie_word_embeddings."""
 
     names: tuple[str, ...]
     tied: bool
@@ -60,25 +60,25 @@ _WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd")
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A parsed config.json. ``parts`` are the configuration and, if any, that of its text model."""
+    """A parsed config.json. ``parts`` are the configuration and that of its text model, if any."""
 
     path: Path
     parts: tuple[Mapping[str, Any], ...]
 
     @property
     def architecture(self) -> Architecture | None:
-        """What ``model_type`` implies; None if it is unknown."""
+        """Architecture of ``model_type``; None if it is unknown."""
         kind = self.parts[0].get("model_type")
         return ARCHITECTURES.get(kind) if isinstance(kind, str) else None
 
     def tied(self, names: Collection[str] | None) -> bool | None:
-        """Whether the output head shares the table; None if nothing says.
+        """Whether the output head shares the table; None if unknown.
 
-        ``tie_word_embeddings`` decides. Where it is absent, a whole model without a head must use the table
-        as one; otherwise the default of the architecture holds.
+        ``tie_word_embeddings`` decides. Without it, a whole model without a head must use the table as its
+        head; otherwise the default of the architecture applies.
 
         Args:
-            names: all tensors of a whole checkpoint; None where only a part of it is known.
+            names: all tensors of a whole checkpoint; None if only a part of it is known.
 
         Raises:
             InvalidInputError: ``tie_word_embeddings`` is neither true nor false (``CONFIG_MALFORMED``).
@@ -89,7 +89,7 @@ class ModelConfig:
             raise InvalidInputError(f"{self.path}: {key} is neither true nor false", code="CONFIG_MALFORMED")
         if stated:
             return any(stated)
-        # A file that holds nothing but the table shows nothing about a head.
+        # A file with only the table says nothing about a head.
         if names is not None and len(names) > 1 and not any(_is_head(name) for name in names):
             return True
         return None if self.architecture is None else self.architecture.tied
@@ -98,7 +98,7 @@ class ModelConfig:
         """Compare the table's ``(V, d)`` with the configuration; a loader would refuse another shape.
 
         Raises:
-            InvalidInputError: they differ (``CONFIG_MISMATCH``), or what is stated is no integer
+            InvalidInputError: they differ (``CONFIG_MISMATCH``), or a stated size is not an integer
                 (``CONFIG_MALFORMED``).
         """
         config = self.parts[0]
@@ -115,11 +115,11 @@ class ModelConfig:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read a config.json and refuse what describes a quantised model.
+    """Read a config.json and refuse quantised models.
 
     Raises:
         UsageError: the file cannot be read.
-        InvalidInputError: not a JSON object (``CONFIG_MALFORMED``, ``JSON_*``), or it has a
+        InvalidInputError: it is not a JSON object (``CONFIG_MALFORMED``, ``JSON_*``), or has a
             ``quantization_config`` (``QUANTISED_TABLE``).
     """
     config = read_json(path, what="the model configuration")

@@ -1,4 +1,4 @@
-"""Digests of whole models: which weights an evaluation ran on, whatever the files are called."""
+"""Digests of whole models, independent of file names: they identify the weights of an evaluation."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _NOT_THE_ADAPTER = ("base_model_name_or_path", "revision", "peft_version")
 _SETS = {"target_modules", "exclude_modules", "modules_to_save"}
 
 _BESIDE_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-"""Files in which ``transformers`` looks for special tokens and settings of a tokenizer."""
+"""Files that ``transformers`` reads for special tokens and settings of a tokenizer."""
 
 _NO_SETTING = ("name_or_path", "tokenizer_file", "special_tokens_map_file", "transformers_version")
-"""Entries of these files that change no id: where the tokenizer came from."""
+"""Entries of these files that do not affect ids: the origin of the tokenizer."""
 
 
 def checkpoint_digest(folder: Path, *, without: str | None = None) -> str:
-    """Digest of a checkpoint folder: its configuration and every tensor, however sharded.
+    """Compute the digest of a checkpoint folder: its configuration and every tensor, however sharded.
 
-    SHA-256 of the canonical JSON of ``{"config": ..., "tensors": {name: tensor digest}}``. The library
-    version and the path that ``config.json`` may mention take no part: they change no output.
+    It is the SHA-256 of the canonical JSON of ``{"config": ..., "tensors": {name: tensor digest}}``. The
+    library version and path in ``config.json`` are left out, because they do not affect outputs.
 
     Args:
         folder: a checkpoint folder (``config.json``, safetensors).
-        without: name of a tensor to leave out: the input table, when the digest is of "everything else".
+        without: name of a tensor to leave out, such as the input table for a digest of everything else.
 
     Raises:
-        UsageError: something is missing or cannot be read.
-        InvalidInputError: a file is refused.
+        UsageError: a file is missing or cannot be read.
+        InvalidInputError: a file is malformed.
     """
     config = read_json(folder / CONFIG, what=f"{CONFIG} of the model")
     if not isinstance(config, dict):
@@ -53,10 +53,10 @@ def checkpoint_digest(folder: Path, *, without: str | None = None) -> str:
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """Digest of all that makes the tokenizer of a checkpoint folder: SHA-256 of a canonical JSON.
+    """Compute the digest of the tokenizer of a checkpoint folder: SHA-256 of a canonical JSON.
 
-    ``tokenizer.json`` alone does not say which token begins and ends a sequence, or is fed as such: that
-    stands in files beside it, which count by content. Paths that they may mention take no part.
+    ``tokenizer.json`` alone does not determine which tokens begin and end a sequence. The files beside it do,
+    so their content counts as well, without the paths in it.
 
     Raises:
         UsageError: ``tokenizer.json`` is missing, or a file cannot be read.
@@ -73,15 +73,15 @@ def tokenizer_digest(folder: Path) -> str:
 
 
 def adapter_digest(folder: Path) -> str:
-    """Digest of a PEFT adapter folder: its settings and every tensor.
+    """Compute the digest of a PEFT adapter folder: its settings and every tensor.
 
-    SHA-256 of the canonical JSON of ``{"config": ..., "tensors": {name: tensor digest}}``. The same weights
-    under the same settings have the same digest wherever and with whichever library they were written: see
+    It is the SHA-256 of the canonical JSON of ``{"config": ..., "tensors": {name: tensor digest}}``. The same
+    weights with the same settings have the same digest on every machine and with every library version; see
     :func:`adapter_settings`.
 
     Raises:
         UsageError: a file is missing.
-        InvalidInputError: one is refused.
+        InvalidInputError: a file is malformed.
     """
     config, weights = (folder / name for name in _ADAPTER)
     settings = read_json(config, what="adapter configuration")
@@ -95,10 +95,9 @@ def adapter_digest(folder: Path) -> str:
 
 
 def adapter_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What an ``adapter_config.json`` says about the adapter, without where its base lay.
+    """Extract from an ``adapter_config.json`` the settings of the adapter, without the path of its base.
 
-    Names of modules, which PEFT keeps as sets and writes in any order, are sorted. The version of the library
-    takes no part.
+    Module names, which PEFT writes in arbitrary order, are sorted. The library version is left out.
     """
     kept = {key: value for key, value in config.items() if key not in _NOT_THE_ADAPTER}
     for key in _SETS & kept.keys():
@@ -124,7 +123,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _blocks(path: Path, info: TensorInfo) -> Iterator[bytes]:
-    # Straight from the file: weights may be of types that no array here has (FP8, packed integers).
+    # Straight from the file: weights may have types that arrays here do not support (FP8, packed integers).
     with opened(path) as stream:
         stream.seek(info.start)
         left = info.stop - info.start

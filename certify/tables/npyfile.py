@@ -1,4 +1,4 @@
-"""Two-dimensional ``.npy`` tables, read as hostile input: own strict parse, no pickle, no evaluation."""
+"""Read two-dimensional ``.npy`` tables as hostile input: strict parser, no pickle, no evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from certify.tables.safefile import MAX_EXTENT, opened, refuse_pickle
 MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 4096
 _DTYPES: dict[str, Dtype] = {"<f4": "F32", "<f2": "F16"}
-# The header is a Python literal; NumPy writes its three keys in this order. Matching it needs no evaluation.
+# The header is a Python literal whose three keys NumPy writes in this order; it is matched, not evaluated.
 _HEADER = re.compile(
     rb"\{\s*'descr':\s*(?P<descr>'[^'\\]*'|\[.*\]),\s*'fortran_order':\s*(?P<fortran>True|False),"
     rb"\s*'shape':\s*\((?P<shape>[0-9, ]*)\),?\s*\}\s*",
@@ -27,12 +27,12 @@ _HEADER = re.compile(
 
 
 def open_npy(path: Path) -> tuple[NDArray[Any], Dtype]:
-    """Memory-mapped, read-only ``[V, d]`` storage of an ``.npy`` file, and its element type.
+    """Map the ``[V, d]`` storage of an ``.npy`` file read-only, and determine its element type.
 
     Raises:
         UsageError: the file cannot be read (``FILE_UNREADABLE``).
         InvalidInputError: an array of Python objects or another pickle (``PICKLE_REFUSED``); not ``.npy``, or
-            a header other than NumPy's own (``NPY_MALFORMED``); an element type other than little-endian
+            a header that NumPy would not write (``NPY_MALFORMED``); an element type other than little-endian
             float32 and float16 (``DTYPE_UNSUPPORTED``); Fortran order (``FORTRAN_ORDER``); not
             two-dimensional (``NOT_A_TABLE``); fewer bytes than the shape needs (``NPY_TRUNCATED``), or more
             (``NPY_MALFORMED``).
@@ -67,10 +67,10 @@ def _header(text: bytes, path: Path) -> tuple[Dtype, tuple[int, int]]:
         raise InvalidInputError(f"{path} has no valid .npy header", code="NPY_MALFORMED")
     descr = match["descr"].strip(b"'").decode("ascii", "replace")
     if "O" in descr:
-        raise InvalidInputError(f"{path} holds pickled Python objects", code="PICKLE_REFUSED")
+        raise InvalidInputError(f"{path} contains pickled Python objects", code="PICKLE_REFUSED")
     if descr not in _DTYPES:
         raise InvalidInputError(
-            f"{path} holds elements of another type than little-endian float32 or float16",
+            f"{path} has an element type other than little-endian float32 or float16",
             code="DTYPE_UNSUPPORTED",
         )
     if match["fortran"] == b"True":

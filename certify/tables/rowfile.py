@@ -1,8 +1,8 @@
 """The released rows of a ticket: a safetensors file with absolute rows, in fp32 and in the served dtype.
 
 Tensors: ``ids`` I64 ``[k]``, ``rows.fp32`` F32 ``[k, d]``, ``rows.served`` ``[k, d]`` in the served dtype.
-Absolute rows are stored, not differences: bf16(base + shift) is not bf16(base) + bf16(shift), and what is
-digested must be what is served.
+The rows are absolute, not differences, because bf16(base + shift) differs from bf16(base) + bf16(shift), and
+the digest must be of the rows that are served.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ class RowsDigests:
 
 
 def make_rows(ids: NDArray[np.int64], fp32: NDArray[np.float32], dtype: Dtype) -> Rows:
-    """Rows whose served copy is ``fp32`` rounded to nearest even in ``dtype``.
+    """Make rows whose served copy is ``fp32`` rounded to nearest even in ``dtype``.
 
     Raises:
-        InvalidInputError: ids not strictly increasing, wrong shapes, or values not finite in ``dtype``.
+        InvalidInputError: ids are not strictly increasing, shapes are wrong, or values are not finite in
+            ``dtype``.
     """
     rows = Rows(np.asarray(ids, np.int64), np.asarray(fp32, np.float32), cast(fp32, "F32", dtype), dtype)
     _check(rows, "rows")
@@ -63,9 +64,9 @@ def make_rows(ids: NDArray[np.int64], fp32: NDArray[np.float32], dtype: Dtype) -
 
 
 def transferred_rows(ids: Sequence[int], reference: Table) -> Rows:
-    """The reference's rows ``ids`` as released rows in its served dtype.
+    """Copy the reference's rows ``ids`` as released rows in its served dtype.
 
-    The fp32 copy comes from the table as stored, not as served: it keeps the precision that tuning had.
+    The fp32 copy comes from the stored table, so it keeps the precision of tuning.
     """
     stored = reference.as_dtype(reference.stored_dtype)
     wide = to_float32(stored.take(ids), stored.dtype)
@@ -73,7 +74,7 @@ def transferred_rows(ids: Sequence[int], reference: Table) -> Rows:
 
 
 def rows_digests(path: Path, rows: Rows) -> RowsDigests:
-    """Digests of ``rows`` as stored at ``path``."""
+    """Compute the digests of ``rows`` as stored at ``path``."""
     return RowsDigests(sha256_file(path), _digest("F32", rows.fp32), _digest(rows.dtype, rows.served))
 
 
@@ -99,13 +100,13 @@ def read_rows(path: Path) -> Rows:
 
     Raises:
         UsageError: the file cannot be read.
-        InvalidInputError: not a rows file, ids not strictly increasing, shapes that disagree, values that
-            are not finite, or a served copy that is not the fp32 rows rounded to the served dtype.
+        InvalidInputError: it is not a rows file, ids are not strictly increasing, shapes disagree, values
+            are not finite, or the served copy differs from the fp32 rows rounded to the served dtype.
     """
     header = read_header(path)
     if set(header) != {IDS, FP32, SERVED}:
         raise InvalidInputError(
-            f"{path} is not a rows file: it must hold exactly {IDS}, {FP32} and {SERVED}",
+            f"{path} is not a rows file: expected exactly {IDS}, {FP32} and {SERVED}",
             code="ROWS_MALFORMED",
         )
     served_dtype = _served_dtype(header[SERVED], path)
@@ -116,7 +117,7 @@ def read_rows(path: Path) -> Rows:
         raise InvalidInputError(f"{path}: {IDS} must be [k] and the rows [k, d]", code="ROWS_MALFORMED")
     if header[SERVED].shape != header[FP32].shape:
         raise InvalidInputError(f"{path}: {SERVED} and {FP32} have different shapes", code="ROWS_MALFORMED")
-    # Copies: a rows file is small, and a result must not change with the file under it.
+    # Copies, so that the result does not change with the file; a rows file is small.
     rows = Rows(
         np.array(open_tensor(path, IDS), dtype=np.int64),
         np.array(open_tensor(path, FP32), dtype=np.float32),

@@ -1,10 +1,10 @@
 """The safetensors container, read as hostile input and written deterministically.
 
 Layout: eight bytes, the little-endian length N of the header; N bytes of JSON, an object that maps each
-tensor name to its dtype, shape and byte offsets; then the tensors' bytes. A header is believed only if it
-describes the file exactly: every byte after it belongs to one tensor, in an amount that follows from dtype
-and shape.
-Nothing is allocated on the word of a header, and nothing in the file is ever executed.
+tensor name to its dtype, shape and byte offsets; then the tensors' bytes. A header is accepted only if it
+describes the file exactly: every byte after it belongs to exactly one tensor, and the number of bytes of a
+tensor follows from dtype and shape. No memory is allocated based on a header alone, and nothing in the file
+is executed.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ STORAGE: Mapping[str, np.dtype[Any]] = MappingProxyType(
 )
 """Element types that can be opened and written: those of tables, and I64 for token ids."""
 
-# Bits per element of every type in the format: other tensors of a checkpoint may have any of them, and their
-# extents must add up too.
+# Bits per element of every type in the format. Other tensors of a checkpoint may have any of them, and their
+# sizes must add up as well.
 _BITS: Mapping[str, int] = MappingProxyType(
     {
         **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
@@ -60,10 +60,10 @@ _WRITE_BLOCK = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What a header says of one tensor, after verification.
+    """Verified description of a tensor from a header.
 
     Attributes:
-        dtype: element type in the spelling of safetensors; not only those of :data:`STORAGE`.
+        dtype: element type as in safetensors; not limited to :data:`STORAGE`.
         shape: extents, each at least 0; ``()`` for a scalar.
         start: position of the first byte in the file.
         stop: position after the last byte.
@@ -76,10 +76,10 @@ class TensorInfo:
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """Verified description of every tensor in the file; the tensors themselves are not read.
+    """Read and verify the description of every tensor in the file; the tensors themselves are not read.
 
     Raises:
-        UsageError: no such file, or not a regular one (``FILE_UNREADABLE``).
+        UsageError: the file does not exist or is not a regular file (``FILE_UNREADABLE``).
         InvalidInputError: a pickle (``PICKLE_REFUSED``); a length field beyond the file
             (``SAFETENSORS_TRUNCATED``) or beyond :data:`MAX_HEADER_BYTES` (``HEADER_TOO_LARGE``); a header
             that is not a strict JSON object of tensors (``SAFETENSORS_MALFORMED``, or a ``JSON_*`` code);
@@ -91,15 +91,15 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The ``__metadata__`` strings of the file, empty if it has none; errors as in :func:`read_header`."""
+    """Read the ``__metadata__`` strings of the file, if any; errors as in :func:`read_header`."""
     with opened(path) as stream:
         return _read(stream, path)[1]
 
 
 def open_tensor(path: Path, name: str) -> NDArray[Any]:
-    """Memory-mapped, read-only storage of one tensor, in its shape; nothing else of the file is mapped in.
+    """Map the storage of one tensor read-only, in its shape; no other part of the file is mapped.
 
-    Header and map come from one opened file, so that replacing the file in between changes nothing.
+    Header and map come from the same open file, so replacing the file in between has no effect.
 
     Raises:
         UsageError, InvalidInputError: see :func:`read_header`; further ``TENSOR_MISSING`` and, for an element
@@ -109,7 +109,7 @@ def open_tensor(path: Path, name: str) -> NDArray[Any]:
         header, _ = _read(stream, path)
         info = header.get(name)
         if info is None:
-            raise InvalidInputError(f"{path} holds no tensor {quote(name)}", code="TENSOR_MISSING")
+            raise InvalidInputError(f"{path} has no tensor {quote(name)}", code="TENSOR_MISSING")
         if info.dtype not in STORAGE:
             raise InvalidInputError(
                 f"{path}: tensor {quote(name)} has dtype {info.dtype}, not one of {', '.join(STORAGE)}",
@@ -127,8 +127,8 @@ def write_tensors(
 ) -> None:
     """Write a safetensors file, atomically and deterministically: equal content gives equal bytes.
 
-    Tensors are laid out by descending element size, then by name, and the header is padded with spaces to a
-    multiple of eight bytes, so that every tensor is aligned in the file.
+    Tensors are ordered by descending element size, then by name. The header is padded with spaces to a
+    multiple of eight bytes, so every tensor is aligned.
 
     Args:
         path: the file to write or replace.
@@ -136,8 +136,8 @@ def write_tensors(
         metadata: strings for ``__metadata__``; None writes none.
 
     Raises:
-        UsageError: a reserved or empty name, an array that is not in the storage of its dtype
-            (``TENSOR_UNWRITABLE``), or a file that cannot be written.
+        UsageError: a name is reserved or empty, an array is not in the storage of its dtype
+            (``TENSOR_UNWRITABLE``), or the file cannot be written.
     """
     header: dict[str, Any] = {}
     if metadata is not None:
@@ -169,12 +169,12 @@ def write_tensors(
 
 
 def quote(name: str) -> str:
-    """An untrusted name for a one-line message: quoted, escaped, at most 80 characters of it."""
+    """Quote and escape an untrusted name for a one-line message, cut to 80 characters."""
     return f"'{escape(name[:81], limit=80)}'"
 
 
 def is_file(path: Path) -> bool:
-    """Whether ``path`` is a file; False also where that cannot be told (overlong name, closed folder)."""
+    """Whether ``path`` is a file; False if this cannot be determined (overlong name, closed folder)."""
     try:
         return path.is_file()
     except OSError:
@@ -182,7 +182,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether ``path`` is a folder; False also where that cannot be told."""
+    """Whether ``path`` is a folder; False if this cannot be determined."""
     try:
         return path.is_dir()
     except OSError:
@@ -190,27 +190,27 @@ def is_folder(path: Path) -> bool:
 
 
 def refuse_pickle(start: bytes, path: Path) -> None:
-    """Refuse a file whose first bytes (sixteen suffice) are those of a pickle or of a zip of pickles.
+    """Refuse a file that starts like a pickle or a zip of pickles; sixteen bytes of ``start`` suffice.
 
     Raises:
         InvalidInputError: ``PICKLE_REFUSED``.
     """
-    # 0x80 and a protocol number is also how a safetensors file begins whose header has 640, 896, ... bytes;
-    # but then six zero bytes and a brace follow, which no pickle has there.
+    # A safetensors file with a header of 640, 896, ... bytes also begins with 0x80 and a protocol number, but
+    # then six zero bytes and a brace follow, which no pickle has there.
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
     safetensors = length <= MAX_HEADER_BYTES and start[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{"
     pickled = start[:1] == b"\x80" and start[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"} and not safetensors
     if pickled or start.startswith(_ZIP_MAGIC):
         raise InvalidInputError(
-            f"{path} is a pickle, which can run code when loaded: convert it to safetensors where it can be"
-            " trusted",
+            f"{path} is a pickle, which can run code when loaded: convert it to safetensors on a machine that"
+            " may run it",
             code="PICKLE_REFUSED",
         )
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a regular file for reading; opening a pipe could block for ever, so look before."""
+    """Open a regular file for reading. Its type is checked first, because opening a pipe could block."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise UsageError(f"{path} is not a regular file", code="FILE_UNREADABLE")
@@ -275,7 +275,7 @@ def _tensor(name: str, entry: Any, path: Path, origin: int) -> TensorInfo:
 
 
 def _check_cover(tensors: Mapping[str, TensorInfo], path: Path, origin: int, size: int) -> None:
-    """The tensors must cover the bytes from ``origin`` to ``size`` exactly, each byte once."""
+    """Check that the tensors cover the bytes from ``origin`` to ``size`` exactly once."""
     position = origin
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
         if info.start != position:
@@ -288,7 +288,7 @@ def _check_cover(tensors: Mapping[str, TensorInfo], path: Path, origin: int, siz
         )
     if position < size:
         raise InvalidInputError(
-            f"{path} has {size - position} bytes that belong to no tensor", code="SAFETENSORS_OFFSETS"
+            f"{path} has {size - position} bytes outside all tensors", code="SAFETENSORS_OFFSETS"
         )
 
 
@@ -302,7 +302,7 @@ def _malformed(path: Path, what: str) -> InvalidInputError:
 
 
 def _blocks(array: NDArray[Any]) -> Iterator[bytes]:
-    """The bytes of ``array`` in C order, copied a block at a time: a mapped table is never copied whole."""
+    """Yield the bytes of ``array`` in C order, one copied block at a time, so a mapped table stays mapped."""
     if array.ndim == 0 or array.nbytes <= _WRITE_BLOCK:
         yield array.tobytes()
         return

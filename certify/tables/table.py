@@ -1,7 +1,7 @@
-"""Input embedding tables, memory-mapped: one object for every place where a table can lie.
+"""Memory-mapped input embedding tables, from any supported file or checkpoint.
 
-:func:`open_table` verifies before it hands out a row; what it refuses has a code of its own. Only the table
-is ever mapped, never the rest of a checkpoint, and no more than a block at a time is copied.
+:func:`open_table` verifies the file before it returns any row, with one code per reason to refuse. Only the
+table is mapped, not the rest of a checkpoint, and at most one block at a time is copied.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from certify.tables.npyfile import open_npy
 from certify.tables.safefile import TensorInfo, is_folder, open_tensor, opened, quote, refuse_pickle
 
 BLOCK_BYTES = 8 * 1024 * 1024
-"""Size of the blocks in which whole tables are read."""
+"""Size of blocks when reading a whole table, in bytes."""
 
 DEFAULT_TENSOR = "model.embed_tokens.weight"
-"""Name under which a table without one (``.npy``) is written: LLaMA's, Mistral's and Qwen's."""
+"""Name for a table without one (``.npy``) when written; used by LLaMA, Mistral and Qwen."""
 
 _LISTED = 10
 _FLOATS = frozenset({"F64", "C64"})
@@ -36,19 +36,19 @@ _FLOATS = frozenset({"F64", "C64"})
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """An input embedding table ``[V, d]`` with V, d >= 1, seen in one element type.
+    """An input embedding table ``[V, d]`` with V, d >= 1, in one element type.
 
-    Files must not change while a table is open: rows come from the map, digests are remembered.
+    Files must not change while a table is open: rows come from the map, and digests are cached.
 
     Attributes:
-        path: what the caller named, a file or a checkpoint folder.
+        path: the file or checkpoint folder that the caller named.
         tensor: name of the tensor in its file; empty for ``.npy``.
-        dtype: element type of the rows handed out.
+        dtype: element type of the rows returned.
         stored_dtype: element type in the file.
         shape: ``(V, d)``.
-        tied: whether the output head shares the table; None if nothing says.
-        files: every file that determined the table (config.json and index if any); the one that holds the
-            tensor is last.
+        tied: whether the output head shares the table; None if unknown.
+        files: every file that determined the table (config.json and index if any); the file with the tensor
+            is last.
     """
 
     path: Path
@@ -62,13 +62,13 @@ class Table:
 
     @property
     def file(self) -> Path:
-        """The file that holds the tensor."""
+        """The file with the tensor."""
         return self.files[-1]
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` (exclusive): storage ``[stop - start, d]`` in ``dtype``.
+        """Return rows ``start`` to ``stop`` (exclusive): storage ``[stop - start, d]`` in ``dtype``.
 
-        A read-only view of the map where no cast is needed and the file is aligned, otherwise a copy.
+        It is a read-only view of the map if no cast is needed and the file is aligned, otherwise a copy.
 
         Raises:
             UsageError: not ``0 <= start <= stop <= V`` (``ROWS_OUT_OF_RANGE``).
@@ -77,27 +77,27 @@ class Table:
             raise UsageError(
                 f"rows {start}..{stop} are not in a table of {self.shape[0]}", code="ROWS_OUT_OF_RANGE"
             )
-        # An odd header length leaves a tensor unaligned in its file: compiled kernels need a copy then.
+        # An odd header length leaves a tensor unaligned in its file; compiled kernels then need a copy.
         block = np.require(self._stored[start:stop], requirements="A")
         return cast(block, self.stored_dtype, self.dtype)
 
     def take(self, ids: Sequence[int]) -> NDArray[Any]:
-        """Copy of the rows ``ids``: storage ``[k, d]`` in ``dtype``, in the order asked for.
+        """Copy the rows ``ids``: storage ``[k, d]`` in ``dtype``, in the given order.
 
         Raises:
-            UsageError: an id that is no integer, negative, or not below V (``ROWS_OUT_OF_RANGE``).
+            UsageError: an id is not an integer from 0 to V - 1 (``ROWS_OUT_OF_RANGE``).
         """
         chosen = [_checked_id(token_id, self.shape[0]) for token_id in ids]
         return cast(self._stored[np.array(chosen, dtype=np.intp)], self.stored_dtype, self.dtype)
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, NDArray[Any]]]:
-        """All rows in order, as ``(first row, storage [b, d])`` of at most ``block_bytes`` or one row."""
+        """Yield all rows in order as ``(first row, storage [b, d])``, at most ``block_bytes`` or one row."""
         step = max(1, block_bytes // (self.shape[1] * DTYPES[self.dtype].itemsize))
         for start in range(0, self.shape[0], step):
             yield start, self.rows(start, min(start + step, self.shape[0]))
 
     def block_bytes(self) -> Iterator[memoryview]:
-        """The bytes of all rows in order, little-endian, in the blocks of :meth:`blocks`."""
+        """Yield the bytes of all rows in order, little-endian, in the blocks of :meth:`blocks`."""
         for _, block in self.blocks():
             yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
 
@@ -107,9 +107,9 @@ class Table:
         return self._digest
 
     def as_dtype(self, dtype: Dtype) -> Table:
-        """The same table in another element type, cast from what is stored with a single rounding.
+        """View the table in another element type, cast from the stored values with a single rounding.
 
-        Values that overflow ``dtype`` become infinite; :func:`check_finite` finds them.
+        Values that overflow ``dtype`` become infinite; :func:`check_finite` detects them.
         """
         return self if dtype == self.dtype else replace(self, dtype=dtype)
 
@@ -121,21 +121,21 @@ class Table:
 def open_table(path: Path | str, *, tensor: str | None = None, allow_tied: bool = False) -> Table:
     """Open the input embedding table of a ``.safetensors`` file, a checkpoint folder, or an ``.npy`` file.
 
-    Nothing is read but headers and configuration. Entries are not looked at: see :func:`check_finite`.
+    Only headers and configuration are read. To check the entries, see :func:`check_finite`.
 
     Args:
-        path: the file or folder; symbolic links are followed, since the caller named it.
-        tensor: name of the table; None finds it (:func:`certify.tables.checkpoint.locate`).
+        path: the file or folder; symbolic links are followed, because the caller named it.
+        tensor: name of the table; None to find it (:func:`certify.tables.checkpoint.locate`).
         allow_tied: accept a table that the output head shares.
 
     Raises:
-        UsageError: the path does not exist or cannot be read, or the table cannot be told without ``tensor``.
+        UsageError: the path does not exist or cannot be read, or the table cannot be determined without
+            ``tensor``.
         InvalidInputError: a pickle, whatever its name (``PICKLE_REFUSED``); another format
             (``FORMAT_UNKNOWN``); tied (``TIED_HEAD``); quantised (``QUANTISED_TABLE``); an element type that
             is not F32, F16 or BF16 (``DTYPE_UNSUPPORTED``); not two-dimensional (``NOT_A_TABLE``); no rows or
-            no columns (``TABLE_EMPTY``); and whatever :mod:`certify.tables.safefile`,
-            :mod:`certify.tables.npyfile` and
-            :mod:`certify.tables.checkpoint` refuse.
+            no columns (``TABLE_EMPTY``); and the errors of :mod:`certify.tables.safefile`,
+            :mod:`certify.tables.npyfile` and :mod:`certify.tables.checkpoint`.
     """
     path = Path(path)
     if not is_folder(path) and path.suffix.lower() != ".safetensors":
@@ -145,8 +145,8 @@ def open_table(path: Path | str, *, tensor: str | None = None, allow_tied: bool 
     rows, width = table_shape(found.info.shape, found.file)
     if found.tied and not allow_tied:
         raise InvalidInputError(
-            f"{path}: the output head is tied to the input table, so that every logit moves with it: pass"
-            " --allow-tied for a ticket of that kind",
+            f"{path}: the output head is tied to the input table, so every logit changes with it; use"
+            " --allow-tied for such a ticket",
             code="TIED_HEAD",
         )
     stored = open_tensor(found.file, found.tensor)
@@ -160,8 +160,8 @@ def write_table(path: Path, table: Table, blocks: Iterable[memoryview] | None = 
 
     Args:
         path: the file to write or replace.
-        table: gives name, shape and dtype.
-        blocks: the bytes in order, ``V * d`` elements in ``table.dtype``; None means the table's own.
+        table: provides name, shape and dtype.
+        blocks: the bytes in order, ``V * d`` elements in ``table.dtype``; None takes the table's own.
 
     Raises:
         UsageError: the file cannot be written.
@@ -169,7 +169,7 @@ def write_table(path: Path, table: Table, blocks: Iterable[memoryview] | None = 
     size = table.shape[0] * table.shape[1] * DTYPES[table.dtype].itemsize
     entry = {"dtype": table.dtype, "shape": list(table.shape), "data_offsets": [0, size]}
     header = canonical_json({"__metadata__": {"format": "pt"}, table.tensor or DEFAULT_TENSOR: entry})
-    header += b" " * (-len(header) % 8)  # so that the table is aligned in the file
+    header += b" " * (-len(header) % 8)  # aligns the table in the file
     with atomic_writer(path) as stream:
         stream.write(len(header).to_bytes(8, "little") + header)
         for block in table.block_bytes() if blocks is None else blocks:
@@ -180,7 +180,7 @@ def check_finite(table: Table) -> None:
     """Read the whole table, in its ``dtype``, and refuse NaN and infinity.
 
     Raises:
-        InvalidInputError: ``NON_FINITE``, naming the first rows concerned and how many there are.
+        InvalidInputError: ``NON_FINITE``, naming the first affected rows and their number.
     """
     bad: list[int] = []
     count = 0
@@ -201,7 +201,7 @@ def check_compatible(base: Table, reference: Table) -> None:
     """Refuse two tables that cannot be compared row by row.
 
     Raises:
-        InvalidInputError: shapes differ (``SHAPE_MISMATCH``) or element types do (``DTYPE_MISMATCH``).
+        InvalidInputError: shapes (``SHAPE_MISMATCH``) or element types (``DTYPE_MISMATCH``) differ.
     """
     if base.shape != reference.shape:
         raise InvalidInputError(
@@ -229,11 +229,11 @@ def _open_other(path: Path, tensor: str | None) -> Table:
         )
     if suffix != ".npy":
         raise InvalidInputError(
-            f"{path} is none of .safetensors, .npy and a checkpoint folder", code="FORMAT_UNKNOWN"
+            f"{path} is not a .safetensors file, a .npy file or a checkpoint folder", code="FORMAT_UNKNOWN"
         )
     if tensor is not None:
         raise UsageError(
-            f"{path} holds one array and no tensor names: leave out --tensor", code="TENSOR_MISSING"
+            f"{path} has one array and no tensor names: leave out --tensor", code="TENSOR_MISSING"
         )
     stored, dtype = open_npy(path)
     return Table(path, "", dtype, dtype, table_shape(stored.shape, path), None, (path,), stored)

@@ -1,7 +1,7 @@
-"""The vocabulary of a tokenizer: which piece an id stands for, and which ids are special.
+"""The vocabulary of a tokenizer: the piece of each id, and which ids are special.
 
-Reads ``tokenizer.json`` itself, as hostile input, without the tokenizers library. Pieces are kept as the file
-spells them (``▁the``, ``Ġthe``, ``<0x0A>``); showing them safely is the caller's part.
+``tokenizer.json`` is read as hostile input, without the tokenizers library. Pieces are kept as in the file
+(``▁the``, ``Ġthe``, ``<0x0A>``); the caller must escape them for display.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from certify.base.jsonio import read_json
 from certify.tables.safefile import is_file, is_folder
 
 MAX_ID = 1 << 24
-"""Ids at or above this are refused: no vocabulary has 16 million pieces."""
+"""Ids from here on are refused: no vocabulary has 16 million pieces."""
 
 MAX_PIECE_CHARS = 4096
 
@@ -37,10 +37,10 @@ class Vocabulary:
     Attributes:
         path: the ``tokenizer.json``.
         size: one more than the largest id; ids from here on are beyond the tokenizer.
-        pieces: id -> piece, as the file spells it; there may be holes below ``size``.
+        pieces: id -> piece as in the file; there may be gaps below ``size``.
         special: id -> roles and piece, such as ``bos <s>``, ``bos/eos <|endoftext|>`` or
             ``special <|im_end|>``; always below ``size``.
-        files: every file that decided this, ``path`` first.
+        files: every file that determined this, ``path`` first.
     """
 
     path: Path
@@ -50,30 +50,29 @@ class Vocabulary:
     files: tuple[Path, ...]
 
     def piece(self, token_id: int) -> str | None:
-        """Piece of ``token_id``; None for a hole and beyond the tokenizer."""
+        """Piece of ``token_id``; None for a gap or beyond the tokenizer."""
         return self.pieces.get(token_id)
 
 
 def open_vocabulary(path: Path | str) -> Vocabulary:
     """Read a ``tokenizer.json`` (BPE, WordPiece, WordLevel or Unigram) and the files beside it with roles.
 
-    An id is special if it has a role, begin or end of sequence, unknown, padding, class, separator or mask,
-    in tokenizer_config.json, special_tokens_map.json, config.json or generation_config.json, or in the model
-    of the tokenizer itself; or if it is an added token flagged special, or listed as an additional one, and
-    is not ordinary text: byte pieces ``<0xNN>`` and white space are, whatever their flag, because models read
-    and write them like any other piece.
+    An id is special if it has a role (begin or end of sequence, unknown, padding, class, separator, mask) in
+    tokenizer_config.json, special_tokens_map.json, config.json, generation_config.json or the tokenizer's own
+    model. It is also special if it is an added token that is flagged special or listed as additional, unless
+    it is ordinary text: byte pieces ``<0xNN>`` and white space, which models read and write like any other
+    piece.
 
-    A role given to a text that the tokenizer lacks, or to a negative id (how old files write "none"), is
-    no id's.
+    A role for a text that the tokenizer lacks, or for a negative id (how old files write "none"), is ignored.
 
     Args:
-        path: ``tokenizer.json``, or the folder that holds it.
+        path: ``tokenizer.json``, or its folder.
 
     Raises:
-        UsageError: no such file (``FILE_UNREADABLE``).
-        InvalidInputError: ``TOKENIZER_MALFORMED`` for ids that are negative, huge, duplicate or no integers,
-            pieces that are no text or overlong, one text under two ids, an unknown structure; ``JSON_*`` and
-            ``FILE_TOO_LARGE`` for files that are no strict JSON of at most 64 MB.
+        UsageError: there is no such file (``FILE_UNREADABLE``).
+        InvalidInputError: ids are negative, huge, duplicate or not integers, pieces are not text or overlong,
+            a text has two ids, or the structure is unknown (``TOKENIZER_MALFORMED``); a file is not strict
+            JSON of at most 64 MB (``JSON_*``, ``FILE_TOO_LARGE``).
     """
     path = Path(path)
     file = path / _FILE if is_folder(path) else path
@@ -115,7 +114,7 @@ class _AddedToken:
 
 
 def _model_ids(vocab: Any, file: Path) -> list[tuple[str, int]]:
-    """(piece, id) of the model: an object from piece to id, or for Unigram a list of (piece, score)."""
+    """List (piece, id) of the model: from an object, or for Unigram from a list of (piece, score)."""
     if isinstance(vocab, dict):
         return [(_piece(piece, file), _id(token_id, file)) for piece, token_id in vocab.items()]
     if isinstance(vocab, list) and all(isinstance(entry, list) and len(entry) == 2 for entry in vocab):
@@ -141,7 +140,7 @@ def _added_tokens(value: Any, file: Path) -> list[_AddedToken]:
 
 
 def _unique_ids(ids: list[tuple[str, int]], added: list[_AddedToken], file: Path) -> dict[str, int]:
-    """Text -> id. The tokenizers library would quietly move an added token to the id that its text has."""
+    """Map text to id. The tokenizers library would silently move an added token to the id of its text."""
     result: dict[str, int] = {}
     for piece, token_id in ids:
         result.setdefault(piece, token_id)
@@ -152,14 +151,14 @@ def _unique_ids(ids: list[tuple[str, int]], added: list[_AddedToken], file: Path
 
 
 def _model_roles(model: dict[str, Any]) -> Iterator[tuple[str, str | int]]:
-    """The unknown token of the tokenizer's model, by text or by id."""
+    """Yield the unknown token of the tokenizer's model, by text or by id."""
     for key, kind in (("unk_token", str), ("unk_id", int)):
         if type(model.get(key)) is kind:
             yield "unk", model[key]
 
 
 def _file_roles(file: Path) -> Iterator[tuple[str, str | int]]:
-    """(role, text or id) of every special token that ``file`` names."""
+    """Yield (role, text or id) of every special token named in ``file``."""
     content = _object(read_json(file, what="the token roles"), file)
     if file.name in _ID_FILES:
         for role in _ROLES:
@@ -183,7 +182,7 @@ def _ordinary(text: str) -> bool:
 
 
 def _text(value: Any, file: Path) -> str | None:
-    """The text of a token given as text or as an added token; None for none."""
+    """Get the text of a token given as text or as an added token; None if there is none."""
     text = value.get("content") if isinstance(value, dict) else value
     if text is not None and not isinstance(text, str):
         raise _malformed(file, "a special token is not text")
@@ -191,7 +190,7 @@ def _text(value: Any, file: Path) -> str | None:
 
 
 def _ids(value: Any, file: Path) -> list[int]:
-    """Ids under a key that holds nothing, one id, or a list of them."""
+    """Get the ids of a key with no value, one id, or a list."""
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(type(token_id) is int for token_id in ids):
         raise _malformed(file, "the id of a special token is not an integer")
@@ -206,13 +205,13 @@ def _id(value: Any, file: Path) -> int:
 
 def _piece(value: Any, file: Path) -> str:
     if not isinstance(value, str) or len(value) > MAX_PIECE_CHARS:
-        raise _malformed(file, f"a piece is not a text of at most {MAX_PIECE_CHARS} characters")
+        raise _malformed(file, f"a piece is not text of at most {MAX_PIECE_CHARS} characters")
     return value
 
 
 def _object(value: Any, file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _malformed(file, "it is not the JSON object it should be")
+        raise _malformed(file, "expected a JSON object")
     return value
 
 

@@ -1,1 +1,1 @@
-"""The ticket: its schema, making one, transferring and merging its rows, adapters, what is served."""
+"""Tickets: schema, making, transfer and merging of rows, adapters, verification of served rows."""

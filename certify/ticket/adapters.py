@@ -1,10 +1,10 @@
-"""Tickets as PEFT adapters of type ``TRAINABLE_TOKENS``, out and in, without torch and without peft.
+"""Export and import tickets as PEFT adapters of type ``TRAINABLE_TOKENS``, without torch and peft.
 
-An adapter folder holds ``adapter_config.json`` (``token_indices``: which rows) and
+An adapter folder contains ``adapter_config.json`` (``token_indices``: the rows) and
 ``adapter_model.safetensors`` with one tensor ``base_model.model.MODULE.trainable_tokens_delta`` ``[k, d]``.
-In spite of its name the tensor holds *absolute* rows: peft puts row j in the place of row
-``token_indices[j]``, cast to the table's dtype. Written here: the certified rows in the served dtype, so that
-the adapter equals the merged checkpoint in whatever dtype the model is loaded.
+Despite its name the tensor contains *absolute* rows: peft replaces row ``token_indices[j]`` by row j, cast to
+the table's dtype. Exported adapters contain the certified rows in the served dtype, so the adapter equals the
+merged checkpoint in any dtype that the model is loaded in.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ TICKET_KEY: Final = "certify.ticket_sha256"
 
 @dataclass(frozen=True, slots=True)
 class ImportedAdapter:
-    """Rows of an adapter beside the base that they were read for.
+    """Rows of an adapter, read for a base.
 
     Attributes:
-        rows: absolute rows; fp32 as the adapter has them, served in the base's dtype.
+        rows: absolute rows; fp32 from the adapter, served in the base's dtype.
         stored_dtype: dtype of the adapter's tensor.
-        inert: ids whose rows, in the served dtype, are the base's: trained perhaps, moved not.
-        fingerprint: the adapter names its base by tensor digest, and it is this one.
+        inert: ids whose rows in the served dtype equal the base's, whether trained or not.
+        fingerprint: whether the adapter names its base by tensor digest, and it is this base.
     """
 
     rows: Rows
@@ -61,14 +61,14 @@ def export_peft(parts: Parts, out: Path, *, base_name: str | None = None) -> Pat
     Args:
         parts: base and rows of the ticket.
         out: a new or empty folder.
-        base_name: hub name or path for ``base_model_name_or_path``; None leaves it open. The base's tensor
-            digest is written into the metadata of the weights in either case.
+        base_name: hub name or path for ``base_model_name_or_path``; None leaves it open. The metadata of the
+            weights always contain the base's tensor digest.
 
     Returns:
         ``out``.
 
     Raises:
-        UsageError: ``out`` is taken or cannot be written; the base's tensor name is not a module's weight.
+        UsageError: ``out`` exists or cannot be written, or the base's tensor is not the weight of a module.
     """
     base, rows = parts.base, parts.rows
     module = _module(base)
@@ -100,18 +100,18 @@ def import_peft(folder: Path, base: Table) -> ImportedAdapter:
 
     Args:
         folder: adapter folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
-        base: the table that the adapter was trained on, in the dtype in which it is to be served.
+        base: the table that the adapter was trained on, in the dtype to serve it in.
 
     Returns:
         The rows, sorted by id.
 
     Raises:
         UsageError: a file is missing or cannot be read.
-        InvalidInputError: pickled weights only (``PICKLE_REFUSED``); another kind of adapter
-            (``ADAPTER_UNSUPPORTED``); config or tensors that are not what they must be
-            (``ADAPTER_MALFORMED``); duplicate, negative or too large indices (``ADAPTER_INDICES``); another
-            width than the base's (``ADAPTER_WIDTH``); values that are not finite (``NON_FINITE``); an adapter
-            made for another base (``WRONG_BASE``).
+        InvalidInputError: the weights are only pickled (``PICKLE_REFUSED``); the adapter is of another kind
+            (``ADAPTER_UNSUPPORTED``); config or tensors are malformed (``ADAPTER_MALFORMED``); indices are
+            duplicate, negative or too large (``ADAPTER_INDICES``); the width differs from the base's
+            (``ADAPTER_WIDTH``); values are not finite (``NON_FINITE``); the adapter was made for another base
+            (``WRONG_BASE``).
         NothingToDoError: no row differs from the base's (``NOTHING_MOVES``).
     """
     config = _config(folder)
@@ -124,7 +124,8 @@ def import_peft(folder: Path, base: Table) -> ImportedAdapter:
     inert = rows.ids[(bits(original) == bits(rows.served)).all(axis=1)]
     if inert.size == rows.ids.size:
         raise NothingToDoError(
-            f"every row of the adapter {folder} is the base's row: it does not act", code="NOTHING_MOVES"
+            f"every row of the adapter {folder} equals the base's row, so it has no effect",
+            code="NOTHING_MOVES",
         )
     return ImportedAdapter(rows, dtype, tuple(inert.tolist()), fingerprint)
 
@@ -139,12 +140,12 @@ def import_folder(
     tensor: str | None = None,
     allow_tied: bool = False,
 ) -> ImportedAdapter:
-    """Read an adapter and make the folder ``out`` of it, whole or not at all.
+    """Read an adapter and write the folder ``out`` from it, completely or not at all.
 
-    ``out/rows.safetensors`` holds the rows (:mod:`certify.tables.rowfile`). With a ``ticket_id`` there are
-    also ``out/tickets.json`` with a ticket of rule ``ids:…`` and, in ``out/reference/``, its reference: the
-    base with the adapter's rows. Such a reference was never embed-tuned as a whole: the ticket can show what
-    moved, but no agreement with embed tuning.
+    ``out/rows.safetensors`` contains the rows (:mod:`certify.tables.rowfile`). With a ``ticket_id``, ``out``
+    also contains ``tickets.json`` with a ticket of rule ``ids:…``, and ``reference/`` with its reference: the
+    base with the adapter's rows. Such a reference was not embed-tuned as a whole, so the ticket can show what
+    moved, but not agreement with embed tuning.
 
     Args:
         adapter: the adapter folder.
@@ -152,7 +153,7 @@ def import_folder(
         out: a new or empty folder.
         ticket_id: name of the ticket to make; None makes none.
         dtype: served dtype; None means the base's.
-        tensor: name of the table's tensor in ``base``, when the architecture does not tell.
+        tensor: name of the table's tensor in ``base``, if the architecture does not imply it.
         allow_tied: accept a base whose head is tied to the table.
 
     Raises:
@@ -165,7 +166,7 @@ def import_folder(
     with staged_folder(out) as staged:
         write_rows(staged / "rows.safetensors", imported.rows)
         if ticket_id is not None:
-            from certify.ticket.make import find  # the scan is needed for a ticket only
+            from certify.ticket.make import find  # only a ticket needs the scan
 
             reference = staged / "reference" / "embed_tokens.safetensors"
             write_transferred(reference, table, imported.rows)
@@ -215,18 +216,18 @@ def _indices(config: Mapping[str, Any], path: Path, vocabulary: int) -> NDArray[
     if not isinstance(listed, list) or not all(type(item) is int for item in listed):
         raise InvalidInputError(f"{path}: token_indices is not a list of integers", code="ADAPTER_MALFORMED")
     if not listed:
-        raise NothingToDoError(f"{path} names no token", code="NOTHING_MOVES")
+        raise NothingToDoError(f"{path} names no tokens", code="NOTHING_MOVES")
     outside = next((i for i in listed if not 0 <= i < vocabulary), None)
     if outside is not None:
         raise InvalidInputError(
-            f"{path}: token_indices holds {quote(str(outside))}, outside the base's 0..{vocabulary - 1}",
+            f"{path}: token_indices contains {quote(str(outside))}, outside the base's 0..{vocabulary - 1}",
             code="ADAPTER_INDICES",
         )
     ids = np.asarray(listed, np.int64)
     values, counts = np.unique(ids, return_counts=True)
     if values.size != ids.size:
         raise InvalidInputError(
-            f"{path}: token_indices holds {shown(values[counts > 1].tolist())} more than once",
+            f"{path}: token_indices contains {shown(values[counts > 1].tolist())} more than once",
             code="ADAPTER_INDICES",
         )
     return ids
@@ -236,7 +237,7 @@ def _weights(folder: Path, base: Table, count: int) -> tuple[NDArray[Any], Dtype
     path = folder / WEIGHTS
     if not path.exists() and (folder / "adapter_model.bin").exists():
         raise InvalidInputError(
-            f"{folder} holds pickled weights only (adapter_model.bin), which are never opened: save the"
+            f"{folder} has only pickled weights (adapter_model.bin), which are never opened: save the"
             " adapter with safetensors",
             code="PICKLE_REFUSED",
         )
@@ -245,14 +246,14 @@ def _weights(folder: Path, base: Table, count: int) -> tuple[NDArray[Any], Dtype
     if set(header) != {expected}:
         held = ", ".join(quote(name) for name in sorted(header)[:3]) or "nothing"
         raise InvalidInputError(
-            f"{path} must hold {expected} alone, the rows of the base's input table; it holds {held}",
+            f"{path}: expected only {expected}, the rows of the base's input table; found {held}",
             code="ADAPTER_UNSUPPORTED",
         )
     info = header[expected]
     dtype = next((name for name in DTYPES if name == info.dtype), None)
     if dtype is None or len(info.shape) != 2 or info.shape[0] != count:
         raise InvalidInputError(
-            f"{path}: the rows are {info.dtype} {list(info.shape)}, the config names {count} tokens",
+            f"{path}: the rows are {info.dtype} {list(info.shape)}, but the config names {count} tokens",
             code="ADAPTER_MALFORMED",
         )
     if info.shape[1] != base.shape[1]:
@@ -263,7 +264,7 @@ def _weights(folder: Path, base: Table, count: int) -> tuple[NDArray[Any], Dtype
 
 
 def _check_fingerprint(path: Path, base: Table) -> bool:
-    """Adapters written here name their base; others do not, and then nothing can be told."""
+    """Check the base named in the metadata; False if none is named, as in adapters not written here."""
     metadata = read_metadata(path)
     named, dtype = metadata.get(BASE_KEY), metadata.get(DTYPE_KEY)
     if named is None:

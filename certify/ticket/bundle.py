@@ -1,4 +1,4 @@
-"""What travels with a ticket: tables, tokenizer and counts beside it, and references that bind them."""
+"""Bundle a ticket: tables, tokenizer and counts beside it, and references that bind them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COPY_LIMIT = 256 * 1024 * 1024
 
 
 def table_ref(table: Table, folder: Path) -> TableRef:
-    """Reference to a table in its served dtype; with path and files if all of these lie in ``folder``."""
+    """Make a reference to a table in its served dtype, with path and files if all lie in ``folder``."""
     files = _bound(table.files, folder)
     return TableRef(
         path=_relative(table.path, folder) if files else None,
@@ -32,7 +32,7 @@ def table_ref(table: Table, folder: Path) -> TableRef:
 
 
 def tokenizer_ref(vocabulary: Vocabulary, folder: Path) -> TokenizerRef:
-    """Reference to a tokenizer; with path and files if all of these lie in ``folder``."""
+    """Make a reference to a tokenizer, with path and files if all lie in ``folder``."""
     files = _bound(vocabulary.files, folder)
     return TokenizerRef(
         path=_relative(vocabulary.path, folder) if files else None,
@@ -43,10 +43,10 @@ def tokenizer_ref(vocabulary: Vocabulary, folder: Path) -> TokenizerRef:
 
 
 def template_ref(template: str, folder: Path) -> TemplateRef:
-    """Reference to a prompt template; a user's own file is copied to ``templates/`` in ``folder``.
+    """Make a reference to a prompt template; a file is copied to ``templates/`` in ``folder``.
 
     Raises:
-        UsageError: no such template or file, or another file has its place.
+        UsageError: there is no such template or file, or another file is in its place.
         InvalidInputError: the file is not a template.
     """
     loaded = load_template(template)
@@ -66,8 +66,8 @@ def bundle_tables(
     """Copy both tables, in the served dtype, and the tokenizer into ``folder``, and open the copies.
 
     Raises:
-        UsageError: another table or tokenizer lies there already (``BUNDLE_TAKEN``), a copy would not
-            show that its table is tied (``BUNDLE_TIED``), or writing failed.
+        UsageError: ``folder`` has another table or tokenizer (``BUNDLE_TAKEN``), a copy would not show that
+            its table is tied (``BUNDLE_TIED``), or writing failed.
     """
     first = _bundle_table(base, folder / "base" / "embed_tokens.safetensors")
     second = _bundle_table(reference, folder / "reference" / "embed_tokens.safetensors")
@@ -77,7 +77,7 @@ def bundle_tables(
 
 
 def bundle_counts(counts: Path, folder: Path, ticket_id: str) -> BoundFile:
-    """Copy token counts into ``folder``, unless they lie there already, and bind them."""
+    """Copy token counts into ``folder``, unless they are there already, and bind them."""
     relative = _relative(counts, folder)
     if relative is None:
         relative = f"counts/{ticket_id}{counts.suffix}"
@@ -88,7 +88,7 @@ def bundle_counts(counts: Path, folder: Path, ticket_id: str) -> BoundFile:
 def _reopen(path: Path, table: Table) -> Table:
     copy = open_table(path, tensor=table.tensor or None, allow_tied=table.tied is True)
     if table.tied and not copy.tied:
-        # That a checkpoint has no head cannot be seen in a copy of its table.
+        # A copy of the table does not show that the checkpoint has no head.
         raise UsageError(
             f"{table.path} is tied but its {CONFIG} does not say so: set tie_word_embeddings to true there",
             code="BUNDLE_TIED",
@@ -97,12 +97,13 @@ def _reopen(path: Path, table: Table) -> Table:
 
 
 def _bundle_table(table: Table, target: Path) -> Path:
-    """Write only the table, and beside it the config that says whether the head is tied."""
+    """Write the table alone, with the config that says whether the head is tied."""
     if target.exists():
         present = open_table(target, tensor=table.tensor or None, allow_tied=True)
         if (present.dtype, present.digest()) != (table.dtype, table.digest()):
             raise UsageError(
-                f"{target} already holds another table: choose another folder for --out", code="BUNDLE_TAKEN"
+                f"{target} already contains another table: choose another folder for --out",
+                code="BUNDLE_TAKEN",
             )
     else:
         write_table(target, table)
@@ -116,7 +117,8 @@ def _bundle_files(files: Sequence[Path], folder: Path) -> Path:
         target = folder / path.name
         if target.exists() and target.read_bytes() != data:
             raise UsageError(
-                f"{target} already holds something else: choose another folder for --out", code="BUNDLE_TAKEN"
+                f"{target} already exists with other content: choose another folder for --out",
+                code="BUNDLE_TAKEN",
             )
         write_bytes(target, data)
     return folder

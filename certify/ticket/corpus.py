@@ -1,4 +1,4 @@
-"""Parallel text as pairs with an identity: cleaning, digests, leaving out what another text holds.
+"""Parallel text as pairs with an id: cleaning, digests, removal of overlap with other texts.
 
 Two sentences count as the same when their *normalised* forms are equal (:func:`normalise`); the SHA-256 of
 that form is the sentence's digest. Scan, tuning, choice and evaluation data must share no digest (theory §7).
@@ -25,8 +25,8 @@ class Pair:
     Attributes:
         source: sentence in the source language, stripped, not empty.
         target: sentence in the target language, stripped, not empty.
-        id: where it comes from, unique within what was read (``gv.train10k:17``, one-based line).
-        document: which document it is from; None where nobody asked, or nobody knows.
+        id: origin, unique within a text, such as ``gv.train10k:17`` (one-based line).
+        document: document that it is from; None if unknown or not read.
     """
 
     source: str
@@ -36,22 +36,22 @@ class Pair:
 
 
 def normalise(sentence: str) -> str:
-    """Form under which two sentences count as the same: NFKC, case folded, letters and digits only.
+    """Normalise a sentence for comparison: NFKC, case folded, letters and digits only.
 
     Punctuation, symbols, white space and combining marks that NFKC does not compose are removed. The result
-    is empty for a sentence of punctuation only; such a sentence equals every other of its kind.
+    is empty for sentences of punctuation only, which therefore are all equal.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", sentence).casefold())
     return "".join(character for character in folded if character.isalnum())
 
 
 def sentence_digest(sentence: str) -> str:
-    """SHA-256 of the normalised sentence, hexadecimal."""
+    """Compute the SHA-256 of the normalised sentence, hexadecimal."""
     return hashlib.sha256(normalise(sentence).encode("utf-8")).hexdigest()
 
 
 def corpus_digest(pairs: Iterable[Pair]) -> str:
-    """SHA-256 over the pairs in their order, ids left out: two corpora with equal digests train the same."""
+    """Compute the SHA-256 over the pairs in order, without ids: equal digests mean equal training."""
     state = hashlib.sha256()
     for pair in pairs:
         state.update(canonical_json([pair.source, pair.target]) + b"\n")
@@ -59,10 +59,10 @@ def corpus_digest(pairs: Iterable[Pair]) -> str:
 
 
 def deduplicate(pairs: Iterable[Pair]) -> list[Pair]:
-    """Drop each pair whose source *or* target occurred before, normalised; order kept, the first one stays.
+    """Drop each pair whose normalised source *or* target occurred before. The order is kept.
 
-    Afterwards no sentence occurs twice on either side, so that disjoint sets of pairs are disjoint per
-    sentence too.
+    Afterwards no sentence occurs twice on either side, so disjoint sets of pairs are also disjoint by
+    sentence.
     """
     seen: dict[Side, set[str]] = {"source": set(), "target": set()}
     kept: list[Pair] = []

@@ -1,4 +1,4 @@
-"""Making a ticket: scan two tables, select rows, write the rows and the ticket file (``certify find``)."""
+"""Make a ticket: scan two tables, select rows, write the rows and the ticket file (``certify find``)."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from certify.ticket.schema import (
 )
 
 AUTHOR_EXCLUSION = "named by the author"
-"""Reason of ids that the author of a ticket excluded; every other group is recomputed by the check."""
+"""Reason for ids that the author of a ticket excluded; the check recomputes every other group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What :func:`find` made: the ticket, where it was written, and the scan behind it."""
+    """Result of :func:`find`: the ticket, its file, and the scan behind it."""
 
     ticket: Ticket
     path: Path
@@ -62,19 +62,19 @@ def open_pair(
     Args:
         base: file or checkpoint folder with E⁰.
         reference: file or checkpoint folder with E*.
-        dtype: dtype in which rows are served and compared; None demands that both are stored alike.
-        tensor: name of the table's tensor, when it cannot be told from the architecture.
+        dtype: dtype to serve and compare rows in; None requires that both are stored in the same dtype.
+        tensor: name of the table's tensor, if the architecture does not imply it.
         allow_tied: accept a table that is tied to the output head.
 
     Raises:
-        UsageError: a path does not exist, or the stored dtypes differ and none was chosen.
-        InvalidInputError: a table is refused, or shapes differ.
+        UsageError: a path does not exist, or the stored dtypes differ and ``dtype`` is None.
+        InvalidInputError: a table is malformed, or shapes differ.
     """
     first = open_table(base, tensor=tensor, allow_tied=allow_tied)
     second = open_table(reference, tensor=tensor, allow_tied=allow_tied)
     if dtype is None and first.dtype != second.dtype:
         raise UsageError(
-            f"base is stored as {first.dtype}, reference as {second.dtype}: name the served dtype"
+            f"base is stored as {first.dtype}, reference as {second.dtype}: choose the served dtype"
             f" (--served-dtype {first.dtype})",
             code="DTYPE_MISMATCH",
         )
@@ -111,51 +111,51 @@ def find(
     progress: Callable[[int, int], None] | None = None,
     choice: bytes | None = None,
 ) -> Found:
-    """Select a ticket from two tables and write it: the ticket file last (theory §2).
+    """Select a ticket from two tables and write it, the ticket file last (theory §2).
 
     Args:
         base: E⁰, a ``.safetensors`` or ``.npy`` file or a checkpoint folder.
-        tuned: E*, the same shape.
-        out: the ticket file; an existing one gains a ticket. Rows go to ``rows/ID.safetensors`` beside it.
+        tuned: E*, of the same shape.
+        out: the ticket file; the ticket is added to an existing one. Rows go to ``rows/ID.safetensors``
+            beside it.
         ticket_id: name of the ticket, unique in the file.
         rule: see :func:`certify.selection.rules.select`.
         alpha: level as a decimal string.
         correction: correction for testing many rows.
-        method: law of the p-values.
-        dtype: served dtype; None demands that both tables are stored alike.
-        tensor: tensor name, when the architecture does not tell.
-        tokenizer: ``tokenizer.json`` or its folder; by default the base folder's own, if it has one.
-        exclude: ids that the author leaves out, reported as such.
+        method: distribution of the p-values.
+        dtype: served dtype; None requires that both tables are stored in the same dtype.
+        tensor: tensor name, if the architecture does not imply it.
+        tokenizer: ``tokenizer.json`` or its folder; by default that of the base folder, if any.
+        exclude: ids that the author excludes, reported as such.
         counts: token counts for rule ``frequency:k`` (``.npy`` integers ``[V]``), copied beside the ticket.
         seed: seed for rule ``random:k``.
-        template: prompt template that tuning used: the name of a shipped one, or the path of a ``.toml``
-            file, which is copied beside the ticket.
+        template: prompt template used in tuning: the name of a shipped one, or the path of a ``.toml`` file,
+            which is copied beside the ticket.
         declared: claims and margins fixed before evaluation.
-        tuned_rows: rows file of partial tuning to release instead of the reference's rows; its ids must be
+        tuned_rows: rows file of partial tuning, to release instead of the reference's rows; its ids must be
             the selected ones. The ticket then is about Êᵀ (theory §1), not about Eᵀ.
-        bundle: copy tables (in the served dtype) and tokenizer beside the ticket, so that it is
-            self-contained.
+        bundle: copy tables (in the served dtype) and tokenizer beside the ticket, to make it self-contained.
         replace: overwrite a ticket of the same id.
         allow_tied: accept a table tied to the output head.
         engine: implementation of the scan.
-        workers: threads of the scan; None means all cores.
+        workers: number of threads of the scan; None means all cores.
         progress: called with (rows done, rows in all).
-        choice: record of choosing these rows by their evaluation (:mod:`certify.gate.choose`); it goes to
-            ``choices/ID.json`` beside the ticket file and is bound by its digest.
+        choice: record of choosing these rows by their evaluation (:mod:`certify.gate.choose`), written to
+            ``choices/ID.json`` beside the ticket file and bound by its digest.
 
     Returns:
         The ticket and the scan behind it.
 
     Raises:
-        UsageError: unusable options, or a ticket of that id exists and ``replace`` is false.
-        InvalidInputError: a table, tokenizer or existing ticket file is refused.
+        UsageError: options are invalid, or a ticket of that id exists and ``replace`` is false.
+        InvalidInputError: a table, the tokenizer or an existing ticket file is malformed.
     """
     if not re.fullmatch(SLUG, ticket_id):
         raise UsageError(
-            f"a ticket id is letters, digits, '.', '_' and '-', at most 64, not {ticket_id!r}",
+            f"a ticket id has at most 64 letters, digits, '.', '_' and '-', unlike {ticket_id!r}",
             code="TICKET_ID",
         )
-    # A ticket spells a level as a plain decimal: 5e-2 and 0.05 are the same level and get the same digest.
+    # A ticket writes a level as a plain decimal, so 5e-2 and 0.05 give the same digest.
     parse_alpha(alpha)
     alpha = format(Decimal(alpha), "f")
     existing = _existing(out, ticket_id, replace)
@@ -180,7 +180,7 @@ def find(
     if bundle:
         e0, e_star, vocabulary = bundle_tables(e0, e_star, vocabulary, folder)
     bound_counts = bundle_counts(counts, folder, ticket_id) if counts else None
-    # Only now: a bundle that fails must not have replaced the rows of a ticket that is still in the file.
+    # Only now, so that a failed bundle does not replace the rows of a ticket that is still in the file.
     relative_rows = f"rows/{ticket_id}.safetensors"
     digests = write_rows(folder / relative_rows, rows)
     ticket = Ticket(
@@ -212,16 +212,16 @@ def find(
 
 
 def choice_path(ticket_id: str) -> str:
-    """Where the record of choosing a ticket lies, relative to the ticket's folder."""
+    """Path of the record of choosing a ticket, relative to the ticket's folder."""
     return f"choices/{ticket_id}.json"
 
 
 def find_vocabulary(tokenizer: Path | None, base: Path) -> Vocabulary | None:
-    """The tokenizer that the caller named, else the one in the base folder, else None.
+    """Open the named tokenizer, or that of the base folder; None if there is neither.
 
     Args:
         tokenizer: ``tokenizer.json`` or its folder, or None.
-        base: what the base table was opened from.
+        base: path that the base table was opened from.
 
     Raises:
         UsageError: the named tokenizer cannot be read.
@@ -235,7 +235,7 @@ def find_vocabulary(tokenizer: Path | None, base: Path) -> Vocabulary | None:
 
 
 def tokens(ids: Sequence[int], result: KSResult, vocabulary: Vocabulary | None) -> tuple[Token, ...]:
-    """The per-token lines of a ticket, from the scan."""
+    """Make the per-token entries of a ticket from the scan."""
     return tuple(
         Token(
             id=i,
@@ -250,7 +250,7 @@ def tokens(ids: Sequence[int], result: KSResult, vocabulary: Vocabulary | None) 
 
 
 def selection_ref(selection: Selection, counts: BoundFile | None) -> SelectionRef:
-    """The selection as a ticket records it."""
+    """Convert the selection to the form recorded in a ticket."""
     return SelectionRef(
         rule=selection.rule,
         alpha=selection.alpha,
@@ -270,7 +270,7 @@ def _tuned_rows(path: Path, ids: Sequence[int], base: Table) -> Rows:
     rows = read_rows(path)
     if tuple(rows.ids.tolist()) != tuple(ids) or rows.fp32.shape[1] != base.shape[1]:
         raise UsageError(
-            f"{path} holds {rows.ids.size} rows of width {rows.fp32.shape[1]}, which are not the"
+            f"{path} has {rows.ids.size} rows of width {rows.fp32.shape[1]}, which are not the"
             f" {len(ids)} selected rows of width {base.shape[1]}",
             code="ROWS_NOT_SELECTED",
         )
@@ -283,7 +283,7 @@ def _existing(out: Path, ticket_id: str, replace: bool) -> tuple[Ticket, ...]:
     tickets = read_ticket_file(out).tickets
     if not replace and any(ticket.id == ticket_id for ticket in tickets):
         raise UsageError(
-            f"{out} already holds a ticket {ticket_id!r}: choose another --id or pass --replace",
+            f"{out} already has a ticket {ticket_id!r}: choose another --id or use --replace",
             code="TICKET_EXISTS",
         )
     return tickets

@@ -1,7 +1,7 @@
-"""A merged Hugging Face checkpoint: the base's folder with the ticket's rows in its input table (``apply``).
+"""Merge a ticket into a Hugging Face checkpoint: the base with the ticket's rows (``certify apply``).
 
-Serving engines that know no row adapters load the result as any other checkpoint. Only the shard that holds
-the table is rewritten, and of it only the bytes of the ticket's rows; all the rest is copied byte for byte.
+Serving engines without row adapters load the result like any other checkpoint. Only the shard with the table
+is rewritten, and in it only the bytes of the ticket's rows; everything else is copied byte for byte.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from certify.tables.table import Table, open_table
 from certify.ticket.transfer import Parts, TransferReport, report
 
 _HEADS: Final = frozenset({"lm_head.weight", "embed_out.weight"})
-# Other serialisations of the weights: they would still hold the base's rows, and some loaders prefer them.
+# Other serialisations of the weights: they still have the base's rows, and some loaders prefer them.
 _WEIGHTS: Final = frozenset(
     {
         ".safetensors",
@@ -45,15 +45,15 @@ _BLOCK_BYTES: Final = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What ``apply`` wrote.
+    """Result of :func:`apply`.
 
     Attributes:
-        transfer: the proof for the table; its ``file_sha256`` is the rewritten shard's.
-        rewritten: name of the shard that holds the table.
-        copied: names of the files that were copied, byte for byte.
+        transfer: report on the table; its ``file_sha256`` is that of the rewritten shard.
+        rewritten: name of the shard with the table.
+        copied: names of the files copied byte for byte.
         linked: names of the shards that are hard links to the base's.
-        left_out: names of what the base folder holds but a merged checkpoint must not: weights in other
-            formats (they hold the base's rows) and folders.
+        left_out: names in the base folder that a merged checkpoint must not have: folders, and weights in
+            other formats, which have the base's rows.
     """
 
     transfer: TransferReport
@@ -63,7 +63,7 @@ class MergeReport:
     left_out: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
+        """Convert the report to plain JSON values."""
         return asdict(self)
 
 
@@ -76,20 +76,21 @@ class _Plan:
 
 
 def apply(parts: Parts, out: Path, *, link: bool = False) -> MergeReport:
-    """Write the checkpoint folder ``out``: the base's with the ticket's rows; whole or not at all.
+    """Write the checkpoint folder ``out``, the base with the ticket's rows, completely or not at all.
 
     Args:
         parts: base and rows; the base must be a safetensors checkpoint folder that stores the served dtype.
-        out: a new or empty folder, neither inside the base's nor around it.
-        link: hard-link the untouched shards instead of copying them. Saves the space; but then a program that
-            writes into a shard in place changes both checkpoints.
+        out: a new or empty folder, neither inside the base folder nor around it.
+        link: hard-link the untouched shards instead of copying them. This saves space, but writing into a
+            shard in place then changes both checkpoints.
 
     Raises:
-        UsageError: the base is not a checkpoint folder, ``out`` is taken or unwritable, or the disk is full.
-        InvalidInputError: the checkpoint stores another dtype than the served one (``DTYPE_MISMATCH``), has
-            an adapter in its folder (``ADAPTER_IN_FOLDER``), stores a tied head apart (``TIED_HEAD``), or its
-            index or a shard is refused.
-        InternalError: what was read back is not what was to be written (``WRITE_DAMAGED``).
+        UsageError: the base is not a checkpoint folder, ``out`` exists or cannot be written, or the disk is
+            full.
+        InvalidInputError: the checkpoint stores a dtype other than the served one (``DTYPE_MISMATCH``), has
+            an adapter in its folder (``ADAPTER_IN_FOLDER``) or a separate tensor for a tied head
+            (``TIED_HEAD``), or its index or a shard is malformed.
+        InternalError: the file read back differs from what should have been written (``WRITE_DAMAGED``).
     """
     base = parts.base
     folder = base.path
@@ -123,25 +124,25 @@ def _check_base(base: Table, parts: Parts) -> None:
     folder = base.path
     if not folder.is_dir():
         raise UsageError(
-            f"{folder} is a file; apply needs the base's checkpoint folder (a bare table: certify transfer)",
+            f"{folder} is a file; apply needs the base's checkpoint folder (certify transfer takes a table)",
             code="NOT_A_CHECKPOINT",
         )
     if base.stored_dtype != base.dtype:
         torch_name = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[base.dtype]
         raise InvalidInputError(
-            f"{folder} stores {base.stored_dtype}, the ticket's rows are served in {base.dtype}: convert the"
-            f' checkpoint first (from_pretrained(..., dtype="{torch_name}").save_pretrained(...)), or make'
-            f" the ticket in {base.stored_dtype} (certify find --served-dtype {base.stored_dtype})",
+            f"{folder} stores {base.stored_dtype}, but the ticket's rows are served in {base.dtype}: convert"
+            f' the checkpoint (from_pretrained(..., dtype="{torch_name}").save_pretrained(...)), or make the'
+            f" ticket in {base.stored_dtype} (certify find --served-dtype {base.stored_dtype})",
             code="DTYPE_MISMATCH",
         )
     if (folder / "adapter_config.json").exists():
         raise InvalidInputError(
-            f"{folder} holds adapter_config.json, which loaders apply on top of the rows: move it away",
+            f"{folder} has an adapter_config.json, which loaders apply on top of the rows: move it away",
             code="ADAPTER_IN_FOLDER",
         )
     if parts.source.ticket.base.tied and _HEADS & set(_weight_map(folder, base)):
         raise InvalidInputError(
-            f"{folder} has a tied head but stores the head apart: rewriting the table would untie them",
+            f"{folder} has a tied head but a separate tensor for it: rewriting the table would untie them",
             code="TIED_HEAD",
         )
 
@@ -155,7 +156,7 @@ def _check_apart(folder: Path, out: Path) -> None:
 
 
 def _weight_map(folder: Path, base: Table) -> dict[str, str]:
-    """Tensor -> shard; the index was verified when the table was opened, the shards are looked for here."""
+    """Map tensors to shards. Opening the table verified the index; here the shards must exist."""
     index = folder / INDEX
     if index not in base.files:
         return dict.fromkeys(read_header(folder / SINGLE), SINGLE)
@@ -197,7 +198,7 @@ def _patch(path: Path, info: TensorInfo, rows: Rows) -> None:
 
 
 def _check_shard(original: Path, written: Path, info: TensorInfo, rows: Rows) -> None:
-    """Read both shards back: only the ticket's rows may differ, and they must hold the certified bytes."""
+    """Read both shards back: only the ticket's rows may differ, and they must have the certified bytes."""
     width = rows.served.shape[1] * rows.served.dtype.itemsize
     if original.stat().st_size != written.stat().st_size:
         raise _damaged(written)
@@ -229,6 +230,6 @@ def _equal(before: IO[bytes], after: IO[bytes], start: int, stop: int) -> bool:
 
 def _damaged(path: Path) -> InternalError:
     return InternalError(
-        f"{path.name}: the written shard is not the base's with the ticket's rows: did the base change?",
+        f"{path.name}: the written shard is not the base's with the ticket's rows; did the base change?",
         code="WRITE_DAMAGED",
     )

@@ -1,4 +1,4 @@
-"""Opening what a ticket binds: its base, its reference, its released rows. Digests decide, never names."""
+"""Open what a ticket binds: base, reference, released rows. Digests decide, not names."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Role = Literal["base", "reference"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One ticket and the folder that its relative paths start from."""
+    """One ticket and the folder that its paths are relative to."""
 
     ticket: Ticket
     folder: Path
 
 
 def open_source(spec: str) -> Source:
-    """Read the ticket that ``FILE`` or ``FILE#ID`` names.
+    """Read the ticket named by ``FILE`` or ``FILE#ID``.
 
     Raises:
-        UsageError: the file cannot be read, or it holds several tickets and no id was given.
-        InvalidInputError: the content is refused, or no ticket has that id.
-        NothingToDoError: the file holds no ticket, or the ticket has no rows.
+        UsageError: the file cannot be read, or has several tickets and no id is given.
+        InvalidInputError: the content is malformed, or no ticket has that id.
+        NothingToDoError: the file has no tickets, or the ticket has no rows.
     """
     file, _, name = spec.rpartition("#")
     if not file or Path(spec).is_file():
@@ -41,11 +41,11 @@ def open_source(spec: str) -> Source:
     path = Path(file)
     tickets = choose(read_ticket_file(path), [name] if name else [])
     if not tickets:
-        raise NothingToDoError(f"{path} holds no ticket", code="NO_TICKETS")
+        raise NothingToDoError(f"{path} has no tickets", code="NO_TICKETS")
     if len(tickets) > 1:
         listed = ", ".join(ticket.id for ticket in tickets)
         raise UsageError(
-            f"{path} holds several tickets: write {path}#ID with one of {listed}", code="TICKET_AMBIGUOUS"
+            f"{path} has several tickets: write {path}#ID with one of {listed}", code="TICKET_AMBIGUOUS"
         )
     if not tickets[0].tokens:
         raise NothingToDoError(f"ticket {tickets[0].id!r} has no rows", code="TICKET_EMPTY")
@@ -53,29 +53,30 @@ def open_source(spec: str) -> Source:
 
 
 def open_base(source: Source, path: Path | None, *, tensor: str | None = None) -> Table:
-    """The ticket's base table E⁰; see :func:`open_role`."""
+    """Open the ticket's base table E⁰; see :func:`open_role`."""
     return open_role(source, "base", path, tensor=tensor)
 
 
 def open_reference(source: Source, path: Path | None, *, tensor: str | None = None) -> Table | None:
-    """The ticket's reference table E*, or None when nobody has it at hand; see :func:`open_role`."""
+    """Open the ticket's reference table E*; None if it is not available. See :func:`open_role`."""
     if path is None and source.ticket.reference.path is None:
         return None
     return open_role(source, "reference", path, tensor=tensor)
 
 
 def open_role(source: Source, role: Role, path: Path | None, *, tensor: str | None = None) -> Table:
-    """A table of the ticket in the served dtype: the one at ``path``, or the one beside the ticket.
+    """Open a table of the ticket in the served dtype: the one at ``path``, or the one beside the ticket.
 
-    A table that is stored in another dtype is seen through the cast, so that one digest decides. Of a table
-    that travels with the ticket, every file that determines it must be bound, too.
+    A table stored in another dtype is cast, so that one digest decides. For a table beside the ticket, every
+    file that determines it must be bound as well.
 
     Raises:
-        UsageError: no path was given and the ticket does not carry the table (``BASE_NEEDED``,
+        UsageError: no path is given and the table does not lie beside the ticket (``BASE_NEEDED``,
             ``REFERENCE_NEEDED``), or a file cannot be read.
-        InvalidInputError: the table is refused; is not the ticket's (``WRONG_BASE``, ``WRONG_REFERENCE``); or
-            a file beside the ticket is missing (``FILE_MISSING``), another one (``FILE_DIGEST``) or not bound
-            (``FILE_UNBOUND``), or says otherwise than the ticket whether the head is tied (``TABLE_TIED``).
+        InvalidInputError: the table is malformed or is not the ticket's (``WRONG_BASE``,
+            ``WRONG_REFERENCE``); a file beside the ticket is missing (``FILE_MISSING``), has another digest
+            (``FILE_DIGEST``) or is not bound (``FILE_UNBOUND``); table and ticket disagree about whether the
+            head is tied (``TABLE_TIED``).
     """
     ref = source.ticket.base if role == "base" else source.ticket.reference
     if path is not None:
@@ -83,7 +84,7 @@ def open_role(source: Source, role: Role, path: Path | None, *, tensor: str | No
     elif ref.path is None:
         option = "--base" if role == "base" else "--tuned"
         raise UsageError(
-            f"the {role} table does not travel with the ticket: name it with {option}",
+            f"the {role} table does not lie beside the ticket: name it with {option}",
             code=f"{role.upper()}_NEEDED",
         )
     else:
@@ -98,7 +99,7 @@ def open_role(source: Source, role: Role, path: Path | None, *, tensor: str | No
             f" {role} of ticket {source.ticket.id!r}: shape or tensor digest differ",
             code=f"WRONG_{role.upper()}",
         )
-    # A bare file that the caller names may not say; what is said must not contradict the ticket.
+    # A bare file may not say whether the head is tied; if it does, it must agree with the ticket.
     if table.tied != ref.tied and not (path is not None and table.tied is None):
         raise InvalidInputError(
             f"the {role} table is tied to the output head: {table.tied}; the ticket says {ref.tied}",
@@ -108,23 +109,21 @@ def open_role(source: Source, role: Role, path: Path | None, *, tensor: str | No
 
 
 def check_files(folder: Path, files: Sequence[BoundFile]) -> frozenset[Path]:
-    """Verify the file digests of files that travel with a ticket.
+    """Verify the file digests of files beside a ticket.
 
     Returns:
         The files, with links followed.
 
     Raises:
-        InvalidInputError: a file is not there (``FILE_MISSING``), leaves the folder (``PATH_ESCAPES``), or is
-            another one (``FILE_DIGEST``).
+        InvalidInputError: a file is missing (``FILE_MISSING``), lies outside the folder (``PATH_ESCAPES``),
+            or has another digest (``FILE_DIGEST``).
         UsageError: a file cannot be read.
     """
     bound = set()
     for file in files:
         target = inside(folder, file.path)
         if not target.is_file():
-            raise InvalidInputError(
-                f"{file.path} is named by the ticket but is not there", code="FILE_MISSING"
-            )
+            raise InvalidInputError(f"{file.path} is named by the ticket but missing", code="FILE_MISSING")
         if sha256_file(target) != file.sha256:
             raise InvalidInputError(
                 f"{file.path} is not the file of the ticket: its digest differs", code="FILE_DIGEST"
@@ -134,7 +133,7 @@ def check_files(folder: Path, files: Sequence[BoundFile]) -> frozenset[Path]:
 
 
 def check_bound(used: Sequence[Path], bound: frozenset[Path], what: str) -> None:
-    """Refuse a file that determines something of a ticket and that the ticket does not bind.
+    """Refuse a file that determines part of a ticket but is not bound by it.
 
     Raises:
         InvalidInputError: ``FILE_UNBOUND``.
@@ -147,18 +146,18 @@ def check_bound(used: Sequence[Path], bound: frozenset[Path], what: str) -> None
 
 
 def open_rows(source: Source, reference: Table | None = None) -> Rows:
-    """The released rows of the ticket, verified against every digest that the ticket records.
+    """Read the released rows of the ticket and verify them against every digest in the ticket.
 
     Args:
         source: the ticket.
-        reference: E* in the served dtype; if given, rows that are released as a *transfer* must be its rows,
-            bit for bit. A ticket without a rows file takes its rows from here.
+        reference: E* in the served dtype. If given, rows released as a *transfer* must equal its rows bit for
+            bit. A ticket without a rows file takes its rows from here.
 
     Raises:
-        UsageError: the ticket has no rows file and no reference was given (``ROWS_NEEDED``).
-        InvalidInputError: the file is refused (also ``FILE_MISSING``, ``FILE_DIGEST``), its tensors do not
-            have the recorded digests (``ROWS_DIGEST``), are not the ticket's rows (``ROWS_DISAGREE``), or not
-            the reference's (``ROWS_NOT_REFERENCE``).
+        UsageError: the ticket has no rows file and no reference is given (``ROWS_NEEDED``).
+        InvalidInputError: the file is malformed (also ``FILE_MISSING``, ``FILE_DIGEST``), or its tensors do
+            not have the recorded digests (``ROWS_DIGEST``), are not the ticket's rows (``ROWS_DISAGREE``) or
+            not the reference's (``ROWS_NOT_REFERENCE``).
     """
     ticket = source.ticket
     released = ticket.released
@@ -180,7 +179,7 @@ def open_rows(source: Source, reference: Table | None = None) -> Rows:
         or rows.served.shape != shape
     ):
         raise InvalidInputError(
-            f"{path} does not hold the ticket's {shape[0]} rows of width {shape[1]} in {ticket.base.dtype}",
+            f"{path} does not have the ticket's {shape[0]} rows of width {shape[1]} in {ticket.base.dtype}",
             code="ROWS_DISAGREE",
         )
     if reference is not None and released.object == "transfer":
@@ -201,19 +200,19 @@ def _rows_from(reference: Table | None, ticket: Ticket) -> Rows:
         )
     if ticket.released.object != "transfer":
         raise InvalidInputError(
-            f"ticket {ticket.id!r} releases tuned rows, which no table holds, but has no rows file",
+            f"ticket {ticket.id!r} releases tuned rows, which are in no table, but has no rows file",
             code="ROWS_NEEDED",
         )
     return transferred_rows(ticket.ids, reference)
 
 
 def bits(raw: NDArray[Any]) -> NDArray[Any]:
-    """The storage array as unsigned integers of the same width: NaN equals itself, -0 is not +0."""
+    """View a storage array as unsigned integers of the same width: NaN equals itself, -0 differs from +0."""
     view: NDArray[Any] = raw.view(f"<u{raw.dtype.itemsize}")
     return view
 
 
 def shown(ids: list[int] | tuple[int, ...], limit: int = 10) -> str:
-    """Ids for a message: the first few and how many more."""
+    """Format ids for a message: the first few, and the number of further ones."""
     text = ", ".join(str(i) for i in ids[:limit])
     return text if len(ids) <= limit else f"{text} and {len(ids) - limit} more"

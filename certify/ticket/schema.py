@@ -2,7 +2,7 @@
 
 The models below are the schema: ``certify schema`` prints the JSON Schema derived from them. Parsing is
 strict (no coercion, no unknown field, no duplicate key, no newer version), because a ticket file comes from
-whoever wants a gate to open.
+someone who wants the gate to open.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def _relative_path(value: str) -> str:
 
 
 def level(value: str) -> str:
-    """``value`` itself: the same text means the same level everywhere, a decimal, never a binary float.
+    """Validate a level and return it unchanged, as decimal text rather than as a binary float.
 
     Raises:
-        ValueError: it is no decimal strictly between 0 and 1.
+        ValueError: it is not a decimal strictly between 0 and 1.
     """
     if not re.fullmatch(r"0?\.[0-9]{1,60}", value) or not 0 < Fraction(value) < 1:
         raise ValueError("a level must be a decimal strictly between 0 and 1, such as 0.05")

@@ -1,7 +1,7 @@
-"""What a checkpoint serves, row by row: the certified rows in the ticket, the base's everywhere else.
+"""Verify what a checkpoint serves, row by row: the certified rows in the ticket, the base's everywhere else.
 
-Equality is bit for bit in the served dtype. Nothing here needs torch, and nothing but the input embedding
-table is read: every other tensor of the checkpoint is outside the claim.
+Equality is bit for bit in the served dtype. torch is not needed. Only the input embedding table is read; the
+claim does not cover any other tensor of the checkpoint.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ FindingCode = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How the rows of a table relate to a base and to the certified rows. All tuples are increasing ids.
+    """Comparison of a table with a base and the certified rows. All tuples contain increasing ids.
 
     Attributes:
-        rows: rows compared: those that base and served table both have.
-        served: ticket rows that hold the certified bits.
-        not_served: ticket rows that still hold the base's bits although the certified ones differ.
-        altered: ticket rows that hold neither.
-        foreign: rows outside the ticket that are not the base's.
-        inert: ticket rows whose certified bits are the base's: serving them changes nothing.
+        rows: number of compared rows, which base and served table both have.
+        served: ticket rows with the certified bits.
+        not_served: ticket rows that still have the base's bits, although the certified ones differ.
+        altered: ticket rows with neither.
+        foreign: rows outside the ticket that differ from the base's.
+        inert: ticket rows whose certified bits equal the base's, so serving them has no effect.
     """
 
     rows: int
@@ -55,13 +55,13 @@ class Comparison:
 
     @property
     def faithful(self) -> bool:
-        """Every ticket row is the certified one and every other row is the base's."""
+        """Whether every ticket row is the certified one and every other row is the base's."""
         return not (self.not_served or self.altered or self.foreign)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One reason why a checkpoint does not serve the ticket: stable code, one line, the rows concerned."""
+    """One reason why a checkpoint does not serve the ticket: stable code, one line, affected rows."""
 
     code: FindingCode
     message: str
@@ -70,7 +70,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ServedReport:
-    """Outcome of :func:`verify`.
+    """Result of :func:`verify`.
 
     Attributes:
         ticket: id of the ticket.
@@ -80,13 +80,13 @@ class ServedReport:
         tensor: name of the table inside it.
         dtype: dtype in which the checkpoint stores the table.
         shape: ``(rows, width)`` of the served table.
-        tied: whether the output head is tied to the table; None when the source does not say.
+        tied: whether the output head is tied to the table; None if unknown.
         base_sha256: tensor digest of the base in the served dtype.
         rows_sha256: tensor digest of the certified rows in the served dtype, as the ticket records it.
         served_sha256: tensor digest of the served table.
-        comparison: row by row; None where dtype or width already differ.
-        findings: why not; empty exactly if the checkpoint serves the ticket.
-        notes: what else a reader should know; never decides.
+        comparison: comparison of rows; None if dtype or width already differ.
+        findings: reasons for refuting; empty exactly if the checkpoint serves the ticket.
+        notes: further remarks for the reader; they do not decide.
     """
 
     ticket: str
@@ -106,7 +106,7 @@ class ServedReport:
 
     @property
     def verified(self) -> bool:
-        """The checkpoint serves the certified rows, and the base's rows everywhere else."""
+        """Whether the checkpoint serves the certified rows, and the base's rows everywhere else."""
         return not self.findings and self.comparison is not None and self.comparison.faithful
 
     @property
@@ -115,7 +115,7 @@ class ServedReport:
         return ExitCode.CERTIFIED if self.verified else ExitCode.REFUTED
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values, with schema, version and status."""
+        """Convert the report to plain JSON values, with schema, version and status."""
         head = {"schema": SERVED_SCHEMA, "schema_version": SERVED_SCHEMA_VERSION}
         return {**head, "status": "verified" if self.verified else "refuted", **asdict(self)}
 
@@ -129,7 +129,7 @@ def compare(base: Table, served: Table, rows: Rows) -> Comparison:
         rows: certified rows ``[k, d]``.
 
     Raises:
-        ValueError: widths or dtypes differ; the caller checks them, because they have a message of their own.
+        ValueError: widths or dtypes differ. The caller checks them, because they have their own messages.
     """
     if (
         not base.dtype == served.dtype == rows.dtype
@@ -171,23 +171,23 @@ def verify(
     tensor: str | None = None,
     allow_extra_rows: bool = False,
 ) -> ServedReport:
-    """Decide whether the checkpoint ``served`` holds the ticket's rows, and the base's rows everywhere else.
+    """Decide whether the checkpoint ``served`` has the ticket's rows, and the base's rows everywhere else.
 
     Args:
         source: the ticket.
         served: checkpoint folder or file.
-        base: E⁰, when it does not travel with the ticket.
-        tensor: name of the table's tensor in ``served``, when the architecture does not tell.
+        base: E⁰, if it does not lie beside the ticket.
+        tensor: name of the table's tensor in ``served``, if the architecture does not imply it.
         allow_extra_rows: accept rows beyond the base's V (a padded or resized vocabulary).
 
     Raises:
         UsageError: a file is missing, or the base is neither given nor bundled.
-        InvalidInputError: checkpoint, base, rows or ticket cannot be read or are not what the ticket records.
+        InvalidInputError: checkpoint, base, rows or ticket is malformed or does not match the ticket.
     """
     ticket = source.ticket
     e0 = open_base(source, base)
     rows = open_rows(source, open_reference(source, None))
-    # A tied head is a finding about the checkpoint here, not a reason to stop reading it.
+    # A tied head is a finding here, not a reason to stop reading.
     table = open_table(served, tensor=tensor, allow_tied=True)
     table = table.as_dtype(table.stored_dtype)
     findings = [*_form_findings(table, e0, ticket.base.tied, allow_extra_rows)]
@@ -195,7 +195,7 @@ def verify(
         findings.append(
             Finding(
                 "ADAPTER_IN_FOLDER",
-                "the folder holds adapter_config.json: loaders apply that adapter on top of these rows",
+                "the folder has an adapter_config.json: loaders apply that adapter on top of these rows",
             )
         )
     comparison = None
@@ -226,7 +226,7 @@ def _form_findings(table: Table, base: Table, tied: bool | None, allow_extra_row
     if table.dtype != base.dtype:
         findings.append(
             Finding(
-                "DTYPE", f"the checkpoint stores {table.dtype}, the ticket certifies rows in {base.dtype}"
+                "DTYPE", f"the checkpoint stores {table.dtype}, but the ticket certifies rows in {base.dtype}"
             )
         )
     if width != expected_width:
@@ -255,7 +255,7 @@ def _form_findings(table: Table, base: Table, tied: bool | None, allow_extra_row
         )
     if tied and table.tied is False:
         findings.append(
-            Finding("TIED", "the ticket is for a tied head, this checkpoint has a head of its own")
+            Finding("TIED", "the ticket is for a tied head, but this checkpoint has a separate head")
         )
     return findings
 
@@ -266,8 +266,8 @@ def _row_findings(comparison: Comparison, k: int) -> list[Finding]:
         count = len(comparison.not_served)
         message = f"{count} of {k} ticket rows still hold the base's values: {shown(comparison.not_served)}"
         if count == k - len(comparison.inert):
-            message += "; no row of the ticket acts" + (
-                ", while others changed: was the transfer inverted?" if comparison.foreign else ""
+            message += "; no row of the ticket has an effect" + (
+                ", but other rows changed: was the transfer inverted?" if comparison.foreign else ""
             )
         findings.append(Finding("NOT_SERVED", message, comparison.not_served))
     if comparison.altered:
@@ -288,7 +288,7 @@ def _notes(table: Table, base: Table, comparison: Comparison | None) -> tuple[st
     if table.shape[0] > base.shape[0]:
         notes.append(f"rows {base.shape[0]}..{table.shape[0] - 1} have no counterpart in the base")
     if comparison is not None and comparison.inert:
-        notes.append(f"certified rows equal to the base's, which cannot act: {shown(comparison.inert)}")
+        notes.append(f"certified rows equal to the base's, without effect: {shown(comparison.inert)}")
     if table.tied is None:
         notes.append("the source does not say whether the output head is tied to this table")
     notes.append("only the input embedding table was compared; no other tensor, no code, no tokenizer")

@@ -1,14 +1,14 @@
-"""Prompt templates: text around a sentence, as data, and the token ids that come of it.
+"""Prompt templates: text around a sentence, as data, and the resulting token ids.
 
-A template is a TOML file of this package (``certify/ticket/prompts``) or of the user's::
+A template is a TOML file from this package (``certify/ticket/prompts``) or from the user::
 
     instruction = "Translate the following sentence from {source_language} to {target_language}."
     prompt = "{instruction}\\n{source_language}: {source}\\n{target_language}:"
     join = " "                    # between prompt and response; belongs to the response
     fields = ["{source_language}:", "{target_language}:"]   # labels at which an output can be cut
 
-A newline right after the opening quotes of a multi-line string is not part of the text (a rule of TOML).
-The loss is on the response and the end-of-sentence token only; everything before carries the label −100.
+By TOML's rules, a newline right after the opening quotes of a multi-line string is not part of the text. The
+loss is on the response and the end-of-sentence token only; everything before has the label −100.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from certify.base.jsonio import canonical_json, read_bytes, sha256_bytes
 from certify.ticket.corpus import Pair
 
 IGNORED = -100
-"""Label of a position that takes no part in the loss, as in ``torch.nn.functional.cross_entropy``."""
+"""Label of a position without loss, as in ``torch.nn.functional.cross_entropy``."""
 
 LANGUAGES: Mapping[str, str] = {
     "bg": "Bulgarian",
@@ -61,7 +61,7 @@ LANGUAGES: Mapping[str, str] = {
     "tr": "Turkish",
     "uk": "Ukrainian",
 }
-"""English names of languages by ISO 639-1 code, as they stand in prompts."""
+"""English names of languages by ISO 639-1 code, as used in prompts."""
 
 _MAX_FILE_BYTES = 1 << 16
 _FIELD = re.compile(r"\{([a-z_]+)\}")
@@ -70,7 +70,7 @@ _IN_PROMPT = _IN_INSTRUCTION | {"instruction", "source"}
 
 
 def language_name(code: str) -> str:
-    """English name of a language.
+    """Return the English name of a language.
 
     Raises:
         UsageError: the code is not in :data:`LANGUAGES`.
@@ -95,11 +95,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A filled template: the text that is fed, with the places of its parts in characters.
+    """A filled template: the text to feed, with the positions of its parts in characters.
 
     Attributes:
         text: everything before the response.
-        instruction: characters of the instruction; empty where the template has none.
+        instruction: characters of the instruction; empty if the template has none.
         source: characters of the sentence to translate.
     """
 
@@ -110,7 +110,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A prompt template; see the module's text for the fields."""
+    """A prompt template; see the module's docstring for the fields."""
 
     name: str
     instruction: str
@@ -135,7 +135,7 @@ class Template:
         return Prompt(text, places.get("instruction", Span(0, 0)), places["source"])
 
     def field_labels(self, source_language: str, target_language: str) -> tuple[str, ...]:
-        """Labels that begin a field of this template, languages filled in.
+        """List the labels of the fields of this template, with languages filled in.
 
         Raises:
             UsageError: an unknown language.
@@ -152,16 +152,16 @@ class Template:
 
 
 def template_names() -> list[str]:
-    """Names of the templates that ship with the package."""
+    """List the templates that ship with the package."""
     folder = resources.files("certify.ticket") / "prompts"
     return sorted(item.name[: -len(".toml")] for item in folder.iterdir() if item.name.endswith(".toml"))
 
 
 def load_template(name: str | Path) -> Template:
-    """A shipped template by name, or a user's by the path of its ``.toml`` file.
+    """Load a shipped template by name, or any other by the path of its ``.toml`` file.
 
     Raises:
-        UsageError: no such template or file.
+        UsageError: there is no such template or file.
         InvalidInputError: the file is not a template.
     """
     if isinstance(name, Path) or name.endswith(".toml"):
@@ -169,7 +169,7 @@ def load_template(name: str | Path) -> Template:
         return _parse(path.stem, read_bytes(path, what="template", limit=_MAX_FILE_BYTES))
     if name not in template_names():
         raise UsageError(
-            f"unknown template {name!r}; there is {', '.join(template_names())}, or the path of a .toml file",
+            f"unknown template {name!r}: choose {', '.join(template_names())} or the path of a .toml file",
             code="TEMPLATE_UNKNOWN",
         )
     return _parse(name, (resources.files("certify.ticket") / "prompts" / f"{name}.toml").read_bytes())
@@ -199,14 +199,14 @@ def _parse(name: str, data: bytes) -> Template:
             raise refuse(f"unknown field {{{min(unknown)}}}; allowed there are {', '.join(sorted(allowed))}")
     used = _FIELD.findall(state["prompt"])
     if used.count("source") != 1 or used.count("instruction") != bool(state["instruction"]):
-        raise refuse("the prompt must hold {source} once, and {instruction} once if there is an instruction")
+        raise refuse("the prompt must contain {source} once, and {instruction} once if there is one")
     if "{" in state["join"]:
-        raise refuse("join holds no fields")
+        raise refuse("join must not contain fields")
     return Template(name=name, fields=tuple(labels), **state)
 
 
 def _expand(text: str, values: Mapping[str, str]) -> tuple[str, dict[str, Span]]:
-    # One pass: what is put in is never searched for fields again.
+    # A single pass, so that inserted text is not searched for fields.
     pieces: list[str] = []
     places: dict[str, Span] = {}
     length = 0
@@ -225,10 +225,10 @@ class Example:
 
     Attributes:
         id: id of the pair.
-        ids: token ids: ``<s>`` if the tokenizer has one, prompt, response, end of sentence. Without the
-            last two where only the prompt was asked for.
+        ids: token ids: ``<s>`` if the tokenizer has one, prompt, response, end of sentence; a bare prompt
+            lacks the last two.
         prompt_length: number of ids before the response; ``ids[prompt_length:]`` are the targets.
-        instruction: positions of tokens that overlap the instruction; empty where there is none.
+        instruction: positions of tokens that overlap the instruction; empty if there is none.
         source: positions of tokens that overlap the sentence to translate.
         target: positions of the response without its end-of-sentence token; empty for a bare prompt.
     """
@@ -242,7 +242,7 @@ class Example:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Labels aligned with ``ids``: −100 before the response, the ids themselves from there on."""
+        """Labels aligned with ``ids``: −100 before the response, then the ids themselves."""
         return (IGNORED,) * self.prompt_length + self.ids[self.prompt_length :]
 
     def __len__(self) -> int:
@@ -260,17 +260,17 @@ def encode(
     max_tokens: int | None = None,
     drop_long: bool = False,
 ) -> list[Example]:
-    """Token ids, labels and spans of pairs under a template; every id is counted in its context.
+    """Encode pairs under a template as token ids, labels and spans.
 
-    The ids of the prompt are exactly those that generation would feed: prompt and response are tokenised
-    together for the response's sake, and the cut between them is verified to fall between two tokens.
+    Prompt and response are tokenised together, and the cut between them is verified to fall between two
+    tokens. The ids of the prompt are exactly those that generation would feed.
 
     Args:
         template: the template.
         pairs: sentences; targets are not read if ``response`` is false.
-        tokenizer: a fast tokenizer of ``transformers`` (it must know character offsets).
+        tokenizer: a fast tokenizer of ``transformers``, which knows character offsets.
         source_language: code of the pairs' source language.
-        target_language: code of the other one.
+        target_language: code of their target language.
         response: append the response and the end-of-sentence token.
         max_tokens: longest allowed example.
         drop_long: leave longer examples out instead of refusing them.
@@ -279,8 +279,8 @@ def encode(
         One example per pair, in order (fewer with ``drop_long``).
 
     Raises:
-        UsageError: a slow tokenizer, no end-of-sentence token, an unknown language.
-        InvalidInputError: an example longer than ``max_tokens``; a token across the cut.
+        UsageError: the tokenizer is slow or has no end-of-sentence token, or a language is unknown.
+        InvalidInputError: an example is longer than ``max_tokens``, or a token crosses the cut.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise UsageError("a fast tokenizer is needed (tokenizer.json)", code="TOKENIZER_SLOW")
@@ -302,7 +302,7 @@ def encode(
     for pair, prompt, (before, offsets), (ids, _) in zip(pairs, prompts, plain, full, strict=True):
         if ids[: len(before)] != before:
             raise InvalidInputError(
-                f"{pair.id}: with this tokenizer a token of the response runs into the prompt of template "
+                f"{pair.id}: with this tokenizer a token of the response overlaps the prompt of template "
                 f"{template.name}; give the template another join",
                 code="TEMPLATE_CUT",
             )
@@ -340,6 +340,6 @@ def _tokenise(
 
 
 def _positions(span: Span, offsets: Sequence[tuple[int, int]], shift: int) -> Span:
-    """Positions of the tokens that overlap ``span``, moved by ``shift``; ``Span(0, 0)`` if there are none."""
+    """Find the tokens that overlap ``span``, moved by ``shift``; ``Span(0, 0)`` if there are none."""
     inside = [index for index, (start, stop) in enumerate(offsets) if start < span.stop and stop > span.start]
     return Span(shift + inside[0], shift + inside[-1] + 1) if inside else Span(0, 0)

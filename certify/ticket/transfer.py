@@ -1,7 +1,7 @@
-"""Partial transfer Eᵀ: the ticket's rows put into the base table, every other row left as it is (theory §1).
+"""Partial transfer Eᵀ: put the ticket's rows into the base table and leave every other row (theory §1).
 
-Nothing is trained and nothing is computed: rows are copied in the served dtype, the result is read back from
-disk, and the proof of what was written is a bit-for-bit comparison of the file with base and rows.
+Rows are copied in the served dtype. The result is read back from disk and compared bit for bit with base and
+rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from certify.ticket.serving import Comparison, compare
 
 @dataclass(frozen=True, slots=True)
 class TransferReport:
-    """What a transfer did, as read back from the written file.
+    """Result of a transfer, as read back from the written file.
 
     Attributes:
         ticket: id of the ticket.
@@ -34,13 +34,13 @@ class TransferReport:
         out: path of the written file or folder.
         dtype: served dtype.
         shape: ``(V, d)``.
-        transferred: ticket rows that now hold the certified bits.
-        inert: those of them whose certified bits are the base's, so that nothing moved there.
-        untouched: rows outside the ticket, all of them bit for bit the base's.
-        reference_checked: the rows were also compared with the reference table, bit for bit.
+        transferred: ticket rows that now have the certified bits.
+        inert: those of them whose certified bits equal the base's.
+        untouched: number of rows outside the ticket, all equal to the base's bit for bit.
+        reference_checked: whether the rows were also compared with the reference table, bit for bit.
         base_sha256: tensor digest of the base in the served dtype.
         table_sha256: tensor digest of the written table.
-        file_sha256: file digest of the file that holds the written table.
+        file_sha256: file digest of the file with the written table.
     """
 
     ticket: str
@@ -58,13 +58,13 @@ class TransferReport:
     file_sha256: str
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
+        """Convert the report to plain JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that a transfer puts together, opened and verified against the ticket's digests."""
+    """The inputs of a transfer, opened and verified against the ticket's digests."""
 
     source: Source
     base: Table
@@ -79,15 +79,15 @@ def open_parts(
 
     Args:
         source: the ticket.
-        base: E⁰; its tensor digest in the served dtype must be the ticket's. None means the one that travels
-            with the ticket.
-        tuned: E*, if the rows are to be compared with it (or taken from it: a ticket without a rows file).
-            A reference that travels with the ticket is always compared.
-        tensor: name of the table's tensor in ``base``, when the architecture does not tell.
+        base: E⁰; its tensor digest in the served dtype must be the ticket's. None takes the one beside the
+            ticket.
+        tuned: E*, to compare the rows with, or to take them from if the ticket has no rows file. A reference
+            beside the ticket is always compared.
+        tensor: name of the table's tensor in ``base``, if the architecture does not imply it.
 
     Raises:
         UsageError: a file is missing.
-        InvalidInputError: a file is refused or is not the ticket's; see :mod:`certify.ticket.released`.
+        InvalidInputError: a file is malformed or is not the ticket's; see :mod:`certify.ticket.released`.
         NothingToDoError: no ticket row differs from the base (``NOTHING_MOVES``).
     """
     e0 = open_base(source, base, tensor=tensor)
@@ -95,32 +95,32 @@ def open_parts(
     rows = open_rows(source, reference)
     if np.array_equal(bits(e0.take(source.ticket.ids)), bits(rows.served)):
         raise NothingToDoError(
-            f"every row of ticket {source.ticket.id!r} is the base's row already: nothing would move",
+            f"every row of ticket {source.ticket.id!r} already equals the base's row: nothing would change",
             code="NOTHING_MOVES",
         )
     return Parts(source, e0, rows, reference is not None and source.ticket.released.object == "transfer")
 
 
 def transfer(parts: Parts, out: Path) -> TransferReport:
-    """Write Eᵀ to the safetensors file ``out``, atomically, and prove it by reading it back.
+    """Write Eᵀ to the safetensors file ``out``, atomically, and verify it by reading it back.
 
     Memory stays within a few blocks of 8 MB; the table itself is only mapped.
 
     Raises:
-        UsageError: ``out`` is no name for a table, is a file of the base, or cannot be written.
-        InternalError: what was read back is not what was to be written (``WRITE_DAMAGED``).
+        UsageError: ``out`` is not a .safetensors path, is a file of the base, or cannot be written.
+        InternalError: the file read back differs from what should have been written (``WRITE_DAMAGED``).
     """
     check_out(out, parts.base)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # Written and read back in a folder of its own: a file that fails the proof never gets the name that
-        # was asked for, and no configuration that happens to lie beside it has a say in how it is read.
+        # Written and read back in a separate folder: a file that fails verification never gets the requested
+        # name, and no configuration beside that name affects how the file is read.
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
             file = Path(folder) / out.name
             try:
                 write_transferred(file, parts.base, parts.rows)
             except UsageError as error:
-                # It names the temporary file; below, the same is said about the file that was asked for.
+                # It names the temporary file; the error below names the requested one.
                 if isinstance(error.__cause__, OSError):
                     raise error.__cause__ from None
                 raise
@@ -133,13 +133,13 @@ def transfer(parts: Parts, out: Path) -> TransferReport:
 
 
 def check_out(out: Path, base: Table) -> None:
-    """Refuse a name that no table can be read back from, and any file of the base.
+    """Refuse a path that a table cannot be read back from, and any file of the base.
 
     Raises:
         UsageError: ``OUT_SUFFIX`` or ``OUT_IS_BASE``.
     """
     if out.suffix.lower() != ".safetensors" or out.is_dir():
-        raise UsageError(f"{out}: name a .safetensors file to write", code="OUT_SUFFIX")
+        raise UsageError(f"{out}: expected the path of a .safetensors file to write", code="OUT_SUFFIX")
     if out.exists() and any(out.samefile(path) for path in base.files):
         raise UsageError(f"{out} is the base: the base is never written to", code="OUT_IS_BASE")
 
@@ -161,23 +161,23 @@ def write_transferred(out: Path, base: Table, rows: Rows) -> None:
 def transferred_blocks(base: Table, rows: Rows) -> Iterator[memoryview]:
     """The bytes of Eᵀ in order: the base's, with the ticket's rows in their places."""
     for start, rows_of_base in base.blocks():
-        block = np.array(rows_of_base)  # a copy: the map must not change
+        block = np.array(rows_of_base)  # a copy, so that the map does not change
         first, last = np.searchsorted(rows.ids, (start, start + len(block)))
         block[rows.ids[first:last] - start] = rows.served[first:last]
         yield block.reshape(-1).view(np.uint8).data
 
 
 def report(parts: Parts, written: Table, out: Path, file: Path) -> TransferReport:
-    """Compare ``written`` with base and rows, bit for bit, and say what it holds.
+    """Compare ``written`` with base and rows, bit for bit, and report on it.
 
     Args:
-        parts: what was put together.
-        written: the table, opened anew from disk.
-        out: what the caller asked for, for the record.
-        file: the file that holds the table.
+        parts: the inputs of the transfer.
+        written: the table, reopened from disk.
+        out: the requested path, for the report.
+        file: the file with the table.
 
     Raises:
-        InternalError: a ticket row is not the certified one, or another row is not the base's.
+        InternalError: a ticket row differs from the certified one, or another row from the base's.
     """
     base, ticket = parts.base, parts.source.ticket
     if written.shape != base.shape or written.dtype != base.dtype:

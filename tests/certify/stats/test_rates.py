@@ -60,7 +60,7 @@ def test_tails_against_scipy(k: int, n: int, p: str) -> None:
 
 def test_tails_refuse_what_is_no_law() -> None:
     for n, p in ((0, Fraction(1, 2)), (3, Fraction(-1, 2)), (3, Fraction(3, 2))):
-        with pytest.raises(ValueError, match="binomial law"):
+        with pytest.raises(ValueError, match="binomial distribution"):
             rates.binomial_tail_at_most(0, n, p)
 
 

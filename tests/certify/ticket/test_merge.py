@@ -178,7 +178,7 @@ def test_killed_process_leaves_no_checkpoint(case: Case) -> None:
     program = f"""
 import os, signal
 from pathlib import Path
-from lottery import merge
+from certify.ticket import merge
 from certify.ticket.released import open_source
 from certify.ticket.transfer import open_parts
 merge._patch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -119,7 +119,7 @@ def test_not_a_number_is_named(release: Release) -> None:
 def test_base_checkpoint_does_not_act(release: Release) -> None:
     report = release.verify(release.base)
     assert findings(report) == {"NOT_SERVED": IDS}
-    assert "no row of the ticket acts" in report.findings[0].message
+    assert "no row of the ticket has an effect" in report.findings[0].message
 
 
 def test_inverted_transfer(release: Release) -> None:

@@ -144,7 +144,7 @@ GOOD = {
         ({"fields": '"A:"'}, "list"),
         ({"fields": '[" "]'}, "list"),
         ({"join": "3"}, "texts"),
-        ({"join": '"{source}"'}, "no fields"),
+        ({"join": '"{source}"'}, "not contain fields"),
         ({"surprise": "1"}, "exactly"),
         ({"join": None}, "exactly"),
         ({"join": '"'}, "not TOML"),
