@@ -1,6 +1,6 @@
 """Render the checks of the theory for a terminal: theorem clause ↔ check ↔ assumptions ↔ result.
 
-The input is the plain JSON of a record (:mod:`certify.certificate.proofs`), from ``certify prove`` or from
+The input is the plain JSON of a record (:mod:`proofs_checks.run.record`), from ``certify prove`` or from
 an untrusted file. Every string goes through :func:`certify.base.text.escape` and is never parsed as markup.
 """
 

@@ -15,7 +15,6 @@ from certify.base.errors import ExitCode
 from certify.base.model import Document, Model, never_null
 from certify.base.records import Dtype
 from certify.base.verdict import Outcome, Status
-from certify.certificate.proofs import ProofRecord, ProofsRef
 from certify.certificate.schema import EvidenceRef
 from certify.claims.claim import Finding
 from certify.claims.kind import Role
@@ -88,12 +87,6 @@ class ReportedClaim(Model):
     code: str
 
 
-class ReportedProofs(ProofsRef):
-    """What the certificate restates of a record of checks; the record itself if it bears that out."""
-
-    record: ProofRecord | None
-
-
 class ReportedCertificate(Model):
     """The certificate that was checked; its claims are among those of the ticket."""
 
@@ -102,7 +95,6 @@ class ReportedCertificate(Model):
     delta: Level
     signature: str
     evidence: tuple[EvidenceRef, ...]
-    proofs: ReportedProofs | None
 
 
 class ReportedPremise(Model):

@@ -18,7 +18,6 @@ from rich.text import Text
 
 from certify.base.text import escape
 from certify.claims.registry import KINDS
-from reports import proofs
 
 _STYLES = {
     "CERTIFIED": "bold green",
@@ -69,10 +68,10 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
     )
     answer = {"CERTIFIED": "Yes.", "REFUTED": "No."}.get(verdict, "Not shown.")
     console.print(_indent(Text(f"{view['question']} {answer}")))
+    console.print(_indent(Text(_second_opinion(ticket))))
     _items("Decides", [item for item in ticket["items"] if item["required"]], console)
     _items("For information", [item for item in ticket["items"] if not item["required"]], console)
     _claims(ticket, console, verbose)
-    _proofs(ticket, console, verbose)
     _tokens(ticket, console, verbose)
     _histogram(ticket, console)
     if ticket["claims"]:
@@ -88,6 +87,15 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
     console.print(Text(f"ticket {ticket['digest']}", style="dim"), soft_wrap=True)
     if ticket["certificate"]:
         console.print(Text(f"certificate {ticket['certificate']['sha256']}", style="dim"), soft_wrap=True)
+
+
+def _second_opinion(ticket: dict[str, Any]) -> str:
+    """What the independent checker makes of the ticket, and that it did not look at everything."""
+    (item,) = (one for one in ticket["items"] if one["name"] == "checker.agrees")
+    if item["outcome"] != "pass":
+        return f"Independent checker: {escape(item['text'])}."
+    taken = "; it took what needs whole tables from this program" if "took" in item["text"] else ""
+    return f"The independent checker agrees{taken}."
 
 
 def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
@@ -196,18 +204,6 @@ def _limits(claim: dict[str, Any]) -> str:
     if lower and upper:
         return f"{lower}…{upper}"
     return f"≥ {lower}" if lower else f"≤ {upper}" if upper else ""
-
-
-def _proofs(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
-    """The record of the theory's checks: those that did not pass, or all of them if ``verbose``."""
-    stated = ticket["certificate"] and ticket["certificate"]["proofs"]
-    if not stated or stated["record"] is None:  # the items say what is wrong with it
-        return
-    _heading("Checks of the theory, as run by whoever issued (not run again here)", console)
-    if verbose:
-        console.print(_indent(proofs.table(stated["record"])))
-    for line in (*proofs.not_passed(stated["record"]), *proofs.summary(stated["record"])):
-        console.print(_indent(line))
 
 
 def _tokens(ticket: dict[str, Any], console: Console, verbose: bool) -> None:

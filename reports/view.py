@@ -17,7 +17,6 @@ from certify.claims.claim import Claim
 from certify.claims.corpus import resampled
 from certify.claims.registry import KINDS
 from certify.gate.check import CheckReport, TicketReport
-from certify.gate.evidence import Examined
 from certify.scan.smirnov import critical_count
 from certify.ticket.schema import SCHEMA_VERSION as TICKET_SCHEMA_VERSION
 from certify.ticket.schema import Ticket
@@ -150,17 +149,7 @@ def _certificate(one: TicketReport) -> dict[str, Any] | None:
         "delta": examined.certificate.parameters.delta,
         "signature": examined.certificate.signature,
         "evidence": [ref.model_dump(mode="json") for ref in examined.certificate.evidence],
-        "proofs": _proofs(examined),
     }
-
-
-def _proofs(examined: Examined) -> dict[str, Any] | None:
-    """The certificate's summary of a record of checks, and the record itself if the two agree."""
-    if examined.certificate is None or examined.certificate.proofs is None:
-        return None
-    stated = examined.certificate.proofs.model_dump(mode="json", by_alias=True)
-    record = examined.proofs
-    return stated | {"record": None if record is None else record.model_dump(mode="json", by_alias=True)}
 
 
 def _claims(one: TicketReport, report: CheckReport, resample: bool) -> list[dict[str, Any]]:

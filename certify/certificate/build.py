@@ -11,10 +11,8 @@ from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import InvalidInputError
 from certify.base.exact import rational
 from certify.base.version import __version__
-from certify.certificate.proofs import ProofsRef
 from certify.certificate.schema import (
     NON_CLAIMS,
-    PROOFS_NON_CLAIM,
     SCHEMA_VERSION,
     AssumptionRef,
     Certificate,
@@ -112,7 +110,6 @@ def build(
     *,
     delta: str,
     created_by: str | None = None,
-    proofs: ProofsRef | None = None,
 ) -> Certificate:
     """The certificate that these claims make; pure.
 
@@ -121,7 +118,6 @@ def build(
         subject: the ticket.
         delta: error probability of a claim over all its texts.
         created_by: name and version of the program; this one by default.
-        proofs: what it restates of a record of the theory's checks, if it names one.
     """
     ticket = subject.ticket
     created_by = created_by or f"certify {__version__}"
@@ -143,13 +139,12 @@ def build(
         ),
         evidence=tuple(evidence_ref(text) for text in texts),
         claims=claims,
-        proofs=proofs,
         assumptions=tuple(
             AssumptionRef(id=entry.id, statement=entry.statement, status=entry.status)
             for entry in ASSUMPTIONS.values()
             if entry.id in named
         ),
-        non_claims=NON_CLAIMS if proofs is None else (*NON_CLAIMS, PROOFS_NON_CLAIM),
+        non_claims=NON_CLAIMS,
         signature=_signature(ticket, delta, created_by),
     )
 

@@ -1,4 +1,4 @@
-"""The certificate, schema ``certify.certificate`` version 1: what evidence shows about one ticket.
+"""The certificate, schema ``certify.certificate`` version 2: what evidence shows about one ticket.
 
 A certificate holds no verdict, no time and no machine. Whoever checks it computes everything in it again from
 the ticket's tables and the evidence, compares, and applies a policy (:mod:`certify.policy.policy`). Its
@@ -25,10 +25,11 @@ Fields, and what a checker compares them with:
   ``assumptions``. What counts or describes without an error probability (opportunity, non-interference,
   termination) and what is said under another template is not stated here: ``certify check`` shows it,
   computed from the evidence.
-* ``proofs``: only where a record of the theory's checks was given (``certify issue --proofs``): its path
-  relative to the ticket's folder, its file digest, and what follows from it
-  (:class:`certify.certificate.proofs.ProofsRef`). The record is the word of whoever issued, and
-  ``non_claims`` says so then; no claim rests on it.
+* ``claims[].witness``: what makes a claim quick to check, one entry per comparison: the digest of its units
+  (integers, in the order of units), and its lower and upper limit as indices of the grid
+  (:mod:`certify.stats.witness`). The upper limits of m comparisons have a share of 1/m each. Null in
+  certificates of version 1. ``claims[].critical``: for a guarantee, how many of the drawn steps may disagree
+  for HELD, and from how many on it is REFUTED; null for a sequential design.
 * ``assumptions``: every assumption that a claim names, and what is known about it; ``non_claims``; and
   ``signature``: the settings in one line.
 
@@ -38,34 +39,28 @@ down for ``estimate`` and ``lower``, up for ``upper``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import AfterValidator, Field, model_validator
 
 from certify.base.errors import InvalidInputError
 from certify.base.exact import rational
 from certify.base.jsonio import MAX_JSON_BYTES, canonical_json, parse_json, read_bytes
-from certify.base.model import Document, Model, Refusal, never_null, validate
+from certify.base.model import Document, Migration, Model, Refusal, validate
 from certify.base.records import Correction, Dtype, Method
-from certify.certificate.proofs import ProofsRef
 from certify.claims.claim import Claim, Finding
 from certify.claims.kind import Role
 from certify.claims.registry import stated_kinds
 from certify.evidence.extraction import Rule
 from certify.stats.theorem import DEFAULT_VARIATION
+from certify.stats.witness import Key
 from certify.ticket.schema import Level, RelativePath, Sha256, Slug, Text
 
 SCHEMA_NAME: Final = "certify.certificate"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _REFUSAL: Final = Refusal("CERTIFICATE_MALFORMED", schema="CERTIFICATE_SCHEMA", newer="CERTIFICATE_NEWER")
 
@@ -91,11 +86,6 @@ NON_CLAIMS: Final = (
     "that rows outside the ticket did not move: not rejecting is not equivalence",
     "that the p-values of the scan are calibrated: before and after are the same row, not two samples",
 )
-
-PROOFS_NON_CLAIM: Final = (
-    "that the checks of the theory ran as their record says: only running certify prove again can show that"
-)
-"""Added to :data:`NON_CLAIMS` where a certificate names a record."""
 
 
 def _ratio(value: str) -> str:
@@ -165,6 +155,21 @@ class EvidenceRef(Model):
     delta: Ratio
 
 
+class StatedWitness(Model):
+    """One comparison: its units by digest, and both limits as indices of the grid."""
+
+    units: Sha256
+    lower: Annotated[int, Field(ge=0, le=1 << 32)]
+    upper: Annotated[int, Field(ge=0, le=1 << 32)] | None
+
+
+class StatedCritical(Model):
+    """Counts of wrong decisions that decide on a guarantee (:class:`certify.stats.claim.Critical`)."""
+
+    held: Annotated[int, Field(ge=-1)]
+    refuted: Annotated[int, Field(ge=0)]
+
+
 class StatedClaim(Model):
     """One claim, as :class:`certify.claims.claim.Claim` without prose and details."""
 
@@ -182,6 +187,8 @@ class StatedClaim(Model):
     procedure: Text
     assumptions: Annotated[tuple[Slug, ...], Field(max_length=16)]
     signature: Text
+    witness: Annotated[tuple[StatedWitness, ...], Field(max_length=256)] | None
+    critical: StatedCritical | None
 
     @model_validator(mode="after")
     def _rounded(self) -> StatedClaim:
@@ -197,8 +204,9 @@ class StatedClaim(Model):
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What is compared with the claim computed again."""
-        return self.model_dump(mode="json", exclude={"signature"})
+        """What is compared with the claim computed again; without a witness, what version 1 stated."""
+        unstated = {"witness", "critical"} if self.witness is None else set()
+        return self.model_dump(mode="json", exclude={"signature", *unstated})
 
 
 class AssumptionRef(Model):
@@ -209,18 +217,33 @@ class AssumptionRef(Model):
     status: Text
 
 
+def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 stated no witnesses, and could restate a record of checks of the theory."""
+    claims = content.get("claims")
+    if not isinstance(claims, list) or not all(isinstance(one, dict) for one in claims):
+        return content
+    found = {name: value for name, value in content.items() if name != "proofs"}
+    found["claims"] = [{**one, "witness": None, "critical": None} for one in claims]
+    if "proofs" in content and isinstance(content.get("non_claims"), list):
+        found["non_claims"] = [one for one in content["non_claims"] if one in NON_CLAIMS]
+    if isinstance(content.get("signature"), str):
+        found["signature"] = content["signature"].replace("|schema:1|", f"|schema:{SCHEMA_VERSION}|")
+    return found
+
+
 class Certificate(Document):
     """The whole file; see the module's text."""
 
+    migrations: ClassVar[Mapping[int, Migration]] = {1: _from_version_1}
+
     schema_: Literal["certify.certificate"] = Field(alias="schema", default=SCHEMA_NAME)
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     created_by: Text
     ticket: TicketRef
     subjects: Annotated[tuple[SubjectRef, ...], Field(max_length=7)]
     parameters: Parameters
     evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=64)]
     claims: Annotated[tuple[StatedClaim, ...], Field(max_length=4096)]
-    proofs: ProofsRef | SkipJsonSchema[None] = Field(default=None, json_schema_extra=never_null)
     assumptions: Annotated[tuple[AssumptionRef, ...], Field(max_length=64)]
     non_claims: Annotated[tuple[Text, ...], Field(max_length=64)]
     signature: Text
@@ -239,13 +262,16 @@ class Certificate(Document):
                 raise ValueError(f"two {what} are the same")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A certificate without a record has no such field, and so the bytes that it always had.
-        content: dict[str, Any] = handler(self)
-        if self.proofs is None:
-            content.pop("proofs", None)
-        return content
+    def hints(self) -> dict[Key, int]:
+        """Where the limits of the claims may be, for :func:`certify.stats.witness.hints`."""
+        found: dict[Key, int] = {}
+        for claim in self.claims:
+            delta, stated = Fraction(claim.delta), claim.witness or ()
+            for one in stated:
+                found[one.units, delta, "lower"] = one.lower
+                if one.upper is not None:
+                    found[one.units, delta / len(stated), "upper"] = one.upper
+        return found
 
     def to_bytes(self) -> bytes:
         """The file: canonical JSON and a newline."""
@@ -285,6 +311,8 @@ def state(claim: Claim, evidence: str) -> StatedClaim:
             "procedure": claim.procedure,
             "assumptions": claim.assumptions,
             "signature": claim.signature,
+            "witness": tuple(one.to_json() for one in claim.witness),
+            "critical": claim.critical and {"held": claim.critical.held, "refuted": claim.critical.refuted},
         }
     )
 
@@ -306,10 +334,7 @@ def parse_certificate(value: Any, *, what: str = "certificate") -> Certificate:
         InvalidInputError: wrong schema (``CERTIFICATE_SCHEMA``), newer version (``CERTIFICATE_NEWER``), or a
             field that breaks a rule (``CERTIFICATE_MALFORMED``).
     """
-    certificate = validate(Certificate, value, what=what, refusal=_REFUSAL)
-    if certificate.proofs is None and "proofs" in value:
-        raise _REFUSAL(f"{what}: proofs: absent, or a record")
-    return certificate
+    return validate(Certificate, value, what=what, refusal=_REFUSAL)
 
 
 def read_certificate(path: Path) -> tuple[Certificate, bytes]:
@@ -322,8 +347,9 @@ def read_certificate(path: Path) -> tuple[Certificate, bytes]:
     """
     data = read_bytes(path, what="certificate", limit=MAX_JSON_BYTES)
     what = f"certificate {path}"
-    certificate = parse_certificate(parse_json(data, what=what), what=what)
-    if certificate.to_bytes() != data:
+    content = parse_json(data, what=what)
+    certificate = parse_certificate(content, what=what)
+    if canonical_json(content) + b"\n" != data:
         raise InvalidInputError(
             f"{what} is not the canonical form of its content: it was changed by hand or by another program",
             code="CERTIFICATE_NOT_CANONICAL",

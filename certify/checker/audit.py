@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .claims import NULLS, Policy, Requirement, Text
+from .claims import NULLS, Policy, Requirement, Text, asserted, claim_name, ratio
 from .scan import compare, critical, p_exact, select
 from .tables import (
     PASS,
@@ -66,20 +66,6 @@ class Opinion(NamedTuple):
     status: str
     codes: tuple[str, ...]
     left: tuple[str, ...] = ()
-
-
-def asserted(ticket: Json) -> Json:
-    """What a ticket asserts, without places of evidence; what may be left out or be an integer, in full."""
-
-    def reals(part: Json, *names: str) -> Json:
-        return part | {name: float(part[name]) for name in names if type(part[name]) is int}
-
-    optional = dict.fromkeys(("comparator", "margin", "delta", "extraction"))
-    full = ticket | {"declared": [optional | one for one in ticket.get("declared", [])]}
-    full["template"] = ticket["template"] and {"path": None} | ticket["template"]
-    full["selection"] = reals(ticket["selection"], "tau")
-    full["tokens"] = [reals(row, "p", "log10_p", "shift_norm") for row in ticket["tokens"]]
-    return {name: one for name, one in full.items() if name not in ("evidence", "certificate")}
 
 
 class Audit:
@@ -407,13 +393,3 @@ def moved(base: Table, reference: Table) -> Moved:
     """How far the rows that differ have moved."""
     pairs = enumerate(zip(base, reference, strict=True))
     return {i: compare(a, b, base.served) for i, (a, b) in pairs if a != b}
-
-
-def claim_name(stated: Json) -> str:
-    """Kind, comparator and extraction rule of a stated claim."""
-    return ":".join(filter(None, (stated["kind"], stated["comparator"], stated["extraction"])))
-
-
-def ratio(value: Fraction | None) -> str | None:
-    """A rational number as a certificate spells it."""
-    return None if value is None else f"{value.numerator}/{value.denominator}"

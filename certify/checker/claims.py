@@ -219,3 +219,27 @@ def counts(n: int, alpha: Fraction, delta: Fraction) -> Json:
     held = largest(lambda k: tail(k - 1, n, alpha) <= delta, n + 2) - 1
     refuted = largest(lambda k: tail(n - k + 1, n, 1 - alpha) >= delta, n + 2)
     return {"held": held, "refuted": refuted}
+
+
+def asserted(ticket: Json) -> Json:
+    """What a ticket asserts, without places of evidence; what may be left out or be an integer, in full."""
+
+    def reals(part: Json, *names: str) -> Json:
+        return part | {name: float(part[name]) for name in names if type(part[name]) is int}
+
+    optional = dict.fromkeys(("comparator", "margin", "delta", "extraction"))
+    full = ticket | {"declared": [optional | one for one in ticket.get("declared", [])]}
+    full["template"] = ticket["template"] and {"path": None} | ticket["template"]
+    full["selection"] = reals(ticket["selection"], "tau")
+    full["tokens"] = [reals(row, "p", "log10_p", "shift_norm") for row in ticket["tokens"]]
+    return {name: one for name, one in full.items() if name not in ("evidence", "certificate")}
+
+
+def claim_name(stated: Json) -> str:
+    """Kind, comparator and extraction rule of a stated claim."""
+    return ":".join(filter(None, (stated["kind"], stated["comparator"], stated["extraction"])))
+
+
+def ratio(value: Fraction | None) -> str | None:
+    """A rational number as a certificate spells it."""
+    return None if value is None else f"{value.numerator}/{value.denominator}"

@@ -10,8 +10,10 @@ from certify.claims.claim import DELTA, Claim, Finding, not_evaluated, settings,
 from certify.claims.kind import LOWER, Kind, Variant, one_by_one, under_template
 from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import Arm, TranslationRecord
-from certify.stats.betting import betting_lower, betting_upper
-from certify.stats.rates import rate_limit
+from certify.stats.betting import betting_lower
+from certify.stats.limits import witnesses
+from certify.stats.rates import rate_limits
+from certify.stats.witness import upper_value
 
 
 def agreement_rate(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
@@ -28,10 +30,7 @@ def agreement_rate(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
         int(not any(record.arms[arm.name].differs for record in records))
         for records in evidence.units.values()
     ]
-    if evidence.design == "fixed":
-        limit = rate_limit(sum(equal), len(equal), delta, "lower")
-    else:
-        limit = betting_lower(equal, delta, evidence.design)
+    limit, _, witness = rate_limits(equal, delta, evidence.design)
     return Claim(
         kind=kind,
         comparator="reference",
@@ -49,6 +48,7 @@ def agreement_rate(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
         signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta),
         evidence=(evidence.sha256,),
         detail={"equal": sum(equal)},
+        witness=(witness,),
     )
 
 
@@ -80,26 +80,13 @@ def token_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = D
         assumptions=unit_assumptions(evidence),
         signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta),
         evidence=(evidence.sha256,),
+        witness=witnesses(limit),
     )
 
 
-def agreement_rate_upper(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
-    """The opposite limit: upper Clopper-Pearson; for a sequential design the upper betting limit."""
-    arm = ticket_arm(evidence, subject)
-    if arm is None:
-        return None
-    equal = [int(share == 1) for share in _shares(evidence, arm)]
-    if evidence.design == "fixed":
-        return rate_limit(sum(equal), len(equal), claim.delta, "upper").value
-    return betting_upper(equal, claim.delta, evidence.design).value
-
-
-def token_agreement_upper(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
-    """The opposite limit: :func:`certify.stats.betting.betting_upper` of the shares."""
-    arm = ticket_arm(evidence, subject)
-    if arm is None:
-        return None
-    return betting_upper(_shares(evidence, arm), claim.delta, evidence.design).value
+def upper_rate(claim: Claim) -> Fraction | None:
+    """The opposite limit: the upper one for the same units."""
+    return upper_value(claim.witness)
 
 
 def template_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
@@ -125,7 +112,7 @@ AGREEMENT_RATE: Final = Kind(
         lambda evidence, subject, _variant, delta: agreement_rate(evidence, subject, delta=delta)
     ),
     tests=LOWER,
-    reverse=agreement_rate_upper,
+    reverse=upper_rate,
 )
 TOKEN_AGREEMENT: Final = Kind(
     name="token-agreement",
@@ -136,7 +123,7 @@ TOKEN_AGREEMENT: Final = Kind(
         lambda evidence, subject, _variant, delta: token_agreement(evidence, subject, delta=delta)
     ),
     tests=LOWER,
-    reverse=token_agreement_upper,
+    reverse=upper_rate,
 )
 TEMPLATE_AGREEMENT: Final = Kind(
     name="template-agreement",

@@ -17,6 +17,7 @@ from certify.base.exact import rational
 from certify.evidence.extraction import Rule
 from certify.evidence.load import Evidence
 from certify.evidence.read import Arm
+from certify.stats.witness import Witness
 
 DELTA: Final = Fraction(1, 20)
 """Error probability of each limit unless the caller splits a budget."""
@@ -37,6 +38,19 @@ class Finding(StrEnum):
     FAILED = "failed"  # an assumption that these data can refute is refuted by them
     MISSING = "missing"  # the evidence needed is not there
     NOT_APPLICABLE = "not applicable"  # the claim has no meaning here, and the text says why
+
+
+@dataclass(frozen=True, slots=True)
+class Critical:
+    """Of n drawn decisions, the counts of wrong ones that decide (Clopper-Pearson, fixed design).
+
+    Attributes:
+        held: HELD up to so many; -1 if n is too small for any.
+        refuted: REFUTED from so many on; n + 1 if n is too small.
+    """
+
+    held: int
+    refuted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,8 @@ class Claim:
         signature: every setting behind the number, in one line.
         evidence: file digests of the manifests behind it.
         detail: further figures as plain JSON values; rationals as strings ``p/q``.
+        witness: units and limits of each comparison behind a stated claim.
+        critical: of a rate held against a level, the counts that decide.
     """
 
     kind: str
@@ -81,6 +97,8 @@ class Claim:
     signature: str = ""
     evidence: tuple[str, ...] = ()
     detail: Mapping[str, Any] = field(default_factory=dict)
+    witness: tuple[Witness, ...] = field(default=(), compare=False, repr=False)
+    critical: Critical | None = None
 
     @property
     def name(self) -> str:

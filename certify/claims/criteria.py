@@ -27,13 +27,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from certify.claims.claim import DELTA, Finding
+from certify.claims.claim import DELTA, Critical, Finding
 from certify.evidence.distances import Distances, Step, Units, Violation, violation
 from certify.evidence.read import UNIT
-from certify.stats.betting import Design, betting_lower, betting_upper
+from certify.stats.betting import Design
 from certify.stats.limits import Limit
-from certify.stats.rates import rate_above, rate_at_most, rate_limit
+from certify.stats.rates import rate_above, rate_at_most, rate_limits
 from certify.stats.theorem import DEFAULT_VARIATION, Criterion, critical_margin
+from certify.stats.witness import Witness, largest
 
 MAX_WITNESSES: Final = 50
 """Violations that are listed; all of them are counted."""
@@ -71,6 +72,8 @@ class Guarantee:
         witnesses: violations, at most :data:`MAX_WITNESSES`: in the order of units.
         by_unit: (certified steps, of these disagreeing) of each unit with certified steps, units ascending
             by rank: what the plain rate with units as clusters needs.
+        witness: whether each drawn step disagrees, and both limits; None without drawn steps.
+        critical: the counts that decide; None for a sequential design.
     """
 
     criterion: Criterion
@@ -92,6 +95,8 @@ class Guarantee:
     least_loss: Fraction | None
     witnesses: tuple[Violation, ...]
     by_unit: tuple[tuple[int, int], ...]
+    witness: Witness | None = None
+    critical: Critical | None = None
 
 
 def guarantee(
@@ -149,6 +154,8 @@ def guarantee(
         least_loss=Fraction(min(losses), distances.d) if losses else None,
         witnesses=tuple(violation(step, distances) for step in wrong[:MAX_WITNESSES]),
         by_unit=tuple((len(steps), sum(step.disagrees for step in steps)) for steps in certified.values()),
+        witness=judged.witness,
+        critical=critical_counts(len(drawn), level, delta) if drawn and design == "fixed" else None,
     )
 
 
@@ -176,26 +183,32 @@ def units_needed(disagreements: int, drawn: int, alpha: Fraction, delta: Fractio
     return high
 
 
+def critical_counts(n: int, alpha: Fraction, delta: Fraction) -> Critical:
+    """How many of n drawn steps may disagree for HELD, and from how many on the promise is REFUTED."""
+    held = largest(lambda j: rate_at_most(j - 1, n, alpha, delta), n + 2) - 1
+    refuted = largest(lambda j: not rate_above(j - 1, n, alpha, delta), n + 2)
+    return Critical(held, refuted)
+
+
 @dataclass(frozen=True, slots=True)
 class _Judged:
     finding: Finding
     lower: Limit | None
     upper: Limit | None
+    witness: Witness | None
 
 
 def _judge(drawn: Sequence[bool], alpha: Fraction, delta: Fraction, design: Design) -> _Judged:
     if not drawn:
-        return _Judged(Finding.VACUOUS, None, None)
+        return _Judged(Finding.VACUOUS, None, None, None)
+    lower, upper, witness = rate_limits([int(wrong) for wrong in drawn], delta, design)
     if design == "fixed":
         k, n = sum(drawn), len(drawn)
-        lower, upper = rate_limit(k, n, delta, "lower"), rate_limit(k, n, delta, "upper")
         held, refuted = rate_at_most(k, n, alpha, delta), rate_above(k, n, alpha, delta)
     else:
-        values = [int(wrong) for wrong in drawn]
-        lower, upper = betting_lower(values, delta, design), betting_upper(values, delta, design)
         held, refuted = upper.value <= alpha, lower.value > alpha
     finding = Finding.HELD if held else Finding.REFUTED if refuted else Finding.INCONCLUSIVE
-    return _Judged(finding, lower, upper)
+    return _Judged(finding, lower, upper, witness)
 
 
 def _rule(criterion: Criterion, d: int, alpha: Fraction, v: int) -> Callable[[Step], bool]:

@@ -65,8 +65,8 @@ class Variant:
 Compute = Callable[[Evidence, Subject, tuple[Variant, ...], Fraction], Iterable[Claim]]
 """From evidence, ticket, variants and the error probability of each limit to one claim a variant."""
 
-Reverse = Callable[[Claim, Evidence, Subject], Fraction | None]
-"""From a claim, and what it was computed from, to its opposite limit at the same ``delta``."""
+Reverse = Callable[[Claim], Fraction | None]
+"""From a claim to its opposite limit at the same ``delta``, by its witness; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

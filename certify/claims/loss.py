@@ -11,6 +11,8 @@ from certify.claims.kind import UPPER, Kind, Variant, one_by_one
 from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import BASE_ARM, UNIT, Arm
 from certify.stats.betting import difference_lower
+from certify.stats.limits import witnesses
+from certify.stats.witness import upper_value
 
 CAP: Final = 2
 """Nats by which no unit may change: outside, the claim fails (assumption A-CAP)."""
@@ -37,7 +39,8 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
     beyond = [unit for unit, rise in rises.items() if rise > CAP]
     # Above the cap a unit has failed the claim already; clipped it only serves the estimate.
     falls = [max(-Fraction(CAP), min(Fraction(CAP), -rise)) for rise in rises.values()]
-    limit = difference_lower(falls, delta, evidence.design, scale=2 * CAP)
+    bounded = min(rises.values()) >= -CAP
+    limit = difference_lower(falls, delta, evidence.design, scale=2 * CAP, bounded=bounded)
     shown = f"no limit: {len(beyond)} units rise by more than {CAP}"
     if not beyond:
         shown = f"at most {float(-limit.value):+.4f}"
@@ -62,24 +65,18 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
             "worst": rational(rises[worst]),
             "beyond_cap": len(beyond),
         },
+        witness=witnesses(limit),
     )
 
 
-def unrelated_loss_lower(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
-    """The opposite limit: :func:`certify.stats.betting.difference_lower` of the rises.
+def unrelated_loss_lower(claim: Claim) -> Fraction | None:
+    """The opposite limit: minus the upper limit of the falls.
 
     Rises above the cap count as the cap. None if a unit falls by more than the cap: its fall cannot be
     counted in full.
     """
-    arm = ticket_arm(evidence, subject)
-    if arm is None:
-        return None
-    cap = Fraction(CAP)
-    rises = _rises(evidence, arm).values()
-    if min(rises) < -cap:
-        return None
-    capped = [min(cap, rise) for rise in rises]
-    return difference_lower(capped, claim.delta, evidence.design, scale=2 * CAP).value
+    upper = upper_value(claim.witness, -CAP, CAP)
+    return None if upper is None else -upper
 
 
 def _rises(evidence: Evidence, arm: Arm) -> dict[str, Fraction]:

@@ -95,6 +95,8 @@ def _guarantee(
         ),
         evidence=(evidence.sha256,),
         detail=guarantee_detail(found) | {"plain_rate": _plain(found, delta), "margins": _margins(compared)},
+        witness=(found.witness,) if found.witness else (),
+        critical=found.critical,
     )
 
 

@@ -32,7 +32,8 @@ from certify.evidence.load import Evidence, Subject, arms_of_kind, ticket_arm
 from certify.evidence.null_labels import NULLS, null_arms
 from certify.evidence.read import BASE_ARM, Arm
 from certify.stats.betting import difference_lower
-from certify.stats.limits import GRID_BITS, Limit
+from certify.stats.limits import GRID_BITS, Limit, witnesses
+from certify.stats.witness import upper_value
 
 COMPARATORS: Final = ("reference", "full", "base")
 """What quality can be declared not to be worse than."""
@@ -140,7 +141,7 @@ def non_inferiority(
         "smallest_margin": rational(max(Fraction(0), -least.limit.value)),
         "compared": [one.to_json() for one in found],
     }
-    return _claim(kind, comparator, evidence, arm, rule, delta, least, detail)
+    return _claim(kind, comparator, evidence, arm, rule, delta, found, detail)
 
 
 def gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fraction = DELTA) -> Claim:
@@ -148,7 +149,7 @@ def gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fraction = 
     arm = ticket_arm(evidence, subject)
     if arm is None:
         return not_evaluated("gain", evidence, comparator="base", extraction=rule)
-    (found,) = _compare(evidence, arm, (evidence.manifest.arm(BASE_ARM),), rule, delta)
+    found = _compare(evidence, arm, (evidence.manifest.arm(BASE_ARM),), rule, delta)
     return _claim("gain", "base", evidence, arm, rule, delta, found, {})
 
 
@@ -193,47 +194,20 @@ def better_than_nulls(
     ]
     compared = [one.to_json() for one in found]
     detail = {"compared": compared, "weakest": least.other.name, "further": further}
-    return _claim(kind, "nulls", evidence, arm, rule, delta, least, detail)
+    return _claim(kind, "nulls", evidence, arm, rule, delta, found, detail)
 
 
-def difference_upper(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
-    """The opposite limit of a comparison with every arm of one kind; see :func:`_least_upper`."""
-    arm = ticket_arm(evidence, subject)
-    if arm is None:
-        return None
-    others = arms_of_kind(evidence, Variant(claim.comparator).against)
-    return _least_upper(claim, evidence, arm, others)
+def difference_upper(claim: Claim) -> Fraction | None:
+    """The opposite limit: the smallest upper limit of the mean differences, each at ``delta / m``.
 
-
-def nulls_upper(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
-    """The opposite limit over all null tickets: one that is shown to be as good refutes the claim."""
-    arm = ticket_arm(evidence, subject)
-    if arm is None:
-        return None
-    arms = evidence.manifest.arms
-    others = [other for control in NULLS for other in null_arms(arms, subject.ticket, control)]
-    return _least_upper(claim, evidence, arm, others)
+    m is the number of arms compared: one null ticket that is shown to be as good refutes the claim.
+    """
+    return upper_value(claim.witness, -100, 100)
 
 
 def template_gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fraction = DELTA) -> Claim:
     """:func:`gain` under another template than the ticket's (theory §6.2); comparator: its name."""
     return under_template(gain(evidence, subject, rule=rule, delta=delta), "template-gain", evidence)
-
-
-def _least_upper(claim: Claim, evidence: Evidence, arm: Arm, others: Sequence[Arm]) -> Fraction:
-    """The smallest upper limit of the mean differences, each at ``delta / m`` for m arms compared.
-
-    It is minus :func:`certify.stats.betting.difference_lower` of the negated differences.
-    """
-    return min(_difference_upper(claim, evidence, arm, other, claim.delta / len(others)) for other in others)
-
-
-def _difference_upper(claim: Claim, evidence: Evidence, arm: Arm, other: Arm, delta: Fraction) -> Fraction:
-    rule = Variant(claim.comparator, claim.extraction).rule
-    ours = unit_scores(evidence, arm.name, rule)
-    theirs = unit_scores(evidence, other.name, rule)
-    negated = [its - mine for mine, its in zip(ours, theirs, strict=True)]
-    return -difference_lower(negated, delta, evidence.design).value
 
 
 def _compare(
@@ -244,7 +218,9 @@ def _compare(
     for other in others:
         theirs = unit_scores(evidence, other.name, rule)
         paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]
-        found.append(_Comparison(other, difference_lower(paired, delta, evidence.design)))
+        found.append(
+            _Comparison(other, difference_lower(paired, delta, evidence.design, comparisons=len(others)))
+        )
     return found
 
 
@@ -255,17 +231,18 @@ def _claim(
     arm: Arm,
     rule: Rule,
     delta: Fraction,
-    found: _Comparison,
+    found: Sequence[_Comparison],
     detail: dict[str, Any],
 ) -> Claim:
-    limit = found.limit
+    least = min(found, key=lambda one: one.limit.value)
+    limit = least.limit
     return Claim(
         kind=kind,
         comparator=comparator,
         extraction=rule,
         finding=Finding.MEASURED,
         code="MEASURED",
-        text=f"mean difference of sentence chrF to {found.other.name} {float(limit.estimate):+.3f},"
+        text=f"mean difference of sentence chrF to {least.other.name} {float(limit.estimate):+.3f},"
         f" at least {float(limit.value):+.3f} ({rule}, {limit.n} units)",
         estimate=limit.estimate,
         lower=limit.value,
@@ -280,12 +257,13 @@ def _claim(
             arm=arm,
             procedure=limit.procedure,
             delta=delta,
-            vs=arm_digest(found.other),
+            vs=arm_digest(least.other),
             rule=rule,
             score=SCORE,
         ),
         evidence=(evidence.sha256,),
         detail=detail,
+        witness=witnesses(*(one.limit for one in found)),
     )
 
 
@@ -324,7 +302,7 @@ BETTER_THAN_NULLS: Final = Kind(
         )
     ),
     tests=LOWER,
-    reverse=nulls_upper,
+    reverse=difference_upper,
 )
 TEMPLATE_GAIN: Final = Kind(
     name="template-gain",

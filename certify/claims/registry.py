@@ -73,11 +73,10 @@ def claim_named(name: str, evidence: Evidence, subject: Subject, delta: Fraction
     raise ValueError(f"there is no claim {name}")
 
 
-def opposite_limit(claim: Claim, evidence: Evidence, subject: Subject) -> Fraction | None:
-    """The limit on the other side of a claim that was computed from ``evidence``, at the same ``delta``.
+def opposite_limit(claim: Claim) -> Fraction | None:
+    """The limit on the other side of a claim, at the same ``delta``, from the same units.
 
-    It is computed from the same units in the same order, and shows that a claim is false (rule 7 of
-    :mod:`certify.policy.requirement`). None if the evidence has none.
+    It shows that a claim is false (rule 7 of :mod:`certify.policy.requirement`). None if there is none.
 
     Raises:
         ValueError: a kind of claim without one.
@@ -85,4 +84,4 @@ def opposite_limit(claim: Claim, evidence: Evidence, subject: Subject) -> Fracti
     kind = KINDS[claim.kind]
     if kind.reverse is None:
         raise ValueError(f"no opposite limit of {claim.name}")
-    return kind.reverse(claim, evidence, subject)
+    return kind.reverse(claim)

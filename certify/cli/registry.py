@@ -10,6 +10,7 @@ COMMANDS: Final = {
     "find": "certify.cli.make.find:find",
     "issue": "certify.cli.gate.issue:issue",
     "check": "certify.cli.gate.check:check",
+    "checker": "certify.cli.gate.checker:checker",
     "power": "certify.cli.gate.power:power",
     "explain": "certify.cli.gate.explain:explain",
     "transfer": "certify.cli.use.transfer:transfer",
@@ -44,7 +45,7 @@ SCHEMAS: Final = {
     "policy": "certify.policy.policy:PolicyFile",
     "plan": "lottery.experiment.plan.plan:ExperimentPlan",
     "report": "reports.schema:Report",
-    "proofs": "certify.certificate.proofs:ProofRecord",
+    "proofs": "proofs_checks.run.record:ProofRecord",
 }
 """Every kind of file whose JSON Schema ``certify schema`` prints, and the model it is derived from."""
 

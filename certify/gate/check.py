@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from certify import checker
+import certify.checker
 from certify.base.errors import ExitCode, NothingToDoError, UsageError
 from certify.base.records import Engine, KSResult
 from certify.base.verdict import Item, Outcome, Status, decide, exit_code
@@ -155,7 +155,7 @@ def _confirm(
     found: Mapping[str, Mapping[str, Opinion]] = {}
     broken = "it does not know the ticket"
     try:
-        answers = checker.verify(
+        answers = certify.checker.verify(
             path.parent,
             path.name,
             (name,),

@@ -7,9 +7,6 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
     The ticket (or the caller) names a certificate, and it is one, about this very ticket. MISSING:
     NO_CERTIFICATE, FILE_MISSING. INVALID: CERTIFICATE_DIGEST (another file than the ticket says),
     CERTIFICATE_OTHER_TICKET, and what :func:`certify.certificate.schema.read_certificate` raises.
-``proofs.record``, ``proofs.passed``
-    The record of the theory's checks, where the certificate names one or the policy asks for it
-    (:mod:`certify.certificate.proof_items`).
 ``evidence.integrity``
     Needs ``certificate.present``, and of the ticket ``integrity.base``, ``.reference``, ``.tokenizer``,
     ``.rows`` and ``released.rows`` passed, and a selection that can be made again. Every manifest of the
@@ -27,8 +24,7 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
 ``certificate.content``
     As all that follow, needs ``evidence.integrity`` passed and ``evidence.split`` not INVALID. Subjects,
     parameters, assumptions, non-claims and signatures are those of the certificate built again, else INVALID,
-    CERTIFICATE_CONTENT. Where the certificate names a record of checks and ``proofs.record`` did not pass,
-    this does not either, with the same outcome and code.
+    CERTIFICATE_CONTENT.
 ``certificate.claims``
     Its evidence has the texts, roles and shares that it states, and every claim it states is computed again
     with the same figures, else FAIL, CLAIM_DIFFERS.
@@ -54,10 +50,7 @@ from certify.certificate.build import (
     evidence_ref,
     stated_claims,
 )
-from certify.certificate.proof_items import Proofs, examine_proofs
-from certify.certificate.proof_items import not_run as proofs_not_run
-from certify.certificate.proofs import ProofRecord
-from certify.certificate.schema import Certificate, EvidenceRef, read_certificate
+from certify.certificate.schema import Certificate, EvidenceRef, StatedClaim, read_certificate
 from certify.claims.every import check_splits, role_of
 from certify.claims.exact import split_claim
 from certify.claims.subject import check_transfers, make_labels, make_subject
@@ -67,6 +60,7 @@ from certify.gate.recheck import Rechecked
 from certify.policy import outcomes
 from certify.policy.policy import Policy
 from certify.policy.requirement import Answer
+from certify.stats.witness import hints
 from certify.ticket.schema import Ticket, inside
 
 
@@ -81,7 +75,6 @@ class Examined:
         texts: claims by text, as computed; empty where the evidence was not usable.
         answers: by requirement's claim and path of the manifest: what the text made of it.
         subject: what the claims are about; None where the tables were not usable.
-        proofs: the record of the theory's checks, if the certificate names one and restates it rightly.
     """
 
     items: tuple[Item, ...]
@@ -89,7 +82,6 @@ class Examined:
     sha256: str | None = None
     texts: tuple[TextClaims, ...] = ()
     answers: Mapping[tuple[str, str], Answer] = field(default_factory=dict)
-    proofs: ProofRecord | None = None
     subject: Subject | None = None
 
 
@@ -146,11 +138,10 @@ def examine(ticket: Ticket, checked: Rechecked, policy: Policy, sources: Sources
         why = (
             "there is no certificate" if present.outcome is Outcome.MISSING else "the certificate is invalid"
         )
-        return Examined((present, *proofs_not_run(policy.requires, why), *_rest(ticket, policy, why)))
-    proofs = examine_proofs(certificate.proofs, sources.folder, policy.requires)
-    found = _examine(ticket, checked, policy, sources, certificate, proofs)
-    items = (present, *proofs.items, *found.items)
-    return replace(found, items=items, certificate=certificate, sha256=sha256, proofs=proofs.record)
+        return Examined((present, *_rest(ticket, policy, why)))
+    with hints(certificate.hints()):
+        found = _examine(ticket, checked, policy, sources, certificate)
+    return replace(found, items=(present, *found.items), certificate=certificate, sha256=sha256)
 
 
 def _examine(
@@ -159,7 +150,6 @@ def _examine(
     policy: Policy,
     sources: Sources,
     certificate: Certificate,
-    proofs: Proofs,
 ) -> Examined:
     """The items about evidence, content and claims."""
     rows_pass = any(item.name == "released.rows" and item.outcome is Outcome.PASS for item in checked.items)
@@ -191,7 +181,7 @@ def _examine(
     found_answers = outcomes.answer_all(policy, certificate, subject, texts)
     items = (
         *(integrity, split),
-        *(_content(certificate, texts, subject, proofs), _claims(certificate, texts)),
+        *(_content(certificate, texts, subject), _claims(certificate, texts)),
         *outcomes.items(ticket, policy, texts, found_answers),
     )
     return Examined(items, texts=texts, answers=found_answers, subject=subject)
@@ -308,14 +298,13 @@ def _split(found: Sequence[Evidence], subject: Subject) -> Item:
     return Item(name, Outcome.PASS, "DISJOINT", "; ".join(said))
 
 
-def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Subject, proofs: Proofs) -> Item:
+def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Subject) -> Item:
     name = "certificate.content"
     again = build(
         texts,
         subject,
         delta=certificate.parameters.delta,
         created_by=certificate.created_by,
-        proofs=certificate.proofs,
     )
     built = {(claim.evidence, claim.name): claim for claim in again.claims}
     wrong = [
@@ -331,7 +320,7 @@ def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Sub
         wrong.append("assumptions")
     # Where figures differ, certificate.claims says so, and the signature may differ for the same reason.
     if any(
-        claim.figures == other.figures and claim.signature != other.signature
+        _agree(claim, other) and claim.signature != other.signature
         for claim in certificate.claims
         if (other := built.get((claim.evidence, claim.name))) is not None
     ):
@@ -339,8 +328,6 @@ def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Sub
     if wrong:
         text = f"built again from the ticket and the evidence, it has other {', '.join(wrong)}"
         return Item(name, Outcome.INVALID, "CERTIFICATE_CONTENT", text)
-    if proofs.problem is not None:
-        return replace(proofs.problem, name=name)
     return Item(
         name, Outcome.PASS, "RECOMPUTED", "subjects, parameters, assumptions and signatures as built again"
     )
@@ -356,11 +343,16 @@ def _claims(certificate: Certificate, texts: Sequence[TextClaims]) -> Item:
     wrong = [
         f"{claim.name} ({paths.get(claim.evidence, 'no evidence')})"
         for claim in certificate.claims
-        if (claim.evidence, claim.name) not in again
-        or claim.figures != again[claim.evidence, claim.name].figures
+        if (other := again.get((claim.evidence, claim.name))) is None or not _agree(claim, other)
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         text = f"the evidence shows other figures than the certificate states: {', '.join(wrong[:3])}{more}"
         return Item(name, Outcome.FAIL, "CLAIM_DIFFERS", text)
     return Item(name, Outcome.PASS, "RECOMPUTED", f"all {len(certificate.claims)} claims as computed again")
+
+
+def _agree(stated: StatedClaim, again: StatedClaim) -> bool:
+    """Whether the claim computed again has every figure that is stated: version 1 states no witness."""
+    figures = again.figures
+    return all(figures[name] == value for name, value in stated.figures.items())

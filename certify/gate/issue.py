@@ -15,7 +15,6 @@ from certify.base.jsonio import sha256_bytes, write_bytes
 from certify.base.records import Engine
 from certify.base.verdict import Outcome
 from certify.certificate.build import build, check_together, claims_of
-from certify.certificate.proofs import ProofsRef, read_record, restate
 from certify.certificate.schema import Certificate
 from certify.claims.every import check_splits
 from certify.claims.subject import check_transfers, make_labels, make_subject
@@ -48,7 +47,6 @@ def issue(
     ticket_id: str | None = None,
     delta: str = DEFAULT_DELTA,
     attach: bool = False,
-    proofs: Path | None = None,
     base: Path | None = None,
     reference: Path | None = None,
     tokenizer: Path | None = None,
@@ -65,8 +63,6 @@ def issue(
         ticket_id: which ticket of the file; None if it holds one.
         delta: error probability of a claim over all its texts, a decimal between 0 and 1.
         attach: also write into the ticket file where the certificate and the evidence lie.
-        proofs: record of the theory's checks (``certify prove --out``) that the certificate is to name; it
-            lies in the ticket's folder. Neither a failed check in it nor a partial record is refused.
         base: table E⁰, if it does not travel with the ticket.
         reference: table E*, likewise.
         tokenizer: ``tokenizer.json``, likewise.
@@ -77,7 +73,7 @@ def issue(
     Raises:
         UsageError: a file cannot be read, lies outside the ticket's folder, or must be named by an option; no
             evidence; ``delta`` out of range.
-        InvalidInputError: the ticket is not what it says, or the evidence or the record is refused.
+        InvalidInputError: the ticket is not what it says, or the evidence is refused.
     """
     content = read_ticket_file(ticket_file)
     ticket = _one(content, ticket_id)
@@ -89,7 +85,6 @@ def issue(
     located = [(within(folder, path, "evidence"), path) for path in evidence]
     target = within(folder, out, "the certificate") if attach else None
     _check_delta(delta)
-    restated = None if proofs is None else _restated(folder, proofs)
     checked = recheck(ticket, Inputs(folder, base, reference, tokenizer, engine, workers, progress))
     subject = replace(verified_subject(ticket, checked), chosen_on=read_choice(ticket, folder))
     loaded = [(relative, load(path)) for relative, path in located]
@@ -97,7 +92,7 @@ def issue(
     check_splits([one for _, one in loaded])
     if checked.base is not None and checked.reference is not None:
         check_transfers([one for _, one in loaded], checked.base, checked.reference)
-    certificate = build(claims_of(loaded, subject, delta), subject, delta=delta, proofs=restated)
+    certificate = build(claims_of(loaded, subject, delta), subject, delta=delta)
     data = certificate.to_bytes()
     write_bytes(out, data)
     if target is not None:
@@ -138,12 +133,6 @@ def within(folder: Path, path: Path, what: str) -> str:
             code="OUTSIDE_FOLDER",
         ) from error
     return str(PurePosixPath(relative))
-
-
-def _restated(folder: Path, path: Path) -> ProofsRef:
-    relative = within(folder, path, "the record of checks")
-    record, sha256 = read_record(path)
-    return restate(record, relative, sha256)
 
 
 def _one(content: TicketFile, ticket_id: str | None) -> Ticket:

@@ -143,7 +143,7 @@ class Watch:
             claim,
             alpha=subject.ticket.selection.alpha,
             taken=self._policy.taken,
-            opposite=lambda: opposite_limit(claim, evidence, subject),
+            opposite=lambda: opposite_limit(claim),
         )
 
 

@@ -115,5 +115,5 @@ def _answer(
         claim,
         alpha=subject.ticket.selection.alpha,
         taken=policy.taken,
-        opposite=lambda: opposite_limit(claim, text.evidence, subject),
+        opposite=lambda: opposite_limit(claim),
     )

@@ -23,7 +23,6 @@ from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.base.jsonio import read_bytes, sha256_bytes
 from certify.base.model import Document, Model, Refusal, parse_toml, validate
-from certify.certificate.proof_items import ITEMS as PROOF_ITEMS
 from certify.claims.kind import Test
 from certify.claims.registry import KINDS
 from certify.policy.requirement import CHECKED, TESTS, Requirement
@@ -54,7 +53,6 @@ ITEMS: Final = (
     *("blind-spots.order", "blind-spots.direction", "premise.published"),
     *EVIDENCE_ITEMS,
     CHECKER,
-    *PROOF_ITEMS,
 )
 """Every item that a policy can require by name; those of claims follow from the claims."""
 
@@ -108,7 +106,7 @@ class Policy:
     @property
     def reads_evidence(self) -> bool:
         """Whether a verdict under this policy rests on a certificate or evidence at all."""
-        return bool(self.claims) or any(name in (*EVIDENCE_ITEMS, *PROOF_ITEMS) for name in self.items)
+        return bool(self.claims) or any(name in EVIDENCE_ITEMS for name in self.items)
 
 
 _Threshold = Annotated[str, Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$")]

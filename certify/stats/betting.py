@@ -46,11 +46,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.stats.limits import GRID_BITS, Limit, Side, check_level, exact_units
+from certify.stats.witness import Witness, hint, largest, units_digest
 
 PROCEDURE = "betting/1"
 """Name and version of the algorithm in the docstring of this module."""
@@ -58,9 +60,11 @@ PROCEDURE = "betting/1"
 Design = Literal["fixed", "sequential"]
 """``fixed``: the number of units was set beforehand; ``sequential``: units are inspected as they arrive."""
 
+LIMIT_GRID = 1 << 20
+"""Limits are multiples of ``1 / LIMIT_GRID``."""
+
 _WEALTH_BITS = 512
 _BET_BITS = 20
-_LIMIT_BITS = 20
 _LN2 = Fraction(45426, 65536)
 
 
@@ -107,7 +111,7 @@ def betting_p_value(
 
 
 def betting_lower(values: Sequence[Fraction | int], delta: Fraction, design: Design) -> Limit:
-    """Compute the lower confidence limit of the mean, a multiple of ``2**-20`` (steps 1 to 6).
+    """Compute the lower limit of the mean, a multiple of ``2**-20`` (steps 1 to 6), with its witness.
 
     The mean exceeds every positive threshold up to ``value`` in the sense of :func:`betting_exceeds`; a limit
     of 0 says nothing. The estimate is the mean of the rounded units, less than ``2**-32`` too low. Arguments
@@ -159,15 +163,25 @@ def noninferior(
 
 
 def difference_lower(
-    differences: Sequence[Fraction | int], delta: Fraction, design: Design, scale: int = 200
+    differences: Sequence[Fraction | int],
+    delta: Fraction,
+    design: Design,
+    scale: int = 200,
+    *,
+    comparisons: int = 1,
+    bounded: bool = True,
 ) -> Limit:
-    """Compute the lower confidence limit of the mean difference, on a grid of ``scale * 2**-20``.
+    """Compute the lower limit of the mean difference, on a grid of ``scale * 2**-20``, with its witness.
 
-    Arguments and errors as for :func:`noninferior`.
+    Arguments and errors as for :func:`noninferior`, and:
+
+    Args:
+        comparisons: the upper limit of the witness has error probability ``delta / comparisons``.
+        bounded: false if a difference was clipped from above, so that there is no upper limit.
     """
-    limit = _lower(_rescaled(differences, scale), delta, design)
+    limit = _lower(_rescaled(differences, scale), delta, design, comparisons, bounded=bounded)
     half = Fraction(1, 2)
-    return _limit((limit.value - half) * scale, "lower", (limit.estimate - half) * scale, limit.n, delta)
+    return replace(limit, value=(limit.value - half) * scale, estimate=(limit.estimate - half) * scale)
 
 
 def smallest_margin(
@@ -195,17 +209,32 @@ def _decided_after(units: Sequence[int], m0: Fraction, delta: Fraction, design: 
     return _first_win(units, _bets(units, delta, design), m0, _goal(delta))
 
 
-def _lower(units: Sequence[int], delta: Fraction, design: Design) -> Limit:
-    bets, goal = _bets(units, delta, design), _goal(delta)
-    low, high = 0, 1 << _LIMIT_BITS
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _first_win(units, bets, Fraction(middle, 1 << _LIMIT_BITS), goal) is None:
-            high = middle
-        else:
-            low = middle
+def _lower(
+    units: list[int], delta: Fraction, design: Design, comparisons: int = 1, *, bounded: bool = True
+) -> Limit:
+    def upper() -> int:
+        # Of the complements rounded down once more, so that it follows from the units alone.
+        mirrored = [max(0, (1 << GRID_BITS) - 1 - unit) for unit in units]
+        share = delta / comparisons
+        known = hint(lambda: units_digest(units), share, "upper")
+        return LIMIT_GRID - _lower_index(
+            mirrored, share, design, None if known is None else LIMIT_GRID - known
+        )
+
+    index = _lower_index(units, delta, design, hint(lambda: units_digest(units), delta, "lower"))
     estimate = Fraction(sum(units), len(units) << GRID_BITS)
-    return _limit(Fraction(low, 1 << _LIMIT_BITS), "lower", estimate, len(units), delta)
+    limit = _limit(Fraction(index, LIMIT_GRID), "lower", estimate, len(units), delta)
+    return replace(limit, witness=Witness(tuple(units), index, LIMIT_GRID, upper if bounded else None))
+
+
+def _lower_index(units: Sequence[int], delta: Fraction, design: Design, known: int | None) -> int:
+    """Step 6: index of the limit on its grid; ``known`` is where it may be."""
+    bets, goal = _bets(units, delta, design), _goal(delta)
+
+    def exceeds(j: int) -> bool:
+        return _first_win(units, bets, Fraction(j, LIMIT_GRID), goal) is not None
+
+    return largest(exceeds, LIMIT_GRID, known)
 
 
 def _bets(units: Sequence[int], delta: Fraction, design: Design) -> list[int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.stats.witness import Witness
 
 GRID_BITS = 32
 """Units and limits are multiples of ``2**-GRID_BITS``, rounded toward the weaker claim."""
@@ -40,6 +41,7 @@ class Limit:
         procedure: name and version, such as ``clopper-pearson/1``.
         assumptions: keys of :data:`STATISTICAL_ASSUMPTIONS`.
         asymptotic: whether the level holds only in the limit of many units; then it never decides.
+        witness: units and both limits, of a limit of a mean by betting.
     """
 
     value: Fraction
@@ -50,6 +52,7 @@ class Limit:
     procedure: str
     assumptions: tuple[str, ...]
     asymptotic: bool = False
+    witness: Witness | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_level(self.delta)
@@ -95,3 +98,8 @@ def exact_units(values: Sequence[Fraction | int]) -> list[int]:
         if not 0 <= value.numerator <= value.denominator:
             raise InvalidInputError(f"unit {index} lies outside [0, 1]", code="UNIT_RANGE")
     return [(value.numerator << GRID_BITS) // value.denominator for value in values]
+
+
+def witnesses(*limits: Limit) -> tuple[Witness, ...]:
+    """The witnesses of limits by betting, in their order."""
+    return tuple(limit.witness for limit in limits if limit.witness is not None)

@@ -10,14 +10,16 @@ Notation: ``B(n, p)`` is a binomial variable; ``delta`` is the error probability
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Literal
 
 from scipy.special import betaincinv
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.stats.betting import LIMIT_GRID, Design, betting_lower, betting_upper
 from certify.stats.limits import GRID_BITS, Limit, Side, check_level
+from certify.stats.witness import Witness
 
 _GRID = 1 << GRID_BITS
 
@@ -122,6 +124,28 @@ def clopper_pearson(
     if side == "two-sided":
         return 1 - _upper(n - successes, n, delta / 2), _upper(successes, n, delta / 2)
     raise UsageError(f"unknown side {side!r}: choose lower, upper or two-sided", code="SIDE_UNKNOWN")
+
+
+def rate_limits(hits: Sequence[int], delta: Fraction, design: Design) -> tuple[Limit, Limit, Witness]:
+    """Lower and upper limit of a rate and their witness: Clopper-Pearson, or betting in a sequential design.
+
+    Args:
+        hits: 0 or 1 a unit, in the order of units.
+        delta: error probability of each limit.
+        design: of the evidence.
+
+    Raises:
+        UsageError: ``delta`` or ``design`` out of range.
+        NothingToDoError: no units.
+    """
+    if design == "fixed":
+        k, n = sum(hits), len(hits)
+        lower, upper, grid = rate_limit(k, n, delta, "lower"), rate_limit(k, n, delta, "upper"), _GRID
+    else:
+        lower, upper = betting_lower(hits, delta, design), betting_upper(hits, delta, design)
+        grid = LIMIT_GRID
+    last = int(upper.value * grid)
+    return lower, upper, Witness(tuple(hits), int(lower.value * grid), grid, lambda: last)
 
 
 def rate_limit(successes: int, n: int, delta: Fraction, side: Side) -> Limit:

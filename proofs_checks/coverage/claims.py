@@ -259,7 +259,7 @@ def answer(asked: Requirement, evidence: Evidence, about: Subject, delta: Fracti
         claim,
         alpha=about.ticket.selection.alpha,
         taken=DESIGN,
-        opposite=lambda: registry.opposite_limit(claim, evidence, about),
+        opposite=lambda: registry.opposite_limit(claim),
     )
 
 

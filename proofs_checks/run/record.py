@@ -17,10 +17,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from certify.base.errors import InvalidInputError
-from certify.base.jsonio import canonical_json
+from certify.base.model import Model, Refusal, validate
 from certify.ticket.schema import Text
 from proofs_checks.check import OUTCOMES, Outcome, Tier
 
@@ -34,11 +33,7 @@ _Long = Annotated[str, Field(max_length=1 << 16)]
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Counts(_Model):
+class Counts(Model):
     """Number of checks by outcome."""
 
     passed: _Count
@@ -47,7 +42,7 @@ class Counts(_Model):
     timeout: _Count
 
 
-class ClauseRecord(_Model):
+class ClauseRecord(Model):
     """A clause of the theory, the names of all its checks, and what they found together."""
 
     clause: Annotated[Text, Field(min_length=1)]
@@ -55,7 +50,7 @@ class ClauseRecord(_Model):
     outcome: Outcome
 
 
-class CheckRecord(_Model):
+class CheckRecord(Model):
     """One check: what it tries to break, what it assumes, and how it ended."""
 
     name: _Name
@@ -76,7 +71,7 @@ class CheckRecord(_Model):
         return self
 
 
-class ProofRecord(_Model):
+class ProofRecord(Model):
     """The whole record; see the module for what has to add up."""
 
     format: Literal["certify-proofs/1"]
@@ -134,18 +129,4 @@ def parse_record(value: Any) -> ProofRecord:
     Raises:
         InvalidInputError: a field that breaks a rule, or sums that do not add up (``PROOFS_MALFORMED``).
     """
-    try:
-        return ProofRecord.model_validate_json(canonical_json(value), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top level"
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidInputError(f"record of checks: {where}: {message}", code="PROOFS_MALFORMED") from error
-    except ValueError as error:
-        raise InvalidInputError(f"record of checks is refused: {error}", code="PROOFS_MALFORMED") from error
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a record; that its sums add up is beyond it."""
-    schema = ProofRecord.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return validate(ProofRecord, value, what="record of checks", refusal=Refusal("PROOFS_MALFORMED"))

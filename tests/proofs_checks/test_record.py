@@ -16,9 +16,10 @@ from proof_files import OUTCOMES, outcome_of, record, records
 from ticket_strategies import damages
 
 from certify.base.errors import InvalidInputError
+from certify.base.model import json_schema
 from proofs_checks.check import Budget, CheckResult
 from proofs_checks.run import prove
-from proofs_checks.run.record import clause_outcome, json_schema, parse_record
+from proofs_checks.run.record import ProofRecord, clause_outcome, parse_record
 
 Json = Any
 
@@ -144,7 +145,7 @@ def test_what_certify_prove_writes_is_read() -> None:
 
 def test_the_schema_takes_what_is_written() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    jsonschema.Draft202012Validator.check_schema(json_schema())
-    validator = jsonschema.Draft202012Validator(json_schema())
+    jsonschema.Draft202012Validator.check_schema(json_schema(ProofRecord))
+    validator = jsonschema.Draft202012Validator(json_schema(ProofRecord))
     assert list(validator.iter_errors(record("failed", "timeout", None))) == []
     assert list(validator.iter_errors(record() | {"tier": "deep"}))

@@ -27,12 +27,6 @@ def issue(
         bool,
         typer.Option("--attach", help="Record the paths of certificate and evidence in the ticket file."),
     ] = False,
-    proofs: Annotated[
-        Path | None,
-        typer.Option(
-            "--proofs", help="Record to refer to, from certify prove --out; in the ticket's folder."
-        ),
-    ] = None,
     base: Annotated[
         Path | None, typer.Option("--base", help="Base table, if it does not lie beside the ticket.")
     ] = None,
@@ -64,7 +58,6 @@ def issue(
             ticket_id=name or None,
             delta=delta,
             attach=attach,
-            proofs=proofs,
             base=base,
             reference=reference,
             tokenizer=tokenizer,
@@ -75,6 +68,4 @@ def issue(
     texts = ", ".join(f"{one.text} ({one.role})" for one in certificate.evidence)
     shown = console()
     shown.print(f"{len(certificate.claims)} claims about {certificate.ticket.id} on {escape(texts)} → {out}")
-    if certificate.proofs is not None:
-        shown.print(f"checks of the theory, as recorded: {escape(str(certificate.proofs))}", soft_wrap=True)
     shown.print(escape(certificate.signature), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
@@ -76,7 +77,7 @@ def test_shares_of_the_error_probability_add_up_exactly(texts: int) -> None:
 
 
 def test_what_it_states_and_what_it_does_not(value: Json) -> None:
-    assert (value["schema"], value["schema_version"]) == ("certify.certificate", 1)
+    assert (value["schema"], value["schema_version"]) == ("certify.certificate", 2)
     kinds = {claim["kind"] for claim in value["claims"]}
     assert kinds == {*EVALUATION_KINDS, *LOSS_KINDS}
     names = {(claim["kind"], claim["comparator"], claim["extraction"]) for claim in value["claims"]}
@@ -121,8 +122,35 @@ def test_the_signature_names_the_settings(value: Json) -> None:
         "correction": "none",
         "object": "transfer",
         "delta": "0.05",
-        "schema": "1",
+        "schema": "2",
     }
+
+
+RANGES = {"token-agreement": (0, 1), "unrelated-loss": (-2, 2)}
+
+
+def test_limits_are_the_grid_points_that_their_witnesses_name(value: Json) -> None:
+    for claim in value["claims"]:
+        if claim["kind"] == "guarantee":
+            assert claim["finding"] == "vacuous" or claim["critical"]["held"] < claim["critical"]["refuted"]
+            continue
+        low, high = RANGES.get(claim["kind"], (-100, 100))
+        grid = 1 << 20
+        if claim["procedure"].startswith("clopper-pearson"):
+            low, high, grid = 0, 1, 1 << 32
+        lowest = min(one["lower"] for one in claim["witness"])
+        limit = low + Fraction(lowest, grid) * (high - low)
+        stated = claim["upper"] or claim["lower"]
+        assert Fraction(stated["exact"]) == (-limit if claim["upper"] else limit)
+        assert all(one["lower"] <= one["upper"] <= grid for one in claim["witness"])
+        assert len(claim["witness"]) == (10 if claim["kind"] == "better-than-nulls" else 1)
+
+
+def test_a_witness_names_its_units_by_digest(value: Json) -> None:
+    (claim,) = (one for one in value["claims"] if one["kind"] == "agreement-rate")
+    units = json.dumps([1] * claim["n"], separators=(",", ":")).encode()
+    assert Fraction(claim["estimate"]["exact"]) == 1, "every decision of the bundle agrees"
+    assert claim["witness"][0]["units"] == hashlib.sha256(units).hexdigest()
 
 
 def test_no_number_is_a_float(bundle: Bundle) -> None:
@@ -188,7 +216,7 @@ def _at(value: Json, *path: str | int) -> Json:
 BROKEN: dict[str, tuple[tuple[str | int, ...], str | int, Any, str]] = {
     "another schema": ((), "schema", "certify.tickets", "CERTIFICATE_SCHEMA"),
     "version as true": ((), "schema_version", True, "CERTIFICATE_SCHEMA"),
-    "newer version": ((), "schema_version", 2, "CERTIFICATE_NEWER"),
+    "newer version": ((), "schema_version", 3, "CERTIFICATE_NEWER"),
     "version zero": ((), "schema_version", 0, "CERTIFICATE_MALFORMED"),
     "a verdict": ((), "verdict", "CERTIFIED", "CERTIFICATE_MALFORMED"),
     "not in lowest terms": (("claims", 0), "delta", "2/40", "CERTIFICATE_MALFORMED"),

@@ -159,7 +159,7 @@ def made(evidence: Evidence, name: str) -> Claim:
 def test_the_opposite_limit_of_a_difference_is_that_of_the_negated_ones(name: str, design: str) -> None:
     evidence = world(design, t=8, base=6, reference=10)
     claim = made(evidence, name)
-    upper = opposite_limit(claim, evidence, subject_of())
+    upper = opposite_limit(claim)
     assert upper is not None
     assert claim.lower is not None
     assert claim.estimate is not None
@@ -174,7 +174,7 @@ def test_the_opposite_limit_of_a_difference_is_that_of_the_negated_ones(name: st
 def test_one_null_ticket_that_does_better_refutes() -> None:
     evidence = world(t=8, **{"null-9": 16})
     claim = made(evidence, "better-than-nulls:nulls:first-line")
-    upper = opposite_limit(claim, evidence, subject_of())
+    upper = opposite_limit(claim)
     assert upper is not None
     assert upper < 0
     # Ten were compared: each at a tenth of the error probability, which is a weaker limit.
@@ -188,7 +188,7 @@ def test_one_null_ticket_that_does_better_refutes() -> None:
 def test_rates_have_an_upper_limit(name: str, design: str) -> None:
     evidence = world(design)
     claim = made(evidence, name)
-    upper = opposite_limit(claim, evidence, subject_of())
+    upper = opposite_limit(claim)
     assert upper is not None
     assert claim.lower is not None
     assert claim.estimate is not None
@@ -207,20 +207,20 @@ def test_the_loss_has_a_lower_limit_unless_a_unit_falls_too_far() -> None:
     rises = [Fraction(1, 2)] * 40
     evidence = loss_world(rises)
     claim = made(evidence, "unrelated-loss:base")
-    lower = opposite_limit(claim, evidence, subject_of())
+    lower = opposite_limit(claim)
     assert lower is not None
     assert claim.upper is not None
     assert 0 < lower < Fraction(1, 2) < claim.upper
     units = [Fraction(1, 2) + rise / 4 for rise in rises]
     assert betting_exceeds(units, Fraction(1, 2) + lower / 4, claim.delta, "fixed")
     evidence = loss_world([*rises, Fraction(-3)])
-    assert opposite_limit(made(evidence, "unrelated-loss:base"), evidence, subject_of()) is None
+    assert opposite_limit(made(evidence, "unrelated-loss:base")) is None
 
 
 def test_a_claim_without_an_opposite_limit_is_a_mistake_of_the_caller() -> None:
     evidence = world()
     with pytest.raises(ValueError, match="no opposite limit"):
-        opposite_limit(made(evidence, "guarantee:published"), evidence, subject_of())
+        opposite_limit(made(evidence, "guarantee:published"))
 
 
 def test_the_arm_of_the_bundle_is_the_ticket(pristine: Bundle) -> None:

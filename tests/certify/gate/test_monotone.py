@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import proof_files
 import pytest
 from evidence_folders import NULLS, TICKET_ARM, Bundle, make_bundle, null_arm, sentences
 from hypothesis import HealthCheck, given, settings
@@ -25,7 +24,6 @@ from proofs_checks.worlds import synthetic
 
 Json = Any
 Change = Callable[[Bundle], None]
-RECORD = "prove.json"
 
 
 def _worse(**matches: int) -> Change:
@@ -155,39 +153,19 @@ def _drop_kind(kind: str) -> Change:
     return _edit(change)
 
 
-def _unname(bundle: Bundle) -> None:
-    """Name no record of checks."""
+def _unwitnessed(bundle: Bundle) -> None:
+    """State no witnesses, as version 1 did."""
 
     def change(value: Json) -> None:
-        if value.pop("proofs", None) is not None:
-            value["non_claims"].pop()
+        for claim in value["claims"]:
+            claim["witness"] = None
 
     bundle.edit_certificate(change)
 
 
-def _record(value: Json) -> Change:
-    """Put another record of checks in its place, and restate it rightly."""
-
-    def change(bundle: Bundle) -> None:
-        path = proof_files.write(bundle.folder / RECORD, value)
-        said = proof_files.restated(value, RECORD, proof_files.sha256_of(path))
-        bundle.edit_certificate(lambda it: it.update(proofs=said) if "proofs" in it else None)
-
-    return change
-
-
-# Of the record of the theory's checks: what adds nothing takes nothing away.
-RECORDED: dict[str, Change] = {
-    "name no record": _unname,
-    "a check of the record failed": _record(proof_files.record(labels="failed")),
-    "a check of the record did not run": _record(proof_files.record(tails="not run")),
-    "a record of selected checks": _record(proof_files.record(tails=None)),
-}
-
 # Applied afterwards.
 AFTER: dict[str, Change] = {
-    **RECORDED,
-    "drop the record": lambda bundle: (bundle.folder / RECORD).unlink(missing_ok=True),
+    "state no witnesses": _unwitnessed,
     "drop the certificate": lambda bundle: bundle.certificate.unlink(missing_ok=True),
     "drop the records": lambda bundle: bundle.translated.with_name("translated.records.jsonl").unlink(True),
     "drop the losses": lambda bundle: bundle.unrelated.unlink(missing_ok=True),
@@ -211,15 +189,12 @@ def apply(
     before: list[Change],
     after: list[Change],
     delta: str,
-    *,
-    recorded: bool = True,
 ) -> Bundle:
     bundle = pristine.copy(folder / "bundle")
     for change in before:
         change(bundle)
-    path = proof_files.write(bundle.folder / RECORD, proof_files.record()) if recorded else None
     try:
-        bundle.issue(delta=delta, proofs=path)
+        bundle.issue(delta=delta)
     except CertifyError:  # what cannot be issued can still be forged
         bundle.forge()
     for change in after:
@@ -267,7 +242,6 @@ def test_a_further_draw_neither_harms_nor_helps(weakening: str, pristine: Bundle
     after=st.sets(st.sampled_from(sorted(AFTER)), max_size=2),
     delta=st.sampled_from(["0.05", "0.5"]),
     policy=st.sampled_from(["release", "strict"]),
-    recorded=st.booleans(),
 )
 def test_weakening_a_denied_bundle_never_certifies_it(
     pristine: Bundle,
@@ -276,12 +250,11 @@ def test_weakening_a_denied_bundle_never_certifies_it(
     after: set[str],
     delta: str,
     policy: str,
-    recorded: bool,
 ) -> None:
     changes = [DEFECTS[defect], *(BEFORE[name] for name in sorted(before))]
     with TemporaryDirectory() as folder:
         later = [AFTER[name] for name in sorted(after)]
-        bundle = apply(pristine, Path(folder), changes, later, delta, recorded=recorded)
+        bundle = apply(pristine, Path(folder), changes, later, delta)
         assert status(bundle, policy) not in {"CERTIFIED", "ERROR"}
 
 
@@ -292,29 +265,7 @@ def test_each_weakening_takes_a_certified_bundle_down(
     before = [BEFORE[weakening]] if weakening in BEFORE else []
     after = [AFTER[weakening]] if weakening in AFTER else []
     bundle = apply(pristine, tmp_path, before, after, "0.5" if weakening == "larger delta" else "0.05")
-    # A guarantee that is not claimed is not asked for, and no record of checks is.
-    unasked = {"do not state guarantee", *RECORDED}
+    # A guarantee that is not claimed is not asked for; a witness makes checking quick, nothing else.
+    unasked = {"do not state guarantee", "state no witnesses"}
     expected = {"CERTIFIED"} if weakening in unasked else {"INCONCLUSIVE", "INVALID"}
     assert status(bundle, "release") in expected
-
-
-OWN = """
-schema = "certify.policy"
-schema_version = 1
-name = "own"
-question = "Is it whole, and did all checks pass?"
-items = ["certificate.present", "certificate.content", "certificate.claims", "proofs.passed"]
-"""
-
-
-@pytest.mark.parametrize("weakening", [*RECORDED, "drop the record"])
-def test_a_policy_that_asks_for_the_checks_denies_whatever_is_less(
-    weakening: str, pristine: Bundle, tmp_path: Path
-) -> None:
-    own = tmp_path / "own.toml"
-    own.write_text(OWN, encoding="utf-8")
-    bundle = apply(pristine, tmp_path, [], [], "0.05")
-    assert status(bundle, str(own)) == "CERTIFIED", "the control"
-    AFTER[weakening](bundle)
-    failed = weakening == "a check of the record failed"
-    assert status(bundle, str(own)) == ("REFUTED" if failed else "INCONCLUSIVE")

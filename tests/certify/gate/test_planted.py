@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import proof_files
 import pytest
 from evidence_folders import TICKET_ARM, Bundle, fill, make_bundle, null_arm, sentences
 from ticket_folders import MOVED, base_table, rebind, rewrite_rows, tuned_table
@@ -1098,123 +1097,51 @@ def the_signature_of_a_claim_is_edited(bundle: Bundle) -> None:
     bundle.edit_certificate(change)
 
 
-# --- the record of the theory's checks ---------------------------------------------------------------------
+# --- witnesses ---------------------------------------------------------------------------------------------
 
 
-def _recorded(bundle: Bundle, **ends: str) -> Path:
-    """A certificate that names an honest record."""
-    path = proof_files.write(bundle.folder / "prove.json", proof_files.record(**ends))
-    bundle.issue([bundle.translated, bundle.unrelated], proofs=path)
-    return path
+def _witnessed(bundle: Bundle, change: Callable[[Json], object], name: str = "gain") -> None:
+    def edit_one(value: Json) -> None:
+        change(next(claim for claim in value["claims"] if claim["kind"] == name))
+
+    bundle.edit_certificate(edit_one)
 
 
-def _edit_record(bundle: Bundle, path: Path, change: Callable[[Json], None]) -> None:
-    """Edit the record; certificate and ticket file name the file that it is now."""
-    value = json.loads(path.read_text(encoding="utf-8"))
-    change(value)
-    proof_files.write(path, value)
-    bundle.edit_certificate(lambda it: it["proofs"].update(sha256=proof_files.sha256_of(path)))
+@plant("REFUTED", "CLAIM_DIFFERS")
+def a_witness_names_other_units(bundle: Bundle) -> None:
+    _witnessed(bundle, lambda claim: claim["witness"][0].update(units="0" * 64))
 
 
-def _counted(value: Json) -> None:
-    value["counts"].update({"failed": 0, "passed": 3})
+@plant("REFUTED", "CLAIM_DIFFERS", "strict")
+def a_lower_limit_is_stated_one_grid_point_higher(bundle: Bundle) -> None:
+    _witnessed(bundle, lambda claim: claim["witness"][0].update(lower=claim["witness"][0]["lower"] + 1))
 
 
-@plant("INVALID", "PROOFS_DIFFER")
-def the_counts_of_the_checks_are_edited(bundle: Bundle) -> None:
-    _recorded(bundle, labels="failed")
-    bundle.edit_certificate(lambda value: _counted(value["proofs"]))
+@plant("REFUTED", "CLAIM_DIFFERS")
+def an_upper_limit_is_stated_one_grid_point_higher(bundle: Bundle) -> None:
+    _witnessed(bundle, lambda claim: claim["witness"][0].update(upper=claim["witness"][0]["upper"] + 1))
 
 
-@plant("INVALID", "PROOFS_INCONSISTENT", "paper")
-def the_counts_of_the_checks_are_edited_in_the_record_too(bundle: Bundle) -> None:
-    path = _recorded(bundle, labels="failed")
-    bundle.edit_certificate(lambda value: _counted(value["proofs"]))
-    _edit_record(bundle, path, _counted)
+@plant("REFUTED", "CLAIM_DIFFERS")
+def an_upper_limit_is_left_out(bundle: Bundle) -> None:
+    _witnessed(bundle, lambda claim: claim["witness"][0].update(upper=None))
 
 
-@plant("INVALID", "PROOFS_DIFFER", "strict")
-def the_outcome_of_a_clause_is_edited(bundle: Bundle) -> None:
-    _recorded(bundle, tails="not run")
-    bundle.edit_certificate(lambda value: value["proofs"]["clauses"][2].update(outcome="passed"))
+@plant("REFUTED", "CLAIM_DIFFERS")
+def a_comparison_with_a_null_ticket_is_left_out(bundle: Bundle) -> None:
+    _witnessed(bundle, lambda claim: claim["witness"].pop(), "better-than-nulls")
 
 
-@plant("INVALID", "PROOFS_INCONSISTENT")
-def the_outcome_of_a_clause_is_edited_in_the_record_too(bundle: Bundle) -> None:
-    path = _recorded(bundle, tails="timeout")
-    bundle.edit_certificate(lambda value: value["proofs"]["clauses"][2].update(outcome="passed"))
-    _edit_record(bundle, path, lambda value: value["clauses"][2].update(outcome="passed"))
-
-
-@plant("INVALID", "PROOFS_DIFFER")
-def a_clause_that_failed_is_not_restated(bundle: Bundle) -> None:
-    _recorded(bundle, labels="failed")
-    bundle.edit_certificate(lambda value: value["proofs"]["clauses"].pop(1))
-
-
-@plant("INVALID", "PROOFS_DIFFER")
-def a_record_of_selected_checks_is_called_whole(bundle: Bundle) -> None:
-    path = proof_files.write(bundle.folder / "prove.json", proof_files.record(tails=None))
-    bundle.issue([bundle.translated, bundle.unrelated], proofs=path)
-    bundle.edit_certificate(lambda value: value["proofs"].update(partial=False))
-
-
-@plant("INVALID", "PROOFS_INCONSISTENT")
-def a_record_of_selected_checks_calls_itself_whole(bundle: Bundle) -> None:
-    path = proof_files.write(bundle.folder / "prove.json", proof_files.record(tails=None))
-    bundle.issue([bundle.translated, bundle.unrelated], proofs=path)
-    bundle.edit_certificate(lambda value: value["proofs"].update(partial=False))
-    _edit_record(bundle, path, lambda value: value.update(selected=False))
-
-
-@plant("INVALID", "PROOFS_DIGEST")
-def the_record_is_swapped_for_a_better_one(bundle: Bundle) -> None:
-    path = _recorded(bundle, labels="failed")
-    proof_files.write(path, proof_files.record())
-
-
-@plant("INVALID", "PROOFS_DIFFER")
-def the_record_is_swapped_and_bound_again(bundle: Bundle) -> None:
-    path = _recorded(bundle)
-    proof_files.write(path, proof_files.record(labels="failed"))
-    _edit_record(bundle, path, lambda _: None)
-
-
-@plant("INCONCLUSIVE", "FILE_MISSING")
-def the_record_is_taken_away(bundle: Bundle) -> None:
-    _recorded(bundle).unlink()
-
-
-@plant("INVALID", "PATH_ESCAPES")
-def the_record_is_a_link_out_of_the_folder(bundle: Bundle) -> None:
-    path = _recorded(bundle)
-    path.rename(bundle.folder.parent / "elsewhere.json")
-    path.symlink_to(bundle.folder.parent / "elsewhere.json")
-
-
-@plant("INVALID", "JSON_MALFORMED")
-def the_record_is_cut_off(bundle: Bundle) -> None:
-    path = _recorded(bundle)
-    path.write_bytes(path.read_bytes()[:-9])
-
-
-@plant("INVALID", "CERTIFICATE_CONTENT")
-def what_is_not_claimed_of_the_record_is_taken_out(bundle: Bundle) -> None:
-    _recorded(bundle)
-    bundle.edit_certificate(lambda value: value["non_claims"].pop())
+@plant("REFUTED", "CLAIM_DIFFERS", "paper")
+def more_decisions_may_be_wrong_than_the_level_allows(bundle: Bundle) -> None:
+    _witnessed(
+        bundle, lambda claim: claim["critical"].update(held=claim["critical"]["held"] + 1), "guarantee"
+    )
 
 
 @plant("INVALID", "CERTIFICATE_MALFORMED")
-def the_record_holds_a_verdict(bundle: Bundle) -> None:
-    _recorded(bundle)
-    bundle.edit_certificate(lambda value: value["proofs"].update(verdict="CERTIFIED"))
-
-
-@plant("REFUTED", "CLAIM_REFUTED")
-def a_perfect_record_comes_with_a_bad_ticket(bundle: Bundle) -> None:
-    _scores(bundle, **{TICKET_ARM: 10})
-    path = proof_files.write(bundle.folder / "prove.json", proof_files.record())
-    bundle.issue(proofs=path)
+def a_record_of_checks_is_named(bundle: Bundle) -> None:
+    bundle.edit_certificate(lambda value: value.update(proofs={"counts": {"passed": 1}}))
 
 
 # --- the tests ---------------------------------------------------------------------------------------------
