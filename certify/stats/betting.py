@@ -48,7 +48,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Literal
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.stats.limits import GRID_BITS, Limit, Side, check_level, exact_units
@@ -66,6 +69,12 @@ LIMIT_GRID = 1 << 20
 _WEALTH_BITS = 512
 _BET_BITS = 20
 _LN2 = Fraction(45426, 65536)
+
+_STEP_ERROR: Final = 2.0**-40
+"""More than the logarithm of a factor, between -1.4 and 13.9, is off by in binary floats (about 2**-45)."""
+
+_FLOOR: Final = -200.0
+"""Logarithm of a wealth in which rounding down to multiples of 2**-512 is lost far below ``_STEP_ERROR``."""
 
 
 def betting_exceeds(values: Sequence[Fraction | int], m0: Fraction, delta: Fraction, design: Design) -> bool:
@@ -230,9 +239,12 @@ def _lower(
 def _lower_index(units: Sequence[int], delta: Fraction, design: Design, known: int | None) -> int:
     """Step 6: index of the limit on its grid; ``known`` is where it may be."""
     bets, goal = _bets(units, delta, design), _goal(delta)
+    sketch = _Sketch(units, bets, goal)
 
     def exceeds(j: int) -> bool:
-        return _first_win(units, bets, Fraction(j, LIMIT_GRID), goal) is not None
+        m = Fraction(j, LIMIT_GRID)
+        told = sketch.wins(m)
+        return _first_win(units, bets, m, goal) is not None if told is None else told
 
     return largest(exceeds, LIMIT_GRID, known)
 
@@ -244,13 +256,17 @@ def _bets(units: Sequence[int], delta: Fraction, design: Design) -> list[int]:
         raise UsageError(f"unknown design {design!r}: choose fixed or sequential", code="DESIGN_UNKNOWN")
     log = plog(1 / delta)
     ratio = _LN2 * log / len(units)
+    # Not in lowest terms below: the floor of a quotient is the same.
+    above, below = ratio.numerator, ratio.denominator
     total, squares = 1 << 31, 1 << 63
     bets = []
     for i, unit in enumerate(units, 1):
         if design == "sequential":
-            ratio = log / (i * plog(Fraction(i + 1)))
+            # plog(i + 1) = (i + 1 + (e - 1) 2^e) / 2^e
+            e = (i + 1).bit_length() - 1
+            above, below = log.numerator << e, log.denominator * i * (i + 1 + (e - 1 << e))
         spread = i * squares - total * total
-        bets.append(math.isqrt((i * i * ratio.numerator << 105) // (ratio.denominator * spread)))
+        bets.append(math.isqrt((i * i * above << 105) // (below * spread)))
         total += unit
         squares += unit * unit
     return bets
@@ -274,6 +290,35 @@ def _first_win(units: Sequence[int], bets: Sequence[int], m: Fraction, goal: int
         if wealth >= goal:
             return count
     return None
+
+
+class _Sketch:
+    """The game of steps 4 and 5 in binary floats: it tells most thresholds apart, and says where it cannot.
+
+    With ``P_t`` the product of the first t factors, step 4 rounds down at most 1 in each step, so that
+    ``2^512 P_t (1 - sum_{s<=t} 2^-512 / P_s) <= W_t <= 2^512 P_t``. While ``ln P_s`` stays above ``_FLOOR``,
+    the sum is below ``t 2^-223``. What remains is the error of a sum of logarithms in floats.
+    """
+
+    def __init__(self, units: Sequence[int], bets: Sequence[int], goal: int) -> None:
+        self._units = np.array(units, dtype=np.float64) / 2**GRID_BITS
+        self._bets = np.array([float(bet) for bet in bets]) / 2**_BET_BITS
+        self._goal = math.log(goal) - _WEALTH_BITS * math.log(2)
+
+    def wins(self, m: Fraction) -> bool | None:
+        """Whether the wealth at the threshold ``m`` ever reaches the goal; None: too close to tell."""
+        threshold = float(m)
+        bets = np.minimum(self._bets, 0.75 / threshold)
+        logs: NDArray[np.float64] = np.cumsum(np.log1p(bets * (self._units - threshold)))
+        most = float(np.abs(logs).max())
+        # Of every logarithm, of every sum, and of the goal's logarithm.
+        error = len(logs) * (_STEP_ERROR + 2.0**-52 * most) + 2.0**-48 * (1 + abs(self._goal))
+        if logs.max() < self._goal - error:
+            return False
+        reached = np.flatnonzero(logs > self._goal + error)[:1]
+        if reached.size and logs[: reached[0]].min(initial=0.0) > _FLOOR + error:
+            return True
+        return None
 
 
 def _goal(delta: Fraction) -> int:

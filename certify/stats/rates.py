@@ -22,6 +22,7 @@ from certify.stats.limits import GRID_BITS, Limit, Side, check_level
 from certify.stats.witness import Witness
 
 _GRID = 1 << GRID_BITS
+_BITS = 128  # of enclosures
 
 
 # --- counts: exact binomial tails --------------------------------------------------------------------------
@@ -88,6 +89,9 @@ def rate_above(successes: int, n: int, alpha: Fraction, delta: Fraction) -> bool
     check_level(delta)
     _check_threshold(alpha)
     a, b = alpha.denominator - alpha.numerator, alpha.denominator
+    below = _below(n - successes, n, a, b, delta)
+    if below is not None:
+        return below
     return _tail(n - successes, n, a, b) * delta.denominator < delta.numerator * int(b**n)
 
 
@@ -194,7 +198,74 @@ def _tail(k: int, n: int, a: int, b: int) -> int:
 
 
 def _tail_at_most(k: int, n: int, a: int, b: int, delta: Fraction) -> bool:
+    below = _below(k, n, a, b, delta)
+    if below is not None:
+        return below
     return _tail(k, n, a, b) * delta.denominator <= delta.numerator * int(b**n)
+
+
+def _below(k: int, n: int, a: int, b: int, delta: Fraction) -> bool | None:
+    """Whether ``P(B(n, a/b) <= k)`` is below ``delta`` (True) or above it (False); None: too close to tell.
+
+    The exact tail takes time that grows with the square of n, and is needed for ties only. This one encloses
+    the tail in integers: about ``sqrt(n)`` terms of some 128 bits.
+    """
+    if not 0 <= k < n or not 0 < a < b:
+        return None
+    if k * b <= n * a:
+        low, high = _enclosed(k, n, a, b)
+        return True if high < delta else False if low > delta else None
+    # Above the mean the complement has the terms that fall.
+    low, high = _enclosed(n - k - 1, n, b - a, b)
+    return True if 1 - low < delta else False if 1 - high > delta else None
+
+
+def _enclosed(k: int, n: int, a: int, b: int) -> tuple[Fraction, Fraction]:
+    """Bounds of ``P(B(n, a/b) <= k)`` for ``k b <= n a``: the largest term times the sum of ratios to it."""
+    c = b - a
+    low = high = math.comb(n, k), 0
+    for base, power in ((a, k), (c, n - k)):
+        low = _product(low, _power((base, 0), power, 0), 0)
+        high = _product(high, _power((base, 0), power, 1), 1)
+    low, high = (_quotient(low, _power((b, 0), n, 1), 0), _quotient(high, _power((b, 0), n, 0), 1))
+    # Ratios fall and are below 1. Rounding down takes less than i from the i-th, and what follows the first
+    # that rounds to 0 is less than i + 1 each.
+    ratio = total = 1 << _BITS
+    i = 0
+    while ratio and i < k:
+        i += 1
+        ratio = ratio * (k - i + 1) * c // ((n - k + i) * a)
+        total += ratio
+    above = total + i * i + k * (i + 1)
+    return _fraction(_product(low, (total, -_BITS), 0)), _fraction(_product(high, (above, -_BITS), 1))
+
+
+def _product(x: tuple[int, int], y: tuple[int, int], up: int) -> tuple[int, int]:
+    """``m 2^e`` of two such numbers, cut to 128 bits: down, or up if ``up`` is 1."""
+    mantissa, exponent = x[0] * y[0], x[1] + y[1]
+    extra = mantissa.bit_length() - _BITS
+    if extra <= 0:
+        return mantissa, exponent
+    return (mantissa >> extra) + up, exponent + extra
+
+
+def _quotient(x: tuple[int, int], y: tuple[int, int], up: int) -> tuple[int, int]:
+    shift = _BITS + y[0].bit_length()
+    return (x[0] << shift) // y[0] + up, x[1] - y[1] - shift
+
+
+def _power(x: tuple[int, int], exponent: int, up: int) -> tuple[int, int]:
+    found = (1, 0)
+    while exponent:
+        if exponent & 1:
+            found = _product(found, x, up)
+        x = _product(x, x, up)
+        exponent >>= 1
+    return found
+
+
+def _fraction(x: tuple[int, int]) -> Fraction:
+    return Fraction(x[0] << max(x[1], 0), 1 << max(-x[1], 0))
 
 
 def _upper(k: int, n: int, delta: Fraction) -> Fraction:

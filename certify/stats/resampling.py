@@ -171,8 +171,12 @@ def cluster_rate(successes: Sequence[int], sizes: Sequence[int], delta: Fraction
         raise InvalidInputError("the counts of the clusters are impossible", code="COUNT_RANGE")
     if n < 2:
         raise InvalidInputError("a variance between clusters needs at least two", code="TOO_FEW_UNITS")
-    rate = Fraction(sum(successes), total)
-    squares = sum((y - rate * m) ** 2 for y, m in zip(successes, sizes, strict=True))
+    right = sum(successes)
+    rate = Fraction(right, total)
+    # In integers: a fraction for every cluster would be reduced every time.
+    squares = Fraction(
+        sum((y * total - right * m) ** 2 for y, m in zip(successes, sizes, strict=True)), total**2
+    )
     if squares == 0:
         value = Fraction(0 if side == "lower" else 1)
     else:

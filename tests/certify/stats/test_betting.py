@@ -380,3 +380,74 @@ def test_units_that_are_refused(values: list[Fraction], error: type[CertifyError
 def test_settings_that_are_refused(call: Callable[[], object]) -> None:
     with pytest.raises(UsageError):
         call()
+
+
+# --- the search for a limit, against playing every game in integers --------------------------------------
+
+
+def lower_in_integers(units: list[int], delta: Fraction, design: Design) -> Fraction:
+    """The limit as it was found before floats were asked: every threshold of the bisection is played."""
+    bets, goal = betting._bets(units, delta, design), betting._goal(delta)
+    low, high = 0, 1 << 20
+    while high - low > 1:
+        middle = (low + high) // 2
+        if betting._first_win(units, bets, Fraction(middle, 1 << 20), goal) is None:
+            high = middle
+        else:
+            low = middle
+    return Fraction(low, 1 << 20)
+
+
+def bets_in_fractions(units: list[int], delta: Fraction, design: Design) -> list[int]:
+    """Step 3 in lowest terms, as it is written."""
+    log = betting.plog(1 / delta)
+    total, squares, bets = 1 << 31, 1 << 63, []
+    for i, unit in enumerate(units, 1):
+        fixed = Fraction(45426, 65536) * log / len(units)
+        ratio = fixed if design == "fixed" else log / (i * betting.plog(Fraction(i + 1)))
+        spread = i * squares - total * total
+        bets.append(math.isqrt((i * i * ratio.numerator << 105) // (ratio.denominator * spread)))
+        total, squares = total + unit, squares + unit * unit
+    return bets
+
+
+GRIDDED = st.one_of(
+    st.lists(st.integers(0, 1 << 32), min_size=1, max_size=300),
+    st.lists(st.sampled_from([0, 1, 1 << 31, (1 << 32) - 1, 1 << 32]), min_size=1, max_size=300),
+    st.builds(lambda unit, n: [unit] * n, st.integers(0, 1 << 32), st.integers(1, 2000)),
+)
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(GRIDDED, st.one_of(DELTAS, st.sampled_from([Fraction(1, 10**30), Fraction(1, 10**400)])))
+def test_limits_are_those_of_integers_to_the_last_bit(units: list[int], delta: Fraction) -> None:
+    for design in DESIGNS:
+        assert betting._bets(units, delta, design) == bets_in_fractions(units, delta, design)
+        index = betting._lower_index(units, delta, design, None)
+        assert index * STEP == lower_in_integers(units, delta, design)
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(GRIDDED, DELTAS, st.integers(1, (1 << 20) - 1))
+def test_floats_say_nothing_false(units: list[int], delta: Fraction, j: int) -> None:
+    m = Fraction(j, 1 << 20)
+    for design in DESIGNS:
+        bets, goal = betting._bets(units, delta, design), betting._goal(delta)
+        said = betting._Sketch(units, bets, goal).wins(m)
+        assert said in (None, betting._first_win(units, bets, m, goal) is not None)
+
+
+def test_floats_abstain_where_rounding_decides() -> None:
+    """A goal that the wealth meets exactly, or misses by the last bit; and a wealth that is all but lost."""
+    units, m, delta = [1 << 32] * 40, Fraction(1, 2), Fraction(1, 20)
+    bets = betting._bets(units, delta, "fixed")
+    last = list(betting._wealth(units, bets, m))[-1]
+    for goal in (last, last + 1):
+        assert betting._Sketch(units, bets, goal).wins(m) is None
+        assert (betting._first_win(units, bets, m, goal) is None) == (goal > last)
+    # Wealth that fell below one of its units is lost for good, though a product of floats would recover.
+    fallen = [0] * 400 + [1 << 32] * 4000
+    large = [3 << 19] * len(fallen)
+    goal = betting._goal(delta)
+    assert betting._first_win(fallen, large, m, goal) is None
+    assert betting._Sketch(fallen, large, goal).wins(m) is None

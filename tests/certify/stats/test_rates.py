@@ -244,3 +244,36 @@ def test_records_that_are_refused(change: dict[str, object]) -> None:
     assert Limit(**fields) == good
     with pytest.raises(ValueError, match=r"limit|assumption"):
         Limit(**fields | change)
+
+
+# --- enclosed tails: they decide what is not close, and never otherwise than the exact ones --------------
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(counts(600), st.fractions(min_value=0, max_value=1), DELTAS)
+def test_an_enclosure_holds_the_tail_and_decides_as_it_does(
+    case: tuple[int, int], p: Fraction, delta: Fraction
+) -> None:
+    k, n = case
+    a, b = p.numerator, p.denominator
+    exact = rates.binomial_tail_at_most(k, n, p)
+    if 0 < a < b and k * b <= n * a:
+        low, high = rates._enclosed(k, n, a, b)
+        assert low <= exact <= high
+        assert high - low <= exact / 2**90
+    assert rates._below(k, n, a, b, delta) in (None, exact < delta)
+    if 0 < exact < 1:
+        assert rates._below(k, n, a, b, exact) is None, "only the exact tail tells a tie"
+
+
+def test_limits_of_many_trials_are_those_of_exact_tails() -> None:
+    for k, n in ((0, 3000), (700, 3000), (1500, 3000), (2999, 3000)):
+        limit = rates._upper(k, n, DELTA)
+        tails = [rates._tail(k, n, int(p * 2**32), 2**32) for p in (limit, limit - STEP)]
+        assert Fraction(tails[0], 2 ** (32 * n)) <= DELTA < Fraction(tails[1], 2 ** (32 * n))
+
+
+def test_limits_of_a_large_text_take_no_exact_tail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_tail", None)
+    limit = rates.rate_limit(40_000, 50_000, DELTA, "lower")
+    assert float(limit.value) == pytest.approx(0.8 - 1.645 * math.sqrt(0.16 / 50_000), abs=1e-4)
