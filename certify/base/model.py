@@ -30,7 +30,7 @@ Migration = Callable[[dict[str, Any]], dict[str, Any]]
 class Model(BaseModel):
     """Fields of a file: no unknown fields, no conversion of values, no NaN or infinity; frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Document(Model):

@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Literal
 
-from scipy.special import betaincinv
-
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.stats.betting import LIMIT_GRID, Design, betting_lower, betting_upper
 from certify.stats.limits import GRID_BITS, Limit, Side, check_level
@@ -276,6 +274,8 @@ def _upper(k: int, n: int, delta: Fraction) -> Fraction:
     """
     if k == n:
         return Fraction(1)
+    from scipy.special import betaincinv  # takes a quarter of a second to load
+
     guess = float(betaincinv(k + 1, n - k, float(1 - delta)))
     start = round(guess * _GRID) if math.isfinite(guess) else _GRID // 2
     return Fraction(_first(lambda j: _tail_at_most(k, n, j, _GRID, delta), start, _GRID), _GRID)

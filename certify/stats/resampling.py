@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.exact import round_down, round_up, sqrt_up
@@ -162,6 +161,8 @@ def cluster_rate(successes: Sequence[int], sizes: Sequence[int], delta: Fraction
         InvalidInputError: impossible counts, or fewer than two clusters.
         NothingToDoError: no clusters.
     """
+    from scipy.special import stdtrit  # takes a quarter of a second to load
+
     check_level(delta)
     _check_side(side)
     n, total = len(sizes), sum(sizes)

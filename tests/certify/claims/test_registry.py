@@ -95,7 +95,7 @@ def test_a_requirable_claim_is_computed_by_name_and_has_an_opposite_limit_or_a_f
         {"tests": PROMISE},
         {"tests": frozenset()},
     ],
-    ids=str,
+    ids=range(8),
 )
 def test_an_entry_that_contradicts_itself_is_refused(fault: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="gain"):
