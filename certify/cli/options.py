@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-
-class MethodName(StrEnum):
-    """Distribution that the p-values come from."""
-
-    exact = "exact"
-    asymptotic = "asymptotic"
-
-
-class CorrectionName(StrEnum):
-    """Correction for testing many rows at once."""
-
-    none = "none"
-    bonferroni = "bonferroni"
-    holm = "holm"
-    bh = "bh"
-    by = "by"
-
-
-class EngineName(StrEnum):
-    """Implementation of the scan."""
-
-    auto = "auto"
-    numba = "numba"
-    numpy = "numpy"
-
-
-class FormatName(StrEnum):
-    """Format of a report."""
-
-    terminal = "terminal"
-    json = "json"
-
+# The values stand in :mod:`certify.base.records`, too, which loads numpy; a test compares the two.
+Method = Annotated[
+    Literal["exact", "asymptotic"], typer.Option("--method", help="Distribution for the p-values.")
+]
+Correction = Annotated[
+    Literal["none", "bonferroni", "holm", "bh", "by"],
+    typer.Option("--correction", help="Correction for testing many rows at once."),
+]
+Engine = Annotated[
+    Literal["auto", "numba", "numpy"],
+    typer.Option("--engine", help="Implementation of the scan; all give the same result."),
+]
+FormatName = Literal["terminal", "json"]
+Format = Annotated[FormatName, typer.Option("--format", help="Output format.")]
 
 Base = Annotated[Path, typer.Option("--base", help="Table before tuning: a file or a checkpoint folder.")]
 Tuned = Annotated[
@@ -63,11 +44,23 @@ Tokenizer = Annotated[
 AllowTied = Annotated[
     bool, typer.Option("--allow-tied", help="Accept a table that is tied to the output head.")
 ]
-Method = Annotated[MethodName, typer.Option("--method", help="Distribution for the p-values.")]
-Engine = Annotated[
-    EngineName, typer.Option("--engine", help="Implementation of the scan; all give the same result.")
-]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Number of threads; default: all cores.")
 ]
-Format = Annotated[FormatName, typer.Option("--format", help="Output format.")]
+
+# Of commands that read a ticket with everything that lies beside it.
+BesideBase = Annotated[
+    Path | None, typer.Option("--base", help="Base table, if it does not lie beside the ticket.")
+]
+BesideReference = Annotated[
+    Path | None,
+    typer.Option("--reference", "--tuned", help="Tuned table, if it does not lie beside the ticket."),
+]
+BesideTokenizer = Annotated[
+    Path | None,
+    typer.Option("--tokenizer", help="tokenizer.json, if it does not lie beside the ticket."),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder that the plan's paths are relative to; default: CERTIFY_DATA/data."),
+]

@@ -68,6 +68,24 @@ def surviving_closed_pipe() -> Iterator[None]:
         raise UsageError(f"cannot write the output: {error.strerror}", code="FILE_UNWRITABLE") from error
 
 
+@contextmanager
+def needs_extra(doing: str) -> Iterator[None]:
+    """Turn a missing package of the extra ``tune`` into one line.
+
+    Raises:
+        UsageError: something imported inside is not installed (``EXTRA_MISSING``).
+    """
+    from certify.base.errors import UsageError
+
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(
+            f"{doing} needs the package {error.name}: pip install 'certify-lottery[tune]'",
+            code="EXTRA_MISSING",
+        ) from error
+
+
 def discard_output() -> None:
     """Discard what is still buffered for standard output: Python would fail on it again at shutdown."""
     with suppress(OSError):

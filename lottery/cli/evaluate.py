@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,14 +21,6 @@ if TYPE_CHECKING:
     from lottery.text.usedtext import UsedRole, UsedText
 
 _ROLES: tuple[UsedRole, ...] = ("tuning", "scan", "choice", "order", "pretraining")
-
-
-class BleuTokenizerName(StrEnum):
-    """How BLEU splits words."""
-
-    v13a = "13a"
-    flores101 = "flores101"
-    flores200 = "flores200"
 
 
 def evaluate(
@@ -63,9 +54,9 @@ def evaluate(
     beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 is greedy.")] = 1,
     dtype: Annotated[str, typer.Option("--dtype", help="Compute in fp32, bf16 or fp16.")] = "fp32",
     bleu_tokenizer: Annotated[
-        BleuTokenizerName,
+        Literal["13a", "flores101", "flores200"],
         typer.Option("--bleu-tokenizer", help="How BLEU splits words; flores101 and flores200 give spBLEU."),
-    ] = BleuTokenizerName.v13a,
+    ] = "13a",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write every output to this file, one JSON object per line.")
     ] = None,
@@ -125,7 +116,7 @@ def evaluate(
             "--delta", help="With --until-decided: the part of the policy's delta to spend on this text."
         ),
     ] = None,
-    report_format: options.Format = options.FormatName.terminal,
+    report_format: options.Format = "terminal",
 ) -> None:
     """Translate a text with a model, optionally with other embedding rows, and score the outputs.
 
@@ -135,15 +126,10 @@ def evaluate(
     evidence then has a sequential design.
     """
     from certify.base.errors import UsageError
-    from certify.cli.shell import progress_bar
+    from certify.cli.shell import needs_extra, progress_bar
 
-    try:
+    with needs_extra("evaluating"):
         from lottery.evaluation import evaluate as evaluation
-    except ImportError as error:
-        raise UsageError(
-            f"evaluating needs the package {error.name}: pip install 'certify-lottery[tune]'",
-            code="EXTRA_MISSING",
-        ) from error
     from certify.tables.dtypes import parse_dtype
 
     languages = (source, target)
@@ -154,7 +140,7 @@ def evaluate(
         "batch_size": batch_size,
         "beams": beams,
         "dtype": parse_dtype(dtype),
-        "bleu_tokenizer": bleu_tokenizer.value,
+        "bleu_tokenizer": bleu_tokenizer,
     }
     tickets = ticket or []
     _check_form(evidence, table, out, reference, unit, used, resume, tickets)

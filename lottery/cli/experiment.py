@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from certify.cli import options
 from lottery.cli.tune import DeviceName
 
 if TYPE_CHECKING:
@@ -26,12 +27,7 @@ def experiment(
         str | None,
         typer.Option("--base", help="Base model instead of the plan's: checkpoint folder or hub name."),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", help="Folder that the plan's paths are relative to; default: CERTIFY_DATA/data."
-        ),
-    ] = None,
+    data: options.DataFolder = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -54,7 +50,7 @@ def experiment(
     ] = None,
     device: Annotated[
         DeviceName, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")
-    ] = DeviceName.auto,
+    ] = "auto",
 ) -> None:
     """Run a whole experiment: tune, find, transfer, controls, evaluate (needs the extra tune).
 
@@ -62,24 +58,20 @@ def experiment(
     Finished steps run again only if something they depend on has changed.
     """
     from certify.base.errors import UsageError
+    from certify.cli.shell import needs_extra, progress_bar
 
     if dry_run and status:
         raise UsageError("--dry-run and --status exclude each other", code="USAGE")
     if out is None and not dry_run:
         raise UsageError("name the folder of the experiment with --out", code="USAGE")
-    try:
+    with needs_extra("an experiment"):
         import torch
 
         from lottery.experiment import driver as library
         from lottery.experiment.plan.plan import read_experiment
-    except ImportError as error:
-        raise UsageError(
-            f"an experiment needs the package {error.name}: pip install 'certify-lottery[tune]'",
-            code="EXTRA_MISSING",
-        ) from error
     wanted = read_experiment(plan)
     if dry_run:
-        rows = library.dry_run(wanted, out, base=base, data=data, device=device.value)
+        rows = library.dry_run(wanted, out, base=base, data=data, device=device)
         _show_dry_run(wanted, rows)
         return
     assert out is not None
@@ -88,15 +80,13 @@ def experiment(
         return
     if threads or wanted.threads:
         torch.set_num_threads(threads or wanted.threads)
-    from certify.cli.shell import progress_bar
-
     with progress_bar(wanted.name, "") as progress:
         finished = library.run(
             wanted,
             out,
             base=base,
             data=data,
-            device=device.value,
+            device=device,
             only=only or [],
             report=_line,
             progress=progress,

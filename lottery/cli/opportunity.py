@@ -28,19 +28,15 @@ def opportunity(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use only the first sentences, at most this many.")
     ] = None,
-    report_format: options.Format = options.FormatName.terminal,
+    report_format: options.Format = "terminal",
 ) -> None:
     """Count the prompts that feed each row of a ticket, by segment. A row that is never fed has no effect."""
-    from certify.base.errors import InvalidInputError, UsageError
+    from certify.base.errors import InvalidInputError
     from certify.base.jsonio import sha256_file
+    from certify.cli.shell import needs_extra
 
-    try:
+    with needs_extra("counting prompts"):
         from lottery.model.backbone import load_tokenizer
-    except ImportError as error:
-        raise UsageError(
-            f"counting prompts needs the package {error.name}: pip install 'certify-lottery[tune]'",
-            code="EXTRA_MISSING",
-        ) from error
     from certify.ticket.released import open_source
     from certify.ticket.templates import encode, load_template
     from lottery.controls.opportunity import of_examples

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from certify.cli import options
+
 if TYPE_CHECKING:
     from lottery.pretrain.run import Progress
 
@@ -14,12 +16,7 @@ if TYPE_CHECKING:
 def pretrain(
     plan: Annotated[str, typer.Argument(help="Plan: a TOML file or a shipped name, such as base-small.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run, for tokenizer and checkpoint.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", help="Folder that the plan's paths are relative to; default: CERTIFY_DATA/data."
-        ),
-    ] = None,
+    data: options.DataFolder = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     device: Annotated[
         str, typer.Option("--device", help="cpu, or another PyTorch device such as cuda.")
@@ -58,14 +55,11 @@ def pretrain(
     text = _read_notes(notes)
     if notes is not None and export is None:
         raise UsageError("--notes requires --export", code="USAGE")
-    try:
+    from certify.cli.shell import needs_extra
+
+    with needs_extra("pretraining"):
         import torch  # noqa: F401
         import transformers  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"pretraining needs the package {error.name}: pip install 'certify-lottery[tune]'",
-            code="EXTRA_MISSING",
-        ) from error
     from lottery.pretrain.export import export_run
     from lottery.pretrain.run import pretrain as train
 

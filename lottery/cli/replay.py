@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from certify.base.errors import ExitCode, UsageError
+from certify.base.errors import ExitCode
 
 if TYPE_CHECKING:
     from certify.claims.claim import Claim
@@ -56,13 +56,10 @@ def run_again(
         InvalidInputError: the evidence was made with another model; see
             :func:`lottery.evaluation.replay.replay`.
     """
-    try:
+    from certify.cli.shell import needs_extra
+
+    with needs_extra("replaying"):
         from lottery.evaluation.replay import replay
-    except ImportError as error:
-        raise UsageError(
-            f"replaying needs the package {error.name}: pip install 'certify-lottery[tune]'",
-            code="EXTRA_MISSING",
-        ) from error
     from certify.ticket.released import Source
 
     named = {Path(text).name: text for text in texts}

@@ -4,43 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lottery.tuning.recipe import RECIPES, Recipe, mode
+from lottery.tuning.recipe import RECIPES, Method, Recipe, Schedule, mode
 
 if TYPE_CHECKING:
     from lottery.tuning.trainer import Step
 
 
-class MethodName(StrEnum):
-    """What is trained."""
-
-    rows = "rows"
-    full = "full"
-    lora = "lora"
-    prefix = "prefix"
-
-
-class ScheduleName(StrEnum):
-    """Shape of the learning rate."""
-
-    cosine = "cosine"
-    linear = "linear"
-    constant = "constant"
-
-
-class DeviceName(StrEnum):
-    """Device to compute on."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
+DeviceName = Literal["auto", "cpu", "cuda"]
 _RECIPE = "Optimisation"
 _DATA = "Data"
 _MEMORY = "Memory and speed"
@@ -84,8 +59,8 @@ def tune(
         ),
     ] = None,
     method: Annotated[
-        MethodName, typer.Option("--method", help="What to train: rows, or a comparison arm.")
-    ] = MethodName.rows,
+        Method, typer.Option("--method", help="What to train: rows, or a comparison arm.")
+    ] = "rows",
     reference: Annotated[
         Path | None,
         typer.Option("--reference", help="For norm:K and distance:K: tuned table to compare the base with."),
@@ -138,7 +113,7 @@ def tune(
         ),
     ] = None,
     schedule: Annotated[
-        ScheduleName | None,
+        Schedule | None,
         typer.Option(
             "--schedule", help=_by_mode("Learning rate after warm-up.", "schedule"), rich_help_panel=_RECIPE
         ),
@@ -198,7 +173,7 @@ def tune(
         typer.Option(
             "--device", help="Where to compute; auto takes a GPU if there is one.", rich_help_panel=_MEMORY
         ),
-    ] = DeviceName.auto,
+    ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     save_every: Annotated[
         int, typer.Option("--save-every", min=1, help="Number of steps per saved state.")
@@ -219,28 +194,24 @@ def tune(
     accelerate launch -m certify tune ...
     """
     from certify.base.errors import UsageError
+    from certify.cli.shell import needs_extra
 
-    if method is not MethodName.rows and (rows is not None or reference is not None):
+    if method != "rows" and (rows is not None or reference is not None):
         raise UsageError(f"--method {method} does not train rows: leave out --rows and --reference")
-    try:
+    with needs_extra("tuning"):
         from lottery.tuning.tune import Settings
         from lottery.tuning.tune import tune as run_tune
-    except ImportError as error:
-        raise UsageError(
-            f"tuning needs the package {error.name}: pip install 'certify-lottery[tune]'",
-            code="EXTRA_MISSING",
-        ) from error
     from certify.tables.dtypes import parse_dtype
     from lottery.text.tunedata import Data
     from lottery.tuning.trainer import Limits
 
     chosen_rows = "all" if rows is None else rows
     recipe = _override(
-        RECIPES[mode(method.value, all_rows=chosen_rows == "all")],
+        RECIPES[mode(method, all_rows=chosen_rows == "all")],
         learning_rate=learning_rate,
         epochs=epochs,
         batch_size=batch_size,
-        schedule=None if schedule is None else schedule.value,
+        schedule=schedule,
         warmup=warmup,
         weight_decay=weight_decay,
         clip=clip,
@@ -250,7 +221,7 @@ def tune(
         recipe=recipe,
         limits=Limits(micro_batch, autocast),
         seed=seed,
-        method=method.value,
+        method=method,
         rows=chosen_rows,
         reference=reference,
         dtype=parse_dtype(dtype),
@@ -263,7 +234,7 @@ def tune(
             base,
             settings,
             out,
-            device=device.value,
+            device=device,
             resume=resume,
             save_every=save_every,
             keep=keep,

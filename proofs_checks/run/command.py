@@ -33,7 +33,7 @@ def prove(
         list[str] | None, typer.Option("--only", help="Only these checks; * stands for anything.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the record as JSON.")] = None,
-    report_format: options.Format = options.FormatName.terminal,
+    report_format: options.Format = "terminal",
     as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     model: Annotated[
         Path | None,
@@ -74,7 +74,7 @@ def prove(
         from certify.base.jsonio import pretty_json, write_bytes
 
         write_bytes(out, pretty_json(record.to_json()).encode())
-    _show(record, json=as_json or report_format is options.FormatName.json)
+    _show(record, json=as_json or report_format == "json")
     return int(record.exit_code(require_all=require is Required.all))
 
 

@@ -27,22 +27,14 @@ def check(
     certificate: Annotated[
         Path | None, typer.Option("--certificate", help="Certificate, if not the one named in the ticket.")
     ] = None,
-    base: Annotated[
-        Path | None, typer.Option("--base", help="Base table, if it does not lie beside the ticket.")
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option("--reference", "--tuned", help="Tuned table, if it does not lie beside the ticket."),
-    ] = None,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option("--tokenizer", help="tokenizer.json, if it does not lie beside the ticket."),
-    ] = None,
-    report_format: options.Format = options.FormatName.terminal,
+    base: options.BesideBase = None,
+    reference: options.BesideReference = None,
+    tokenizer: options.BesideTokenizer = None,
+    report_format: options.Format = "terminal",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the report to a file instead of printing it.")
     ] = None,
-    engine: options.Engine = options.EngineName.auto,
+    engine: options.Engine = "auto",
     workers: options.Workers = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="List every token of each ticket.")] = False,
     replay: Annotated[
@@ -73,11 +65,11 @@ def check(
             base=base,
             reference=reference,
             tokenizer=tokenizer,
-            engine=engine.value,
+            engine=engine,
             workers=workers,
             progress=progress,
         )
-    as_json = report_format is options.FormatName.json
+    as_json = report_format == "json"
     shown, lines = load(RENDERERS["check.view"])(report, resample=as_json or verbose), []
     if replay is not None:
         replaying = load(RENDERERS["replay"])

@@ -8,13 +8,11 @@ from typing import Annotated
 import typer
 
 from certify.cli import options
+from certify.cli.use import interop
 
 
 def issue(
-    ticket: Annotated[
-        str,
-        typer.Option("--ticket", metavar="FILE[#ID]", help="Ticket file; #ID if it holds several tickets."),
-    ],
+    ticket: interop.TicketSpec,
     evidence: Annotated[
         list[Path],
         typer.Option("--evidence", help="Evidence manifest, in the ticket's folder; repeatable."),
@@ -27,18 +25,10 @@ def issue(
         bool,
         typer.Option("--attach", help="Record the paths of certificate and evidence in the ticket file."),
     ] = False,
-    base: Annotated[
-        Path | None, typer.Option("--base", help="Base table, if it does not lie beside the ticket.")
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option("--reference", "--tuned", help="Tuned table, if it does not lie beside the ticket."),
-    ] = None,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option("--tokenizer", help="tokenizer.json, if it does not lie beside the ticket."),
-    ] = None,
-    engine: options.Engine = options.EngineName.auto,
+    base: options.BesideBase = None,
+    reference: options.BesideReference = None,
+    tokenizer: options.BesideTokenizer = None,
+    engine: options.Engine = "auto",
     workers: options.Workers = None,
 ) -> None:
     """Compute every claim that the evidence supports and write them to a certificate.
@@ -61,7 +51,7 @@ def issue(
             base=base,
             reference=reference,
             tokenizer=tokenizer,
-            engine=engine.value,
+            engine=engine,
             workers=workers,
             progress=progress,
         )

@@ -50,7 +50,7 @@ def power(
             help="With --evidence: the ticket whose arm to use; default: the only arm.",
         ),
     ] = None,
-    report_format: options.Format = options.FormatName.terminal,
+    report_format: options.Format = "terminal",
 ) -> None:
     """Compute how many units a claim needs under an assumed truth. For planning only.
 

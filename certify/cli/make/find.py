@@ -29,10 +29,8 @@ def find(
         ),
     ] = "ks",
     alpha: Annotated[str, typer.Option("--alpha", help="Level of the test, as a decimal.")] = "0.05",
-    correction: Annotated[
-        options.CorrectionName, typer.Option("--correction", help="Correction for testing many rows at once.")
-    ] = options.CorrectionName.none,
-    method: options.Method = options.MethodName.exact,
+    correction: options.Correction = "none",
+    method: options.Method = "exact",
     served_dtype: options.ServedDtype = None,
     tensor: options.Tensor = None,
     tokenizer: options.Tokenizer = None,
@@ -82,7 +80,7 @@ def find(
         str, typer.Option("--delta", help="With --guarantee: error probability of the choice.")
     ] = "0.05",
     allow_tied: options.AllowTied = False,
-    engine: options.Engine = options.EngineName.auto,
+    engine: options.Engine = "auto",
     workers: options.Workers = None,
 ) -> int:
     """Select the rows that moved and write them as a ticket that anyone can check.
@@ -105,8 +103,8 @@ def find(
         "out": out,
         "ticket_id": ticket_id,
         "alpha": alpha,
-        "correction": correction.value,
-        "method": method.value,
+        "correction": correction,
+        "method": method,
         "dtype": None if served_dtype is None else parse_dtype(served_dtype),
         "tensor": tensor,
         "tokenizer": tokenizer,
@@ -114,7 +112,7 @@ def find(
         "bundle": bundle,
         "replace": replace,
         "allow_tied": allow_tied,
-        "engine": engine.value,
+        "engine": engine,
         "workers": workers,
     }
     found: Found | None

@@ -20,9 +20,9 @@ def scan(
     served_dtype: options.ServedDtype = None,
     tensor: options.Tensor = None,
     tokenizer: options.Tokenizer = None,
-    method: options.Method = options.MethodName.exact,
+    method: options.Method = "exact",
     allow_tied: options.AllowTied = False,
-    engine: options.Engine = options.EngineName.auto,
+    engine: options.Engine = "auto",
     workers: options.Workers = None,
     top: Annotated[int, typer.Option("--top", min=0, help="Number of rows to print.")] = 15,
 ) -> None:
@@ -41,7 +41,7 @@ def scan(
     pair = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied)
     vocabulary = find_vocabulary(tokenizer, base)
     with progress_bar("scanning") as progress:
-        result = run_scan(*pair, method=method.value, engine=engine.value, workers=workers, progress=progress)
+        result = run_scan(*pair, method=method, engine=engine, workers=workers, progress=progress)
     if out is not None:
         write_scan(out, result, vocabulary, digests=(pair[0].digest(), pair[1].digest()))
     with surviving_closed_pipe():

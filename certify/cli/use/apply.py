@@ -16,10 +16,7 @@ def apply(
     ticket: interop.TicketSpec,
     base: Annotated[Path, typer.Option("--base", help="Checkpoint folder of the base model; read only.")],
     out: Annotated[Path, typer.Option("--out", help="Checkpoint folder to create.")],
-    tuned: Annotated[
-        Path | None,
-        typer.Option("--tuned", "--reference", help="Table after embed tuning, to compare the rows with."),
-    ] = None,
+    tuned: interop.ComparedTable = None,
     link: Annotated[
         bool,
         typer.Option(
@@ -27,7 +24,7 @@ def apply(
         ),
     ] = False,
     tensor: options.Tensor = None,
-    report_format: options.Format = options.FormatName.terminal,
+    report_format: options.Format = "terminal",
 ) -> None:
     """Write a copy of the base checkpoint that holds the ticket's rows. Only one shard is rewritten."""
     from certify.ticket.merge import apply as run_apply

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from certify.cli import options
 from certify.cli.use import interop
 
-
-class AdapterFormat(StrEnum):
-    """Format of an adapter."""
-
-    peft = "peft"
-
-
 Adapter = Annotated[
-    AdapterFormat, typer.Option("--format", help="Format of the adapter: PEFT TrainableTokens.")
+    Literal["peft"], typer.Option("--format", help="Format of the adapter: PEFT TrainableTokens.")
 ]
 
 
@@ -27,7 +19,7 @@ def export(
     ticket: interop.TicketSpec,
     out: Annotated[Path, typer.Option("--out", help="Adapter folder to create.")],
     base: interop.TravellingBase = None,
-    adapter_format: Adapter = AdapterFormat.peft,
+    adapter_format: Adapter = "peft",
     base_name: Annotated[
         str | None, typer.Option("--base-name", help="Name of the base model to record in the adapter.")
     ] = None,
@@ -42,10 +34,10 @@ def export(
     export_peft(parts, out, base_name=base_name)
     rows = parts.rows
     text = [
-        f"wrote {out}: {adapter_format.value} adapter of {rows.ids.size} rows in {rows.dtype}",
+        f"wrote {out}: {adapter_format} adapter of {rows.ids.size} rows in {rows.dtype}",
         "peft does not check the base model; the adapter's metadata names it by tensor digest",
     ]
-    interop.show(text, {}, options.FormatName.terminal)
+    interop.show(text, {}, "terminal")
 
 
 def import_adapter(
@@ -58,7 +50,7 @@ def import_adapter(
             "--id", help="Also make a ticket of this name; its tuned table is the base with these rows."
         ),
     ] = None,
-    adapter_format: Adapter = AdapterFormat.peft,
+    adapter_format: Adapter = "peft",
     served_dtype: options.ServedDtype = None,
     tensor: options.Tensor = None,
     allow_tied: options.AllowTied = False,
@@ -77,11 +69,11 @@ def import_adapter(
         allow_tied=allow_tied,
     )
     rows = imported.rows
-    text = [f"wrote {out}: {rows.ids.size} rows in {rows.dtype}, read from {adapter_format.value} {adapter}"]
+    text = [f"wrote {out}: {rows.ids.size} rows in {rows.dtype}, read from {adapter_format} {adapter}"]
     if imported.inert:
         text.append(f"{len(imported.inert)} of them equal the base's rows and have no effect")
     if not imported.fingerprint:
         text.append(
             "the adapter does not name its base by digest: whether this is the right base was not checked"
         )
-    interop.show(text, {}, options.FormatName.terminal)
+    interop.show(text, {}, "terminal")

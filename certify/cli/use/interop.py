@@ -17,6 +17,10 @@ TravellingBase = Annotated[
     Path | None,
     typer.Option("--base", help="Base table or checkpoint folder; default: the one beside the ticket."),
 ]
+ComparedTable = Annotated[
+    Path | None,
+    typer.Option("--tuned", "--reference", help="Table after embed tuning, to compare the rows with."),
+]
 
 
 def show(lines: Iterable[str], data: dict[str, Any], report_format: options.FormatName) -> None:
@@ -25,7 +29,7 @@ def show(lines: Iterable[str], data: dict[str, Any], report_format: options.Form
     from certify.base.text import escape
     from certify.cli.shell import emit
 
-    if report_format is options.FormatName.json:
+    if report_format == "json":
         emit(pretty_json(data), None)
     else:
         emit("".join(escape(line) + "\n" for line in lines), None)

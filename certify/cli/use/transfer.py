@@ -18,12 +18,9 @@ def transfer(
     ticket: interop.TicketSpec,
     out: Annotated[Path, typer.Option("--out", help="Safetensors file to write.")],
     base: interop.TravellingBase = None,
-    tuned: Annotated[
-        Path | None,
-        typer.Option("--tuned", "--reference", help="Table after embed tuning, to compare the rows with."),
-    ] = None,
+    tuned: interop.ComparedTable = None,
     tensor: options.Tensor = None,
-    report_format: options.Format = options.FormatName.terminal,
+    report_format: options.Format = "terminal",
 ) -> None:
     """Write the base table with the ticket's rows in it and verify that no other row changed."""
     from certify.ticket.released import open_source

@@ -25,7 +25,7 @@ def verify(
     allow_extra_rows: Annotated[
         bool, typer.Option("--allow-extra-rows", help="Accept rows beyond the base model's vocabulary.")
     ] = False,
-    report_format: options.Format = options.FormatName.terminal,
+    report_format: options.Format = "terminal",
 ) -> int:
     """Verify that a checkpoint holds the ticket's rows, and the base's rows everywhere else.
 
