@@ -30,9 +30,7 @@ from numpy.typing import NDArray
 
 from certify.base.errors import UsageError
 from certify.base.records import Excluded, KSResult
-from certify.scan.scan import scan
 from certify.selection.rules import candidates, seeded_order, select
-from certify.tables.table import Table
 from certify.tables.vocabulary import Vocabulary
 
 NullKind = Literal[
@@ -80,39 +78,6 @@ class NullTicket:
 
 def null_tickets(
     ids: Sequence[int],
-    base: Table,
-    reference: Table,
-    *,
-    vocabulary: Vocabulary,
-    counts: NDArray[Any],
-    seed: int,
-    draws: int = DRAWS,
-    exclude: Sequence[Excluded] = (),
-) -> list[NullTicket]:
-    """Make every null ticket of a ticket: scan the two tables, then call :func:`nulls_of`.
-
-    Args:
-        ids: the ticket's token ids.
-        base: E⁰ ``[V, d]``.
-        reference: E* in the same dtype.
-        vocabulary: names special tokens, rows without a token, and line breaks.
-        counts: how often each id is fed in the tuning examples, template included, int64 ``[V]``
-            (:func:`lottery.text.tunedata.feed_counts`).
-        seed: seed of the first draw; following draws count up.
-        draws: number of draws of each random kind.
-        exclude: further groups of ids to exclude from all pools.
-
-    Raises:
-        UsageError, InvalidInputError: see :func:`nulls_of` and :func:`certify.scan.scan.scan`.
-    """
-    result = scan(base, reference)
-    return nulls_of(
-        ids, result, vocabulary=vocabulary, counts=counts, seed=seed, draws=draws, exclude=exclude
-    )
-
-
-def nulls_of(
-    ids: Sequence[int],
     result: KSResult,
     *,
     vocabulary: Vocabulary,
@@ -121,10 +86,20 @@ def nulls_of(
     draws: int = DRAWS,
     exclude: Sequence[Excluded] = (),
 ) -> list[NullTicket]:
-    """Make every null ticket of a ticket from a scan; see :func:`null_tickets` for the arguments.
+    """Make every null ticket of a ticket from a scan of E⁰ against E*.
 
     If fewer than k rows are left outside the ticket, the random kinds take all of them and fill up with rows
     of the ticket; ``shared`` and ``note`` say so.
+
+    Args:
+        ids: the ticket's token ids.
+        result: the scan.
+        vocabulary: names special tokens, rows without a token, and line breaks.
+        counts: how often each id is fed in the tuning examples, template included, int64 ``[V]``
+            (:func:`lottery.text.tunedata.feed_counts`).
+        seed: seed of the first draw; following draws count up.
+        draws: number of draws of each random kind.
+        exclude: further groups of ids to exclude from all pools.
 
     Returns:
         ``draws`` random ones, equally many frequency-matched ones, top frequency, top norm (k rows each), and

@@ -257,8 +257,6 @@ def encode(
     target_language: str,
     *,
     response: bool = True,
-    max_tokens: int | None = None,
-    drop_long: bool = False,
 ) -> list[Example]:
     """Encode pairs under a template as token ids, labels and spans.
 
@@ -272,15 +270,13 @@ def encode(
         source_language: code of the pairs' source language.
         target_language: code of their target language.
         response: append the response and the end-of-sentence token.
-        max_tokens: longest allowed example.
-        drop_long: leave longer examples out instead of refusing them.
 
     Returns:
-        One example per pair, in order (fewer with ``drop_long``).
+        One example per pair, in order.
 
     Raises:
         UsageError: the tokenizer is slow or has no end-of-sentence token, or a language is unknown.
-        InvalidInputError: an example is longer than ``max_tokens``, or a token crosses the cut.
+        InvalidInputError: a token crosses the cut (``TEMPLATE_CUT``).
     """
     if not getattr(tokenizer, "is_fast", False):
         raise UsageError("a fast tokenizer is needed (tokenizer.json)", code="TOKENIZER_SLOW")
@@ -308,22 +304,16 @@ def encode(
             )
         cut = len(front) + len(before)
         stop = len(front) + len(ids)
-        example = Example(
-            id=pair.id,
-            ids=(*front, *ids, int(end)) if response else (*front, *ids),
-            prompt_length=cut,
-            instruction=_positions(prompt.instruction, offsets, len(front)),
-            source=_positions(prompt.source, offsets, len(front)),
-            target=Span(cut, stop),
-        )
-        if max_tokens is not None and len(example) > max_tokens:
-            if drop_long:
-                continue
-            raise InvalidInputError(
-                f"{pair.id} has {len(example)} tokens under template {template.name}, more than {max_tokens}",
-                code="EXAMPLE_TOO_LONG",
+        examples.append(
+            Example(
+                id=pair.id,
+                ids=(*front, *ids, int(end)) if response else (*front, *ids),
+                prompt_length=cut,
+                instruction=_positions(prompt.instruction, offsets, len(front)),
+                source=_positions(prompt.source, offsets, len(front)),
+                target=Span(cut, stop),
             )
-        examples.append(example)
+        )
     return examples
 
 

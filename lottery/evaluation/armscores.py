@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from certify.base.errors import InvalidInputError
-from certify.evidence.read import Manifest, TranslationRecord, iter_records
+from certify.evidence.read import Answer, Manifest, TranslationRecord, iter_records
 from lottery.text.score import LENGTH, RULES, Rule, Scores, Statistics, bleu_score, chrf_score
 
 
@@ -29,6 +29,37 @@ class ArmScores:
     scores: tuple[Scores, ...]
 
 
+class Tally:
+    """Sums over the sentences of one arm.
+
+    Attributes:
+        ended: outputs that the arm ended itself.
+        tokens: generated tokens.
+        differing: steps along the reference's outputs at which the arm would have said something else.
+        equal: sentences without such a step.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is counted yet."""
+        self.ended = self.tokens = self.differing = self.equal = 0
+        self._sums = [[0] * LENGTH for _ in RULES]
+
+    def add(self, answer: Answer) -> None:
+        """Count the answer to one sentence."""
+        self.ended += answer.ended
+        self.tokens += answer.length
+        self.differing += len(answer.differs)
+        self.equal += not answer.differs
+        for total, which in zip(self._sums, answer.rules, strict=True):
+            for index, value in enumerate(answer.stats[which]):
+                total[index] += value
+
+    @property
+    def totals(self) -> dict[Rule, Statistics]:
+        """Summed statistics under every rule."""
+        return {rule: tuple(total) for rule, total in zip(RULES, self._sums, strict=True)}
+
+
 def arm_scores(manifest: Manifest, folder: Path) -> tuple[ArmScores, ...]:
     """Compute corpus scores of every arm, in the manifest's order. Records are read once, one at a time.
 
@@ -41,31 +72,23 @@ def arm_scores(manifest: Manifest, folder: Path) -> tuple[ArmScores, ...]:
             :func:`certify.evidence.read.iter_records`.
         UsageError: a file cannot be read.
     """
-    names = [arm.name for arm in manifest.arms]
-    sums = {name: [[0] * LENGTH for _ in RULES] for name in names}
-    ended, tokens = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    tallies = {arm.name: Tally() for arm in manifest.arms}
     sentences = 0
     for record in iter_records(manifest, folder):
         if not isinstance(record, TranslationRecord):
             raise InvalidInputError("expected evidence with translations, found losses", code="EVIDENCE_KIND")
         sentences += 1
         for name, answer in record.arms.items():
-            ended[name] += answer.ended
-            tokens[name] += answer.length
-            for total, which in zip(sums[name], answer.rules, strict=True):
-                for index, value in enumerate(answer.stats[which]):
-                    total[index] += value
+            tallies[name].add(answer)
     return tuple(
         ArmScores(
             arm=name,
             sentences=sentences,
-            ended=ended[name] / sentences,
-            tokens=tokens[name] / sentences,
-            scores=tuple(
-                _scores(manifest, rule, tuple(total)) for rule, total in zip(RULES, sums[name], strict=True)
-            ),
+            ended=tally.ended / sentences,
+            tokens=tally.tokens / sentences,
+            scores=tuple(_scores(manifest, rule, total) for rule, total in tally.totals.items()),
         )
-        for name in names
+        for name, tally in tallies.items()
     )
 
 

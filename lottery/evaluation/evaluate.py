@@ -18,10 +18,9 @@ from certify.ticket.released import open_base, open_reference, open_rows, open_s
 from certify.ticket.templates import encode, load_template
 from lottery.evaluation.assemble import assemble, check_out
 from lottery.evaluation.generate import Output, generate
-from lottery.evaluation.measure import measure
+from lottery.evaluation.measure import measure_arms
 from lottery.evaluation.prompts import DOCUMENT, make_task
 from lottery.evaluation.sequential import Decided, evaluate_until
-from lottery.evaluation.shards import Part
 from lottery.model.backbone import find_base, load_backbone, load_tokenizer
 from lottery.model.row_swap import (
     Placement,
@@ -263,19 +262,7 @@ def evaluate_tickets(
             resume=resume,
             progress=progress,
         )
-    parts: dict[str, Part] = {}
-    for number, placement in enumerate(placements):
-        name = placement.arm.name
-        parts[name] = measure(
-            model,
-            tokenizer,
-            task,
-            placement,
-            parts_folder / f"{name}.jsonl",
-            reference=parts.get("reference"),
-            resume=resume,
-            progress=None if progress is None else _within(progress, number, len(placements)),
-        )
+    parts = measure_arms(model, tokenizer, task, placements, parts_folder, resume=resume, progress=progress)
     return assemble(task, arms, parts, out, used=used, order_seed=order_seed)
 
 
@@ -311,10 +298,6 @@ def _placements(
     if len(set(names)) != len(names):
         raise UsageError("two tickets have the same id", code="TICKET_AMBIGUOUS")
     return stored, tuned, made
-
-
-def _within(progress: Callable[[int, int], None], arm: int, arms: int) -> Callable[[int, int], None]:
-    return lambda done, total: progress(arm * total + done, arms * total)
 
 
 def _open_like(path: Path, base: Table) -> Table:

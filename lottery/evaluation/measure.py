@@ -99,6 +99,42 @@ def measure(
     return part
 
 
+def measure_arms(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    task: Task,
+    placements: Sequence[Placement],
+    folder: Path,
+    *,
+    resume: bool,
+    indices: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Part]:
+    """Call :func:`measure` for several arms, the reference first; part files lie in ``folder``.
+
+    ``progress`` counts the sentences of all arms.
+    """
+    parts: dict[str, Part] = {}
+    for number, placement in enumerate(placements):
+        name = placement.arm.name
+        parts[name] = measure(
+            model,
+            tokenizer,
+            task,
+            placement,
+            folder / f"{name}.jsonl",
+            reference=parts.get(REFERENCE_ARM),
+            resume=resume,
+            indices=indices,
+            progress=None if progress is None else _within(progress, number, len(placements)),
+        )
+    return parts
+
+
+def _within(progress: Progress, arm: int, arms: int) -> Progress:
+    return lambda done, total: progress(arm * total + done, arms * total)
+
+
 def measure_loss(
     model: PreTrainedModel,
     windows: Sequence[Window],

@@ -17,9 +17,8 @@ from transformers import PreTrainedModel
 from certify.base.errors import UsageError
 from certify.evidence.read import Arm, Manifest, unit_rank
 from lottery.evaluation.assemble import assemble
-from lottery.evaluation.measure import measure
+from lottery.evaluation.measure import measure_arms
 from lottery.evaluation.prompts import Task
-from lottery.evaluation.shards import Part
 from lottery.model.row_swap import Placement
 from lottery.text.usedtext import UsedText
 
@@ -98,20 +97,9 @@ def evaluate_until(
     """
     manifest: Manifest | None = None
     for known in looks(task.units, order_seed=order_seed, batch=task.batch_size, max_units=max_units):
-        parts: dict[str, Part] = {}
-        for placement in placements:
-            name = placement.arm.name
-            parts[name] = measure(
-                model,
-                tokenizer,
-                task,
-                placement,
-                parts_folder / f"{name}.jsonl",
-                reference=parts.get("reference"),
-                # From the second batch on, part files exist.
-                resume=resume or manifest is not None,
-                indices=known,
-            )
+        # From the second batch on, part files exist.
+        going_on = resume or manifest is not None
+        parts = measure_arms(model, tokenizer, task, placements, parts_folder, resume=going_on, indices=known)
         manifest = assemble(
             task, arms, parts, out, used=used, order_seed=order_seed, design="sequential", indices=known
         )

@@ -199,7 +199,7 @@ class Trainer:
         if self._plan[0] != epoch:
             lengths = [len(example) for example in self._examples]
             size = self._recipe.batch_size
-            self._plan = (epoch, plan_batches(lengths, seed=self._seed, epoch=epoch, max_examples=size))
+            self._plan = (epoch, plan_batches(lengths, seed=self._seed, epoch=epoch, size=size))
         return self._plan[1]
 
     def _summed(self, batch: Sequence[Example], *, train: bool) -> tuple[float, int]:

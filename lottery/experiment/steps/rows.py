@@ -83,9 +83,9 @@ def draw_nulls(context: RunContext, work: Work) -> Result:
         raise Void("no row was selected: there is nothing to draw null tickets for")
     base, reference, vocabulary = context.tables(work)
     counts = read_counts(work.inputs["counts"].path(COUNTS), base.shape[0])
-    nulls = null_tickets(
-        ids, base, reference, vocabulary=vocabulary, counts=counts, seed=p["null_seed"], draws=p["draws"]
-    )
+    moved = scan(base, reference)
+    drawing = {"seed": p["null_seed"], "draws": p["draws"]}
+    nulls = null_tickets(ids, moved, vocabulary=vocabulary, counts=counts, **drawing)
     named: dict[str, Any] = {}
     for null in sorted(nulls, key=lambda null: (-null.fed, null.ids)):
         # If several ids spell a line break, take the one that is fed.

@@ -18,8 +18,9 @@ from certify.evidence.read import (
     iter_records,
     read_manifest,
 )
+from lottery.evaluation.armscores import Tally
 from lottery.experiment.steps.text_estimates import UnitMeans, null_rows, termination_rows
-from lottery.text.score import LENGTH, RULES, bleu_score, chrf_score
+from lottery.text.score import RULES, Statistics, bleu_score, chrf_score
 
 Evidence = Mapping[str, Mapping[str, Path]]
 """Pair -> name of the evidence -> manifest file."""
@@ -89,48 +90,35 @@ def _about(arm: Arm) -> dict[str, Any]:
 
 
 def _translation(manifest: Manifest, folder: Path) -> dict[str, Any]:
-    names = [arm.name for arm in manifest.arms]
-    ended = dict.fromkeys(names, 0)
-    generated = dict.fromkeys(names, 0)
-    equal = dict.fromkeys(names, 0)
-    agreed = dict.fromkeys(names, 0)
-    totals = {name: [[0] * LENGTH for _ in RULES] for name in names}
+    tallies = {arm.name: Tally() for arm in manifest.arms}
     means = UnitMeans()
     sentences = steps = 0
     for record in iter_records(manifest, folder):
         assert isinstance(record, TranslationRecord)
         sentences += 1
         steps += len(record.reference.tokens)
-        for name in names:
-            answer = record.arms[name]
-            ended[name] += answer.ended
-            generated[name] += answer.length
-            equal[name] += not answer.differs
-            agreed[name] += len(record.reference.tokens) - len(answer.differs)
-            means.add(record.unit, name, answer)
-            for total, which in zip(totals[name], answer.rules, strict=True):
-                for index, value in enumerate(answer.stats[which]):
-                    total[index] += value
+        for name, tally in tallies.items():
+            tally.add(record.arms[name])
+            means.add(record.unit, name, record.arms[name])
     return {
         arm.name: _about(arm)
         | {
             "sentences": sentences,
-            "ended": ended[arm.name],
-            "generated_tokens": generated[arm.name],
+            "ended": tallies[arm.name].ended,
+            "generated_tokens": tallies[arm.name].tokens,
             "steps": steps,
-            "steps_as_reference": agreed[arm.name],
-            "sentences_as_reference": equal[arm.name],
-            "rules": {rule: _scored(total) for rule, total in zip(RULES, totals[arm.name], strict=True)},
+            "steps_as_reference": steps - tallies[arm.name].differing,
+            "sentences_as_reference": tallies[arm.name].equal,
+            "rules": {rule: _scored(total) for rule, total in tallies[arm.name].totals.items()},
         }
         | ({} if arm.name == BASE_ARM else {"termination": means.termination(arm.name)})
         for arm in manifest.arms
     }
 
 
-def _scored(total: Sequence[int]) -> dict[str, Any]:
-    statistics = tuple(total)
+def _scored(statistics: Statistics) -> dict[str, Any]:
     return {
-        "statistics": list(total),
+        "statistics": list(statistics),
         "bleu": f"{bleu_score(statistics):.2f}",
         "chrf": f"{chrf_score(statistics):.2f}",
         "length_ratio": f"{statistics[0] / max(1, statistics[1]):.3f}",

@@ -18,7 +18,8 @@ from profiles import examples
 
 from certify.base.errors import CertifyError
 from certify.base.records import Excluded, KSResult
-from certify.selection.nulls import NullTicket, bos_ids, newline_ids, null_tickets, nulls_of
+from certify.scan.scan import scan
+from certify.selection.nulls import NullTicket, bos_ids, newline_ids, null_tickets
 from certify.selection.rules import select
 from certify.tables.safefile import write_tensors
 from certify.tables.table import open_table
@@ -121,7 +122,7 @@ def test_every_null_ticket_is_what_it_says(case: tuple[list[int], list[int], lis
     ticket, counts, norms, seed = case
     size, k = len(counts), len(ticket)
     pool = range(NEWLINE, size)
-    nulls = nulls_of(ticket, scanned(norms), vocabulary=words(size), counts=np.array(counts), seed=seed)
+    nulls = null_tickets(ticket, scanned(norms), vocabulary=words(size), counts=np.array(counts), seed=seed)
     by_kind = Counter(null.kind for null in nulls)
     assert by_kind == {
         "random": 3, "frequency-matched": 3, "top-frequency": 1, "top-norm": 1,
@@ -152,23 +153,23 @@ def test_equal_arguments_give_equal_nulls_and_their_specs_are_rules(
 ) -> None:
     ticket, counts, norms, seed = case
     options: dict[str, Any] = {"vocabulary": words(len(counts)), "counts": np.array(counts), "seed": seed}
-    nulls = nulls_of(ticket, scanned(norms), **options)
-    assert nulls == nulls_of(ticket[::-1], scanned(norms), **options)
-    assert nulls[1:3] == nulls_of(ticket, scanned(norms), **options | {"seed": seed + 1}, draws=2)[:2]
+    nulls = null_tickets(ticket, scanned(norms), **options)
+    assert nulls == null_tickets(ticket[::-1], scanned(norms), **options)
+    assert nulls[1:3] == null_tickets(ticket, scanned(norms), **options | {"seed": seed + 1}, draws=2)[:2]
     for null in nulls:
         assert select(scanned(norms), rule=null.spec, vocabulary=words(len(counts))).ids == null.ids
 
 
 @settings(deadline=None, max_examples=examples(40))
 @given(case=cases(), cut=st.integers(1, 40))
-def test_random_nulls_of_nested_tickets_are_nested(
+def test_random_null_tickets_nested_tickets_are_nested(
     case: tuple[list[int], list[int], list[float], int], cut: int
 ) -> None:
     """Outside the larger ticket: its own rows cannot be in its null ticket."""
     ticket, counts, norms, seed = case
     options: dict[str, Any] = {"vocabulary": words(len(counts)), "counts": np.array(counts), "seed": seed}
-    large = nulls_of(ticket, scanned(norms), **options)[0]
-    small = nulls_of(ticket[: min(cut, len(ticket))], scanned(norms), **options)[0]
+    large = null_tickets(ticket, scanned(norms), **options)[0]
+    small = null_tickets(ticket[: min(cut, len(ticket))], scanned(norms), **options)[0]
     assert set(small.ids) - set(ticket) <= set(large.ids)
 
 
@@ -182,7 +183,7 @@ def test_frequencies_match_wherever_they_can(data: st.DataObject, seed: int) -> 
     extra = data.draw(st.lists(st.integers(0, 5000), max_size=20))
     counts = [0, 9, 9, 0, *mine, *other, *extra]
     ticket = range(FIRST, FIRST + len(mine))
-    nulls = nulls_of(
+    nulls = null_tickets(
         ticket,
         scanned([1.0] * len(counts)),
         vocabulary=words(len(counts)),
@@ -198,11 +199,11 @@ def test_departures_are_told() -> None:
     counts = np.array([0, 9, 9, 0, 900, 1, 5, 6, 0, 0])
     options: dict[str, Any] = {"vocabulary": words(10), "counts": counts, "seed": 0, "draws": 1}
     scan = scanned([1.0] * 10)
-    matched = nulls_of([4], scan, **options)[1]
+    matched = null_tickets([4], scan, **options)[1]
     assert (matched.kind, matched.ids) in {("frequency-matched", (6,)), ("frequency-matched", (7,))}
     assert matched.note == "1 of 1 rows from another stratum, at most 7 away"
     # 5, 6 and 7 are fed and 4 is outside: three others are needed, and only 3, 8 and 9 are never fed.
-    random, matched = nulls_of([4, 5, 6, 7], scan, **options)[:2]
+    random, matched = null_tickets([4, 5, 6, 7], scan, **options)[:2]
     assert random.note == "1 rows of the ticket itself: no other row is left"
     assert random.shared == matched.shared == 1
     assert set(random.ids) >= {3, 8, 9}
@@ -213,7 +214,7 @@ def test_departures_are_told() -> None:
 def test_excluded_groups_are_in_no_pool() -> None:
     counts = np.arange(20)
     banned = Excluded("mine", (10, 19))
-    nulls = nulls_of(
+    nulls = null_tickets(
         [5, 6], scanned([float(i) for i in range(20)]), vocabulary=words(20), counts=counts, seed=0,
         draws=20, exclude=[banned],
     )  # fmt: skip
@@ -224,7 +225,7 @@ def test_excluded_groups_are_in_no_pool() -> None:
 def test_a_random_null_is_the_rule_random_without_the_ticket() -> None:
     ticket = (5, 9, 11)
     scan = scanned([1.0] * 40)
-    null = nulls_of(ticket, scan, vocabulary=words(40), counts=np.ones(40, np.int64), seed=7)[0]
+    null = null_tickets(ticket, scan, vocabulary=words(40), counts=np.ones(40, np.int64), seed=7)[0]
     chosen = select(
         scan,
         rule="random:3",
@@ -249,9 +250,9 @@ def test_the_judge_of_nulls_sees_a_planted_fault(
     plant: Callable[[NullTicket], NullTicket], fault: str
 ) -> None:
     ticket, pool = (5, 6, 8), range(NEWLINE, 30)
-    null = nulls_of(ticket, scanned([1.0] * 30), vocabulary=words(30), counts=np.ones(30, np.int64), seed=0)[
-        0
-    ]
+    null = null_tickets(
+        ticket, scanned([1.0] * 30), vocabulary=words(30), counts=np.ones(30, np.int64), seed=0
+    )[0]
     assert faults(null, ticket, pool) == set()
     assert fault in faults(plant(null), ticket, pool)
 
@@ -288,7 +289,7 @@ def test_single_rows_by_the_vocabulary() -> None:
 def test_refused_with_one_line(ids: list[int], options: dict[str, Any], code: str) -> None:
     usual: dict[str, Any] = {"vocabulary": words(40), "counts": np.ones(40, np.int64), "seed": 0}
     with pytest.raises(CertifyError) as caught:
-        nulls_of(ids, scanned([1.0] * 40), **usual | options)
+        null_tickets(ids, scanned([1.0] * 40), **usual | options)
     assert caught.value.code == code
     assert "\n" not in str(caught.value)
 
@@ -301,7 +302,7 @@ def test_from_two_tables(tmp_path: Path) -> None:
         write_tensors(tmp_path / f"{name}.safetensors", {"embed_tokens.weight": ("F32", values)}, None)
     tables = [open_table(tmp_path / f"{name}.safetensors") for name in ("base", "tuned")]
     counts = np.arange(20, dtype=np.int64)
-    nulls = null_tickets([6, 12], *tables, vocabulary=words(20), counts=counts, seed=1, draws=1)
+    nulls = null_tickets([6, 12], scan(*tables), vocabulary=words(20), counts=counts, seed=1, draws=1)
     top = {null.kind: null.ids for null in nulls}
     assert top["top-norm"] == (9, 12)
     assert top["top-frequency"] == (18, 19)

@@ -224,16 +224,6 @@ def test_newlines_inside_are_kept_by_decoding_without_special_tokens(tokenizer: 
     assert text == "English: Where is the house?\nCatalan: On és la casa?"
 
 
-def test_long_examples_are_refused_by_name_or_dropped(tokenizer: Any) -> None:
-    pairs = [PAIR, Pair(PAIR.source, PAIR.target * 20, "x:2"), Pair("a", "b", "x:3")]
-    whole = encode(load_template("labels"), pairs, tokenizer, "en", "ca")
-    limit = len(whole[0])
-    with pytest.raises(InvalidInputError, match=f"x:2 has {len(whole[1])} tokens.*more than {limit}"):
-        encode(load_template("labels"), pairs, tokenizer, "en", "ca", max_tokens=limit)
-    kept = encode(load_template("labels"), pairs, tokenizer, "en", "ca", max_tokens=limit, drop_long=True)
-    assert kept == [whole[0], whole[2]]
-
-
 def test_a_token_across_the_cut_is_refused() -> None:
     greedy = greedy_tokenizer()
     template = load_template("labels")

@@ -96,7 +96,7 @@ def plain_loop(base: Path, text: Path, ids: list[int] | None) -> tuple[np.ndarra
     steps, taken = 2 * math.ceil(len(examples) / 8), 0
     warm = math.ceil(0.2 * steps)
     for epoch in range(2):
-        for batch in plan_batches([len(x) for x, _ in examples], seed=3, epoch=epoch, max_examples=8):
+        for batch in plan_batches([len(x) for x, _ in examples], seed=3, epoch=epoch, size=8):
             width = max(len(examples[i][0]) for i in batch)
             inputs = torch.tensor([examples[i][0] + [0] * (width - len(examples[i][0])) for i in batch])
             labels = torch.tensor([examples[i][1] + [-100] * (width - len(examples[i][1])) for i in batch])
