@@ -154,7 +154,8 @@ def problem(error: ValidationError) -> str:
         case "extra_forbidden":
             said = f"unknown field {where}"
         case _:
-            said = f"{where or 'top level'}: {first['msg'].removeprefix('Value error, ')}"
+            said = f"{where}: " if where else ""
+            said += first["msg"].removeprefix("Value error, ")
     more = error.error_count() - 1
     return said + (f" (and {more} more)" if more else "")
 

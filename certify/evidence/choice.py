@@ -11,19 +11,48 @@ instead cannot be found out from files.
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
 
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import MAX_JSON_BYTES, parse_json, read_bytes, sha256_bytes
-from certify.ticket.schema import Ticket, inside
+from certify.base.model import Document, Model, Refusal, validate
+from certify.ticket.schema import Ticket, TokenId, inside
 
-SCHEMA_NAME = "certify.choice"
-SCHEMA_VERSION = 1
+SCHEMA_NAME: Final = "certify.choice"
+SCHEMA_VERSION: Final = 1
 
-_DIGEST16 = re.compile(r"[0-9a-f]{16}")
+_REFUSAL: Final = Refusal("CHOICE_MALFORMED")
+
+
+class Candidate(Model):
+    """A ticket that could have been chosen: the name of its arm, and its rows."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    arm: str
+    ids: tuple[TokenId, ...]
+
+
+class Choice(Document):
+    """What decides anything of the record; the rest is for people (:mod:`certify.gate.choose` writes it)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    schema_: Literal["certify.choice"] = Field(alias="schema", default=SCHEMA_NAME)
+    schema_version: Literal[1] = SCHEMA_VERSION
+    candidates: tuple[Candidate, ...]
+    chosen: str | None
+    sentences: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Self:
+        if any(later <= earlier for earlier, later in pairwise(self.sentences)):
+            raise ValueError("sentences must be sorted and distinct")
+        return self
 
 
 def read_choice(ticket: Ticket, folder: Path) -> frozenset[str]:
@@ -51,28 +80,8 @@ def read_choice(ticket: Ticket, folder: Path) -> frozenset[str]:
         raise InvalidInputError(
             f"{ticket.choice.path} is not the record of the ticket: its digest differs", code="FILE_DIGEST"
         )
-    record = parse_json(data, what=f"record of the choice {ticket.choice.path}")
-    try:
-        same = (record["schema"], record["schema_version"]) == (SCHEMA_NAME, SCHEMA_VERSION)
-        rows = [one["ids"] for one in record["candidates"] if one["arm"] == record["chosen"]]
-        sentences = record["sentences"]
-    except (KeyError, TypeError) as error:
-        raise _malformed(ticket.choice.path, "a field is missing") from error
-    if not same or rows != [list(ticket.ids)]:
-        raise _malformed(ticket.choice.path, "it is not about the rows of the ticket")
-    return _sentences(sentences, ticket.choice.path)
-
-
-def _sentences(value: Any, path: str) -> frozenset[str]:
-    if (
-        not isinstance(value, list)
-        or not value
-        or not all(isinstance(one, str) and _DIGEST16.fullmatch(one) for one in value)
-        or any(later <= earlier for earlier, later in pairwise(value))
-    ):
-        raise _malformed(path, "its sentences are no sorted, distinct digests")
-    return frozenset(value)
-
-
-def _malformed(path: str, why: str) -> InvalidInputError:
-    return InvalidInputError(f"{path} is no record of a choice: {why}", code="CHOICE_MALFORMED")
+    what = f"record of the choice {ticket.choice.path}"
+    record = validate(Choice, parse_json(data, what=what), what=what, refusal=_REFUSAL)
+    if [one.ids for one in record.candidates if one.arm == record.chosen] != [ticket.ids]:
+        raise _REFUSAL(f"{what} is not about the rows of the ticket")
+    return frozenset(record.sentences)

@@ -14,15 +14,17 @@ loss is on the response and the end-of-sentence token only; everything before ha
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Self
+
+from pydantic import model_validator
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import canonical_json, read_bytes, sha256_bytes
+from certify.base.model import Model, Refusal, validate_toml
 from certify.ticket.corpus import Pair
 
 IGNORED = -100
@@ -64,6 +66,7 @@ LANGUAGES: Mapping[str, str] = {
 """English names of languages by ISO 639-1 code, as used in prompts."""
 
 _MAX_FILE_BYTES = 1 << 16
+_REFUSAL: Final = Refusal("TEMPLATE_INVALID")
 _FIELD = re.compile(r"\{([a-z_]+)\}")
 _IN_INSTRUCTION = {"source_language", "target_language"}
 _IN_PROMPT = _IN_INSTRUCTION | {"instruction", "source"}
@@ -151,6 +154,32 @@ class Template:
         }
 
 
+class _File(Model):
+    """The file of a template."""
+
+    instruction: str
+    prompt: str
+    join: str
+    fields: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _filled(self) -> Self:
+        texts = [(self.instruction, _IN_INSTRUCTION), (self.prompt, _IN_PROMPT)]
+        for text, allowed in [*texts, *((label, _IN_INSTRUCTION) for label in self.fields)]:
+            unknown = set(_FIELD.findall(text)) - allowed
+            if unknown:
+                listed = ", ".join(sorted(allowed))
+                raise ValueError(f"unknown field {{{min(unknown)}}}; allowed there are {listed}")
+        used = _FIELD.findall(self.prompt)
+        if used.count("source") != 1 or used.count("instruction") != bool(self.instruction):
+            raise ValueError("the prompt must contain {source} once, and {instruction} once if there is one")
+        if not all(label.strip() for label in self.fields):
+            raise ValueError("a field must not be blank")
+        if "{" in self.join:
+            raise ValueError("join must not contain fields")
+        return self
+
+
 def template_names() -> list[str]:
     """List the templates that ship with the package."""
     folder = resources.files("certify.ticket") / "prompts"
@@ -176,33 +205,8 @@ def load_template(name: str | Path) -> Template:
 
 
 def _parse(name: str, data: bytes) -> Template:
-    def refuse(reason: str) -> InvalidInputError:
-        return InvalidInputError(f"template {name}: {reason}", code="TEMPLATE_INVALID")
-
-    try:
-        state = tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise refuse(f"not TOML: {error}") from error
-    wanted = {"instruction", "prompt", "join", "fields"}
-    if set(state) != wanted:
-        raise refuse(f"must have exactly the fields {', '.join(sorted(wanted))}")
-    labels = state.pop("fields")
-    if not all(isinstance(value, str) for value in state.values()):
-        raise refuse("instruction, prompt and join must be texts")
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise refuse("fields must be a list of texts")
-    texts = [(state["instruction"], _IN_INSTRUCTION), (state["prompt"], _IN_PROMPT)]
-    texts += [(label, _IN_INSTRUCTION) for label in labels]
-    for text, allowed in texts:
-        unknown = set(_FIELD.findall(text)) - allowed
-        if unknown:
-            raise refuse(f"unknown field {{{min(unknown)}}}; allowed there are {', '.join(sorted(allowed))}")
-    used = _FIELD.findall(state["prompt"])
-    if used.count("source") != 1 or used.count("instruction") != bool(state["instruction"]):
-        raise refuse("the prompt must contain {source} once, and {instruction} once if there is one")
-    if "{" in state["join"]:
-        raise refuse("join must not contain fields")
-    return Template(name=name, fields=tuple(labels), **state)
+    content = validate_toml(_File, data, what=f"template {name}", refusal=_REFUSAL)
+    return Template(name, content.instruction, content.prompt, content.join, content.fields)
 
 
 def _expand(text: str, values: Mapping[str, str]) -> tuple[str, dict[str, Span]]:

@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic import Field
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
-from certify.base.jsonio import pretty_json, read_bytes, read_json, write_bytes
+from certify.base.jsonio import pretty_json, read_bytes, write_bytes
+from certify.base.model import Document, Refusal, read
 from certify.base.version import __version__
 
 if TYPE_CHECKING:
@@ -28,6 +31,25 @@ SCHEMA_VERSION: Final = 1
 
 _METRICS_LIMIT = 1 << 30
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy")
+
+
+_REFUSAL: Final = Refusal("RUN_MALFORMED")
+
+Status = Literal["running", "complete", "failed"]
+"""How far a run has come."""
+
+
+class RunRecord(Document):
+    """The content of ``run.json``."""
+
+    schema_: Literal["lottery.tune"] = Field(alias="schema", default=SCHEMA)
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created_by: str
+    status: Status
+    identity: dict[str, Any]
+    details: dict[str, Any]
+    versions: dict[str, str]
+    outcome: dict[str, Any]
 
 
 class Journal:
@@ -60,13 +82,11 @@ class Journal:
                 f"{self._out} is not empty: choose another --out, or --resume the run in it",
                 code="OUT_EXISTS",
             )
-        record = read_json(self._out / RUN_FILE, what="record of the run to resume")
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise InvalidInputError(
-                f"{self._out / RUN_FILE} is not the record of a tuning run", code="RUN_MALFORMED"
-            )
+        record, _ = read(
+            RunRecord, self._out / RUN_FILE, what="record of the run to resume", refusal=_REFUSAL
+        )
         # Through JSON, so that tuples and lists compare equal.
-        recorded, present = record.get("identity"), json.loads(json.dumps(self._identity))
+        recorded, present = record.identity, json.loads(json.dumps(self._identity))
         if recorded != present:
             listed = ", ".join(_differences(recorded, present)) or "the record"
             raise UsageError(
@@ -74,34 +94,31 @@ class Journal:
                 " with, or another --out",
                 code="RESUME_MISMATCH",
             )
-        if record.get("status") == "complete":
+        if record.status == "complete":
             raise NothingToDoError(f"the run in {self._out} is complete", code="RUN_COMPLETE")
-        if record.get("status") == "failed":
-            outcome = record.get("outcome")
-            reason = outcome.get("reason") if isinstance(outcome, dict) else None
+        if record.status == "failed":
+            reason = str(record.outcome.get("reason"))[:300]
             raise InvalidInputError(
-                f"the run in {self._out} failed and would fail again: {str(reason)[:300]};"
-                " choose another --out",
+                f"the run in {self._out} failed and would fail again: {reason}; choose another --out",
                 code="RUN_FAILED",
             )
 
-    def write(self, status: str, outcome: Mapping[str, Any]) -> None:
+    def write(self, status: Status, outcome: Mapping[str, Any]) -> None:
         """Write ``run.json`` with a status: ``running``, ``complete`` or ``failed``.
 
         Raises:
             UsageError: the file cannot be written.
         """
-        record = {
-            "schema": SCHEMA,
-            "schema_version": SCHEMA_VERSION,
-            "created_by": f"certify {__version__}",
-            "status": status,
-            "identity": self._identity,
-            "details": self._details,
-            "versions": {"python": platform.python_version()} | _versions(),
-            "outcome": dict(outcome),
-        }
-        write_bytes(self._out / RUN_FILE, pretty_json(record).encode("utf-8"))
+        record = RunRecord(
+            created_by=f"certify {__version__}",
+            status=status,
+            identity=self._identity,
+            details=self._details,
+            versions={"python": platform.python_version()} | _versions(),
+            outcome=dict(outcome),
+        )
+        text = pretty_json(record.model_dump(mode="json", by_alias=True))
+        write_bytes(self._out / RUN_FILE, text.encode("utf-8"))
 
     def rewind(self, step: int) -> None:
         """Drop the metrics of steps after ``step``, which a resumed run repeats.

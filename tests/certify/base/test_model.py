@@ -122,8 +122,8 @@ def test_a_problem_is_one_line_with_the_path(rows: Any, expected: str) -> None:
     assert refused(content(rows=rows)) == ("BAD", f"table t: {expected}")
 
 
-def test_the_top_level_has_a_name_too() -> None:
-    assert refused([], Row) == ("BAD", "table t: top level: Input should be an object")
+def test_the_top_level_has_no_path() -> None:
+    assert refused([], Row) == ("BAD", "table t: Input should be an object")
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf")])
