@@ -9,7 +9,7 @@ from typing import Final
 from certify.claims.claim import DELTA, Claim, Finding, not_evaluated, settings, unit_assumptions
 from certify.claims.kind import LOWER, Kind, Variant, one_by_one, under_template
 from certify.evidence.load import Evidence, Subject, ticket_arm
-from certify.evidence.read import Arm, TranslationRecord
+from certify.evidence.read import TranslationRecord
 from certify.stats.betting import betting_lower
 from certify.stats.limits import witnesses
 from certify.stats.rates import rate_limits
@@ -62,7 +62,7 @@ def token_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = D
     arm = ticket_arm(evidence, subject)
     if arm is None:
         return not_evaluated(kind, evidence, comparator="reference")
-    shares = _shares(evidence, arm)
+    shares = equal_shares(evidence, arm.name)
     limit = betting_lower(shares, delta, evidence.design)
     return Claim(
         kind=kind,
@@ -89,13 +89,14 @@ def upper_rate(claim: Claim) -> Fraction | None:
     return upper_value(claim.witness)
 
 
+def equal_shares(evidence: Evidence, arm: str) -> list[Fraction]:
+    """Share of decisions of each unit that equal E*'s, over all its records; in the order of units."""
+    return [_share(records, arm) for records in evidence.units.values()]
+
+
 def template_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
     """:func:`agreement_rate` under another template than the ticket's (theory §6.2); comparator: its name."""
     return under_template(agreement_rate(evidence, subject, delta=delta), "template-agreement", evidence)
-
-
-def _shares(evidence: Evidence, arm: Arm) -> list[Fraction]:
-    return [_share(records, arm.name) for records in evidence.units.values()]
 
 
 def _share(records: Sequence[TranslationRecord], arm: str) -> Fraction:

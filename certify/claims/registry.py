@@ -6,10 +6,10 @@ How to add a claim:
    test it by a threshold, one that computes the limit on the other side (what shows that it is false).
 2. End the file with its entry, a :class:`certify.claims.kind.Kind`, and name the entry in :data:`KINDS`.
    The order there is the order of certificates and reports.
-3. Add a case to ``proofs_checks/coverage``: populations for which the answer is known. A test fails until
-   then.
-4. If a policy can require it, teach it to the independent checker, which shares no code. A test fails until
-   then, too.
+3. Add a case to ``proofs_checks/coverage``, whose answer is known: to ``claims.py`` if a policy can require
+   the claim, else to ``informing.py``. A test fails until then.
+4. If a policy can require it, teach it to the independent checker, which shares no code: a test asks for it.
+5. Name it in ``docs/theory.md`` §5, and its reason codes in ``certify/policy/codes.toml``.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from typing import Any, Final, Literal
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.exact import rational
 from certify.base.version import __version__
+from certify.claims.agreement import equal_shares
 from certify.claims.claim import unit_assumptions
 from certify.claims.quality import unit_scores
 from certify.evidence.choice import SCHEMA_NAME, SCHEMA_VERSION
@@ -227,16 +228,6 @@ def _test(evidence: Evidence, arm: Arm, goal: Goal, delta: Fraction) -> Tested:
         return Tested(arm, limit, rate_at_least(sum(equal), len(equal), goal.value, delta))
     limit = betting_lower(equal, delta, design)
     return Tested(arm, limit, betting_exceeds(equal, goal.value, delta, design))
-
-
-def equal_shares(evidence: Evidence, arm: str) -> list[Fraction]:
-    """Share of decisions of each unit that equal E*'s, over all its records; in the order of units."""
-    shares = []
-    for records in evidence.units.values():
-        steps = sum(len(record.reference.tokens) for record in records)
-        wrong = sum(len(record.arms[arm].differs) for record in records)
-        shares.append(1 - Fraction(wrong, steps))
-    return shares
 
 
 def _described(arm: Arm, tested: Tested | None) -> dict[str, Any]:

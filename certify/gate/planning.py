@@ -17,12 +17,12 @@ from fractions import Fraction
 from typing import Final, Literal
 
 from certify.base.errors import NothingToDoError, UsageError
+from certify.claims.agreement import equal_shares
 from certify.claims.criteria import drawn_index
 from certify.claims.quality import unit_scores
 from certify.evidence.distances import Distances, measure
 from certify.evidence.load import Evidence
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT, Arm
-from certify.gate.choose import equal_shares
 from certify.stats.power import clean_units_needed, units_for_agreement, units_for_mean, units_for_rate
 from certify.stats.theorem import critical_margin
 

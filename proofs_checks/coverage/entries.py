@@ -43,6 +43,7 @@ ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "rates.rate_at_least": _COUNTS,
     "rates.rate_at_most": _COUNTS,
     "rates.rate_limit": (*_COUNTS, "coverage.clusters"),
+    "rates.rate_limits": ("coverage.claims", "coverage.guarantee"),  # one of two bounds, by the design
     "betting.betting_exceeds": _BETS,
     "betting.betting_lower": _LIMITS,
     "betting.betting_p_value": _BETS,
@@ -66,13 +67,13 @@ ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
     "choose.Tested": _LTT,
     "choose.candidates": _LTT,
     "choose.choose": _LTT,
-    "choose.equal_shares": _LTT,
     "choose.parse_goal": _LTT,
 }
 """Checks of everything public in :data:`MODULES`, by module and name."""
 
 ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
     "stats.limits": _LIMITS,
+    "stats.witness": _CLAIMS,
     "evidence.corpus_scores": ("coverage.asymptotic",),
     "evidence.load": _CLAIMS,
     "claims.claim": _CLAIMS,  # settings() writes delta down

@@ -291,9 +291,9 @@ SILENT: dict[str, Any] = {
 
 RECORDS = {
     *("choose.Choice", "choose.Goal", "choose.Tested"),
-    *("choose.candidates", "choose.equal_shares", "choose.parse_goal"),
+    *("choose.candidates", "choose.parse_goal", "rates.rate_limits"),
 }
-"""Entries that are no bounds: records, and what reads a goal or the evidence; choose() rests on them."""
+"""Entries that are no bounds: records, what reads a goal or the evidence, what chooses between bounds."""
 
 
 def judged(module: str, fault: Any) -> Iterator[Finding]:
