@@ -1,8 +1,8 @@
 """What a check of the theory is, and what it reports; shared by every check in this package.
 
-A check is a function from a :class:`Budget` to a :class:`Finding`, registered with :func:`check`; running
-it stamps the finding with the clause, the assumptions and the time it took (a :class:`CheckResult`).
-Only ``passed`` is a pass: a check that could not run, ran out of time or crashed says so.
+A check is a function from a :class:`Budget` to a :class:`CheckFinding`, registered with :func:`check`. Its
+result is a :class:`CheckResult`: the finding with the clause, the assumptions and the time it took. Only
+``passed`` counts as a pass: a check that could not run, ran out of time or crashed says so.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """What the function behind a check returns; see :class:`CheckResult` for the attributes."""
 
     outcome: Outcome
@@ -128,20 +128,20 @@ def check(
     *,
     tier: Tier = "fast",
     needs: tuple[str, ...] = (),
-) -> Callable[[Callable[[Budget], Finding]], Check]:
-    """Decorator that turns a function from a budget to a :class:`Finding` into a :class:`Check`.
+) -> Callable[[Callable[[Budget], CheckFinding]], Check]:
+    """Decorator that turns a function from a budget to a :class:`CheckFinding` into a :class:`Check`.
 
     The check times the function, is ``not run`` if one of ``needs`` cannot be imported, and lets
     exceptions through: see :func:`execute` for a runner that reports them.
     """
 
-    def register(function: Callable[[Budget], Finding]) -> Check:
+    def register(function: Callable[[Budget], CheckFinding]) -> Check:
         def run(budget: Budget) -> CheckResult:
             absent = missing(needs)
             started = time.perf_counter()
             if absent:
                 hint = "pip install 'certify-lottery[all]'"
-                finding = Finding("not run", 0, f"needs {', '.join(absent)}: {hint}")
+                finding = CheckFinding("not run", 0, f"needs {', '.join(absent)}: {hint}")
             else:
                 finding = function(budget)
             return CheckResult(

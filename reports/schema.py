@@ -153,7 +153,7 @@ class ReportedTicket(Model):
     signature: str
 
 
-class Decision(Model):
+class ReportedDecision(Model):
     """The most probable token under the reference and under the arm; probabilities in units of 1e-9."""
 
     reference: TokenId
@@ -162,23 +162,23 @@ class Decision(Model):
     p_b: Count
 
 
-class Replayed(Model):
+class ReportedReplay(Model):
     """One decision that was run again on the model; ``found`` is None if it could not be run."""
 
     record: str
     step: Count
     result: Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN"]
     text: str
-    recorded: Decision | None
-    found: Decision | None
+    recorded: ReportedDecision | None
+    found: ReportedDecision | None
 
 
-class Rerun(Model):
+class ReportedRerun(Model):
     """The decisions of one manifest that were run again."""
 
     ticket: Slug
     evidence: str
-    results: tuple[Replayed, ...]
+    results: tuple[ReportedReplay, ...]
 
 
 class Report(Document):
@@ -192,4 +192,6 @@ class Report(Document):
     question: str
     exit_code: ExitCode
     tickets: tuple[ReportedTicket, ...]
-    replay: tuple[Rerun, ...] | SkipJsonSchema[None] = Field(default=None, json_schema_extra=never_null)
+    replay: tuple[ReportedRerun, ...] | SkipJsonSchema[None] = Field(
+        default=None, json_schema_extra=never_null
+    )

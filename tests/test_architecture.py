@@ -286,6 +286,34 @@ def test_libraries_neither_print_nor_exit(module: str) -> None:
             assert node.type is not None, f"bare except in line {node.lineno}"
 
 
+# It imports nothing of this project and writes down the same concepts once more, under the same names.
+CHECKER = "certify.checker."
+
+
+def defined_twice(sources: dict[str, str]) -> dict[str, list[str]]:
+    """Public class names that several modules define, and these modules; the independent checker aside."""
+    found: dict[str, list[str]] = {}
+    for module, source in sources.items():
+        if not module.startswith(CHECKER):
+            for node in ast.parse(source).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    found.setdefault(node.name, []).append(module)
+    return {name: places for name, places in found.items() if len(places) > 1}
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    assert defined_twice({m: path.read_text(encoding="utf-8") for m, path in MODULES.items()}) == {}
+
+
+def test_a_class_name_with_two_meanings_is_seen() -> None:
+    planted = {
+        "certify.a": "class Step: ...\nclass _Part: ...\nOnce = int",
+        "lottery.b": "class Step: ...\nclass _Part: ...\nclass Once: ...",
+        "certify.checker.c": "class Step: ...",
+    }
+    assert defined_twice(planted) == {"Step": ["certify.a", "lottery.b"]}
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_every_public_name_has_a_docstring(module: str) -> None:
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))

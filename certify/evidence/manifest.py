@@ -81,7 +81,7 @@ class ReferenceRef(Model):
     tensor_sha256: Sha256
 
 
-class TemplateRef(Model):
+class EvidenceTemplateRef(Model):
     """The prompt template, bound by the digest of its content."""
 
     name: Slug
@@ -185,7 +185,7 @@ class Manifest(Document):
     base: BaseModelRef
     reference: ReferenceRef | None
     tokenizer_sha256: Sha256
-    template: TemplateRef | None
+    template: EvidenceTemplateRef | None
     languages: tuple[Slug, Slug] | None
     text: TextRef
     decoding: Decoding

@@ -108,7 +108,7 @@ class Answer(_Fields, frozen=True):
         return self.stated_differs or ()
 
 
-class Witness(_Fields, frozen=True):
+class WitnessSentence(_Fields, frozen=True):
     """A sentence in words, with its translation; at most 50 of a manifest's records carry one."""
 
     source: Words
@@ -136,7 +136,7 @@ class TranslationRecord(_Fields, frozen=True):
     prompt: Annotated[tuple[Token, ...], Meta(min_length=1)]
     reference: Steps
     arms: dict[str, Answer]
-    witness: Witness | None = None
+    witness: WitnessSentence | None = None
 
 
 class LossRecord(_Fields, frozen=True):

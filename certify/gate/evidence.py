@@ -59,7 +59,7 @@ from certify.evidence.load import Evidence, Subject, check_binding, load, ticket
 from certify.gate.recheck import Rechecked
 from certify.policy import outcomes
 from certify.policy.policy import Policy
-from certify.policy.requirement import Answer
+from certify.policy.requirement import RequirementAnswer
 from certify.stats.witness import hints
 from certify.ticket.schema import Ticket, inside
 
@@ -81,7 +81,7 @@ class Examined:
     certificate: Certificate | None = None
     sha256: str | None = None
     texts: tuple[TextClaims, ...] = ()
-    answers: Mapping[tuple[str, str], Answer] = field(default_factory=dict)
+    answers: Mapping[tuple[str, str], RequirementAnswer] = field(default_factory=dict)
     subject: Subject | None = None
 
 

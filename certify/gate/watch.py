@@ -24,7 +24,7 @@ from certify.evidence.choice import read_choice
 from certify.evidence.load import Evidence, Subject, check_binding, load
 from certify.policy.outcomes import unasked
 from certify.policy.policy import Policy
-from certify.policy.requirement import Answer, Requirement, judge
+from certify.policy.requirement import Requirement, RequirementAnswer, judge
 from certify.scan.scan import scan
 from certify.ticket.released import open_base, open_reference, open_rows, open_source
 
@@ -41,7 +41,7 @@ class Standing:
 
     ticket: str
     requirement: Requirement
-    answer: Answer
+    answer: RequirementAnswer
 
     @property
     def open(self) -> bool:
@@ -131,12 +131,12 @@ class Watch:
         self.looks.append(Look(len(evidence.units), tuple(found)))
         return self.looks[-1]
 
-    def _answer(self, requirement: Requirement, evidence: Evidence, subject: Subject) -> Answer:
+    def _answer(self, requirement: Requirement, evidence: Evidence, subject: Subject) -> RequirementAnswer:
         undeclared = unasked(subject.ticket, requirement)
         if undeclared is not None:
             return undeclared
         if requirement.texts and evidence.manifest.text.name not in requirement.texts:
-            return Answer(Outcome.NOT_RUN, "OTHER_TEXT", "the policy asks it of other texts")
+            return RequirementAnswer(Outcome.NOT_RUN, "OTHER_TEXT", "the policy asks it of other texts")
         claim = claim_named(requirement.claim, evidence, subject, self._delta)
         return judge(
             requirement,

@@ -15,7 +15,7 @@ from certify.certificate.schema import UNSTATED, Certificate
 from certify.claims.registry import opposite_limit
 from certify.evidence.load import Subject
 from certify.policy.policy import Policy
-from certify.policy.requirement import Answer, Requirement, judge
+from certify.policy.requirement import Requirement, RequirementAnswer, judge
 from certify.ticket.schema import Ticket
 
 REMEDY = "evaluate the ticket on held-out text (certify evaluate), then certify issue --attach"
@@ -26,28 +26,30 @@ _GRAVEST = (
 )
 
 
-def unasked(ticket: Ticket, requirement: Requirement) -> Answer | None:
+def unasked(ticket: Ticket, requirement: Requirement) -> RequirementAnswer | None:
     """Rule 1: PASS for what is asked only of tickets that declare the claim, where this one does not."""
     if not requirement.when_declared or any(
         one.kind == requirement.kind and one.comparator in (None, requirement.comparator)
         for one in ticket.declared
     ):
         return None
-    return Answer(Outcome.PASS, "NOT_CLAIMED", "the ticket does not claim it")
+    return RequirementAnswer(Outcome.PASS, "NOT_CLAIMED", "the ticket does not claim it")
 
 
 def not_run(ticket: Ticket, policy: Policy, why: str) -> list[Item]:
     """The items of all requirements where the evidence could not be used."""
     items = []
     for requirement in policy.claims:
-        answer = unasked(ticket, requirement) or Answer(Outcome.NOT_RUN, "NOT_RUN", f"not run: {why}")
+        answer = unasked(ticket, requirement) or RequirementAnswer(
+            Outcome.NOT_RUN, "NOT_RUN", f"not run: {why}"
+        )
         items.append(Item(requirement.item, answer.outcome, answer.code, answer.text))
     return items
 
 
 def answer_all(
     policy: Policy, certificate: Certificate, subject: Subject, texts: Sequence[TextClaims]
-) -> dict[tuple[str, str], Answer]:
+) -> dict[tuple[str, str], RequirementAnswer]:
     """By requirement's claim and path of the manifest: what each text of the role makes of it."""
     stated = {(claim.evidence, claim.name) for claim in certificate.claims}
     return {
@@ -62,7 +64,7 @@ def items(
     ticket: Ticket,
     policy: Policy,
     texts: Sequence[TextClaims],
-    answers: Mapping[tuple[str, str], Answer],
+    answers: Mapping[tuple[str, str], RequirementAnswer],
 ) -> list[Item]:
     """One item for each requirement: the gravest answer of its texts."""
     return [_item(ticket, requirement, texts, answers) for requirement in policy.claims]
@@ -72,7 +74,7 @@ def _item(
     ticket: Ticket,
     requirement: Requirement,
     texts: Sequence[TextClaims],
-    answers: Mapping[tuple[str, str], Answer],
+    answers: Mapping[tuple[str, str], RequirementAnswer],
 ) -> Item:
     name = requirement.item
     undeclared = unasked(ticket, requirement)
@@ -85,7 +87,7 @@ def _item(
     if lacking or not found:
         which = f"on {', '.join(sorted(lacking))}" if lacking else f"of the role {requirement.role}"
         text = f"the certificate names no evidence {which}"
-        found.append(("", Answer(Outcome.MISSING, "NO_TEXT", text)))
+        found.append(("", RequirementAnswer(Outcome.MISSING, "NO_TEXT", text)))
     gravest = min((answer for _, answer in found), key=lambda answer: _GRAVEST.index(answer.outcome))
     said = "; ".join(f"{text}: {answer.text}" if text else answer.text for text, answer in found)
     remedy = REMEDY if gravest.outcome is Outcome.MISSING else None
@@ -99,17 +101,17 @@ def _answer(
     subject: Subject,
     text: TextClaims,
     stated: set[tuple[str, str]],
-) -> Answer:
+) -> RequirementAnswer:
     undeclared = unasked(subject.ticket, requirement)
     if undeclared is not None:
         return undeclared
     delta = certificate.parameters.delta
     if policy.delta is not None and Fraction(delta) > policy.delta:
         said = f"the certificate is made at delta = {delta}, the policy asks for {float(policy.delta):g}"
-        return Answer(Outcome.INCONCLUSIVE, "DELTA_TOO_LARGE", said)
+        return RequirementAnswer(Outcome.INCONCLUSIVE, "DELTA_TOO_LARGE", said)
     claim = next(one for one in text.claims if one.name == requirement.claim)
     if claim.finding not in UNSTATED and (text.evidence.sha256, claim.name) not in stated:
-        return Answer(Outcome.MISSING, "CLAIM_NOT_STATED", "the certificate does not state it")
+        return RequirementAnswer(Outcome.MISSING, "CLAIM_NOT_STATED", "the certificate does not state it")
     return judge(
         requirement,
         claim,

@@ -105,7 +105,7 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RequirementAnswer:
     """What one text makes of a requirement.
 
     Attributes:
@@ -128,7 +128,7 @@ def judge(
     alpha: str,
     taken: frozenset[str],
     opposite: Callable[[], Fraction | None],
-) -> Answer:
+) -> RequirementAnswer:
     """Rules 3 and 5 to 8 for a claim that the certificate states, or that the evidence does not support.
 
     Args:
@@ -140,28 +140,28 @@ def judge(
             called only where needed.
     """
     if claim.finding in (Finding.MISSING, Finding.NOT_APPLICABLE):
-        return Answer(Outcome.MISSING, claim.code, claim.text)
+        return RequirementAnswer(Outcome.MISSING, claim.code, claim.text)
     lacking = [name for name in claim.assumptions if name not in taken | CHECKED]
     if lacking:
         text = f"it rests on {', '.join(lacking)}, which the policy does not accept ({claim.text})"
-        return Answer(Outcome.INCONCLUSIVE, "ASSUMPTION_NOT_ACCEPTED", text)
+        return RequirementAnswer(Outcome.INCONCLUSIVE, "ASSUMPTION_NOT_ACCEPTED", text)
     if requirement.test in PROMISE:
         return _guarantee(requirement, claim, alpha)
     if claim.finding is Finding.VACUOUS:
-        return Answer(Outcome.VACUOUS, claim.code, claim.text)
+        return RequirementAnswer(Outcome.VACUOUS, claim.code, claim.text)
     if claim.finding is Finding.FAILED:
-        return Answer(Outcome.FAIL, claim.code, claim.text)
+        return RequirementAnswer(Outcome.FAIL, claim.code, claim.text)
     return _threshold(requirement, claim, opposite)
 
 
-def _guarantee(requirement: Requirement, claim: Claim, alpha: str) -> Answer:
+def _guarantee(requirement: Requirement, claim: Claim, alpha: str) -> RequirementAnswer:
     if requirement.test == "not refuted":
         if claim.finding is Finding.REFUTED:
-            return Answer(Outcome.FAIL, claim.code, claim.text)
-        return Answer(Outcome.PASS, "NOT_REFUTED", f"{claim.finding}: {claim.text}")
+            return RequirementAnswer(Outcome.FAIL, claim.code, claim.text)
+        return RequirementAnswer(Outcome.PASS, "NOT_REFUTED", f"{claim.finding}: {claim.text}")
     if claim.finding is Finding.HELD and Fraction(alpha) > DESCRIPTIVE_ABOVE:
         text = f"at level {alpha} the promise is only descriptive: {claim.text}"
-        return Answer(Outcome.INCONCLUSIVE, "GUARANTEE_DESCRIPTIVE", text)
+        return RequirementAnswer(Outcome.INCONCLUSIVE, "GUARANTEE_DESCRIPTIVE", text)
     outcome = {
         Finding.HELD: Outcome.PASS,
         Finding.REFUTED: Outcome.FAIL,
@@ -170,10 +170,12 @@ def _guarantee(requirement: Requirement, claim: Claim, alpha: str) -> Answer:
         Finding.INCONCLUSIVE: Outcome.INCONCLUSIVE,
     }[claim.finding]
     undecided = claim.finding in (Finding.INCONCLUSIVE, Finding.VACUOUS)
-    return Answer(outcome, claim.code, claim.text, open=undecided)
+    return RequirementAnswer(outcome, claim.code, claim.text, open=undecided)
 
 
-def _threshold(requirement: Requirement, claim: Claim, opposite: Callable[[], Fraction | None]) -> Answer:
+def _threshold(
+    requirement: Requirement, claim: Claim, opposite: Callable[[], Fraction | None]
+) -> RequirementAnswer:
     threshold = requirement.threshold
     limit = claim.lower if requirement.test in LOWER else claim.upper
     if threshold is None or limit is None:
@@ -183,14 +185,14 @@ def _threshold(requirement: Requirement, claim: Claim, opposite: Callable[[], Fr
     strict = requirement.test in ("above", "below")
     limit, threshold = sign * limit, sign * threshold
     if limit > threshold or (limit == threshold and not strict):
-        return Answer(Outcome.PASS, "SHOWN", claim.text)
+        return RequirementAnswer(Outcome.PASS, "SHOWN", claim.text)
     other = opposite()
     if other is not None and (sign * other < threshold or (strict and sign * other == threshold)):
         side = "at most" if sign > 0 else "at least"
         text = f"{claim.text}; shown to be {side} {float(other):+.4f}"
-        return Answer(Outcome.FAIL, "CLAIM_REFUTED", text)
+        return RequirementAnswer(Outcome.FAIL, "CLAIM_REFUTED", text)
     text = f"{claim.text}; {_needed(claim, limit, threshold, sign)}"
-    return Answer(Outcome.INCONCLUSIVE, "NOT_SHOWN", text, open=True)
+    return RequirementAnswer(Outcome.INCONCLUSIVE, "NOT_SHOWN", text, open=True)
 
 
 def _needed(claim: Claim, limit: Fraction, threshold: Fraction, sign: int) -> str:

@@ -34,7 +34,7 @@ FindingCode = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RowComparison:
     """Comparison of a table with a base and the certified rows. All tuples contain increasing ids.
 
     Attributes:
@@ -60,7 +60,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ServingFinding:
     """One reason why a checkpoint does not serve the ticket: stable code, one line, affected rows."""
 
     code: FindingCode
@@ -100,8 +100,8 @@ class ServedReport:
     base_sha256: str
     rows_sha256: str | None
     served_sha256: str
-    comparison: Comparison | None
-    findings: tuple[Finding, ...] = field(default=())
+    comparison: RowComparison | None
+    findings: tuple[ServingFinding, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -120,7 +120,7 @@ class ServedReport:
         return {**head, "status": "verified" if self.verified else "refuted", **asdict(self)}
 
 
-def compare(base: Table, served: Table, rows: Rows) -> Comparison:
+def compare(base: Table, served: Table, rows: Rows) -> RowComparison:
     """Compare ``served`` bit for bit with ``base`` in which the ticket's rows are replaced by ``rows``.
 
     Args:
@@ -160,7 +160,7 @@ def compare(base: Table, served: Table, rows: Rows) -> Comparison:
         foreign += (start + np.flatnonzero(differs)).tolist()
     bad = {*not_served, *altered}
     good = tuple(i for i in ids.tolist() if i not in bad)
-    return Comparison(common, good, tuple(not_served), tuple(altered), tuple(foreign), tuple(inert))
+    return RowComparison(common, good, tuple(not_served), tuple(altered), tuple(foreign), tuple(inert))
 
 
 def verify(
@@ -193,7 +193,7 @@ def verify(
     findings = [*_form_findings(table, e0, ticket.base.tied, allow_extra_rows)]
     if served.is_dir() and (served / "adapter_config.json").exists():
         findings.append(
-            Finding(
+            ServingFinding(
                 "ADAPTER_IN_FOLDER",
                 "the folder has an adapter_config.json: loaders apply that adapter on top of these rows",
             )
@@ -220,27 +220,31 @@ def verify(
     )
 
 
-def _form_findings(table: Table, base: Table, tied: bool | None, allow_extra_rows: bool) -> list[Finding]:
+def _form_findings(
+    table: Table, base: Table, tied: bool | None, allow_extra_rows: bool
+) -> list[ServingFinding]:
     findings = []
     (count, width), (expected, expected_width) = table.shape, base.shape
     if table.dtype != base.dtype:
         findings.append(
-            Finding(
+            ServingFinding(
                 "DTYPE", f"the checkpoint stores {table.dtype}, but the ticket certifies rows in {base.dtype}"
             )
         )
     if width != expected_width:
-        findings.append(Finding("WIDTH", f"the served rows have width {width}, the base's {expected_width}"))
+        findings.append(
+            ServingFinding("WIDTH", f"the served rows have width {width}, the base's {expected_width}")
+        )
     if count < expected:
         findings.append(
-            Finding(
+            ServingFinding(
                 "MISSING_ROWS", f"the served table ends at row {count - 1}, the base at row {expected - 1}"
             )
         )
     if count > expected and not allow_extra_rows:
         extra = tuple(range(expected, count))
         findings.append(
-            Finding(
+            ServingFinding(
                 "EXTRA_ROWS",
                 f"rows {expected}..{count - 1} are beyond the base's {expected} rows (resized or padded"
                 " vocabulary): nothing certifies them; --allow-extra-rows accepts them",
@@ -249,18 +253,18 @@ def _form_findings(table: Table, base: Table, tied: bool | None, allow_extra_row
         )
     if table.tied and not tied:
         findings.append(
-            Finding(
+            ServingFinding(
                 "TIED", "the output head is tied to the table: the certified rows also change every logit"
             )
         )
     if tied and table.tied is False:
         findings.append(
-            Finding("TIED", "the ticket is for a tied head, but this checkpoint has a separate head")
+            ServingFinding("TIED", "the ticket is for a tied head, but this checkpoint has a separate head")
         )
     return findings
 
 
-def _row_findings(comparison: Comparison, k: int) -> list[Finding]:
+def _row_findings(comparison: RowComparison, k: int) -> list[ServingFinding]:
     findings = []
     if comparison.not_served:
         count = len(comparison.not_served)
@@ -269,21 +273,21 @@ def _row_findings(comparison: Comparison, k: int) -> list[Finding]:
             message += "; no row of the ticket has an effect" + (
                 ", but other rows changed: was the transfer inverted?" if comparison.foreign else ""
             )
-        findings.append(Finding("NOT_SERVED", message, comparison.not_served))
+        findings.append(ServingFinding("NOT_SERVED", message, comparison.not_served))
     if comparison.altered:
         message = (
             f"{len(comparison.altered)} of {k} ticket rows are neither the certified ones nor the base's:"
             f" {shown(comparison.altered)}"
         )
-        findings.append(Finding("ALTERED", message, comparison.altered))
+        findings.append(ServingFinding("ALTERED", message, comparison.altered))
     if comparison.foreign:
         count = len(comparison.foreign)
         message = f"{count} rows outside the ticket are not the base's: {shown(comparison.foreign)}"
-        findings.append(Finding("FOREIGN", message, comparison.foreign))
+        findings.append(ServingFinding("FOREIGN", message, comparison.foreign))
     return findings
 
 
-def _notes(table: Table, base: Table, comparison: Comparison | None) -> tuple[str, ...]:
+def _notes(table: Table, base: Table, comparison: RowComparison | None) -> tuple[str, ...]:
     notes = []
     if table.shape[0] > base.shape[0]:
         notes.append(f"rows {base.shape[0]}..{table.shape[0] - 1} have no counterpart in the base")

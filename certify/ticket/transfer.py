@@ -20,7 +20,7 @@ from certify.base.records import Dtype
 from certify.tables.rowfile import Rows
 from certify.tables.table import DEFAULT_TENSOR, Table, open_table, write_table
 from certify.ticket.released import Source, bits, open_base, open_reference, open_rows, shown
-from certify.ticket.serving import Comparison, compare
+from certify.ticket.serving import RowComparison, compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def report(parts: Parts, written: Table, out: Path, file: Path) -> TransferRepor
     base, ticket = parts.base, parts.source.ticket
     if written.shape != base.shape or written.dtype != base.dtype:
         raise InternalError(f"{file}: the written table has another shape or dtype", code="WRITE_DAMAGED")
-    found: Comparison = compare(base, written, parts.rows)
+    found: RowComparison = compare(base, written, parts.rows)
     if not found.faithful:
         wrong = sorted((*found.not_served, *found.altered, *found.foreign))
         raise InternalError(

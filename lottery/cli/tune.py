@@ -12,7 +12,7 @@ import typer
 from lottery.tuning.recipe import RECIPES, Method, Recipe, Schedule, mode
 
 if TYPE_CHECKING:
-    from lottery.tuning.trainer import Step
+    from lottery.tuning.trainer import StepReport
 
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -262,7 +262,7 @@ def _override(recipe: Recipe, **values: object) -> Recipe:
 
 
 @contextmanager
-def _reporting(every: int) -> Iterator[Callable[[Step], None]]:
+def _reporting(every: int) -> Iterator[Callable[[StepReport], None]]:
     """Show a progress bar on a terminal, otherwise a line per ``every`` steps, on standard error."""
     import sys
 
@@ -278,7 +278,7 @@ def _reporting(every: int) -> Iterator[Callable[[Step], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("tuning", total=None, facts="")
 
-        def show(step: Step) -> None:
+        def show(step: StepReport) -> None:
             facts = f"loss {step.loss:.3f}, {step.speed:,.0f} tokens/s"
             bar.update(task, total=step.steps, completed=step.step, facts=facts)
             if step.held_out is not None:
@@ -294,14 +294,14 @@ def _first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _lines(every: int) -> Callable[[Step], None]:
+def _lines(every: int) -> Callable[[StepReport], None]:
     """Make a reporter that prints a line per ``every`` steps and estimates the time left."""
     import time
     from datetime import timedelta
 
     first: list[tuple[int, float]] = []
 
-    def show(step: Step) -> None:
+    def show(step: StepReport) -> None:
         now = time.monotonic()
         first[:] = first or [(step.step, now)]
         if step.step % every and step.step not in (1, step.steps) and step.held_out is None:

@@ -95,7 +95,7 @@ def compare(
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class TicketPair:
     """Two tickets of a study: (language, seed) of each, and their overlap."""
 
     first: tuple[str, int]
@@ -112,8 +112,8 @@ class Study:
         across: all pairs of tickets of different languages.
     """
 
-    within: tuple[Comparison, ...]
-    across: tuple[Comparison, ...]
+    within: tuple[TicketPair, ...]
+    across: tuple[TicketPair, ...]
 
     @property
     def ceiling(self) -> Fraction | None:
@@ -152,11 +152,11 @@ def study(
     named = [(language, seed) for language in sorted(tickets) for seed in sorted(tickets[language])]
     if len(named) < 2:
         raise NothingToDoError("overlap needs two tickets", code="NO_TICKETS")
-    within: list[Comparison] = []
-    across: list[Comparison] = []
+    within: list[TicketPair] = []
+    across: list[TicketPair] = []
     for first, second in combinations(named, 2):
         left, right = tickets[first[0]][first[1]], tickets[second[0]][second[1]]
-        found = Comparison(first, second, compare(left, right, candidates, strata=strata))
+        found = TicketPair(first, second, compare(left, right, candidates, strata=strata))
         (within if first[0] == second[0] else across).append(found)
     return Study(tuple(within), tuple(across))
 
@@ -169,7 +169,7 @@ def _shared_law(size: int, a: int, b: int) -> NDArray[np.float64]:
     return law
 
 
-def _mean(comparisons: Iterable[Comparison]) -> Fraction | None:
+def _mean(comparisons: Iterable[TicketPair]) -> Fraction | None:
     groups: dict[tuple[str, str], list[Fraction]] = {}
     for comparison in comparisons:
         key = (comparison.first[0], comparison.second[0])

@@ -103,7 +103,7 @@ def assemble(
     return _write(out, draft, records, used)
 
 
-class Window(Protocol):
+class LossWindow(Protocol):
     """Token ids to measure a loss on, as cut by :mod:`lottery.text.unrelated`."""
 
     @property
@@ -123,7 +123,9 @@ class Window(Protocol):
         """Sorted distinct 16-digit digests of the lines of the passage that it was cut from."""
 
 
-def loss_key(arm: Arm, windows: Sequence[Window], digests: Mapping[str, str], dtype: Dtype) -> dict[str, Any]:
+def loss_key(
+    arm: Arm, windows: Sequence[LossWindow], digests: Mapping[str, str], dtype: Dtype
+) -> dict[str, Any]:
     """Everything that determines the part file of an arm's losses, as JSON.
 
     The procedure is that of the measurement. What ``loss/2`` records about its text does not change a loss.
@@ -148,7 +150,7 @@ def loss_digests(base: BaseModelRef, tokenizer_sha256: str, text: TextRef) -> di
 
 
 def assemble_loss(
-    windows: Sequence[Window],
+    windows: Sequence[LossWindow],
     arms: Sequence[Arm],
     parts: Mapping[str, Part],
     out: Path,

@@ -16,7 +16,7 @@ from certify.base.errors import UsageError
 from certify.base.records import Dtype
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT
 from certify.ticket.templates import Example, Span
-from lottery.evaluation.assemble import Window, along, loss_key
+from lottery.evaluation.assemble import LossWindow, along, loss_key
 from lottery.evaluation.forced_decoding import argmaxes, certainties, log_likelihoods
 from lottery.evaluation.generate import Output, batches, check_fits, decode
 from lottery.evaluation.prompts import Task
@@ -137,7 +137,7 @@ def _within(progress: Progress, arm: int, arms: int) -> Progress:
 
 def measure_loss(
     model: PreTrainedModel,
-    windows: Sequence[Window],
+    windows: Sequence[LossWindow],
     placement: Placement,
     out: Path,
     *,

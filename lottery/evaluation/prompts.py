@@ -9,7 +9,7 @@ from typing import Any, Final
 from certify.base.errors import NothingToDoError, UsageError
 from certify.base.jsonio import canonical_json, sha256_bytes
 from certify.base.records import Dtype
-from certify.evidence.read import Arm, BaseModelRef, Decoding, TemplateRef, TextRef
+from certify.evidence.read import Arm, BaseModelRef, Decoding, EvidenceTemplateRef, TextRef
 from certify.ticket.corpus import Pair, corpus_digest, deduplicate
 from certify.ticket.templates import Example, Template, encode
 from lottery.text.score import Scorer
@@ -46,7 +46,7 @@ class Task:
     units: tuple[str, ...]
     text: TextRef
     languages: tuple[str, str]
-    template: TemplateRef
+    template: EvidenceTemplateRef
     tokenizer_sha256: str
     special_tokens: Mapping[str, Any]
     prompts_sha256: str
@@ -153,7 +153,7 @@ def make_task(
             name=name, sha256=corpus_digest(kept), sentences=len(kept), unit=unit, attribution=attribution
         ),
         languages=languages,
-        template=TemplateRef(name=template.name, sha256=template.digest()),
+        template=EvidenceTemplateRef(name=template.name, sha256=template.digest()),
         tokenizer_sha256=tokenizer_sha256,
         special_tokens=special_tokens(tokenizer),
         prompts_sha256=sha256_bytes(canonical_json([list(prompt.ids) for prompt in prompts])),

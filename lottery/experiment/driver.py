@@ -19,7 +19,7 @@ from certify.base.errors import UsageError
 from certify.base.jsonio import pretty_json, write_bytes
 from lottery.experiment.engine.cache import Cache
 from lottery.experiment.engine.context import RunContext
-from lottery.experiment.engine.graph import Standing, State
+from lottery.experiment.engine.graph import State, StepStanding
 from lottery.experiment.engine.inputs import UNKNOWN, InputDigests, base_digest
 from lottery.experiment.engine.journal import ExperimentJournal, Line, recorded_seconds
 from lottery.experiment.layout.layout import layout
@@ -65,7 +65,7 @@ def run(
     only: Sequence[str] = (),
     report: Callable[[Line], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Standing]:
+) -> list[StepStanding]:
     """Run an experiment to its end, from the start or from where it stopped.
 
     Args:

@@ -20,7 +20,7 @@ from certify.base.errors import InvalidInputError
 from certify.base.jsonio import write_bytes
 from certify.ticket.corpus import normalise
 from certify.ticket.templates import language_name
-from lottery.pretrain.plan import Plan, Source
+from lottery.pretrain.plan import PretrainPlan, TextSource
 from lottery.pretrain.windows import BOS, Documents, held_out_windows
 from lottery.text.textfile import locate, read_lines
 
@@ -35,7 +35,7 @@ _HELD_OUT_SHARE = 128  # one document in 128 is held out, by the hash of its fir
 
 
 def read_documents(
-    folder: Path, source: Source, *, banned: frozenset[str] = frozenset()
+    folder: Path, source: TextSource, *, banned: frozenset[str] = frozenset()
 ) -> tuple[list[str], list[str]]:
     """Read training and held-out documents of one source.
 
@@ -140,7 +140,7 @@ def encode_documents(tokenizer: Any, documents: Sequence[str]) -> Documents:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class PretrainText:
     """Tokenised text of a plan.
 
     Attributes:
@@ -154,7 +154,7 @@ class Text:
     watch: NDArray[np.int64]
 
 
-def prepare_text(plan: Plan, data: Path, tokenizer_path: Path) -> Text:
+def prepare_text(plan: PretrainPlan, data: Path, tokenizer_path: Path) -> PretrainText:
     """Read the sources, train the tokenizer (or read an existing one) and tokenise.
 
     Raises:
@@ -175,7 +175,7 @@ def prepare_text(plan: Plan, data: Path, tokenizer_path: Path) -> Text:
     held = [encode_documents(tokenizer, documents) for _, documents in texts]
     watched = [group for group, source in zip(held, plan.source, strict=True) if source.watch]
     length = plan.train.length
-    return Text(
+    return PretrainText(
         training,
         held_out=held_out_windows(held, length=length, count=64),
         watch=held_out_windows(watched, length=length, count=32),

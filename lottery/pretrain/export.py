@@ -12,7 +12,7 @@ from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import pretty_json, sha256_bytes, write_bytes
 from certify.base.staging import staged_folder
 from certify.ticket.templates import language_name
-from lottery.pretrain.plan import Plan
+from lottery.pretrain.plan import PretrainPlan
 from lottery.pretrain.run import TOKENIZER, read_log
 from lottery.pretrain.step import PretrainState
 
@@ -60,7 +60,7 @@ def export_run(run: PretrainState, folder: Path, out: Path, *, notes: str = "") 
 
 
 def model_card(
-    plan: Plan,
+    plan: PretrainPlan,
     weights: Mapping[str, torch.Tensor],
     weights_sha256: str,
     log: Sequence[Mapping[str, Any]],
@@ -140,7 +140,7 @@ def _held_out(entry: Mapping[str, Any]) -> str:
     return "".join(f"; {name} {entry[key]:.3f}" for key, name in parts if entry.get(key) is not None)
 
 
-def _table(plan: Plan) -> list[str]:
+def _table(plan: PretrainPlan) -> list[str]:
     total = sum(source.share for source in plan.source)
     rows = []
     for source in plan.source:
@@ -151,7 +151,7 @@ def _table(plan: Plan) -> list[str]:
     return rows
 
 
-def _tokenizer_config(plan: Plan) -> dict[str, Any]:
+def _tokenizer_config(plan: PretrainPlan) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",

@@ -22,7 +22,7 @@ _Positive = Annotated[float, Field(gt=0)]
 _NotNegative = Annotated[float, Field(ge=0)]
 
 
-class Source(Model):
+class TextSource(Model):
     """One stream of documents of a plan.
 
     Attributes:
@@ -115,7 +115,7 @@ class TrainPlan(Model):
         return factor
 
 
-class Plan(Model):
+class PretrainPlan(Model):
     """Everything that determines the weights, and further facts for the model card.
 
     Attributes:
@@ -124,7 +124,7 @@ class Plan(Model):
         model: geometry.
         train: optimisation.
         source: the text.
-        exclude: files (as in ``Source.path``) whose normalised sentences must not occur in training.
+        exclude: files (as in ``TextSource.path``) whose normalised sentences must not occur in training.
         licences: licence by corpus, the first word of a file's name (``gv`` for ``en-ca/gv.train_all``).
     """
 
@@ -132,7 +132,7 @@ class Plan(Model):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)]
     model: ModelPlan
     train: TrainPlan
-    source: Annotated[tuple[Source, ...], Field(min_length=1)]
+    source: Annotated[tuple[TextSource, ...], Field(min_length=1)]
     exclude: tuple[str, ...] = ()
     licences: dict[str, str] = Field(default_factory=dict)
 
@@ -168,7 +168,7 @@ def plan_names() -> list[str]:
     )
 
 
-def read_plan(name: str | Path) -> Plan:
+def read_plan(name: str | Path) -> PretrainPlan:
     """Read a shipped plan by its name, or any other plan by the path of its ``.toml`` file.
 
     Raises:
@@ -184,7 +184,7 @@ def read_plan(name: str | Path) -> Plan:
         raise UsageError(
             f"unknown plan {name!r}: expected {known} or the path of a .toml file", code="PLAN_UNKNOWN"
         )
-    return validate_toml(Plan, data, what=f"plan {name}", refusal=_REFUSAL)
+    return validate_toml(PretrainPlan, data, what=f"plan {name}", refusal=_REFUSAL)
 
 
 def data_folder(named: Path | None) -> Path:

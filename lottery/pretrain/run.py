@@ -17,8 +17,8 @@ import numpy as np
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import canonical_json, parse_json, read_bytes, write_bytes
-from lottery.pretrain.data import Text, prepare_text
-from lottery.pretrain.plan import Plan
+from lottery.pretrain.data import PretrainText, prepare_text
+from lottery.pretrain.plan import PretrainPlan
 from lottery.pretrain.step import PretrainState
 from lottery.pretrain.windows import Windows
 
@@ -53,7 +53,7 @@ class Progress:
 
 
 def pretrain(
-    plan: Plan,
+    plan: PretrainPlan,
     data: Path,
     out: Path,
     *,
@@ -106,7 +106,7 @@ def pretrain(
 
 def _train(
     run: PretrainState,
-    text: Text,
+    text: PretrainText,
     out: Path,
     report: Callable[[Progress], None],
     report_every: int,

@@ -18,7 +18,7 @@ from torch import Tensor
 from certify.base.errors import InvalidInputError, UsageError
 from lottery.pretrain.data import EOS
 from lottery.pretrain.linear_loss import linear_cross_entropy
-from lottery.pretrain.plan import ModelPlan, Plan
+from lottery.pretrain.plan import ModelPlan, PretrainPlan
 from lottery.pretrain.windows import BOS
 
 
@@ -60,7 +60,7 @@ class PretrainState:
         UsageError: PyTorch has no such device.
     """
 
-    def __init__(self, plan: Plan, *, device: str = "cpu", workers: int = 1) -> None:
+    def __init__(self, plan: PretrainPlan, *, device: str = "cpu", workers: int = 1) -> None:
         self.plan = plan
         self.step = 0
         try:
@@ -180,7 +180,7 @@ class PretrainState:
                 parameter.copy_(self.masters[name])
 
 
-def _optimisers(plan: Plan, masters: Mapping[str, Tensor]) -> dict[str, torch.optim.Optimizer]:
+def _optimisers(plan: PretrainPlan, masters: Mapping[str, Tensor]) -> dict[str, torch.optim.Optimizer]:
     # One Muon per layer, so that layers can be updated in parallel.
     layers: dict[str, list[tuple[str, Tensor]]] = {}
     others: list[Tensor] = []

@@ -37,7 +37,7 @@ TABLE_FILE, ROWS_FILE, MODEL_FOLDER, ADAPTER_FOLDER = (
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class TrainableArm:
     """A model that is ready to be trained.
 
     Attributes:
@@ -61,7 +61,7 @@ def rows_arm(
     served: Dtype,
     tokens: int | None,
     allow_beyond: bool,
-) -> Arm:
+) -> TrainableArm:
     """Prepare embed tuning (``ids`` None) or partial tuning.
 
     Embed tuning writes the fp32 table, partial tuning the rows in fp32 and in the served dtype.
@@ -79,7 +79,7 @@ def rows_arm(
         CertifyError: see :func:`lottery.model.rows.install`.
     """
     module = install(model, ids, init=start, tokens=tokens, allow_beyond=allow_beyond)
-    return Arm(
+    return TrainableArm(
         model,
         output_head(model),
         TABLE_FILE if ids is None else ROWS_FILE,
@@ -87,7 +87,7 @@ def rows_arm(
     )
 
 
-def full_arm(model: PreTrainedModel, *, served: Dtype, beside: Sequence[Path]) -> Arm:
+def full_arm(model: PreTrainedModel, *, served: Dtype, beside: Sequence[Path]) -> TrainableArm:
     """Prepare to train every weight; writes a checkpoint folder in the served dtype, with ``beside``."""
     model.requires_grad_(True)
 
@@ -98,10 +98,10 @@ def full_arm(model: PreTrainedModel, *, served: Dtype, beside: Sequence[Path]) -
             for path in beside:
                 (folder / path.name).write_bytes(path.read_bytes())
 
-    return Arm(model, output_head(model), MODEL_FOLDER, save)
+    return TrainableArm(model, output_head(model), MODEL_FOLDER, save)
 
 
-def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) -> Arm:
+def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) -> TrainableArm:
     """Prepare LoRA of rank ``size`` or a prefix of ``size`` positions; writes a PEFT adapter folder.
 
     Raises:
@@ -135,7 +135,7 @@ def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) ->
             adapted.save_pretrained(folder)
             _without_origin(folder)
 
-    return Arm(adapted, head, ADAPTER_FOLDER, save)
+    return TrainableArm(adapted, head, ADAPTER_FOLDER, save)
 
 
 def _without_origin(folder: Path) -> None:

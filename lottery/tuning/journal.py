@@ -23,7 +23,7 @@ from certify.base.model import Document, Refusal, read
 from certify.base.version import __version__
 
 if TYPE_CHECKING:
-    from lottery.tuning.trainer import Step
+    from lottery.tuning.trainer import StepReport
 
 RUN_FILE, METRICS_FILE, STATES_FOLDER = "run.json", "metrics.jsonl", "states"
 SCHEMA: Final = "lottery.tune"
@@ -133,7 +133,7 @@ class Journal:
         kept = [line for line in lines if 0 < _step_of(line) <= step]
         write_bytes(path, "".join(line + "\n" for line in kept).encode("utf-8"))
 
-    def append(self, step: Step) -> None:
+    def append(self, step: StepReport) -> None:
         """Add a step to the metrics.
 
         Raises:

@@ -47,7 +47,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepReport:
     """Report of one optimiser step.
 
     Attributes:
@@ -139,7 +139,7 @@ class Trainer:
             weight_decay=recipe.weight_decay,
         )
 
-    def run(self, after: Callable[[Step], None]) -> None:
+    def run(self, after: Callable[[StepReport], None]) -> None:
         """Train from the current step to the end; ``after`` is called after each step.
 
         Raises:
@@ -158,7 +158,7 @@ class Trainer:
             total, count = self._summed(self._held_out, train=False)
         return total / count
 
-    def _advance(self) -> Step:
+    def _advance(self) -> StepReport:
         start = time.perf_counter()
         epoch, index = divmod(self.step, self._per_epoch)
         batch = [self._examples[i] for i in self._batches(epoch)[index]]
@@ -183,7 +183,7 @@ class Trainer:
         self.step += 1
         fed = sum(len(example) for example in batch)
         self.tokens += fed
-        return Step(
+        return StepReport(
             step=self.step,
             steps=self.steps,
             epoch=epoch + 1,

@@ -34,12 +34,12 @@ from lottery.model.backbone import find_base, load_backbone, load_positions, loa
 from lottery.model.device import SLOW_BF16, Device, bf16_slowdown, lone_launch, open_accelerator
 from lottery.text.tunedata import MAX_LENGTH, Data, Prepared, feed_counts, prepare
 from lottery.text.usedtext import USED_FILE, write_used_list
-from lottery.tuning.arms import Arm, checkpoint_activations, full_arm, peft_arm, rows_arm
+from lottery.tuning.arms import TrainableArm, checkpoint_activations, full_arm, peft_arm, rows_arm
 from lottery.tuning.journal import METRICS_FILE, RUN_FILE, STATES_FOLDER, Journal
 from lottery.tuning.recipe import Method, Recipe
 from lottery.tuning.rowspec import Chosen, choose_rows
 from lottery.tuning.runstate import clear_states, latest_state, load_state, save_state
-from lottery.tuning.trainer import Limits, Step, Trainer, one_line_memory
+from lottery.tuning.trainer import Limits, StepReport, Trainer, one_line_memory
 
 _LARGE = 1_000_000_000  # bytes of weights from which on a digest takes long enough to announce it
 
@@ -76,7 +76,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TuningOutcome:
     """Result of a tuning run.
 
     Attributes:
@@ -111,9 +111,9 @@ def tune(
     resume: bool = False,
     save_every: int = 100,
     keep: int = 2,
-    report: Callable[[Step], None] | None = None,
+    report: Callable[[StepReport], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
-) -> Outcome:
+) -> TuningOutcome:
     """Run tuning to its end, from the start or from the last saved state.
 
     Args:
@@ -201,14 +201,14 @@ def tune(
 
 def _run(
     trainer: Trainer,
-    arm: Arm,
+    arm: TrainableArm,
     journal: Journal,
     out: Path,
     prepared: Prepared,
     *,
     saving: tuple[int, int],
-    report: Callable[[Step], None] | None,
-) -> Outcome:
+    report: Callable[[StepReport], None] | None,
+) -> TuningOutcome:
     accelerator, main = trainer.accelerator, bool(trainer.accelerator.is_main_process)
     save_every, keep = saving
     states = out / STATES_FOLDER
@@ -223,9 +223,9 @@ def _run(
         clear_leftovers(out, (arm.output, USED_FILE, RUN_FILE, METRICS_FILE, STATES_FOLDER))
         journal.write("running", plan)
         journal.rewind(resumed)
-    last: list[Step] = []
+    last: list[StepReport] = []
 
-    def after(step: Step) -> None:
+    def after(step: StepReport) -> None:
         last[:] = [step]
         if not main:
             return
@@ -253,7 +253,7 @@ def _run(
         journal.write("complete", outcome)
         clear_states(states)
     accelerator.wait_for_everyone()
-    return Outcome(
+    return TuningOutcome(
         main=main,
         path=out / arm.output,
         steps=trainer.steps,
@@ -309,7 +309,7 @@ def _weight_files(table: Table) -> set[Path]:
 
 def _arm(
     settings: Settings, folder: Path, table: Table, vocabulary: Vocabulary, chosen: Chosen | None
-) -> Arm:
+) -> TrainableArm:
     model = load_backbone(folder, settings.dtype)
     if settings.gradient_checkpointing:
         checkpoint_activations(model)

@@ -25,13 +25,13 @@ from certify.evidence.load import Evidence, Subject
 from certify.gate import watch as sequential
 from certify.policy import requirement
 from certify.policy.policy import DESIGN, POLICIES
-from certify.policy.requirement import Answer, Requirement
+from certify.policy.requirement import Requirement, RequirementAnswer
 from certify.ticket.schema import Ticket
 from proofs_checks.coverage.trials import DELTA, Trial
 from proofs_checks.worlds import synthetic
 from proofs_checks.worlds.populations import (
-    Kind,
     Population,
+    UnitKind,
     advantage,
     agreement,
     loss_rise,
@@ -151,7 +151,7 @@ def least_advantage(population: Population) -> Fraction:
     return min(advantage(population, arm) for arm in NULLS)
 
 
-def drift(name: str, up: int, down: int, *more: Kind) -> Population:
+def drift(name: str, up: int, down: int, *more: UnitKind) -> Population:
     """Units of one window that rise by 1.5 nats, and units of two that fall by 1.3, with these weights."""
     falls = ((100, Fraction(-1, 10)), (300, Fraction(-17, 10)))
     kinds = (
@@ -251,7 +251,7 @@ def subject() -> Subject:
     return Subject(ticket, synthetic.TICKET_TABLE, Distances(synthetic.WIDTH, {20: 20}))
 
 
-def answer(asked: Requirement, evidence: Evidence, about: Subject, delta: Fraction) -> Answer:
+def answer(asked: Requirement, evidence: Evidence, about: Subject, delta: Fraction) -> RequirementAnswer:
     """What the program makes of a requirement on one evidence."""
     claim = registry.claim_named(asked.claim, evidence, about, delta)
     return requirement.judge(

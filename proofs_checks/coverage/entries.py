@@ -19,7 +19,7 @@ import certify
 from certify.gate import choose
 from certify.stats import betting, power, rates, resampling
 from certify.stats import budget as sharing
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 
 _STATS = ("limits", "rates", "betting", "resampling", "budget", "power")
 MACHINERY: Final = frozenset({*(f"certify.stats.{name}" for name in _STATS), "certify.gate.choose"})
@@ -180,14 +180,14 @@ def unlisted(
 
 
 @check("coverage.entries", "§5: no bound without a check", ())
-def entries(_: Budget) -> Finding:
+def entries(_: Budget) -> CheckFinding:
     """The table of entries against the modules, the public names in them, and every other module."""
     sources = named(folder())
     wrong = unlisted(MODULES, sources, public_names)
     if wrong:
-        return Finding("failed", len(sources), "; ".join(wrong))
+        return CheckFinding("failed", len(sources), "; ".join(wrong))
     detail = f"{len(ENTRIES)} names in {len(MODULES)} modules, and {len(ELSEWHERE)} modules that use them"
-    return Finding("passed", len(sources), detail)
+    return CheckFinding("passed", len(sources), detail)
 
 
 CHECKS: tuple[Check, ...] = (entries,)

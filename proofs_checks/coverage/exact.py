@@ -18,7 +18,7 @@ from typing import Any
 
 from certify.stats import betting
 from certify.stats import rates as bounds
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.theory.enumeration import compositions
 
 LEVELS = (Fraction(1, 20), Fraction(1, 3))
@@ -99,7 +99,7 @@ def tail(n: int, p: Fraction, counts: Sequence[int]) -> Fraction:
     return Fraction(sum(comb(n, k) * a**k * (b - a) ** (n - k) for k in counts), b**n)
 
 
-def judge_counts(module: Any, sizes: Sequence[int]) -> Finding:
+def judge_counts(module: Any, sizes: Sequence[int]) -> CheckFinding:
     """Clopper-Pearson limits: at the worst probabilities the miss rate is ``delta``, never more.
 
     The miss rate of an upper limit is largest just above one of its values. There it must be at most
@@ -117,34 +117,40 @@ def judge_counts(module: Any, sizes: Sequence[int]) -> Finding:
             if limit == trivial and k == nothing:
                 continue
             if limit in (0, 1):
-                return Finding("failed", cases, f"{side} limit of {k}/{n} at {delta} is {limit}: silent")
+                return CheckFinding("failed", cases, f"{side} limit of {k}/{n} at {delta} is {limit}: silent")
             cases += 1
             sign = 1 if side == "upper" else -1
             worst, inside = limit + sign * _STEP, limit - 3 * sign * _STEP
             missed = [j for j, other in enumerate(limits) if sign * (worst - other) > 0]
             rate = tail(n, worst, missed)
             if rate > delta:
-                return Finding(
+                return CheckFinding(
                     "failed", cases, f"{side} limit of {k}/{n} at {delta} is missed with rate {float(rate)}"
                 )
             if tail(n, inside, missed) <= delta:
-                return Finding("failed", cases, f"{side} limit of {k}/{n} at {delta} is weaker than needed")
+                return CheckFinding(
+                    "failed", cases, f"{side} limit of {k}/{n} at {delta} is weaker than needed"
+                )
         for p in (Fraction(1, 2), Fraction(1, 50), Fraction(96, 97)):
             pair = [module.clopper_pearson(k, n, delta) for k in range(n + 1)]
             cases += 1
             missed = [k for k, (low, high) in enumerate(pair) if not low <= p <= high]
             if tail(n, p, missed) > delta:
-                return Finding("failed", cases, f"two-sided limits of {n} trials at {delta} miss {p}")
+                return CheckFinding("failed", cases, f"two-sided limits of {n} trials at {delta} miss {p}")
     for n, delta in product(sizes, LEVELS):
         if 2 * delta < 1:
             cases += 1
             pair = [module.clopper_pearson(k, n, 2 * delta) for k in range(n + 1)]
             if pair != list(zip(*(one_sided[side, n, delta] for side in ("lower", "upper")), strict=True)):
-                return Finding("failed", cases, f"two-sided limits of {n} trials are not two one-sided ones")
-    return Finding("passed", cases, "at the worst probabilities missed with rate delta, to one grid step")
+                return CheckFinding(
+                    "failed", cases, f"two-sided limits of {n} trials are not two one-sided ones"
+                )
+    return CheckFinding(
+        "passed", cases, "at the worst probabilities missed with rate delta, to one grid step"
+    )
 
 
-def judge_decisions(module: Any, sizes: Sequence[int]) -> Finding:
+def judge_decisions(module: Any, sizes: Sequence[int]) -> CheckFinding:
     """Decisions on rates at the threshold itself: wrong with probability ``delta`` at most, and no weaker.
 
     One more success in the decision's favour must exceed ``delta``. Levels include tails that are met
@@ -168,35 +174,37 @@ def judge_decisions(module: Any, sizes: Sequence[int]) -> Finding:
             ]
             where = f"{n} trials against {alpha} at {delta}"
             if rates[0] > delta or rates[1] >= delta or rates[2] > delta:
-                return Finding("failed", cases, f"{where}: wrong too often, {list(map(float, rates))}")
+                return CheckFinding("failed", cases, f"{where}: wrong too often, {list(map(float, rates))}")
             if not (more[0] > delta and more[1] >= delta and more[2] > delta):
-                return Finding("failed", cases, f"{where}: weaker than needed")
+                return CheckFinding("failed", cases, f"{where}: weaker than needed")
             if at_most != list(range(len(at_most))) or above != list(range(n + 1 - len(above), n + 1)):
-                return Finding("failed", cases, f"{where}: not monotone in the count")
+                return CheckFinding("failed", cases, f"{where}: not monotone in the count")
         for k in (-1, 0, n // 2, n):
             cases += 1
             below = module.binomial_tail_at_most(k, n, alpha)
             beyond = module.binomial_tail_at_least(k, n, alpha)
             if below != tail(n, alpha, range(k + 1)) or beyond != tail(n, alpha, range(max(k, 0), n + 1)):
-                return Finding("failed", cases, f"the tail at {k} of {n} is wrong")
-    return Finding("passed", cases, "wrong with probability delta at most, one count more would be too many")
+                return CheckFinding("failed", cases, f"the tail at {k} of {n} is wrong")
+    return CheckFinding(
+        "passed", cases, "wrong with probability delta at most, one count more would be too many"
+    )
 
 
 # --- betting -----------------------------------------------------------------------------------------------
 
 
-def judge_betting(module: Any, length: int) -> Finding:
+def judge_betting(module: Any, length: int) -> CheckFinding:
     """Betting: all sequences of hard laws; at its own mean every p-value is a p-value, at every level.
 
     And it is of use: somewhere a level is nearly reached, and units that leave no doubt are no doubt to it.
     """
     for x in (Fraction(1), Fraction(5, 4), Fraction(3), Fraction(20), Fraction(10**6)):
         if not log2(x) - 0.0861 < module.plog(x) <= log2(x):
-            return Finding("failed", 1, f"plog({x}) is {float(module.plog(x))}, far from the logarithm")
+            return CheckFinding("failed", 1, f"plog({x}) is {float(module.plog(x))}, far from the logarithm")
     for design, delta in product(("fixed", "sequential"), (Fraction(1, 20), Fraction(2, 5))):
         p = module.betting_p_value([1] * 40, Fraction(1, 2), delta, design)
         if p > delta:
-            return Finding("failed", 1, f"forty ones, {design}: p = {float(p)} against a mean of 1/2")
+            return CheckFinding("failed", 1, f"forty ones, {design}: p = {float(p)} against a mean of 1/2")
     cases = 0
     sharpest = 0.0
     for units in HARD:
@@ -208,25 +216,27 @@ def judge_betting(module: Any, length: int) -> Finding:
                 p = module.betting_p_value(sequence, units.mean, delta, design)
                 found[p] = found.get(p, Fraction(0)) + probability
                 if (p <= delta) != module.betting_exceeds(sequence, units.mean, delta, design):
-                    return Finding(
+                    return CheckFinding(
                         "failed", cases, f"p-value and decision disagree at {units.name}, {design}"
                     )
                 if not _first_decision(module, sequence, units.mean, delta, design, decided=p <= delta):
-                    return Finding("failed", cases, f"decided after another unit: {units.name}, {design}")
+                    return CheckFinding(
+                        "failed", cases, f"decided after another unit: {units.name}, {design}"
+                    )
             reached = Fraction(0)
             for p in sorted(found):
                 reached += found[p]
                 sharpest = max(sharpest, float(reached / p) if p < 1 else 0.0)
                 if reached > p:
-                    return Finding(
+                    return CheckFinding(
                         "failed",
                         cases,
                         f"{units.name}, {design}: a p-value of {float(p)} or less has"
                         f" probability {float(reached)}",
                     )
     if sharpest < 0.9:
-        return Finding("failed", cases, f"no level is reached to more than {sharpest:.3f}: timid bets")
-    return Finding("passed", cases, f"no level is exceeded; the nearest is reached to {sharpest:.3f}")
+        return CheckFinding("failed", cases, f"no level is reached to more than {sharpest:.3f}: timid bets")
+    return CheckFinding("passed", cases, f"no level is exceeded; the nearest is reached to {sharpest:.3f}")
 
 
 def _first_decision(
@@ -243,18 +253,18 @@ def _first_decision(
 
 
 @check("coverage.counts", "§5: Clopper-Pearson limits and decisions, coverage at the worst rates", ("iid",))
-def counts(budget: Budget) -> Finding:
+def counts(budget: Budget) -> CheckFinding:
     """All counts of up to 20 trials (60 in a full run)."""
     sizes = (*range(1, 25), 60) if budget.full else (1, 2, 3, 7, 12, 20)
     found = judge_counts(bounds, sizes)
     other = judge_decisions(bounds, sizes)
     if other.outcome != "passed":
         return other
-    return Finding(found.outcome, found.cases + other.cases, found.detail)
+    return CheckFinding(found.outcome, found.cases + other.cases, found.detail)
 
 
 @check("coverage.betting", "§5: betting limits, all sequences", ("iid",))
-def bets(budget: Budget) -> Finding:
+def bets(budget: Budget) -> CheckFinding:
     """All sequences of 8 units (12 in a full run) of hard laws, both designs."""
     return judge_betting(betting, 12 if budget.full else 8)
 

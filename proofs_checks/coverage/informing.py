@@ -21,7 +21,7 @@ from certify.claims.kind import Variant
 from proofs_checks.coverage.claims import subject
 from proofs_checks.coverage.trials import DELTA, Trial
 from proofs_checks.worlds import synthetic
-from proofs_checks.worlds.populations import Kind, Population, advantage, agreement
+from proofs_checks.worlds.populations import Population, UnitKind, advantage, agreement
 
 Json = Any
 
@@ -54,7 +54,7 @@ class Known:
 # --- populations -------------------------------------------------------------------------------------------
 
 
-def _unit(weight: int, *sentences: tuple[tuple[int, int], str, tuple[int, ...], tuple[int, ...]]) -> Kind:
+def _unit(weight: int, *sentences: tuple[tuple[int, int], str, tuple[int, ...], tuple[int, ...]]) -> UnitKind:
     """For each sentence matches of ticket and base, letters of decisions, ids of prompt and base's output."""
     records = []
     for number, ((ours, base), letters, prompt, output) in enumerate(sentences):
@@ -68,7 +68,7 @@ def _unit(weight: int, *sentences: tuple[tuple[int, int], str, tuple[int, ...], 
         records.append(
             synthetic.sentence(number, arms, prompt=prompt, tokens=tokens, base_tokens=output),
         )
-    return Kind(weight, tuple(records))
+    return UnitKind(weight, tuple(records))
 
 
 FED, FREE, SAID = (1, 5, 20), (1, 20), (40, 7, 2)
@@ -105,7 +105,7 @@ def _touched(record: Json) -> bool:
 
 def _gain(units: Sequence[Sequence[Json]], rule: str) -> float:
     """Mean gain of the units that were drawn, each as often as it was."""
-    drawn = Population("the sample", tuple(Kind(1, tuple(unit)) for unit in units))
+    drawn = Population("the sample", tuple(UnitKind(1, tuple(unit)) for unit in units))
     return float(advantage(drawn, "base", rule))
 
 

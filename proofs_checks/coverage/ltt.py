@@ -15,7 +15,7 @@ import numpy as np
 
 from certify.gate import choose
 from certify.stats.betting import Design
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.coverage.exact import tail
 from proofs_checks.coverage.trials import DELTA, Trial, generator, judge
 from proofs_checks.worlds.outlines import RIGHT, WRONG, answer, arm, evidence
@@ -120,7 +120,7 @@ _TWO = tuple(answer(wrong=wrong) for wrong in range(3))
 
 
 @check("coverage.ltt", "§5: Learn then Test chooses a ticket that is good enough", ("iid", "A-EVIDENCE"))
-def choice(budget: Budget) -> Finding:
+def choice(budget: Budget) -> CheckFinding:
     """100 units; nested and independent tickets, every goal, both designs."""
     random = generator(budget, 8)
     trials = try_agreement(choose, 4000 if budget.full else 300, random)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from certify.claims import criteria
 from certify.stats import betting, resampling
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.coverage import entries, ltt, plans, selection
 from proofs_checks.coverage import exact as coverage_exact
 from proofs_checks.coverage.exact import HARD, Units, tail
@@ -174,32 +174,32 @@ def try_asymptotic(module: Any, n: int, draws: int, random: np.random.Generator)
 
 
 @check("coverage.betting-many", "§5: betting limits, many units, any stopping time", ("iid",))
-def betting_many(budget: Budget) -> Finding:
+def betting_many(budget: Budget) -> CheckFinding:
     """60 units (150 in a full run) of hard laws and of an adversary."""
     n, draws = (150, 5000) if budget.full else (60, 400)
     return judge(try_betting(betting, n, draws, generator(budget, 1)))
 
 
 @check("coverage.betting-limits", "§5: betting limits as limits, and of paired differences", ("iid",))
-def betting_limits(budget: Budget) -> Finding:
+def betting_limits(budget: Budget) -> CheckFinding:
     """25 units of three laws, both designs; on the right side of the truth, and near it."""
     return judge(try_limits(betting, 25, 1500 if budget.full else 80, generator(budget, 2)))
 
 
 @check("coverage.randomisation", "§5: randomisation p-values, ties counted", ("sign-symmetric",))
-def randomisation(budget: Budget) -> Finding:
+def randomisation(budget: Budget) -> CheckFinding:
     """24 units under exchangeability."""
     return judge(try_randomisation(resampling, 24, 40_000 if budget.full else 3000, generator(budget, 3)))
 
 
 @check("coverage.asymptotic", "§5: bootstrap and clustered rates, asymptotic", ("iid", "asymptotic"))
-def asymptotic(budget: Budget) -> Finding:
+def asymptotic(budget: Budget) -> CheckFinding:
     """60 units or clusters."""
     return judge(try_asymptotic(resampling, 60, 10_000 if budget.full else 1500, generator(budget, 4)))
 
 
 @check("coverage.drawn-steps", "§5: one certified step for each unit, drawn evenly", ("A-EVIDENCE",))
-def drawn_steps(budget: Budget) -> Finding:
+def drawn_steps(budget: Budget) -> CheckFinding:
     """Shares of the drawn steps, and the number of clean steps that are needed."""
     draws = 60_000 if budget.full else 6000
     trials = []
@@ -215,7 +215,7 @@ def drawn_steps(budget: Budget) -> Finding:
         needed = criteria.units_needed(wrong, wrong + 1, alpha, DELTA)
         smallest = next(n for n in range(wrong + 1, 400) if tail(n, alpha, range(wrong + 1)) <= DELTA)
         if needed != smallest:
-            return Finding(
+            return CheckFinding(
                 "failed", draws, f"{needed} drawn steps are not the smallest number, {smallest} is"
             )
     return judge(trials)

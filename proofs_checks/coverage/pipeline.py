@@ -17,7 +17,7 @@ import numpy as np
 
 from certify.claims import criteria, registry
 from certify.claims.promise import GUARANTEE
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.coverage.claims import CASES, try_claim, try_edges, try_stopping
 from proofs_checks.coverage.guarantee import UNITS, try_guarantee, try_power
 from proofs_checks.coverage.informing import KNOWN, try_known
@@ -81,22 +81,22 @@ def verdict_trials(scale: int, random: np.random.Generator, folder: Path) -> tup
 
 
 @check("coverage.guarantee", "§5: the guarantee, from steps to the finding", ("A-UNITS",))
-def guarantee_holds(budget: Budget) -> Finding:
+def guarantee_holds(budget: Budget) -> CheckFinding:
     """Units that differ in rate and number of certified steps; fixed, and looked at as they come."""
     return judge(guarantee_trials(FULL if budget.full else 1, generator(budget, 11)))
 
 
 @check("coverage.claims", "§5: each claim, from records to the answer", ("A-UNITS", "A-CAP"))
-def claims(budget: Budget) -> Finding:
+def claims(budget: Budget) -> CheckFinding:
     """Claims at the thresholds of the shipped policies, at the ends of the scale, until decided; others."""
     lacking = untried()
     if lacking:
-        return Finding("failed", 0, f"no case for the claim {lacking[0]}")
+        return CheckFinding("failed", 0, f"no case for the claim {lacking[0]}")
     return judge(claim_trials(FULL if budget.full else 1, generator(budget, 12)))
 
 
 @check("coverage.texts", "§5: one claim on several texts shares its error", ("A-UNITS",))
-def texts(budget: Budget) -> Finding:
+def texts(budget: Budget) -> CheckFinding:
     """Eight texts, all of them false, or all of them true, by a hair."""
     return judge(try_texts(1000 if budget.full else 40, generator(budget, 13)))
 
@@ -106,13 +106,13 @@ def texts(budget: Budget) -> Finding:
     "§7: a false ticket is certified with probability delta at most, a good one mostly",
     ("A-UNITS", "A-EVIDENCE", "A-CAP"),
 )
-def verdicts(budget: Budget) -> Finding:
+def verdicts(budget: Budget) -> CheckFinding:
     """Tickets under release, strict and paper; some draws through files, gate and independent checker."""
     scale = FULL_VERDICTS if budget.full else 1
     with TemporaryDirectory() as folder:
         trials, differences = verdict_trials(scale, generator(budget, 14), Path(folder))
     found = judge(trials)
-    return Finding("failed", found.cases, "; ".join(differences)) if differences else found
+    return CheckFinding("failed", found.cases, "; ".join(differences)) if differences else found
 
 
 CHECKS: tuple[Check, ...] = (guarantee_holds, claims, texts, verdicts)

@@ -13,13 +13,13 @@ from typing import Any
 from certify.stats import budget as sharing
 from certify.stats import power
 from certify.stats import rates as bounds
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.coverage.exact import LEVELS, tail
 
 # --- several claims, planning ------------------------------------------------------------------------------
 
 
-def judge_budget(module: Any, grid: int) -> Finding:
+def judge_budget(module: Any, grid: int) -> CheckFinding:
     """The fixed sequence: all p-values on a grid; it stops where it must, and errs as often as one test."""
     delta = Fraction(1, 4)
     values = [Fraction(i, grid) for i in range(1, grid + 1)]
@@ -29,20 +29,22 @@ def judge_budget(module: Any, grid: int) -> Finding:
         rejected = module.fixed_sequence(value <= delta for value in p)
         wrong += rejected > 0
         if rejected != next((i for i, value in enumerate(p) if value > delta), 3):
-            return Finding("failed", cases, f"the fixed sequence went on after {p}")
+            return CheckFinding("failed", cases, f"the fixed sequence went on after {p}")
     if Fraction(wrong, grid**3) != Fraction(int(delta * grid), grid):
-        return Finding("failed", cases, f"a true hypothesis is rejected with rate {Fraction(wrong, grid**3)}")
-    return Finding("passed", cases, "exactly the family-wise error of one test")
+        return CheckFinding(
+            "failed", cases, f"a true hypothesis is rejected with rate {Fraction(wrong, grid**3)}"
+        )
+    return CheckFinding("passed", cases, "exactly the family-wise error of one test")
 
 
-def judge_power(module: Any) -> Finding:
+def judge_power(module: Any) -> CheckFinding:
     """Numbers of units for rates are the smallest ones, by trying every smaller one."""
     cases = 0
     for alpha, delta in product((Fraction(1, 20), Fraction(1, 7), Fraction(1, 2)), LEVELS):
         n = module.clean_units_needed(alpha, delta)
         cases += n
         if not (1 - alpha) ** n <= delta < (1 - alpha) ** (n - 1):
-            return Finding("failed", cases, f"{n} clean units are not the smallest number for {alpha}")
+            return CheckFinding("failed", cases, f"{n} clean units are not the smallest number for {alpha}")
     delta, power_ = Fraction(1, 20), Fraction(4, 5)
     for target, truth in ((Fraction(1, 2), Fraction(3, 4)), (Fraction(9, 10), Fraction(1))):
         found = module.units_for_agreement(target, truth, delta, power_)
@@ -50,15 +52,15 @@ def judge_power(module: Any) -> Finding:
         smallest = next(n for n in range(1, 200) if _power(n, target, truth, delta) >= power_)
         cases += smallest
         if not found == mirrored == smallest:
-            return Finding("failed", cases, f"{found} or {mirrored} units for {target}, not {smallest}")
+            return CheckFinding("failed", cases, f"{found} or {mirrored} units for {target}, not {smallest}")
     margin, sd = Fraction(2), Fraction(8)
     n = module.units_for_mean(margin, sd, delta, power_)
     reached = module.simulated_power(n, margin, sd, delta, seed=0, draws=200)
     cases += 200
     # A normal approximation, checked by simulation: five standard errors of 200 draws around 0.8.
     if not Fraction(13, 20) <= reached <= Fraction(19, 20):
-        return Finding("failed", cases, f"{n} units reach a power of {reached}, not about {power_}")
-    return Finding(
+        return CheckFinding("failed", cases, f"{n} units reach a power of {reached}, not about {power_}")
+    return CheckFinding(
         "passed", cases, f"smallest numbers; {n} units for a mean reach {float(reached):.2f} of 0.8"
     )
 
@@ -90,13 +92,13 @@ def cluster_misses(limits: Sequence[Fraction], groups: int, p: Fraction) -> Frac
 
 
 @check("coverage.budget", "§5: several claims share the error budget", ())
-def families(budget: Budget) -> Finding:
+def families(budget: Budget) -> CheckFinding:
     """All p-values on a grid of 12 (24 in a full run)."""
     return judge_budget(sharing, 24 if budget.full else 12)
 
 
 @check("coverage.planning", "§5: units needed", ("iid",))
-def planning(_: Budget) -> Finding:
+def planning(_: Budget) -> CheckFinding:
     """Every smaller number of units."""
     return judge_power(power)
 
@@ -104,7 +106,7 @@ def planning(_: Budget) -> Finding:
 @check(
     "coverage.clusters", "§5: ignoring clusters of 3-4 equal sentences: a nominal 5 % misses about 20 %", ()
 )
-def clusters(budget: Budget) -> Finding:
+def clusters(budget: Budget) -> CheckFinding:
     """Exact miss rates with clusters ignored, and with one unit for each cluster."""
     delta = Fraction(1, 20)
     rates, honest = [], []
@@ -119,7 +121,7 @@ def clusters(budget: Budget) -> Finding:
     shown = ", ".join(f"{float(rate):.1%}" for rate in rates)
     detail = f"clusters ignored: {shown}; one unit for each: at most {float(max(honest)):.1%}"
     right = all(Fraction(3, 20) < rate < Fraction(1, 4) for rate in rates) and max(honest) <= delta
-    return Finding("passed" if right else "failed", cases, detail)
+    return CheckFinding("passed" if right else "failed", cases, detail)
 
 
 CHECKS: tuple[Check, ...] = (families, planning, clusters)

@@ -21,7 +21,7 @@ from certify.base.records import Correction, Dtype, Method
 from certify.scan import engine_numpy, multiplicity
 from certify.scan.columns import Columns
 from certify.tables.dtypes import cast
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.coverage.trials import Trial, generator, judge
 
 Rows = NDArray[np.float32]
@@ -171,19 +171,19 @@ def _mixture(module: Any, draws: int, random: np.random.Generator, method: Metho
 
 
 @check("coverage.selection", "§2: type I error of selection, every correction, rows that did not move")
-def nulls(budget: Budget) -> Finding:
+def nulls(budget: Budget) -> CheckFinding:
     """Five kinds of rows that did not move, alone and in families of 8."""
     return judge(try_nulls(multiplicity, 10_000 if budget.full else 700, generator(budget, 5)))
 
 
 @check("coverage.selection-mixed", "§2: type I error of selection where half of the rows moved")
-def mixtures(budget: Budget) -> Finding:
+def mixtures(budget: Budget) -> CheckFinding:
     """Families of 8 rows, 4 of which moved."""
     return judge(try_mixtures(multiplicity, 20_000 if budget.full else 3000, generator(budget, 6)))
 
 
 @check("coverage.selection-nested", "§2: T(alpha) is nested in alpha, under every correction")
-def nested(budget: Budget) -> Finding:
+def nested(budget: Budget) -> CheckFinding:
     """Families of counts at rising levels: nothing that is selected is lost at a larger alpha."""
     random = generator(budget, 7)
     levels = [Fraction(k, 40) for k in (1, 2, 4, 8, 16, 24, 38)]
@@ -194,8 +194,10 @@ def nested(budget: Budget) -> Finding:
             cases += len(levels)
             chosen = [multiplicity.rejected(h, 32, level, correction, method) for level in levels]
             if any((small & ~large).any() for small, large in pairwise(chosen)):
-                return Finding("failed", cases, f"{correction}, {method}: a larger alpha loses rows of {h}")
-    return Finding("passed", cases, "every selection is contained in the next")
+                return CheckFinding(
+                    "failed", cases, f"{correction}, {method}: a larger alpha loses rows of {h}"
+                )
+    return CheckFinding("passed", cases, "every selection is contained in the next")
 
 
 CHECKS: tuple[Check, ...] = (nulls, mixtures, nested)

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from scipy.stats import binom
 
-from proofs_checks.check import Budget, Finding
+from proofs_checks.check import Budget, CheckFinding
 
 ALARM: Final = 1e-6
 """Probability that any comparison of a run fails although everything is right."""
@@ -70,21 +70,21 @@ class Trial:
         return high
 
 
-def judge(trials: Sequence[Trial]) -> Finding:
+def judge(trials: Sequence[Trial]) -> CheckFinding:
     """Passed if every trial is within its limits; the detail says what would have been seen."""
     cases = sum(trial.draws for trial in trials)
     if not trials:
-        return Finding("failed", 0, "nothing was tried")
+        return CheckFinding("failed", 0, "nothing was tried")
     for trial in trials:
         lowest, highest = trial.accepted
         if not lowest <= trial.misses <= highest:
             detail = f"{trial.what}: {trial.misses} misses of {trial.draws:,}, accepted {lowest} to {highest}"
-            return Finding("failed", cases, detail)
+            return CheckFinding("failed", cases, detail)
     errors = [trial for trial in trials if not trial.silent]
     rates = [trial.misses / trial.draws for trial in errors]
     powers = [1 - trial.misses / trial.draws for trial in trials if trial.silent]
     hardest = max(errors, key=lambda trial: trial.defect - trial.most)
-    return Finding(
+    return CheckFinding(
         "passed",
         cases,
         f"{len(trials)} comparisons, false alarms below {ALARM:g} a run;"

@@ -27,7 +27,7 @@ from proofs_checks.worlds.populations import (
     scored,
     steps,
 )
-from proofs_checks.worlds.testbed import DELTA, Stage, Text
+from proofs_checks.worlds.testbed import DELTA, SampledText, Stage
 
 POWER: Final = Fraction(9, 10)
 """How often a ticket that is good in every respect is certified at least."""
@@ -190,7 +190,7 @@ def try_plot(
     found = 0
     for number in range(draws):
         tag = f"{random.integers(1 << 62)}"
-        drawn = [Text(text, text.draw(plot.n, random), tag) for text in texts]
+        drawn = [SampledText(text, text.draw(plot.n, random), tag) for text in texts]
         ruling = stage.rule(drawn, [plot.policy])[plot.policy]
         found += ruling.status is plot.expected
         if number < files:

@@ -26,7 +26,7 @@ from functools import wraps
 from importlib import import_module
 from typing import Any, Final
 
-from proofs_checks.check import Finding
+from proofs_checks.check import CheckFinding
 
 Fact = tuple[str, bool]
 """A fact in words, and whether it holds."""
@@ -62,7 +62,7 @@ class Bug:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Judged:
     """Bugs of one subject, and the judges that must notice each of them.
 
     Attributes:
@@ -139,24 +139,24 @@ def fate(one: Bug, judges: Sequence[Judge]) -> Fate:
         return Fate(one, *_look(judges))
 
 
-def hunt(subject: Subject) -> Finding:
+def hunt(subject: Judged) -> CheckFinding:
     """Passed if the judges accept the program as it is and notice every bug of the subject."""
     wrong = first_false(subject.judges)
     if wrong is not None:
-        return Finding("failed", 1, f"{subject.about}, without any bug: {wrong}")
+        return CheckFinding("failed", 1, f"{subject.about}, without any bug: {wrong}")
     fates = []
     for one in subject.bugs:
         try:
             fates.append(fate(one, subject.judges))
         except Stale as error:
-            return Finding("failed", len(fates) + 1, f"{one.name} cannot be planted: {error}")
+            return CheckFinding("failed", len(fates) + 1, f"{one.name} cannot be planted: {error}")
     wrongs = [one.wrong for one in fates if one.wrong is not None]
     if wrongs:
         detail = f"{len(wrongs)} of {len(fates)} bugs are not noticed: {'; '.join(wrongs)}"
-        return Finding("failed", len(fates), detail)
+        return CheckFinding("failed", len(fates), detail)
     first = fates[0]
     witness = f"{first.bug.name} ({first.bug.lesson}): {first.killer}"
-    return Finding("passed", len(fates), f"{len(fates)} of {len(fates)} bugs are noticed", witness)
+    return CheckFinding("passed", len(fates), f"{len(fates)} of {len(fates)} bugs are noticed", witness)
 
 
 def _look(judges: Sequence[Judge]) -> tuple[str | None, bool]:

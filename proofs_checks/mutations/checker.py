@@ -16,7 +16,7 @@ import numpy as np
 from certify.checker import scan, units
 from certify.checker.tables import Stop
 from proofs_checks.coverage.selection import smirnov
-from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.mutations.bug import Fact, Judged, bug
 from proofs_checks.mutations.evidence import ARMS, COPIED, MALFORMED, TEXT, TUNED, window
 from proofs_checks.mutations.law import textbook
 from proofs_checks.theory.finite import sample_distance
@@ -108,7 +108,7 @@ def judge_text() -> Iterator[Fact]:
 
 
 SUBJECTS = (
-    Subject(
+    Judged(
         "checker",
         "the independent checker",
         (judge_rows, judge_steps, judge_text),

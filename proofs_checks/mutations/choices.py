@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from certify.gate import choose, watch
-from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.mutations.bug import Fact, Judged, bug
 from proofs_checks.mutations.evidence import code_of
 from proofs_checks.worlds.outlines import RIGHT, WRONG, arm, evidence, subject
 
@@ -141,7 +141,7 @@ def judge_looks() -> Iterator[Fact]:
 
 
 SUBJECTS = (
-    Subject("choice", "choosing a ticket", (judge_choice,), (_smallest_first, _goes_on, _unknown_data)),
-    Subject("looks", "evidence that grows", (judge_looks,), (_first_decided, _last_batch)),
+    Judged("choice", "choosing a ticket", (judge_choice,), (_smallest_first, _goes_on, _unknown_data)),
+    Judged("looks", "evidence that grows", (judge_looks,), (_first_decided, _last_batch)),
 )
 """What is decided before a certificate."""

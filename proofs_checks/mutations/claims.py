@@ -15,7 +15,7 @@ from certify.evidence import corpus_scores
 from certify.evidence.null_labels import NULLS
 from certify.stats.betting import difference_lower
 from proofs_checks.coverage.exact import tail
-from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.mutations.bug import Fact, Judged, bug
 from proofs_checks.worlds.outlines import RIGHT, WRONG, answer, arm, evidence, subject, windows
 
 F = Fraction
@@ -288,16 +288,16 @@ def judge_opportunity() -> Iterator[Fact]:
 
 
 SUBJECTS = (
-    Subject("agreement", "agreement with embed tuning", (judge_agreement,), (_sentences, _fixed_limit)),
-    Subject(
+    Judged("agreement", "agreement with embed tuning", (judge_agreement,), (_sentences, _fixed_limit)),
+    Judged(
         "quality",
         "differences of quality",
         (judge_score, judge_quality),
         (_chrf1, _all_orders, _whole_output, _easiest_null),
     ),
-    Subject("corpus", "corpus scores", (judge_corpus,), (_constant,)),
-    Subject("loss", "the loss on unrelated text", (judge_loss,), (_clipped, _per_window)),
-    Subject("opposite", "limits that refute", (judge_opposite,), (_whole_error,)),
-    Subject("opportunity", "what a run feeds", (judge_opportunity,), (_prompts_only,)),
+    Judged("corpus", "corpus scores", (judge_corpus,), (_constant,)),
+    Judged("loss", "the loss on unrelated text", (judge_loss,), (_clipped, _per_window)),
+    Judged("opposite", "limits that refute", (judge_opposite,), (_whole_error,)),
+    Judged("opportunity", "what a run feeds", (judge_opportunity,), (_prompts_only,)),
 )
 """What claims rest on."""

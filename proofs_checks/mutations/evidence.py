@@ -17,7 +17,7 @@ from certify.claims import every, exact
 from certify.evidence import load, read, sampling, split
 from certify.evidence.load import DISJOINT_ROLES
 from certify.evidence.read import LossRecord
-from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.mutations.bug import Fact, Judged, bug
 from proofs_checks.worlds import outlines, synthetic
 
 Json = Any
@@ -332,14 +332,14 @@ def judge_texts() -> Iterator[Fact]:
 
 
 SUBJECTS = (
-    Subject(
+    Judged(
         "records",
         "records of a text, and what its units are called",
         (judge_records, judge_content),
         (_skipped, _copies, _by_results, _by_file),
     ),
-    Subject("sampling", "units that were drawn", (judge_drawn,), (_any_size, _picked, _half_units)),
-    Subject(
+    Judged("sampling", "units that were drawn", (judge_drawn,), (_any_size, _picked, _half_units)),
+    Judged(
         "split",
         "data that are disjoint",
         (judge_pairs, judge_lines, judge_texts),

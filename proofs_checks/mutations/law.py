@@ -12,7 +12,7 @@ import numpy as np
 from certify.base.exact import exceeds_log
 from certify.scan import multiplicity, smirnov
 from proofs_checks.coverage.selection import smirnov as p_value
-from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.mutations.bug import Fact, Judged, bug
 from proofs_checks.numbers import laws
 
 F = Fraction
@@ -188,13 +188,13 @@ def judge_corrections() -> Iterator[Fact]:
 
 
 SUBJECTS = (
-    Subject(
+    Judged(
         "law",
         "the law of the distance and its critical counts",
         (judge_law,),
         (_one_sided, _first_term, _fallback, _one_sample),
     ),
-    Subject(
+    Judged(
         "corrections",
         "which of many tests are rejected",
         (judge_corrections,),

@@ -10,10 +10,10 @@ from typing import Any
 
 from certify.base import exact
 from certify.stats import betting, power, rates
-from proofs_checks.check import Finding
+from proofs_checks.check import CheckFinding
 from proofs_checks.coverage import exact as coverage
 from proofs_checks.coverage import plans
-from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.mutations.bug import Fact, Judged, bug
 
 F = Fraction
 Values = Sequence[Fraction | int]
@@ -53,7 +53,7 @@ def _wald(_: Any, k: int, n: int, alpha: Fraction, delta: Fraction) -> bool:
     return bool(rate + float(ndtri(1 - float(delta))) * math.sqrt(rate * (1 - rate) / n) <= alpha)
 
 
-def fact(finding: Finding) -> Fact:
+def fact(finding: CheckFinding) -> Fact:
     """A finding as a fact."""
     return finding.detail, finding.outcome == "passed"
 
@@ -174,14 +174,14 @@ def judge_exact() -> Iterator[Fact]:
 
 
 SUBJECTS = (
-    Subject("rates", "limits of rates and decisions on them", (judge_rates,), (_two_sides, _survival, _wald)),
-    Subject(
+    Judged("rates", "limits of rates and decisions on them", (judge_rates,), (_two_sides, _survival, _wald)),
+    Judged(
         "betting",
         "limits of means by betting",
         (judge_betting,),
         (_by_value, _peeking, _margin_sign),
     ),
-    Subject("planning", "numbers of units that a claim needs", (judge_power,), (_even_odds,)),
-    Subject("rounding", "roundings, roots and logarithms", (judge_exact,), (_nearest, _floats)),
+    Judged("planning", "numbers of units that a claim needs", (judge_power,), (_even_odds,)),
+    Judged("rounding", "roundings, roots and logarithms", (judge_exact,), (_nearest, _floats)),
 )
 """What limits rest on."""

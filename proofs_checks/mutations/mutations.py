@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.mutations import (
     checker,
     choices,
@@ -19,9 +19,9 @@ from proofs_checks.mutations import (
     theorem,
     tickets,
 )  # fmt: skip
-from proofs_checks.mutations.bug import Subject, hunt
+from proofs_checks.mutations.bug import Judged, hunt
 
-SUBJECTS: Final[tuple[Subject, ...]] = (
+SUBJECTS: Final[tuple[Judged, ...]] = (
     *(*theorem.SUBJECTS, *limits.SUBJECTS, *law.SUBJECTS, *rows.SUBJECTS, *tickets.SUBJECTS),
     *(*claims.SUBJECTS, *evidence.SUBJECTS, *policy.SUBJECTS, *choices.SUBJECTS, *checker.SUBJECTS),
 )
@@ -31,7 +31,7 @@ SUBJECTS: Final[tuple[Subject, ...]] = (
 def _checks() -> Iterator[Check]:
     for subject in SUBJECTS:
 
-        def run(_: Budget, subject: Subject) -> Finding:
+        def run(_: Budget, subject: Judged) -> CheckFinding:
             return hunt(subject)
 
         clause = f"§7: {len(subject.bugs)} historic bugs are noticed: {subject.about}"

@@ -15,8 +15,8 @@ from certify.base.verdict import Item, Outcome, Status
 from certify.certificate import schema
 from certify.claims.claim import Claim, Finding
 from certify.policy import outcomes, requirement
-from certify.policy.requirement import Answer, Requirement
-from proofs_checks.mutations.bug import Fact, Subject, bug
+from certify.policy.requirement import Requirement, RequirementAnswer
+from proofs_checks.mutations.bug import Fact, Judged, bug
 from proofs_checks.mutations.evidence import code_of
 
 F = Fraction
@@ -194,7 +194,9 @@ def judge_requirement() -> Iterator[Fact]:
     origin="the best of several test sets, in the abstract",
     lesson="a claim about several texts is shown on each of them",
 )
-def _best_text(original: Any, ticket: Any, policy: Any, texts: Any, found: Mapping[Any, Answer]) -> Any:
+def _best_text(
+    original: Any, ticket: Any, policy: Any, texts: Any, found: Mapping[Any, RequirementAnswer]
+) -> Any:
     good = {key: answer for key, answer in found.items() if answer.outcome is Outcome.PASS}
     return original(ticket, policy, texts, good or found)
 
@@ -220,7 +222,7 @@ def judge_items() -> Iterator[Fact]:
         ticket: Any = SimpleNamespace(declared=declared)
         policy: Any = SimpleNamespace(claims=(one,))
         pairs = zip(texts, found, strict=False)
-        given = {(one.claim, text.path): Answer(answer, "CODE", "text") for text, answer in pairs}
+        given = {(one.claim, text.path): RequirementAnswer(answer, "CODE", "text") for text, answer in pairs}
         (item,) = outcomes.items(ticket, policy, texts, given)
         return str(item.outcome)
 
@@ -270,15 +272,15 @@ def judge_certificate() -> Iterator[Fact]:
 
 
 SUBJECTS = (
-    Subject("verdict", "verdicts", (judge_verdict,), (_all_of_nothing, _skipped, _vacuous)),
-    Subject("json", "files of others", (judge_json,), (_last_key, _nan)),
-    Subject(
+    Judged("verdict", "verdicts", (judge_verdict,), (_all_of_nothing, _skipped, _vacuous)),
+    Judged("json", "files of others", (judge_json,), (_last_key, _nan)),
+    Judged(
         "requirement",
         "what a policy makes of a claim",
         (judge_requirement,),
         (_estimate, _absence, _footnotes, _any_level),
     ),
-    Subject("texts", "what a policy makes of several texts", (judge_items,), (_best_text, _what_is_there)),
-    Subject("certificate", "numbers of a certificate", (judge_certificate,), (_each_text, _toward_zero)),
+    Judged("texts", "what a policy makes of several texts", (judge_items,), (_best_text, _what_is_there)),
+    Judged("certificate", "numbers of a certificate", (judge_certificate,), (_each_text, _toward_zero)),
 )
 """What a verdict rests on."""

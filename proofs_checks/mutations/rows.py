@@ -20,7 +20,7 @@ from certify.scan.columns import LANES, Columns
 from certify.tables import dtypes
 from certify.tables.table import open_table
 from proofs_checks.coverage.selection import smirnov as p_value
-from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.mutations.bug import Fact, Judged, bug
 from proofs_checks.mutations.evidence import code_of
 from proofs_checks.theory.finite import sample_distance
 
@@ -245,13 +245,13 @@ def judge_dtypes() -> Iterator[Fact]:
 
 
 SUBJECTS = (
-    Subject(
+    Judged(
         "distances",
         "distances of rows, and what a scan says of them",
         (judge_engine, judge_scan),
         (_ties, _upward, _nan_after, _permuted),
     ),
-    Subject("compiled", "the compiled engine", (judge_compiled,), (_shut, _rest), ("numba",)),
-    Subject("dtypes", "element types", (judge_dtypes,), (_truncated, _signed_zero, _not_nan)),
+    Judged("compiled", "the compiled engine", (judge_compiled,), (_shut, _rest), ("numba",)),
+    Judged("dtypes", "element types", (judge_dtypes,), (_truncated, _signed_zero, _not_nan)),
 )
 """What a scan rests on."""

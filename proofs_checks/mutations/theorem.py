@@ -15,7 +15,7 @@ from certify.evidence import distances
 from certify.evidence.distances import Distances, Step
 from certify.stats import theorem
 from certify.stats.rates import rate_at_most
-from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.mutations.bug import Fact, Judged, bug
 from proofs_checks.theory.finite import CERTIFIED, restricted_strings, variation
 
 F = Fraction
@@ -242,19 +242,19 @@ def judge_guarantee() -> Iterator[Fact]:
 
 
 SUBJECTS = (
-    Subject(
+    Judged(
         "theorem",
         "the three criteria and the variation of a decision",
         (judge_criteria, judge_variation),
         (_tau, _squared, _tie, _largest, _half_lines, _easiest_rival),
     ),
-    Subject(
+    Judged(
         "steps",
         "the steps of a text, and which rows were fed",
         (judge_steps,),
         (_generated, _repeated),
     ),
-    Subject(
+    Judged(
         "guarantee",
         "the promise of a criterion, over units",
         (judge_guarantee,),

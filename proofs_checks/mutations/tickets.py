@@ -19,7 +19,7 @@ from certify.scan.smirnov import critical_count
 from certify.selection import rules
 from certify.ticket import transfer
 from proofs_checks.coverage.selection import smirnov
-from proofs_checks.mutations.bug import Fact, Subject, bug
+from proofs_checks.mutations.bug import Fact, Judged, bug
 
 F = Fraction
 
@@ -175,13 +175,13 @@ def judge_premise() -> Iterator[Fact]:
 
 
 SUBJECTS = (
-    Subject(
+    Judged(
         "selection",
         "which rows a rule selects",
         (judge_selection,),
         (_seed_zero, _all_tests, _specials),
     ),
-    Subject("transfer", "the table that a ticket is put into", (judge_transfer,), (_in_place, _first_block)),
-    Subject("premise", "the published premise", (judge_premise,), (_exact_law, _every_row)),
+    Judged("transfer", "the table that a ticket is put into", (judge_transfer,), (_in_place, _first_block)),
+    Judged("premise", "the published premise", (judge_premise,), (_exact_law, _every_row)),
 )
 """What tickets rest on."""

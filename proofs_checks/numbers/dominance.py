@@ -34,7 +34,7 @@ from itertools import pairwise
 from math import isqrt
 from typing import Any
 
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 
 COMPUTED = 4096
 """Largest n for which near counts are computed and far ones settled, in a full run."""
@@ -146,7 +146,7 @@ def scan(n: int, *, every_count: bool = False) -> Scan:
     )
 
 
-def judge_boundary(last: int, *, first: int = FIRST) -> Finding:
+def judge_boundary(last: int, *, first: int = FIRST) -> CheckFinding:
     """Passed if the bound fails somewhere for each n < ``first`` and nowhere for ``first <= n <= last``."""
     cases = 0
     failing: tuple[int, ...] = ()
@@ -154,18 +154,18 @@ def judge_boundary(last: int, *, first: int = FIRST) -> Finding:
         found = scan(n)
         cases += found.cases
         if not found.settled:
-            return Finding("failed", cases, f"n = {n}: counts from {first_far(n)} on are not settled")
+            return CheckFinding("failed", cases, f"n = {n}: counts from {first_far(n)} on are not settled")
         if found.undecided:
-            return Finding("failed", cases, f"undecided at n = {n}", f"h = {found.undecided}")
+            return CheckFinding("failed", cases, f"undecided at n = {n}", f"h = {found.undecided}")
         if bool(found.failing) != (n < first):
             state = f"fails at h = {found.failing}" if found.failing else "holds for every h"
-            return Finding("failed", cases, f"n = {n}: the bound {state}", f"n = {n}")
+            return CheckFinding("failed", cases, f"n = {n}: the bound {state}", f"n = {n}")
         failing = found.failing or failing
     text = (
         f"n = 1..{last}: fails for each n < {first} and holds from there on; {cases:,} near counts computed,"
     )
     text += " all with h^2 >= 3n + 5 settled by three comparisons for each n"
-    return Finding("passed", cases, text, f"n = {min(first - 1, last)} fails at h = {failing}")
+    return CheckFinding("passed", cases, text, f"n = {min(first - 1, last)} fails at h = {failing}")
 
 
 def beyond(first: int, pieces: int = 300) -> bool:
@@ -207,19 +207,19 @@ def beyond(first: int, pieces: int = 300) -> bool:
 
 
 @check("laws.dominance", "§2: 2 exp(-h^2/n) dominates the exact law only for n >= 458", needs=("flint",))
-def dominance(budget: Budget) -> Finding:
+def dominance(budget: Budget) -> CheckFinding:
     """n up to 1000 (4096 in a full run): near counts by intervals, far ones by three comparisons."""
     return judge_boundary(COMPUTED if budget.full else 1000)
 
 
 @check("laws.dominance-beyond", "§2: and it does so for every larger n", needs=("flint",))
-def dominance_beyond(_: Budget) -> Finding:
+def dominance_beyond(_: Budget) -> CheckFinding:
     """Every n from 600 on at once: an inequality in two real variables, on boxes."""
     pieces = 300
     if not beyond(PROVED, pieces):
-        return Finding("failed", pieces, f"the enclosures do not settle n >= {PROVED}")
+        return CheckFinding("failed", pieces, f"the enclosures do not settle n >= {PROVED}")
     detail = f"every n >= {PROVED}, on {pieces} boxes; published by Wei and Dudley (2012)"
-    return Finding("passed", pieces, detail)
+    return CheckFinding("passed", pieces, detail)
 
 
 CHECKS: tuple[Check, ...] = (dominance, dominance_beyond)

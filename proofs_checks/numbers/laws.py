@@ -14,7 +14,7 @@ from itertools import accumulate, combinations, product
 from math import comb, nextafter
 
 from certify.scan.smirnov import critical_count, p_exact, p_values, rejects, threshold
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.numbers import dominance, rates
 from proofs_checks.numbers.dominance import Tails
 
@@ -56,7 +56,7 @@ def inside_band(h: int, n: int) -> int:
     return ways[h]
 
 
-def compare_with_paths(sizes: Iterable[int], tail: Tail) -> Finding:
+def compare_with_paths(sizes: Iterable[int], tail: Tail) -> CheckFinding:
     """Two-sided law, and both one-sided laws with their closed form, on every path."""
     cases = 0
     for n in sizes:
@@ -70,13 +70,13 @@ def compare_with_paths(sizes: Iterable[int], tail: Tail) -> Finding:
         cases += total
         for h in range(n + 1):
             if tail(h, n) != Fraction(sum(largest[h:]), total):
-                return Finding("failed", cases, f"the law differs from the paths at h = {h}, n = {n}")
+                return CheckFinding("failed", cases, f"the law differs from the paths at h = {h}, n = {n}")
             if not sum(highest[h:]) == sum(lowest[h:]) == comb(2 * n, n - h):
-                return Finding("failed", cases, f"the one-sided law differs at h = {h}, n = {n}")
-    return Finding("passed", cases, "equal on every path, two-sided and one-sided; both sides alike")
+                return CheckFinding("failed", cases, f"the one-sided law differs at h = {h}, n = {n}")
+    return CheckFinding("passed", cases, "equal on every path, two-sided and one-sided; both sides alike")
 
 
-def compare_with_bands(sizes: Iterable[int], tail: Tail) -> Finding:
+def compare_with_bands(sizes: Iterable[int], tail: Tail) -> CheckFinding:
     """Two-sided law against the number of paths inside a band, for each count."""
     cases = 0
     for n in sizes:
@@ -84,11 +84,11 @@ def compare_with_bands(sizes: Iterable[int], tail: Tail) -> Finding:
         for h in range(1, n + 1):
             cases += 1
             if tail(h, n) != 1 - Fraction(inside_band(h, n), total):
-                return Finding("failed", cases, f"the law differs at h = {h}, n = {n}")
-    return Finding("passed", cases, "equal at every count")
+                return CheckFinding("failed", cases, f"the law differs at h = {h}, n = {n}")
+    return CheckFinding("passed", cases, "equal at every count")
 
 
-def compare_ties(sizes: Iterable[int], tail: Tail) -> Finding:
+def compare_ties(sizes: Iterable[int], tail: Tail) -> CheckFinding:
     """With tied values, compared only where all equal values are passed, p is never below the exact share."""
     cases = smaller = 0
     for n in sizes:
@@ -103,13 +103,15 @@ def compare_ties(sizes: Iterable[int], tail: Tail) -> Finding:
                 cases += 1
                 smaller += share < p
                 if share > p:
-                    return Finding("failed", cases, f"p is too small at h = {h}, n = {n}", f"ties {places}")
+                    return CheckFinding(
+                        "failed", cases, f"p is too small at h = {h}, n = {n}", f"ties {places}"
+                    )
     if not smaller:
-        return Finding("failed", cases, "no pattern of ties made a difference, so nothing was tried")
-    return Finding("passed", cases, f"never too small, strictly conservative in {smaller:,} cases")
+        return CheckFinding("failed", cases, "no pattern of ties made a difference, so nothing was tried")
+    return CheckFinding("passed", cases, f"never too small, strictly conservative in {smaller:,} cases")
 
 
-def compare_with_intervals(sizes: Iterable[int], tail: Tail) -> Finding:
+def compare_with_intervals(sizes: Iterable[int], tail: Tail) -> CheckFinding:
     """Law against rigorous enclosures of the series, at every count."""
     from flint import arb, ctx, fmpq
 
@@ -123,47 +125,49 @@ def compare_with_intervals(sizes: Iterable[int], tail: Tail) -> Finding:
                 enclosure = tails.p(h)
                 accuracy = min(accuracy, enclosure.rel_accuracy_bits())
                 if not enclosure.overlaps(arb(fmpq(p.numerator, p.denominator))):
-                    return Finding("failed", cases, f"outside the enclosure at h = {h}, n = {n}")
+                    return CheckFinding("failed", cases, f"outside the enclosure at h = {h}, n = {n}")
     if accuracy < 64:
-        return Finding("failed", cases, f"the enclosures have only {accuracy} bits")
-    return Finding("passed", cases, f"inside every enclosure ({accuracy} bits or more)")
+        return CheckFinding("failed", cases, f"the enclosures have only {accuracy} bits")
+    return CheckFinding("passed", cases, f"inside every enclosure ({accuracy} bits or more)")
 
 
-def judge_table(n: int, table: Sequence[float], tail: Tail) -> Finding:
+def judge_table(n: int, table: Sequence[float], tail: Tail) -> CheckFinding:
     """The table of p-values starts at 1, never rises, and is the law rounded upward, to the next float."""
     for h, p in enumerate(table):
         exact = tail(h, n)
         if Fraction(p) < exact or p > 1 or (h and p > table[h - 1]):
-            return Finding("failed", h + 1, f"p-value too small, above 1, or rising at h = {h}, n = {n}")
+            return CheckFinding("failed", h + 1, f"p-value too small, above 1, or rising at h = {h}, n = {n}")
         below = nextafter(p, 0.0)
         if below and Fraction(below) >= exact:
-            return Finding("failed", h + 1, f"p-value rounded too far at h = {h}, n = {n}")
+            return CheckFinding("failed", h + 1, f"p-value rounded too far at h = {h}, n = {n}")
     if len(table) != n + 1 or table[0] != 1:
-        return Finding("failed", len(table), f"not n + 1 values from 1 downward, n = {n}")
-    return Finding("passed", n + 1, "monotone, rounded upward to the next float")
+        return CheckFinding("failed", len(table), f"not n + 1 values from 1 downward, n = {n}")
+    return CheckFinding("passed", n + 1, "monotone, rounded upward to the next float")
 
 
-def judge_golden(rows: Sequence[tuple[Fraction, int, str, str]]) -> Finding:
+def judge_golden(rows: Sequence[tuple[Fraction, int, str, str]]) -> CheckFinding:
     """Critical counts, distances and p-values of the theory's table, to the digits printed."""
     n = 4096
     for level, h, distance, p in rows:
         if critical_count(level, n) != h:
-            return Finding("failed", len(rows), f"the critical count at {level} is not {h}")
+            return CheckFinding("failed", len(rows), f"the critical count at {level} is not {h}")
         for value, digits in ((Fraction(h, n), distance), (p_exact(h, n), p)):
             unit = Fraction(1, 10 ** (len(digits) - 1))
             if abs(value - Fraction(digits)) > unit / 2:
-                return Finding("failed", len(rows), f"{float(value):.9g} is not {digits} rounded, h = {h}")
+                return CheckFinding(
+                    "failed", len(rows), f"{float(value):.9g} is not {digits} rounded, h = {h}"
+                )
     found = critical_count("0.95", n), critical_count("0.95", n, "asymptotic")
     if found != (48, 56):
-        return Finding("failed", len(rows) + 1, f"at .95 the counts are {found}, not 48 and 56")
-    return Finding("passed", len(rows) + 1, "all as printed")
+        return CheckFinding("failed", len(rows) + 1, f"at .95 the counts are {found}, not 48 and 56")
+    return CheckFinding("passed", len(rows) + 1, "all as printed")
 
 
 def judge_threshold(
     sizes: Iterable[int],
     rejected: Callable[[int, int, Fraction], bool],
     tau: Callable[[Fraction, int], float],
-) -> Finding:
+) -> CheckFinding:
     """``n D^2 > ln(2/alpha)`` decided like intervals decide it, at every count; tau near its enclosure."""
     from flint import arb, ctx, fmpq
 
@@ -173,48 +177,50 @@ def judge_threshold(
             limit = arb(fmpq(2 * level.denominator, level.numerator)).log()
             root = (limit / n).sqrt()
             if not abs(arb(tau(level, n)) / root - 1) < 1e-15:
-                return Finding("failed", cases, f"tau is off at alpha = {level}, n = {n}")
+                return CheckFinding("failed", cases, f"tau is off at alpha = {level}, n = {n}")
             for h in range(n + 1):
                 cases += 1
                 statistic = arb(h * h) / n
                 above, below = bool(statistic > limit), bool(statistic < limit)
                 if above == below:
-                    return Finding("failed", cases, f"undecided at h = {h}, alpha = {level}, n = {n}")
+                    return CheckFinding("failed", cases, f"undecided at h = {h}, alpha = {level}, n = {n}")
                 if rejected(h, n, level) != above:
-                    return Finding("failed", cases, f"wrong decision at h = {h}, alpha = {level}, n = {n}")
-    return Finding("passed", cases, "every decision the same")
+                    return CheckFinding(
+                        "failed", cases, f"wrong decision at h = {h}, alpha = {level}, n = {n}"
+                    )
+    return CheckFinding("passed", cases, "every decision the same")
 
 
 # --- The checks ---------------------------------------------------------------------------------------------
 
 
 @check("laws.paths", "§2: exact null law, two- and one-sided")
-def smirnov_paths(budget: Budget) -> Finding:
+def smirnov_paths(budget: Budget) -> CheckFinding:
     """All C(2n, n) orders of two samples, n up to 8 (10 in a full run)."""
     return compare_with_paths(range(1, 11 if budget.full else 9), p_exact)
 
 
 @check("laws.bands", "§2: exact null law, larger n")
-def smirnov_bands(budget: Budget) -> Finding:
+def smirnov_bands(budget: Budget) -> CheckFinding:
     """Paths inside a band, n up to 30 and 64 (every n up to 80, and 150, in a full run)."""
     return compare_with_bands((*range(1, 81), 150) if budget.full else (*range(1, 31), 64), p_exact)
 
 
 @check("laws.enclosures", "§2: exact null law at the widths of real models", needs=("flint",))
-def smirnov_intervals(budget: Budget) -> Finding:
+def smirnov_intervals(budget: Budget) -> CheckFinding:
     """Every count at n = 457, 458, 768 and 4096 (more widths in a full run)."""
     more = (1024, 2048, 3072, 5120, 8192) if budget.full else ()
     return compare_with_intervals((1, 2, 3, 457, 458, 768, 4096, *more), p_exact)
 
 
 @check("laws.ties", "§2: with ties p is conservative")
-def smirnov_ties(budget: Budget) -> Finding:
+def smirnov_ties(budget: Budget) -> CheckFinding:
     """Every pattern of ties of two samples of up to 4 values (5 in a full run), every order."""
     return compare_ties(range(1, 6 if budget.full else 5), p_exact)
 
 
 @check("laws.table", "§2: one table of n + 1 p-values serves all rows")
-def smirnov_table(budget: Budget) -> Finding:
+def smirnov_table(budget: Budget) -> CheckFinding:
     """The tables that scans use, n = 64, 457 and 1024 (4096 too in a full run)."""
     cases = 0
     for n in (1, 2, 64, 457, 1024, *((4096,) if budget.full else ())):
@@ -222,17 +228,17 @@ def smirnov_table(budget: Budget) -> Finding:
         if found.outcome != "passed":
             return found
         cases += found.cases
-    return Finding("passed", cases, found.detail)
+    return CheckFinding("passed", cases, found.detail)
 
 
 @check("laws.golden", "§2: golden values for n = 4096")
-def golden(_: Budget) -> Finding:
+def golden(_: Budget) -> CheckFinding:
     """Critical counts, distances and p-values as printed in the theory."""
     return judge_golden(GOLDEN)
 
 
 @check("laws.published-threshold", "§2: D > tau(alpha) iff n D^2 > ln(2/alpha)", needs=("flint",))
-def published_threshold(budget: Budget) -> Finding:
+def published_threshold(budget: Budget) -> CheckFinding:
     """Every count at n = 4096 (more widths in a full run), alpha = .05, .5, .95, .001."""
     sizes = (64, 256, 768, 2048, 4096, 8192) if budget.full else (256, 4096)
     return judge_threshold(

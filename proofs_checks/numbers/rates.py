@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from certify.stats.rates import clopper_pearson, rate_at_least, rate_at_most
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 
 _BITS = 192
 _GRID = Fraction(1, 2**32)  # the limits are multiples of this
@@ -32,7 +32,7 @@ def judge_limits(
     counts: Iterable[RateCase],
     levels: Sequence[Fraction],
     limits: Callable[[int, int, Fraction], tuple[Fraction, Fraction]],
-) -> Finding:
+) -> CheckFinding:
     """Limits on the safe side of the exact ones, and at most one grid step away from them.
 
     Args:
@@ -54,16 +54,16 @@ def judge_limits(
                 where = f"{side} limit of {k}/{n} at {level}"
                 if successes == 0:
                     if limit != 0:
-                        return Finding("failed", cases, f"{where}: claims more than nothing")
+                        return CheckFinding("failed", cases, f"{where}: claims more than nothing")
                     continue
                 if limit > 0 and not upper_tail(successes, n, limit) < delta:
-                    return Finding("failed", cases, f"{where}: on the wrong side", str(limit))
+                    return CheckFinding("failed", cases, f"{where}: on the wrong side", str(limit))
                 if not upper_tail(successes, n, limit + _GRID) > delta:
-                    return Finding("failed", cases, f"{where}: weaker than the grid demands", str(limit))
-    return Finding("passed", cases, "on the safe side, and one step further is not")
+                    return CheckFinding("failed", cases, f"{where}: weaker than the grid demands", str(limit))
+    return CheckFinding("passed", cases, "on the safe side, and one step further is not")
 
 
-def judge_rates(cases: Sequence[tuple[int, int, Fraction, Fraction, bool]]) -> Finding:
+def judge_rates(cases: Sequence[tuple[int, int, Fraction, Fraction, bool]]) -> CheckFinding:
     """Exact decisions on rates against enclosures of the tail, and their mirror image.
 
     Args:
@@ -78,12 +78,14 @@ def judge_rates(cases: Sequence[tuple[int, int, Fraction, Fraction, bool]]) -> F
             decided = bool(tail < level) if tail < level or tail > level else None
             found = rate_at_most(k, n, alpha, delta), rate_at_least(n - k, n, 1 - alpha, delta)
             if not decided == expected == found[0] == found[1]:
-                return Finding("failed", len(cases), f"{k} of {n} against {alpha}: {found}, not {decided}")
-    return Finding("passed", len(cases), "all decided as the enclosures decide")
+                return CheckFinding(
+                    "failed", len(cases), f"{k} of {n} against {alpha}: {found}, not {decided}"
+                )
+    return CheckFinding("passed", len(cases), "all decided as the enclosures decide")
 
 
 @check("laws.clopper-pearson", "§5: Clopper-Pearson by exact binomial tails", ("iid",), needs=("flint",))
-def rate_limits(budget: Budget) -> Finding:
+def rate_limits(budget: Budget) -> CheckFinding:
     """All counts with n up to 60 (100 in a full run), and some large ones."""
     largest = 100 if budget.full else 60
     counts = [(k, n) for n in range(1, largest + 1) for k in range(n + 1)]
@@ -93,7 +95,7 @@ def rate_limits(budget: Budget) -> Finding:
 
 
 @check("laws.clean-units", "§5: 59 clean units for alpha = .05, 2,995 for .001", ("iid",), needs=("flint",))
-def clean_units(_: Budget) -> Finding:
+def clean_units(_: Budget) -> CheckFinding:
     """The decision at and just below the number of units that suffice at delta = .05."""
     delta = Fraction(1, 20)
     cases = [

@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import permutations
 from math import comb
 
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.theory.finite import (
     CERTIFIED,
     Change,
@@ -34,16 +34,16 @@ def smirnov(n: int, h: int) -> Fraction:
     return Fraction(2 * sum(terms), comb(2 * n, n))
 
 
-def reproduce(facts: Sequence[tuple[str, bool]], witness: str) -> Finding:
+def reproduce(facts: Sequence[tuple[str, bool]], witness: str) -> CheckFinding:
     """Passed if every fact of a counterexample holds; the first that does not is named."""
     for text, holds in facts:
         if not holds:
-            return Finding("failed", len(facts), f"not reproduced: {text}", witness)
-    return Finding("passed", len(facts), "; ".join(text for text, _ in facts), witness)
+            return CheckFinding("failed", len(facts), f"not reproduced: {text}", witness)
+    return CheckFinding("passed", len(facts), "; ".join(text for text, _ in facts), witness)
 
 
 @check("counterexamples.C1", "§4 C1: a permuted row has D = 0 and changes the prediction", ("A-LAW",))
-def c1(_: Budget) -> Finding:
+def c1(_: Budget) -> CheckFinding:
     """A linear two-class rule on a row of four entries, all 24 orders of the same entries."""
     row, weights = (3, -1, 2, 0), (2, -1, 0, 1)
 
@@ -63,13 +63,13 @@ def c1(_: Budget) -> Finding:
     ]
     witness = f"row {row} becomes {flipped[0]}: logit {logit(row)} becomes {logit(flipped[0])}"
     finding = reproduce(facts, witness)
-    return Finding(finding.outcome, len(orders), finding.detail, finding.witness)
+    return CheckFinding(finding.outcome, len(orders), finding.detail, finding.witness)
 
 
 @check(
     "counterexamples.C2", "§4 C2: even against odd atoms, D = 1/n, p = 1, a parity rule flips", ("A-ORDER",)
 )
-def c2(budget: Budget) -> Finding:
+def c2(budget: Budget) -> CheckFinding:
     """Samples 0, 2, .., 2n-2 against 1, 3, .., 2n-1, for every n up to a bound."""
     largest = 64 if budget.full else 24
     for n in range(2, largest + 1):
@@ -88,11 +88,11 @@ def c2(budget: Budget) -> Finding:
         if finding.outcome != "passed":
             return finding
     text = f"n = 2..{largest}: D = 1/n, p = 1, probability of A from 1 to 0"
-    return Finding("passed", largest - 1, text, "0, 2, 4, ... against 1, 3, 5, ...")
+    return CheckFinding("passed", largest - 1, text, "0, 2, 4, ... against 1, 3, 5, ...")
 
 
 @check("counterexamples.C3", "§4 C3: {0, 0, 2} against {0, 1, 1}, region {0, 2}", ("A-ORDER",))
-def c3(_: Budget) -> Finding:
+def c3(_: Budget) -> CheckFinding:
     """The smallest: D = 1/3, probability 1 becomes 1/3, so r = 1 > 2/3 protects nothing."""
     x, y = [Fraction(v) for v in (0, 0, 2)], [Fraction(v) for v in (0, 1, 1)]
     change = Change("ABA", (law([2, 0, 1]),), (law([1, 2, 0]),))
@@ -134,7 +134,7 @@ def interval_tie(others: int, missing: Fraction = Fraction(0)) -> tuple[Change, 
 @check(
     "counterexamples.C4", "§4 C4: an interval with p_A = 1/2, p_B = 0, D = 1/8 ends in a tie", ("A-ORDER",)
 )
-def c4(_: Budget) -> Finding:
+def c4(_: Budget) -> CheckFinding:
     """2D is met twice over and the lead over B is gone; for any smaller r it is lost."""
     change, gap = interval_tie(6)
     eighth = Fraction(1, 8)
@@ -162,7 +162,7 @@ def c4(_: Budget) -> Finding:
 
 
 @check("counterexamples.C5", "§4 C5: deviations of two rows add, and the sum is attained", ("A-ONE",))
-def c5(_: Budget) -> Finding:
+def c5(_: Budget) -> CheckFinding:
     """A = {x1 <= 0 and x2 <= 0}, D = 1/3 each: 1 becomes 4/9. A ++, B --, C mixed: equality."""
     third = Fraction(1, 3)
     certain, moved = law([1, 0]), law([2, 1])
@@ -186,7 +186,7 @@ def c5(_: Budget) -> Finding:
 
 
 @check("counterexamples.C6", "§4 C6: the criterion must be strict", ())
-def c6(_: Budget) -> Finding:
+def c6(_: Budget) -> CheckFinding:
     """r = 2D exactly on a half-line, and A and B end equal."""
     change = Change("AB", (law([3, 1]),), (law([1, 1]),))
     return reproduce(
@@ -200,7 +200,7 @@ def c6(_: Budget) -> Finding:
 
 
 @check("counterexamples.C7", "§4 C7: d iid draws from one row, h = 1: 1 becomes (1 - 1/d)^d", ("A-SCALAR",))
-def c7(budget: Budget) -> Finding:
+def c7(budget: Budget) -> CheckFinding:
     """One of d entries crosses t; A = "all draws are <= t". The bound for d draws, V d D >= 1, is vacuous."""
     widths = [*range(3, 9), *((16, 64, 256, 1024, 4096) if budget.full else (16, 64, 256))]
     for d in widths:
@@ -222,11 +222,11 @@ def c7(budget: Budget) -> Finding:
     last = (1 - Fraction(1, widths[-1])) ** widths[-1]
     near = f"{round(last * 1000)}/1000"
     text = f"d in {widths}: r = 1 > 2/d, P(A) becomes (1 - 1/d)^d, about {near} at d = {widths[-1]}"
-    return Finding("passed", len(widths), text, "d entries <= t, one of them moved above t")
+    return CheckFinding("passed", len(widths), text, "d entries <= t, one of them moved above t")
 
 
 @check("counterexamples.C8", "§4 C8: three classes in a row refute 2D", ("A-ORDER",))
-def c8(_: Budget) -> Finding:
+def c8(_: Budget) -> CheckFinding:
     """A C B, counts (7, 2, 2) of 11 become (5, 6, 0): D = 2/11, r = 5/11 > 4/11, C wins."""
     change = Change("ACB", (law([7, 2, 2]),), (law([5, 6, 0]),))
     x = [Fraction(v) for v in (0,) * 7 + (1,) * 2 + (2,) * 2]
@@ -244,7 +244,7 @@ def c8(_: Budget) -> Finding:
 
 
 @check("counterexamples.A-NULL", "§3 A-NULL: not rejecting does not mean D <= tau", ("A-NULL",))
-def not_rejecting(_: Budget) -> Finding:
+def not_rejecting(_: Budget) -> CheckFinding:
     """n = 64 at level .05: the population D is above tau, 2 tau is met, A is lost, yet the test is silent.
 
     tau^2 = ln(40)/64, and 3.6888 < ln 40 < 3.6889; the chance of silence is an exact sum of binomials.

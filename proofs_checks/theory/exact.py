@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.theory.enumeration import Tally, scan_inequality, scan_line, scan_product
 from proofs_checks.theory.finite import (
     CERTIFIED,
@@ -36,7 +36,7 @@ def try_lines(cases: Iterable[LineCase], *, strict: bool = True) -> Tally:
     return sum((scan_line(labels, n, factor, strict=strict) for labels, n, factor in cases), Tally())
 
 
-def judge(holds: Tally, breaks: Tally, *, true: str, false: str) -> Finding:
+def judge(holds: Tally, breaks: Tally, *, true: str, false: str) -> CheckFinding:
     """Passed if the true variant was tried and never violated, and the false one was violated.
 
     Args:
@@ -51,12 +51,14 @@ def judge(holds: Tally, breaks: Tally, *, true: str, false: str) -> Finding:
         f" {false}: {breaks.cases:,} cases, {breaks.violations:,} violations"
     )
     if holds.violations:
-        return Finding("failed", cases, f"{text}; the theorem is violated", str(holds.witness))
+        return CheckFinding("failed", cases, f"{text}; the theorem is violated", str(holds.witness))
     if not holds.cases:
-        return Finding("failed", cases, f"{text}; no case met the criterion, so nothing was tried")
+        return CheckFinding("failed", cases, f"{text}; no case met the criterion, so nothing was tried")
     if not breaks.violations:
-        return Finding("failed", cases, f"{text}; the wrong variant went unpunished, the search is blind")
-    return Finding("passed", cases, text, str(breaks.witness))
+        return CheckFinding(
+            "failed", cases, f"{text}; the wrong variant went unpunished, the search is blind"
+        )
+    return CheckFinding("passed", cases, text, str(breaks.witness))
 
 
 def padded(word: str, length: int) -> list[str]:
@@ -71,7 +73,7 @@ def padded(word: str, length: int) -> list[str]:
 
 
 @check("exact.half-lines", "§4 table, row 1: two half-lines need r > 2D", ROW_LAW)
-def half_lines(budget: Budget) -> Finding:
+def half_lines(budget: Budget) -> CheckFinding:
     """``A B``: never violated at 2D, violated at D."""
     sizes = range(2, 17 if budget.full else 11)
     strings = [word for length in (2, 3, 4) for shape in ("AB", "BA") for word in padded(shape, length)]
@@ -80,7 +82,7 @@ def half_lines(budget: Budget) -> Finding:
 
 
 @check("exact.one-end", "§4 table, row 2: A at one end, classes intervals: r > 3D", ROW_LAW)
-def one_end(budget: Budget) -> Finding:
+def one_end(budget: Budget) -> CheckFinding:
     """Every class an interval and A at an end: never violated at 3D, violated at 2D with three classes."""
     sizes = range(4, 14 if budget.full else 11)
     strings = [
@@ -95,7 +97,7 @@ def one_end(budget: Budget) -> Finding:
 
 
 @check("exact.interval", "§4 table: A an interval between two pieces of B needs r > 4D, not 2D", ROW_LAW)
-def interval(budget: Budget) -> Finding:
+def interval(budget: Budget) -> CheckFinding:
     """``B A B``, the published constant on an interval: never violated at 4D, violated at 2D and at 3D."""
     sizes = range(4, 17 if budget.full else 13)
     strings = [word for length in (3, 4) for word in padded("BAB", length)]
@@ -105,13 +107,13 @@ def interval(budget: Budget) -> Finding:
         holds, try_lines((s, n, 3) for s in strings for n in sizes), true="4D", false="3D (and 2D is weaker)"
     )
     if not less.violations:
-        return Finding("failed", finding.cases + less.cases, "2D on an interval went unpunished")
+        return CheckFinding("failed", finding.cases + less.cases, "2D on an interval went unpunished")
     detail = f"{finding.detail}; 2D: {less.cases:,} cases, {less.violations:,} violations"
-    return Finding(finding.outcome, finding.cases + less.cases, detail, finding.witness)
+    return CheckFinding(finding.outcome, finding.cases + less.cases, detail, finding.witness)
 
 
 @check("exact.intervals", "§4 table, row 3: every class an interval: r > 4D", ROW_LAW)
-def every_class_an_interval(budget: Budget) -> Finding:
+def every_class_an_interval(budget: Budget) -> CheckFinding:
     """Never violated at 4D; violated at 3D from four classes on (``D C A B``)."""
     sizes = range(5, 12 if budget.full else 9)
     strings = [s for length in (3, 4, 5) for s in restricted_strings(length, length) if intervals(s)]
@@ -121,7 +123,7 @@ def every_class_an_interval(budget: Budget) -> Finding:
 
 
 @check("exact.pieces", "§4 table, row 4: A in k pieces between pieces of B: r > 4kD", ROW_LAW)
-def pieces(budget: Budget) -> Finding:
+def pieces(budget: Budget) -> CheckFinding:
     """k = 1, 2 (and 3 in a full run): never violated at 4kD, each violated at (4k - 1)D."""
     holds = breaks = Tally()
     # With fewer than 4k + 2(k + 1) samples, or so, no violation of 4k - 1 fits.
@@ -129,14 +131,14 @@ def pieces(budget: Budget) -> Finding:
         word = "BA" * k + "B"
         own = try_lines((word, n, 4 * k - 1) for n in sizes)
         if not own.violations:
-            return Finding("failed", own.cases, f"{4 * k - 1}D went unpunished for {word}")
+            return CheckFinding("failed", own.cases, f"{4 * k - 1}D went unpunished for {word}")
         holds += try_lines((word, n, 4 * k) for n in sizes)
         breaks += own
     return judge(holds, breaks, true="4kD", false="(4k - 1)D")
 
 
 @check("exact.c-b-a-b-c", "§4 table, row 5: C B A B C needs r > 6D", ROW_LAW)
-def nested(budget: Budget) -> Finding:
+def nested(budget: Budget) -> CheckFinding:
     """Never violated at 6D, violated at 5D and so at the 4D of intervals."""
     sizes = range(10, 16 if budget.full else 14)
     holds = try_lines(("CBABC", n, 6) for n in sizes)
@@ -144,7 +146,7 @@ def nested(budget: Budget) -> Finding:
 
 
 @check("exact.every-string", "§4: V from the string of winning labels, r > V D", ROW_LAW)
-def every_string(budget: Budget) -> Finding:
+def every_string(budget: Budget) -> CheckFinding:
     """Every label string, up to the names of the rivals: never violated at V, and many are at V - 1.
 
     From five atoms on, only strings without equal neighbours: merging neighbours keeps r and never raises D,
@@ -169,11 +171,11 @@ def every_string(budget: Budget) -> Finding:
             breaks += lower
     finding = judge(holds, breaks, true=f"V over {number:,} strings", false="V - 1")
     detail = f"{finding.detail}; {sharp:,} strings break at V - 1 with so few samples"
-    return Finding(finding.outcome, finding.cases, detail, finding.witness)
+    return CheckFinding(finding.outcome, finding.cases, detail, finding.witness)
 
 
 @check("exact.unbounded", "§4 table, last row: for arbitrary sets no constant times D suffices", ("A-ORDER",))
-def unbounded(budget: Budget) -> Finding:
+def unbounded(budget: Budget) -> CheckFinding:
     """Alternating labels: for each multiplier v, r = 1 > v D, and then B has everything (C2)."""
     largest = 60 if budget.full else 20
     changes = [
@@ -181,13 +183,13 @@ def unbounded(budget: Budget) -> Finding:
     ]
     for factor, change in enumerate(changes, 1):
         if not (change.slack(multiplier=factor) > 0 and change.lead_after == -1):
-            return Finding("failed", factor, f"no violation of {factor}D on {change.labels}")
+            return CheckFinding("failed", factor, f"no violation of {factor}D on {change.labels}")
     detail = f"alternating labels break every multiple up to {largest}D"
-    return Finding("passed", largest, detail, f"3D: {changes[2]}")
+    return CheckFinding("passed", largest, detail, f"3D: {changes[2]}")
 
 
 @check("exact.strict", "§4 corollary: strictly greater, with >= there is a tie (C6)", ROW_LAW)
-def strictness(budget: Budget) -> Finding:
+def strictness(budget: Budget) -> CheckFinding:
     """With >= every label string admits a tie at V D; with > none does."""
     plan = [(2, 10), (3, 9), (4, 8 if budget.full else 7)]
     holds = breaks = Tally()
@@ -200,7 +202,7 @@ def strictness(budget: Budget) -> Finding:
 
 
 @check("exact.inequality", "§4 theorem: |E s(X) - E s(Y)| <= sum of V_j D_j", ("independence",))
-def inequality(budget: Budget) -> Finding:
+def inequality(budget: Budget) -> CheckFinding:
     """Every integer function on small grids of one, two and three coordinates, every pair of product laws."""
     three = (-1, 0, 1)
     plan: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
@@ -217,18 +219,18 @@ def inequality(budget: Budget) -> Finding:
     for shape, n, values in plan:
         tally, guilty = scan_inequality(shape, n, values)
         if guilty is not None:
-            return Finding("failed", tally.cases, f"violated on {shape} with n = {n}", f"s = {guilty}")
+            return CheckFinding("failed", tally.cases, f"violated on {shape} with n = {n}", f"s = {guilty}")
         total += tally
         joint_equality += tally.attained if len(shape) > 1 else 0
     wrong, guilty = scan_inequality((2, 2), 4, three, combine="max")
     cases = total.cases + wrong.cases
     if guilty is None or not joint_equality:
-        return Finding("failed", cases, "the sum is never attained, or the maximum went unpunished")
+        return CheckFinding("failed", cases, "the sum is never attained, or the maximum went unpunished")
     detail = (
         f"{total.cases:,} cases, none above the sum; equality with every D_j > 0 in several coordinates:"
         f" {joint_equality:,} times; the maximum in place of the sum: {wrong.violations:,} violations"
     )
-    return Finding("passed", cases, detail, f"the maximum fails for s = {guilty} on 2x2, n = 4")
+    return CheckFinding("passed", cases, detail, f"the maximum fails for s = {guilty} on 2x2, n = 4")
 
 
 def _try_products(plan: Sequence[tuple[tuple[int, ...], int, int]], combine: Combine) -> Tally:
@@ -243,7 +245,7 @@ def _try_products(plan: Sequence[tuple[tuple[int, ...], int, int]], combine: Com
 
 
 @check("exact.two-coordinates", "§4 corollary with two changed rows: deviations add (C5)", ROW_LAW)
-def two_coordinates(budget: Budget) -> Finding:
+def two_coordinates(budget: Budget) -> CheckFinding:
     """Every labelling of small grids: the sum is never violated, the maximum is."""
     plan = [((2, 2), 5, 4), ((2, 3), 3, 4)]
     if budget.full:
@@ -254,7 +256,7 @@ def two_coordinates(budget: Budget) -> Finding:
 
 
 @check("exact.three-coordinates", "§4 corollary with three changed rows: deviations add", ROW_LAW)
-def three_coordinates(budget: Budget) -> Finding:
+def three_coordinates(budget: Budget) -> CheckFinding:
     """Every labelling of a 2x2x2 grid by two classes (three in a full run)."""
     plan = [((2, 2, 2), 4, 2), ((2, 2, 2), 2, 3)] if budget.full else [((2, 2, 2), 3, 2)]
     return judge(
@@ -263,7 +265,7 @@ def three_coordinates(budget: Budget) -> Finding:
 
 
 @check("exact.runs", "§4: V depends on the runs of the label string only", ())
-def merged_runs(_: Budget) -> Finding:
+def merged_runs(_: Budget) -> CheckFinding:
     """Repeating a label changes no V; the table's constants are what the definition gives."""
     table = {"AB": 2, "ACB": 3, "BAC": 3, "BAB": 4, "DCAB": 4, "BABAB": 8, "BABABAB": 12, "CBABC": 6}
     wrong = [f"{s}: {variation(s)} instead of {v}" for s, v in table.items() if variation(s) != v]
@@ -272,9 +274,9 @@ def merged_runs(_: Budget) -> Finding:
     above = [s for s in strings if intervals(s) and variation(s) > 4]
     above += [s for s in strings if intervals(s) and CERTIFIED in (s[0], s[-1]) and variation(s) > 3]
     if wrong or above:
-        return Finding("failed", len(strings), f"wrong constants: {', '.join((wrong + above)[:5])}")
+        return CheckFinding("failed", len(strings), f"wrong constants: {', '.join((wrong + above)[:5])}")
     detail = f"{len(table)} constants of the table; {len(strings):,} strings against their merged runs"
-    return Finding("passed", len(strings) + len(table), detail)
+    return CheckFinding("passed", len(strings) + len(table), detail)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -15,7 +15,7 @@ import numpy as np
 
 from certify.base.errors import UsageError
 from certify.base.text import escape
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 
 if TYPE_CHECKING:
     import torch
@@ -40,24 +40,24 @@ def permuted_row(folder: Path, *, prompt: str = PROMPT) -> Check:
         ("A-LAW",),
         needs=("torch", "transformers"),
     )
-    def run(budget: Budget) -> Finding:
+    def run(budget: Budget) -> CheckFinding:
         if not (folder / "config.json").is_file():
-            return Finding("not run", 0, f"no checkpoint in {escape(str(folder))}")
+            return CheckFinding("not run", 0, f"no checkpoint in {escape(str(folder))}")
         return search(folder, prompt, budget)
 
     return run
 
 
-def search(folder: Path, prompt: str, budget: Budget) -> Finding:
+def search(folder: Path, prompt: str, budget: Budget) -> CheckFinding:
     """Permute the rows of the prompt's tokens, one at a time, until the greedy output changes."""
     from lottery.model.backbone import load_backbone, load_tokenizer
 
     try:
         model, tokenizer = load_backbone(folder, "F32").eval(), load_tokenizer(folder)
     except UsageError as error:
-        return Finding("not run", 0, str(error))
+        return CheckFinding("not run", 0, str(error))
     if model.config.tie_word_embeddings:
-        return Finding(
+        return CheckFinding(
             "not run", 0, "the input table is tied to the output head: C1 is about the input alone"
         )
     ids = list(tokenizer(prompt)["input_ids"])
@@ -78,7 +78,7 @@ def search(folder: Path, prompt: str, budget: Budget) -> Finding:
         same_law = same_distribution(original, table[token])
         table[token] = original
         if not same_law:
-            return Finding("failed", cases, f"permuting row {token} changed its entries")
+            return CheckFinding("failed", cases, f"permuting row {token} changed its entries")
         if produced != expected:
             words = [escape(tokenizer.decode(tokens)) for tokens in (expected, produced)]
             piece = escape(str(tokenizer.convert_ids_to_tokens(token)))
@@ -86,13 +86,13 @@ def search(folder: Path, prompt: str, budget: Budget) -> Finding:
             if not budget.full:
                 break
     if greedy(model, ids) != expected:
-        return Finding(
+        return CheckFinding(
             "failed", cases, "the model does not repeat its own output: the comparison means nothing"
         )
     if not found:
-        return Finding("failed", cases, "no permuted row of the prompt changed the greedy output")
+        return CheckFinding("failed", cases, "no permuted row of the prompt changed the greedy output")
     detail = f"{len(found)} of {cases} permuted rows change the greedy output of {model.config.model_type}"
-    return Finding("passed", cases, detail, found[0])
+    return CheckFinding("passed", cases, detail, found[0])
 
 
 def greedy(model: PreTrainedModel, ids: Sequence[int]) -> list[int]:

@@ -16,7 +16,7 @@ from itertools import product
 from math import prod
 
 from certify.base.errors import InternalError
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.theory.enumeration import Tally, compositions, scan_line, scan_product
 from proofs_checks.theory.finite import (
     CERTIFIED,
@@ -38,7 +38,7 @@ from proofs_checks.theory.finite import (
 )
 
 
-def first(tallies: Iterator[tuple[str, Tally]], budget: Budget, *, loses: bool = True) -> Finding:
+def first(tallies: Iterator[tuple[str, Tally]], budget: Budget, *, loses: bool = True) -> CheckFinding:
     """Run scans from small to large until one has a violation (after which A has lost, not only tied).
 
     Args:
@@ -55,16 +55,16 @@ def first(tallies: Iterator[tuple[str, Tally]], budget: Budget, *, loses: bool =
             tie = tie or (where, tally)
             if not loses or tally.witness.lead_after < 0:
                 detail = f"{where}: {tally.violations:,} violations in {tally.cases:,} cases"
-                return Finding("passed", cases, detail, str(tally.witness))
+                return CheckFinding("passed", cases, detail, str(tally.witness))
         if time.monotonic() > deadline:
-            return Finding("timeout", cases, f"no violation within {budget.seconds:g} s, up to {where}")
+            return CheckFinding("timeout", cases, f"no violation within {budget.seconds:g} s, up to {where}")
     if tie is not None:
-        return Finding("passed", cases, f"{tie[0]}: ties only", str(tie[1].witness))
-    return Finding("failed", cases, "no violation: the assumption would not be needed")
+        return CheckFinding("passed", cases, f"{tie[0]}: ties only", str(tie[1].witness))
+    return CheckFinding("failed", cases, "no violation: the assumption would not be needed")
 
 
 @check("search.A-ONE", "§4: with two changed rows, the largest deviation is not enough", ("A-ONE",))
-def without_a_one(budget: Budget) -> Finding:
+def without_a_one(budget: Budget) -> CheckFinding:
     """The maximum in place of the sum, all labellings of grids, smallest first."""
     shapes: tuple[tuple[int, ...], ...] = ((2, 2), (2, 3), (3, 3))
     return first(
@@ -82,7 +82,7 @@ def without_a_one(budget: Budget) -> Finding:
 
 
 @check("search.A-ORDER", "§3: the published 2D fails with three classes in a row", ("A-ORDER",))
-def without_a_order(budget: Budget) -> Finding:
+def without_a_order(budget: Budget) -> CheckFinding:
     """2D with three classes, each an interval and A at an end."""
     strings = [
         s
@@ -95,13 +95,13 @@ def without_a_order(budget: Budget) -> Finding:
 
 
 @check("search.interval", "§4: the published 2D fails for two classes if A is an interval", ("A-ORDER",))
-def on_an_interval(budget: Budget) -> Finding:
+def on_an_interval(budget: Budget) -> CheckFinding:
     """2D with two classes on three atoms."""
     return first(((f"BAB, n = {n}", scan_line("BAB", n, 2)) for n in range(2, 20)), budget)
 
 
 @check("search.strictness", "§4 corollary: >= in place of >", ())
-def without_strictness(budget: Budget) -> Finding:
+def without_strictness(budget: Budget) -> CheckFinding:
     """V D attained: a tie is the worst that can happen, and it happens."""
     strings = [s for length in (2, 3, 4) for s in restricted_strings(length, length)]
     return first(
@@ -116,7 +116,7 @@ def without_strictness(budget: Budget) -> Finding:
 
 
 @check("search.A-SCALAR", "§3 A-SCALAR: d iid draws from one row are d coordinates, not one", ("A-SCALAR",))
-def without_a_scalar(budget: Budget) -> Finding:
+def without_a_scalar(budget: Budget) -> CheckFinding:
     """A predictor of two or three draws from the same row law, D counted once."""
 
     def scans() -> Iterator[tuple[str, Tally]]:
@@ -160,7 +160,7 @@ def marginals(shape: tuple[int, int], cells: tuple[int, ...]) -> tuple[tuple[int
 
 
 @check("search.independence", "§4: independence is essential: (U, U) against (U, 1 - U)", ("independence",))
-def without_independence(budget: Budget) -> Finding:
+def without_independence(budget: Budget) -> CheckFinding:
     """Joint laws with the same marginals, so that D_1 = D_2 = 0, and different winners."""
     plan = [((2, 2), n, labels) for n in (2, 3, 4) for labels in restricted_strings(4, 3)]
     plan += [((3, 3), n, "ABBBABBBA") for n in ((3, 4, 5) if budget.full else (3,))]
@@ -183,12 +183,12 @@ def without_independence(budget: Budget) -> Finding:
                     f" marginals {marginals(shape, cells)} unchanged: lead {before} becomes {after}"
                 )
     if witness is None:
-        return Finding("failed", cases, "no violation: independence would not be needed")
-    return Finding("passed", cases, f"{found:,} violations of r > 0 with all D = 0", witness)
+        return CheckFinding("failed", cases, "no violation: independence would not be needed")
+    return CheckFinding("passed", cases, f"{found:,} violations of r > 0 with all D = 0", witness)
 
 
 @check("search.A-LAW", "§3 A-LAW: a predictor that sees the order of a row's entries", ("A-LAW",))
-def without_a_law(budget: Budget) -> Finding:
+def without_a_law(budget: Budget) -> CheckFinding:
     """Random linear three-class rules on integer rows; a random permutation of the row, D = 0 and p = 1."""
     draw = random.Random(budget.seed)
     found = 0
@@ -205,18 +205,18 @@ def without_a_law(budget: Budget) -> Finding:
         if len(winners[0]) == 1 and winners[0][0] not in winners[1]:
             gap = sample_distance([Fraction(x) for x in row], [Fraction(x) for x in moved])
             if gap != 0:
-                return Finding("failed", tries, "a permutation moved the distribution", f"{row} {moved}")
+                return CheckFinding("failed", tries, "a permutation moved the distribution", f"{row} {moved}")
             found += 1
             if witness is None or width < len(witness[0]):
                 witness = (row, moved, logits)
     if witness is None:
-        return Finding("failed", tries, "no violation: the order of the entries would not matter")
+        return CheckFinding("failed", tries, "no violation: the order of the entries would not matter")
     text = f"row {witness[0]} becomes {witness[1]}, D = 0: logits {witness[2][0]} become {witness[2][1]}"
-    return Finding("passed", tries, f"{found:,} of {tries:,} permuted rows change the winner", text)
+    return CheckFinding("passed", tries, f"{found:,} of {tries:,} permuted rows change the winner", text)
 
 
 @check("search.A-POINT", "§3 A-POINT: the gap at one point is not the expected gap", ("A-POINT",))
-def without_a_point(_: Budget) -> Finding:
+def without_a_point(_: Budget) -> CheckFinding:
     """A gap function s of which one value, not the mean, is compared with V D; A leads on average before."""
     values = [Fraction(k, 4) for k in range(-4, 5, 2)]
     cases = 0
@@ -239,8 +239,10 @@ def without_a_point(_: Budget) -> Finding:
                         f" goes from {before} to {after}"
                     )
                     honest = before <= bound
-                    return Finding("passed" if honest else "failed", cases, f"{atoms} atoms, n = {n}", text)
-    return Finding("failed", cases, "no violation: the assumption would not be needed")
+                    return CheckFinding(
+                        "passed" if honest else "failed", cases, f"{atoms} atoms, n = {n}", text
+                    )
+    return CheckFinding("failed", cases, "no violation: the assumption would not be needed")
 
 
 def random_change(draw: random.Random) -> Change:
@@ -279,7 +281,7 @@ def random_change(draw: random.Random) -> Change:
     "§4 corollary on random models: V and the sum hold, 2 max D does not",
     ("A-ONE", "A-ORDER"),
 )
-def random_models(budget: Budget) -> Finding:
+def random_models(budget: Budget) -> CheckFinding:
     """Random models judged by the definitions: the theorem and the published constant side by side."""
     draw = random.Random(budget.seed)
     tries = 30_000 if budget.full else 3_000
@@ -293,7 +295,7 @@ def random_models(budget: Budget) -> Finding:
         if change.slack() > 0:
             sound += 1
             if not holds:
-                return Finding("failed", tries, "the theorem is violated", str(change))
+                return CheckFinding("failed", tries, "the theorem is violated", str(change))
         if change.slack(combine="max", multiplier=2) > 0:
             claimed += 1
             if not holds:
@@ -304,7 +306,7 @@ def random_models(budget: Budget) -> Finding:
         f"{tries:,} models: the additive criterion met {sound:,} times, never violated;"
         f" r > 2 max D met {claimed:,} times, violated {broken:,} times"
     )
-    return Finding("passed" if sound and broken else "failed", tries, detail, str(worst))
+    return CheckFinding("passed" if sound and broken else "failed", tries, detail, str(worst))
 
 
 CHECKS: tuple[Check, ...] = (

@@ -19,7 +19,7 @@ from fractions import Fraction
 from itertools import pairwise, permutations, product
 from typing import Any
 
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.theory import smt_variants
 from proofs_checks.theory.finite import (
     total_variation,
@@ -27,8 +27,8 @@ from proofs_checks.theory.finite import (
 )
 from proofs_checks.theory.smt_variants import ROW_LAW
 from proofs_checks.theory.symbolic import (
-    Answer,
     Clock,
+    SolverAnswer,
     SymbolicLaws,
     Values,
     expected,
@@ -50,7 +50,7 @@ class Proof:
     undecided: int = 0
     broken: str | None = None
 
-    def add(self, answer: Answer, witness: Callable[[Any], str]) -> None:
+    def add(self, answer: SolverAnswer, witness: Callable[[Any], str]) -> None:
         """Count one query; ``witness`` words a model that should not exist."""
         self.cases += 1
         self.undecided += answer.status == "timeout"
@@ -61,16 +61,16 @@ class Proof:
         """Whether nothing more can be learned: the clause is broken, or the time is up."""
         return self.broken is not None or (self.undecided > 0 and clock.limit() <= 0)
 
-    def finding(self, what: str) -> Finding:
+    def finding(self, what: str) -> CheckFinding:
         """Passed only if there were queries, every one was decided, and none was satisfiable."""
         text = f"{what}: {self.cases:,} queries"
         if self.broken is not None:
-            return Finding("failed", self.cases, f"{text}; the clause is violated", self.broken)
+            return CheckFinding("failed", self.cases, f"{text}; the clause is violated", self.broken)
         if self.undecided:
-            return Finding("timeout", self.cases, f"{text}, {self.undecided:,} of them undecided")
+            return CheckFinding("timeout", self.cases, f"{text}, {self.undecided:,} of them undecided")
         if not self.cases:
-            return Finding("failed", 0, f"{text}: nothing was tried")
-        return Finding("passed", self.cases, f"{text}, all negations unsatisfiable")
+            return CheckFinding("failed", 0, f"{text}: nothing was tried")
+        return CheckFinding("passed", self.cases, f"{text}, all negations unsatisfiable")
 
 
 def prove_lines(strings: Iterable[Values], clock: Clock, *, lower_by: int = 0) -> Proof:
@@ -226,7 +226,7 @@ _Z3 = ("z3",)
 
 
 @check("smt.one-coordinate", "§4 theorem and corollary, m = 1, labels", ROW_LAW, needs=_Z3)
-def one_coordinate(budget: Budget) -> Finding:
+def one_coordinate(budget: Budget) -> CheckFinding:
     """Every score string on up to 6 atoms (7 in a full run), symbolic masses."""
     atoms = 7 if budget.full else 6
     proof = prove_lines(product((-1, 0, 1), repeat=atoms), Clock(budget.seconds))
@@ -234,14 +234,14 @@ def one_coordinate(budget: Budget) -> Finding:
 
 
 @check("smt.any-scores", "§4 theorem, m = 1, real scores such as p_A - p_c", ROW_LAW, needs=_Z3)
-def any_scores(budget: Budget) -> Finding:
+def any_scores(budget: Budget) -> CheckFinding:
     """Scores as symbolic as the masses, on up to 4 atoms (6 in a full run)."""
     atoms = 6 if budget.full else 4
     return prove_any_scores(atoms, Clock(budget.seconds)).finding(f"symbolic scores on {atoms} atoms")
 
 
 @check("smt.two-coordinates", "§4 theorem, m = 2: deviations add", _PRODUCT, needs=_Z3)
-def two_coordinates(budget: Budget) -> Finding:
+def two_coordinates(budget: Budget) -> CheckFinding:
     """Every table on 2x2 (in one piece, and split) and 2x3 atoms, up to symmetry; more in a full run."""
     clock = Clock(budget.seconds)
     proofs = [
@@ -257,7 +257,7 @@ def two_coordinates(budget: Budget) -> Finding:
 
 
 @check("smt.three-coordinates", "§4 theorem, m = 3: deviations add", _PRODUCT, needs=_Z3)
-def three_coordinates(budget: Budget) -> Finding:
+def three_coordinates(budget: Budget) -> CheckFinding:
     """Every table of two classes on 2x2x2 atoms, up to symmetry; of more classes in a full run."""
     tables = representatives((2, 2, 2), (-1, 1))
     what = "every table of two classes on 2x2x2 atoms, up to symmetry"

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.theory.finite import Change, expectation, law, rivals, score
 from proofs_checks.theory.symbolic import (
     Clock,
-    Status,
+    SolverStatus,
     SymbolicLaws,
     expected,
     fraction_of,
@@ -27,7 +27,7 @@ ROW_LAW = ("A-LAW", "A-SCALAR", "A-POINT")
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class WeakCriterion:
     """A criterion that is too weak: ``r > multiplier * combine(D_j)`` on a grid with these labels.
 
     Attributes:
@@ -45,7 +45,7 @@ class Variant:
     strict: bool = True
 
 
-def find(variant: Variant, clock: Clock) -> tuple[Status, Change | None]:
+def find(variant: WeakCriterion, clock: Clock) -> tuple[SolverStatus, Change | None]:
     """Ask for laws that meet the criterion of ``variant`` and after which A no longer leads.
 
     Returns:
@@ -77,7 +77,7 @@ def find(variant: Variant, clock: Clock) -> tuple[Status, Change | None]:
     return "sat", Change(variant.labels, *laws.rational(answer.model))
 
 
-def refutes(change: Change, variant: Variant) -> bool:
+def refutes(change: Change, variant: WeakCriterion) -> bool:
     """Whether the exact change meets the criterion of ``variant`` and takes A's lead away."""
     slack = change.slack(combine=variant.combine, multiplier=variant.multiplier)
     if variant.strict:
@@ -85,43 +85,46 @@ def refutes(change: Change, variant: Variant) -> bool:
     return slack >= 0 and change.lead_before > 0 and change.lead_after <= 0
 
 
-def refute(variant: Variant, clock: Clock) -> Finding:
+def refute(variant: WeakCriterion, clock: Clock) -> CheckFinding:
     """Passed if the solver finds a model against ``variant`` and exact arithmetic confirms it."""
     status, change = find(variant, clock)
     if status == "timeout":
-        return Finding("timeout", 1, "undecided: the solver ran out of time")
+        return CheckFinding("timeout", 1, "undecided: the solver ran out of time")
     if change is None:
-        return Finding("failed", 1, "unsatisfiable: the wrong variant went unpunished")
+        return CheckFinding("failed", 1, "unsatisfiable: the wrong variant went unpunished")
     if not refutes(change, variant):
-        return Finding("failed", 1, "the solver's model does not survive exact arithmetic", str(change))
-    return Finding("passed", 1, "satisfiable, model verified in exact arithmetic", str(change))
+        return CheckFinding("failed", 1, "the solver's model does not survive exact arithmetic", str(change))
+    return CheckFinding("passed", 1, "satisfiable, model verified in exact arithmetic", str(change))
 
 
-def _wrong(name: str, clause: str, variant: Variant) -> Check:
-    def run(budget: Budget) -> Finding:
+def _wrong(name: str, clause: str, variant: WeakCriterion) -> Check:
+    def run(budget: Budget) -> CheckFinding:
         return refute(variant, Clock(budget.seconds))
 
     return check(f"smt.wrong.{name}", clause, ROW_LAW, needs=("z3",))(run)
 
 
-WRONG: dict[str, tuple[str, Variant]] = {
-    "d-for-2d": ("§4 table, row 1: D is not enough for half-lines", Variant("AB", (2,), 1)),
-    "2d-interval": ("§4, C4: 2D is not enough for an interval between pieces of B", Variant("BAB", (3,), 2)),
-    "2d-three-classes": ("§4, C8: 2D is not enough for A C B", Variant("ACB", (3,), 2)),
-    "3d-intervals": ("§4 table, row 3: 3D is not enough for intervals", Variant("CABD", (4,), 3)),
-    "4d-nested": ("§4 table, row 5: 4D is not enough for C B A B C", Variant("CBABC", (5,), 4)),
-    "not-strict": ("§4, C6: with >= there is a tie", Variant("AB", (2,), 2, strict=False)),
-    "maximum": ("§4, C5: the maximum over coordinates is wrong", Variant("ABBB", (2, 2), 2, "max")),
+WRONG: dict[str, tuple[str, WeakCriterion]] = {
+    "d-for-2d": ("§4 table, row 1: D is not enough for half-lines", WeakCriterion("AB", (2,), 1)),
+    "2d-interval": (
+        "§4, C4: 2D is not enough for an interval between pieces of B",
+        WeakCriterion("BAB", (3,), 2),
+    ),
+    "2d-three-classes": ("§4, C8: 2D is not enough for A C B", WeakCriterion("ACB", (3,), 2)),
+    "3d-intervals": ("§4 table, row 3: 3D is not enough for intervals", WeakCriterion("CABD", (4,), 3)),
+    "4d-nested": ("§4 table, row 5: 4D is not enough for C B A B C", WeakCriterion("CBABC", (5,), 4)),
+    "not-strict": ("§4, C6: with >= there is a tie", WeakCriterion("AB", (2,), 2, strict=False)),
+    "maximum": ("§4, C5: the maximum over coordinates is wrong", WeakCriterion("ABBB", (2, 2), 2, "max")),
     "maximum-three": (
         "§4, C5: and more so over three coordinates",
-        Variant("ABBBBBBB", (2, 2, 2), 2, "max"),
+        WeakCriterion("ABBBBBBB", (2, 2, 2), 2, "max"),
     ),
 }
 """Wrong variants of the criterion: name, clause that calls it wrong, and the criterion."""
 
 
 @check("smt.wrong.dependent", "§4 theorem: independence is essential", (), needs=("z3",))
-def dependent(budget: Budget) -> Finding:
+def dependent(budget: Budget) -> CheckFinding:
     """Equal marginals, D = 0 in each coordinate, and yet E s changes, if the coordinates depend."""
     import z3
 
@@ -134,16 +137,16 @@ def dependent(budget: Budget) -> Finding:
     solver.add(z3.Sum([v * (p - q) for v, p, q in zip(values, before, after, strict=True)]) > 0)
     answer = solve(solver, Clock(budget.seconds))
     if answer.status == "timeout":
-        return Finding("timeout", 1, "undecided: the solver ran out of time")
+        return CheckFinding("timeout", 1, "undecided: the solver ran out of time")
     if answer.status == "unsat":
-        return Finding("failed", 1, "unsatisfiable: dropping independence went unpunished")
+        return CheckFinding("failed", 1, "unsatisfiable: dropping independence went unpunished")
     p, q = (law([fraction_of(answer.model, mass) for mass in cells]) for cells in (before, after))
     words = f"cells of values {values}: masses {in_words((p,))} to {in_words((q,))}"
     # The mass of the first row and of the first column: the marginals.
     same = p[0] + p[1] == q[0] + q[1] and p[0] + p[2] == q[0] + q[2]
     if not same or expectation(values, p) <= expectation(values, q):
-        return Finding("failed", 1, "the solver's model does not survive exact arithmetic", words)
-    return Finding("passed", 1, "satisfiable, model verified in exact arithmetic", words)
+        return CheckFinding("failed", 1, "the solver's model does not survive exact arithmetic", words)
+    return CheckFinding("passed", 1, "satisfiable, model verified in exact arithmetic", words)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -20,7 +20,7 @@ from proofs_checks.theory.finite import Law, lines
 QUERY_SECONDS = 5.0
 """Limit of one query; the ones here take milliseconds."""
 
-Status = Literal["unsat", "sat", "timeout"]
+SolverStatus = Literal["unsat", "sat", "timeout"]
 Values = tuple[int, ...]
 """A function on the cells of a grid, last coordinate fastest."""
 
@@ -28,10 +28,10 @@ _DIGITS = 30  # of the rational approximation of an algebraic number in a model
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SolverAnswer:
     """What the solver said. ``timeout`` covers every undecided query; ``model`` is there if ``sat``."""
 
-    status: Status
+    status: SolverStatus
     model: Any = None
 
 
@@ -47,18 +47,18 @@ class Clock:
         return min(self._query_seconds, self._end - time.monotonic())
 
 
-def solve(solver: Any, clock: Clock) -> Answer:
+def solve(solver: Any, clock: Clock) -> SolverAnswer:
     """Decide the constraints in a z3 solver within the time that ``clock`` allows."""
     import z3
 
     seconds = clock.limit()
     if seconds <= 0:
-        return Answer("timeout")
+        return SolverAnswer("timeout")
     solver.set("timeout", max(1, round(seconds * 1000)))
     verdict = solver.check()
     if verdict == z3.sat:
-        return Answer("sat", solver.model())
-    return Answer("unsat" if verdict == z3.unsat else "timeout")
+        return SolverAnswer("sat", solver.model())
+    return SolverAnswer("unsat" if verdict == z3.unsat else "timeout")
 
 
 class SymbolicLaws:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from proofs_checks.check import Budget, Check, Finding, check
+from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.theory.finite import CERTIFIED, Change, law, restricted_strings, rivals, runs, variation
 
 # Vertices of these programmes are quotients of small determinants of 0, +1, -1: far below this.
@@ -104,7 +104,7 @@ def _rational(
 
 
 @check("tightness.constants", "§4: V D is the smallest sufficient margin", ("A-ORDER",), needs=("scipy",))
-def constants(budget: Budget) -> Finding:
+def constants(budget: Budget) -> CheckFinding:
     """Every label string without equal neighbours: the worst ratio is V, attained by rational laws."""
     longest = 7 if budget.full else 5
     strings = [
@@ -114,29 +114,29 @@ def constants(budget: Budget) -> Finding:
     return judge_strings(strings)
 
 
-def judge_strings(strings: list[str], *, constant: int | None = None) -> Finding:
+def judge_strings(strings: list[str], *, constant: int | None = None) -> CheckFinding:
     """Passed if the worst ratio of every string is V (or ``constant``), and an exact change attains it."""
     largest: Worst | None = None
     for number, labels in enumerate(strings, 1):
         worst = worst_ratio(labels)
         expected = variation(labels) if constant is None else constant
         if worst.optimum > expected + 1e-6 or (worst.ratio is not None and worst.ratio > expected):
-            return Finding(
+            return CheckFinding(
                 "failed",
                 number,
                 f"{labels}: a lead of {worst.optimum:g} D is lost, above {expected} D",
                 str(worst.change),
             )
         if worst.ratio != expected:
-            return Finding(
+            return CheckFinding(
                 "failed", number, f"{labels}: {worst.optimum:g} D found, {expected} D not attained exactly"
             )
         if largest is None or worst.ratio > (largest.ratio or 0):
             largest = worst
     if largest is None:
-        return Finding("not run", 0, "no label string was given")
+        return CheckFinding("not run", 0, "no label string was given")
     detail = f"worst ratio of {len(strings):,} label strings is exactly V, re-verified in Fractions"
-    return Finding("passed", len(strings), detail, f"V = {largest.ratio} attained: {largest.change}")
+    return CheckFinding("passed", len(strings), detail, f"V = {largest.ratio} attained: {largest.change}")
 
 
 def attained_sum(deviation: Fraction) -> Change:
@@ -161,16 +161,16 @@ def attained_sum(deviation: Fraction) -> Change:
 
 
 @check("tightness.sum", "§4: the sum of V_j D_j is the smallest sufficient margin", ("independence",))
-def additive(budget: Budget) -> Finding:
+def additive(budget: Budget) -> CheckFinding:
     """Two changed rows: equality in the sum ends in a tie, so no smaller combination of D_1, D_2 suffices."""
     sizes = range(40, 200 if budget.full else 100)
     change = None
     for size in sizes:
         change = attained_sum(Fraction(1, size))
         if not (change.slack() == 0 and change.lead_before > 0 == change.lead_after):
-            return Finding("failed", len(sizes), f"not attained for D = 1/{size}", str(change))
+            return CheckFinding("failed", len(sizes), f"not attained for D = 1/{size}", str(change))
     detail = "E s_B = V_1 D_1 + V_2 D_2 exactly, and A and B end equal"
-    return Finding("passed", len(sizes), detail, str(attained_sum(Fraction(1, sizes[0]))))
+    return CheckFinding("passed", len(sizes), detail, str(attained_sum(Fraction(1, sizes[0]))))
 
 
 CHECKS: tuple[Check, ...] = (constants, additive)

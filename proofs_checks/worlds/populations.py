@@ -43,7 +43,7 @@ _RULES: Final = ("whole", "first-line", "cut")
 
 
 @dataclass(frozen=True)
-class Kind:
+class UnitKind:
     """One kind of unit: how often it comes up, relatively, and the records of one such unit."""
 
     weight: int
@@ -63,7 +63,7 @@ class Population:
     """
 
     name: str
-    kinds: tuple[Kind, ...]
+    kinds: tuple[UnitKind, ...]
     arms: Sequence[Json] = field(default_factory=synthetic.plain_arms)
     design: str = "fixed"
     fields: Mapping[str, Json] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class Population:
 # --- units -------------------------------------------------------------------------------------------------
 
 
-def steps(weight: int, text: str) -> Kind:
+def steps(weight: int, text: str) -> UnitKind:
     """A unit of which only decisions matter: a letter for each step, a bar between sentences.
 
     ``a``: certified, agrees. ``D``: certified, disagrees. ``u``: not certified, agrees. ``x``: not certified,
@@ -147,12 +147,12 @@ def steps(weight: int, text: str) -> Kind:
     """
     matches = dict.fromkeys(("base", "reference", "t"), (0, 0, 0))
     sentences = (_sentence(number, matches, letters) for number, letters in enumerate(text.split("|")))
-    return Kind(weight, tuple(sentences))
+    return UnitKind(weight, tuple(sentences))
 
 
 def scored(
     weight: int, *sentences: Mapping[str, int], names: Iterable[str], rest: int = 0, letters: str = "a"
-) -> Kind:
+) -> UnitKind:
     """A unit of which quality matters: for each sentence matches by arm under the rule ``first-line``.
 
     Under ``whole`` the ticket ``t`` is perfect and every other arm useless, under ``cut`` the other way
@@ -171,10 +171,10 @@ def scored(
         found = {name: (0, matches.get(name, rest), best) for name in names}
         found["t"] = (best, matches["t"], 0)
         records.append(_sentence(number, found, letters))
-    return Kind(weight, tuple(records))
+    return UnitKind(weight, tuple(records))
 
 
-def windows(weight: int, *rises: tuple[int, Fraction], names: Iterable[str]) -> Kind:
+def windows(weight: int, *rises: tuple[int, Fraction], names: Iterable[str]) -> UnitKind:
     """A unit of unrelated text: (tokens, rise of the ticket's loss a token in nats) for each window.
 
     Every arm but ``t`` loses five nats a token.
@@ -184,7 +184,7 @@ def windows(weight: int, *rises: tuple[int, Fraction], names: Iterable[str]) -> 
         nats = dict.fromkeys(names, 5 * tokens * synthetic.UNIT)
         nats["t"] += int(tokens * rise * synthetic.UNIT)
         records.append(synthetic.window(number, nats, tokens=tokens))
-    return Kind(weight, tuple(records))
+    return UnitKind(weight, tuple(records))
 
 
 def _sentence(number: int, matches: Mapping[str, tuple[int, int, int]], letters: str) -> Json:

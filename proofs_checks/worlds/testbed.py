@@ -49,7 +49,7 @@ _CLAIMS = ("claim.", "guarantee.")
 
 
 @dataclass(frozen=True)
-class Text:
+class SampledText:
     """A sample of a population: what was drawn, and the name that tells its units from other samples'."""
 
     population: Population
@@ -106,7 +106,7 @@ class Stage:
         fields = dict(self.fields) | ({"template": None} if loss else {})
         return replace(population, arms=self.arms[:arms], fields=fields)
 
-    def rule(self, texts: Sequence[Text], policies: Sequence[str]) -> dict[str, Ruling]:
+    def rule(self, texts: Sequence[SampledText], policies: Sequence[str]) -> dict[str, Ruling]:
         """Verdicts in memory: claims, certificate, answers and decision by the functions of the gate.
 
         The items about certificate and evidence as files are taken as passed; :meth:`check` has them looked
@@ -124,7 +124,7 @@ class Stage:
             found[name] = Ruling(status, tuple(items))
         return found
 
-    def check(self, texts: Sequence[Text], policies: Sequence[str]) -> dict[str, Ruling]:
+    def check(self, texts: Sequence[SampledText], policies: Sequence[str]) -> dict[str, Ruling]:
         """The same through files, which replace those that were there, and the independent checker's word."""
         folder = self.path.parent / "evidence"
         folder.mkdir(exist_ok=True)

@@ -21,7 +21,7 @@ from scipy.stats import binom
 from certify.gate import choose as ltt
 from certify.scan import multiplicity
 from certify.stats import betting, budget, power, rates, resampling
-from proofs_checks.check import Budget, Check, CheckResult, Finding
+from proofs_checks.check import Budget, Check, CheckFinding, CheckResult
 from proofs_checks.coverage import entries, means, pipeline, plans, selection
 from proofs_checks.coverage import exact as coverage_exact
 from proofs_checks.coverage import ltt as coverage_ltt
@@ -51,7 +51,7 @@ class Runs:
 def runs() -> Iterator[Runs]:
     trials: list[Trial] = []
 
-    def count(found: Sequence[Trial]) -> Finding:
+    def count(found: Sequence[Trial]) -> CheckFinding:
         trials.extend(found)
         return judge(found)
 
@@ -296,7 +296,7 @@ RECORDS = {
 """Entries that are no bounds: records, what reads a goal or the evidence, what chooses between bounds."""
 
 
-def judged(module: str, fault: Any) -> Iterator[Finding]:
+def judged(module: str, fault: Any) -> Iterator[CheckFinding]:
     """What the checks of a module find about a changed copy of it, the quickest first."""
     if module == "rates":
         yield coverage_exact.judge_counts(fault, (1, 3, 8))

@@ -57,7 +57,7 @@ from proofs_checks.worlds.populations import (
     steps,
     windows,
 )
-from proofs_checks.worlds.testbed import Stage, Text, make_stage
+from proofs_checks.worlds.testbed import SampledText, Stage, make_stage
 
 F = Fraction
 
@@ -519,7 +519,10 @@ def test_samples_are_drawn_anew_and_by_seed() -> None:
     population = case_of("gain").wrong
     assert population.draw(50, random()) == population.draw(50, random())
     assert population.draw(50, random()) != population.draw(50, random(8))
-    assert Text(population, (0,), "a").evidence.sha256 != Text(population, (0,), "b").evidence.sha256
+    assert (
+        SampledText(population, (0,), "a").evidence.sha256
+        != SampledText(population, (0,), "b").evidence.sha256
+    )
 
 
 def test_one_that_never_certifies_fails_even_a_fast_run(

@@ -17,7 +17,7 @@ from certify.stats import budget, theorem
 from proofs_checks.check import Budget
 from proofs_checks.mutations import bug as machine
 from proofs_checks.mutations import mutations
-from proofs_checks.mutations.bug import Bug, Fact, Stale, Subject, bug, fate, first_false, hunt, planted
+from proofs_checks.mutations.bug import Bug, Fact, Judged, Stale, bug, fate, first_false, hunt, planted
 from proofs_checks.mutations.law import textbook
 from proofs_checks.mutations.mutations import SUBJECTS
 
@@ -33,23 +33,23 @@ def judge() -> Iterator[Fact]:
     yield "a margin of 1/4 against 2/8", not theorem.measured_max(Fraction(1, 4), [1], 8)
 
 
-def subject(one: Bug = loose, *judges: machine.Judge) -> Subject:
-    return Subject("planted", "it", judges or (judge,), (one,))
+def subject(one: Bug = loose, *judges: machine.Judge) -> Judged:
+    return Judged("planted", "it", judges or (judge,), (one,))
 
 
-def needs(one: Subject) -> None:
+def needs(one: Judged) -> None:
     for extra in one.needs:
         pytest.importorskip(extra)
 
 
 @pytest.mark.parametrize("one", SUBJECTS, ids=lambda one: one.name)
-def test_the_judges_accept_the_program(one: Subject) -> None:
+def test_the_judges_accept_the_program(one: Judged) -> None:
     needs(one)
     assert first_false(one.judges) is None
 
 
 @pytest.mark.parametrize(("one", "which"), EVERY, ids=lambda one: one.name)
-def test_every_bug_is_noticed(one: Subject, which: Bug) -> None:
+def test_every_bug_is_noticed(one: Judged, which: Bug) -> None:
     needs(one)
     assert fate(which, one.judges).wrong is None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proofs_checks.check import Budget, CheckResult, Finding, check, execute
+from proofs_checks.check import Budget, CheckFinding, CheckResult, check, execute
 
 
 def result(**changes: object) -> CheckResult:
@@ -47,8 +47,8 @@ def test_only_passed_has_passed(outcome: str) -> None:
 
 def test_a_check_stamps_its_finding() -> None:
     @check("a.check", "§4, some clause", ("A-ONE",))
-    def run(budget: Budget) -> Finding:
-        return Finding("passed", 3 + budget.full, "found", "x = 1")
+    def run(budget: Budget) -> CheckFinding:
+        return CheckFinding("passed", 3 + budget.full, "found", "x = 1")
 
     for tier, cases in (("fast", 3), ("full", 4)):
         found = execute(run, Budget(tier))  # type: ignore[arg-type]
@@ -64,8 +64,8 @@ def test_a_check_stamps_its_finding() -> None:
 
 def test_a_missing_module_is_not_run_and_is_named() -> None:
     @check("a.check", "§4", needs=("math", "no_such_module_anywhere"))
-    def run(_: Budget) -> Finding:
-        return Finding("passed", 1, "")
+    def run(_: Budget) -> CheckFinding:
+        return CheckFinding("passed", 1, "")
 
     found = execute(run, Budget())
     assert (found.outcome, found.cases) == ("not run", 0)
@@ -89,10 +89,10 @@ def test_an_installed_module_that_cannot_be_imported_is_not_run(
     monkeypatch.syspath_prepend(tmp_path)
 
     @check("a.check", "§4", needs=("math", "broken_extra"))
-    def run(_: Budget) -> Finding:
+    def run(_: Budget) -> CheckFinding:
         import broken_extra  # type: ignore[import-not-found]  # noqa: F401
 
-        return Finding("passed", 1, "")
+        return CheckFinding("passed", 1, "")
 
     found = execute(run, Budget())
     assert (found.outcome, found.cases) == ("not run", 0)
@@ -103,8 +103,8 @@ def test_an_installed_module_that_cannot_be_imported_is_not_run(
 
 def test_a_full_check_is_not_run_in_a_fast_run() -> None:
     @check("a.check", "§4", tier="full")
-    def run(_: Budget) -> Finding:
-        return Finding("passed", 1, "")
+    def run(_: Budget) -> CheckFinding:
+        return CheckFinding("passed", 1, "")
 
     assert execute(run, Budget("fast")).outcome == "not run"
     assert execute(run, Budget("full")).outcome == "passed"
@@ -112,7 +112,7 @@ def test_a_full_check_is_not_run_in_a_fast_run() -> None:
 
 def test_a_crash_fails_and_says_what_happened() -> None:
     @check("a.check", "§4")
-    def run(_: Budget) -> Finding:
+    def run(_: Budget) -> CheckFinding:
         raise ZeroDivisionError("by\nnothing")
 
     found = execute(run, Budget())
@@ -122,8 +122,8 @@ def test_a_crash_fails_and_says_what_happened() -> None:
 
 def test_a_pass_without_a_case_is_a_crash_not_a_pass() -> None:
     @check("a.check", "§4")
-    def run(_: Budget) -> Finding:
-        return Finding("passed", 0, "")
+    def run(_: Budget) -> CheckFinding:
+        return CheckFinding("passed", 0, "")
 
     assert execute(run, Budget()).outcome == "failed"
 

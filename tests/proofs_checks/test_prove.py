@@ -20,7 +20,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from certify.base.errors import ExitCode, UsageError
-from proofs_checks.check import OUTCOMES, Budget, Check, CheckResult, Finding, check
+from proofs_checks.check import OUTCOMES, Budget, Check, CheckFinding, CheckResult, check
 from proofs_checks.run import clauses, prove, workers
 from proofs_checks.run.record import parse_record
 from reports import proofs
@@ -38,7 +38,7 @@ def planted(*kinds: str) -> Sequence[Check]:
             ("A-ONE",),
             needs=("no_such_package",) * (kind == "absent"),
         )
-        def run(budget: Budget) -> Finding:
+        def run(budget: Budget) -> CheckFinding:
             if kind == "dies":
                 os._exit(7)
             if kind.startswith("hangs"):
@@ -46,10 +46,10 @@ def planted(*kinds: str) -> Sequence[Check]:
             if kind == "crashes":
                 raise RuntimeError("as planned")
             if kind == "threads":
-                return Finding("passed", 1, str(sorted(os.environ[name] for name in workers._THREADS)))
+                return CheckFinding("passed", 1, str(sorted(os.environ[name] for name in workers._THREADS)))
             if kind == "fails":
-                return Finding("failed", 3, "false", "a witness")
-            return Finding("passed", budget.seed + 1, f"{budget.tier} in {os.getpid()}")
+                return CheckFinding("failed", 3, "false", "a witness")
+            return CheckFinding("passed", budget.seed + 1, f"{budget.tier} in {os.getpid()}")
 
         return run
 
@@ -148,10 +148,10 @@ def noting(note: str) -> Sequence[Check]:
     """One check that writes down its process and hangs."""
 
     @check("planted.noting", "clause")
-    def run(_: Budget) -> Finding:
+    def run(_: Budget) -> CheckFinding:
         Path(note).write_text(str(os.getpid()), encoding="utf-8")
         time.sleep(600)
-        return Finding("passed", 1, "it was not stopped")
+        return CheckFinding("passed", 1, "it was not stopped")
 
     return [run]
 

@@ -14,7 +14,7 @@ from proofs_checks import check as records
 from proofs_checks.check import Budget
 from proofs_checks.theory import smt, smt_variants, symbolic
 from proofs_checks.theory.finite import Change, expectation, joint, law
-from proofs_checks.theory.smt_variants import WRONG, Variant, find, refute, refutes
+from proofs_checks.theory.smt_variants import WRONG, WeakCriterion, find, refute, refutes
 from proofs_checks.theory.symbolic import Clock, SymbolicLaws, expected, solve
 
 z3 = pytest.importorskip("z3", reason="needs the extra proofs")
@@ -108,13 +108,13 @@ def test_solver_timeout_is_a_timeout() -> None:
 
 def test_one_timeout_among_decided_queries_is_a_timeout() -> None:
     proof = smt.prove_lines([(1, -1)], clock())
-    proof.add(symbolic.Answer("timeout"), str)
+    proof.add(symbolic.SolverAnswer("timeout"), str)
     assert proof.finding("mixed").outcome == "timeout"
 
 
 def test_a_violation_outweighs_a_timeout() -> None:
     proof = smt.prove_lines([(1, -1)], clock(), lower_by=1)
-    proof.add(symbolic.Answer("timeout"), str)
+    proof.add(symbolic.SolverAnswer("timeout"), str)
     assert proof.finding("mixed").outcome == "failed"
 
 
@@ -137,15 +137,15 @@ def test_no_check_passes_without_the_solver(item: records.Check, monkeypatch: py
 @pytest.mark.parametrize(
     "variant",
     [
-        Variant("AB", (2,), 2),
-        Variant("ACB", (3,), 3),
-        Variant("BAB", (3,), 4),
-        Variant("CABD", (4,), 4),
-        Variant("CBABC", (5,), 6),
-        Variant("ABBB", (2, 2), 2),
+        WeakCriterion("AB", (2,), 2),
+        WeakCriterion("ACB", (3,), 3),
+        WeakCriterion("BAB", (3,), 4),
+        WeakCriterion("CABD", (4,), 4),
+        WeakCriterion("CBABC", (5,), 6),
+        WeakCriterion("ABBB", (2, 2), 2),
     ],
 )
-def test_the_true_criterion_cannot_be_refuted(variant: Variant) -> None:
+def test_the_true_criterion_cannot_be_refuted(variant: WeakCriterion) -> None:
     status, change = find(variant, clock())
     assert (status, change) == ("unsat", None)
     finding = refute(variant, clock())
@@ -156,7 +156,7 @@ def test_the_true_criterion_cannot_be_refuted(variant: Variant) -> None:
 def test_a_model_that_does_not_hold_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     still = Change("AB", (law((3, 1)),), (law((3, 1)),))
     monkeypatch.setattr(smt_variants, "find", lambda *_: ("sat", still))
-    finding = refute(Variant("AB", (2,), 1), clock())
+    finding = refute(WeakCriterion("AB", (2,), 1), clock())
     assert finding.outcome == "failed"
     assert "exact arithmetic" in finding.detail
 
@@ -164,15 +164,15 @@ def test_a_model_that_does_not_hold_is_rejected(monkeypatch: pytest.MonkeyPatch)
 def test_pinned_counterexamples_refute_their_variants() -> None:
     c4 = Change("BAB", (law((1, 6, 1)),), (law((2, 4, 2)),))
     assert c4.distances == (Fraction(1, 8),)
-    assert refutes(c4, Variant("BAB", (3,), 2, strict=False))
-    assert refutes(c4, Variant("BAB", (3,), 4, strict=False))  # r = 4D exactly: a tie
-    assert not refutes(c4, Variant("BAB", (3,), 4))
+    assert refutes(c4, WeakCriterion("BAB", (3,), 2, strict=False))
+    assert refutes(c4, WeakCriterion("BAB", (3,), 4, strict=False))  # r = 4D exactly: a tie
+    assert not refutes(c4, WeakCriterion("BAB", (3,), 4))
     c8 = Change("ACB", (law((7, 2, 2)),), (law((5, 6, 0)),))
-    assert refutes(c8, Variant("ACB", (3,), 2))
-    assert not refutes(c8, Variant("ACB", (3,), 3))
+    assert refutes(c8, WeakCriterion("ACB", (3,), 2))
+    assert not refutes(c8, WeakCriterion("ACB", (3,), 3))
     c5 = Change("ABBB", (law((1, 0)),) * 2, (law((2, 1)),) * 2)
-    assert refutes(c5, Variant("ABBB", (2, 2), 2, "max"))
-    assert not refutes(c5, Variant("ABBB", (2, 2), 2, "sum"))
+    assert refutes(c5, WeakCriterion("ABBB", (2, 2), 2, "max"))
+    assert not refutes(c5, WeakCriterion("ABBB", (2, 2), 2, "sum"))
 
 
 def test_algebraic_models_become_exact_laws() -> None:

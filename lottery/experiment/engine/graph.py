@@ -67,7 +67,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class GraphStep:
     """One step of the graph.
 
     Attributes:
@@ -94,10 +94,10 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StepStanding:
     """State of a step, with its key (empty while an input is missing) and, if finished, its record."""
 
-    step: Step
+    step: GraphStep
     state: State
     key: str
     done: Done | None
@@ -107,13 +107,13 @@ class Standing:
 class Graph:
     """Steps in an order in which they can run."""
 
-    def __init__(self, steps: Iterable[Step]) -> None:
+    def __init__(self, steps: Iterable[GraphStep]) -> None:
         """Take the steps in order.
 
         Raises:
             ValueError: two steps have the same name, or a step needs one that does not come before it.
         """
-        self.steps: tuple[Step, ...] = tuple(steps)
+        self.steps: tuple[GraphStep, ...] = tuple(steps)
         known: set[str] = set()
         for step in self.steps:
             missing = ({*step.needs.values(), *step.after}) - known
@@ -121,9 +121,9 @@ class Graph:
                 raise ValueError(f"step {step.name} is repeated, or does not come after {sorted(missing)}")
             known.add(step.name)
 
-    def standings(self, cache: Cache) -> list[Standing]:
+    def standings(self, cache: Cache) -> list[StepStanding]:
         """Determine the state of every step; reads and digests every output of a finished step."""
-        found: dict[str, Standing] = {}
+        found: dict[str, StepStanding] = {}
         for step in self.steps:
             found[step.name] = _standing(step, found, cache)
         return list(found.values())
@@ -154,8 +154,8 @@ class Graph:
         cache: Cache,
         *,
         only: Sequence[str] = (),
-        watch: Callable[[str, Step, Standing | None], None] | None = None,
-    ) -> list[Standing]:
+        watch: Callable[[str, GraphStep, StepStanding | None], None] | None = None,
+    ) -> list[StepStanding]:
         """Finish every step, or those that ``only`` names and what they need.
 
         Args:
@@ -170,7 +170,7 @@ class Graph:
         """
         tell = watch or _nobody
         wanted = self.chosen(only) if only else {step.name for step in self.steps}
-        found: dict[str, Standing] = {}
+        found: dict[str, StepStanding] = {}
         for step in self.steps:
             if step.name not in wanted:
                 continue
@@ -189,32 +189,32 @@ class Graph:
         return list(found.values())
 
 
-def _nobody(_event: str, _step: Step, _standing: Standing | None) -> None:
+def _nobody(_event: str, _step: GraphStep, _standing: StepStanding | None) -> None:
     pass
 
 
-def _standing(step: Step, found: Mapping[str, Standing], cache: Cache) -> Standing:
+def _standing(step: GraphStep, found: Mapping[str, StepStanding], cache: Cache) -> StepStanding:
     done = cache.done(step.name)
     inputs: dict[str, Mapping[str, str]] = {}
     for role, name in step.needs.items():
         before = found[name]
         if before.done is None or before.state not in ("done", "void"):
             state: State = "pending" if done is None else "stale"
-            return Standing(step, state, "", done, f"{name} comes first")
+            return StepStanding(step, state, "", done, f"{name} comes first")
         # A collecting step also sees that an input is void.
         inputs[role] = {"": before.done.void} if before.done.void else before.done.outputs
     key = step_key(step.kind, step.version, step.parameters, inputs)
     if done is None:
         begun = cache.started(step.name)
-        return Standing(step, "started" if begun == key else "pending", key, None)
+        return StepStanding(step, "started" if begun == key else "pending", key, None)
     if done.key != key:
-        return Standing(step, "stale", key, done, "its plan or its inputs changed")
+        return StepStanding(step, "stale", key, done, "its plan or its inputs changed")
     if damaged := cache.damage(step.name, done):
-        return Standing(step, "stale", key, done, f"{damaged} is damaged")
-    return Standing(step, "void" if done.void else "done", key, done, done.void)
+        return StepStanding(step, "stale", key, done, f"{damaged} is damaged")
+    return StepStanding(step, "void" if done.void else "done", key, done, done.void)
 
 
-def _perform(step: Step, key: str, found: Mapping[str, Standing], cache: Cache) -> Standing:
+def _perform(step: GraphStep, key: str, found: Mapping[str, StepStanding], cache: Cache) -> StepStanding:
     inputs = {role: _input(found[name], cache) for role, name in step.needs.items()}
     void = "" if step.collects else next((given.void for given in inputs.values() if given.void), "")
     folder = cache.begin(step.name, key)
@@ -225,10 +225,10 @@ def _perform(step: Step, key: str, found: Mapping[str, Standing], cache: Cache) 
         except Void as nothing:
             void = str(nothing)
     done = cache.finish(step.name, key, result.outputs, void=void, facts=result.facts)
-    return Standing(step, "void" if void else "done", key, done, void)
+    return StepStanding(step, "void" if void else "done", key, done, void)
 
 
-def _input(standing: Standing, cache: Cache) -> Input:
+def _input(standing: StepStanding, cache: Cache) -> Input:
     done = standing.done
     outputs = () if done is None else tuple(done.outputs)
     return Input(cache.folder(standing.step.name), outputs, "" if done is None else done.void)

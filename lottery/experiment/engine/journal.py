@@ -16,7 +16,7 @@ import torch
 
 from certify.base.errors import UsageError
 from certify.base.version import __version__
-from lottery.experiment.engine.graph import Standing, Step
+from lottery.experiment.engine.graph import GraphStep, StepStanding
 from lottery.experiment.plan.plan import ExperimentPlan
 
 
@@ -66,7 +66,7 @@ class ExperimentJournal:
             }
         )
 
-    def watch(self, event: str, step: Step, standing: Standing | None) -> None:
+    def watch(self, event: str, step: GraphStep, standing: StepStanding | None) -> None:
         """Record and report an event of :meth:`lottery.experiment.engine.graph.Graph.run`."""
         now = time.monotonic()
         seconds = None

@@ -10,7 +10,7 @@ from certify.base.records import Dtype
 from certify.tables.dtypes import parse_dtype
 from certify.ticket.templates import load_template
 from lottery.experiment.engine.context import BASE, RunContext
-from lottery.experiment.engine.graph import Result, Step, Work
+from lottery.experiment.engine.graph import GraphStep, Result, Work
 from lottery.experiment.engine.inputs import InputDigests
 from lottery.experiment.plan.estimate import Amount
 from lottery.experiment.plan.fields import PairPlan
@@ -52,7 +52,7 @@ class Builder:
         collects: bool = False,
         work: Amount | None = None,
         free: bool = False,
-    ) -> Step:
+    ) -> GraphStep:
         """Build a step; it depends on the base model unless ``free``."""
         inputs = dict(needs or {})
         decisive = dict(parameters)
@@ -60,7 +60,7 @@ class Builder:
             inputs[BASE] = BASE
         elif not free:
             decisive["base_sha256"] = self.input_digests.base
-        return Step(
+        return GraphStep(
             name=name,
             kind=kind,
             version=version,

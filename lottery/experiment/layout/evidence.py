@@ -16,14 +16,14 @@ from lottery.experiment.steps import evidence, texts
 from lottery.text.score import signatures
 
 if TYPE_CHECKING:
-    from lottery.experiment.engine.graph import Step
+    from lottery.experiment.engine.graph import GraphStep
     from lottery.experiment.layout.builder import Builder
 
 _TUNED_BEFORE = ("tuning", "choice")
 UNRELATED = "unrelated"
 
 
-def evidence_steps(builder: Builder, pair: PairPlan) -> list[Step]:
+def evidence_steps(builder: Builder, pair: PairPlan) -> list[GraphStep]:
     """Build the steps for texts, measurements and evidence of one pair."""
     plan = builder.plan
     wanted = [text for text in plan.text if pair in plan.pairs_of(text)]
@@ -44,7 +44,7 @@ def evidence_steps(builder: Builder, pair: PairPlan) -> list[Step]:
     return steps
 
 
-def _text(builder: Builder, pair: PairPlan, text: TextPlan) -> list[Step]:
+def _text(builder: Builder, pair: PairPlan, text: TextPlan) -> list[GraphStep]:
     plan = builder.plan
     avoid = [role for role in _TUNED_BEFORE if role == "tuning" or text.role == "evaluation"]
     documents = text.unit == DOCUMENT
@@ -81,7 +81,7 @@ def _translated(
     template: str,
     arms: list[ArmPlan],
     avoid: list[str],
-) -> list[Step]:
+) -> list[GraphStep]:
     """Build the steps that measure all arms on a text under a template, and the evidence."""
     plan = builder.plan
     common: dict[str, Any] = {
@@ -144,7 +144,7 @@ def _translated(
     return steps
 
 
-def _unrelated(builder: Builder, pair: PairPlan) -> list[Step]:
+def _unrelated(builder: Builder, pair: PairPlan) -> list[GraphStep]:
     plan, text = builder.plan, builder.plan.unrelated
     assert text is not None
     common: dict[str, Any] = {
@@ -205,7 +205,7 @@ def _unrelated(builder: Builder, pair: PairPlan) -> list[Step]:
     return steps
 
 
-def _opportunity(builder: Builder, pair: PairPlan, text: TextPlan, source: str) -> Step:
+def _opportunity(builder: Builder, pair: PairPlan, text: TextPlan, source: str) -> GraphStep:
     plan = builder.plan
     selections = [f"select/{entry.id}" for entry in plan.ticket]
     for controls in plan.controls if text.arms == "all" else ():

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from lottery.experiment.steps import publish
 
 if TYPE_CHECKING:
-    from lottery.experiment.engine.graph import Step
+    from lottery.experiment.engine.graph import GraphStep
     from lottery.experiment.layout.builder import Builder
 
 
-def final_steps(builder: Builder, steps: list[Step]) -> list[Step]:
+def final_steps(builder: Builder, steps: list[GraphStep]) -> list[GraphStep]:
     """Build the steps for overlap of tickets and for publication."""
     plan = builder.plan
     known = {step.name for step in steps}
@@ -63,7 +63,7 @@ def _on(name: str, texts: tuple[str, ...]) -> bool:
     return any(name == text or name.startswith(f"{text}.") for text in texts)
 
 
-def _overlap(builder: Builder) -> Step:
+def _overlap(builder: Builder) -> GraphStep:
     plan = builder.plan
     tickets: dict[str, list[tuple[str, str, int]]] = {}
     needs: dict[str, str] = {}

@@ -17,7 +17,7 @@ from typing import Any
 
 from certify.ticket.templates import load_template
 from lottery.experiment.engine.context import BASE, RunContext
-from lottery.experiment.engine.graph import Graph, Step
+from lottery.experiment.engine.graph import Graph, GraphStep
 from lottery.experiment.engine.inputs import InputDigests
 from lottery.experiment.layout.builder import SYNTHETIC_SIZES, Builder
 from lottery.experiment.layout.evidence import evidence_steps
@@ -37,7 +37,7 @@ def layout(plan: ExperimentPlan, context: RunContext, input_digests: InputDigest
         CertifyError: a text or template of the plan is missing or malformed.
     """
     builder = Builder(plan, context, input_digests)
-    steps = list[Step]()
+    steps = list[GraphStep]()
     if builder.made:
         sizes = {"seed": plan.seed} | SYNTHETIC_SIZES
         steps.append(builder.step(BASE, "synthetic", tuning.make_synthetic, tuning.VERSION, sizes, free=True))
@@ -51,7 +51,7 @@ def layout(plan: ExperimentPlan, context: RunContext, input_digests: InputDigest
     return Graph(steps)
 
 
-def _tunings(builder: Builder, pair: PairPlan) -> list[Step]:
+def _tunings(builder: Builder, pair: PairPlan) -> list[GraphStep]:
     plan = builder.plan
     steps = []
     recipe = plan.embed.recipe("embed")
@@ -96,7 +96,7 @@ def _tune(
     *,
     select: str = "",
     known: Mapping[str, Any] | None = None,
-) -> Step:
+) -> GraphStep:
     estimate = builder.plan.estimate
     pairs = min(filter(None, (parameters["limit"], estimate.tuning_pairs)))
     amount = Amount(
@@ -119,7 +119,7 @@ def _partial_recipe(plan: ExperimentPlan, ticket: TicketPlan) -> Recipe:
     return recipe if ticket.lr is None else replace(recipe, learning_rate=ticket.lr)
 
 
-def _choose(builder: Builder, prefix: str, entry: TicketPlan) -> Step:
+def _choose(builder: Builder, prefix: str, entry: TicketPlan) -> GraphStep:
     parameters = _rule_of(entry, builder.plan.seed) | {"served_dtype": builder.served}
     needs = {"embed": f"{prefix}/embed"}
     name = f"{prefix}/select/{entry.id}"
@@ -131,7 +131,7 @@ def _rule_of(entry: TicketPlan, seed: int) -> dict[str, Any]:
     return asked | {"exclude": sorted(set(entry.exclude)), "seed": seed}
 
 
-def _counts(builder: Builder, pair: PairPlan) -> Step:
+def _counts(builder: Builder, pair: PairPlan) -> GraphStep:
     plan = builder.plan
     asked = tuning.tuning_parameters(plan, pair, plan.embed.recipe("embed"), seed=plan.seed)
     wanted = ("data", "held_out", "languages", "template", "limit", "max_length")
@@ -139,7 +139,7 @@ def _counts(builder: Builder, pair: PairPlan) -> Step:
     return builder.step(f"{pair.name}/counts", "counts", rows.count_fed, rows.VERSION, parameters)
 
 
-def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[Step]:
+def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[GraphStep]:
     plan = builder.plan
     own = {"select": f"{pair.name}/select/{controls.ticket}", "embed": f"{pair.name}/embed"}
     served = {"served_dtype": builder.served}
@@ -166,7 +166,7 @@ def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[Ste
     return steps
 
 
-def _tickets(builder: Builder, pair: PairPlan) -> Step:
+def _tickets(builder: Builder, pair: PairPlan) -> GraphStep:
     plan = builder.plan
     needs = {"embed": f"{pair.name}/embed"}
     entries = []

@@ -10,7 +10,7 @@ from lottery.experiment.plan.fields import ControlsPlan, Object, TicketPlan
 from lottery.experiment.plan.plan import ExperimentPlan
 from lottery.tuning.recipe import Method
 
-Source = Literal["base", "reference", "rows", "rows-file", "model"]
+WeightSource = Literal["base", "reference", "rows", "rows-file", "model"]
 """Origin of an arm's weights: the base itself, the embed tuning, the rows of a selection, the rows of a
 tuning, or a checkpoint or adapter."""
 
@@ -22,7 +22,7 @@ class ArmPlan:
     Attributes:
         name: name in evidence.
         kind: ``kind`` in evidence.
-        source: see :data:`Source`.
+        source: see :data:`WeightSource`.
         step: step that the weights come from, below the pair; empty for the base.
         select: step that chose the rows, below the pair; empty if no rows were chosen.
         main: whether it belongs to the arms of texts with ``arms = "main"``.
@@ -35,7 +35,7 @@ class ArmPlan:
 
     name: str
     kind: str
-    source: Source
+    source: WeightSource
     step: str = ""
     select: str = ""
     main: bool = True

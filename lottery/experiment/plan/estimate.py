@@ -78,7 +78,7 @@ class Amount:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelSize:
     """Size of a model: number of weights, and shape."""
 
     parameters: int
@@ -112,7 +112,7 @@ class Rate:
     fixed: float
 
 
-def model_of(base: Path | None, stated: GeometryPlan | None) -> Model:
+def model_of(base: Path | None, stated: GeometryPlan | None) -> ModelSize:
     """Find the size of the base model, from its folder or from the plan.
 
     Raises:
@@ -128,13 +128,13 @@ def model_of(base: Path | None, stated: GeometryPlan | None) -> Model:
                 for extent in info.shape:
                     size *= extent
                 count += size
-        return Model(count or parameters_of(shape), shape)
+        return ModelSize(count or parameters_of(shape), shape)
     if stated is None:
         raise UsageError(
             "the size of the model is unknown: name the model with --base, or add [geometry] to the plan",
             code="GEOMETRY_UNKNOWN",
         )
-    return Model(parameters_of(stated), stated)
+    return ModelSize(parameters_of(stated), stated)
 
 
 def parameters_of(shape: GeometryPlan) -> int:
@@ -145,7 +145,7 @@ def parameters_of(shape: GeometryPlan) -> int:
     return 2 * shape.vocabulary * d + shape.layers * layer + d
 
 
-def work_of(amount: Amount, model: Model) -> float:
+def work_of(amount: Amount, model: ModelSize) -> float:
     """Compute the units of work; see the module's docstring."""
     if amount.kind == "scan":
         return 2.0 * model.shape.vocabulary * model.shape.width
@@ -164,7 +164,7 @@ def rows_of_rule(rule: str) -> int | None:
     return int(argument) if argument.isascii() and argument.isdigit() else None
 
 
-def trained_of(amount: Amount, model: Model) -> int | None:
+def trained_of(amount: Amount, model: ModelSize) -> int | None:
     """Count the trained parameters of a tuning; 0 for any other step, None if the rows are not known yet."""
     if amount.kind != "tune":
         return 0
@@ -182,7 +182,7 @@ def trained_of(amount: Amount, model: Model) -> int | None:
     return None if rows is None else rows * shape.width
 
 
-def memory_of(amount: Amount, model: Model) -> int:
+def memory_of(amount: Amount, model: ModelSize) -> int:
     """Estimate bytes of memory: weights, AdamW's fp32 state of trained parameters, fp32 activations."""
     shape = model.shape
     if amount.kind in ("scan", "other"):
@@ -198,7 +198,7 @@ def memory_of(amount: Amount, model: Model) -> int:
 
 
 def estimate(
-    amount: Amount, model: Model, rates: Mapping[Kind, Rate], processor: Processor = "cpu"
+    amount: Amount, model: ModelSize, rates: Mapping[Kind, Rate], processor: Processor = "cpu"
 ) -> Estimate:
     """Estimate the cost of one step, from measured ``rates`` if any, otherwise for ``processor``."""
     measured = amount.kind in rates
@@ -209,12 +209,12 @@ def estimate(
     return Estimate(trained_of(amount, model), memory_of(amount, model), seconds, measured, processor)
 
 
-def _fixed(amount: Amount, model: Model) -> float:
+def _fixed(amount: Amount, model: ModelSize) -> float:
     loading = LOADING * model.parameters * amount.bytes_per_weight if amount.kind == "tune" else 0.0
     return FIXED[amount.kind] + loading
 
 
-def measured_rates(finished: Iterable[tuple[Amount, float]], model: Model) -> dict[Kind, Rate]:
+def measured_rates(finished: Iterable[tuple[Amount, float]], model: ModelSize) -> dict[Kind, Rate]:
     """Compute the median rate of each kind from finished steps, given as ``(amount, seconds)``.
 
     The fixed cost is the default, or the time of the shortest step if that is less.

@@ -22,7 +22,7 @@ from certify.selection.nulls import frequency_strata
 from certify.selection.rules import candidates
 from certify.tables.vocabulary import open_vocabulary
 from certify.ticket.schema import Located, Ticket, TicketFile, read_ticket_file, write_ticket_file
-from lottery.controls.overlap import Comparison, Study, study
+from lottery.controls.overlap import Study, TicketPair, study
 from lottery.experiment.engine.context import RunContext, read_selection, write_json
 from lottery.experiment.engine.graph import Input, Result, Void, Work
 from lottery.experiment.steps.evidence import OPPORTUNITY
@@ -86,7 +86,7 @@ def _study(found: Study) -> dict[str, Any]:
     }
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
+def _comparison(comparison: TicketPair) -> dict[str, Any]:
     overlap = comparison.overlap
     return {
         "first": list(comparison.first),

@@ -22,7 +22,7 @@ from lottery.evaluation.armscores import Tally
 from lottery.experiment.steps.text_estimates import UnitMeans, null_rows, termination_rows
 from lottery.text.score import RULES, Statistics, bleu_score, chrf_score
 
-Evidence = Mapping[str, Mapping[str, Path]]
+EvidenceFiles = Mapping[str, Mapping[str, Path]]
 """Pair -> name of the evidence -> manifest file."""
 
 
@@ -31,7 +31,7 @@ _SEGMENTS = {"instruction": "instruction with labels", "frame": "of that, labels
 
 def summarise(
     plan: Mapping[str, Any],
-    evidence: Evidence,
+    evidence: EvidenceFiles,
     *,
     opportunity: Mapping[str, Any],
     overlap: Mapping[str, Any] | None,

@@ -17,7 +17,7 @@ from profiles import examples
 
 from certify.base.errors import InvalidInputError, UsageError
 from lottery.experiment.engine.cache import Cache
-from lottery.experiment.engine.graph import Graph, Result, Step, Void, Work
+from lottery.experiment.engine.graph import Graph, GraphStep, Result, Void, Work
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "a": (),
@@ -53,7 +53,7 @@ class FakeSteps:
 
     def graph(self) -> Graph:
         return Graph(
-            Step(
+            GraphStep(
                 name=name,
                 kind="fake",
                 version=1,
@@ -192,7 +192,7 @@ TestHistory.settings = settings(max_examples=examples(40), stateful_step_count=2
 
 
 def one(action: object, name: str = "s", **parameters: object) -> Graph:
-    return Graph([Step(name, "fake", 1, parameters, action)])  # type: ignore[arg-type]
+    return Graph([GraphStep(name, "fake", 1, parameters, action)])  # type: ignore[arg-type]
 
 
 def writes(text: str) -> object:
@@ -206,11 +206,11 @@ def writes(text: str) -> object:
 def test_everything_that_decides_is_in_the_key(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     variants = [
-        Step("s", "kind", 1, {"x": 1}, writes("1")),  # type: ignore[arg-type]
-        Step("s", "kind", 2, {"x": 1}, writes("1")),  # type: ignore[arg-type]
-        Step("s", "other", 1, {"x": 1}, writes("1")),  # type: ignore[arg-type]
-        Step("s", "kind", 1, {"x": 2}, writes("1")),  # type: ignore[arg-type]
-        Step("s", "kind", 1, {"y": 1}, writes("1")),  # type: ignore[arg-type]
+        GraphStep("s", "kind", 1, {"x": 1}, writes("1")),  # type: ignore[arg-type]
+        GraphStep("s", "kind", 2, {"x": 1}, writes("1")),  # type: ignore[arg-type]
+        GraphStep("s", "other", 1, {"x": 1}, writes("1")),  # type: ignore[arg-type]
+        GraphStep("s", "kind", 1, {"x": 2}, writes("1")),  # type: ignore[arg-type]
+        GraphStep("s", "kind", 1, {"y": 1}, writes("1")),  # type: ignore[arg-type]
     ]
     keys = [Graph([step]).run(cache)[0].key for step in variants]
     assert len(set(keys)) == len(keys)
@@ -288,11 +288,11 @@ def test_names_of_steps_stay_inside(name: str, tmp_path: Path) -> None:
 
 
 def test_a_graph_without_order_is_refused() -> None:
-    first = Step("a", "fake", 1, {}, writes("a"))  # type: ignore[arg-type]
+    first = GraphStep("a", "fake", 1, {}, writes("a"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="repeated"):
         Graph([first, first])
     with pytest.raises(ValueError, match="after"):
-        Graph([Step("b", "fake", 1, {}, writes("b"), needs={"x": "a"}), first])  # type: ignore[arg-type]
+        Graph([GraphStep("b", "fake", 1, {}, writes("b"), needs={"x": "a"}), first])  # type: ignore[arg-type]
 
 
 def test_only_takes_patterns_and_refuses_strangers() -> None:

@@ -29,7 +29,7 @@ from lottery.pretrain import run as pretrain_module
 from lottery.pretrain.data import prepare_text, read_documents
 from lottery.pretrain.export import export_run
 from lottery.pretrain.linear_loss import linear_cross_entropy
-from lottery.pretrain.plan import ModelPlan, Plan, Source, TrainPlan, plan_names, read_plan
+from lottery.pretrain.plan import ModelPlan, PretrainPlan, TextSource, TrainPlan, plan_names, read_plan
 from lottery.pretrain.run import CHECKPOINT, TOKENIZER, Progress, pretrain, read_log
 from lottery.pretrain.step import PretrainState
 from lottery.pretrain.windows import BOS, Documents, Windows, mix
@@ -59,8 +59,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def plan() -> Plan:
-    return Plan(
+def plan() -> PretrainPlan:
+    return PretrainPlan(
         name="tiny",
         seed=3,
         model=ModelPlan(
@@ -87,9 +87,9 @@ def plan() -> Plan:
             clip=1.0,
         ),
         source=(
-            Source(path="p", languages=("en", "ca"), share=3, watch=True),
-            Source(path="p", languages=("ca", "en"), share=1),
-            Source(path="m.ca", languages=("ca",), share=1),
+            TextSource(path="p", languages=("en", "ca"), share=3, watch=True),
+            TextSource(path="p", languages=("ca", "en"), share=1),
+            TextSource(path="m.ca", languages=("ca",), share=1),
         ),
         exclude=("choice.en",),
         licences={"p": "CC0"},
@@ -113,7 +113,9 @@ def _stop_at(step: int) -> Callable[[Progress], None]:
     return report
 
 
-def test_a_run_that_was_stopped_resumes_to_the_same_bits(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_resumes_to_the_same_bits(
+    plan: PretrainPlan, data: Path, tmp_path: Path
+) -> None:
     whole = pretrain(plan, data, tmp_path / "whole", report_every=1, save_every=2)
     # Stopped after step 5, so that step 5 lies behind the last checkpoint and is done again.
     with pytest.raises(KeyboardInterrupt):
@@ -132,7 +134,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_bits(plan: Plan, data: Path,
 
 
 def test_a_forgotten_piece_of_state_would_be_seen(
-    plan: Plan, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: PretrainPlan, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = pretrain(plan, data, tmp_path / "whole", save_every=2)
     restore = PretrainState.restore
@@ -147,7 +149,7 @@ def test_a_forgotten_piece_of_state_would_be_seen(
     assert _bits(pretrain(plan, data, tmp_path / "parts", resume=True)) != _bits(whole)
 
 
-def test_workers_and_reports_do_not_change_a_bit(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_workers_and_reports_do_not_change_a_bit(plan: PretrainPlan, data: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     one = pretrain(plan, data, tmp_path / "one", workers=1, report_every=1)
     three = pretrain(plan, data, tmp_path / "three", workers=3, report_every=100)
@@ -156,7 +158,7 @@ def test_workers_and_reports_do_not_change_a_bit(plan: Plan, data: Path, tmp_pat
 
 
 def test_a_schedule_changed_in_the_constant_phase_gives_the_weights_of_the_changed_plan(
-    plan: Plan, data: Path, tmp_path: Path
+    plan: PretrainPlan, data: Path, tmp_path: Path
 ) -> None:
     long = modified(plan, train=modified(plan.train, steps=50, decay_from=50))
     with pytest.raises(KeyboardInterrupt):
@@ -165,7 +167,7 @@ def test_a_schedule_changed_in_the_constant_phase_gives_the_weights_of_the_chang
     assert _bits(cut) == _bits(pretrain(plan, data, tmp_path / "whole"))
 
 
-def test_a_schedule_cannot_change_inside_its_decay(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_a_schedule_cannot_change_inside_its_decay(plan: PretrainPlan, data: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         pretrain(plan, data, tmp_path / "run", report=_stop_at(6), report_every=1, save_every=6)
     for changes in ({"steps": 9}, {"decay_from": 7}, {"steps": 5}):
@@ -175,7 +177,9 @@ def test_a_schedule_cannot_change_inside_its_decay(plan: Plan, data: Path, tmp_p
         assert caught.value.code == "PLAN_MISMATCH"
 
 
-def test_a_run_belongs_to_its_plan_and_is_not_overwritten(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_a_run_belongs_to_its_plan_and_is_not_overwritten(
+    plan: PretrainPlan, data: Path, tmp_path: Path
+) -> None:
     pretrain(plan, data, tmp_path)
     with pytest.raises(UsageError, match="already contains a run"):
         pretrain(plan, data, tmp_path)
@@ -193,7 +197,7 @@ def test_a_run_belongs_to_its_plan_and_is_not_overwritten(plan: Plan, data: Path
         pretrain(plan, data, tmp_path, resume=True)
 
 
-def test_the_loss_falls_and_a_diverging_run_says_so(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_the_loss_falls_and_a_diverging_run_says_so(plan: PretrainPlan, data: Path, tmp_path: Path) -> None:
     longer = modified(plan, train=modified(plan.train, steps=40, decay_from=30))
     reports: list[Progress] = []
     pretrain(longer, data, tmp_path / "a", report=reports.append, report_every=10)
@@ -209,7 +213,7 @@ def test_the_loss_falls_and_a_diverging_run_says_so(plan: Plan, data: Path, tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_process_resumes_to_the_same_bits(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_a_killed_process_resumes_to_the_same_bits(plan: PretrainPlan, data: Path, tmp_path: Path) -> None:
     longer = modified(plan, train=modified(plan.train, steps=100, decay_from=60))
     script = textwrap.dedent(
         f"""
@@ -293,7 +297,7 @@ def test_mixing_is_splitmix64() -> None:
     assert len(set(mix(1, np.arange(10_000, dtype=np.uint64)).tolist())) == 10_000
 
 
-def test_held_out_and_excluded_sentences_are_not_trained_on(plan: Plan, data: Path) -> None:
+def test_held_out_and_excluded_sentences_are_not_trained_on(plan: PretrainPlan, data: Path) -> None:
     banned = frozenset({normalise((data / "choice.en").read_text())})
     both = [read_documents(data, source, banned=banned) for source in plan.source]
     (forward, forward_out), (backward, backward_out), (alone, _) = both
@@ -310,19 +314,19 @@ def test_held_out_and_excluded_sentences_are_not_trained_on(plan: Plan, data: Pa
 
 
 def test_limits_on_a_source(data: Path) -> None:
-    everything, _ = read_documents(data, Source(path="p", languages=("en", "ca"), share=1))
-    some, _ = read_documents(data, Source(path="p", languages=("en", "ca"), share=1, lines=20))
+    everything, _ = read_documents(data, TextSource(path="p", languages=("en", "ca"), share=1))
+    some, _ = read_documents(data, TextSource(path="p", languages=("en", "ca"), share=1, lines=20))
     assert len(some) == 20
     assert set(some) < set(everything)
-    rest, held = read_documents(data, Source(path="p", languages=("en", "ca"), share=1, skip=COUNT - 5))
+    rest, held = read_documents(data, TextSource(path="p", languages=("en", "ca"), share=1, skip=COUNT - 5))
     assert 1 <= len(rest) == 5 - len(held)
     assert rest[-1].startswith("English: The friend number 4")
     with pytest.raises(InvalidInputError, match="no document"):
-        read_documents(data, Source(path="p", languages=("en", "ca"), share=1, skip=COUNT))
+        read_documents(data, TextSource(path="p", languages=("en", "ca"), share=1, skip=COUNT))
 
 
 def test_the_tokenizer_has_the_ids_of_llama_and_keeps_newlines(
-    plan: Plan, data: Path, tmp_path: Path
+    plan: PretrainPlan, data: Path, tmp_path: Path
 ) -> None:
     from tokenizers import Tokenizer
 
@@ -357,16 +361,16 @@ def test_the_tokenizer_has_the_ids_of_llama_and_keeps_newlines(
     )
 
 
-def test_text_faults_are_one_line(plan: Plan, data: Path, tmp_path: Path) -> None:
-    def prepare(*sources: Source, **changes: Any) -> None:
+def test_text_faults_are_one_line(plan: PretrainPlan, data: Path, tmp_path: Path) -> None:
+    def prepare(*sources: TextSource, **changes: Any) -> None:
         prepare_text(modified(plan, source=sources, **changes), data, tmp_path / TOKENIZER)
 
     with pytest.raises(UsageError, match=r"no file .*q\.en"):
-        prepare(Source(path="q", languages=("en", "ca"), share=1))
+        prepare(TextSource(path="q", languages=("en", "ca"), share=1))
     (data / "bad.en").write_text("one\n")
     (data / "bad.ca").write_text("one\ntwo\n")
     with pytest.raises(InvalidInputError, match="1 and 2 lines"):
-        prepare(Source(path="bad", languages=("en", "ca"), share=1))
+        prepare(TextSource(path="bad", languages=("en", "ca"), share=1))
     with pytest.raises(InvalidInputError, match="lower vocab_size"):
         prepare(*plan.source, model=modified(plan.model, vocab_size=60_000))
     assert not (tmp_path / TOKENIZER).exists()
@@ -391,7 +395,9 @@ def test_the_blockwise_loss_is_cross_entropy(rows: int) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_a_step_follows_the_gradient_of_the_whole_batch(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_follows_the_gradient_of_the_whole_batch(
+    plan: PretrainPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clipped: list[Any] = []
     clip = torch.nn.utils.clip_grad_norm_
 
@@ -425,7 +431,7 @@ def test_a_step_follows_the_gradient_of_the_whole_batch(plan: Plan, monkeypatch:
     assert float(agree.float().mean()) > 0.99
 
 
-def test_the_rate_warms_up_stays_and_decays(plan: Plan) -> None:
+def test_the_rate_warms_up_stays_and_decays(plan: PretrainPlan) -> None:
     rates = [plan.train.rate(step) for step in range(plan.train.steps)]
     assert rates == [0.5, 1, 1, 1, 1, 1, 0.5]
 
@@ -433,7 +439,9 @@ def test_the_rate_warms_up_stays_and_decays(plan: Plan) -> None:
 # ---- export ----
 
 
-def test_an_exported_model_loads_and_computes_the_same(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_an_exported_model_loads_and_computes_the_same(
+    plan: PretrainPlan, data: Path, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run = pretrain(plan, data, tmp_path / "run")
@@ -466,7 +474,7 @@ def test_an_exported_model_loads_and_computes_the_same(plan: Plan, data: Path, t
         export_run(run, tmp_path / "run", tmp_path / "out")
 
 
-def test_an_unfinished_or_unfit_run_is_not_exported(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_an_unfinished_or_unfit_run_is_not_exported(plan: PretrainPlan, data: Path, tmp_path: Path) -> None:
     with PretrainState(plan) as run:
         with pytest.raises(UsageError, match="step 0 of 7"):
             export_run(run, tmp_path, tmp_path / "out")
@@ -536,7 +544,7 @@ def _invoke(*arguments: str) -> Any:
     return CliRunner().invoke(app, list(arguments))
 
 
-def _tiny_toml(plan: Plan) -> str:
+def _tiny_toml(plan: PretrainPlan) -> str:
     import json
 
     def table(fields: dict[str, Any]) -> str:
@@ -551,7 +559,9 @@ def _tiny_toml(plan: Plan) -> str:
     return text + "".join(f"[[source]]\n{table(source)}" for source in sources)
 
 
-def test_the_command_trains_reports_resumes_and_exports(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_the_command_trains_reports_resumes_and_exports(
+    plan: PretrainPlan, data: Path, tmp_path: Path
+) -> None:
     (tmp_path / "tiny.toml").write_text(_tiny_toml(plan))
     (tmp_path / "notes.md").write_text("chrF 2.0\n")
     assert read_plan(tmp_path / "tiny.toml") == plan

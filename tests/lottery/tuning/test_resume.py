@@ -30,8 +30,8 @@ from certify.tables.safefile import open_tensor  # noqa: E402
 from lottery.text.tunedata import Data  # noqa: E402
 from lottery.tuning.recipe import Recipe  # noqa: E402
 from lottery.tuning.runstate import latest_state  # noqa: E402
-from lottery.tuning.trainer import Limits, Step  # noqa: E402
-from lottery.tuning.tune import Outcome, Settings, tune  # noqa: E402
+from lottery.tuning.trainer import Limits, StepReport  # noqa: E402
+from lottery.tuning.tune import Settings, TuningOutcome, tune  # noqa: E402
 
 RESULTS = {"rows": "rows.safetensors", "lora": "adapter/adapter_model.safetensors"}
 PEFT_WARNING = "ignore:`is_gradient_checkpointing`:FutureWarning"
@@ -62,12 +62,12 @@ def settings_for(text: Path, **changes: object) -> Settings:
     return Settings(**(values | changes))
 
 
-def run(base: Path, settings: Settings, out: Path, **options: object) -> Outcome:
+def run(base: Path, settings: Settings, out: Path, **options: object) -> TuningOutcome:
     return tune(str(base), settings, out, device="cpu", save_every=2, **options)
 
 
 def stop_at(step: int) -> object:
-    def report(done: Step) -> None:
+    def report(done: StepReport) -> None:
         if done.step == step:
             raise Stopped
 
@@ -194,7 +194,7 @@ def test_disk_that_fills_up(base: Path, text: Path, tmp_path: Path, file_limit: 
     run(base, settings, whole)
     hard = file_limit[1]
 
-    def report(done: Step) -> None:
+    def report(done: StepReport) -> None:
         if done.step == 5:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
@@ -224,7 +224,7 @@ def test_disk_that_fills_up_while_the_result_is_saved(
         pytest.importorskip("peft", reason="needs the extra tune")
     out = tmp_path / "run"
 
-    def report(done: Step) -> None:
+    def report(done: StepReport) -> None:
         if done.step == 9:  # its state is saved already
             resource.setrlimit(resource.RLIMIT_FSIZE, (2000, file_limit[1]))
 
@@ -242,7 +242,7 @@ def test_number_of_states_is_bounded_and_leftovers_go(base: Path, text: Path, tm
     left_behind = tmp_path / "run" / "states" / ".step-00000002.abcdef.part"
     seen: list[int] = []
 
-    def report(done: Step) -> None:
+    def report(done: StepReport) -> None:
         if done.step == 1:
             left_behind.mkdir(parents=True)
             (left_behind / "tensors.safetensors").write_bytes(b"half")

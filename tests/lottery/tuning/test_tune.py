@@ -30,7 +30,7 @@ from lottery.text.usedtext import read_used_list  # noqa: E402
 from lottery.tuning import trainer as trainer_module  # noqa: E402
 from lottery.tuning.batching import plan_batches  # noqa: E402
 from lottery.tuning.recipe import Recipe  # noqa: E402
-from lottery.tuning.trainer import Limits, Step  # noqa: E402
+from lottery.tuning.trainer import Limits, StepReport  # noqa: E402
 from lottery.tuning.tune import Settings, tune  # noqa: E402
 
 ROWS = len(PIECES) + 1  # one row beyond the tokenizer
@@ -199,7 +199,7 @@ def test_rows_are_served_in_the_dtype_of_the_base(
 
 
 def test_run_record_and_metrics(base: Path, text: Path, tmp_path: Path) -> None:
-    steps: list[Step] = []
+    steps: list[StepReport] = []
     held_out = Data((str(text),), "en", "ca", "labels", held_out=str(text.with_name("dev")), max_length=120)
     outcome = run(
         base, settings_for(text, rows="ids:1,3", data=held_out), tmp_path / "run", report=steps.append
