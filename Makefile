@@ -50,6 +50,7 @@ bench: $(VENV)/.all ## benchmarks: ratios against a peer in the same run
 	$(BIN)/python tests/benchmarks/bench_evaluate.py reports/published/base-small $(CERTIFY_DATA)/data/en-ca/gv.dev
 	$(BIN)/python tests/benchmarks/bench_sequential.py
 	$(BIN)/python tests/benchmarks/bench_evidence.py
+	$(BIN)/python tests/benchmarks/bench_check.py
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, Protocol
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.text import hidden
@@ -81,10 +81,15 @@ def tensor_digest(dtype: str, shape: Iterable[int], blocks: Iterable[bytes | mem
         shape: the full shape.
         blocks: the bytes in order, in blocks of any size.
     """
-    state = hashlib.sha256(canonical_json({"dtype": dtype, "shape": list(shape)}) + b"\n")
+    state = tensor_state(dtype, shape)
     for block in blocks:
         state.update(block)
     return state.hexdigest()
+
+
+def tensor_state(dtype: str, shape: Iterable[int]) -> hashlib._Hash:
+    """State of a tensor digest before the first byte of the tensor; see :func:`tensor_digest`."""
+    return hashlib.sha256(canonical_json({"dtype": dtype, "shape": list(shape)}) + b"\n")
 
 
 def parse_json(data: bytes, *, what: str) -> Any:
@@ -125,6 +130,13 @@ def parse_json(data: bytes, *, what: str) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{what} is refused: {error}", code="JSON_MALFORMED") from error
+
+
+class JsonReader(Protocol):
+    """:func:`read_json`, or one that remembers what it read."""
+
+    def __call__(self, path: Path, *, what: str) -> Any:
+        """Content of ``path``; whoever gets it must not change it."""
 
 
 def read_json(path: Path, *, what: str) -> Any:

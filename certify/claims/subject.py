@@ -5,12 +5,11 @@ Claims compare digests only. Here they are computed, from base, reference and re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from certify.base.errors import InvalidInputError
-from certify.base.jsonio import tensor_digest
 from certify.base.records import KSResult
 from certify.evidence.distances import Distances
 from certify.evidence.load import Evidence, Subject
@@ -23,7 +22,7 @@ from certify.tables.rowfile import Rows, transferred_rows
 from certify.tables.table import Table
 from certify.tables.vocabulary import Vocabulary
 from certify.ticket.schema import Ticket
-from certify.ticket.transfer import transferred_blocks
+from certify.ticket.transfer import table_digest
 
 
 def make_subject(
@@ -33,6 +32,7 @@ def make_subject(
     rows: Rows,
     result: KSResult,
     labels: Labels | None = None,
+    digest: Callable[[Table, Rows], str] = table_digest,
 ) -> Subject:
     """The subject of claims about ``ticket``; every argument verified against it beforehand.
 
@@ -46,6 +46,7 @@ def make_subject(
         rows: the released rows.
         result: scan of ``base`` and ``reference``.
         labels: see :func:`make_labels`; whoever decides anything about null tickets must give them.
+        digest: :func:`certify.ticket.transfer.table_digest`, or one that remembers.
     """
     inside = Columns.zeros(len(ticket.ids))
     if ticket.ids:
@@ -58,7 +59,7 @@ def make_subject(
             counts[token] = int(h)
     return Subject(
         ticket=ticket,
-        table_sha256=table_digest(base, rows),
+        table_sha256=digest(base, rows),
         distances=Distances(result.n, dict(sorted(counts.items()))),
         labels=labels,
     )
@@ -80,12 +81,12 @@ def make_labels(result: KSResult, vocabulary: Vocabulary | None) -> Labels:
     )
 
 
-def table_digest(base: Table, rows: Rows) -> str:
-    """Tensor digest of ``base`` with ``rows`` put in, in the served dtype: what identifies an arm of rows."""
-    return tensor_digest(base.dtype, base.shape, transferred_blocks(base, rows))
-
-
-def check_transfers(evidence: Sequence[Evidence], base: Table, reference: Table) -> int:
+def check_transfers(
+    evidence: Sequence[Evidence],
+    base: Table,
+    reference: Table,
+    digest: Callable[[Table, Rows], str] = table_digest,
+) -> int:
     """Recompute the table of every arm of kind ``transfer`` from base, reference and its ids.
 
     So a null ticket cannot be made worse than it is: its rows are E*'s or the evidence is refused.
@@ -103,7 +104,7 @@ def check_transfers(evidence: Sequence[Evidence], base: Table, reference: Table)
             if arm.kind != "transfer" or arm.ids is None:
                 continue
             if arm.ids not in known:
-                known[arm.ids] = table_digest(base, transferred_rows(arm.ids, reference))
+                known[arm.ids] = digest(base, transferred_rows(arm.ids, reference))
             if known[arm.ids] != arm.table_sha256:
                 raise InvalidInputError(
                     f"evidence {one.manifest.text.name}: the table of arm {arm.name} is not the base with the"

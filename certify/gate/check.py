@@ -14,6 +14,7 @@ from certify.base.verdict import Item, Outcome, Status, decide, exit_code
 from certify.checker import Given, Opinion
 from certify.gate.evidence import Examined, Sources, examine
 from certify.gate.recheck import Inputs, Premise, recheck
+from certify.gate.session import Session
 from certify.policy.policy import CHECKER, DEFAULT_POLICY, Policy, get_policy
 from certify.ticket.schema import Ticket, choose, read_ticket_file
 
@@ -112,8 +113,9 @@ def check(
         raise NothingToDoError(f"{path} holds no ticket: nothing to check", code="NO_TICKETS")
     if certificate is not None and len(tickets) > 1:
         raise UsageError("--certificate is about one ticket: choose it with --id", code="TICKET_UNKNOWN")
-    inputs = Inputs(path.parent, base, reference, tokenizer, engine, workers, progress)
-    sources = Sources(path.parent, certificate)
+    session = Session(engine, workers, progress)
+    inputs = Inputs(path.parent, base, reference, tokenizer, session)
+    sources = Sources(path.parent, certificate, session)
     reports = [_report(one, chosen_policy, inputs, sources) for one in tickets]
     elsewhere = bool(base or reference or tokenizer)
     confirmed = _confirm(path, chosen_policy, policy, reports, certificate, elsewhere=elsewhere)

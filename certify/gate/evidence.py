@@ -57,6 +57,7 @@ from certify.claims.subject import check_transfers, make_labels, make_subject
 from certify.evidence.choice import read_choice
 from certify.evidence.load import Evidence, Subject, check_binding, load, ticket_arm
 from certify.gate.recheck import Rechecked
+from certify.gate.session import Session
 from certify.policy import outcomes
 from certify.policy.policy import Policy
 from certify.policy.requirement import RequirementAnswer
@@ -85,14 +86,13 @@ class Examined:
     subject: Subject | None = None
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Where to read, and what was read already in this run: several tickets often share their evidence."""
 
     folder: Path
     certificate: Path | None = None
-    _loaded: dict[Path, Evidence] = field(default_factory=dict)
-    _transfers: set[tuple[str, str, str]] = field(default_factory=set)
+    session: Session = field(default_factory=Session)
 
     def load(self, ref: EvidenceRef) -> Evidence:
         """The evidence of that manifest, whole and with the stated digest.
@@ -106,22 +106,20 @@ class Sources:
             raise InvalidInputError(
                 f"{ref.path} is named by the certificate, but is not there", code="FILE_MISSING"
             )
-        if path not in self._loaded:
-            self._loaded[path] = load(path)
-        if self._loaded[path].sha256 != ref.sha256:
+        evidence = self.session.once(("evidence", path), lambda: load(path))
+        if evidence.sha256 != ref.sha256:
             raise InvalidInputError(
                 f"{ref.path} is not the evidence of the certificate", code="EVIDENCE_DIGEST"
             )
-        return self._loaded[path]
+        return evidence
 
     def check_transfers(self, evidence: Evidence, checked: Rechecked) -> None:
         """Once per manifest and pair of tables, see :func:`certify.claims.subject.check_transfers`."""
         if checked.base is None or checked.reference is None:
             raise InvalidInputError("the tables of the ticket are not verified", code="NOT_RUN")
-        key = (evidence.sha256, checked.base.digest(), checked.reference.digest())
-        if key not in self._transfers:
-            check_transfers((evidence,), checked.base, checked.reference)
-            self._transfers.add(key)
+        base, reference, digest = checked.base, checked.reference, self.session.table_digest
+        key = ("transfers", evidence.sha256, base.digest(), reference.digest())
+        self.session.once(key, lambda: check_transfers((evidence,), base, reference, digest))
 
 
 def examine(ticket: Ticket, checked: Rechecked, policy: Policy, sources: Sources) -> Examined:
@@ -163,7 +161,15 @@ def _examine(
         why = "tables, tokenizer or rows are missing, or not what they must be"
         return Examined(tuple(_rest(ticket, policy, why)))
     labels = make_labels(checked.result, checked.vocabulary)
-    subject = make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result, labels)
+    subject = make_subject(
+        ticket,
+        checked.base,
+        checked.reference,
+        checked.rows,
+        checked.result,
+        labels,
+        sources.session.table_digest,
+    )
     refused = None
     try:
         subject = replace(subject, chosen_on=read_choice(ticket, sources.folder))

@@ -6,20 +6,32 @@ The object itself is handed back where the answer is yes, so that later checks w
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from certify.base.errors import CertifyError, InvalidInputError
-from certify.base.jsonio import sha256_file
 from certify.base.verdict import Item, Outcome
+from certify.gate.session import Session
 from certify.tables.rowfile import Rows
 from certify.tables.table import Table, check_finite
-from certify.tables.vocabulary import Vocabulary, open_vocabulary
-from certify.ticket.released import Role, Source, check_bound, check_files, open_role, open_rows
+from certify.tables.vocabulary import Vocabulary
+from certify.ticket.released import Role, Source, check_bound, check_files, find_role, open_role, open_rows
 from certify.ticket.schema import inside
-from certify.ticket.templates import load_template, template_names
+from certify.ticket.templates import template_names
 
 
-def table(source: Source, role: Role, given: Path | None) -> tuple[Table | None, Item]:
+def read_ahead(source: Source, base: Path | None, reference: Path | None, session: Session) -> None:
+    """Read both tables in one pass, wherever they lie; what is wrong with them :func:`table` says."""
+    found: dict[Role, Table] = {}
+    given: dict[Role, Path | None] = {"base": base, "reference": reference}
+    for role, path in given.items():
+        tensor = source.ticket.base.tensor if role == "base" else source.ticket.reference.tensor
+        with suppress(CertifyError):
+            found[role] = find_role(source, role, path, tensor=tensor or None, opened=session.table)
+    session.read_ahead(found.get("base"), found.get("reference"), source.ticket.selection.method)
+
+
+def table(source: Source, role: Role, given: Path | None, session: Session) -> tuple[Table | None, Item]:
     """The base or reference table: the one ``given``, or the one that travels with the ticket."""
     name, ref = f"integrity.{role}", source.ticket.base if role == "base" else source.ticket.reference
     if given is None and ref.path is None:
@@ -31,7 +43,14 @@ def table(source: Source, role: Role, given: Path | None) -> tuple[Table | None,
             f"name it with --{role} PATH; its digest decides whether it is the right one",
         )
     try:
-        opened = open_role(source, role, given, tensor=ref.tensor or None)
+        opened = open_role(
+            source,
+            role,
+            given,
+            tensor=ref.tensor or None,
+            opened=session.table,
+            digest=session.file_digest,
+        )
         check_finite(opened)
     except CertifyError as error:
         return None, Item(name, Outcome.INVALID, error.code, str(error))
@@ -40,7 +59,7 @@ def table(source: Source, role: Role, given: Path | None) -> tuple[Table | None,
     return opened, Item(name, Outcome.PASS, "DIGEST_MATCHES", text)
 
 
-def tokenizer(source: Source, given: Path | None) -> tuple[Vocabulary | None, Item]:
+def tokenizer(source: Source, given: Path | None, session: Session) -> tuple[Vocabulary | None, Item]:
     """The tokenizer: the one ``given``, or the one that travels with the ticket; None if it binds none."""
     name, ref = "integrity.tokenizer", source.ticket.tokenizer
     if ref is None:
@@ -56,12 +75,12 @@ def tokenizer(source: Source, given: Path | None) -> tuple[Vocabulary | None, It
         )
     try:
         if given is None:
-            bound = check_files(source.folder, ref.files)
-            vocabulary = open_vocabulary(inside(source.folder, ref.path or ""))
+            bound = check_files(source.folder, ref.files, session.file_digest)
+            vocabulary = session.vocabulary(inside(source.folder, ref.path or ""))
             check_bound(vocabulary.files, bound, "tokenizer")
         else:
-            vocabulary = open_vocabulary(given)
-        if sha256_file(vocabulary.path) != ref.sha256 or vocabulary.size != ref.size:
+            vocabulary = session.vocabulary(given)
+        if session.file_digest(vocabulary.path) != ref.sha256 or vocabulary.size != ref.size:
             raise InvalidInputError("the tokenizer is not the one of the ticket", code="TOKENIZER_DIGEST")
     except CertifyError as error:
         return None, Item(name, Outcome.INVALID, error.code, str(error))
@@ -70,7 +89,7 @@ def tokenizer(source: Source, given: Path | None) -> tuple[Vocabulary | None, It
     )
 
 
-def template(source: Source) -> Item:
+def template(source: Source, session: Session) -> Item:
     """The prompt template: one of the package by name, or the file that travels with the ticket."""
     name, ref = "integrity.template", source.ticket.template
     if ref is None:
@@ -82,7 +101,7 @@ def template(source: Source) -> Item:
                 code="TEMPLATE_UNKNOWN",
             )
         where = ref.name if ref.path is None else inside(source.folder, ref.path)
-        if load_template(where).digest() != ref.sha256:
+        if session.template(where).digest() != ref.sha256:
             raise InvalidInputError(
                 f"the template {ref.name!r} is not the one of the ticket: its digest differs",
                 code="TEMPLATE_DIGEST",

@@ -21,6 +21,7 @@ from certify.claims.subject import check_transfers, make_labels, make_subject
 from certify.evidence.choice import read_choice
 from certify.evidence.load import Subject, load
 from certify.gate.recheck import Inputs, Rechecked, recheck
+from certify.gate.session import Session
 from certify.ticket.schema import (
     Located,
     Ticket,
@@ -85,13 +86,15 @@ def issue(
     located = [(within(folder, path, "evidence"), path) for path in evidence]
     target = within(folder, out, "the certificate") if attach else None
     _check_delta(delta)
-    checked = recheck(ticket, Inputs(folder, base, reference, tokenizer, engine, workers, progress))
-    subject = replace(verified_subject(ticket, checked), chosen_on=read_choice(ticket, folder))
+    session = Session(engine, workers, progress)
+    checked = recheck(ticket, Inputs(folder, base, reference, tokenizer, session))
+    subject = replace(verified_subject(ticket, checked, session), chosen_on=read_choice(ticket, folder))
     loaded = [(relative, load(path)) for relative, path in located]
     check_together([one for _, one in loaded])
     check_splits([one for _, one in loaded])
     if checked.base is not None and checked.reference is not None:
-        check_transfers([one for _, one in loaded], checked.base, checked.reference)
+        named = [one for _, one in loaded]
+        check_transfers(named, checked.base, checked.reference, session.table_digest)
     certificate = build(claims_of(loaded, subject, delta), subject, delta=delta)
     data = certificate.to_bytes()
     write_bytes(out, data)
@@ -100,7 +103,7 @@ def issue(
     return certificate
 
 
-def verified_subject(ticket: Ticket, checked: Rechecked) -> Subject:
+def verified_subject(ticket: Ticket, checked: Rechecked, session: Session) -> Subject:
     """The subject of claims about a ticket whose tables and rows are what it says.
 
     Raises:
@@ -116,7 +119,15 @@ def verified_subject(ticket: Ticket, checked: Rechecked) -> Subject:
     if checked.base is None or checked.reference is None or checked.rows is None or checked.result is None:
         raise InvalidInputError("the selection of the ticket cannot be made again", code="NOT_RUN")
     labels = make_labels(checked.result, checked.vocabulary)
-    return make_subject(ticket, checked.base, checked.reference, checked.rows, checked.result, labels)
+    return make_subject(
+        ticket,
+        checked.base,
+        checked.reference,
+        checked.rows,
+        checked.result,
+        labels,
+        session.table_digest,
+    )
 
 
 def within(folder: Path, path: Path, what: str) -> str:

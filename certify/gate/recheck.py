@@ -7,25 +7,25 @@ believed: what it states is recomputed from the tables and compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from certify.base.errors import CertifyError
-from certify.base.records import Engine, Excluded, KSResult, Method, Selection
+from certify.base.records import BoolColumn, Excluded, FloatColumn, KSResult, Selection
 from certify.base.verdict import Item, Outcome
 from certify.gate import integrity
-from certify.scan.scan import scan
+from certify.gate.session import Session
 from certify.scan.smirnov import critical_count
 from certify.selection.frequency import read_counts
 from certify.selection.rules import select
 from certify.tables.rowfile import Rows
 from certify.tables.table import Table, check_compatible
 from certify.tables.vocabulary import Vocabulary
-from certify.ticket.make import AUTHOR_EXCLUSION, selection_ref, tokens
-from certify.ticket.released import Source, bits, check_files, shown
+from certify.ticket.make import AUTHOR_EXCLUSION, selection_ref
+from certify.ticket.released import Source, check_files, equal_rows, shown
 from certify.ticket.schema import SelectionRef, Ticket, inside
 
 COSINE_FLOOR = 0.2
@@ -66,32 +66,15 @@ class Premise:
     ids: tuple[int, ...]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Inputs:
-    """Where to read what a ticket does not carry, and the scans already made in this run."""
+    """Where to read what a ticket does not carry, and what this run has read already."""
 
     folder: Path
     base: Path | None = None
     reference: Path | None = None
     tokenizer: Path | None = None
-    engine: Engine = "auto"
-    workers: int | None = None
-    progress: Callable[[int, int], None] | None = None
-    _scans: dict[tuple[str, str, Method], KSResult] = field(default_factory=dict)
-
-    def scan(self, base: Table, reference: Table, method: Method) -> KSResult:
-        """Scan of two tables, once per pair of digests: several tickets often share their tables."""
-        key = (base.digest(), reference.digest(), method)
-        if key not in self._scans:
-            self._scans[key] = scan(
-                base,
-                reference,
-                method=method,
-                engine=self.engine,
-                workers=self.workers,
-                progress=self.progress,
-            )
-        return self._scans[key]
+    session: Session = field(default_factory=Session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +96,21 @@ class Rechecked:
 
 def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
     """Run every check that needs no evidence on ``ticket``."""
-    source = Source(ticket, inputs.folder)
-    base, base_item = integrity.table(source, "base", inputs.base)
-    reference, reference_item = integrity.table(source, "reference", inputs.reference)
-    vocabulary, tokenizer_item = integrity.tokenizer(source, inputs.tokenizer)
+    source, session = Source(ticket, inputs.folder), inputs.session
+    integrity.read_ahead(source, inputs.base, inputs.reference, session)
+    base, base_item = integrity.table(source, "base", inputs.base, session)
+    reference, reference_item = integrity.table(source, "reference", inputs.reference, session)
+    vocabulary, tokenizer_item = integrity.tokenizer(source, inputs.tokenizer, session)
     rows, rows_item = integrity.rows(source)
-    template_item = integrity.template(source)
+    template_item = integrity.template(source, session)
     items = [base_item, reference_item, tokenizer_item, template_item, rows_item, _content(ticket)]
     if base is None or reference is None or tokenizer_item.outcome is not Outcome.PASS:
         items += _not_run(_ON_TABLES, "an input is missing or invalid")
         return Rechecked(tuple(items), None, None)
     try:
         check_compatible(base, reference)
-        result = inputs.scan(base, reference, ticket.selection.method)
-        chosen = _select_again(ticket, result, vocabulary, inputs.folder)
+        result = session.scan(base, reference, ticket.selection.method)
+        chosen = _select_again(ticket, result, vocabulary, inputs)
     except CertifyError as error:
         items.append(Item("selection.parameters", Outcome.INVALID, error.code, str(error)))
         items += _not_run(_ON_TABLES[1:], "the selection is invalid")
@@ -177,12 +161,14 @@ def _content(ticket: Ticket) -> Item:
     )
 
 
-def _select_again(ticket: Ticket, result: KSResult, vocabulary: Vocabulary | None, folder: Path) -> Selection:
+def _select_again(
+    ticket: Ticket, result: KSResult, vocabulary: Vocabulary | None, inputs: Inputs
+) -> Selection:
     ref = ticket.selection
     counts = None
     if ref.counts is not None:
-        check_files(folder, (ref.counts,))
-        counts = read_counts(inside(folder, ref.counts.path), result.rows)
+        check_files(inputs.folder, (ref.counts,), inputs.session.file_digest)
+        counts = read_counts(inside(inputs.folder, ref.counts.path), result.rows)
     author = [Excluded(group.reason, group.ids) for group in ref.excluded if group.reason == AUTHOR_EXCLUSION]
     return select(
         result,
@@ -230,16 +216,16 @@ def _ids(ticket: Ticket, chosen: Selection) -> Item:
 
 
 def _figures(ticket: Ticket, result: KSResult, vocabulary: Vocabulary | None) -> Item:
-    wrong = []
-    for stated, again in zip(ticket.tokens, tokens(ticket.ids, result, vocabulary), strict=True):
-        exact = (stated.piece, stated.h) == (again.piece, again.h)
-        close = (
-            _same_p(stated.p, again.p, result.method)
-            and math.isclose(stated.log10_p, again.log10_p, rel_tol=1e-9, abs_tol=1e-12)
-            and math.isclose(stated.shift_norm, again.shift_norm, rel_tol=_NORM_TOLERANCE)
-        )
-        if not (exact and close):
-            wrong.append(stated.id)
+    stated, ids = ticket.tokens, np.array(ticket.ids, np.intp)
+    pieces = [vocabulary.piece(token.id) if vocabulary else None for token in stated]
+    p, again = np.array([token.p for token in stated]), result.p[ids]
+    # The exact law is integer arithmetic with one rounding; the asymptotic one goes through exp.
+    same = p == again if result.method == "exact" else _close(p, again, 1e-12)
+    same &= np.array([token.piece for token in stated], object) == np.array(pieces, object)
+    same &= np.array([token.h for token in stated], np.int64) == result.h[ids]
+    same &= _close(np.array([token.log10_p for token in stated]), result.log10_p[ids], 1e-9, 1e-12)
+    same &= _close(np.array([token.shift_norm for token in stated]), result.shift_norm[ids], _NORM_TOLERANCE)
+    wrong = ids[~same].tolist()
     if wrong:
         return Item(
             "selection.figures",
@@ -253,9 +239,11 @@ def _figures(ticket: Ticket, result: KSResult, vocabulary: Vocabulary | None) ->
     )
 
 
-def _same_p(stated: float, again: float, method: Method) -> bool:
-    # The exact law is integer arithmetic with one rounding; the asymptotic one goes through exp.
-    return stated == again if method == "exact" else math.isclose(stated, again, rel_tol=1e-12)
+def _close(a: FloatColumn, b: FloatColumn, relative: float, absolute: float = 0.0) -> BoolColumn:
+    """As :func:`math.isclose`, elementwise."""
+    bound = np.maximum(relative * np.maximum(np.abs(a), np.abs(b)), absolute)
+    close: BoolColumn = np.abs(a - b) <= bound
+    return close
 
 
 def _released(ticket: Ticket, rows: Rows | None, base: Table, reference: Table) -> Item:
@@ -263,18 +251,18 @@ def _released(ticket: Ticket, rows: Rows | None, base: Table, reference: Table) 
     if rows is None:
         return Item(name, Outcome.NOT_RUN, "NOT_RUN", "not run: there are no valid rows")
     ids = ticket.ids
-    served, before, after = bits(rows.served), bits(base.take(ids)), bits(reference.take(ids))
     if ticket.released.object == "tuned":
-        if ids and np.array_equal(served, before):
+        if ids and equal_rows(rows, base).all():
             text = "released as tuned, but every row is the base's, bit for bit"
             return Item(name, Outcome.FAIL, "ROWS_UNMOVED", text, ids=ids)
         text = "rows tuned on their own: bound by digest, not derivable from the tables"
         return Item(name, Outcome.PASS, "TUNED_ROWS", text)
-    wrong = [ids[j] for j in range(len(ids)) if not np.array_equal(served[j], after[j])]
+    differs = ~equal_rows(rows, reference)
+    wrong = rows.ids[differs].tolist()
     if not wrong:
         text = "every released row is the reference's row, bit for bit"
         return Item(name, Outcome.PASS, "ROWS_ARE_REFERENCE", text)
-    inverted = [i for j, i in enumerate(ids) if i in set(wrong) and np.array_equal(served[j], before[j])]
+    inverted = rows.ids[differs & equal_rows(rows, base)].tolist()
     if inverted:
         return Item(
             name,

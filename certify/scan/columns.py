@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +53,3 @@ class Columns(NamedTuple):
         quotient = np.divide(self.product, norms, out=np.zeros_like(norms), where=norms > 0)
         both_zero = (self.squared_base == 0) & (self.squared_reference == 0)
         return np.where(self.equal | both_zero, 1.0, np.clip(quotient, -1.0, 1.0))
-
-
-def storage_bits(raw: NDArray[Any]) -> NDArray[Any]:
-    """The bit patterns of a storage array (shape kept, no copy): uint16 or uint32."""
-    return raw.view(np.dtype(f"u{raw.dtype.itemsize}"))

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.records import Dtype
-from certify.scan.columns import LANES, Columns, storage_bits
-from certify.tables.dtypes import finite_mask, ordered_keys
+from certify.scan.columns import LANES, Columns
+from certify.tables.dtypes import finite_mask, ordered_keys, storage_bits
 
 _INSERTION = 24  # up to this many values insertion sort is the fastest
 _CHUNK = 64  # keys tested together for falling into open buckets

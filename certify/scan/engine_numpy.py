@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.records import Dtype
-from certify.scan.columns import LANES, Columns, storage_bits
-from certify.tables.dtypes import finite_mask, ordered_keys, to_float32
+from certify.scan.columns import LANES, Columns
+from certify.tables.dtypes import finite_mask, ordered_keys, storage_bits, to_float32
 
 # Intermediate arrays of more rows than this many entries leave the cache, and cost page faults.
 _CHUNK_ENTRIES = 1 << 17

@@ -8,11 +8,13 @@ The shell around the engines: blocks, threads, progress, p-values. The engines
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +25,7 @@ from certify.base.records import Dtype, Engine, KSResult, Method
 from certify.scan import engine_numpy
 from certify.scan.columns import Columns
 from certify.scan.smirnov import p_values
-from certify.tables.table import Table, check_compatible, check_finite
+from certify.tables.table import Reader, Table, check_compatible, check_finite, note_finite
 
 BUDGET = 128 * 1024 * 1024
 """Bytes that all blocks in work may take together, beyond the memory maps."""
@@ -45,6 +47,7 @@ def scan(
     engine: Engine = "auto",
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    digests: bool = False,
 ) -> KSResult:
     """Scan all rows of two tables.
 
@@ -62,6 +65,7 @@ def scan(
             :data:`AUTO_ENTRIES` entries.
         workers: threads, by default one for each processor that this process may use.
         progress: called in the calling thread with (rows done, rows in all), first with (0, V).
+        digests: hash both tables and their files in the same pass, where a table does not know its digests.
 
     Returns:
         Columns over all rows. Memory beyond the maps: :data:`BUDGET` for the blocks, a few bytes per row for
@@ -80,11 +84,14 @@ def scan(
     compare, extra = _load(name, base, reference)
     height = block_rows(n, extra, threads)
     columns = Columns.zeros(rows)
-    for block in _blocks(base, reference, compare, columns, height, threads, progress):
+    readers = [Reader(one) if digests and not one.known else None for one in (base, reference)]
+    for block in _blocks(base, reference, compare, columns, height, threads, progress, readers):
         if not block.finite.all():
             check_finite(base)
             check_finite(reference)
             raise InternalError("the scan met a non-finite entry that the tables do not hold", code="ENGINE")
+    note_finite(base)
+    note_finite(reference)
     return KSResult(
         n=n,
         h=columns.h,
@@ -102,6 +109,12 @@ def scan(
     )
 
 
+def under(result: KSResult, method: Method) -> KSResult:
+    """The same scan with the p-values of another law."""
+    p, log10_p = p_values(result.n, method)
+    return replace(result, method=method, p=p[result.h], log10_p=log10_p[result.h])
+
+
 def block_rows(n: int, extra: int, threads: int) -> int:
     """Rows per block, so that all blocks in work stay within :data:`BUDGET` (one row at least).
 
@@ -110,9 +123,10 @@ def block_rows(n: int, extra: int, threads: int) -> int:
         extra: bytes per row that the engine needs beyond its arguments.
         threads: number of blocks in work at a time.
     """
-    # Two storage rows and, for tables seen through a cast, one float32 row beside each while casting.
+    # Two storage rows and, for tables seen through a cast, one float32 row beside each while casting. One
+    # block more than there are threads waits for its turn.
     per_row = 2 * (4 + 4) * n + extra
-    return max(1, min(BUDGET // (threads * per_row), _BLOCK_ENTRIES // n))
+    return max(1, min(BUDGET // ((threads + 1) * per_row), _BLOCK_ENTRIES // n))
 
 
 def _choose(engine: Engine, entries: int) -> Literal["numba", "numpy"]:
@@ -158,28 +172,40 @@ def _blocks(
     height: int,
     threads: int,
     progress: Callable[[int, int], None] | None,
+    readers: Sequence[Reader | None],
 ) -> Iterator[Columns]:
-    """Fill ``columns`` block by block on ``threads`` threads; yield each block when it is done."""
-    rows = base.shape[0]
+    """Fill ``columns`` block by block on ``threads`` threads; yield each block, in order, when it is done.
 
-    def work(start: int) -> Columns:
-        stop = min(start + height, rows)
-        part = columns.part(start, stop)
-        compare(base.rows(start, stop), reference.rows(start, stop), base.dtype, part)
+    Each reader has a thread of its own, because hashing goes in order while comparing does not.
+    """
+    rows = base.shape[0]
+    done = 0
+    running: deque[tuple[Columns, list[Future[None]]]] = deque()
+
+    def finished() -> Columns:
+        nonlocal done
+        part, futures = running.popleft()
+        for future in futures:
+            future.result()
+        done += part.h.size
+        if progress is not None:
+            progress(done, rows)
         return part
 
-    starts = iter(range(0, rows, height))
-    done = 0
     if progress is not None:
         progress(0, rows)
-    with ThreadPoolExecutor(threads) as pool:
-        running: set[Future[Columns]] = {pool.submit(work, start) for start in islice(starts, threads)}
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        lanes = [stack.enter_context(ThreadPoolExecutor(1)) for reader in readers]
+        for start in range(0, rows, height):
+            stop = min(start + height, rows)
+            part, pair = columns.part(start, stop), (base.rows(start, stop), reference.rows(start, stop))
+            futures = [pool.submit(compare, *pair, base.dtype, part)]
+            for reader, lane, block in zip(readers, lanes, pair, strict=True):
+                if reader is not None:
+                    futures.append(lane.submit(reader.feed, start, block))
+            running.append((part, futures))
+            if len(running) > threads:
+                yield finished()
         while running:
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(work, start) for start in islice(starts, len(finished))}
-            for future in finished:
-                part = future.result()
-                done += part.h.size
-                if progress is not None:
-                    progress(done, rows)
-                yield part
+            yield finished()

@@ -181,6 +181,8 @@ def cluster_rate(successes: Sequence[int], sizes: Sequence[int], delta: Fraction
     if squares == 0:
         value = Fraction(0 if side == "lower" else 1)
     else:
+        from scipy.special import stdtrit  # takes a third of a second to load, and most runs need none
+
         quantile = Fraction(float(stdtrit(n - 1, float(1 - delta))))
         width = quantile * sqrt_up(Fraction(n, n - 1) * squares / total**2)
         value = (

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.jsonio import read_json
+from certify.base.jsonio import JsonReader, read_json
 from certify.tables.modelconfig import KNOWN_NAMES, Architecture, read_config
-from certify.tables.safefile import TensorInfo, is_file, is_folder, quote, read_header
+from certify.tables.safefile import MappedFile, TensorInfo, is_file, is_folder, map_file, quote, read_header
 
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
@@ -26,21 +26,24 @@ class Location:
     """Location of a table in its checkpoint.
 
     Attributes:
-        file: the safetensors file with the table.
+        file: the safetensors file with the table, opened.
         tensor: its name in that file.
-        info: its verified description.
         tied: whether the output head shares it; None if unknown.
         files: every file that determined this, ``file`` last.
     """
 
-    file: Path
+    file: MappedFile
     tensor: str
-    info: TensorInfo
     tied: bool | None
     files: tuple[Path, ...]
 
+    @property
+    def info(self) -> TensorInfo:
+        """Verified description of the table."""
+        return self.file.header[self.tensor]
 
-def locate(path: Path, tensor: str | None) -> Location:
+
+def locate(path: Path, tensor: str | None, read: JsonReader = read_json) -> Location:
     """Find the input embedding table of a safetensors file or a checkpoint folder.
 
     In a file, it is the requested tensor, the only known embedding table, or the only two-dimensional tensor.
@@ -54,6 +57,7 @@ def locate(path: Path, tensor: str | None) -> Location:
     Args:
         path: the file or folder.
         tensor: name of the table; None to find it.
+        read: reads config.json and the index.
 
     Raises:
         UsageError: a required file does not exist (``FILE_UNREADABLE``, ``CHECKPOINT_MISSING``), the table
@@ -63,23 +67,24 @@ def locate(path: Path, tensor: str | None) -> Location:
             ``INDEX_UNSAFE``, ``PICKLE_REFUSED``, ``QUANTISED_TABLE``, ``SHARD_MISSING``, ``TENSOR_MISSING``,
             and those of :func:`certify.tables.safefile.read_header`.
     """
-    return _in_folder(path, tensor) if is_folder(path) else _in_file(path, tensor)
+    return _in_folder(path, tensor, read) if is_folder(path) else _in_file(path, tensor, read)
 
 
-def _in_file(path: Path, tensor: str | None) -> Location:
-    header = read_header(path)
+def _in_file(path: Path, tensor: str | None, read: JsonReader) -> Location:
+    file = map_file(path)
+    header = file.header
     config_path = path.parent / CONFIG
-    config = read_config(config_path) if is_file(config_path) else None
+    config = read_config(config_path, read) if is_file(config_path) else None
     name = _choose(header, {n for n, i in header.items() if len(i.shape) == 2}, tensor, path)
     _refuse_companions(name, header, path)
     tied = None if config is None else config.tied(None)
     files = (path,) if config is None else (config_path, path)
-    return Location(path, name, header[name], tied, files)
+    return Location(file, name, tied, files)
 
 
-def _in_folder(folder: Path, tensor: str | None) -> Location:
+def _in_folder(folder: Path, tensor: str | None, read: JsonReader) -> Location:
     single, index, config_path = folder / SINGLE, folder / INDEX, folder / CONFIG
-    shards = _read_index(index) if is_file(index) else None
+    shards = _read_index(index, read) if is_file(index) else None
     if shards is None and not is_file(single):
         raise _no_checkpoint(folder)
     if not is_file(config_path):
@@ -87,32 +92,28 @@ def _in_folder(folder: Path, tensor: str | None) -> Location:
             f"{folder} has no {CONFIG}: name the .safetensors file itself if this is not a checkpoint",
             code="CHECKPOINT_MISSING",
         )
-    config = read_config(config_path)
+    config = read_config(config_path, read)
     if shards is not None and is_file(single) and set(shards.values()) != {SINGLE}:
         raise InvalidInputError(
             f"{folder} has both {SINGLE} and an index of other files, and loaders disagree about which to"
             " take: remove one",
             code="CHECKPOINT_AMBIGUOUS",
         )
-    if shards is None:
-        header = read_header(single)
-        names: Collection[str] = header
-        candidates = {name for name, info in header.items() if len(info.shape) == 2}
-    else:
-        names, candidates = shards, set()
+    whole = map_file(single) if shards is None else None
+    names: Collection[str] = (shards or {}) if whole is None else whole.header
+    candidates = set() if whole is None else {n for n, i in whole.header.items() if len(i.shape) == 2}
     name = _choose(names, candidates, tensor, folder, config.architecture)
     _refuse_companions(name, names, folder)
-    file = single if shards is None else folder / shards[name]
-    info = header[name] if shards is None else _in_shards(folder, shards, name)
+    file = whole or _in_shards(folder, shards or {}, name)
     if config.architecture is not None and name in config.architecture.names:
-        config.check_shape(table_shape(info.shape, file))
-    files = (config_path, file) if shards is None else (config_path, index, file)
-    return Location(file, name, info, config.tied(names), files)
+        config.check_shape(table_shape(file.header[name].shape, file.path))
+    files = (config_path, file.path) if shards is None else (config_path, index, file.path)
+    return Location(file, name, config.tied(names), files)
 
 
-def _in_shards(folder: Path, shards: Mapping[str, str], name: str) -> TensorInfo:
-    """Description of ``name`` in the shard that the index names, and in no other shard that is present."""
-    found: TensorInfo | None = None
+def _in_shards(folder: Path, shards: Mapping[str, str], name: str) -> MappedFile:
+    """The shard that the index names, if ``name`` is there and in no other shard that is present."""
+    found: MappedFile | None = None
     for shard in sorted(set(shards.values())):
         file = folder / shard
         expected = shard == shards[name]
@@ -124,17 +125,18 @@ def _in_shards(folder: Path, shards: Mapping[str, str], name: str) -> TensorInfo
                     code="SHARD_MISSING",
                 )
             continue
-        info = read_header(file).get(name)
-        if expected and info is None:
+        opened = map_file(file) if expected else None
+        present = name in (read_header(file) if opened is None else opened.header)
+        if expected and not present:
             raise InvalidInputError(
                 f"{file} lacks {quote(name)}, which the index puts there", code="TENSOR_MISSING"
             )
-        if not expected and info is not None:
+        if not expected and present:
             raise InvalidInputError(
                 f"{folder}: {quote(name)} is also in {quote(shard)}, not only where the index puts it",
                 code="CHECKPOINT_AMBIGUOUS",
             )
-        found = info if expected else found
+        found = opened or found
     assert found is not None
     return found
 
@@ -215,8 +217,8 @@ def table_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    index = read_json(path, what="the checkpoint index")
+def _read_index(path: Path, read: JsonReader) -> dict[str, str]:
+    index = read(path, what="the checkpoint index")
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shards, dict) or not shards or not all(isinstance(v, str) for v in shards.values()):
         raise InvalidInputError(f"{path} has no weight_map of file names", code="INDEX_MALFORMED")

@@ -85,6 +85,11 @@ def cast(raw: NDArray[Any], source: Dtype, target: Dtype) -> NDArray[Any]:
     return _round_to_bf16(wide)
 
 
+def storage_bits(raw: NDArray[Any]) -> NDArray[Any]:
+    """The bit patterns of a storage array (shape kept, no copy): NaN equals itself, -0 is not +0."""
+    return raw.view(np.dtype(f"<u{raw.dtype.itemsize}"))
+
+
 def finite_mask(raw: NDArray[Any], dtype: Dtype) -> NDArray[np.bool_]:
     """Mark the entries of the storage array ``raw`` that are neither NaN nor infinite; same shape."""
     exponent = _EXPONENT[dtype]
@@ -120,8 +125,7 @@ def ordered_keys(raw: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
 
 def _bits(raw: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
     _check_storage(raw, dtype)
-    bits: NDArray[Any] = raw.view(f"<u{raw.dtype.itemsize}")
-    return bits
+    return storage_bits(raw)
 
 
 def _check_storage(raw: NDArray[Any], dtype: Dtype) -> None:

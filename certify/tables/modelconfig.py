@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from certify.base.errors import InvalidInputError
-from certify.base.jsonio import read_json
+from certify.base.jsonio import JsonReader, read_json
 
 # Name of the table with the prefix of the whole model, and without it (a checkpoint of the backbone).
 _EMBED_TOKENS = ("model.embed_tokens.weight", "embed_tokens.weight")
@@ -114,7 +114,7 @@ class ModelConfig:
                 )
 
 
-def read_config(path: Path) -> ModelConfig:
+def read_config(path: Path, read: JsonReader = read_json) -> ModelConfig:
     """Read a config.json and refuse quantised models.
 
     Raises:
@@ -122,7 +122,7 @@ def read_config(path: Path) -> ModelConfig:
         InvalidInputError: it is not a JSON object (``CONFIG_MALFORMED``, ``JSON_*``), or has a
             ``quantization_config`` (``QUANTISED_TABLE``).
     """
-    config = read_json(path, what="the model configuration")
+    config = read(path, what="the model configuration")
     if not isinstance(config, dict):
         raise InvalidInputError(f"{path} is not a JSON object", code="CONFIG_MALFORMED")
     text = config.get("text_config")

@@ -26,8 +26,8 @@ _HEADER = re.compile(
 )
 
 
-def open_npy(path: Path) -> tuple[NDArray[Any], Dtype]:
-    """Map the ``[V, d]`` storage of an ``.npy`` file read-only, and determine its element type.
+def open_npy(path: Path) -> tuple[NDArray[Any], Dtype, NDArray[np.uint8]]:
+    """Map the ``[V, d]`` storage of an ``.npy`` file read-only, with its element type and the bytes before.
 
     Raises:
         UsageError: the file cannot be read (``FILE_UNREADABLE``).
@@ -55,10 +55,8 @@ def open_npy(path: Path) -> tuple[NDArray[Any], Dtype]:
             raise InvalidInputError(f"{path} is truncated: {size} bytes of {needed}", code="NPY_TRUNCATED")
         if size > needed:
             raise InvalidInputError(f"{path} has {size - needed} bytes too many", code="NPY_MALFORMED")
-        if 0 in shape:
-            return np.empty(shape, DTYPES[dtype]), dtype
-        mapped = np.memmap(stream, DTYPES[dtype], mode="r", offset=origin, shape=shape)
-    return mapped.view(np.ndarray), dtype
+        mapped = np.memmap(stream, np.uint8, mode="r", shape=(size,)).view(np.ndarray)
+    return mapped[origin:].view(DTYPES[dtype]).reshape(shape), dtype, mapped[:origin]
 
 
 def _header(text: bytes, path: Path) -> tuple[Dtype, tuple[int, int]]:

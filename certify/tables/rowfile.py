@@ -8,20 +8,24 @@ the digest must be of the rows that are served.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError
-from certify.base.jsonio import sha256_file, tensor_digest
+from certify.base.jsonio import sha256_bytes, tensor_digest
 from certify.base.records import Dtype
-from certify.tables.dtypes import DTYPES, cast, finite_mask, to_float32
-from certify.tables.safefile import TensorInfo, open_tensor, read_header, write_tensors
+from certify.tables.dtypes import DTYPES, cast, finite_mask, storage_bits, to_float32
+from certify.tables.safefile import MappedFile, TensorInfo, map_file, write_tensors
 from certify.tables.table import Table
 
 IDS, FP32, SERVED = "ids", "rows.fp32", "rows.served"
+
+_BLOCK_BYTES = 8 * 1024 * 1024
+_KEPT_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,6 @@ def transferred_rows(ids: Sequence[int], reference: Table) -> Rows:
     return make_rows(np.asarray(ids, np.int64), wide, reference.dtype)
 
 
-def rows_digests(path: Path, rows: Rows) -> RowsDigests:
-    """Compute the digests of ``rows`` as stored at ``path``."""
-    return RowsDigests(sha256_file(path), _digest("F32", rows.fp32), _digest(rows.dtype, rows.served))
-
-
 def write_rows(path: Path, rows: Rows) -> RowsDigests:
     """Write ``rows`` atomically and return the digests that a ticket records.
 
@@ -92,18 +91,27 @@ def write_rows(path: Path, rows: Rows) -> RowsDigests:
         SERVED: (rows.dtype, rows.served),
     }
     write_tensors(path, tensors, None)
-    return rows_digests(path, rows)
+    return _digests(map_file(path))
 
 
 def read_rows(path: Path) -> Rows:
-    """Read and verify a rows file from an untrusted source.
+    """Read and verify a rows file from an untrusted source; see :func:`open_rows_file`."""
+    return open_rows_file(path)[0]
+
+
+def open_rows_file(path: Path) -> tuple[Rows, RowsDigests]:
+    """Open a rows file from an untrusted source, once, for its verified rows and its digests.
 
     Raises:
         UsageError: the file cannot be read.
         InvalidInputError: it is not a rows file, ids are not strictly increasing, shapes disagree, values
             are not finite, or the served copy differs from the fp32 rows rounded to the served dtype.
     """
-    header = read_header(path)
+    file = map_file(path)
+    # A result must not change with the file under it. Larger files stay a map, as tables do.
+    if file.bytes.size <= _KEPT_BYTES:
+        file = replace(file, bytes=np.array(file.bytes))
+    header = file.header
     if set(header) != {IDS, FP32, SERVED}:
         raise InvalidInputError(
             f"{path} is not a rows file: expected exactly {IDS}, {FP32} and {SERVED}",
@@ -117,15 +125,14 @@ def read_rows(path: Path) -> Rows:
         raise InvalidInputError(f"{path}: {IDS} must be [k] and the rows [k, d]", code="ROWS_MALFORMED")
     if header[SERVED].shape != header[FP32].shape:
         raise InvalidInputError(f"{path}: {SERVED} and {FP32} have different shapes", code="ROWS_MALFORMED")
-    # Copies, so that the result does not change with the file; a rows file is small.
     rows = Rows(
-        np.array(open_tensor(path, IDS), dtype=np.int64),
-        np.array(open_tensor(path, FP32), dtype=np.float32),
-        np.array(open_tensor(path, SERVED)),
+        np.array(file.tensor(IDS), dtype=np.int64),
+        np.require(file.tensor(FP32), requirements="A"),
+        np.require(file.tensor(SERVED), requirements="A"),
         served_dtype,
     )
     _check(rows, str(path))
-    return rows
+    return rows, _digests(file)
 
 
 def _served_dtype(info: TensorInfo, path: Path) -> Dtype:
@@ -137,8 +144,15 @@ def _served_dtype(info: TensorInfo, path: Path) -> Dtype:
     )
 
 
-def _digest(dtype: str, array: NDArray[np.generic]) -> str:
-    return tensor_digest(dtype, array.shape, [np.ascontiguousarray(array).tobytes()])
+def _digests(file: MappedFile) -> RowsDigests:
+    def of(name: str) -> str:
+        info = file.header[name]
+        return tensor_digest(info.dtype, info.shape, [file.bytes[info.start : info.stop].data])
+
+    # Hashing is the larger part of opening many rows, and leaves the interpreter's lock alone.
+    with ThreadPoolExecutor(2) as pool:
+        fp32, served = pool.submit(of, FP32), pool.submit(of, SERVED)
+        return RowsDigests(sha256_bytes(file.bytes.data), fp32.result(), served.result())
 
 
 def _check(rows: Rows, what: str) -> None:
@@ -149,11 +163,16 @@ def _check(rows: Rows, what: str) -> None:
         raise InvalidInputError(
             f"{what}: ids must be non-negative and strictly increasing", code="ROWS_MALFORMED"
         )
-    if not bool(finite_mask(fp32, "F32").all() and finite_mask(rows.served, rows.dtype).all()):
-        bad = ids[~(finite_mask(fp32, "F32") & finite_mask(rows.served, rows.dtype)).all(axis=1)]
-        raise InvalidInputError(f"{what}: values of row {int(bad[0])} are not finite", code="NON_FINITE")
-    rounded = cast(fp32, "F32", rows.dtype)
-    if rounded.tobytes() != np.ascontiguousarray(rows.served).tobytes():
+    same = True
+    step = max(1, _BLOCK_BYTES // (4 * max(1, fp32.shape[1])))
+    for start in range(0, ids.size, step):
+        wide, served = fp32[start : start + step], rows.served[start : start + step]
+        finite = (finite_mask(wide, "F32") & finite_mask(served, rows.dtype)).all(axis=1)
+        if not finite.all():
+            bad = int(ids[start + int(np.argmin(finite))])
+            raise InvalidInputError(f"{what}: values of row {bad} are not finite", code="NON_FINITE")
+        same = same and np.array_equal(storage_bits(cast(wide, "F32", rows.dtype)), storage_bits(served))
+    if not same:
         raise InvalidInputError(
             f"{what}: the {rows.dtype} rows are not the fp32 rows rounded to {rows.dtype}",
             code="ROWS_DISAGREE",

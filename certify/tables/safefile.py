@@ -75,6 +75,38 @@ class TensorInfo:
     stop: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MappedFile:
+    """A safetensors file, opened once: header and bytes belong together, whatever lies at the path later.
+
+    Attributes:
+        path: the file.
+        header: verified description of every tensor.
+        bytes: the whole file, ``uint8``, memory-mapped and read-only; nothing is read before it is used.
+    """
+
+    path: Path
+    header: Mapping[str, TensorInfo]
+    bytes: NDArray[np.uint8]
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """Memory-mapped, read-only storage of one tensor, in its shape.
+
+        Raises:
+            InvalidInputError: ``TENSOR_MISSING``, or an element type outside :data:`STORAGE`
+                (``DTYPE_UNSUPPORTED``).
+        """
+        info = self.header.get(name)
+        if info is None:
+            raise InvalidInputError(f"{self.path} has no tensor {quote(name)}", code="TENSOR_MISSING")
+        if info.dtype not in STORAGE:
+            raise InvalidInputError(
+                f"{self.path}: tensor {quote(name)} has dtype {info.dtype}, not one of {', '.join(STORAGE)}",
+                code="DTYPE_UNSUPPORTED",
+            )
+        return self.bytes[info.start : info.stop].view(STORAGE[info.dtype]).reshape(info.shape)
+
+
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Read and verify the description of every tensor in the file; the tensors themselves are not read.
 
@@ -96,30 +128,18 @@ def read_metadata(path: Path) -> dict[str, str]:
         return _read(stream, path)[1]
 
 
-def open_tensor(path: Path, name: str) -> NDArray[Any]:
-    """Map the storage of one tensor read-only, in its shape; no other part of the file is mapped.
-
-    Header and map come from the same open file, so replacing the file in between has no effect.
-
-    Raises:
-        UsageError, InvalidInputError: see :func:`read_header`; further ``TENSOR_MISSING`` and, for an element
-            type outside :data:`STORAGE`, ``DTYPE_UNSUPPORTED``.
-    """
+def map_file(path: Path) -> MappedFile:
+    """Open a file, verify its header and map it; errors as in :func:`read_header`."""
     with opened(path) as stream:
         header, _ = _read(stream, path)
-        info = header.get(name)
-        if info is None:
-            raise InvalidInputError(f"{path} has no tensor {quote(name)}", code="TENSOR_MISSING")
-        if info.dtype not in STORAGE:
-            raise InvalidInputError(
-                f"{path}: tensor {quote(name)} has dtype {info.dtype}, not one of {', '.join(STORAGE)}",
-                code="DTYPE_UNSUPPORTED",
-            )
-        storage = STORAGE[info.dtype]
-        if 0 in info.shape:  # an empty range of a file cannot be mapped
-            return np.empty(info.shape, storage)
-        mapped = np.memmap(stream, storage, mode="r", offset=info.start, shape=info.shape)
-    return mapped.view(np.ndarray)
+        size = max((info.stop for info in header.values()), default=stream.tell())
+        mapped = np.memmap(stream, np.uint8, mode="r", shape=(size,))
+    return MappedFile(path, MappingProxyType(header), mapped.view(np.ndarray))
+
+
+def open_tensor(path: Path, name: str) -> NDArray[Any]:
+    """Map one tensor of a file; see :func:`map_file` and :meth:`MappedFile.tensor`."""
+    return map_file(path).tensor(name)
 
 
 def write_tensors(

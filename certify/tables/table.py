@@ -6,10 +6,10 @@ table is mapped, not the rest of a checkpoint, and at most one block at a time i
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.jsonio import atomic_writer, canonical_json, tensor_digest
+from certify.base.jsonio import (
+    JsonReader,
+    atomic_writer,
+    canonical_json,
+    read_json,
+    tensor_digest,
+    tensor_state,
+)
 from certify.base.records import Dtype
 from certify.tables.checkpoint import PICKLE_SUFFIXES, locate, table_shape
 from certify.tables.dtypes import DTYPES, cast, finite_mask
 from certify.tables.npyfile import open_npy
-from certify.tables.safefile import TensorInfo, is_folder, open_tensor, opened, quote, refuse_pickle
+from certify.tables.safefile import TensorInfo, is_folder, opened, quote, refuse_pickle
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """Size of blocks when reading a whole table, in bytes."""
@@ -31,7 +38,17 @@ DEFAULT_TENSOR = "model.embed_tokens.weight"
 """Name for a table without one (``.npy``) when written; used by LLaMA, Mistral and Qwen."""
 
 _LISTED = 10
+_NONE = np.zeros(0, np.uint8)
 _FLOATS = frozenset({"F64", "C64"})
+
+
+@dataclass(slots=True)
+class _Known:
+    """What reading a table showed, by element type; shared by all views of it."""
+
+    file: str | None = None
+    digests: dict[Dtype, str] = field(default_factory=dict)
+    finite: set[Dtype] = field(default_factory=set)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +76,8 @@ class Table:
     tied: bool | None
     files: tuple[Path, ...]
     _stored: NDArray[Any] = field(repr=False)
+    _around: tuple[NDArray[np.uint8], NDArray[np.uint8]] = field(default=(_NONE, _NONE), repr=False)
+    _known: _Known = field(default_factory=_Known, repr=False)
 
     @property
     def file(self) -> Path:
@@ -96,15 +115,27 @@ class Table:
         for start in range(0, self.shape[0], step):
             yield start, self.rows(start, min(start + step, self.shape[0]))
 
-    def block_bytes(self) -> Iterator[memoryview]:
-        """Yield the bytes of all rows in order, little-endian, in the blocks of :meth:`blocks`."""
-        for _, block in self.blocks():
-            yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
-
     def digest(self) -> str:
         """Tensor digest (:func:`certify.base.jsonio.tensor_digest`) of the table in ``dtype``; computed
         once."""
-        return self._digest
+        if self.dtype not in self._known.digests:
+            blocks = (_memory(rows) for _, rows in self.blocks())
+            self._known.digests[self.dtype] = tensor_digest(self.dtype, self.shape, blocks)
+        return self._known.digests[self.dtype]
+
+    def file_digest(self) -> str:
+        """File digest of :attr:`file` as it was opened; computed once."""
+        if self._known.file is None:
+            state = hashlib.sha256(_memory(self._around[0]))
+            state.update(_memory(self._stored))
+            state.update(_memory(self._around[1]))
+            self._known.file = state.hexdigest()
+        return self._known.file
+
+    @property
+    def known(self) -> bool:
+        """Both digests were computed."""
+        return self._known.file is not None and self.dtype in self._known.digests
 
     def as_dtype(self, dtype: Dtype) -> Table:
         """View the table in another element type, cast from the stored values with a single rounding.
@@ -113,12 +144,49 @@ class Table:
         """
         return self if dtype == self.dtype else replace(self, dtype=dtype)
 
-    @cached_property
-    def _digest(self) -> str:
-        return tensor_digest(self.dtype, self.shape, self.block_bytes())
+
+class Reader:
+    """Digests of a table and of its file, from its rows in order: so that one pass serves other ends, too."""
+
+    def __init__(self, table: Table) -> None:
+        """Read ``table``; what came of it the table itself knows afterwards."""
+        self._table = table
+        self._tensor = tensor_state(table.dtype, table.shape)
+        self._file = hashlib.sha256(_memory(table._around[0]))
+        self._stop = 0
+
+    def feed(self, start: int, block: NDArray[Any]) -> None:
+        """Take the next rows: ``block`` is what :meth:`Table.rows` gives from ``start`` on."""
+        table, stop = self._table, start + len(block)
+        if start != self._stop:
+            raise ValueError(f"rows from {start} on, but {self._stop} are next")
+        self._stop = stop
+        self._tensor.update(_memory(block))
+        self._file.update(_memory(table._stored[start:stop]))
+        if stop == table.shape[0]:
+            self._file.update(_memory(table._around[1]))
+            table._known.digests[table.dtype] = self._tensor.hexdigest()
+            table._known.file = self._file.hexdigest()
 
 
-def open_table(path: Path | str, *, tensor: str | None = None, allow_tied: bool = False) -> Table:
+def read_whole(table: Table) -> None:
+    """Read all rows once, so that both digests are known, and :func:`check_finite` unless it must refuse."""
+    reader, finite = Reader(table), True
+    for start, block in table.blocks():
+        reader.feed(start, block)
+        finite = finite and bool(finite_mask(block, table.dtype).all())
+    if finite:
+        table._known.finite.add(table.dtype)
+
+
+def note_finite(table: Table) -> None:
+    """Whoever has seen every entry says that none is NaN or infinite."""
+    table._known.finite.add(table.dtype)
+
+
+def open_table(
+    path: Path | str, *, tensor: str | None = None, allow_tied: bool = False, read: JsonReader = read_json
+) -> Table:
     """Open the input embedding table of a ``.safetensors`` file, a checkpoint folder, or an ``.npy`` file.
 
     Only headers and configuration are read. To check the entries, see :func:`check_finite`.
@@ -127,6 +195,7 @@ def open_table(path: Path | str, *, tensor: str | None = None, allow_tied: bool 
         path: the file or folder; symbolic links are followed, because the caller named it.
         tensor: name of the table; None to find it (:func:`certify.tables.checkpoint.locate`).
         allow_tied: accept a table that the output head shares.
+        read: reads config.json and the index.
 
     Raises:
         UsageError: the path does not exist or cannot be read, or the table cannot be determined without
@@ -140,17 +209,18 @@ def open_table(path: Path | str, *, tensor: str | None = None, allow_tied: bool 
     path = Path(path)
     if not is_folder(path) and path.suffix.lower() != ".safetensors":
         return _open_other(path, tensor)
-    found = locate(path, tensor)
-    dtype = _table_dtype(found.info, found.tensor, found.file)
-    rows, width = table_shape(found.info.shape, found.file)
+    found = locate(path, tensor, read)
+    dtype = _table_dtype(found.info, found.tensor, found.file.path)
+    shape = table_shape(found.info.shape, found.file.path)
     if found.tied and not allow_tied:
         raise InvalidInputError(
             f"{path}: the output head is tied to the input table, so every logit changes with it; use"
             " --allow-tied for such a ticket",
             code="TIED_HEAD",
         )
-    stored = open_tensor(found.file, found.tensor)
-    return Table(path, found.tensor, dtype, dtype, (rows, width), found.tied, found.files, stored)
+    stored, info, whole = found.file.tensor(found.tensor), found.info, found.file.bytes
+    around = whole[: info.start], whole[info.stop :]
+    return Table(path, found.tensor, dtype, dtype, shape, found.tied, found.files, stored, around)
 
 
 def write_table(path: Path, table: Table, blocks: Iterable[memoryview] | None = None) -> None:
@@ -172,16 +242,18 @@ def write_table(path: Path, table: Table, blocks: Iterable[memoryview] | None = 
     header += b" " * (-len(header) % 8)  # aligns the table in the file
     with atomic_writer(path) as stream:
         stream.write(len(header).to_bytes(8, "little") + header)
-        for block in table.block_bytes() if blocks is None else blocks:
+        for block in (_memory(rows) for _, rows in table.blocks()) if blocks is None else blocks:
             stream.write(block)
 
 
 def check_finite(table: Table) -> None:
-    """Read the whole table, in its ``dtype``, and refuse NaN and infinity.
+    """Read the whole table, in its ``dtype``, and refuse NaN and infinity; only once if there are none.
 
     Raises:
         InvalidInputError: ``NON_FINITE``, naming the first affected rows and their number.
     """
+    if table.dtype in table._known.finite:
+        return
     bad: list[int] = []
     count = 0
     for start, block in table.blocks():
@@ -195,6 +267,7 @@ def check_finite(table: Table) -> None:
             f"{table.path}: NaN or infinity{seen} in {count} {'row' if count == 1 else 'rows'}: {named}",
             code="NON_FINITE",
         )
+    table._known.finite.add(table.dtype)
 
 
 def check_compatible(base: Table, reference: Table) -> None:
@@ -235,8 +308,9 @@ def _open_other(path: Path, tensor: str | None) -> Table:
         raise UsageError(
             f"{path} has one array and no tensor names: leave out --tensor", code="TENSOR_MISSING"
         )
-    stored, dtype = open_npy(path)
-    return Table(path, "", dtype, dtype, table_shape(stored.shape, path), None, (path,), stored)
+    stored, dtype, before = open_npy(path)
+    shape = table_shape(stored.shape, path)
+    return Table(path, "", dtype, dtype, shape, None, (path,), stored, (before, _NONE))
 
 
 def _table_dtype(info: TensorInfo, tensor: str, path: Path) -> Dtype:
@@ -248,6 +322,11 @@ def _table_dtype(info: TensorInfo, tensor: str, path: Path) -> Dtype:
         f"{path}: {quote(tensor)} has dtype {info.dtype}: only F32, F16 and BF16 tables can be compared",
         code=code,
     )
+
+
+def _memory(block: NDArray[Any]) -> memoryview:
+    """The bytes of a block in C order."""
+    return np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
 
 
 def _checked_id(token_id: int, rows: int) -> int:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.jsonio import read_json
+from certify.base.jsonio import JsonReader, read_json
 from certify.tables.safefile import is_file, is_folder
 
 MAX_ID = 1 << 24
@@ -54,7 +54,7 @@ class Vocabulary:
         return self.pieces.get(token_id)
 
 
-def open_vocabulary(path: Path | str) -> Vocabulary:
+def open_vocabulary(path: Path | str, read: JsonReader = read_json) -> Vocabulary:
     """Read a ``tokenizer.json`` (BPE, WordPiece, WordLevel or Unigram) and the files beside it with roles.
 
     An id is special if it has a role (begin or end of sequence, unknown, padding, class, separator, mask) in
@@ -67,6 +67,7 @@ def open_vocabulary(path: Path | str) -> Vocabulary:
 
     Args:
         path: ``tokenizer.json``, or its folder.
+        read: reads the files.
 
     Raises:
         UsageError: there is no such file (``FILE_UNREADABLE``).
@@ -80,7 +81,7 @@ def open_vocabulary(path: Path | str) -> Vocabulary:
         raise UsageError(
             f"{path} has no {_FILE}: save the tokenizer in its fast form", code="FILE_UNREADABLE"
         )
-    tokenizer = _object(read_json(file, what="the tokenizer"), file)
+    tokenizer = _object(read(file, what="the tokenizer"), file)
     model = _object(tokenizer.get("model"), file)
     ids = _model_ids(model.get("vocab"), file)
     added = _added_tokens(tokenizer.get("added_tokens"), file)
@@ -95,7 +96,10 @@ def open_vocabulary(path: Path | str) -> Vocabulary:
     beside = [file.parent / name for name in (*_TOKEN_FILES, *_ID_FILES)]
     present = [path for path in beside if is_file(path)]
     roles: dict[int, list[str]] = {}
-    for role, token in (*_model_roles(model), *(pair for path in present for pair in _file_roles(path))):
+    for role, token in (
+        *_model_roles(model),
+        *(pair for path in present for pair in _file_roles(path, read)),
+    ):
         token_id = id_of.get(token) if isinstance(token, str) else token
         if token_id is not None and 0 <= token_id < size and role not in roles.setdefault(token_id, []):
             roles[token_id].append(role)
@@ -157,9 +161,9 @@ def _model_roles(model: dict[str, Any]) -> Iterator[tuple[str, str | int]]:
             yield "unk", model[key]
 
 
-def _file_roles(file: Path) -> Iterator[tuple[str, str | int]]:
+def _file_roles(file: Path, read: JsonReader) -> Iterator[tuple[str, str | int]]:
     """Yield (role, text or id) of every special token named in ``file``."""
-    content = _object(read_json(file, what="the token roles"), file)
+    content = _object(read(file, what="the token roles"), file)
     if file.name in _ID_FILES:
         for role in _ROLES:
             yield from ((role, token_id) for token_id in _ids(content.get(f"{role}_token_id"), file))

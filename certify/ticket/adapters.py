@@ -21,11 +21,11 @@ from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.jsonio import pretty_json, read_json, write_bytes
 from certify.base.records import Dtype
 from certify.base.staging import staged_folder
-from certify.tables.dtypes import DTYPES, to_float32
+from certify.tables.dtypes import DTYPES, storage_bits, to_float32
 from certify.tables.rowfile import Rows, make_rows, write_rows
 from certify.tables.safefile import open_tensor, quote, read_header, read_metadata, write_tensors
 from certify.tables.table import DEFAULT_TENSOR, Table, open_table
-from certify.ticket.released import bits, shown
+from certify.ticket.released import shown
 from certify.ticket.transfer import Parts, write_transferred
 
 CONFIG: Final = "adapter_config.json"
@@ -121,7 +121,7 @@ def import_peft(folder: Path, base: Table) -> ImportedAdapter:
     order = np.argsort(ids)
     rows = make_rows(ids[order], to_float32(stored, dtype)[order], base.dtype)
     original = base.take(rows.ids.tolist())
-    inert = rows.ids[(bits(original) == bits(rows.served)).all(axis=1)]
+    inert = rows.ids[(storage_bits(original) == storage_bits(rows.served)).all(axis=1)]
     if inert.size == rows.ids.size:
         raise NothingToDoError(
             f"every row of the adapter {folder} equals the base's row, so it has no effect",

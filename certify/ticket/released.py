@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError
 from certify.base.jsonio import sha256_file
-from certify.tables.rowfile import Rows, read_rows, rows_digests, transferred_rows
-from certify.tables.table import Table, open_table
+from certify.tables.dtypes import storage_bits
+from certify.tables.rowfile import Rows, open_rows_file, transferred_rows
+from certify.tables.table import BLOCK_BYTES, Table, open_table
 from certify.ticket.schema import BoundFile, Ticket, choose, inside, read_ticket_file
 
 Role = Literal["base", "reference"]
 """The two tables of a ticket: E⁰ and E*."""
+
+
+class OpenTable(Protocol):
+    """:func:`certify.tables.table.open_table`, or one that remembers what it opened."""
+
+    def __call__(self, path: Path, *, tensor: str | None = None, allow_tied: bool = False) -> Table:
+        """The table at ``path``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +73,48 @@ def open_reference(source: Source, path: Path | None, *, tensor: str | None = No
     return open_role(source, "reference", path, tensor=tensor)
 
 
-def open_role(source: Source, role: Role, path: Path | None, *, tensor: str | None = None) -> Table:
+def find_role(
+    source: Source,
+    role: Role,
+    path: Path | None,
+    *,
+    tensor: str | None = None,
+    opened: OpenTable = open_table,
+) -> Table:
+    """Open a table of the ticket in the served dtype, without comparing it; see :func:`open_role`."""
+    ref = source.ticket.base if role == "base" else source.ticket.reference
+    if path is None:
+        if ref.path is None:
+            option = "--base" if role == "base" else "--tuned"
+            raise UsageError(
+                f"the {role} table does not lie beside the ticket: name it with {option}",
+                code=f"{role.upper()}_NEEDED",
+            )
+        path, tensor = inside(source.folder, ref.path), ref.tensor or None
+    return opened(path, tensor=tensor, allow_tied=ref.tied is True).as_dtype(ref.dtype)
+
+
+def open_role(
+    source: Source,
+    role: Role,
+    path: Path | None,
+    *,
+    tensor: str | None = None,
+    opened: OpenTable = open_table,
+    digest: Callable[[Path], str] = sha256_file,
+) -> Table:
     """Open a table of the ticket in the served dtype: the one at ``path``, or the one beside the ticket.
 
     A table stored in another dtype is cast, so that one digest decides. For a table beside the ticket, every
     file that determines it must be bound as well.
+
+    Args:
+        source: the ticket.
+        role: which table.
+        path: where it lies; None means beside the ticket.
+        tensor: its name in the file at ``path``, where that is not plain.
+        opened: opens tables.
+        digest: computes file digests.
 
     Raises:
         UsageError: no path is given and the table does not lie beside the ticket (``BASE_NEEDED``,
@@ -79,20 +125,11 @@ def open_role(source: Source, role: Role, path: Path | None, *, tensor: str | No
             head is tied (``TABLE_TIED``).
     """
     ref = source.ticket.base if role == "base" else source.ticket.reference
-    if path is not None:
-        table = open_table(path, tensor=tensor, allow_tied=ref.tied is True)
-    elif ref.path is None:
-        option = "--base" if role == "base" else "--tuned"
-        raise UsageError(
-            f"the {role} table does not lie beside the ticket: name it with {option}",
-            code=f"{role.upper()}_NEEDED",
-        )
-    else:
-        bound = check_files(source.folder, ref.files)
-        target = inside(source.folder, ref.path)
-        table = open_table(target, tensor=ref.tensor or None, allow_tied=ref.tied is True)
+    travels = path is None and ref.path is not None
+    bound = check_files(source.folder, ref.files, digest) if travels else frozenset()
+    table = find_role(source, role, path, tensor=tensor, opened=opened)
+    if travels:
         check_bound(table.files, bound, f"{role} table")
-    table = table.as_dtype(ref.dtype)
     if table.shape != ref.shape or table.digest() != ref.tensor_sha256:
         raise InvalidInputError(
             f"the table in {table.path} ({table.shape[0]} x {table.shape[1]}, seen as {ref.dtype}) is not the"
@@ -108,8 +145,10 @@ def open_role(source: Source, role: Role, path: Path | None, *, tensor: str | No
     return table
 
 
-def check_files(folder: Path, files: Sequence[BoundFile]) -> frozenset[Path]:
-    """Verify the file digests of files beside a ticket.
+def check_files(
+    folder: Path, files: Sequence[BoundFile], digest: Callable[[Path], str] = sha256_file
+) -> frozenset[Path]:
+    """Verify the file digests of files beside a ticket, as ``digest`` computes them.
 
     Returns:
         The files, with links followed.
@@ -124,7 +163,7 @@ def check_files(folder: Path, files: Sequence[BoundFile]) -> frozenset[Path]:
         target = inside(folder, file.path)
         if not target.is_file():
             raise InvalidInputError(f"{file.path} is named by the ticket but missing", code="FILE_MISSING")
-        if sha256_file(target) != file.sha256:
+        if digest(target) != file.sha256:
             raise InvalidInputError(
                 f"{file.path} is not the file of the ticket: its digest differs", code="FILE_DIGEST"
             )
@@ -163,10 +202,14 @@ def open_rows(source: Source, reference: Table | None = None) -> Rows:
     released = ticket.released
     if released.rows is None:
         return _rows_from(reference, ticket)
-    check_files(source.folder, (BoundFile(path=released.rows.path, sha256=released.rows.sha256),))
-    path = inside(source.folder, released.rows.path)
-    rows = read_rows(path)
-    digests = rows_digests(path, rows)
+    bound = BoundFile(path=released.rows.path, sha256=released.rows.sha256)
+    path = inside(source.folder, bound.path)
+    try:
+        rows, digests = open_rows_file(path)
+    except CertifyError:
+        check_files(source.folder, (bound,))  # another file than the ticket's is called that, whatever it is
+        raise
+    check_files(source.folder, (bound,), lambda _: digests.sha256)
     recorded = (released.rows.sha256, released.rows.fp32_sha256, released.rows.served_sha256)
     if (digests.sha256, digests.fp32_sha256, digests.served_sha256) != recorded:
         raise InvalidInputError(
@@ -183,7 +226,7 @@ def open_rows(source: Source, reference: Table | None = None) -> Rows:
             code="ROWS_DISAGREE",
         )
     if reference is not None and released.object == "transfer":
-        wrong = rows.ids[(bits(rows.served) != bits(reference.take(ticket.ids))).any(axis=1)]
+        wrong = rows.ids[~equal_rows(rows, reference)]
         if wrong.size:
             raise InvalidInputError(
                 f"released rows {shown(wrong.tolist())} are not the reference's: wrong rows or inverted",
@@ -206,10 +249,15 @@ def _rows_from(reference: Table | None, ticket: Ticket) -> Rows:
     return transferred_rows(ticket.ids, reference)
 
 
-def bits(raw: NDArray[Any]) -> NDArray[Any]:
-    """View a storage array as unsigned integers of the same width: NaN equals itself, -0 differs from +0."""
-    view: NDArray[Any] = raw.view(f"<u{raw.dtype.itemsize}")
-    return view
+def equal_rows(rows: Rows, table: Table) -> NDArray[np.bool_]:
+    """Say which of ``rows`` are, bit for bit, those of ``table`` (in the same dtype): bool ``[k]``."""
+    equal = np.zeros(rows.ids.size, np.bool_)
+    step = max(1, BLOCK_BYTES // (rows.served.shape[1] * rows.served.dtype.itemsize))
+    for start in range(0, rows.ids.size, step):
+        part = slice(start, start + step)
+        there = table.take(rows.ids[part].tolist())
+        np.all(storage_bits(rows.served[part]) == storage_bits(there), axis=1, out=equal[part])
+    return equal
 
 
 def shown(ids: list[int] | tuple[int, ...], limit: int = 10) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 
 from certify.base.errors import ExitCode
 from certify.base.records import Dtype
+from certify.tables.dtypes import storage_bits
 from certify.tables.rowfile import Rows
 from certify.tables.table import BLOCK_BYTES, Table, open_table
-from certify.ticket.released import Source, bits, open_base, open_reference, open_rows, shown
+from certify.ticket.released import Source, open_base, open_reference, open_rows, shown
 
 SERVED_SCHEMA: Final = "certify.served"
 SERVED_SCHEMA_VERSION: Final = 1
@@ -138,7 +139,7 @@ def compare(base: Table, served: Table, rows: Rows) -> RowComparison:
         raise ValueError("tables of different dtype or width cannot be compared row by row")
     common = min(base.shape[0], served.shape[0])
     ids = rows.ids[rows.ids < common]
-    certified = bits(rows.served)
+    certified = storage_bits(rows.served)
     step = max(1, BLOCK_BYTES // (base.shape[1] * rows.served.dtype.itemsize))
     inert: list[int] = []
     not_served: list[int] = []
@@ -146,7 +147,7 @@ def compare(base: Table, served: Table, rows: Rows) -> RowComparison:
     foreign: list[int] = []
     for start in range(0, common, step):
         stop = min(start + step, common)
-        original, found = bits(base.rows(start, stop)), bits(served.rows(start, stop))
+        original, found = storage_bits(base.rows(start, stop)), storage_bits(served.rows(start, stop))
         first, last = np.searchsorted(ids, (start, stop))
         inside = ids[first:last] - start
         moves = (certified[first:last] != original[inside]).any(axis=1)

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from certify.base.errors import InternalError, NothingToDoError, UsageError
-from certify.base.jsonio import sha256_file
+from certify.base.jsonio import sha256_file, tensor_digest
 from certify.base.records import Dtype
 from certify.tables.rowfile import Rows
 from certify.tables.table import DEFAULT_TENSOR, Table, open_table, write_table
-from certify.ticket.released import Source, bits, open_base, open_reference, open_rows, shown
+from certify.ticket.released import Source, equal_rows, open_base, open_reference, open_rows, shown
 from certify.ticket.serving import RowComparison, compare
 
 
@@ -93,7 +93,7 @@ def open_parts(
     e0 = open_base(source, base, tensor=tensor)
     reference = open_reference(source, tuned)
     rows = open_rows(source, reference)
-    if np.array_equal(bits(e0.take(source.ticket.ids)), bits(rows.served)):
+    if equal_rows(rows, e0).all():
         raise NothingToDoError(
             f"every row of ticket {source.ticket.id!r} already equals the base's row: nothing would change",
             code="NOTHING_MOVES",
@@ -165,6 +165,11 @@ def transferred_blocks(base: Table, rows: Rows) -> Iterator[memoryview]:
         first, last = np.searchsorted(rows.ids, (start, start + len(block)))
         block[rows.ids[first:last] - start] = rows.served[first:last]
         yield block.reshape(-1).view(np.uint8).data
+
+
+def table_digest(base: Table, rows: Rows) -> str:
+    """Tensor digest of ``base`` with ``rows`` put in, in the served dtype: what identifies an arm of rows."""
+    return tensor_digest(base.dtype, base.shape, transferred_blocks(base, rows))
 
 
 def report(parts: Parts, written: Table, out: Path, file: Path) -> TransferReport:

@@ -22,15 +22,17 @@ from certify import checker
 from certify.base import verdict
 from certify.base.verdict import Item, Outcome, Status
 from certify.certificate import build
-from certify.claims.subject import make_labels, make_subject, table_digest
+from certify.claims.subject import make_labels, make_subject
 from certify.evidence.load import Evidence, Subject
 from certify.gate import check as gate
 from certify.gate import issue
 from certify.gate.recheck import Inputs, recheck
+from certify.gate.session import Session
 from certify.policy import outcomes
 from certify.policy.policy import EVIDENCE_ITEMS, POLICIES
 from certify.tables.rowfile import transferred_rows
 from certify.ticket.schema import DeclaredClaim, read_ticket_file
+from certify.ticket.transfer import table_digest
 from proofs_checks.worlds import synthetic
 from proofs_checks.worlds.populations import Population
 
@@ -144,7 +146,7 @@ def make_stage(folder: Path) -> Stage:
     """Write two small tables, a tokenizer and the ticket between them into an existing empty folder."""
     path = _ticket(folder)
     ticket = read_ticket_file(path).tickets[0]
-    checked = recheck(ticket, Inputs(path.parent, engine="numpy", workers=1))
+    checked = recheck(ticket, Inputs(path.parent, session=Session("numpy", 1)))
     base, reference, rows, result = checked.base, checked.reference, checked.rows, checked.result
     assert base is not None
     assert reference is not None

@@ -38,6 +38,7 @@ import certify
 import lottery
 from certify.base.verdict import Item, Outcome, Status
 from certify.gate.recheck import Inputs, recheck
+from certify.gate.session import Session
 from certify.ticket.schema import read_ticket_file
 
 QUIET = 20  # a row that tuning left as it was, outside the ticket
@@ -612,7 +613,7 @@ def test_token_counts_are_bound_and_replayed(tmp_path: Path) -> None:
 
 def test_tickets_that_share_tables_share_one_scan(ticket_path: Path) -> None:
     (ticket,) = read_ticket_file(ticket_path).tickets
-    inputs = Inputs(ticket_path.parent, engine="numpy")
+    inputs = Inputs(ticket_path.parent, session=Session("numpy"))
     assert recheck(ticket, inputs).result is recheck(ticket, inputs).result
 
 
