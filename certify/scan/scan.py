@@ -25,15 +25,21 @@ from certify.base.records import Dtype, Engine, KSResult, Method
 from certify.scan import engine_numpy
 from certify.scan.columns import Columns
 from certify.scan.smirnov import p_values
+from certify.tables.dtypes import storage_bits
 from certify.tables.table import Reader, Table, check_compatible, check_finite, note_finite
 
 BUDGET = 128 * 1024 * 1024
 """Bytes that all blocks in work may take together, beyond the memory maps."""
 
-AUTO_ENTRIES = 1 << 26
-"""From this many entries per table on, ``auto`` chooses numba: below, numpy ends before numba is loaded."""
+AUTO_BYTES = 30_000_000
+"""From this many bytes of moved rows (of one table, per thread) on, ``auto`` chooses numba.
+
+Measured in fresh processes, first call, at width 4096: loading numba and its compiled kernels took as long as
+numpy needs for 30 MB of moved rows on one thread, whether F16 or F32. Equal rows cost both engines the same.
+"""
 
 _SAMPLED_ROWS = 64
+_JUDGED_ROWS, _JUDGED_ENTRIES = 256, 1 << 22
 _BLOCK_ENTRIES = 1 << 19  # blocks larger than this gain nothing and make progress coarse
 
 _Compare = Callable[[NDArray[Any], NDArray[Any], Dtype, Columns], None]
@@ -61,8 +67,8 @@ def scan(
         base: E⁰, ``[V, d]``.
         reference: E*, of the same shape and dtype.
         method: law of the p-values.
-        engine: implementation; ``auto`` takes numba where it is installed and the tables have at least
-            :data:`AUTO_ENTRIES` entries.
+        engine: implementation; ``auto`` takes numba where it is installed and enough rows moved to be worth
+            loading it (:data:`AUTO_BYTES`, estimated from a sample of the rows).
         workers: threads, by default one for each processor that this process may use.
         progress: called in the calling thread with (rows done, rows in all), first with (0, V).
         digests: hash both tables and their files in the same pass, where a table does not know its digests.
@@ -79,8 +85,8 @@ def scan(
     check_compatible(base, reference)
     rows, n = base.shape
     p, log10_p = p_values(n, method)
-    name = _choose(engine, rows * n)
     threads = _threads(workers)
+    name = _choose(engine, _moved_bytes(base, reference) // threads if engine == "auto" else 0)
     compare, extra = _load(name, base, reference)
     height = block_rows(n, extra, threads)
     columns = Columns.zeros(rows)
@@ -129,14 +135,30 @@ def block_rows(n: int, extra: int, threads: int) -> int:
     return max(1, min(BUDGET // ((threads + 1) * per_row), _BLOCK_ENTRIES // n))
 
 
-def _choose(engine: Engine, entries: int) -> Literal["numba", "numpy"]:
+def _moved_bytes(base: Table, reference: Table) -> int:
+    """About how many bytes of a table are in rows that differ, judged by rows at equal distances."""
+    rows, n = base.shape
+    first, second = (
+        storage_bits(one.take(_picks(rows, min(_JUDGED_ROWS, _JUDGED_ENTRIES // n))))
+        for one in (base, reference)
+    )
+    return int((first != second).any(axis=1).mean() * rows * n * first.itemsize)
+
+
+def _picks(rows: int, count: int) -> list[int]:
+    """At most ``count`` ids at equal distances, the first and the last row among them."""
+    picks: list[int] = np.unique(np.linspace(0, rows - 1, max(2, count)).astype(np.int64)).tolist()
+    return picks
+
+
+def _choose(engine: Engine, moved: int) -> Literal["numba", "numpy"]:
     if engine == "numpy":
         return "numpy"
     if engine not in ("auto", "numba"):
         raise UsageError(f"unknown engine {engine!r}: choose auto, numba or numpy", code="ENGINE_UNKNOWN")
     installed = find_spec("numba") is not None
     if engine == "auto":
-        return "numba" if installed and entries >= AUTO_ENTRIES else "numpy"
+        return "numba" if installed and moved >= AUTO_BYTES else "numpy"
     if not installed:
         raise UsageError(
             "engine numba needs the extra 'fast': pip install 'certify-lottery[fast]'", code="EXTRA_MISSING"
@@ -159,7 +181,7 @@ def _load(name: Literal["numba", "numpy"], base: Table, reference: Table) -> tup
         return engine_numpy.compare, engine_numpy.bytes_per_row(n)
     from certify.scan import engine_numba  # loading numba takes longer than many a scan
 
-    picks = np.unique(np.linspace(0, rows - 1, _SAMPLED_ROWS).astype(np.int64)).tolist()
+    picks = _picks(rows, _SAMPLED_ROWS)
     buckets = engine_numba.fit_buckets((base.take(picks), reference.take(picks)), base.dtype, n)
     return partial(engine_numba.compare, buckets=buckets), engine_numba.bytes_per_row(n)
 

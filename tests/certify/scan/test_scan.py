@@ -431,6 +431,23 @@ def test_auto_takes_numba_only_where_it_pays() -> None:
     assert ks._choose("auto", 32_000 * 4_096) == "numba"
 
 
+@needs_numba
+def test_auto_counts_the_bytes_of_rows_that_moved(
+    table: Callable[..., Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = normal(1, (200, 64), "F16")
+    y = x.copy()
+    y[:100] += np.float16(1)
+    base, reference = table(x, "F16"), table(y, "F16")
+    assert ks._moved_bytes(base, reference) == 100 * 64 * 2
+    assert ks._moved_bytes(base, base) == 0
+    assert ks._moved_bytes(base.as_dtype("F32"), reference.as_dtype("F32")) == 100 * 64 * 4
+    monkeypatch.setattr(ks, "AUTO_BYTES", 100 * 64 * 2)
+    assert scan(base, reference, workers=1).engine == "numba"
+    assert scan(base, reference, workers=2).engine == "numpy"
+    assert scan(base, base, workers=1).engine == "numpy"
+
+
 def test_importing_the_scan_loads_nothing_heavy() -> None:
     code = (
         "import sys, certify.scan.scan, certify.selection.rules;"
