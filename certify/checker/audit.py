@@ -353,7 +353,7 @@ class Audit:
                 ratio(text.share),
             ]
             need(facts == stated, *DIFFERS)
-            if c["schema_version"] > 1:
+            if one.get("witness") is not None:
                 need([one["witness"], one["critical"]] == [claim.witness, claim.critical], *DIFFERS)
             self.stated.add((one["evidence"], name))
 

@@ -37,7 +37,7 @@ class Candidate(Model):
     ids: tuple[TokenId, ...]
 
 
-class Choice(Document):
+class ChoiceRecord(Document):
     """What decides anything of the record; the rest is for people (:mod:`certify.gate.choose` writes it)."""
 
     model_config = ConfigDict(extra="ignore")
@@ -81,7 +81,7 @@ def read_choice(ticket: Ticket, folder: Path) -> frozenset[str]:
             f"{ticket.choice.path} is not the record of the ticket: its digest differs", code="FILE_DIGEST"
         )
     what = f"record of the choice {ticket.choice.path}"
-    record = validate(Choice, parse_json(data, what=what), what=what, refusal=_REFUSAL)
+    record = validate(ChoiceRecord, parse_json(data, what=what), what=what, refusal=_REFUSAL)
     if [one.ids for one in record.candidates if one.arm == record.chosen] != [ticket.ids]:
         raise _REFUSAL(f"{what} is not about the rows of the ticket")
     return frozenset(record.sentences)

@@ -29,7 +29,7 @@ class ArmScores:
     scores: tuple[Scores, ...]
 
 
-class Tally:
+class ArmTally:
     """Sums over the sentences of one arm.
 
     Attributes:
@@ -72,7 +72,7 @@ def arm_scores(manifest: Manifest, folder: Path) -> tuple[ArmScores, ...]:
             :func:`certify.evidence.read.iter_records`.
         UsageError: a file cannot be read.
     """
-    tallies = {arm.name: Tally() for arm in manifest.arms}
+    tallies = {arm.name: ArmTally() for arm in manifest.arms}
     sentences = 0
     for record in iter_records(manifest, folder):
         if not isinstance(record, TranslationRecord):

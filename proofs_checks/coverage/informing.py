@@ -17,6 +17,7 @@ import numpy as np
 
 from certify.claims import registry
 from certify.claims.claim import Claim
+from certify.claims.corpus import resampled
 from certify.claims.kind import Variant
 from proofs_checks.coverage.claims import subject
 from proofs_checks.coverage.trials import DELTA, Trial
@@ -159,5 +160,7 @@ def try_known(case: Known, draws: int, random: np.random.Generator) -> Trial:
         places = case.population.draw(UNITS, random)
         evidence = case.population.evidence(places, f"{random.integers(1 << 62)}")
         (claim,) = kind.compute(evidence, about, (case.variant,), DELTA)
+        if kind.asymptotic:
+            claim = resampled(claim, evidence)
         found += case.false(claim, [case.population.kinds[place].records for place in places])
     return Trial(f"{case.kind}, {case.population.name}", found, draws, float(case.most))

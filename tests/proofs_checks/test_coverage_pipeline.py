@@ -28,6 +28,7 @@ from certify.evidence.read import Record
 from certify.gate import check as gate
 from certify.policy import outcomes, requirement
 from certify.policy.policy import POLICIES
+from certify.stats import rates
 from proofs_checks.check import Budget, Check
 from proofs_checks.coverage import claims, pipeline
 from proofs_checks.coverage import guarantee as coverage_guarantee
@@ -304,22 +305,6 @@ def wrong_answers(case: Case, draws: int = 20, code: str = "SHOWN", delta: Fract
     return Trial(case.claim, found, draws, float(delta))
 
 
-def lower_for_upper(limit: Callable[..., Any]) -> Callable[..., Any]:
-    def swapped(*arguments: Any) -> Any:
-        *first, _ = arguments
-        return limit(*first, "lower")
-
-    return swapped
-
-
-def upper_for_lower(limit: Callable[..., Any]) -> Callable[..., Any]:
-    def swapped(*arguments: Any) -> Any:
-        *first, _ = arguments
-        return limit(*first, "upper")
-
-    return swapped
-
-
 def estimates(limit: Callable[..., Any]) -> Callable[..., Any]:
     def estimate(*arguments: Any, **more: Any) -> Any:
         found = limit(*arguments, **more)
@@ -333,11 +318,13 @@ def records_as_units(evidence: Evidence) -> dict[str, Any]:
 
 
 def test_limits_on_the_wrong_side_and_estimates_for_limits_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong_side(hits: Any, delta: Any, design: Any) -> Any:
+        lower, upper, witness = rates.rate_limits(hits, delta, design)
+        return upper, lower, replace(witness, find_upper=lambda: witness.lower)
+
     with monkeypatch.context() as patch:
-        patch.setattr(claims_agreement, "rate_limit", upper_for_lower(claims_agreement.rate_limit))
+        patch.setattr(claims_agreement, "rate_limits", wrong_side)
         assert failed([wrong_answers(case_of("agreement-rate"))])
-    with monkeypatch.context() as patch:
-        patch.setattr(claims_agreement, "rate_limit", lower_for_upper(claims_agreement.rate_limit))
         assert failed([wrong_answers(case_of("agreement-rate"), code="CLAIM_REFUTED")])
     monkeypatch.setattr(quality, "difference_lower", estimates(quality.difference_lower))
     assert failed([wrong_answers(case_of("gain"), 40)])
@@ -355,8 +342,8 @@ def test_another_rule_than_the_one_asked_for_is_seen(monkeypatch: pytest.MonkeyP
 
 
 def test_beating_one_null_ticket_is_not_beating_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    fault = planted("certify.claims.quality", "better_than_nulls", "least = min(found", "least = max(found")
-    monkeypatch.setattr(quality, "better_than_nulls", fault.better_than_nulls)
+    fault = planted("certify.claims.quality", "_claim", "least = min(found", "least = max(found")
+    monkeypatch.setattr(quality, "_claim", fault._claim)
     assert failed([wrong_answers(case_of("better-than-nulls"))])
 
 

@@ -9,8 +9,8 @@ from evidence_folders import UNITS, make_bundle
 
 from certify.base.verdict import Outcome
 from certify.gate.watch import Look, Standing
-from certify.policy.outcomes import Answer
 from certify.policy.policy import POLICIES
+from certify.policy.requirement import RequirementAnswer
 from reports.rehearsal import main, rehearsed, stops
 
 REQUIREMENTS = [one for one in POLICIES["release"].claims if one.role == "evaluation"]
@@ -19,7 +19,10 @@ REQUIREMENTS = [one for one in POLICIES["release"].claims if one.role == "evalua
 def look(units: int, *outcomes: tuple[Outcome, bool]) -> Look:
     pairs = zip(REQUIREMENTS, outcomes, strict=False)
     return Look(
-        units, tuple(Standing("t", asked, Answer(out, "", "", is_open)) for asked, (out, is_open) in pairs)
+        units,
+        tuple(
+            Standing("t", asked, RequirementAnswer(out, "", "", is_open)) for asked, (out, is_open) in pairs
+        ),
     )
 
 

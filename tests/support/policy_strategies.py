@@ -24,7 +24,7 @@ EVIDENCE: Final = (
 OTHERS: Final = (
     *("selection.content", "selection.parameters", "selection.ids", "selection.figures"),
     *("blind-spots.order", "blind-spots.direction", "premise.published"),
-    *("proofs.record", "proofs.passed"),
+    "checker.agrees",
 )
 RULES: Final = ("whole", "first-line", "cut")
 LOWER_CLAIMS: Final = (

@@ -18,7 +18,7 @@ from certify.evidence.read import (
     iter_records,
     read_manifest,
 )
-from lottery.evaluation.armscores import Tally
+from lottery.evaluation.armscores import ArmTally
 from lottery.experiment.steps.text_estimates import UnitMeans, null_rows, termination_rows
 from lottery.text.score import RULES, Statistics, bleu_score, chrf_score
 
@@ -90,7 +90,7 @@ def _about(arm: Arm) -> dict[str, Any]:
 
 
 def _translation(manifest: Manifest, folder: Path) -> dict[str, Any]:
-    tallies = {arm.name: Tally() for arm in manifest.arms}
+    tallies = {arm.name: ArmTally() for arm in manifest.arms}
     means = UnitMeans()
     sentences = steps = 0
     for record in iter_records(manifest, folder):

@@ -74,10 +74,10 @@ def test_a_requirable_claim_is_computed_by_name_and_has_an_opposite_limit_or_a_f
     assert claim.name == name
     if kind.by_finding:
         with pytest.raises(ValueError, match="no opposite limit"):
-            opposite_limit(claim, evidence(role), subject_of())
+            opposite_limit(claim)
     else:
         limit = claim.lower if kind.tests == LOWER else claim.upper
-        other = opposite_limit(claim, evidence(role), subject_of())
+        other = opposite_limit(claim)
         assert limit is not None
         assert other is not None
         assert limit <= other if kind.tests == LOWER else other <= limit

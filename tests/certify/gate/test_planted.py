@@ -973,7 +973,7 @@ def the_certificate_holds_a_verdict(bundle: Bundle) -> None:
 
 @plant("INVALID", "CERTIFICATE_NEWER")
 def the_certificate_is_of_a_newer_schema(bundle: Bundle) -> None:
-    bundle.edit_certificate(lambda value: value.update(schema_version=2))
+    bundle.edit_certificate(lambda value: value.update(schema_version=3))
 
 
 @plant("INVALID", "CERTIFICATE_MALFORMED")

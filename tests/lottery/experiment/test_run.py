@@ -263,7 +263,7 @@ def test_the_summary_holds_tickets_against_their_nulls(smoke: Path) -> None:
     assert f"| a05.transfer | top-norm | 1 | {own} | {scores[0]} | {scores[0]} |" in table
     assert "| a05-limited.tuned | random | 1 |" in table
     assert "Estimates" in table
-    assert "Note: controls of a05: draws = 1, fewer than three draws" in text
+    assert "Note: controls of a05: draws = 1; with fewer than three draws" in text
     assert "instruction with labels | of that, labels" in text
 
 

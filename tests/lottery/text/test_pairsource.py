@@ -161,7 +161,7 @@ def test_empty_sides_can_be_dropped(tmp_path: Path) -> None:
         ('{"en": "a", "ca": null}', "LANGUAGE_MISSING", "line 2"),
         ('{"en": "a", "ca": 3}', "LANGUAGE_MISSING", "line 2"),
         ('{"en": "", "ca": "b"}', "EMPTY_LINE", "line 2: the en side"),
-        (r'{"en": "a", "ca": "\ud800"}', "JSON_MALFORMED", "line 2.*half of a surrogate pair"),
+        (r'{"en": "a", "ca": "\ud800"}', "JSON_MALFORMED", "line 2.*lone surrogate"),
         ("[1]", "ROW_MALFORMED", "line 2"),
         ('{"translation": 5}', "ROW_MALFORMED", "line 2"),
         ('{"en": "a", "en": "b", "ca": "c"}', "JSON_MALFORMED", "line 2.*twice"),

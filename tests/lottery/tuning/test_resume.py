@@ -111,12 +111,15 @@ def test_dropout_acts_so_that_the_test_above_can_fail(base: Path, text: Path, tm
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-6
 
 
+FOLDERS = [str(Path(__file__).parent), str(Path(tiny_llama.__file__).parent)]
+"""Where a process finds this module and its helpers."""
+
 SCRIPT = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    import test_tune_resume as here
+    sys.path[:0] = {tests!r}
+    import test_resume as here
 
     def report(step):
         print(step.step, flush=True)
@@ -383,7 +386,7 @@ LAUNCHED = textwrap.dedent(
     import sys
     from pathlib import Path
     sys.path[:0] = [{tests!r}, {root!r}]
-    import test_tune_resume as here
+    import test_resume as here
 
     here.run(Path({base!r}), here.uneven(Path({text!r})), Path({out!r}))
     """
@@ -395,7 +398,7 @@ def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
     base = save_checkpoint(tmp_path / "base", vocab_size=len(PIECES) + 1)  # without dropout
     run(base, uneven(text), tmp_path / "one")
     script = tmp_path / "launched.py"
-    names = {"tests": str(Path(tiny_llama.__file__).parent), "root": str(Path(__file__).parents[3])}
+    names = {"tests": FOLDERS, "root": str(Path(__file__).parents[3])}
     names |= {"base": str(base), "text": str(text), "out": str(tmp_path / "two")}
     script.write_text(LAUNCHED.format(**names))
     # --multi_gpu starts one process per worker (--cpu would start one); the script asks for the CPU.
