@@ -311,7 +311,7 @@ class Audit:
         if texts is None or self.items["evidence.split"][0] == "INVALID":
             return
         shares, self.delta = Counter(text.role for text in texts), level(c["parameters"]["delta"])
-        hints = {(one["evidence"], claim_name(one)): one.get("witness", ()) for one in c["claims"]}
+        hints = {(one["evidence"], claim_name(one)): one.get("witness") or () for one in c["claims"]}
         for text in texts:
             ours = {name: found for (sha256, name), found in hints.items() if sha256 == text.e.sha256}
             self.folder.say(f"{self.ticket['id']}: claims on {text.name}")

@@ -30,7 +30,7 @@ from certify.policy import outcomes, requirement
 from certify.policy.policy import POLICIES
 from certify.stats import rates
 from proofs_checks.check import Budget, Check
-from proofs_checks.coverage import claims, pipeline
+from proofs_checks.coverage import claims, informing, pipeline
 from proofs_checks.coverage import guarantee as coverage_guarantee
 from proofs_checks.coverage import verdict as coverage_verdict
 from proofs_checks.coverage.claims import (
@@ -318,13 +318,21 @@ def records_as_units(evidence: Evidence) -> dict[str, Any]:
 
 
 def test_limits_on_the_wrong_side_and_estimates_for_limits_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong_side(hits: Any, delta: Any, design: Any) -> Any:
-        lower, upper, witness = rates.rate_limits(hits, delta, design)
-        return upper, lower, replace(witness, find_upper=lambda: witness.lower)
+    honest = rates.rate_limits
+
+    def upper_for_lower(hits: Any, delta: Any, design: Any) -> Any:
+        lower, upper, witness = honest(hits, delta, design)
+        return upper, lower, witness
+
+    def lower_for_upper(hits: Any, delta: Any, design: Any) -> Any:
+        lower, upper, witness = honest(hits, delta, design)
+        return lower, upper, replace(witness, find_upper=lambda: witness.lower)
 
     with monkeypatch.context() as patch:
-        patch.setattr(claims_agreement, "rate_limits", wrong_side)
+        patch.setattr(claims_agreement, "rate_limits", upper_for_lower)
         assert failed([wrong_answers(case_of("agreement-rate"))])
+    with monkeypatch.context() as patch:
+        patch.setattr(claims_agreement, "rate_limits", lower_for_upper)
         assert failed([wrong_answers(case_of("agreement-rate"), code="CLAIM_REFUTED")])
     monkeypatch.setattr(quality, "difference_lower", estimates(quality.difference_lower))
     assert failed([wrong_answers(case_of("gain"), 40)])
@@ -378,8 +386,13 @@ def test_a_claim_that_only_informs_passes_and_its_lies_are_seen(
     def compute(*arguments: Any) -> list[Claim]:
         return [LIES[case.kind](claim) for claim in honest.compute(*arguments)]
 
-    lying = {**registry.KINDS, case.kind: replace(honest, compute=compute)}
-    monkeypatch.setattr(registry, "KINDS", lying)
+    if honest.asymptotic:  # the limits are added later
+        true = informing.resampled
+        lie = LIES[case.kind]
+        monkeypatch.setattr(informing, "resampled", lambda claim, evidence: lie(true(claim, evidence)))
+    else:
+        lying = {**registry.KINDS, case.kind: replace(honest, compute=compute)}
+        monkeypatch.setattr(registry, "KINDS", lying)
     assert failed([try_known(case, 20, random())])
 
 

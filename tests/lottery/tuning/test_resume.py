@@ -131,7 +131,7 @@ SCRIPT = textwrap.dedent(
 
 def start(base: Path, text: Path, out: Path) -> subprocess.Popen[str]:
     names = {
-        "tests": str(Path(tiny_llama.__file__).parent),
+        "tests": FOLDERS,
         "base": str(base),
         "text": str(text),
         "out": str(out),
