@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Any, Final
 
-from certify.base.exact import rational, round_down
+from certify.base.exact import rational
 from certify.claims.claim import (
     DELTA,
     Claim,
@@ -70,22 +71,24 @@ def sentence_chrf(vector: Sequence[int]) -> Fraction:
 
 def unit_scores(evidence: Evidence, arm: str, rule: Rule) -> tuple[Fraction, ...]:
     """Mean sentence chrF of one arm under one rule over the records of each unit, in their order."""
-    known = evidence.scores
-    if (arm, rule) not in known:
-        index = RULES.index(rule)
-        found = []
-        for records in evidence.units.values():
-            answers = [record.arms[arm] for record in records]
-            total = sum((sentence_chrf(one.stats[one.rules[index]]) for one in answers), Fraction(0))
-            found.append(total / len(answers))
-        known[arm, rule] = tuple(found)
-    return known[arm, rule]
+    known = evidence.scores.get((arm, rule), ())
+    if len(known) == len(evidence.units):
+        return known
+    index = RULES.index(rule)
+    found = []
+    for records in islice(evidence.units.values(), len(known), None):
+        answers = [record.arms[arm] for record in records]
+        scores = [sentence_chrf(one.stats[one.rules[index]]) for one in answers]
+        found.append(scores[0] if len(scores) == 1 else sum(scores, Fraction(0)) / len(scores))
+    evidence.scores[arm, rule] = (*known, *found)
+    return evidence.scores[arm, rule]
 
 
 def mean_score(evidence: Evidence, arm: str, rule: Rule) -> Fraction:
     """Mean over units of their scores, each rounded down to a multiple of ``2**-32``; units weigh equally."""
-    units = [round_down(score, GRID_BITS) for score in unit_scores(evidence, arm, rule)]
-    return sum(units, Fraction(0)) / len(units)
+    scores = unit_scores(evidence, arm, rule)
+    total = sum((score.numerator << GRID_BITS) // score.denominator for score in scores)
+    return Fraction(total, len(scores) << GRID_BITS)
 
 
 @dataclass(frozen=True, slots=True)

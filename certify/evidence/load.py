@@ -105,7 +105,10 @@ class Evidence:
 
     @cached_property
     def scores(self) -> dict[tuple[str, Rule], tuple[Fraction, ...]]:
-        """Scores by unit of each arm and rule that was asked for: tickets share arms, and claims do."""
+        """Scores of each arm and rule that was asked for, by unit: tickets share arms, and claims do.
+
+        Of the first units at least; see :func:`certify.claims.quality.unit_scores`.
+        """
         return {}
 
     @property
@@ -141,15 +144,25 @@ def load(path: Path) -> Evidence:
         InvalidInputError: a file is refused or is not the one of the manifest; units of a sequential design
             were picked (:func:`certify.evidence.sampling.check_drawn`).
     """
-    data = read_bytes(path, what="evidence manifest", limit=MAX_JSON_BYTES)
-    what = f"evidence manifest {path}"
-    manifest = parse_manifest(parse_json(data, what=what), what=what)
+    manifest, sha256 = read_head(path)
     records = tuple(iter_records(manifest, path.parent))
     check_drawn(manifest, records)
+    return Evidence(manifest, sha256, records, read_used_lists(manifest, path.parent))
+
+
+def read_head(path: Path) -> tuple[Manifest, str]:
+    """The manifest and its file digest; see :func:`load`."""
+    data = read_bytes(path, what="evidence manifest", limit=MAX_JSON_BYTES)
+    what = f"evidence manifest {path}"
+    return parse_manifest(parse_json(data, what=what), what=what), sha256_bytes(data)
+
+
+def read_used_lists(manifest: Manifest, folder: Path) -> dict[str, frozenset[str]]:
+    """Digests of the used sentences by role, from the lists that the manifest names; see :func:`load`."""
     used: dict[str, frozenset[str]] = {}
     for entry in manifest.used:
-        used[entry.role] = used.get(entry.role, frozenset()) | read_used(entry, path.parent)
-    return Evidence(manifest, sha256_bytes(data), records, used)
+        used[entry.role] = used.get(entry.role, frozenset()) | read_used(entry, folder)
+    return used
 
 
 def ticket_arm(evidence: Evidence, subject: Subject) -> Arm | None:

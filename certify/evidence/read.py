@@ -63,6 +63,7 @@ __all__ = [
     "LossRecord",
     "Manifest",
     "Record",
+    "RecordFile",
     "RecordsRef",
     "ReferenceRef",
     "Steps",
@@ -161,33 +162,51 @@ def iter_records(manifest: Manifest, folder: Path) -> Iterator[Record]:
             ``EVIDENCE_DIGEST``).
         UsageError: the file cannot be read.
     """
-    parser = RecordParser(manifest)
-    state = hashlib.sha256()
-    count = 0
-    with _opened(folder, manifest.records.path) as stream:
-        while line := stream.readline(MAX_LINE_BYTES + 1):
-            count += 1
-            where = f"{manifest.records.path}, line {count}"
-            if len(line) > MAX_LINE_BYTES:
-                raise InvalidInputError(
-                    f"{where} is longer than {MAX_LINE_BYTES} bytes", code="FILE_TOO_LARGE"
-                )
-            if not line.endswith(b"\n") or count > manifest.records.count:
-                raise InvalidInputError(
-                    f"{where}: cut off, or beyond the {manifest.records.count} records of the manifest",
-                    code="EVIDENCE_TRUNCATED",
-                )
-            state.update(line)
-            yield parser.read(line[:-1], where)
-    if count != manifest.records.count:
-        raise InvalidInputError(
-            f"{manifest.records.path} holds {count} records, the manifest says {manifest.records.count}",
-            code="EVIDENCE_TRUNCATED",
-        )
-    if state.hexdigest() != manifest.records.sha256:
-        raise InvalidInputError(
-            f"{manifest.records.path} is not the file of the evidence", code="EVIDENCE_DIGEST"
-        )
+    return RecordFile(manifest, folder).rest(manifest.records)
+
+
+class RecordFile:
+    """A file of records that is read once, however often it grows in between."""
+
+    def __init__(self, manifest: Manifest, folder: Path) -> None:
+        """Start at the first record; ``manifest`` lies in ``folder``."""
+        self._folder = folder
+        self._parser = RecordParser(manifest)
+        self._state = hashlib.sha256()
+        self._count = self._offset = 0
+
+    def rest(self, stated: RecordsRef) -> Iterator[Record]:
+        """Every record that was not handed out yet; ``stated`` is what the manifest says of the file now.
+
+        The digest is of all records, in the bytes that were parsed. After an error, start with a new one.
+
+        Raises:
+            InvalidInputError, UsageError: see :func:`iter_records`.
+        """
+        with _opened(self._folder, stated.path) as stream:
+            stream.seek(self._offset)
+            while line := stream.readline(MAX_LINE_BYTES + 1):
+                self._count += 1
+                where = f"{stated.path}, line {self._count}"
+                if len(line) > MAX_LINE_BYTES:
+                    raise InvalidInputError(
+                        f"{where} is longer than {MAX_LINE_BYTES} bytes", code="FILE_TOO_LARGE"
+                    )
+                if not line.endswith(b"\n") or self._count > stated.count:
+                    raise InvalidInputError(
+                        f"{where}: cut off, or beyond the {stated.count} records of the manifest",
+                        code="EVIDENCE_TRUNCATED",
+                    )
+                self._state.update(line)
+                self._offset += len(line)
+                yield self._parser.read(line[:-1], where)
+        if self._count != stated.count:
+            raise InvalidInputError(
+                f"{stated.path} holds {self._count} records, the manifest says {stated.count}",
+                code="EVIDENCE_TRUNCATED",
+            )
+        if self._state.hexdigest() != stated.sha256:
+            raise InvalidInputError(f"{stated.path} is not the file of the evidence", code="EVIDENCE_DIGEST")
 
 
 def unit_rank(order_seed: int, unit: str) -> str:

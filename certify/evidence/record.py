@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct, ValidationError, field
 from msgspec.json import Decoder, Encoder
+from msgspec.structs import replace
 
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import canonical_json, parse_json
@@ -89,7 +90,7 @@ class Answer(_Fields, frozen=True):
         length: number of generated tokens, that one included.
         stats: distinct statistics vectors of 34 integers (:mod:`lottery.text.score`).
         rules: for the rules whole, first-line and cut, the index of its vector in ``stats``.
-        stated_differs: ``differs`` as the file has it; None for the reference itself.
+        stated_differs: ``differs`` as the file has it; None in the file's answer of the reference itself.
         tokens: the generated ids; of the base arm only.
     """
 
@@ -285,8 +286,11 @@ class RecordParser:
         for name, answer in record.arms.items():
             if problem := _answer(answer, name, argmaxes, target, most):
                 return f"arms.{name}.{problem}"
-        if record.arms[REFERENCE_ARM].length != len(steps.tokens):
+        reference = record.arms[REFERENCE_ARM]
+        if reference.length != len(steps.tokens):
             return "arms.reference.length: expected the number of reference.tokens"
+        # Whoever decides as the reference does has an equal answer.
+        record.arms[REFERENCE_ARM] = replace(reference, stated_differs=())
         self._witnesses += record.witness is not None
         if self._witnesses > MAX_WITNESSES:
             return f"witness: expected at most {MAX_WITNESSES} in a file"

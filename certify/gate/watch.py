@@ -21,7 +21,8 @@ from certify.claims.exact import split_claim
 from certify.claims.registry import claim_named, opposite_limit
 from certify.claims.subject import make_subject
 from certify.evidence.choice import read_choice
-from certify.evidence.load import Evidence, Subject, check_binding, load
+from certify.evidence.growing import Growing
+from certify.evidence.load import Evidence, Subject, check_binding
 from certify.policy.outcomes import unasked
 from certify.policy.policy import Policy
 from certify.policy.requirement import Requirement, RequirementAnswer, judge
@@ -105,15 +106,18 @@ class Watch:
         self._delta = policy.delta if delta is None else delta
         self.left_out = tuple(one.claim for one in policy.claims if one.role != "evaluation")
         self.looks: list[Look] = []
+        self._growing: dict[Path, Growing] = {}
 
     def __call__(self, manifest: Path) -> bool:
         """Look at the evidence that lies there; True if nothing is open any more.
+
+        What an earlier look read is not read again (:class:`certify.evidence.growing.Growing`).
 
         Raises:
             InvalidInputError: the evidence is refused, is of a fixed design (``EVIDENCE_DESIGN``), or is one
                 that no gate would take (another model, sentences that were used before).
         """
-        return self.look(load(manifest)).decided
+        return self.look(self._growing.setdefault(manifest, Growing(manifest)).read()).decided
 
     def look(self, evidence: Evidence) -> Look:
         """One look; see :meth:`__call__`."""

@@ -7,7 +7,7 @@ older manifest does not match the records, so nobody can mistake them for its ow
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -33,7 +33,7 @@ from certify.evidence.read import (
 from certify.evidence.record import RecordParser
 from certify.ticket.corpus import sentence_digest
 from lottery.evaluation.prompts import Task
-from lottery.evaluation.shards import Part
+from lottery.evaluation.shards import Part, write_at
 from lottery.text.usedtext import DIGITS, UsedText, used_bytes
 
 _PENDING = "0" * 64
@@ -74,33 +74,78 @@ def assemble(
         InvalidInputError: a part was edited (``PART_MALFORMED``) or does not follow the reference's outputs
             (``PART_STALE``).
     """
-    chosen = sorted(range(len(task.pairs)) if indices is None else set(indices))
-    for arm in arms:
-        _check_part(arm.name, parts, task.key(arm), chosen)
-    shown: set[int] = set()
-    if task.text.attribution:
-        ranked = sorted(chosen, key=lambda i: (unit_rank(order_seed, task.pairs[i].id), i))
-        shown = set(ranked[: min(witnesses, MAX_WITNESSES)])
-    draft = Manifest(
-        kind="translation",
-        created_by=f"certify {__version__}",
-        procedure="translation/1",
-        base=task.base,
-        reference=ReferenceRef(tensor_sha256=task.reference_sha256),
-        tokenizer_sha256=task.tokenizer_sha256,
-        template=task.template,
-        languages=task.languages,
-        text=task.text,
-        decoding=task.decoding,
-        order_seed=order_seed,
-        design=design,
-        signatures=task.signatures,
-        arms=tuple(arms),
-        used=(),
-        records=_pending(out, len(chosen)),
-    )
-    records = (_translation(task, arms, parts, index, index in shown) for index in chosen)
-    return _write(out, draft, records, used)
+    chosen = range(len(task.pairs)) if indices is None else set(indices)
+    whole = Assembly(task, arms, out, used=used, order_seed=order_seed, design=design, witnesses=witnesses)
+    return whole.add(parts, chosen)
+
+
+class Assembly:
+    """Evidence that grows: records are appended, and the manifest is written anew."""
+
+    def __init__(
+        self,
+        task: Task,
+        arms: Sequence[Arm],
+        out: Path,
+        *,
+        used: Sequence[UsedText],
+        order_seed: int,
+        design: Literal["fixed", "sequential"],
+        witnesses: int = MAX_WITNESSES,
+    ) -> None:
+        """Nothing is written yet; the arguments are those of :func:`assemble`."""
+        self._task, self._arms, self._out, self._used = task, arms, out, used
+        self._order_seed, self._design = order_seed, design
+        self._witnesses = min(witnesses, MAX_WITNESSES) if task.text.attribution else 0
+        self._files: _Files | None = None
+
+    def add(self, parts: Mapping[str, Part], indices: Iterable[int]) -> Manifest:
+        """Append these sentences, none of which is there yet, and write the manifest of all.
+
+        Sentences in words are taken from those that are added first, in the order of ``order_seed``.
+
+        Args:
+            parts: the part of each arm by its name, complete for ``indices``.
+            indices: the sentences; they are appended in the order of the text.
+
+        Returns:
+            The written manifest.
+
+        Raises:
+            UsageError, InvalidInputError: see :func:`assemble`.
+        """
+        task, chosen = self._task, sorted(indices)
+        for arm in self._arms:
+            _check_part(arm.name, parts, task.key(arm), chosen)
+        ranked = sorted(chosen, key=lambda i: (unit_rank(self._order_seed, task.pairs[i].id), i))
+        shown = set(ranked[: self._witnesses])
+        self._witnesses -= len(shown)
+        if self._files is None:
+            self._files = _Files(self._out, self._draft(len(chosen)), self._used)
+        return self._files.add(
+            _translation(task, self._arms, parts, index, index in shown) for index in chosen
+        )
+
+    def _draft(self, count: int) -> Manifest:
+        task = self._task
+        return Manifest(
+            kind="translation",
+            created_by=f"certify {__version__}",
+            procedure="translation/1",
+            base=task.base,
+            reference=ReferenceRef(tensor_sha256=task.reference_sha256),
+            tokenizer_sha256=task.tokenizer_sha256,
+            template=task.template,
+            languages=task.languages,
+            text=task.text,
+            decoding=task.decoding,
+            order_seed=self._order_seed,
+            design=self._design,
+            signatures=task.signatures,
+            arms=tuple(self._arms),
+            used=(),
+            records=_pending(self._out, count),
+        )
 
 
 class LossWindow(Protocol):
@@ -220,7 +265,7 @@ def assemble_loss(
         }
         for digest, index in distinct.items()
     )
-    return _write(out, draft, records, used)
+    return _Files(out, draft, used).add(records)
 
 
 def check_out(out: Path) -> None:
@@ -279,33 +324,45 @@ def _translation(
     return record | ({"witness": {"source": pair.source, "target": pair.target}} if shown else {})
 
 
-def _write(
-    out: Path, draft: Manifest, records: Iterable[Mapping[str, Any]], used: Sequence[UsedText]
-) -> Manifest:
-    check_out(out)
-    path = out.parent / draft.records.path
-    digest = _write_records(path, draft, records)
-    fields = {
-        **{name: getattr(draft, name) for name in Manifest.model_fields},
-        "used": tuple(_write_used(out.parent, entry) for entry in dict.fromkeys(used)),
-        "records": RecordsRef(path=draft.records.path, sha256=digest, count=draft.records.count),
-    }
-    manifest = Manifest(**fields)
-    write_manifest(out, manifest)
-    return manifest
+class _Files:
+    """The files of one evidence: records, lists of used sentences, and last the manifest that binds them."""
 
+    def __init__(self, out: Path, draft: Manifest, used: Sequence[UsedText]) -> None:
+        check_out(out)
+        self._out, self._draft, self._used = out, draft, used
+        # Records are read back before they are written, as every reader will read them.
+        self._parser = RecordParser(draft)
+        self._state = hashlib.sha256()
+        self._size = self._count = 0
 
-def _write_records(path: Path, draft: Manifest, records: Iterable[Mapping[str, Any]]) -> str:
-    state = hashlib.sha256()
-    # Records are read back before they are written, as every reader will read them.
-    validate = RecordParser(draft)
-    with atomic_writer(path) as stream:
+    def add(self, records: Iterable[Mapping[str, Any]]) -> Manifest:
+        path, start = self._out.parent / self._draft.records.path, self._size
+        if start:
+            write_at(path, b"".join(self._lines(records)), start)
+        else:
+            with atomic_writer(path) as stream:
+                stream.writelines(self._lines(records))
+            used = tuple(_write_used(self._out.parent, entry) for entry in dict.fromkeys(self._used))
+            self._draft = _with(self._draft, used=used)
+        stated = RecordsRef(path=self._draft.records.path, sha256=self._state.hexdigest(), count=self._count)
+        manifest = _with(self._draft, records=stated)
+        write_manifest(self._out, manifest)
+        return manifest
+
+    def _lines(self, records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
         for record in records:
-            validate(record, f"record {record['id']}")
-            line = canonical_json(record) + b"\n"
-            state.update(line)
-            stream.write(line)
-    return state.hexdigest()
+            line = canonical_json(record)
+            self._parser.read(line, f"record {record['id']}")
+            line += b"\n"
+            self._state.update(line)
+            self._size += len(line)
+            self._count += 1
+            yield line
+
+
+def _with(manifest: Manifest, **fields: Any) -> Manifest:
+    """The manifest with other fields, validated again."""
+    return Manifest(**{name: getattr(manifest, name) for name in Manifest.model_fields} | fields)
 
 
 def _write_used(folder: Path, used: UsedText) -> Used:

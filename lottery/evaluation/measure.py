@@ -35,6 +35,7 @@ def measure(
     *,
     reference: Part | None,
     resume: bool,
+    opened: Part | None = None,
     indices: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Part:
@@ -49,6 +50,7 @@ def measure(
         out: the part file.
         reference: the reference's part, with every sentence of ``indices``; None for the reference itself.
         resume: continue with ``out`` if it exists, instead of starting over.
+        opened: the part that an earlier call for this arm returned: ``out`` is not read again.
         indices: sentences to measure; None means all.
         progress: called with (sentences done, sentences in all).
 
@@ -64,7 +66,7 @@ def measure(
             "measure the reference first: every other arm follows its outputs", code="REFERENCE_NEEDED"
         )
     wanted = list(range(len(task.pairs))) if indices is None else list(indices)
-    part = open_part(out, task.key(arm), resume=resume)
+    part = open_part(out, task.key(arm), resume=resume) if opened is None else opened
     missing = [index for index in wanted if index not in part]
     if reference is not None and any(index not in reference for index in wanted):
         raise UsageError(f"{reference.path} is incomplete: finish it first", code="REFERENCE_NEEDED")
@@ -107,12 +109,13 @@ def measure_arms(
     folder: Path,
     *,
     resume: bool,
+    opened: Mapping[str, Part] | None = None,
     indices: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Part]:
     """Call :func:`measure` for several arms, the reference first; part files lie in ``folder``.
 
-    ``progress`` counts the sentences of all arms.
+    ``opened`` holds the parts that an earlier call returned; ``progress`` counts the sentences of all arms.
     """
     parts: dict[str, Part] = {}
     for number, placement in enumerate(placements):
@@ -125,6 +128,7 @@ def measure_arms(
             folder / f"{name}.jsonl",
             reference=parts.get(REFERENCE_ARM),
             resume=resume,
+            opened=(opened or {}).get(name),
             indices=indices,
             progress=None if progress is None else _within(progress, number, len(placements)),
         )

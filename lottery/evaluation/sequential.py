@@ -16,9 +16,10 @@ from transformers import PreTrainedModel
 
 from certify.base.errors import UsageError
 from certify.evidence.read import Arm, Manifest, unit_rank
-from lottery.evaluation.assemble import assemble
+from lottery.evaluation.assemble import Assembly
 from lottery.evaluation.measure import measure_arms
 from lottery.evaluation.prompts import Task
+from lottery.evaluation.shards import Part
 from lottery.model.row_swap import Placement
 from lottery.text.usedtext import UsedText
 
@@ -80,7 +81,7 @@ def evaluate_until(
         placements: the arms, the reference first.
         arms: their entries in the order of the manifest.
         parts_folder: folder of the part files; complete parts of an earlier run are reused.
-        out: ``NAME.json``, rewritten after every batch.
+        out: ``NAME.json``, rewritten after every batch; records are appended.
         decided: stopping rule, called after every batch.
         used: sentences that were used to scan, tune or choose.
         order_seed: seed of the order of units.
@@ -93,16 +94,26 @@ def evaluate_until(
 
     Raises:
         UsageError, InvalidInputError: see :func:`lottery.evaluation.measure.measure` and
-            :func:`lottery.evaluation.assemble.assemble`. Errors of ``decided`` pass through.
+            :meth:`lottery.evaluation.assemble.Assembly.add`. Errors of ``decided`` pass through.
     """
     manifest: Manifest | None = None
+    evidence = Assembly(task, arms, out, used=used, order_seed=order_seed, design="sequential")
+    parts: dict[str, Part] = {}
+    written: set[int] = set()
     for known in looks(task.units, order_seed=order_seed, batch=task.batch_size, max_units=max_units):
-        # From the second batch on, part files exist.
-        going_on = resume or manifest is not None
-        parts = measure_arms(model, tokenizer, task, placements, parts_folder, resume=going_on, indices=known)
-        manifest = assemble(
-            task, arms, parts, out, used=used, order_seed=order_seed, design="sequential", indices=known
+        # From the second batch on, part files are open.
+        parts = measure_arms(
+            model,
+            tokenizer,
+            task,
+            placements,
+            parts_folder,
+            resume=resume,
+            opened=parts,
+            indices=known,
         )
+        manifest = evidence.add(parts, [index for index in known if index not in written])
+        written.update(known)
         if progress is not None:
             progress(len(known), len(task.pairs))
         if decided(out):

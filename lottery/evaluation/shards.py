@@ -59,7 +59,7 @@ class Part:
             offsets[index] = size
             size += len(line)
             lines.append(line)
-        _write(self.path, b"".join(lines), self._size)
+        write_at(self.path, b"".join(lines), self._size)
         self._offsets |= offsets
         self._check, self._size = check, size
 
@@ -113,7 +113,7 @@ def open_part(path: Path, key: Mapping[str, Any], *, resume: bool) -> Part:
                     code="PART_MISMATCH",
                 )
             if torn:
-                _write(path, b"", part._size)
+                write_at(path, b"", part._size)
             return part
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def open_part(path: Path, key: Mapping[str, Any], *, resume: bool) -> Part:
             pass
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}", code="FILE_UNWRITABLE") from error
-    _write(path, header, 0)
+    write_at(path, header, 0)
     part = Part(path, _json(key))
     part._check, part._size = sha256_bytes(header)[:16], len(header)
     return part
@@ -208,8 +208,12 @@ def _json(value: Any) -> Any:
     return parse_json(canonical_json(value), what="key")
 
 
-def _write(path: Path, data: bytes, offset: int) -> None:
-    """Write ``data`` at ``offset``, drop everything after it, and wait for the disk."""
+def write_at(path: Path, data: bytes, offset: int) -> None:
+    """Write ``data`` at ``offset``, drop everything after it, and wait for the disk.
+
+    Raises:
+        UsageError: the file does not exist or cannot be written.
+    """
     try:
         with path.open("r+b") as stream:
             stream.truncate(offset)

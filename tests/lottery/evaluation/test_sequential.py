@@ -27,6 +27,7 @@ from certify.base.errors import InvalidInputError, UsageError  # noqa: E402
 from certify.cli.main import run  # noqa: E402
 from certify.evidence.load import load  # noqa: E402
 from certify.evidence.read import Manifest, TranslationRecord, iter_records, read_manifest  # noqa: E402
+from certify.evidence.record import RecordParser  # noqa: E402
 from certify.gate.watch import Watch, open_subjects, rehearse  # noqa: E402
 from certify.policy.policy import parse_policy  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
@@ -164,6 +165,32 @@ def test_drawing_stops_when_all_is_decided(draw: Any, tmp_path: Path) -> None:
     assert {record.unit for record in records} == set(drawn)
     (standing,) = watch.looks[-1].standings
     assert (standing.answer.code, standing.ticket) == ("SHOWN", "all")
+
+
+def test_each_record_is_written_and_read_once(
+    draw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After all batches every line was parsed by its writer and by the watch, every part file opened once."""
+    lines: list[bytes] = []
+    opened: list[Path] = []
+    parse, start = RecordParser.read, lottery.evaluation.measure.open_part
+
+    def counted(self: RecordParser, line: bytes, what: str) -> Any:
+        lines.append(line)
+        return parse(self, line, what)
+
+    def started(path: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        return start(path, *arguments, **options)
+
+    monkeypatch.setattr(RecordParser, "read", counted)
+    monkeypatch.setattr(lottery.evaluation.measure, "open_part", started)
+    _, watch = draw(["all"])
+    monkeypatch.undo()
+    written = (tmp_path / "dev.records.jsonl").read_bytes().splitlines()
+    assert len(watch.looks) > 2
+    assert Counter(lines) == Counter(2 * written)
+    assert len(opened) == len(set(opened)) == 3
 
 
 def test_the_records_are_those_of_the_whole_text(draw: Any, tmp_path: Path) -> None:
