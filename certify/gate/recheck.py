@@ -144,7 +144,7 @@ def find_premise(result: KSResult, ids: Sequence[int], alpha: str) -> Premise:
     h = np.where(outside, result.h, -1)
     top = int(np.argmax(h))
     above = np.flatnonzero(h >= critical_count(alpha, result.n, "asymptotic"))
-    return Premise(above.size == 0, int(h[top]), top, tuple(int(i) for i in above))
+    return Premise(above.size == 0, int(h[top]), top, tuple(above.tolist()))
 
 
 def _content(ticket: Ticket) -> Item:
@@ -320,8 +320,9 @@ def _premise(premise: Premise, result: KSResult) -> Item:
 
 
 def _outside(ticket: Ticket, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[int, ...]:
-    inside_ticket = set(ticket.ids)
-    return tuple(int(i) for i in np.flatnonzero(mask) if int(i) not in inside_ticket)
+    outside = mask.copy()
+    outside[list(ticket.ids)] = False
+    return tuple(np.flatnonzero(outside).tolist())
 
 
 def _ids_text(ids: Sequence[int]) -> str:

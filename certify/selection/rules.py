@@ -20,6 +20,7 @@ caller excludes is an error.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -143,15 +144,28 @@ def select(
     )
 
 
-def seeded_order(ids: Iterable[int], seed: int) -> list[int]:
+def seeded_order(ids: Iterable[int], seed: int, count: int | None = None) -> list[int]:
     """Sort ``ids`` by the SHA-256 of ``SEED:ID`` (decimal, ASCII): a random order that anyone can reproduce.
+
+    Args:
+        ids: the ids.
+        seed: a non-negative integer.
+        count: how many to return, from the first on; None for all.
 
     Raises:
         UsageError: the seed is not a non-negative integer (``SEED``).
     """
     if isinstance(seed, bool) or seed < 0:
         raise UsageError(f"the seed must be a non-negative integer, not {seed!r}", code="SEED")
-    return sorted(ids, key=lambda i: (hashlib.sha256(f"{seed}:{i}".encode("ascii")).digest(), i))
+    start = hashlib.sha256(b"%d:" % seed)
+
+    def mark(token_id: int) -> bytes:
+        state = start.copy()
+        state.update(b"%d" % token_id)
+        return state.digest()
+
+    ordered = sorted(ids)  # of equal marks the smaller id comes first
+    return heapq.nsmallest(len(ordered) if count is None else count, ordered, key=mark)
 
 
 def candidates(
@@ -204,7 +218,7 @@ def _vocabulary_groups(vocabulary: Vocabulary, rows: int) -> tuple[Excluded, ...
         Excluded(f"special: {vocabulary.special[i].removeprefix('special ')}", (i,))
         for i in sorted(vocabulary.special)
     ]
-    holes = tuple(i for i in range(vocabulary.size) if vocabulary.piece(i) is None)
+    holes = tuple(sorted(set(range(vocabulary.size)).difference(vocabulary.pieces)))
     if holes:
         groups.append(Excluded(NO_PIECE, holes))
     if vocabulary.size < rows:
@@ -253,8 +267,8 @@ def _checked_counts(counts: NDArray[Any], rows: int) -> NDArray[Any]:
 
 def _random(seed: int, available: NDArray[np.bool_], argument: str, rule: str) -> NDArray[np.int64]:
     ids = np.flatnonzero(available)
-    ranked = seeded_order(ids.tolist(), seed)
-    return np.array(ranked[: _size(argument, rule, ids.size, "are not excluded")], dtype=np.int64)
+    k = _size(argument, rule, ids.size, "are not excluded")
+    return np.array(seeded_order(ids.tolist(), seed, k), dtype=np.int64)
 
 
 def _size(argument: str, rule: str, available: int, what: str) -> int:
