@@ -1,7 +1,7 @@
-"""The schema ``certify.report`` version 1: what ``certify check --format json`` prints (:mod:`reports.view`).
+"""The schema ``certify.report`` version 1 of ``certify check --format json`` (:mod:`reports.view`).
 
-``certify schema report`` is derived from these models. Programs that read a report can rely on them; nothing
-in this project reads one.
+``certify schema report`` is derived from these models. Programs that read a report can rely on them; this
+project itself reads none.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
 
 
 def _second_opinion(ticket: dict[str, Any]) -> str:
-    """What the independent checker makes of the ticket, and that it did not look at everything."""
+    """Verdict of the independent checker, and whether it took some results from this program."""
     (item,) = (one for one in ticket["items"] if one["name"] == "checker.agrees")
     if item["outcome"] != "pass":
         return f"Independent checker: {escape(item['text'])}."

@@ -136,7 +136,7 @@ class JsonReader(Protocol):
     """:func:`read_json`, or one that remembers what it read."""
 
     def __call__(self, path: Path, *, what: str) -> Any:
-        """Content of ``path``; whoever gets it must not change it."""
+        """Content of ``path``; callers must not modify it."""
 
 
 def read_json(path: Path, *, what: str) -> Any:

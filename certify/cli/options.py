@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-# The values stand in :mod:`certify.base.records`, too, which loads numpy; a test compares the two.
+# :mod:`certify.base.records` has the same values but loads numpy; a test compares the two.
 Method = Annotated[
     Literal["exact", "asymptotic"], typer.Option("--method", help="Distribution for the p-values.")
 ]
@@ -48,7 +48,7 @@ Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Number of threads; default: all cores.")
 ]
 
-# Of commands that read a ticket with everything that lies beside it.
+# Options of commands that read a ticket with everything beside it.
 BesideBase = Annotated[
     Path | None, typer.Option("--base", help="Base table, if it does not lie beside the ticket.")
 ]

@@ -47,7 +47,7 @@ SCHEMAS: Final = {
     "report": "reports.schema:Report",
     "proofs": "proofs_checks.run.record:ProofRecord",
 }
-"""Every kind of file whose JSON Schema ``certify schema`` prints, and the model it is derived from."""
+"""Every kind of file that ``certify schema`` describes, and the model that its JSON Schema comes from."""
 
 
 def load(name: str) -> Any:

@@ -186,7 +186,7 @@ def difference_lower(
 
     Args:
         comparisons: the upper limit of the witness has error probability ``delta / comparisons``.
-        bounded: false if a difference was clipped from above, so that there is no upper limit.
+        bounded: false if a difference was clipped from above, so there is no upper limit.
     """
     limit = _lower(_rescaled(differences, scale), delta, design, comparisons, bounded=bounded)
     half = Fraction(1, 2)

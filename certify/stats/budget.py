@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 
 def fixed_sequence(rejections: Iterable[bool]) -> int:
-    """Learn then Test in a fixed sequence: how many hypotheses, from the first on, are rejected.
+    """Count the hypotheses that Learn then Test rejects in a fixed sequence, from the first on.
 
-    Each hypothesis is tested at the full ``delta``, in an order fixed before the data were seen, and
-    testing ends at the first that is not rejected (Angelopoulos, Bates, Candès, Jordan and Lei 2021, "Learn
-    then Test"). To choose the size of a ticket, H_k is "ticket k is not good enough", ordered from large
+    Each hypothesis is tested at the full ``delta``, in an order fixed before the data were seen. Testing ends
+    at the first that is not rejected (Angelopoulos, Bates, Candès, Jordan and Lei 2021, "Learn then Test").
+    To choose the size of a ticket, H_k is "ticket k is not good enough", ordered from large
     tickets to small ones; the last accepted is the smallest shown to be good enough. The data must be
     disjoint from those that ordered them.
 

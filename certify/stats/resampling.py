@@ -1,11 +1,11 @@
 """Paired resampling of sums of statistics, by scipy; and rates over clusters.
 
-For corpus scores, which are functions of sums over units, no finite-sample limit is known; the bootstrap
-and the linearised variance here hold for many units only and say so. The randomisation test holds for any
-number of units under its own hypothesis, which is that the two systems are exchangeable within each unit.
+No finite-sample limit is known for corpus scores, which are functions of sums over units. The bootstrap and
+the linearised variance here hold only for many units, and are labelled so. The randomisation test holds for
+any number of units under its hypothesis: the two systems are exchangeable within each unit.
 
-Units are never copied: a draw is a row of weights (how often each unit was drawn) or of signs (which units
-were exchanged), and its sums are one matrix product, for all scores together.
+Units are never copied. A draw is a row of weights (how often each unit was drawn) or of signs (which units
+were exchanged); its sums are one matrix product, for all scores together.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from certify.stats.limits import GRID_BITS, Limit, Side, check_level
 Counts = NDArray[np.int64]
 Scores = NDArray[np.float64]
 Statistic = Callable[[Counts], Scores]
-"""Maps sums of sufficient statistics, shape ``[m, s]``, to ``k`` scores of each: shape ``[m, k]``."""
+"""Map sums of sufficient statistics, shape ``[m, s]``, to ``k`` scores each: shape ``[m, k]``."""
 
 BOOTSTRAP, SWAP = "paired-bootstrap/2", "paired-swap/2"
 """Names and versions of the two procedures."""
 
-_BLOCK = 1 << 22  # random numbers held at once
+_BLOCK = 1 << 22  # random numbers in memory at once
 
 
 def paired_swap(
@@ -39,9 +39,9 @@ def paired_swap(
 
     The hypothesis is that a is no better than b. Every draw exchanges the two systems' rows in each unit with
     probability 1/2; the p-value is ``(1 + #{draws at least as large as observed}) / (draws + 1)``. If there
-    are no more ways to exchange than draws, each way is taken once and the share is exact. A draw that leaves
-    the sums as they are is a tie, whatever the floats say, and differences of scores are compared in steps of
-    1e-9: identical outputs have p = 1.
+    are no more ways to exchange than draws, each is taken once and the share is exact. A draw that leaves the
+    sums unchanged counts as a tie, and differences of scores are compared in steps of 1e-9, so identical
+    outputs have p = 1.
 
     Args:
         a: statistics of the first system, integers of shape ``[n, s]``, one row for each unit.
@@ -54,13 +54,13 @@ def paired_swap(
         The one-sided p-value of each score.
 
     Raises:
-        InvalidInputError: shapes or types that do not fit, or counts too large to add exactly.
-        NothingToDoError: no units.
+        InvalidInputError: shapes or types do not fit, or counts are too large to add exactly.
+        NothingToDoError: there are no units.
     """
     from scipy.stats import permutation_test  # takes half a second to load
 
     n = _check_pair(a, b)
-    if n == 1:  # scipy wants two units: one more that is empty for both changes nothing
+    if n == 1:  # scipy requires two units; an additional one that is empty for both has no effect
         return paired_swap(np.vstack([a, 0 * a]), np.vstack([b, 0 * b]), statistic, seed, draws)
     ours, theirs, gap = a.sum(axis=0), b.sum(axis=0), (b - a).astype(np.float64)
 
@@ -90,7 +90,7 @@ def paired_swap(
 def paired_bootstrap(
     a: Counts, b: Counts, statistic: Statistic, delta: Fraction, seed: int, draws: int = 999
 ) -> tuple[Scores, Scores]:
-    """Percentile limits of ``statistic(sum a) - statistic(sum b)`` by the paired bootstrap. Asymptotic.
+    """Compute percentile limits of ``statistic(sum a) - statistic(sum b)`` by paired bootstrap. Asymptotic.
 
     Units are drawn n times with replacement, the same for both systems (Koehn 2004; Efron and Tibshirani
     1993).
@@ -107,9 +107,10 @@ def paired_bootstrap(
         Lower and upper limit of each score, shape ``[k]``.
 
     Raises:
-        UsageError: ``delta`` or draws out of range.
-        InvalidInputError: shapes or types that do not fit, counts too large to add exactly, or a single unit.
-        NothingToDoError: no units.
+        UsageError: ``delta`` or draws is out of range.
+        InvalidInputError: shapes or types do not fit, counts are too large to add exactly, or there is only
+            one unit.
+        NothingToDoError: there are no units.
     """
     from scipy.stats import bootstrap  # takes half a second to load
 
@@ -142,27 +143,24 @@ def paired_bootstrap(
 
 
 def cluster_rate(successes: Sequence[int], sizes: Sequence[int], delta: Fraction, side: Side) -> Limit:
-    """Limit of a rate over steps when the steps come in clusters, by linearised variance. Asymptotic.
+    """Compute a limit of a rate over steps in clusters, by linearised variance. Asymptotic.
 
     The ratio estimator ``r = sum Y_i / sum M_i`` over n clusters with ``Y_i`` successes in ``M_i`` steps
     has the variance estimate ``n/(n-1) * sum (Y_i - r M_i)^2 / (sum M_i)^2`` (Cochran 1977, §6.3); the
-    limit is r minus or plus Student's quantile with n - 1 degrees of freedom times its root. Where all
-    clusters have the same rate, the data hold no estimate of the variance, and the limit is the trivial 0
-    or 1.
+    limit is r minus or plus Student's quantile with n - 1 degrees of freedom times its root. If all clusters
+    have the same rate, the data contain no estimate of the variance, and the limit is the trivial 0 or 1.
 
     Args:
-        successes: Y, one for each cluster.
-        sizes: M, at least 1 each, as many.
+        successes: Y, one per cluster.
+        sizes: M, one per cluster, at least 1 each.
         delta: error probability.
-        side: which limit.
+        side: the limit to compute.
 
     Raises:
-        UsageError: ``delta`` or side out of range.
-        InvalidInputError: impossible counts, or fewer than two clusters.
-        NothingToDoError: no clusters.
+        UsageError: ``delta`` or side is out of range.
+        InvalidInputError: counts are impossible, or there are fewer than two clusters.
+        NothingToDoError: there are no clusters.
     """
-    from scipy.special import stdtrit  # takes a quarter of a second to load
-
     check_level(delta)
     _check_side(side)
     n, total = len(sizes), sum(sizes)
@@ -174,7 +172,7 @@ def cluster_rate(successes: Sequence[int], sizes: Sequence[int], delta: Fraction
         raise InvalidInputError("a variance between clusters needs at least two", code="TOO_FEW_UNITS")
     right = sum(successes)
     rate = Fraction(right, total)
-    # In integers: a fraction for every cluster would be reduced every time.
+    # In integers, because a Fraction per cluster would be reduced every time.
     squares = Fraction(
         sum((y * total - right * m) ** 2 for y, m in zip(successes, sizes, strict=True)), total**2
     )
@@ -207,7 +205,7 @@ def _check_side(side: str) -> None:
 
 
 def _check_pair(a: Counts, b: Counts) -> int:
-    """The number of units."""
+    """Check that two systems fit together and return the number of units."""
     if a.shape != b.shape or a.ndim != 2 or a.dtype.kind not in "iu" or b.dtype.kind not in "iu":
         raise InvalidInputError("statistics are two integer arrays of one shape [n, s]", code="UNIT_TYPE")
     if a.size == 0:

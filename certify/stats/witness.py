@@ -1,8 +1,8 @@
-"""What makes a limit quick to check: the units behind it, and which point of the grid it is.
+"""Witnesses make a limit quick to check: the units behind it, and its index on the grid.
 
-Finding a limit takes a search over its grid; showing that a stated one is right takes two evaluations. So a
-certificate states the index, and whoever computes a claim again takes it as a hint (:func:`hints`). A hint is
-never believed: a wrong one costs two evaluations and changes no result.
+Finding a limit needs a search over its grid, but verifying a stated one needs two evaluations. A certificate
+therefore states the index, and recomputing a claim takes it as a hint (:func:`hints`). A hint is never
+trusted: a wrong one costs two evaluations and does not change the result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KNOWN: ContextVar[Mapping[Key, int]] = ContextVar("known limits")
 
 @contextmanager
 def hints(known: Mapping[Key, int]) -> Iterator[None]:
-    """Within this context, limits are first looked for where ``known`` says."""
+    """Make searches for limits start at the indices in ``known``, within this context."""
     token = _KNOWN.set(known)
     try:
         yield
@@ -34,18 +34,18 @@ def hints(known: Mapping[Key, int]) -> Iterator[None]:
 
 
 def hint(name: Callable[[], str], delta: Fraction, side: Literal["lower", "upper"]) -> int | None:
-    """Where the limit of these units may be; None if nobody said. ``name`` is called only if somebody did."""
+    """Look up the likely index of a limit; None without hints. ``name`` is called only if there are hints."""
     known = _KNOWN.get({})
     return known.get((name(), delta, side)) if known else None
 
 
 def largest(holds: Callable[[int], bool], size: int, known: int | None = None) -> int:
-    """The largest ``0 < j < size`` with ``holds(j)``; 0 if there is none.
+    """Find the largest ``0 < j < size`` with ``holds(j)``; 0 if there is none.
 
     Args:
-        holds: true up to some j, and not beyond.
+        holds: true up to some j, false beyond.
         size: end of the grid.
-        known: where the answer may be.
+        known: likely answer; None if unknown.
     """
     if known is not None and 0 <= known < size:
         inside = known == 0 or holds(known)
@@ -62,7 +62,7 @@ def largest(holds: Callable[[int], bool], size: int, known: int | None = None) -
 
 
 def units_digest(units: Sequence[int]) -> str:
-    """SHA-256 of the canonical JSON of the list."""
+    """Compute the SHA-256 of the canonical JSON of the list."""
     return sha256_bytes(canonical_json(list(units)))
 
 
@@ -71,10 +71,10 @@ class Witness:
     """Units of one mean or rate, in the order of units, and the limits on both sides of it.
 
     Attributes:
-        units: of a mean, integers in ``0..2**32``, counts of ``2**-32``; of a rate, 0 or 1.
-        lower: index of the lower limit: it is ``lower / grid``.
+        units: for a mean, integers in ``0..2**32``, in units of ``2**-32``; for a rate, 0 or 1.
+        lower: index of the lower limit, which is ``lower / grid``.
         grid: ``2**20`` for limits by betting, ``2**32`` for Clopper-Pearson.
-        find_upper: computes the index of the upper limit; None where there is none.
+        find_upper: computes the index of the upper limit; None if there is none.
     """
 
     units: tuple[int, ...]
@@ -89,16 +89,16 @@ class Witness:
 
     @cached_property
     def upper(self) -> int | None:
-        """Index of the upper limit, or None; computed once, when asked for."""
+        """Index of the upper limit, or None; computed on first use."""
         return None if self.find_upper is None else self.find_upper()
 
     def to_json(self) -> dict[str, Any]:
-        """As a certificate states it."""
+        """Convert to the form in a certificate."""
         return {"units": self.digest, "lower": self.lower, "upper": self.upper}
 
 
 def upper_value(witnesses: Sequence[Witness], low: int = 0, high: int = 1) -> Fraction | None:
-    """The least upper limit of some comparisons, for values in ``[low, high]``; None if one has none."""
+    """Find the least upper limit of several comparisons in ``[low, high]``; None if one has none."""
     found = [one.upper for one in witnesses]
     if not found or None in found:
         return None

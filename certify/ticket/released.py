@@ -207,7 +207,7 @@ def open_rows(source: Source, reference: Table | None = None) -> Rows:
     try:
         rows, digests = open_rows_file(path)
     except CertifyError:
-        check_files(source.folder, (bound,))  # another file than the ticket's is called that, whatever it is
+        check_files(source.folder, (bound,))  # refuses another file of that name
         raise
     check_files(source.folder, (bound,), lambda _: digests.sha256)
     recorded = (released.rows.sha256, released.rows.fp32_sha256, released.rows.served_sha256)

@@ -81,8 +81,8 @@ class BoundFile(Model):
 class TableRef(Model):
     """An input embedding table ``[V, d]``, bound by the tensor digest of its rows in the served dtype.
 
-    ``path`` (a file or a checkpoint folder) and ``files`` are present when the table travels with the ticket;
-    otherwise whoever checks names the table, and the tensor digest decides whether it is the right one.
+    ``path`` (a file or a checkpoint folder) and ``files`` are present if the table lies beside the ticket.
+    Otherwise the caller names the table, and the tensor digest decides whether it is the right one.
     """
 
     path: RelativePath | None
@@ -118,7 +118,7 @@ class TokenizerRef(Model):
 class TemplateRef(Model):
     """The prompt template that tuning used, bound by the digest of its content (not of its file).
 
-    ``path`` is a ``.toml`` file that travels with the ticket; None means a template of the package.
+    ``path`` is a ``.toml`` file beside the ticket; None means a template of the package.
     """
 
     name: Slug
@@ -188,7 +188,7 @@ class Token(Model):
 
 
 class DeclaredClaim(Model):
-    """A claim and its margin, declared before the evaluation that is to show it."""
+    """A claim and its margin, declared before the evaluation."""
 
     kind: Slug
     comparator: Slug | None = None
@@ -281,7 +281,8 @@ def parse_ticket_file(value: Any, *, what: str = "ticket file") -> TicketFile:
     """Validate parsed JSON as a ticket file.
 
     Raises:
-        InvalidInputError: wrong schema, newer version, or any field that breaks a rule (code tells which).
+        InvalidInputError: the schema is wrong, the version is newer, or a field violates the schema; the code
+            says which.
     """
     return validate(TicketFile, value, what=what, refusal=_REFUSAL)
 

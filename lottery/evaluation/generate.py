@@ -63,7 +63,7 @@ def generate(
         Outputs in the order of ``prompts``.
 
     Raises:
-        UsageError: prompt and answer do not fit the model's positions, or beam search is asked for with a
+        UsageError: prompt and answer do not fit the model's positions, or beam search is requested with a
             prefix or gated rows.
         InvalidInputError: the model's logits are not finite (``NON_FINITE``).
     """

@@ -36,7 +36,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy
 _REFUSAL: Final = Refusal("RUN_MALFORMED")
 
 Status = Literal["running", "complete", "failed"]
-"""How far a run has come."""
+"""State of a run."""
 
 
 class RunRecord(Document):
