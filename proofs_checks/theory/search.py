@@ -1,155 +1,30 @@
-"""Searches for new counterexamples: the theorem with one assumption dropped, smallest models first.
+"""Searches for new counterexamples: the theorem on random models, and with an assumption dropped.
 
-Each search walks through models in a fixed order (or, where there are too many, a seeded one) until the
-weaker statement breaks, and keeps the simplest violation. The violation is then rebuilt and judged by the
-definitions of :mod:`proofs_checks.theory.finite`. "Passed" means that one was found: the assumption is
-needed. A search that ends without one has ``failed``; one that runs out of time says ``timeout``.
+The assumptions of which :mod:`proofs_checks.theory.counterexamples` has the smallest violation (C1 to C8) are
+not searched again. "Passed" means that the theorem held, or that without the assumption a violation was
+found: it is needed. A search that ends without one has ``failed``.
 """
 
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Iterator
 from fractions import Fraction
 from itertools import product
 from math import prod
 
-from certify.base.errors import InternalError
 from proofs_checks.check import Budget, Check, CheckFinding, check
-from proofs_checks.theory.enumeration import Tally, compositions, scan_line, scan_product
+from proofs_checks.theory.enumeration import compositions
 from proofs_checks.theory.finite import (
     CERTIFIED,
     Change,
     Law,
     distance,
-    expectation,
-    intervals,
-    joint,
     law,
     lead,
     restricted_strings,
     rivals,
-    sample_distance,
-    score,
     total_variation,
-    variation,
-    variations,
 )
-
-
-def first(tallies: Iterator[tuple[str, Tally]], budget: Budget, *, loses: bool = True) -> CheckFinding:
-    """Run scans from small to large until one has a violation (after which A has lost, not only tied).
-
-    Args:
-        tallies: (what was scanned, its counts), smallest first.
-        budget: time allowed.
-        loses: prefer a change after which a rival is strictly ahead; a tie is enough with False.
-    """
-    deadline = time.monotonic() + budget.seconds
-    cases = 0
-    tie: tuple[str, Tally] | None = None
-    for where, tally in tallies:
-        cases += tally.cases
-        if tally.witness is not None:
-            tie = tie or (where, tally)
-            if not loses or tally.witness.lead_after < 0:
-                detail = f"{where}: {tally.violations:,} violations in {tally.cases:,} cases"
-                return CheckFinding("passed", cases, detail, str(tally.witness))
-        if time.monotonic() > deadline:
-            return CheckFinding("timeout", cases, f"no violation within {budget.seconds:g} s, up to {where}")
-    if tie is not None:
-        return CheckFinding("passed", cases, f"{tie[0]}: ties only", str(tie[1].witness))
-    return CheckFinding("failed", cases, "no violation: the assumption would not be needed")
-
-
-@check("search.A-ONE", "§4: with two changed rows, the largest deviation is not enough", ("A-ONE",))
-def without_a_one(budget: Budget) -> CheckFinding:
-    """The maximum in place of the sum, all labellings of grids, smallest first."""
-    shapes: tuple[tuple[int, ...], ...] = ((2, 2), (2, 3), (3, 3))
-    return first(
-        (
-            (
-                f"{labels} on {'x'.join(map(str, shape))}, n = {n}",
-                scan_product(shape, labels, n, combine="max"),
-            )
-            for n in range(2, 7)
-            for shape in shapes
-            for labels in restricted_strings(prod(shape), 2)
-        ),
-        budget,
-    )
-
-
-@check("search.A-ORDER", "§3: the published 2D fails with three classes in a row", ("A-ORDER",))
-def without_a_order(budget: Budget) -> CheckFinding:
-    """2D with three classes, each an interval and A at an end."""
-    strings = [
-        s
-        for s in restricted_strings(3, 3)
-        if intervals(s) and CERTIFIED in (s[0], s[-1]) and len(rivals(s)) == 2
-    ]
-    return first(
-        ((f"{labels}, n = {n}", scan_line(labels, n, 2)) for n in range(2, 20) for labels in strings), budget
-    )
-
-
-@check("search.interval", "§4: the published 2D fails for two classes if A is an interval", ("A-ORDER",))
-def on_an_interval(budget: Budget) -> CheckFinding:
-    """2D with two classes on three atoms."""
-    return first(((f"BAB, n = {n}", scan_line("BAB", n, 2)) for n in range(2, 20)), budget)
-
-
-@check("search.strictness", "§4 corollary: >= in place of >", ())
-def without_strictness(budget: Budget) -> CheckFinding:
-    """V D attained: a tie is the worst that can happen, and it happens."""
-    strings = [s for length in (2, 3, 4) for s in restricted_strings(length, length)]
-    return first(
-        (
-            (f"{labels}, n = {n}", scan_line(labels, n, variation(labels), strict=False))
-            for n in range(2, 12)
-            for labels in strings
-        ),
-        budget,
-        loses=False,
-    )
-
-
-@check("search.A-SCALAR", "§3 A-SCALAR: d iid draws from one row are d coordinates, not one", ("A-SCALAR",))
-def without_a_scalar(budget: Budget) -> CheckFinding:
-    """A predictor of two or three draws from the same row law, D counted once."""
-
-    def scans() -> Iterator[tuple[str, Tally]]:
-        for n in range(2, 9):
-            for draws, atoms in ((2, 2), (2, 3), (3, 2)):
-                for labels in restricted_strings(atoms**draws, 2):
-                    yield f"{draws} draws, {labels}, n = {n}", scan_draws(labels, atoms, draws, n)
-
-    return first(scans(), budget)
-
-
-def scan_draws(labels: str, atoms: int, draws: int, n: int) -> Tally:
-    """Try ``E s > max V_j * D`` on pairs of row laws of which ``draws`` iid draws are seen (one rival, B)."""
-    values = score(labels, "B")
-    factor = max(variations(values, (atoms,) * draws))
-    laws = [law(counts) for counts in compositions(n, atoms)]
-    means = [expectation(values, joint((p,) * draws)) for p in laws]
-    met = [
-        (i, j)
-        for i, j in product(range(len(laws)), repeat=2)
-        if i != j and means[i] > 0 and means[i] > factor * distance(laws[i], laws[j])
-    ]
-    lost = [(i, j) for i, j in met if means[j] <= 0]
-    change = None
-    if lost:
-        i, j = min(lost, key=lambda pair: means[pair[1]])
-        change = Change(labels, (laws[i],) * draws, (laws[j],) * draws)
-        # Counting the common D once is what the maximum does when all coordinates are alike.
-        if not (change.slack(combine="max") > 0 >= change.lead_after and change.slack() <= 0):
-            raise InternalError(
-                f"the search and the definitions disagree on {change}", code="WITNESS_REFUTED"
-            )
-    return Tally(len(met), len(lost), 0, change)
 
 
 def marginals(shape: tuple[int, int], cells: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -185,34 +60,6 @@ def without_independence(budget: Budget) -> CheckFinding:
     if witness is None:
         return CheckFinding("failed", cases, "no violation: independence would not be needed")
     return CheckFinding("passed", cases, f"{found:,} violations of r > 0 with all D = 0", witness)
-
-
-@check("search.A-LAW", "§3 A-LAW: a predictor that sees the order of a row's entries", ("A-LAW",))
-def without_a_law(budget: Budget) -> CheckFinding:
-    """Random linear three-class rules on integer rows; a random permutation of the row, D = 0 and p = 1."""
-    draw = random.Random(budget.seed)
-    found = 0
-    witness = None
-    tries = 4000 if budget.full else 500
-    for _ in range(tries):
-        width = draw.randint(2, 8)
-        row = [draw.randint(-9, 9) for _ in range(width)]
-        weights = [[draw.randint(-3, 3) for _ in range(width)] for _ in range(3)]
-        moved = row[:]
-        draw.shuffle(moved)
-        logits = [[sum(w * x for w, x in zip(ws, r, strict=True)) for ws in weights] for r in (row, moved)]
-        winners = [[c for c, z in enumerate(zs) if z == max(zs)] for zs in logits]
-        if len(winners[0]) == 1 and winners[0][0] not in winners[1]:
-            gap = sample_distance([Fraction(x) for x in row], [Fraction(x) for x in moved])
-            if gap != 0:
-                return CheckFinding("failed", tries, "a permutation moved the distribution", f"{row} {moved}")
-            found += 1
-            if witness is None or width < len(witness[0]):
-                witness = (row, moved, logits)
-    if witness is None:
-        return CheckFinding("failed", tries, "no violation: the order of the entries would not matter")
-    text = f"row {witness[0]} becomes {witness[1]}, D = 0: logits {witness[2][0]} become {witness[2][1]}"
-    return CheckFinding("passed", tries, f"{found:,} of {tries:,} permuted rows change the winner", text)
 
 
 @check("search.A-POINT", "§3 A-POINT: the gap at one point is not the expected gap", ("A-POINT",))
@@ -309,14 +156,5 @@ def random_models(budget: Budget) -> CheckFinding:
     return CheckFinding("passed" if sound and broken else "failed", tries, detail, str(worst))
 
 
-CHECKS: tuple[Check, ...] = (
-    random_models,
-    without_a_one,
-    without_a_order,
-    on_an_interval,
-    without_strictness,
-    without_a_scalar,
-    without_independence,
-    without_a_law,
-    without_a_point,
-)
+CHECKS: tuple[Check, ...] = (random_models, without_independence, without_a_point)
+"""Checks of this module."""
