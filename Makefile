@@ -12,7 +12,7 @@ endif
 
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test lint format test-slow test-statistical test-gpu prove bench clean
+.PHONY: help demo test lint format test-slow test-statistical test-gpu test-mutation prove bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -40,6 +40,11 @@ test-statistical: $(VENV)/.all ## Monte-Carlo validity of the guarantees
 
 test-gpu: $(VENV)/.all ## tests that need a CUDA device
 	$(PYTEST) -m gpu
+
+SAMPLE ?= 60
+SEED ?= 0
+test-mutation: $(VENV)/.all ## slow tier: mutation score of SAMPLE mutants, drawn by SEED
+	$(BIN)/python tests/mutation_score.py --sample $(SAMPLE) --seed $(SEED)
 
 prove: $(VENV)/.all ## try to break the theory: every check, fast depth
 	$(BIN)/certify prove --fast
