@@ -5,7 +5,6 @@ Fourth of six files. The rules are those of :mod:`certify.policy.requirement`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
@@ -122,8 +121,9 @@ class Text:
         found: list[tuple[int, Fraction, Json]] = []
         for i, values in enumerate(lists):
             hint = hints[i] if i < len(hints) else {}
-            clipped = [max(Fraction(low), min(Fraction(high), value)) for value in values]
-            units = [math.floor((value - low) * ONE / (high - low)) for value in clipped]
+            ratios = map(Fraction.as_integer_ratio, values)
+            floors = [(a - low * b) * ONE // (b * (high - low)) for a, b in ratios]
+            units = [max(0, min(ONE, unit)) for unit in floors]
             lower: int = self.e.lower(units, self.share, hint.get("lower"))
             upper: int | None = None
             if both and max(values) <= high:

@@ -17,7 +17,8 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
-from itertools import islice, pairwise
+from itertools import islice
+from operator import lt
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,11 +62,18 @@ def parse(data: bytes) -> Any:
     """Strict JSON: it has a canonical form, and no key occurs twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> Json:
-        need(len(dict(pairs)) == len(pairs), "JSON_MALFORMED")
-        return dict(pairs)
+        value = dict(pairs)
+        need(len(value) == len(pairs), "JSON_MALFORMED")
+        return value
 
-    value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
-    canonical(value)
+    def finite(text: str) -> float:
+        need(math.isfinite(float(text)))
+        return float(text)
+
+    text = data.decode("utf-8")
+    value = json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+    if "\\u" in text:  # half of a surrogate pair has no canonical form
+        canonical(value)
     return value
 
 
@@ -76,8 +84,10 @@ def sha(data: bytes | mmap.mmap) -> str:
 
 def naturals(values: Any, most: int = 1 << 53) -> list[int]:
     """A list of integers from 0 to ``most - 1``; True is not one."""
-    need(isinstance(values, list) and all(type(one) is int and 0 <= one < most for one in values))
-    return list(values)
+    need(isinstance(values, list) and {*map(type, values)} <= {int})
+    need(not values or (min(values) >= 0 and max(values) < most))
+    whole: list[int] = values
+    return whole
 
 
 def level(text: str) -> Fraction:
@@ -88,7 +98,7 @@ def level(text: str) -> Fraction:
 
 def increasing(values: Sequence[Any]) -> bool:
     """Strictly increasing."""
-    return all(a < b for a, b in pairwise(values))
+    return all(map(lt, values, islice(values, 1, None)))
 
 
 def digests(values: Any) -> bool:

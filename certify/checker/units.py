@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from operator import add, le, sub
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,6 @@ def chrf(v: Sequence[int]) -> Fraction:
     h, r = (math.lcm(*(order[side] for order in orders)) for side in (0, 1))
     p, q = (sum(order[2] * (whole // order[side]) for order in orders) for side, whole in ((0, h), (1, r)))
     return Fraction(500 * p * q, len(orders) * (4 * p * r + q * h)) if p else Fraction(0)
-
-
-def vector(answer: Json, rule: int) -> list[int]:
-    """Statistics of an answer under the rule whole (0), first-line (1) or cut (2)."""
-    stats: list[list[int]] = answer["stats"]
-    return stats[answer["rules"][rule]]
 
 
 def rank(seed: int, unit: str) -> str:
@@ -178,15 +173,20 @@ class Evidence:
     def sentence(self, record: Json) -> None:
         e, arms, target = record["reference"], record["arms"], record["arms"]["base"]["stats"][0]
         tokens, p_a, p_b = (naturals(e[key]) for key in ("tokens", "p_a", "p_b"))
+        need(tokens and len(tokens) == len(p_a) == len(p_b))
         best = [dict(e["top"]).get(t, token) for t, token in enumerate(tokens)]
-        need(tokens and arms.keys() == self.arms.keys() and increasing(naturals(record["prompt"])))
-        need(all(b <= a + 2 and a + b <= 10**9 + 1 for a, b, _ in zip(p_a, p_b, tokens, strict=True)))
+        need(arms.keys() == self.arms.keys() and increasing(naturals(record["prompt"])))
+        need(max(map(sub, p_b, p_a)) <= 2 and max(map(add, p_b, p_a)) <= 10**9 + 1)
         differs = [(one["differs"], best) for name, one in arms.items() if name != "reference"]
         for pairs, against in ((e["top"], tokens), *differs):
             need(increasing([t for t, _ in map(naturals, pairs)]) and all(against[t] != i for t, i in pairs))
-        for v in (v for one in arms.values() for v in map(naturals, one["stats"])):
-            need(len(v) == 34 and [v[1], *v[11::3]] == [target[1], *target[11::3]])
-            need(all(m <= min(h, r) for h, r, m in zip(v[10::3], v[11::3], v[12::3], strict=True)))
+        translation = [target[1], *target[11::3]]
+        for one in arms.values():
+            for v in map(naturals, one["stats"]):
+                need(len(v) == 34 and [v[1], *v[11::3]] == translation)
+                need(all(map(le, v[12::3], map(min, v[10::3], v[11::3]))))
+            scored = [*map(chrf, one["stats"])]
+            one["chrf"] = [scored[index] for index in one["rules"]]
 
     def disjoint(self, everywhere: Sequence[Evidence], chosen: frozenset[str] = frozenset()) -> None:
         """No evaluated sentence occurs twice, or line in two units, or stands in any list of those used."""
@@ -243,12 +243,12 @@ class Evidence:
     def means(self, value: Callable[[Json], tuple[Any, int]]) -> list[Fraction]:
         """Sum of values over sum of sizes of each unit, in their order."""
         pairs = [[value(record) for record in records] for records in self.units.values()]
-        return [Fraction(sum(v for v, _ in one)) / sum(size for _, size in one) for one in pairs]
+        return [Fraction(sum(v for v, _ in one), sum(size for _, size in one)) for one in pairs]
 
     def scores(self, name: str, rule: int) -> list[Fraction]:
-        """Mean sentence chrF of one arm over the records of each unit."""
+        """Mean sentence chrF of one arm under the rule whole (0), first-line (1) or cut (2), by unit."""
         if (name, rule) not in self.scored:
-            self.scored[name, rule] = self.means(lambda r: (chrf(vector(r["arms"][name], rule)), 1))
+            self.scored[name, rule] = self.means(lambda r: (r["arms"][name]["chrf"][rule], 1))
         return self.scored[name, rule]
 
     def holds(self, drawn: list[bool], alpha: Fraction, delta: Fraction, limits: tuple[int, int, int]) -> str:

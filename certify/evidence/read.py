@@ -12,6 +12,7 @@ import lzma
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from operator import lt
 from pathlib import Path
 from typing import IO
 
@@ -82,7 +83,7 @@ __all__ = [
     "write_manifest",
 ]
 
-_USED_LINE = re.compile(rb"[0-9a-f]{16}\n")
+_USED = re.compile(rb"(?:[0-9a-f]{16}\n)*")
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -121,28 +122,24 @@ def read_used(entry: Used, folder: Path) -> frozenset[str]:
             sorted, distinct and ``count`` lines long (``EVIDENCE_MALFORMED``).
         UsageError: it cannot be read.
     """
-    digests: list[str] = []
-    state = hashlib.sha256()
     with _opened(folder, entry.path) as stream:
-        while line := stream.readline(64):
-            state.update(line)
-            if not _USED_LINE.fullmatch(line) or len(digests) == entry.count:
-                raise InvalidInputError(
-                    f"{entry.path}, line {len(digests) + 1}: not one of {entry.count} sentence digests",
-                    code="EVIDENCE_MALFORMED",
-                )
-            digests.append(line[:16].decode("ascii"))
-            if len(digests) > 1 and digests[-2] >= digests[-1]:
-                raise InvalidInputError(
-                    f"{entry.path}, line {len(digests)}: not sorted and distinct", code="EVIDENCE_MALFORMED"
-                )
-    if len(digests) != entry.count:
+        data = stream.read(17 * (entry.count + 1))
+    whole = _USED.match(data)
+    lines = data[: whole.end()].decode("ascii").split() if whole else []
+    if len(lines) > entry.count or 17 * len(lines) < len(data):
+        line = min(len(lines), entry.count) + 1
         raise InvalidInputError(
-            f"{entry.path} holds {len(digests)} digests, not {entry.count}", code="EVIDENCE_TRUNCATED"
+            f"{entry.path}, line {line}: not one of {entry.count} sentence digests", code="EVIDENCE_MALFORMED"
         )
-    if state.hexdigest() != entry.sha256:
+    if not all(map(lt, lines, lines[1:])):
+        raise InvalidInputError(f"{entry.path}: not sorted and distinct", code="EVIDENCE_MALFORMED")
+    if len(lines) != entry.count:
+        raise InvalidInputError(
+            f"{entry.path} holds {len(lines)} digests, not {entry.count}", code="EVIDENCE_TRUNCATED"
+        )
+    if sha256_bytes(data) != entry.sha256:
         raise InvalidInputError(f"{entry.path} is not the file of the evidence", code="EVIDENCE_DIGEST")
-    return frozenset(digests)
+    return frozenset(lines)
 
 
 def iter_records(manifest: Manifest, folder: Path) -> Iterator[Record]:
