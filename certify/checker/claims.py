@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from .scan import critical
 from .tables import PASS, Item, Json, Stop, canonical, level, sha
-from .units import MEANS, ONE, Evidence, largest, tail
+from .units import CRITERIA, MEANS, ONE, Evidence, compared, largest
 
 NULLS: Final = {
     "random": 3,
@@ -164,8 +164,9 @@ class Text:
         self.claims[name] = Claim("measured", mean, Fraction(first, grid), None, n, exact, taken, found)
         above = max(h.values(), default=0) >= critical(d, alpha, "asymptotic")
         tied = [] if self.ticket["base"]["tied"] is False else ["A-UNTIED"]
-        for criterion in ("published", "measured-max", "additive"):
-            drawn, name = e.drawn(arm, criterion, spelled, h, d), f"guarantee:{criterion}"
+        draws = e.drawn(arm, spelled, h, d)
+        for criterion in CRITERIA:
+            drawn, name = draws.get(criterion), f"guarantee:{criterion}"
             claim = Claim("vacuous", None, None, None, 0, "", [*taken, *tied], [])
             if drawn:
                 first, last, grid = limits = e.rate(drawn, share, *(self.hints.get(name) or [{}])[:1])
@@ -216,8 +217,8 @@ class Text:
 
 def counts(n: int, alpha: Fraction, delta: Fraction) -> Json:
     """Of n decisions: how many may be wrong for HELD (-1: not even none), from how many on it is REFUTED."""
-    held = largest(lambda k: tail(k - 1, n, alpha) <= delta, n + 2) - 1
-    refuted = largest(lambda k: tail(n - k + 1, n, 1 - alpha) >= delta, n + 2)
+    held = largest(lambda k: compared(k - 1, n, alpha, delta) <= 0, n + 2) - 1
+    refuted = largest(lambda k: compared(n - k + 1, n, 1 - alpha, delta) >= 0, n + 2)
     return {"held": held, "refuted": refuted}
 
 

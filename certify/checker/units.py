@@ -11,8 +11,10 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from fractions import Fraction
-from operator import add, le, sub
+from itertools import compress, repeat
+from operator import add, floordiv, le, mul, sub
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from .scan import exceeds_log
 from .tables import Folder, Json, canonical, digests, increasing, level, naturals, need, parse, sha
 
 ONE = 1 << 32  # units are counted in 2^-32
+CRITERIA = ("published", "measured-max", "additive")
 MEANS, RATES = 1 << 20, 1 << 32  # grids of the limits of means and of rates
 
 
@@ -32,6 +35,28 @@ def tail(k: int, n: int, p: Fraction) -> Fraction:
         term = term * (n - i) * a // ((i + 1) * c)
         total += term
     return Fraction(total, p.denominator**n)
+
+
+def compared(k: int, n: int, p: Fraction, delta: Fraction) -> int:
+    """Sign of ``P(B(n, p) <= k) - delta``, for 0 < p < 1 and 0 < delta < 1.
+
+    Sixty digits decide: only positive numbers are multiplied and added, so that for n below 10^8 the sum is
+    off by less than a part in 10^50. What is closer is decided by :func:`tail`.
+    """
+    if not 0 <= 2 * k <= n:
+        return -1 if k < 0 else 1 if k >= n else -compared(n - k - 1, n, 1 - p, 1 - delta)
+    with localcontext(Context(prec=60, Emin=MIN_EMIN, Emax=MAX_EMAX)):
+        miss = Decimal(p.denominator - p.numerator)
+        odds, total = p.numerator / miss, (miss / p.denominator) ** n
+        term = total
+        for i in range(k):
+            term = term * (n - i) / (i + 1) * odds
+            total += term
+        gap = total * delta.denominator - delta.numerator
+        if abs(gap) > delta.numerator * Decimal("1e-45"):
+            return 1 if gap > 0 else -1
+    exact = tail(k, n, p)
+    return (exact > delta) - (exact < delta)
 
 
 def largest(holds: Callable[[int], bool], size: int, hint: Any = None) -> int:
@@ -49,7 +74,7 @@ def largest(holds: Callable[[int], bool], size: int, hint: Any = None) -> int:
 def rate_upper(k: int, n: int, delta: Fraction, hint: Any = None) -> int:
     """Clopper-Pearson: the smallest multiple of 2^-32 at or above the upper limit of a rate."""
     before = hint - 1 if type(hint) is int else None
-    return 1 + largest(lambda j: tail(k, n, Fraction(j, RATES)) > delta, RATES, before)
+    return 1 + largest(lambda j: compared(k, n, Fraction(j, RATES), delta) > 0, RATES, before)
 
 
 def plog(x: Fraction) -> Fraction:
@@ -88,9 +113,12 @@ def betting_lower(units: Sequence[int], delta: Fraction, design: str, hint: Any 
 def chrf(v: Sequence[int]) -> Fraction:
     """Sentence chrF with beta 2: precision and recall, each averaged over the orders that both sides have."""
     orders = [order for order in zip(v[10::3], v[11::3], v[12::3], strict=True) if order[0] and order[1]]
-    h, r = (math.lcm(*(order[side] for order in orders)) for side in (0, 1))
-    p, q = (sum(order[2] * (whole // order[side]) for order in orders) for side, whole in ((0, h), (1, r)))
-    return Fraction(500 * p * q, len(orders) * (4 * p * r + q * h)) if p else Fraction(0)
+    if not any(v[12::3]):
+        return Fraction(0)
+    said, meant, matched = zip(*orders, strict=True)
+    h, r = math.lcm(*said), math.lcm(*meant)
+    p, q = (sum(map(floordiv, map(mul, matched, repeat(x)), y)) for x, y in ((h, said), (r, meant)))
+    return Fraction(500 * p * q, len(orders) * (4 * p * r + q * h))
 
 
 def rank(seed: int, unit: str) -> str:
@@ -209,25 +237,35 @@ class Evidence:
             self.limits[key] = betting_lower(units, delta, self.m["design"], hint)
         return self.limits[key]
 
-    def drawn(self, arm: str, criterion: str, alpha: str, h: dict[int, int], d: int) -> list[bool]:
-        """Of each unit with certified steps one is drawn: whether it disagrees."""
-        tau, found = 2 / level(alpha), []
+    def drawn(self, arm: str, alpha: str, h: dict[int, int], d: int) -> dict[str, list[bool]]:
+        """By criterion: of each unit with certified steps one is drawn, and whether it disagrees."""
+        tau, found = 2 / level(alpha), dict[str, list[bool]]()
         grid = range(10**9 + 2)  # of margins
         least = bisect_left(grid, 1, key=lambda r: exceeds_log(Fraction(d * r * r, 4 * 10**18), tau))
         for unit, records in self.units.items():
-            certified = []
+            certified: dict[str, list[bool]] = {name: [] for name in CRITERIA}
             for record in records:
-                e, fed, largest, total = record["reference"], set[int](), 0, 0
-                wrong, new = {t for t, _ in record["arms"][arm]["differs"]}, record["prompt"]
-                for t, token in enumerate(e["tokens"]):
-                    largest = max([largest, *(h.get(i, 0) for i in new)])
-                    total += sum(h.get(i, 0) for i in set(new) - fed)
-                    fed, new, margin = fed.union(new), [token], max(0, e["p_a"][t] - e["p_b"][t])
-                    loss = {"measured-max": 2 * largest, "additive": 4 * total}.get(criterion, 0) * 10**9
-                    if margin >= least if criterion == "published" else margin * d > loss:
-                        certified.append(t in wrong)
-            if certified:
-                found.append(certified[int(sha(f"drawn:{unit}".encode()), 16) % len(certified)])
+                e, wrong = record["reference"], {t for t, _ in record["arms"][arm]["differs"]}
+                fed = {*record["prompt"]}
+                moved = [h.get(i, 0) for i in fed]
+                largest, total = max(moved, default=0), sum(moved)
+                for t, (token, a, b) in enumerate(zip(e["tokens"], e["p_a"], e["p_b"], strict=True)):
+                    margin = max(0, a - b)
+                    bounds = (
+                        margin >= least,
+                        margin * d > largest * 2 * 10**9,
+                        margin * d > total * 4 * 10**9,
+                    )
+                    for name in compress(CRITERIA, bounds):
+                        certified[name].append(t in wrong)
+                    if token not in fed:
+                        fed.add(token)
+                        total += h.get(token, 0)
+                        largest = max(largest, h.get(token, 0))
+            number = int(sha(f"drawn:{unit}".encode()), 16)
+            for name, steps in certified.items():
+                if steps:
+                    found.setdefault(name, []).append(steps[number % len(steps)])
         return found
 
     def rate(self, hits: list[bool], delta: Fraction, hint: Json) -> tuple[int, int, int]:
@@ -255,7 +293,7 @@ class Evidence:
         """Finding on a promise with confidence 1 - alpha: exact tails decide, not rounded limits."""
         k, n = sum(drawn), len(drawn)
         if self.fixed:
-            held, refuted = tail(k, n, alpha) <= delta, tail(n - k, n, 1 - alpha) < delta
+            held, refuted = compared(k, n, alpha, delta) <= 0, compared(n - k, n, 1 - alpha, delta) < 0
         else:
             held, refuted = limits[1] <= alpha * MEANS, limits[0] > alpha * MEANS
         return "held" if held else "refuted" if refuted else "inconclusive"

@@ -38,9 +38,9 @@ def _upward(original: Any, before: bytes, after: bytes, dtype: str) -> Any:
 
 
 @bug("certify.checker.units:Evidence.drawn", origin=_ECHO, lesson="a row that is fed again adds no deviation")
-def _repeated(original: Any, found: Any, arm: str, criterion: str, alpha: str, h: Any, d: int) -> Any:
+def _repeated(original: Any, found: Any, arm: str, alpha: str, h: Any, d: int) -> Any:
     # At every step of the judge's record the row was fed once more.
-    return original(found, arm, criterion, alpha, {token: 2 * count for token, count in h.items()}, d)
+    return original(found, arm, alpha, {token: 2 * count for token, count in h.items()}, d)
 
 
 @bug("certify.checker.units:Evidence.window", origin=_ECHO, lesson="a second reader reads every field again")
@@ -71,7 +71,7 @@ def judge_steps() -> Iterator[Fact]:
     reference = {"tokens": [5, 5, 9], "p_a": [10**8, 10**8, 62_500_000], "p_b": [0, 0, 0]}
     record = {"prompt": [5], "reference": reference, "arms": {"t": {"differs": [[1, 8]]}}}
     stub: Any = SimpleNamespace(units={f"u{i}": [record] for i in range(40)}, m={})
-    drawn = units.Evidence.drawn(stub, "t", "additive", "0.05", {5: 1}, 64)
+    drawn = units.Evidence.drawn(stub, "t", "0.05", {5: 1}, 64)["additive"]
     half = [int(hashlib.sha256(f"drawn:u{i}".encode()).hexdigest(), 16) % 2 == 1 for i in range(40)]
     yield "two of three steps are certified, and one is drawn", drawn == half
 
