@@ -1,17 +1,19 @@
 """What a check of the theory is, and what it reports; shared by every check in this package.
 
-A check is a function from a :class:`Budget` to a :class:`CheckFinding`, registered with :func:`check`. Its
-result is a :class:`CheckResult`: the finding with the clause, the assumptions and the time it took. Only
-``passed`` counts as a pass: a check that could not run, ran out of time or crashed says so.
+A check is a function from a :class:`Budget` to a :class:`CheckFinding`, or to facts that are to hold
+(:func:`decided`), registered with :func:`check`. Its result is a :class:`CheckResult`: the finding with the
+clause, the assumptions and the time it took. Only ``passed`` counts as a pass: a check that could not run,
+ran out of time or crashed says so.
 """
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import wraps
+from typing import Literal, ParamSpec
 
 Outcome = Literal["passed", "failed", "not run", "timeout"]
 """How a check ended. ``timeout`` is a search that did not finish; it proves nothing."""
@@ -20,6 +22,11 @@ Tier = Literal["fast", "full"]
 """``fast`` checks run always; ``full`` ones only where minutes are allowed."""
 
 OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "not run", "timeout")
+
+P = ParamSpec("P")
+
+Fact = tuple[str, bool]
+"""A fact in words, and whether it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,15 @@ class CheckFinding:
     cases: int
     detail: str
     witness: str | None = None
+
+    @property
+    def fact(self) -> Fact:
+        """The finding as a fact, which holds if it is a pass."""
+        return self.detail, self.outcome == "passed"
+
+
+Facts = Generator[Fact, None, str | CheckFinding]
+"""Facts that are to hold, and at the end what to say of a pass; or a finding that says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +118,23 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A registered check.
+    """A registered check: ``run`` stays within a budget, and an exception of it is a defect of the check.
 
-    Attributes:
-        name: identifier, unique over all modules.
-        clause: clause of the theory.
-        assumptions: identifiers of assumptions.
-        run: runs it within a budget; deliberate outcomes only, an exception is a defect of the check.
-        tier: ``fast`` if it belongs in every run.
-        needs: importable modules without which it is ``not run`` (``scipy``, ``z3``, ``flint``).
+    A check of the tier ``fast`` belongs in every run; without the importable modules ``needs`` (``scipy``,
+    ``z3``, ``flint``) it is ``not run``.
     """
 
     name: str
     clause: str
     assumptions: tuple[str, ...]
     run: Callable[[Budget], CheckResult]
-    tier: Tier = "fast"
-    needs: tuple[str, ...] = field(default=())
+    tier: Tier
+    needs: tuple[str, ...]
+
+    def result(self, finding: CheckFinding, seconds: float = 0.0) -> CheckResult:
+        """The finding as a result of this check."""
+        about = (self.name, self.clause, self.assumptions, finding.outcome, finding.cases, seconds)
+        return CheckResult(*about, finding.detail, finding.witness)
 
 
 def check(
@@ -128,14 +144,14 @@ def check(
     *,
     tier: Tier = "fast",
     needs: tuple[str, ...] = (),
-) -> Callable[[Callable[[Budget], CheckFinding]], Check]:
-    """Decorator that turns a function from a budget to a :class:`CheckFinding` into a :class:`Check`.
+) -> Callable[[Callable[[Budget], CheckFinding | Facts]], Check]:
+    """Decorator that turns a function from a budget to a finding, or to facts, into a :class:`Check`.
 
     The check times the function, is ``not run`` if one of ``needs`` cannot be imported, and lets
     exceptions through: see :func:`execute` for a runner that reports them.
     """
 
-    def register(function: Callable[[Budget], CheckFinding]) -> Check:
+    def register(function: Callable[[Budget], CheckFinding | Facts]) -> Check:
         def run(budget: Budget) -> CheckResult:
             absent = missing(needs)
             started = time.perf_counter()
@@ -143,21 +159,39 @@ def check(
                 hint = "pip install 'certify-lottery[all]'"
                 finding = CheckFinding("not run", 0, f"needs {', '.join(absent)}: {hint}")
             else:
-                finding = function(budget)
-            return CheckResult(
-                name,
-                clause,
-                assumptions,
-                finding.outcome,
-                finding.cases,
-                time.perf_counter() - started,
-                finding.detail,
-                finding.witness,
-            )
+                found = function(budget)
+                finding = found if isinstance(found, CheckFinding) else finding_of(found)
+            return made.result(finding, time.perf_counter() - started)
 
-        return Check(name, clause, assumptions, run, tier, needs)
+        made = Check(name, clause, assumptions, run, tier, needs)
+        return made
 
     return register
+
+
+def finding_of(facts: Facts) -> CheckFinding:
+    """Passed if every fact holds; the first that does not is what failed. Facts are the cases."""
+    cases = 0
+    while True:
+        try:
+            words, holds = next(facts)
+        except StopIteration as end:
+            return (
+                end.value if isinstance(end.value, CheckFinding) else CheckFinding("passed", cases, end.value)
+            )
+        cases += 1
+        if not holds:
+            return CheckFinding("failed", cases, words)
+
+
+def decided(judge: Callable[P, Facts]) -> Callable[P, CheckFinding]:
+    """Decorator of a judge that yields facts: it returns what :func:`finding_of` makes of them."""
+
+    @wraps(judge)
+    def decide(*args: P.args, **kwargs: P.kwargs) -> CheckFinding:
+        return finding_of(judge(*args, **kwargs))
+
+    return decide
 
 
 def missing(modules: tuple[str, ...]) -> tuple[str, ...]:
@@ -182,13 +216,11 @@ def missing(modules: tuple[str, ...]) -> tuple[str, ...]:
 def execute(item: Check, budget: Budget) -> CheckResult:
     """Run ``item``: out of its tier it is ``not run``; a crash is ``failed``, with the exception's text."""
     if item.tier == "full" and not budget.full:
-        detail = "takes minutes: belongs to the full run"
-        return CheckResult(item.name, item.clause, item.assumptions, "not run", 0, 0.0, detail)
+        return item.result(CheckFinding("not run", 0, "takes minutes: belongs to the full run"))
     started = time.perf_counter()
     try:
         return item.run(budget)
     # One broken check must not hide the results of the others, and must not look like a pass.
     except Exception as error:
         detail = f"crashed: {type(error).__name__}: {' '.join(str(error).split())}"
-        seconds = time.perf_counter() - started
-        return CheckResult(item.name, item.clause, item.assumptions, "failed", 0, seconds, detail)
+        return item.result(CheckFinding("failed", 0, detail), time.perf_counter() - started)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from certify.cli import options
-
-if TYPE_CHECKING:
-    from proofs_checks.run.prove import Record
 
 
 class Required(StrEnum):
@@ -70,24 +67,24 @@ def prove(
             processes=processes,
             report=None if progress is None else lambda _, done, total: progress(done, total),
         )
+    found = record.model_dump(mode="json", by_alias=True)
     if out is not None:
         from certify.base.jsonio import pretty_json, write_bytes
 
-        write_bytes(out, pretty_json(record.to_json()).encode())
-    _show(record, json=as_json or report_format == "json")
+        write_bytes(out, pretty_json(found).encode())
+    _show(found, json=as_json or report_format == "json")
     return int(record.exit_code(require_all=require is Required.all))
 
 
-def _show(record: Record, *, json: bool) -> None:
+def _show(found: dict[str, Any], *, json: bool) -> None:
     from certify.base.jsonio import pretty_json
     from certify.cli.shell import console, emit, surviving_closed_pipe
 
     if json:
-        emit(pretty_json(record.to_json()), None)
+        emit(pretty_json(found), None)
         return
     from reports import proofs
 
-    found = record.to_json()
     with surviving_closed_pipe():
         screen = console()
         screen.print(proofs.table(found))

@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from certify.base.errors import ExitCode, UsageError
+from certify.base.errors import UsageError
 from certify.base.version import __version__
-from proofs_checks.check import OUTCOMES, Budget, Check, CheckResult, Outcome, Tier
+from proofs_checks.check import OUTCOMES, Budget, Check, CheckResult, Tier
 from proofs_checks.coverage import means, pipeline
 from proofs_checks.mutations import mutations
 from proofs_checks.numbers import laws
 from proofs_checks.run import workers
 from proofs_checks.run.clauses import CLAUSES, checks_of
-from proofs_checks.run.record import FORMAT, clause_outcome
+from proofs_checks.run.record import FORMAT, ProofRecord, clause_outcome, parse_record
 from proofs_checks.theory import counterexamples, exact, llama, search, smt, tightness
 
 SECONDS: Final[dict[Tier, float]] = {"fast": 120.0, "full": 600.0}
@@ -62,82 +62,37 @@ def published_model() -> Path:
     return Path(spec.origin).parent / "published" / "base-small"
 
 
-@dataclass(frozen=True, slots=True)
-class ClauseResult:
-    """A clause of the theory and what its checks found together.
+def record(budget: Budget, results: Sequence[CheckResult], *, selected: bool) -> ProofRecord:
+    """The record of one run; times are rounded to milliseconds.
 
-    Attributes:
-        clause: the clause, see :data:`proofs_checks.run.clauses.CLAUSES`.
-        checks: names of all its checks.
-        outcome: ``passed`` only if every one of them passed; ``failed`` if one did; else what it waits for.
-    """
-
-    clause: str
-    checks: tuple[str, ...]
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One run of checks.
-
-    Attributes:
+    Args:
         budget: tier, seconds and seed.
         results: one for each check that was asked for, in the order of the table.
         selected: whether only some checks were asked for.
     """
-
-    budget: Budget
-    results: tuple[CheckResult, ...]
-    selected: bool
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of results by outcome, every outcome listed."""
-        found = Counter(result.outcome for result in self.results)
-        return {outcome: found[outcome] for outcome in OUTCOMES}
-
-    @property
-    def clauses(self) -> tuple[ClauseResult, ...]:
-        """What became of every clause of the theory, as far as these results say."""
-        found = {result.name: result for result in self.results}
-        names = [check.name for check in checks()]
-        return tuple(_clause(clause, checks_of(clause, names), found) for clause in CLAUSES)
-
-    def exit_code(self, *, require_all: bool = False) -> ExitCode:
-        """REFUTED if a check failed; INCONCLUSIVE if none passed, or not all and all are required.
-
-        Args:
-            require_all: whether a check that did not run or ran out of time denies.
-        """
-        counts = self.counts
-        if counts["failed"]:
-            return ExitCode.REFUTED
-        if not counts["passed"] or (require_all and counts["passed"] < len(self.results)):
-            return ExitCode.INCONCLUSIVE
-        return ExitCode.CERTIFIED
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON values; times are rounded to milliseconds."""
-        return {
-            "format": FORMAT,
-            "version": __version__,
-            "tier": self.budget.tier,
-            "seed": self.budget.seed,
-            "selected": self.selected,
-            "python": platform.python_version(),
-            "libraries": _versions(),
-            "counts": self.counts,
-            "clauses": [{**asdict(clause), "checks": list(clause.checks)} for clause in self.clauses],
-            "checks": [
-                {
-                    **asdict(result),
-                    "assumptions": list(result.assumptions),
-                    "seconds": round(result.seconds, 3),
-                }
-                for result in self.results
-            ],
-        }
+    found = {result.name: result.outcome for result in results}
+    names = [check.name for check in checks()]
+    counts = Counter(found.values())
+    value = {
+        "format": FORMAT,
+        "version": __version__,
+        "tier": budget.tier,
+        "seed": budget.seed,
+        "selected": selected,
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "counts": {outcome: counts[outcome] for outcome in OUTCOMES},
+        "clauses": [
+            {
+                "clause": clause,
+                "checks": owned,
+                "outcome": clause_outcome(found.get(name, "not run") for name in owned),
+            }
+            for clause, owned in ((clause, checks_of(clause, names)) for clause in CLAUSES)
+        ],
+        "checks": [asdict(result) | {"seconds": round(result.seconds, 3)} for result in results],
+    }
+    return parse_record(value)
 
 
 def prove(
@@ -147,7 +102,7 @@ def prove(
     model: Path | None = None,
     processes: int = 2,
     report: Callable[[CheckResult, int, int], None] | None = None,
-) -> Record:
+) -> ProofRecord:
     """Run the checks.
 
     Args:
@@ -167,7 +122,7 @@ def prove(
         found[result.name] = result
         if report is not None:
             report(result, len(found), len(names))
-    return Record(budget, tuple(found[name] for name in names), bool(only))
+    return record(budget, [found[name] for name in names], selected=bool(only))
 
 
 def chosen(names: Sequence[str], only: Sequence[str]) -> list[str]:
@@ -182,16 +137,8 @@ def chosen(names: Sequence[str], only: Sequence[str]) -> list[str]:
     return [name for name in names if not only or any(fnmatchcase(name, pattern) for pattern in only)]
 
 
-def _clause(clause: str, names: Sequence[str], found: Mapping[str, CheckResult]) -> ClauseResult:
-    outcomes: list[Outcome] = [found[name].outcome if name in found else "not run" for name in names]
-    return ClauseResult(clause, tuple(names), clause_outcome(outcomes))
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None

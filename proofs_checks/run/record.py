@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
+from certify.base.errors import ExitCode
 from certify.base.model import Model, Refusal, validate
 from certify.ticket.schema import Text
 from proofs_checks.check import OUTCOMES, Outcome, Tier
@@ -85,9 +86,13 @@ class ProofRecord(Model):
     clauses: Annotated[tuple[ClauseRecord, ...], Field(min_length=1, max_length=1024)]
     checks: Annotated[tuple[CheckRecord, ...], Field(min_length=1, max_length=4096)]
 
-    def named(self, outcome: Outcome) -> list[str]:
-        """Names of the checks that ended so, in the order of the record."""
-        return [check.name for check in self.checks if check.outcome == outcome]
+    def exit_code(self, *, require_all: bool = False) -> ExitCode:
+        """REFUTED if a check failed; INCONCLUSIVE if none passed, or not all and all are required."""
+        if self.counts.failed:
+            return ExitCode.REFUTED
+        if not self.counts.passed or (require_all and self.counts.passed < len(self.checks)):
+            return ExitCode.INCONCLUSIVE
+        return ExitCode.CERTIFIED
 
     @model_validator(mode="after")
     def _adds_up(self) -> ProofRecord:

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from threading import Thread
 
-from proofs_checks.check import Budget, Check, CheckResult, Outcome, execute
+from proofs_checks.check import Budget, Check, CheckFinding, CheckResult, Outcome, execute
 
 Source = Callable[[], Sequence[Check]]
 """Gives the checks in a fresh process too: a function of a module, or a ``functools.partial`` of one."""
@@ -120,9 +120,7 @@ class _Worker:
 
     def _ended(self, outcome: Outcome, detail: str) -> CheckResult:
         assert self.check is not None
-        seconds = time.monotonic() - self.started
-        check = self.check
-        return CheckResult(check.name, check.clause, check.assumptions, outcome, 0, seconds, detail)
+        return self.check.result(CheckFinding(outcome, 0, detail), time.monotonic() - self.started)
 
 
 def _start(source: Source, budget: Budget) -> _Worker:

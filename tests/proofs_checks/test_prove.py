@@ -8,10 +8,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import proof_files
 import pytest
@@ -22,7 +23,7 @@ from rich.console import Console
 from certify.base.errors import ExitCode, UsageError
 from proofs_checks.check import OUTCOMES, Budget, Check, CheckFinding, CheckResult, check
 from proofs_checks.run import clauses, prove, workers
-from proofs_checks.run.record import parse_record
+from proofs_checks.run.record import ProofRecord, parse_record
 from reports import proofs
 
 ONLY = ("--only", "counterexamples.C[2-6]", "--only", "exact.runs")
@@ -165,12 +166,18 @@ def test_impossible_settings_are_refused(processes: int, limit: float) -> None:
 # --- the record ---------------------------------------------------------------------------------------------
 
 
-def record(*outcomes: str) -> prove.Record:
-    results = tuple(
-        CheckResult(f"c{i}", "clause", (), outcome, int(outcome == "passed"), 0.1, "why", None)  # type: ignore[arg-type]
-        for i, outcome in enumerate(outcomes)
-    )
-    return prove.Record(Budget(), results, False)
+def as_json(record: ProofRecord) -> dict[str, Any]:
+    return record.model_dump(mode="json", by_alias=True)
+
+
+def recorded(ends: Mapping[str, str], *, selected: bool = True) -> ProofRecord:
+    """The record of a run whose checks ended so."""
+    results = [
+        CheckResult(one.name, one.clause, one.assumptions, ends[one.name], 1, 0.1, "why")  # type: ignore[arg-type]
+        for one in prove.checks()
+        if one.name in ends
+    ]
+    return prove.record(Budget(), results, selected=selected)
 
 
 @pytest.mark.parametrize(
@@ -181,27 +188,22 @@ def record(*outcomes: str) -> prove.Record:
         (["passed", "timeout"], 0, 3),
         (["not run"], 3, 3),
         (["timeout", "not run"], 3, 3),
-        ([], 3, 3),
         (["passed", "failed"], 1, 1),
         (["failed", "timeout"], 1, 1),
     ],
 )
 def test_exit_codes(outcomes: list[str], plain: int, strict: int) -> None:
-    assert record(*outcomes).exit_code() == plain
-    assert record(*outcomes).exit_code(require_all=True) == strict
+    found = recorded(dict(zip(("exact.runs", "exact.pieces"), outcomes, strict=False)))
+    assert found.exit_code() == plain
+    assert found.exit_code(require_all=True) == strict
 
 
 def test_a_clause_passes_only_with_all_its_checks() -> None:
-    names = [item.name for item in prove.checks()]
+    passed = dict.fromkeys((item.name for item in prove.checks()), "passed")
 
     def outcome(**others: str) -> str:
-        results = [
-            CheckResult(
-                name, "", (), others.get(name.replace(".", "_").replace("-", "_"), "passed"), 1, 0.0, "x"
-            )  # type: ignore[arg-type]
-            for name in names
-        ]
-        found = prove.Record(Budget(), tuple(results), False).clauses
+        changed = {name.replace("_", "."): word for name, word in others.items()}
+        found = recorded(passed | changed, selected=False).clauses
         return next(one.outcome for one in found if one.clause == "§4 table: A in k pieces, 4kD")
 
     assert outcome() == "passed"
@@ -319,7 +321,7 @@ def test_a_missing_extra_is_not_run_and_never_passed(
     assert "NOT RUN smt.one-coordinate: needs z3" in text
     assert "1 passed, 13 not run" in text
     read = parse_record(json.loads((tmp_path / "prove.json").read_text(encoding="utf-8")))
-    assert read.named("passed") == ["exact.runs"]
+    assert [one.name for one in read.checks if one.outcome == "passed"] == ["exact.runs"]
     assert not any(one.outcome == "passed" for one in read.clauses if "smt." in " ".join(one.checks))
     assert certify(*words, "--require", "all").code == 3
     assert certify(*words[:4]).code == 3, "nothing passed"
@@ -367,14 +369,16 @@ def test_the_table_shows_clause_check_assumptions_result_cases_and_time(width: i
         for one in prove.checks()
     )
     out = StringIO()
-    Console(file=out, width=width).print(proofs.table(prove.Record(Budget(), results, False).to_json()))
+    Console(file=out, width=width).print(
+        proofs.table(as_json(prove.record(Budget(), results, selected=False)))
+    )
     lines = out.getvalue().splitlines()
     assert max(cell_len(line.rstrip()) for line in lines) <= width
-    found = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ") and line[2] != " "}
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ") and line[2] != " "}
     names = {one.name for one in prove.checks()}
-    assert names <= found.keys(), "a name is never broken over two lines"
+    assert names <= rows.keys(), "a name is never broken over two lines"
     assert all(row in (["passed", "1,234,567", "1234.6"], ["passed", "above", "above"])
-               for name, row in found.items() if name in names)  # fmt: skip
+               for name, row in rows.items() if name in names)  # fmt: skip
     text = " ".join(out.getvalue().split())
     assert all(sum(line.split()[:1] == [name] for line in lines) >= 1 for name in names)
     for clause in clauses.CLAUSES:
@@ -393,7 +397,7 @@ def test_of_selected_checks_the_table_says_what_was_not_asked_for() -> None:
         if one.name == "exact.runs"
     )
     out = StringIO()
-    found = prove.Record(Budget(), results, True).to_json()
+    found = as_json(prove.record(Budget(), results, selected=True))
     screen = Console(file=out, width=100)
     for line in (proofs.table(found), *proofs.summary(found)):
         screen.print(line)
