@@ -18,7 +18,7 @@ from typing import Any
 
 from certify.stats import betting
 from certify.stats import rates as bounds
-from proofs_checks.check import Budget, Check, CheckFinding, check
+from proofs_checks.check import Budget, Check, CheckFinding, Facts, check, decided
 from proofs_checks.theory.enumeration import compositions
 
 LEVELS = (Fraction(1, 20), Fraction(1, 3))
@@ -29,28 +29,27 @@ _STEP = Fraction(1, 2**33)  # half a step of the grid of limits
 
 @dataclass(frozen=True)
 class Units:
-    """A law of a unit in [0, 1] with finitely many exact values.
-
-    Attributes:
-        name: what it stands for.
-        values: its values.
-        weights: their relative frequencies, positive integers.
-    """
+    """A law of a unit in [0, 1]: finitely many exact values, with positive integers as relative weights."""
 
     name: str
     values: tuple[Fraction, ...]
     weights: tuple[int, ...]
 
+    def moment(self, power: int) -> Fraction:
+        """The mean of a power of a unit."""
+        return (
+            Fraction(sum(v**power * w for v, w in zip(self.values, self.weights, strict=True))) / self.total
+        )
+
     @cached_property
     def mean(self) -> Fraction:
         """The mean, exactly."""
-        return sum((v * w for v, w in zip(self.values, self.weights, strict=True)), Fraction(0)) / self.total
+        return self.moment(1)
 
-    @cached_property
+    @property
     def variance(self) -> Fraction:
         """The variance, exactly."""
-        squares = sum((v * v * w for v, w in zip(self.values, self.weights, strict=True)), Fraction(0))
-        return squares / self.total - self.mean**2
+        return self.moment(2) - self.mean**2
 
     @cached_property
     def total(self) -> int:
@@ -99,7 +98,8 @@ def tail(n: int, p: Fraction, counts: Sequence[int]) -> Fraction:
     return Fraction(sum(comb(n, k) * a**k * (b - a) ** (n - k) for k in counts), b**n)
 
 
-def judge_counts(module: Any, sizes: Sequence[int]) -> CheckFinding:
+@decided
+def judge_counts(module: Any, sizes: Sequence[int]) -> Facts:
     """Clopper-Pearson limits: at the worst probabilities the miss rate is ``delta``, never more.
 
     The miss rate of an upper limit is largest just above one of its values. There it must be at most
@@ -107,145 +107,109 @@ def judge_counts(module: Any, sizes: Sequence[int]) -> CheckFinding:
     on each side has nothing to say: no success from below, no failure from above. A two-sided limit is two
     one-sided ones, each with half of the error.
     """
-    cases = 0
     one_sided: dict[tuple[str, int, Fraction], list[Fraction]] = {}
     for n, delta, side in product(sizes, LEVELS, ("lower", "upper")):
         limits = [module.rate_limit(k, n, delta, side).value for k in range(n + 1)]
         one_sided[side, n, delta] = limits
-        nothing, trivial = (0, 0) if side == "lower" else (n, 1)
+        nothing, trivial, sign = (0, 0, -1) if side == "lower" else (n, 1, 1)
         for k, limit in enumerate(limits):
             if limit == trivial and k == nothing:
                 continue
-            if limit in (0, 1):
-                return CheckFinding("failed", cases, f"{side} limit of {k}/{n} at {delta} is {limit}: silent")
-            cases += 1
-            sign = 1 if side == "upper" else -1
+            where = f"{side} limit of {k}/{n} at {delta}"
+            yield f"{where} is {limit}: silent", limit not in (0, 1)
             worst, inside = limit + sign * _STEP, limit - 3 * sign * _STEP
             missed = [j for j, other in enumerate(limits) if sign * (worst - other) > 0]
             rate = tail(n, worst, missed)
-            if rate > delta:
-                return CheckFinding(
-                    "failed", cases, f"{side} limit of {k}/{n} at {delta} is missed with rate {float(rate)}"
-                )
-            if tail(n, inside, missed) <= delta:
-                return CheckFinding(
-                    "failed", cases, f"{side} limit of {k}/{n} at {delta} is weaker than needed"
-                )
+            yield f"{where} is missed with rate {float(rate)}", rate <= delta
+            yield f"{where} is weaker than needed", tail(n, inside, missed) > delta
         for p in (Fraction(1, 2), Fraction(1, 50), Fraction(96, 97)):
             pair = [module.clopper_pearson(k, n, delta) for k in range(n + 1)]
-            cases += 1
             missed = [k for k, (low, high) in enumerate(pair) if not low <= p <= high]
-            if tail(n, p, missed) > delta:
-                return CheckFinding("failed", cases, f"two-sided limits of {n} trials at {delta} miss {p}")
+            yield f"two-sided limits of {n} trials at {delta} miss {p}", tail(n, p, missed) <= delta
     for n, delta in product(sizes, LEVELS):
         if 2 * delta < 1:
-            cases += 1
             pair = [module.clopper_pearson(k, n, 2 * delta) for k in range(n + 1)]
-            if pair != list(zip(*(one_sided[side, n, delta] for side in ("lower", "upper")), strict=True)):
-                return CheckFinding(
-                    "failed", cases, f"two-sided limits of {n} trials are not two one-sided ones"
-                )
-    return CheckFinding(
-        "passed", cases, "at the worst probabilities missed with rate delta, to one grid step"
-    )
+            two = list(zip(one_sided["lower", n, delta], one_sided["upper", n, delta], strict=True))
+            yield f"two-sided limits of {n} trials are not two one-sided ones", pair == two
+    return "at the worst probabilities missed with rate delta, to one grid step"
 
 
-def judge_decisions(module: Any, sizes: Sequence[int]) -> CheckFinding:
+@decided
+def judge_decisions(module: Any, sizes: Sequence[int]) -> Facts:
     """Decisions on rates at the threshold itself: wrong with probability ``delta`` at most, and no weaker.
 
     One more success in the decision's favour must exceed ``delta``. Levels include tails that are met
     exactly, where only the right side of an equality is right.
     """
-    cases = 0
     for n, alpha in product(sizes, (Fraction(1, 20), Fraction(1, 2), Fraction(2, 3))):
+        every = range(n + 1)
         exact = tail(n, alpha, range(n // 3 + 1))
         for delta in (*LEVELS, exact):
             if not 0 < delta < 1:
                 continue
-            cases += 1
-            at_most = [k for k in range(n + 1) if module.rate_at_most(k, n, alpha, delta)]
-            above = [k for k in range(n + 1) if module.rate_above(k, n, alpha, delta)]
-            at_least = [k for k in range(n + 1) if module.rate_at_least(k, n, alpha, delta)]
+            at_most = [k for k in every if module.rate_at_most(k, n, alpha, delta)]
+            above = [k for k in every if module.rate_above(k, n, alpha, delta)]
+            at_least = [k for k in every if module.rate_at_least(k, n, alpha, delta)]
             rates = [tail(n, alpha, found) for found in (at_most, above, at_least)]
-            more = [
-                tail(n, alpha, range(len(at_most) + 1)),
-                tail(n, alpha, range(n - len(above), n + 1)),
-                tail(n, alpha, range(n - len(at_least), n + 1)),
-            ]
+            more = (every[: len(at_most) + 1], every[n - len(above) :], every[n - len(at_least) :])
+            fewer, beyond, least = (tail(n, alpha, found) for found in more)
             where = f"{n} trials against {alpha} at {delta}"
-            if rates[0] > delta or rates[1] >= delta or rates[2] > delta:
-                return CheckFinding("failed", cases, f"{where}: wrong too often, {list(map(float, rates))}")
-            if not (more[0] > delta and more[1] >= delta and more[2] > delta):
-                return CheckFinding("failed", cases, f"{where}: weaker than needed")
-            if at_most != list(range(len(at_most))) or above != list(range(n + 1 - len(above), n + 1)):
-                return CheckFinding("failed", cases, f"{where}: not monotone in the count")
+            right = rates[0] <= delta and rates[1] < delta and rates[2] <= delta
+            yield f"{where}: wrong too often, {list(map(float, rates))}", right
+            yield f"{where}: weaker than needed", fewer > delta and beyond >= delta and least > delta
+            monotone = at_most == [*every[: len(at_most)]] and above == [*every[n + 1 - len(above) :]]
+            yield f"{where}: not monotone in the count", monotone
         for k in (-1, 0, n // 2, n):
-            cases += 1
-            below = module.binomial_tail_at_most(k, n, alpha)
-            beyond = module.binomial_tail_at_least(k, n, alpha)
-            if below != tail(n, alpha, range(k + 1)) or beyond != tail(n, alpha, range(max(k, 0), n + 1)):
-                return CheckFinding("failed", cases, f"the tail at {k} of {n} is wrong")
-    return CheckFinding(
-        "passed", cases, "wrong with probability delta at most, one count more would be too many"
-    )
+            below = module.binomial_tail_at_most(k, n, alpha) == tail(n, alpha, range(k + 1))
+            over = module.binomial_tail_at_least(k, n, alpha) == tail(n, alpha, range(max(k, 0), n + 1))
+            yield f"the tail at {k} of {n} is wrong", below and over
+    return "wrong with probability delta at most, one count more would be too many"
 
 
 # --- betting -----------------------------------------------------------------------------------------------
 
 
-def judge_betting(module: Any, length: int) -> CheckFinding:
+@decided
+def judge_betting(module: Any, length: int) -> Facts:
     """Betting: all sequences of hard laws; at its own mean every p-value is a p-value, at every level.
 
     And it is of use: somewhere a level is nearly reached, and units that leave no doubt are no doubt to it.
     """
     for x in (Fraction(1), Fraction(5, 4), Fraction(3), Fraction(20), Fraction(10**6)):
-        if not log2(x) - 0.0861 < module.plog(x) <= log2(x):
-            return CheckFinding("failed", 1, f"plog({x}) is {float(module.plog(x))}, far from the logarithm")
-    for design, delta in product(("fixed", "sequential"), (Fraction(1, 20), Fraction(2, 5))):
+        found = module.plog(x)
+        yield f"plog({x}) is {float(found)}, far from the logarithm", log2(x) - 0.0861 < found <= log2(x)
+    settings = tuple(product(("fixed", "sequential"), (Fraction(1, 20), Fraction(2, 5))))
+    for design, delta in settings:
         p = module.betting_p_value([1] * 40, Fraction(1, 2), delta, design)
-        if p > delta:
-            return CheckFinding("failed", 1, f"forty ones, {design}: p = {float(p)} against a mean of 1/2")
-    cases = 0
+        yield f"forty ones, {design}: p = {float(p)} against a mean of 1/2", p <= delta
     sharpest = 0.0
-    for units in HARD:
+    for units, (design, delta) in product(HARD, settings):
         n = length if len(units.values) == 2 else round(length * log(2) / log(3))
-        for design, delta in product(("fixed", "sequential"), (Fraction(1, 20), Fraction(2, 5))):
-            found: dict[Fraction, Fraction] = {}
-            for sequence, probability in units.sequences(n):
-                cases += 1
-                p = module.betting_p_value(sequence, units.mean, delta, design)
-                found[p] = found.get(p, Fraction(0)) + probability
-                if (p <= delta) != module.betting_exceeds(sequence, units.mean, delta, design):
-                    return CheckFinding(
-                        "failed", cases, f"p-value and decision disagree at {units.name}, {design}"
-                    )
-                if not _first_decision(module, sequence, units.mean, delta, design, decided=p <= delta):
-                    return CheckFinding(
-                        "failed", cases, f"decided after another unit: {units.name}, {design}"
-                    )
-            reached = Fraction(0)
-            for p in sorted(found):
-                reached += found[p]
-                sharpest = max(sharpest, float(reached / p) if p < 1 else 0.0)
-                if reached > p:
-                    return CheckFinding(
-                        "failed",
-                        cases,
-                        f"{units.name}, {design}: a p-value of {float(p)} or less has"
-                        f" probability {float(reached)}",
-                    )
-    if sharpest < 0.9:
-        return CheckFinding("failed", cases, f"no level is reached to more than {sharpest:.3f}: timid bets")
-    return CheckFinding("passed", cases, f"no level is exceeded; the nearest is reached to {sharpest:.3f}")
+        where = f"{units.name}, {design}"
+        law: dict[Fraction, Fraction] = {}
+        for sequence, probability in units.sequences(n):
+            p = module.betting_p_value(sequence, units.mean, delta, design)
+            law[p] = law.get(p, Fraction(0)) + probability
+            shown = module.betting_exceeds(sequence, units.mean, delta, design)
+            yield f"p-value and decision disagree at {where}", (p <= delta) == shown
+            first = _first_decision(module, sequence, units.mean, delta, design, p <= delta)
+            yield f"decided after another unit: {where}", first
+        reached = Fraction(0)
+        for p in sorted(law):
+            reached += law[p]
+            sharpest = max(sharpest, float(reached / p) if p < 1 else 0.0)
+            yield f"{where}: a p-value of {float(p)} or less has probability {float(reached)}", reached <= p
+    yield f"no level is reached to more than {sharpest:.3f}: timid bets", sharpest >= 0.9
+    return f"no level is exceeded; the nearest is reached to {sharpest:.3f}"
 
 
 def _first_decision(
-    module: Any, sequence: Sequence[Fraction], mean: Fraction, delta: Fraction, design: str, *, decided: bool
+    module: Any, sequence: Sequence[Fraction], mean: Fraction, delta: Fraction, design: str, shown: bool
 ) -> bool:
     """Whether ``decided_after`` names the first unit after which the p-value is at most ``delta``."""
     after = module.decided_after(sequence, mean, delta, design)
-    if not decided or after is None:
-        return bool(not decided and after is None)
+    if not shown or after is None:
+        return not shown and after is None
     if design == "fixed":  # its bets depend on the number of units: a shorter sample is another one
         return bool(1 <= after <= len(sequence))
     p = [module.betting_p_value(sequence[:n], mean, delta, design) if n else 1 for n in (after - 1, after)]
@@ -256,11 +220,9 @@ def _first_decision(
 def counts(budget: Budget) -> CheckFinding:
     """All counts of up to 20 trials (60 in a full run)."""
     sizes = (*range(1, 25), 60) if budget.full else (1, 2, 3, 7, 12, 20)
-    found = judge_counts(bounds, sizes)
-    other = judge_decisions(bounds, sizes)
-    if other.outcome != "passed":
-        return other
-    return CheckFinding(found.outcome, found.cases + other.cases, found.detail)
+    found, other = judge_counts(bounds, sizes), judge_decisions(bounds, sizes)
+    worse = found if found.outcome == "failed" else other
+    return CheckFinding(worse.outcome, found.cases + other.cases, worse.detail)
 
 
 @check("coverage.betting", "§5: betting limits, all sequences", ("iid",))
@@ -270,4 +232,3 @@ def bets(budget: Budget) -> CheckFinding:
 
 
 CHECKS: tuple[Check, ...] = (counts, bets)
-"""Checks of this module."""

@@ -13,56 +13,48 @@ from typing import Any
 from certify.stats import budget as sharing
 from certify.stats import power
 from certify.stats import rates as bounds
-from proofs_checks.check import Budget, Check, CheckFinding, check
+from proofs_checks.check import Budget, Check, CheckFinding, Facts, check, decided
 from proofs_checks.coverage.exact import LEVELS, tail
 
 # --- several claims, planning ------------------------------------------------------------------------------
 
 
-def judge_budget(module: Any, grid: int) -> CheckFinding:
+@decided
+def judge_budget(module: Any, grid: int) -> Facts:
     """The fixed sequence: all p-values on a grid; it stops where it must, and errs as often as one test."""
     delta = Fraction(1, 4)
     values = [Fraction(i, grid) for i in range(1, grid + 1)]
-    cases = wrong = 0
+    wrong = 0
     for p in product(values, repeat=3):  # all three hypotheses are true
-        cases += 1
         rejected = module.fixed_sequence(value <= delta for value in p)
         wrong += rejected > 0
-        if rejected != next((i for i, value in enumerate(p) if value > delta), 3):
-            return CheckFinding("failed", cases, f"the fixed sequence went on after {p}")
-    if Fraction(wrong, grid**3) != Fraction(int(delta * grid), grid):
-        return CheckFinding(
-            "failed", cases, f"a true hypothesis is rejected with rate {Fraction(wrong, grid**3)}"
-        )
-    return CheckFinding("passed", cases, "exactly the family-wise error of one test")
+        stop = next((i for i, value in enumerate(p) if value > delta), 3)
+        yield f"the fixed sequence went on after {p}", rejected == stop
+    rate = Fraction(wrong, grid**3)
+    yield f"a true hypothesis is rejected with rate {rate}", rate == Fraction(int(delta * grid), grid)
+    return "exactly the family-wise error of one test"
 
 
-def judge_power(module: Any) -> CheckFinding:
+@decided
+def judge_power(module: Any) -> Facts:
     """Numbers of units for rates are the smallest ones, by trying every smaller one."""
-    cases = 0
     for alpha, delta in product((Fraction(1, 20), Fraction(1, 7), Fraction(1, 2)), LEVELS):
         n = module.clean_units_needed(alpha, delta)
-        cases += n
-        if not (1 - alpha) ** n <= delta < (1 - alpha) ** (n - 1):
-            return CheckFinding("failed", cases, f"{n} clean units are not the smallest number for {alpha}")
+        smallest = (1 - alpha) ** n <= delta < (1 - alpha) ** (n - 1)
+        yield f"{n} clean units are not the smallest number for {alpha}", smallest
     delta, power_ = Fraction(1, 20), Fraction(4, 5)
     for target, truth in ((Fraction(1, 2), Fraction(3, 4)), (Fraction(9, 10), Fraction(1))):
         found = module.units_for_agreement(target, truth, delta, power_)
         mirrored = module.units_for_rate(1 - target, 1 - truth, delta, power_)
-        smallest = next(n for n in range(1, 200) if _power(n, target, truth, delta) >= power_)
-        cases += smallest
-        if not found == mirrored == smallest:
-            return CheckFinding("failed", cases, f"{found} or {mirrored} units for {target}, not {smallest}")
+        least = next(n for n in range(1, 200) if _power(n, target, truth, delta) >= power_)
+        yield f"{found} or {mirrored} units for {target}, not {least}", found == mirrored == least
     margin, sd = Fraction(2), Fraction(8)
     n = module.units_for_mean(margin, sd, delta, power_)
     reached = module.simulated_power(n, margin, sd, delta, seed=0, draws=200)
-    cases += 200
     # A normal approximation, checked by simulation: five standard errors of 200 draws around 0.8.
-    if not Fraction(13, 20) <= reached <= Fraction(19, 20):
-        return CheckFinding("failed", cases, f"{n} units reach a power of {reached}, not about {power_}")
-    return CheckFinding(
-        "passed", cases, f"smallest numbers; {n} units for a mean reach {float(reached):.2f} of 0.8"
-    )
+    near = Fraction(13, 20) <= reached <= Fraction(19, 20)
+    yield f"{n} units reach a power of {reached}, not about {power_}", near
+    return f"smallest numbers; {n} units for a mean reach {float(reached):.2f} of 0.8"
 
 
 def _power(n: int, target: Fraction, truth: Fraction, delta: Fraction) -> Fraction:
@@ -76,22 +68,15 @@ def _power(n: int, target: Fraction, truth: Fraction, delta: Fraction) -> Fracti
 def cluster_misses(limits: Sequence[Fraction], groups: int, p: Fraction) -> Fraction:
     """How often a lower limit that takes each unit of a cluster for an independent one is wrong.
 
-    Half of ``2 groups`` clusters have 3 units, half 4; all units of a cluster are equal, 1 with rate p.
-
-    Args:
-        limits: lower limit for k of the ``7 groups`` units, for each k.
-        groups: clusters of each size.
-        p: true rate.
+    There are ``groups`` clusters of 3 units and as many of 4; all units of a cluster are equal, 1 with rate
+    ``p``. ``limits`` has the lower limit for k of the ``7 groups`` units, for each k.
     """
     weights = [tail(groups, p, [i]) for i in range(groups + 1)]
-    rate = Fraction(0)
-    for i, j in product(range(groups + 1), repeat=2):
-        if limits[3 * i + 4 * j] > p:
-            rate += weights[i] * weights[j]
-    return rate
+    pairs = product(range(groups + 1), repeat=2)
+    return sum((weights[i] * weights[j] for i, j in pairs if limits[3 * i + 4 * j] > p), Fraction(0))
 
 
-@check("coverage.budget", "§5: several claims share the error budget", ())
+@check("coverage.budget", "§5: several claims share the error budget")
 def families(budget: Budget) -> CheckFinding:
     """All p-values on a grid of 12 (24 in a full run)."""
     return judge_budget(sharing, 24 if budget.full else 12)
@@ -103,9 +88,7 @@ def planning(_: Budget) -> CheckFinding:
     return judge_power(power)
 
 
-@check(
-    "coverage.clusters", "§5: ignoring clusters of 3-4 equal sentences: a nominal 5 % misses about 20 %", ()
-)
+@check("coverage.clusters", "§5: ignoring clusters of 3-4 equal sentences: a nominal 5 % misses about 20 %")
 def clusters(budget: Budget) -> CheckFinding:
     """Exact miss rates with clusters ignored, and with one unit for each cluster."""
     delta = Fraction(1, 20)
@@ -125,4 +108,3 @@ def clusters(budget: Budget) -> CheckFinding:
 
 
 CHECKS: tuple[Check, ...] = (families, planning, clusters)
-"""Checks of this module."""

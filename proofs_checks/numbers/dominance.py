@@ -28,13 +28,12 @@ which is at most ``-h^2/n`` once ``h^2 >= 3n + 7/2 + 3/(4n)``, so that far count
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from math import isqrt
-from typing import Any
+from typing import Any, NamedTuple
 
-from proofs_checks.check import Budget, Check, CheckFinding, check
+from proofs_checks.check import Budget, Check, CheckFinding, Facts, check, decided
 
 COMPUTED = 4096
 """Largest n for which near counts are computed and far ones settled, in a full run."""
@@ -94,15 +93,9 @@ def bounded(tails: Tails, h: int) -> bool | None:
     return False if total > bound else None
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What was found at one sample size.
-
-    Attributes:
-        failing: counts that were computed and at which the bound fails.
-        undecided: counts that were computed and not decided.
-        cases: how many were computed.
-        settled: whether the three comparisons settle all others (True if there are none).
+class Scan(NamedTuple):
+    """What was found at one sample size: counts at which the bound fails, and that were not decided, of how
+    many ``cases`` that were computed; and whether the three comparisons settle all others, if there are any.
     """
 
     failing: tuple[int, ...]
@@ -146,25 +139,23 @@ def scan(n: int, *, every_count: bool = False) -> Scan:
     )
 
 
-def judge_boundary(last: int, *, first: int = FIRST) -> CheckFinding:
+@decided
+def judge_boundary(last: int, *, first: int = FIRST) -> Facts:
     """Passed if the bound fails somewhere for each n < ``first`` and nowhere for ``first <= n <= last``."""
     cases = 0
     failing: tuple[int, ...] = ()
     for n in range(1, last + 1):
         found = scan(n)
         cases += found.cases
-        if not found.settled:
-            return CheckFinding("failed", cases, f"n = {n}: counts from {first_far(n)} on are not settled")
-        if found.undecided:
-            return CheckFinding("failed", cases, f"undecided at n = {n}", f"h = {found.undecided}")
-        if bool(found.failing) != (n < first):
-            state = f"fails at h = {found.failing}" if found.failing else "holds for every h"
-            return CheckFinding("failed", cases, f"n = {n}: the bound {state}", f"n = {n}")
+        yield f"n = {n}: counts from {first_far(n)} on are not settled", found.settled
+        yield f"undecided at n = {n}: h = {found.undecided}", not found.undecided
+        state = f"fails at h = {found.failing}" if found.failing else "holds for every h"
+        yield f"n = {n}: the bound {state}", bool(found.failing) == (n < first)
         failing = found.failing or failing
     text = (
         f"n = 1..{last}: fails for each n < {first} and holds from there on; {cases:,} near counts computed,"
+        " all with h^2 >= 3n + 5 settled by three comparisons for each n"
     )
-    text += " all with h^2 >= 3n + 5 settled by three comparisons for each n"
     return CheckFinding("passed", cases, text, f"n = {min(first - 1, last)} fails at h = {failing}")
 
 
@@ -213,14 +204,10 @@ def dominance(budget: Budget) -> CheckFinding:
 
 
 @check("laws.dominance-beyond", "§2: and it does so for every larger n", needs=("flint",))
-def dominance_beyond(_: Budget) -> CheckFinding:
+def dominance_beyond(_: Budget) -> Facts:
     """Every n from 600 on at once: an inequality in two real variables, on boxes."""
-    pieces = 300
-    if not beyond(PROVED, pieces):
-        return CheckFinding("failed", pieces, f"the enclosures do not settle n >= {PROVED}")
-    detail = f"every n >= {PROVED}, on {pieces} boxes; published by Wei and Dudley (2012)"
-    return CheckFinding("passed", pieces, detail)
+    yield f"the enclosures do not settle n >= {PROVED}", beyond(PROVED)
+    return f"every n >= {PROVED}; published by Wei and Dudley (2012)"
 
 
 CHECKS: tuple[Check, ...] = (dominance, dominance_beyond)
-"""Checks of this module."""

@@ -14,7 +14,7 @@ from itertools import accumulate, combinations, product
 from math import comb, nextafter
 
 from certify.scan.smirnov import critical_count, p_exact, p_values, rejects, threshold
-from proofs_checks.check import Budget, Check, CheckFinding, check
+from proofs_checks.check import Budget, Check, CheckFinding, Facts, check, decided
 from proofs_checks.numbers import dominance, rates
 from proofs_checks.numbers.dominance import Tails
 
@@ -56,7 +56,8 @@ def inside_band(h: int, n: int) -> int:
     return ways[h]
 
 
-def compare_with_paths(sizes: Iterable[int], tail: Tail) -> CheckFinding:
+@decided
+def compare_with_paths(sizes: Iterable[int], tail: Tail) -> Facts:
     """Two-sided law, and both one-sided laws with their closed form, on every path."""
     cases = 0
     for n in sizes:
@@ -69,28 +70,26 @@ def compare_with_paths(sizes: Iterable[int], tail: Tail) -> CheckFinding:
             lowest[bottom] += 1
         cases += total
         for h in range(n + 1):
-            if tail(h, n) != Fraction(sum(largest[h:]), total):
-                return CheckFinding("failed", cases, f"the law differs from the paths at h = {h}, n = {n}")
-            if not sum(highest[h:]) == sum(lowest[h:]) == comb(2 * n, n - h):
-                return CheckFinding("failed", cases, f"the one-sided law differs at h = {h}, n = {n}")
+            yield f"the law differs at h = {h}, n = {n}", tail(h, n) == Fraction(sum(largest[h:]), total)
+            one_sided = sum(highest[h:]) == sum(lowest[h:]) == comb(2 * n, n - h)
+            yield f"the one-sided law differs at h = {h}, n = {n}", one_sided
     return CheckFinding("passed", cases, "equal on every path, two-sided and one-sided; both sides alike")
 
 
-def compare_with_bands(sizes: Iterable[int], tail: Tail) -> CheckFinding:
+@decided
+def compare_with_bands(sizes: Iterable[int], tail: Tail) -> Facts:
     """Two-sided law against the number of paths inside a band, for each count."""
-    cases = 0
     for n in sizes:
-        total = comb(2 * n, n)
         for h in range(1, n + 1):
-            cases += 1
-            if tail(h, n) != 1 - Fraction(inside_band(h, n), total):
-                return CheckFinding("failed", cases, f"the law differs at h = {h}, n = {n}")
-    return CheckFinding("passed", cases, "equal at every count")
+            equal = tail(h, n) == 1 - Fraction(inside_band(h, n), comb(2 * n, n))
+            yield f"the law differs at h = {h}, n = {n}", equal
+    return "equal at every count"
 
 
-def compare_ties(sizes: Iterable[int], tail: Tail) -> CheckFinding:
+@decided
+def compare_ties(sizes: Iterable[int], tail: Tail) -> Facts:
     """With tied values, compared only where all equal values are passed, p is never below the exact share."""
-    cases = smaller = 0
+    smaller = 0
     for n in sizes:
         every = list(paths(n))
         for ends in product((False, True), repeat=2 * n - 1):
@@ -100,95 +99,81 @@ def compare_ties(sizes: Iterable[int], tail: Tail) -> CheckFinding:
                 found[max(abs(path[i]) for i in places)] += 1
             for h in range(n + 1):
                 share, p = Fraction(sum(found[h:]), len(every)), tail(h, n)
-                cases += 1
                 smaller += share < p
-                if share > p:
-                    return CheckFinding(
-                        "failed", cases, f"p is too small at h = {h}, n = {n}", f"ties {places}"
-                    )
-    if not smaller:
-        return CheckFinding("failed", cases, "no pattern of ties made a difference, so nothing was tried")
-    return CheckFinding("passed", cases, f"never too small, strictly conservative in {smaller:,} cases")
+                yield f"p is too small at h = {h}, n = {n}, ties {places}", share <= p
+    yield "no pattern of ties made a difference, so nothing was tried", smaller > 0
+    return f"never too small, strictly conservative in {smaller:,} cases"
 
 
-def compare_with_intervals(sizes: Iterable[int], tail: Tail) -> CheckFinding:
+@decided
+def compare_with_intervals(sizes: Iterable[int], tail: Tail) -> Facts:
     """Law against rigorous enclosures of the series, at every count."""
     from flint import arb, ctx, fmpq
 
-    cases, accuracy = 0, _BITS
+    accuracy = _BITS
     with ctx.workprec(_BITS):
         for n in sizes:
             tails = Tails(n)
             for h in range(1, n + 1):
-                cases += 1
-                p = tail(h, n)
-                enclosure = tails.p(h)
+                p, enclosure = tail(h, n), tails.p(h)
                 accuracy = min(accuracy, enclosure.rel_accuracy_bits())
-                if not enclosure.overlaps(arb(fmpq(p.numerator, p.denominator))):
-                    return CheckFinding("failed", cases, f"outside the enclosure at h = {h}, n = {n}")
-    if accuracy < 64:
-        return CheckFinding("failed", cases, f"the enclosures have only {accuracy} bits")
-    return CheckFinding("passed", cases, f"inside every enclosure ({accuracy} bits or more)")
+                inside = enclosure.overlaps(arb(fmpq(p.numerator, p.denominator)))
+                yield f"outside the enclosure at h = {h}, n = {n}", inside
+    yield f"the enclosures have only {accuracy} bits", accuracy >= 64
+    return f"inside every enclosure ({accuracy} bits or more)"
 
 
-def judge_table(n: int, table: Sequence[float], tail: Tail) -> CheckFinding:
+@decided
+def judge_table(n: int, table: Sequence[float], tail: Tail) -> Facts:
     """The table of p-values starts at 1, never rises, and is the law rounded upward, to the next float."""
-    for h, p in enumerate(table):
+    for h, p in enumerate(table[: n + 1]):
         exact = tail(h, n)
-        if Fraction(p) < exact or p > 1 or (h and p > table[h - 1]):
-            return CheckFinding("failed", h + 1, f"p-value too small, above 1, or rising at h = {h}, n = {n}")
+        good = exact <= Fraction(p) <= 1 and (not h or p <= table[h - 1])
+        yield f"p-value too small, above 1, or rising at h = {h}, n = {n}", good
         below = nextafter(p, 0.0)
-        if below and Fraction(below) >= exact:
-            return CheckFinding("failed", h + 1, f"p-value rounded too far at h = {h}, n = {n}")
-    if len(table) != n + 1 or table[0] != 1:
-        return CheckFinding("failed", len(table), f"not n + 1 values from 1 downward, n = {n}")
-    return CheckFinding("passed", n + 1, "monotone, rounded upward to the next float")
+        yield f"p-value rounded too far at h = {h}, n = {n}", not below or Fraction(below) < exact
+    yield f"not n + 1 values from 1 downward, n = {n}", len(table) == n + 1 and table[0] == 1
+    return "monotone, rounded upward to the next float"
 
 
-def judge_golden(rows: Sequence[tuple[Fraction, int, str, str]]) -> CheckFinding:
+@decided
+def judge_golden(rows: Sequence[tuple[Fraction, int, str, str]]) -> Facts:
     """Critical counts, distances and p-values of the theory's table, to the digits printed."""
     n = 4096
     for level, h, distance, p in rows:
-        if critical_count(level, n) != h:
-            return CheckFinding("failed", len(rows), f"the critical count at {level} is not {h}")
+        yield f"the critical count at {level} is not {h}", critical_count(level, n) == h
         for value, digits in ((Fraction(h, n), distance), (p_exact(h, n), p)):
-            unit = Fraction(1, 10 ** (len(digits) - 1))
-            if abs(value - Fraction(digits)) > unit / 2:
-                return CheckFinding(
-                    "failed", len(rows), f"{float(value):.9g} is not {digits} rounded, h = {h}"
-                )
+            half = Fraction(1, 2 * 10 ** (len(digits) - 1))
+            yield (
+                f"{float(value):.9g} is not {digits} rounded, h = {h}",
+                abs(value - Fraction(digits)) <= half,
+            )
     found = critical_count("0.95", n), critical_count("0.95", n, "asymptotic")
-    if found != (48, 56):
-        return CheckFinding("failed", len(rows) + 1, f"at .95 the counts are {found}, not 48 and 56")
-    return CheckFinding("passed", len(rows) + 1, "all as printed")
+    yield f"at .95 the counts are {found}, not 48 and 56", found == (48, 56)
+    return "all as printed"
 
 
+@decided
 def judge_threshold(
     sizes: Iterable[int],
     rejected: Callable[[int, int, Fraction], bool],
     tau: Callable[[Fraction, int], float],
-) -> CheckFinding:
+) -> Facts:
     """``n D^2 > ln(2/alpha)`` decided like intervals decide it, at every count; tau near its enclosure."""
     from flint import arb, ctx, fmpq
 
-    cases = 0
     with ctx.workprec(_BITS):
         for n, level in product(sizes, LEVELS):
             limit = arb(fmpq(2 * level.denominator, level.numerator)).log()
-            root = (limit / n).sqrt()
-            if not abs(arb(tau(level, n)) / root - 1) < 1e-15:
-                return CheckFinding("failed", cases, f"tau is off at alpha = {level}, n = {n}")
+            close = abs(arb(tau(level, n)) / (limit / n).sqrt() - 1) < 1e-15
+            yield f"tau is off at alpha = {level}, n = {n}", close
             for h in range(n + 1):
-                cases += 1
                 statistic = arb(h * h) / n
                 above, below = bool(statistic > limit), bool(statistic < limit)
-                if above == below:
-                    return CheckFinding("failed", cases, f"undecided at h = {h}, alpha = {level}, n = {n}")
-                if rejected(h, n, level) != above:
-                    return CheckFinding(
-                        "failed", cases, f"wrong decision at h = {h}, alpha = {level}, n = {n}"
-                    )
-    return CheckFinding("passed", cases, "every decision the same")
+                where = f"at h = {h}, alpha = {level}, n = {n}"
+                yield f"undecided {where}", above != below
+                yield f"wrong decision {where}", rejected(h, n, level) == above
+    return "every decision the same"
 
 
 # --- The checks ---------------------------------------------------------------------------------------------
@@ -220,15 +205,11 @@ def smirnov_ties(budget: Budget) -> CheckFinding:
 
 
 @check("laws.table", "§2: one table of n + 1 p-values serves all rows")
-def smirnov_table(budget: Budget) -> CheckFinding:
+def smirnov_table(budget: Budget) -> Facts:
     """The tables that scans use, n = 64, 457 and 1024 (4096 too in a full run)."""
-    cases = 0
     for n in (1, 2, 64, 457, 1024, *((4096,) if budget.full else ())):
-        found = judge_table(n, p_values(n)[0].tolist(), p_exact)
-        if found.outcome != "passed":
-            return found
-        cases += found.cases
-    return CheckFinding("passed", cases, found.detail)
+        yield judge_table(n, p_values(n)[0].tolist(), p_exact).fact
+    return "monotone, rounded upward to the next float"
 
 
 @check("laws.golden", "§2: golden values for n = 4096")
@@ -241,9 +222,7 @@ def golden(_: Budget) -> CheckFinding:
 def published_threshold(budget: Budget) -> CheckFinding:
     """Every count at n = 4096 (more widths in a full run), alpha = .05, .5, .95, .001."""
     sizes = (64, 256, 768, 2048, 4096, 8192) if budget.full else (256, 4096)
-    return judge_threshold(
-        sizes, lambda h, n, level: rejects(h, n, level, "asymptotic"), lambda level, n: threshold(level, n)
-    )
+    return judge_threshold(sizes, lambda h, n, level: rejects(h, n, level, "asymptotic"), threshold)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -252,4 +231,3 @@ CHECKS: tuple[Check, ...] = (
     *dominance.CHECKS,
     *rates.CHECKS,
 )
-"""Checks of this module and of the two that belong to it."""

@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from certify.stats.rates import clopper_pearson, rate_at_least, rate_at_most
-from proofs_checks.check import Budget, Check, CheckFinding, check
+from proofs_checks.check import Budget, Check, CheckFinding, Facts, check, decided
 
 _BITS = 192
 _GRID = Fraction(1, 2**32)  # the limits are multiples of this
@@ -28,11 +28,12 @@ def upper_tail(k: int, n: int, p: Fraction) -> Any:
     return arb(fmpq(p.numerator, p.denominator)).beta_lower(k, n - k + 1, regularized=True)
 
 
+@decided
 def judge_limits(
     counts: Iterable[RateCase],
     levels: Sequence[Fraction],
     limits: Callable[[int, int, Fraction], tuple[Fraction, Fraction]],
-) -> CheckFinding:
+) -> Facts:
     """Limits on the safe side of the exact ones, and at most one grid step away from them.
 
     Args:
@@ -43,27 +44,27 @@ def judge_limits(
     """
     from flint import arb, ctx, fmpq
 
-    cases = 0
     with ctx.workprec(_BITS):
         for (k, n), level in product(counts, levels):
             delta = arb(fmpq(level.numerator, 2 * level.denominator))
             lower, upper = limits(k, n, level)
             # The upper limit for k successes is 1 - the lower one for n - k.
             for side, successes, limit in (("lower", k, lower), ("upper", n - k, 1 - upper)):
-                cases += 1
-                where = f"{side} limit of {k}/{n} at {level}"
+                where = f"{side} limit of {k}/{n} at {level}: {limit}"
                 if successes == 0:
-                    if limit != 0:
-                        return CheckFinding("failed", cases, f"{where}: claims more than nothing")
+                    yield f"{where}: claims more than nothing", limit == 0
                     continue
-                if limit > 0 and not upper_tail(successes, n, limit) < delta:
-                    return CheckFinding("failed", cases, f"{where}: on the wrong side", str(limit))
-                if not upper_tail(successes, n, limit + _GRID) > delta:
-                    return CheckFinding("failed", cases, f"{where}: weaker than the grid demands", str(limit))
-    return CheckFinding("passed", cases, "on the safe side, and one step further is not")
+                safe = limit <= 0 or upper_tail(successes, n, limit) < delta
+                sharp = upper_tail(successes, n, limit + _GRID) > delta
+                yield (
+                    f"{where} is {'weaker than the grid demands' if safe else 'on the wrong side'}",
+                    safe and sharp,
+                )
+    return "on the safe side, and one step further is not"
 
 
-def judge_rates(cases: Sequence[tuple[int, int, Fraction, Fraction, bool]]) -> CheckFinding:
+@decided
+def judge_rates(cases: Sequence[tuple[int, int, Fraction, Fraction, bool]]) -> Facts:
     """Exact decisions on rates against enclosures of the tail, and their mirror image.
 
     Args:
@@ -75,13 +76,11 @@ def judge_rates(cases: Sequence[tuple[int, int, Fraction, Fraction, bool]]) -> C
         for k, n, alpha, delta, expected in cases:
             tail = upper_tail(n - k, n, 1 - alpha)
             level = arb(fmpq(delta.numerator, delta.denominator))
-            decided = bool(tail < level) if tail < level or tail > level else None
+            decision = bool(tail < level) if tail < level or tail > level else None
             found = rate_at_most(k, n, alpha, delta), rate_at_least(n - k, n, 1 - alpha, delta)
-            if not decided == expected == found[0] == found[1]:
-                return CheckFinding(
-                    "failed", len(cases), f"{k} of {n} against {alpha}: {found}, not {decided}"
-                )
-    return CheckFinding("passed", len(cases), "all decided as the enclosures decide")
+            same = decision == expected == found[0] == found[1]
+            yield f"{k} of {n} against {alpha}: {found}, not {decision}", same
+    return "all decided as the enclosures decide"
 
 
 @check("laws.clopper-pearson", "§5: Clopper-Pearson by exact binomial tails", ("iid",), needs=("flint",))
@@ -107,4 +106,3 @@ def clean_units(_: Budget) -> CheckFinding:
 
 
 CHECKS: tuple[Check, ...] = (rate_limits, clean_units)
-"""Checks of this module."""
