@@ -16,22 +16,18 @@ from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.theory.finite import (
     CERTIFIED,
     Change,
+    alternating,
     expectation,
     joint,
     law,
     probabilities,
     sample_distance,
     score,
+    smirnov,
     variations,
 )
 
 HALF = Fraction(1, 2)
-
-
-def smirnov(n: int, h: int) -> Fraction:
-    """Exact two-sided p-value P(D >= h/n) of two samples of size n, 1 <= h <= n (theory §2)."""
-    terms = ((-1) ** (k + 1) * comb(2 * n, n - k * h) for k in range(1, n // h + 1))
-    return Fraction(2 * sum(terms), comb(2 * n, n))
 
 
 def reproduce(facts: Sequence[tuple[str, bool]], witness: str) -> CheckFinding:
@@ -74,10 +70,10 @@ def c2(budget: Budget) -> CheckFinding:
     largest = 64 if budget.full else 24
     for n in range(2, largest + 1):
         even, odd = [Fraction(2 * i) for i in range(n)], [Fraction(2 * i + 1) for i in range(n)]
-        change = Change((CERTIFIED + "B") * n, (law([1, 0] * n),), (law([0, 1] * n),))
+        change = alternating(n)
         facts = [
             (f"D = 1/{n}", sample_distance(even, odd) == Fraction(1, n) == change.distances[0]),
-            ("p = 1", smirnov(n, 1) == 1),
+            ("p = 1", smirnov(1, n) == 1),
             (
                 "probability 1 becomes 0",
                 probabilities(change.labels, joint(change.before))[CERTIFIED] == 1

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise, product
-from math import prod
+from math import comb, prod
 from typing import Literal, TypeVar
 
 Law = tuple[Fraction, ...]
@@ -51,6 +51,12 @@ def sample_distance(x: Sequence[Fraction], y: Sequence[Fraction]) -> Fraction:
         abs(Fraction(sum(v <= t for v in x), len(x)) - Fraction(sum(v <= t for v in y), len(y)))
         for t in (*x, *y)
     )
+
+
+def smirnov(h: int, n: int) -> Fraction:
+    """P(D >= h/n) of two independent continuous samples of size n (theory §2)."""
+    terms = ((-1) ** (k + 1) * comb(2 * n, n - k * h) for k in range(1, n // max(h, 1) + 1))
+    return Fraction(2 * sum(terms), comb(2 * n, n)) if h > 0 else Fraction(1)
 
 
 def rivals(labels: str) -> tuple[str, ...]:
@@ -123,12 +129,9 @@ def joined(deviations: Sequence[Number], combine: Combine) -> Number:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Independent coordinates before and after, and the labels on their grid: one case of the corollary.
+    """Independent coordinates before and after, on the same atoms: one case of the corollary.
 
-    Attributes:
-        labels: label of each cell, last coordinate fastest.
-        before: law of each coordinate.
-        after: the same afterwards, on the same atoms.
+    ``labels`` has the label of each cell of their grid, last coordinate fastest.
     """
 
     labels: str
@@ -188,6 +191,11 @@ class Change:
         )
         shape = "" if len(self.shape) == 1 else f" on {'x'.join(map(str, self.shape))}"
         return f"labels {self.labels}{shape}: {ticks}: lead {self.lead_before} becomes {self.lead_after}"
+
+
+def alternating(n: int) -> Change:
+    """C2: even atoms become odd ones, so that D = 1/n, and a rule of parity goes from A to B."""
+    return Change((CERTIFIED + "B") * n, (law([1, 0] * n),), (law([0, 1] * n),))
 
 
 def restricted_strings(length: int, classes: int) -> Iterator[str]:

@@ -13,8 +13,8 @@ import pytest
 from certify.stats import theorem
 from proofs_checks.check import Budget, execute
 from proofs_checks.theory import counterexamples, search
-from proofs_checks.theory.counterexamples import interval_tie, reproduce, smirnov
-from proofs_checks.theory.finite import Change
+from proofs_checks.theory.counterexamples import interval_tie, reproduce
+from proofs_checks.theory.finite import Change, smirnov
 
 ALL = (*counterexamples.CHECKS, *search.CHECKS)
 
@@ -51,7 +51,7 @@ def test_smirnov_is_the_share_of_lattice_paths() -> None:
         total = sum(heights.values())
         for h in range(1, n + 1):
             at_least = sum(count for gap, count in heights.items() if gap >= h)
-            assert smirnov(n, h) == Fraction(at_least, total)
+            assert smirnov(h, n) == Fraction(at_least, total)
 
 
 # --- what the criteria of the package say about them ------------------------------------------------------
