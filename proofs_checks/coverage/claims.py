@@ -11,7 +11,7 @@ would show what is false.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -34,9 +34,9 @@ from proofs_checks.worlds.populations import (
     UnitKind,
     advantage,
     agreement,
+    decided,
     loss_rise,
     scored,
-    steps,
     windows,
 )
 
@@ -56,7 +56,7 @@ REQUIRED: Final = {one.claim: one for one in POLICIES["strict"].claims if one.th
 
 @dataclass(frozen=True)
 class Case:
-    """One claim and four truths.
+    """One claim and four truths, ``n`` units of each.
 
     Attributes:
         claim: name of the claim.
@@ -65,7 +65,6 @@ class Case:
         right: at the threshold, or a hair on the right side if it must be exceeded.
         good: clearly on the right side.
         bad: clearly on the wrong side.
-        n: units.
     """
 
     claim: str
@@ -104,43 +103,37 @@ def meets(asked: Requirement, truth: Fraction) -> bool:
 # --- populations -------------------------------------------------------------------------------------------
 
 
-def duel(name: str, short: int, long: int, gap: tuple[int, int], *rivals: str) -> Population:
-    """Short units in which the ticket is worse than its rivals and long ones in which it is better.
+def duel(name: str, short: int, long: int, gap: tuple[int, int], rival: str) -> Population:
+    """Short units in which the ticket is worse than an arm and long ones in which it is better.
 
     Args:
         name: of the population.
         short: weight of units of one sentence.
         long: weight of units of four sentences.
         gap: by how many matches the ticket is better there; a match is five points.
-        rivals: arms that do 11 matches in short, 5 in long units. Others match nothing.
+        rival: the arm; it does 11 matches in short, 5 in long units. The other one matches nothing.
     """
-    matches = [
-        dict.fromkeys(rivals, level) | {"t": level + by} for level, by in zip((11, 5), gap, strict=True)
-    ]
-    names = PLAIN if set(rivals) <= set(PLAIN) else NAMES
-    kinds = (
-        scored(short, matches[0], names=names),
-        scored(long, *[matches[1]] * 4, names=names),
-    )
-    return Population(name, kinds, ARMS[: len(names)])
+    one, four = ({rival: level, "t": level + by} for level, by in zip((11, 5), gap, strict=True))
+    kinds = (scored(short, one, names=PLAIN), scored(long, *[four] * 4, names=PLAIN))
+    return Population(name, kinds, ARMS[:3])
 
 
-def contest(name: str, ticket: int, hair: int = 0, worse: int = 0) -> Population:
-    """Sixteen kinds in which ten null tickets, any two of them independent, match 0 or 20 of 20.
+def rivals(name: str, ticket: int, coins: Sequence[str], hair: int = 0, tilt: int = 0) -> Population:
+    """Units on which some arms match all or nothing, any two of them independent, and the others nothing.
 
     Args:
-        name: of the population.
-        ticket: matches of the ticket; 10 is the mean of every null ticket.
-        hair: weight, out of 1600, of a kind in which all null tickets match nothing.
-        worse: how many null tickets, from the last, match nothing at all.
+        name: of the text.
+        ticket: matches of the ticket; 10 is the mean of the others.
+        coins: these arms.
+        hair: weight, out of 16,000, of units in which they match nothing.
+        tilt: weight, out of 16,000, that moves from units in which the first of them wins to the others.
     """
     kinds = []
     for code in range(16):
-        bits = {arm: (code & mask).bit_count() % 2 for mask, arm in enumerate(NULLS, 1)}
-        nulls = {
-            arm: 20 * bit * (place < len(NULLS) - worse) for place, (arm, bit) in enumerate(bits.items())
-        }
-        kinds.append(scored(100, nulls | {"t": ticket}, names=NAMES))
+        bits = {arm: (code & mask).bit_count() % 2 for mask, arm in enumerate(coins, 1)}
+        weight = 1000 + (-(tilt // 8) if bits[coins[0]] else tilt // 8)
+        matches = {arm: 20 * bit for arm, bit in bits.items()}
+        kinds.append(scored(weight, matches | {"t": ticket}, names=NAMES))
     if hair:
         kinds.append(scored(hair, {"t": ticket}, names=NAMES))
     return Population(name, tuple(kinds), ARMS)
@@ -154,16 +147,8 @@ def least_advantage(population: Population) -> Fraction:
 def drift(name: str, up: int, down: int, *more: UnitKind) -> Population:
     """Units of one window that rise by 1.5 nats, and units of two that fall by 1.3, with these weights."""
     falls = ((100, Fraction(-1, 10)), (300, Fraction(-17, 10)))
-    kinds = (
-        windows(up, (100, Fraction(3, 2)), names=PLAIN),
-        windows(down, *falls, names=PLAIN),
-    )
+    kinds = (windows(up, (100, Fraction(3, 2)), names=PLAIN), windows(down, *falls, names=PLAIN))
     return Population(name, kinds + more, ARMS[:3])
-
-
-def decided(name: str, *kinds: tuple[int, str]) -> Population:
-    """Units by the letters of :func:`proofs_checks.worlds.populations.steps`."""
-    return Population(name, tuple(steps(weight, text) for weight, text in kinds))
 
 
 _CLEAN = "aaaa|aaaa|aaaa"
@@ -208,10 +193,10 @@ CASES: Final = (
     Case(
         "better-than-nulls:nulls:first-line",
         least_advantage,
-        wrong=contest("one null ticket as good", 10, worse=9),
-        right=contest("ten null tickets a hair worse", 10, hair=1),
-        good=contest("50 points better than all", 20),
-        bad=contest("50 points worse than one null ticket", 0, worse=9),
+        wrong=rivals("one null ticket as good", 10, NULLS[:1]),
+        right=rivals("ten null tickets a hair worse", 10, NULLS, hair=10),
+        good=rivals("50 points better than all", 20, NULLS),
+        bad=rivals("50 points worse than one null ticket", 0, NULLS[:1]),
         n=48,
     ),
     Case(
@@ -225,19 +210,13 @@ CASES: Final = (
     ),
 )
 
-EDGES: Final = (
-    (Requirement("agreement-rate:reference", "above", Fraction(0)), decided("never", (1, "D")), "SHOWN"),
-    (Requirement("token-agreement:reference", "above", Fraction(0)), decided("no step", (1, "D")), "SHOWN"),
-    (
-        Requirement("agreement-rate:reference", "at_least", Fraction(1)),
-        decided("always", (1, _CLEAN)),
-        "CLAIM_REFUTED",
-    ),
-    (
-        Requirement("token-agreement:reference", "at_least", Fraction(1)),
-        decided("every step", (1, _CLEAN)),
-        "CLAIM_REFUTED",
-    ),
+EDGES: Final = tuple(
+    edge
+    for claim in ("agreement-rate:reference", "token-agreement:reference")
+    for edge in (
+        (Requirement(claim, "above", Fraction(0)), decided("never", (1, "D")), "SHOWN"),
+        (Requirement(claim, "at_least", Fraction(1)), decided("always", (1, _CLEAN)), "CLAIM_REFUTED"),
+    )
 )
 """Requirements at the end of the scale, populations and answers that are false there, limits being equal."""
 
@@ -273,37 +252,23 @@ def count(
     code: str,
 ) -> int:
     """In how many draws of ``n`` units the answer has this code."""
-    about, found = subject(), 0
-    for _ in range(draws):
-        evidence = population.evidence(population.draw(n, random), f"{random.integers(1 << 62)}")
-        found += answer(asked, evidence, about, delta).code == code
-    return found
+    about = subject()
+    samples = population.samples(n, draws, random)
+    return sum(answer(asked, evidence, about, delta).code == code for evidence in samples)
 
 
 def try_claim(case: Case, draws: int, random: np.random.Generator, delta: Fraction = DELTA) -> list[Trial]:
     """False answers on both sides of the threshold, and clear truths that are not found out."""
-    asked = REQUIRED[case.claim]
     few = max(20, draws // 6)
-    tell = partial(count, asked, n=case.n, random=random, delta=delta)
-    trials = [
-        Trial(
-            f"{case.claim}, {population.name}: {code}",
-            tell(population, draws=draws, code=code),
-            draws,
-            float(delta),
-        )
-        for population, code in ((case.wrong, "SHOWN"), (case.right, "CLAIM_REFUTED"))
-    ]
-    trials += [
-        Trial(
-            f"{case.claim}, {population.name}: not {code}",
-            few - tell(population, draws=few, code=code),
-            few,
-            float(1 - POWER),
-            silent=True,
-        )
-        for population, code in ((case.good, "SHOWN"), (case.bad, "CLAIM_REFUTED"))
-    ]
+    tell = partial(count, REQUIRED[case.claim], n=case.n, random=random, delta=delta)
+    trials = []
+    for population, code in ((case.wrong, "SHOWN"), (case.right, "CLAIM_REFUTED")):
+        found = tell(population, draws=draws, code=code)
+        trials.append(Trial(f"{case.claim}, {population.name}: {code}", found, draws, float(delta)))
+    for population, code in ((case.good, "SHOWN"), (case.bad, "CLAIM_REFUTED")):
+        missed = few - tell(population, draws=few, code=code)
+        what = f"{case.claim}, {population.name}: not {code}"
+        trials.append(Trial(what, missed, few, float(1 - POWER), silent=True))
     return trials
 
 
@@ -319,10 +284,8 @@ def try_stopping(
     trials = []
     for population, code in ((case.wrong, "SHOWN"), (case.right, "CLAIM_REFUTED")):
         found = 0
-        for _ in range(draws):
-            evidence = population.evidence(population.draw(case.n, random), f"{random.integers(1 << 62)}")
-            watch = sequential.Watch(policy, (subject(),), delta)
-            last = sequential.rehearse(watch, evidence, batch)[-1]
+        for evidence in population.samples(case.n, draws, random):
+            last = sequential.rehearse(sequential.Watch(policy, (subject(),), delta), evidence, batch)[-1]
             found += last.standings[0].answer.code == code
         what = f"{case.claim} until decided, {population.name}: {code}"
         trials.append(Trial(what, found, draws, float(delta)))

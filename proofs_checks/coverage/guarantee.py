@@ -19,7 +19,7 @@ from scipy.stats import binom
 from certify.evidence.distances import Distances, measure
 from certify.stats.theorem import CRITERIA
 from proofs_checks.coverage.trials import DELTA, Trial
-from proofs_checks.worlds.populations import Population, drawn_rate, steps
+from proofs_checks.worlds.populations import Population, decided, drawn_rate
 
 ALPHA: Final = "0.1"
 """Level of the tickets; not the error probability, so that one cannot stand for the other."""
@@ -32,29 +32,21 @@ POWER: Final = Fraction(9, 10)
 
 UNITS: Final = 120
 
-ABOVE: Final = Population(
+ABOVE: Final = decided(
     "a hair above alpha, short units disagree",
-    (
-        steps(5000, "uux"),
-        steps(602, "aD"),
-        steps(600, "aaaD|aD"),
-        steps(798, "a"),
-        steps(3000, "aaaaaaaaaaaa"),
-    ),
+    *((5000, "uux"), (602, "aD"), (600, "aaaD|aD"), (798, "a"), (3000, "aaaaaaaaaaaa")),
 )
 """Drawn steps disagree at rate .1002, certified steps taken together at .043, the first ones never."""
 
-AT: Final = Population(
+AT: Final = decided(
     "at alpha, long units disagree",
-    (steps(5000, "xu"), steps(1000, "aaaaaa|uDDDDDD"), steps(2000, "au"), steps(2000, "a|u")),
+    *((5000, "xu"), (1000, "aaaaaa|uDDDDDD"), (2000, "au"), (2000, "a|u")),
 )
 """Drawn steps disagree at rate alpha; of all certified steps 3/8, any step of a unit in 1/5 of them."""
 
-GOOD: Final = Population(
-    "one in a hundred", (steps(10, "u"), steps(80, "aaa"), steps(9, "a|aa"), steps(2, "aD"))
-)
-BAD: Final = Population("three in ten", (steps(10, "u"), steps(20, "aaDD"), steps(20, "D"), steps(60, "aa")))
-IDLE: Final = Population("no certified step", (steps(1, "u"), steps(1, "ux|u")))
+GOOD: Final = decided("one in a hundred", (10, "u"), (80, "aaa"), (9, "a|aa"), (2, "aD"))
+BAD: Final = decided("three in ten", (10, "u"), (20, "aaDD"), (20, "D"), (60, "aa"))
+IDLE: Final = decided("no certified step", (1, "u"), (1, "ux|u"))
 
 
 def attained(population: Population, n: int, alpha: Fraction, delta: Fraction, finding: str) -> float:
@@ -67,10 +59,10 @@ def attained(population: Population, n: int, alpha: Fraction, delta: Fraction, f
     for drawn in range(1, n + 1):
         counts = np.arange(drawn + 1)
         if finding == "held":
-            decided = binom.cdf(counts, drawn, float(alpha)) <= float(delta)
+            sure = binom.cdf(counts, drawn, float(alpha)) <= float(delta)
         else:
-            decided = binom.sf(counts - 1, drawn, float(alpha)) < float(delta)
-        found += binom.pmf(drawn, n, certified) * binom.pmf(counts[decided], drawn, rate).sum()
+            sure = binom.sf(counts - 1, drawn, float(alpha)) < float(delta)
+        found += binom.pmf(drawn, n, certified) * binom.pmf(counts[sure], drawn, rate).sum()
     return float(found)
 
 
@@ -124,8 +116,7 @@ def _count(
     """In how many draws the finding is the first one, at so many looks."""
     judge: Callable[..., Any] = module.guarantee
     found = 0
-    for number in range(draws):
-        evidence = population.evidence(population.draw(n, random), f"{random.integers(1 << 62)}")
+    for number, evidence in enumerate(population.samples(n, draws, random)):
         units = measure(evidence.units, "t", DISTANCES)
         made = (
             judge(
@@ -139,6 +130,5 @@ def _count(
             for look in range(1, looks + 1)
         )
         # Drawing stops when something was decided, whatever it is.
-        decided = next((one for one in made if one in ("held", "refuted")), None)
-        found += decided == finding
+        found += next((one for one in made if one in ("held", "refuted")), None) == finding
     return found

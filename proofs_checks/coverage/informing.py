@@ -37,12 +37,7 @@ UNITS: Final = 60
 class Known:
     """One claim whose right answer is known.
 
-    Attributes:
-        kind: kind of the claim.
-        variant: which of its claims.
-        population: what units are drawn from.
-        false: whether the claim is false, given the plain records of each unit that was drawn.
-        most: how often it may be.
+    It is false, given the plain records of each unit that was drawn, in a share ``most`` of draws at most.
     """
 
     kind: str

@@ -128,4 +128,3 @@ def choice(budget: Budget) -> CheckFinding:
 
 
 CHECKS: tuple[Check, ...] = (choice,)
-"""Checks of this module."""

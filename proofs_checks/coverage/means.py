@@ -70,9 +70,8 @@ def try_betting(module: Any, n: int, draws: int, random: np.random.Generator) ->
     for units, design in product((*HARD, None), ("fixed", "sequential")):
         mean = Fraction(1, 2) if units is None else units.mean
         name = "an adversary with a memory" if units is None else units.name
-        fair = (
-            units is not None and set(units.values) <= {0, 1} and mean == Fraction(1, 2) and design == "fixed"
-        )
+        coin = units is not None and set(units.values) <= {0, 1} and mean == Fraction(1, 2)
+        least = 0.015 if coin and design == "fixed" else 0.0
         clear = mean - reach(units, n, DELTA)
         misses = silent = 0
         tried = max(1, draws // 6)
@@ -81,9 +80,7 @@ def try_betting(module: Any, n: int, draws: int, random: np.random.Generator) ->
             misses += module.betting_exceeds(sample, mean, DELTA, design)
             if number < tried and clear > 0:
                 silent += not module.betting_exceeds(sample, clear, DELTA, design)
-        trials.append(
-            Trial(f"betting, {design}, {name}", misses, draws, float(DELTA), 0.015 if fair else 0.0)
-        )
+        trials.append(Trial(f"betting, {design}, {name}", misses, draws, float(DELTA), least))
         if clear > 0:
             trials.append(Trial(f"not shown: betting, {design}, {name}", silent, tried, 1 - WITHIN))
     return trials
@@ -127,29 +124,21 @@ def try_limits(module: Any, n: int, draws: int, random: np.random.Generator) -> 
 
 def try_randomisation(module: Any, n: int, draws: int, random: np.random.Generator) -> list[Trial]:
     """Randomisation tests at 1/20 with 19 draws: for continuous data 1/20 exactly, with ties at most."""
-
-    def total(sums: NDArray[np.int64]) -> NDArray[np.float64]:
-        return sums[:, :1].astype(np.float64)
-
-    found = dict.fromkeys(("paired swap", "paired swap, ties"), 0)
+    plain = tied = 0
     for seed in range(draws):
-        pair = random.integers(0, 10**6, size=(2, n, 1))
-        found["paired swap"] += module.paired_swap(pair[0], pair[1], total, seed, 19)[0] <= DELTA
-        found["paired swap, ties"] += (
-            module.paired_swap(pair[0] % 2, pair[1] % 2, total, seed, 19)[0] <= DELTA
-        )
-    return [
-        Trial(name, count, draws, float(DELTA), 0.0 if "ties" in name else float(DELTA))
-        for name, count in found.items()
-    ]
+        a, b = random.integers(0, 10**6, size=(2, n, 1))
+        plain += module.paired_swap(a, b, _total, seed, 19)[0] <= DELTA
+        tied += module.paired_swap(a % 2, b % 2, _total, seed, 19)[0] <= DELTA
+    delta = float(DELTA)
+    return [Trial("paired swap", plain, draws, delta, delta), Trial("paired swap, ties", tied, draws, delta)]
+
+
+def _total(sums: NDArray[np.int64]) -> NDArray[np.float64]:
+    return sums[:, :1].astype(np.float64)
 
 
 def try_asymptotic(module: Any, n: int, draws: int, random: np.random.Generator) -> list[Trial]:
     """Bootstrap and cluster limits, which promise their level for many units only: within .03 of it."""
-
-    def total(sums: NDArray[np.int64]) -> NDArray[np.float64]:
-        return sums[:, :1].astype(np.float64)
-
     found = dict.fromkeys(product(("bootstrap", "clusters"), ("lower", "upper")), 0)
     for seed in range(draws):
         # A difference of 3 on average, spread over both systems and larger than it.
@@ -159,7 +148,7 @@ def try_asymptotic(module: Any, n: int, draws: int, random: np.random.Generator)
         sizes = random.integers(1, 6, size=n)
         rates = np.where(sizes <= 2, 0.3, 0.6)
         successes = np.where(random.random(n) < rates, sizes, 0)
-        limits = module.paired_bootstrap(a, b, total, DELTA, seed, 99)
+        limits = module.paired_bootstrap(a, b, _total, DELTA, seed, 99)
         for side, sign, (bootstrapped,) in (("lower", 1, limits[0]), ("upper", -1, limits[1])):
             found["bootstrap", side] += int(sign * (bootstrapped - 3 * n) > 0)
             limit = module.cluster_rate(successes.tolist(), sizes.tolist(), DELTA, side).value
@@ -208,16 +197,14 @@ def drawn_steps(budget: Budget) -> CheckFinding:
             hits = [0] * steps
             for unit in range(draws):
                 hits[criteria.drawn_index(f"{name}{unit}", steps)] += 1
-            trials += [
-                Trial(f"step {i} of {steps}", hit, draws, 1 / steps, 1 / steps) for i, hit in enumerate(hits)
-            ]
+            even = 1 / steps
+            trials += [Trial(f"step {i} of {steps}", hit, draws, even, even) for i, hit in enumerate(hits)]
     for wrong, alpha in product((0, 2), (Fraction(1, 20), Fraction(1, 3))):
         needed = criteria.units_needed(wrong, wrong + 1, alpha, DELTA)
         smallest = next(n for n in range(wrong + 1, 400) if tail(n, alpha, range(wrong + 1)) <= DELTA)
         if needed != smallest:
-            return CheckFinding(
-                "failed", draws, f"{needed} drawn steps are not the smallest number, {smallest} is"
-            )
+            detail = f"{needed} drawn steps are not the smallest number, {smallest} is"
+            return CheckFinding("failed", draws, detail)
     return judge(trials)
 
 
@@ -231,4 +218,3 @@ CHECKS: tuple[Check, ...] = (
     *selection.CHECKS,
     *ltt.CHECKS,
 )
-"""Checks of this module and of those that belong to it."""

@@ -116,4 +116,3 @@ def verdicts(budget: Budget) -> CheckFinding:
 
 
 CHECKS: tuple[Check, ...] = (guarantee_holds, claims, texts, verdicts)
-"""Checks of this module."""

@@ -22,7 +22,7 @@ from certify.scan.columns import Columns
 from certify.tables.dtypes import cast
 from proofs_checks.check import Budget, Check, CheckFinding, Facts, check
 from proofs_checks.coverage.trials import Trial, generator, judge
-from proofs_checks.theory.finite import smirnov
+from proofs_checks.theory.finite import smirnov as smirnov
 
 Rows = NDArray[np.float32]
 

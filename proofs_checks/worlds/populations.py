@@ -13,7 +13,7 @@ large ones behaving otherwise than small ones, so that pooling sentences or step
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -52,15 +52,7 @@ class UnitKind:
 
 @dataclass(frozen=True)
 class Population:
-    """What units are drawn from.
-
-    Attributes:
-        name: name of the text.
-        kinds: the kinds of units.
-        arms: the arms of the manifest.
-        design: fixed or sequential.
-        fields: further entries of the manifest.
-    """
+    """What units are drawn from: the name of the text, the kinds of units, and what the manifest says."""
 
     name: str
     kinds: tuple[UnitKind, ...]
@@ -84,13 +76,18 @@ class Population:
         found: list[int] = np.searchsorted(edges, random.integers(0, self.total, size=n), "right").tolist()
         return found
 
+    def samples(self, n: int, draws: int, random: np.random.Generator) -> Iterator[Evidence]:
+        """Evidence on ``n`` independent units, so many times, in memory."""
+        for _ in range(draws):
+            yield self.evidence(self.draw(n, random), f"{random.integers(1 << 62)}")
+
     def evidence(self, places: Sequence[int], tag: str) -> Evidence:
         """Evidence in memory on units of these kinds; units of another ``tag`` have other names."""
         records: list[Record] = []
         for number, place in enumerate(places):
+            unit = f"{tag}.{number}"
             for part, record in enumerate(self._parsed[place]):
-                name = f"{tag}.{number}.{part}"
-                unit = f"{tag}.{number}"
+                name = f"{unit}.{part}"
                 first, second = _digests(name)
                 if isinstance(record, TranslationRecord):
                     records.append(replace(record, id=name, unit=unit, source=first, target=second))
@@ -101,10 +98,11 @@ class Population:
 
     def write(self, folder: Path, places: Sequence[int], tag: str) -> Path:
         """The same as files in an existing folder; returns the path of the manifest."""
-        records = []
-        for number, place in enumerate(places):
-            for part, record in enumerate(self.kinds[place].records):
-                records.append(_named(record, f"{tag}.{number}.{part}", f"{tag}.{number}"))
+        records = [
+            _named(record, f"{tag}.{number}.{part}", f"{tag}.{number}")
+            for number, place in enumerate(places)
+            for part, record in enumerate(self.kinds[place].records)
+        ]
         fields = self._fields(len(records))
         return synthetic.write(folder, records, self.arms, used=USED, name=self.name, **fields)
 
@@ -112,13 +110,13 @@ class Population:
     def _parsed(self) -> tuple[tuple[Record, ...], ...]:
         """The records of every kind through the real parser."""
         parse = RecordParser(self._manifest)
-        found = []
-        for number, kind in enumerate(self.kinds):
-            named = [
-                _named(record, f"{number}.{part}", str(number)) for part, record in enumerate(kind.records)
-            ]
-            found.append(tuple(parse(record, f"kind {number}") for record in named))
-        return tuple(found)
+        return tuple(
+            tuple(
+                parse(_named(record, f"{number}.{part}", str(number)), f"kind {number}")
+                for part, record in enumerate(kind.records)
+            )
+            for number, kind in enumerate(self.kinds)
+        )
 
     @cached_property
     def _manifest(self) -> Manifest:
@@ -126,13 +124,8 @@ class Population:
         return parse_manifest(synthetic.manifest(records, self.arms, **self._fields(len(records))))
 
     def _fields(self, records: int) -> dict[str, Json]:
-        text = {
-            "name": self.name,
-            "sha256": synthetic.digest(f"text {self.name}"),
-            "sentences": records,
-            "unit": "document",
-            "attribution": "",
-        }
+        text = {"name": self.name, "sha256": synthetic.digest(f"text {self.name}"), "sentences": records}
+        text |= {"unit": "document", "attribution": ""}
         return {"text": text, "design": self.design, **self.fields}
 
 
@@ -150,20 +143,20 @@ def steps(weight: int, text: str) -> UnitKind:
     return UnitKind(weight, tuple(sentences))
 
 
+def decided(name: str, *kinds: tuple[int, str]) -> Population:
+    """A population of such units: the weight and the letters of each kind."""
+    return Population(name, tuple(steps(weight, text) for weight, text in kinds))
+
+
 def scored(
     weight: int, *sentences: Mapping[str, int], names: Iterable[str], rest: int = 0, letters: str = "a"
 ) -> UnitKind:
     """A unit of which quality matters: for each sentence matches by arm under the rule ``first-line``.
 
-    Under ``whole`` the ticket ``t`` is perfect and every other arm useless, under ``cut`` the other way
-    round: whoever scores another rule than the one asked for has another answer.
-
-    Args:
-        weight: how often it comes up.
-        sentences: matches, 0 to :data:`proofs_checks.worlds.synthetic.FULL`, by arm.
-        names: all arms.
-        rest: matches of the arms that a sentence does not name.
-        letters: decisions along each sentence, as for :func:`steps`.
+    Matches are 0 to :data:`proofs_checks.worlds.synthetic.FULL`; arms of ``names`` that a sentence does not
+    name have ``rest``. Under ``whole`` the ticket ``t`` is perfect and every other arm useless, under ``cut``
+    the other way round: whoever scores another rule than the one asked for has another answer. The letters
+    are the decisions along each sentence, as for :func:`steps`.
     """
     best = synthetic.FULL
     records = []
@@ -213,12 +206,10 @@ def drawn_rate(population: Population) -> tuple[Fraction, Fraction]:
 
 def agreement(population: Population) -> tuple[Fraction, Fraction]:
     """Share of units in which every decision agrees, and the mean share of decisions that do."""
-    whole, shares = [], []
-    for kind in population.kinds:
-        wrong = [wrong for record in kind.records for _, wrong in _decisions(record)]
-        whole.append(Fraction(not any(wrong)))
-        shares.append(1 - Fraction(sum(wrong), len(wrong)))
-    return population.mean(whole), population.mean(shares)
+    kinds = population.kinds
+    wrong = [[wrong for record in kind.records for _, wrong in _decisions(record)] for kind in kinds]
+    whole = population.mean([Fraction(not any(one)) for one in wrong])
+    return whole, population.mean([1 - Fraction(sum(one), len(one)) for one in wrong])
 
 
 def advantage(population: Population, other: str, rule: str = "first-line") -> Fraction:
@@ -235,8 +226,7 @@ def loss_rise(population: Population) -> Fraction:
     found = []
     for kind in population.kinds:
         nats = sum(record["nats"]["t"] - record["nats"]["base"] for record in kind.records)
-        tokens = sum(record["tokens"] for record in kind.records)
-        found.append(Fraction(nats, synthetic.UNIT * tokens))
+        found.append(Fraction(nats, synthetic.UNIT * sum(record["tokens"] for record in kind.records)))
     return population.mean(found)
 
 
