@@ -45,7 +45,7 @@ def distance(p: Law, q: Law) -> Fraction:
     return max(abs(a - b) for a, b in zip(accumulate(p), accumulate(q), strict=True))
 
 
-def sample_distance(x: Sequence[Fraction], y: Sequence[Fraction]) -> Fraction:
+def sample_distance(x: Sequence[float | Fraction], y: Sequence[float | Fraction]) -> Fraction:
     """Kolmogorov-Smirnov distance of two samples, ties advanced on both sides before comparing."""
     return max(
         abs(Fraction(sum(v <= t for v in x), len(x)) - Fraction(sum(v <= t for v in y), len(y)))
@@ -127,6 +127,11 @@ def joined(deviations: Sequence[Number], combine: Combine) -> Number:
     return sum(deviations[1:], deviations[0])
 
 
+def in_words(laws: Sequence[Law]) -> str:
+    """The laws of a product, for a witness."""
+    return " x ".join(f"({', '.join(map(str, masses))})" for masses in laws)
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """Independent coordinates before and after, on the same atoms: one case of the corollary.
@@ -169,24 +174,21 @@ class Change:
     def slack(self, *, combine: Combine = "sum", multiplier: int | None = None) -> Fraction:
         """Least of ``E s_c - bound`` over the rivals c: the criterion is met if this is positive.
 
-        Args:
-            combine: how the deviations of the coordinates join.
-            multiplier: number used in place of every V_j(s_c); None takes the true ones.
+        ``multiplier`` stands in place of every V_j(s_c); None takes the true ones.
         """
         masses = joint(self.before)
         least = []
         for rival in rivals(self.labels):
             values = score(self.labels, rival)
-            factors = (
-                variations(values, self.shape) if multiplier is None else (multiplier,) * len(self.shape)
-            )
+            own = variations(values, self.shape)
+            factors = own if multiplier is None else (multiplier,) * len(own)
             bound = joined([v * d for v, d in zip(factors, self.distances, strict=True)], combine)
             least.append(expectation(values, masses) - bound)
         return min(least)
 
     def __str__(self) -> str:
         ticks = "; ".join(
-            f"({', '.join(map(str, p))}) to ({', '.join(map(str, q))}), D = {d}"
+            f"{in_words((p,))} to {in_words((q,))}, D = {d}"
             for p, q, d in zip(self.before, self.after, self.distances, strict=True)
         )
         shape = "" if len(self.shape) == 1 else f" on {'x'.join(map(str, self.shape))}"

@@ -12,13 +12,14 @@ from fractions import Fraction
 from itertools import product
 from math import prod
 
-from proofs_checks.check import Budget, Check, CheckFinding, check
+from proofs_checks.check import Budget, Check, CheckFinding, Outcome, check
 from proofs_checks.theory.enumeration import compositions
 from proofs_checks.theory.finite import (
     CERTIFIED,
     Change,
     Law,
     distance,
+    in_words,
     law,
     lead,
     restricted_strings,
@@ -81,14 +82,11 @@ def without_a_point(_: Budget) -> CheckFinding:
                 cases += 1
                 if after < 0:
                     text = (
-                        f"s = {', '.join(map(str, gaps))}, law ({', '.join(map(str, p))}) becomes"
-                        f" ({', '.join(map(str, q))}): gap at a point {seen} > V D = {bound}, but the mean"
-                        f" goes from {before} to {after}"
+                        f"s = {', '.join(map(str, gaps))}, law {in_words((p,))} becomes {in_words((q,))}: gap"
+                        f" at a point {seen} > V D = {bound}, but the mean goes from {before} to {after}"
                     )
-                    honest = before <= bound
-                    return CheckFinding(
-                        "passed" if honest else "failed", cases, f"{atoms} atoms, n = {n}", text
-                    )
+                    outcome: Outcome = "passed" if before <= bound else "failed"
+                    return CheckFinding(outcome, cases, f"{atoms} atoms, n = {n}", text)
     return CheckFinding("failed", cases, "no violation: the assumption would not be needed")
 
 
@@ -149,12 +147,9 @@ def random_models(budget: Budget) -> CheckFinding:
                 broken += 1
                 if worst is None or change.lead_before > worst.lead_before:
                     worst = change
-    detail = (
-        f"{tries:,} models: the additive criterion met {sound:,} times, never violated;"
-        f" r > 2 max D met {claimed:,} times, violated {broken:,} times"
-    )
+    detail = f"{tries:,} models: the additive criterion met {sound:,} times, never violated;"
+    detail += f" r > 2 max D met {claimed:,} times, violated {broken:,} times"
     return CheckFinding("passed" if sound and broken else "failed", tries, detail, str(worst))
 
 
 CHECKS: tuple[Check, ...] = (random_models, without_independence, without_a_point)
-"""Checks of this module."""

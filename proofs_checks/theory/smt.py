@@ -13,19 +13,17 @@ Needs the extra ``proofs`` (z3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise, permutations, product
 from typing import Any
 
 from proofs_checks.check import Budget, Check, CheckFinding, check
 from proofs_checks.theory import smt_variants
-from proofs_checks.theory.finite import (
-    total_variation,
-    variations,
-)
-from proofs_checks.theory.smt_variants import ROW_LAW
+from proofs_checks.theory.exact import ROW_LAW
+from proofs_checks.theory.finite import in_words, total_variation, variations
 from proofs_checks.theory.symbolic import (
     Clock,
     SolverAnswer,
@@ -33,7 +31,6 @@ from proofs_checks.theory.symbolic import (
     Values,
     expected,
     fraction_of,
-    in_words,
     solve,
     step_loss,
     telescopes,
@@ -57,10 +54,6 @@ class Proof:
         if answer.status == "sat" and self.broken is None:
             self.broken = witness(answer.model)
 
-    def over(self, clock: Clock) -> bool:
-        """Whether nothing more can be learned: the clause is broken, or the time is up."""
-        return self.broken is not None or (self.undecided > 0 and clock.limit() <= 0)
-
     def finding(self, what: str) -> CheckFinding:
         """Passed only if there were queries, every one was decided, and none was satisfiable."""
         text = f"{what}: {self.cases:,} queries"
@@ -73,63 +66,65 @@ class Proof:
         return CheckFinding("passed", self.cases, f"{text}, all negations unsatisfiable")
 
 
-def prove_lines(strings: Iterable[Values], clock: Clock, *, lower_by: int = 0) -> Proof:
-    """One coordinate, fixed scores: ``E s - E' s <= V D``, and ``E s > V D`` keeps ``E' s > 0``.
+Query = tuple[Sequence[Any], list[Any]]
+"""Values of s on the cells, and the negation of the clause for them."""
 
-    Args:
-        strings: score strings, all of one length.
-        clock: time allowed.
-        lower_by: subtracted from V; with 1 the clause is false, which a test of this function wants to see.
-    """
+
+def proof_of(queries: Iterable[Query], laws: SymbolicLaws, clock: Clock) -> Proof:
+    """Ask for laws that break the clause, until it is broken or the time is up."""
     import z3
 
     proof = Proof()
-    laws: SymbolicLaws | None = None
-    for values in strings:
-        if laws is None:
-            laws = SymbolicLaws((len(values),))
-            solver = z3.Solver()
-            solver.add(laws.constraints)
-        bound = (total_variation(values) - lower_by) * laws.distances[0]
-        before = expected(values, laws.shape, laws.before)
-        after = expected(values, laws.shape, laws.after)
-        for negation in ((before - after > bound,), (before > bound, after <= 0)):
-            solver.push()
-            solver.add(*negation)
-            proof.add(solve(solver, clock), _show(laws, values))
-            solver.pop()
-        if proof.over(clock):
+    solver = z3.Solver() if len(laws.shape) == 1 else z3.SolverFor("QF_NRA")
+    solver.add(laws.constraints)
+    for values, negation in queries:
+        solver.push()
+        solver.add(negation)
+        proof.add(solve(solver, clock), partial(_in_words, laws, values))
+        solver.pop()
+        if proof.broken is not None or (proof.undecided and clock.limit() <= 0):
             break
     return proof
+
+
+def prove_lines(strings: Sequence[Values], clock: Clock, *, lower_by: int = 0) -> Proof:
+    """One coordinate, fixed scores: ``E s - E' s <= V D``, and ``E s > V D`` keeps ``E' s > 0``.
+
+    The strings have one length. ``lower_by`` is subtracted from V; with 1 the clause is false, which a test
+    of this function wants to see.
+    """
+    laws = SymbolicLaws((len(strings[0]) if strings else 2,))
+
+    def queries() -> Iterator[Query]:
+        for values in strings:
+            bound = (total_variation(values) - lower_by) * laws.distances[0]
+            before, after = (expected(values, laws.shape, cdfs) for cdfs in (laws.before, laws.after))
+            yield values, [before - after > bound]
+            yield values, [before > bound, after <= 0]
+
+    return proof_of(queries(), laws, clock)
 
 
 def prove_any_scores(atoms: int, clock: Clock, *, lower_by: Fraction = Fraction(0)) -> Proof:
     """One coordinate, symbolic real scores too: ``E s - E' s <= V D`` with V the variation of the scores.
 
-    One query per pattern of rises and falls, which makes V a linear expression.
-
-    Args:
-        atoms: number of atoms.
-        clock: time allowed.
-        lower_by: V is multiplied by ``1 - lower_by``.
+    One query per pattern of rises and falls, which makes V a linear expression. V is multiplied by
+    ``1 - lower_by``.
     """
     import z3
 
-    proof = Proof()
     laws = SymbolicLaws((atoms,))
     scores = [z3.Real(f"s{i}") for i in range(atoms)]
     loss = expected(scores, laws.shape, laws.before) - expected(scores, laws.shape, laws.after)
-    for signs in product((1, -1), repeat=atoms - 1):
-        rises = [sign * (b - a) for sign, (a, b) in zip(signs, pairwise(scores), strict=True)]
-        solver = z3.SolverFor("QF_NRA")
-        solver.add(laws.constraints)
-        solver.add([rise >= 0 for rise in rises])
-        factor = 1 - lower_by
-        solver.add(factor.denominator * loss > factor.numerator * z3.Sum(rises) * laws.distances[0])
-        proof.add(solve(solver, clock), _show(laws, scores))
-        if proof.over(clock):
-            break
-    return proof
+    factor = 1 - lower_by
+
+    def queries() -> Iterator[Query]:
+        for signs in product((1, -1), repeat=atoms - 1):
+            rises = [sign * (b - a) for sign, (a, b) in zip(signs, pairwise(scores), strict=True)]
+            bound = factor.numerator * z3.Sum(rises) * laws.distances[0]
+            yield scores, [*(rise >= 0 for rise in rises), factor.denominator * loss > bound]
+
+    return proof_of(queries(), laws, clock)
 
 
 def prove_grids(tables: Iterable[Values], shape: Sequence[int], clock: Clock, *, lower_by: int = 0) -> Proof:
@@ -137,48 +132,35 @@ def prove_grids(tables: Iterable[Values], shape: Sequence[int], clock: Clock, *,
 
     The losses of the single steps add up to the whole (verified as polynomials), and a sum exceeds a sum only
     if one of its terms exceeds its counterpart: so the negation splits into one query per coordinate, each
-    with symbolic laws of all the others.
-
-    Args:
-        tables: values on the cells of the grid, last coordinate fastest.
-        shape: atoms per coordinate.
-        clock: time allowed.
-        lower_by: subtracted from every V_j, see :func:`prove_lines`.
+    with symbolic laws of all the others. ``lower_by`` is subtracted from every V_j.
     """
-    import z3
-
-    proof = Proof()
     laws = SymbolicLaws(shape)
-    for values in tables:
-        if not telescopes(values, laws):
-            proof.broken = f"the steps do not sum to the whole for {values}"
-            return proof
-        for axis, factor in enumerate(variations(values, shape)):
-            solver = z3.SolverFor("QF_NRA")
-            solver.add(laws.constraints)
-            solver.add(step_loss(values, laws, axis) > (factor - lower_by) * laws.distances[axis])
-            proof.add(solve(solver, clock), _show(laws, values))
-        if proof.over(clock):
-            break
+    torn = None
+
+    def queries() -> Iterator[Query]:
+        nonlocal torn
+        for values in tables:
+            if not telescopes(values, laws):
+                torn = f"the steps do not sum to the whole for {values}"
+                return
+            for axis, factor in enumerate(variations(values, shape)):
+                yield values, [step_loss(values, laws, axis) > (factor - lower_by) * laws.distances[axis]]
+
+    proof = proof_of(queries(), laws, clock)
+    proof.broken = proof.broken or torn
     return proof
 
 
 def prove_whole(tables: Iterable[Values], shape: Sequence[int], clock: Clock) -> Proof:
     """The sum bound in one query per table, without the split of :func:`prove_grids`; for small grids."""
-    import z3
-
-    proof = Proof()
     laws = SymbolicLaws(shape)
-    for values in tables:
-        bound = sum(v * d for v, d in zip(variations(values, shape), laws.distances, strict=True))
-        loss = expected(values, shape, laws.before) - expected(values, shape, laws.after)
-        solver = z3.SolverFor("QF_NRA")
-        solver.add(laws.constraints)
-        solver.add(loss > bound)
-        proof.add(solve(solver, clock), _show(laws, values))
-        if proof.over(clock):
-            break
-    return proof
+
+    def queries() -> Iterator[Query]:
+        for values in tables:
+            bound = sum(v * d for v, d in zip(variations(values, shape), laws.distances, strict=True))
+            yield values, [expected(values, shape, laws.before) - expected(values, shape, laws.after) > bound]
+
+    return proof_of(queries(), laws, clock)
 
 
 def representatives(shape: Sequence[int], alphabet: Sequence[int] = (-1, 0, 1)) -> list[Values]:
@@ -191,7 +173,11 @@ def representatives(shape: Sequence[int], alphabet: Sequence[int] = (-1, 0, 1)) 
     number = {cell: i for i, cell in enumerate(cells)}
     moves = [
         [
-            number[tuple(_turned(cell[j], shape[j], back) for j, back in zip(order, turns, strict=True))]
+            number[
+                tuple(
+                    shape[j] - 1 - cell[j] if back else cell[j] for j, back in zip(order, turns, strict=True)
+                )
+            ]
             for cell in cells
         ]
         for order in permutations(range(len(shape)))
@@ -206,17 +192,10 @@ def representatives(shape: Sequence[int], alphabet: Sequence[int] = (-1, 0, 1)) 
     ]
 
 
-def _turned(place: int, size: int, back: bool) -> int:
-    return size - 1 - place if back else place
-
-
-def _show(laws: SymbolicLaws, values: Sequence[Any]) -> Callable[[Any], str]:
-    def text(model: Any) -> str:
-        before, after = laws.rational(model)
-        numbers = ", ".join(str(v if isinstance(v, int) else fraction_of(model, v)) for v in values)
-        return f"values ({numbers}): {in_words(before)} to {in_words(after)}"
-
-    return text
+def _in_words(laws: SymbolicLaws, values: Sequence[Any], model: Any) -> str:
+    before, after = laws.rational(model)
+    numbers = ", ".join(str(v if isinstance(v, int) else fraction_of(model, v)) for v in values)
+    return f"values ({numbers}): {in_words(before)} to {in_words(after)}"
 
 
 # --- The checks ---------------------------------------------------------------------------------------------
@@ -229,7 +208,7 @@ _Z3 = ("z3",)
 def one_coordinate(budget: Budget) -> CheckFinding:
     """Every score string on up to 6 atoms (7 in a full run), symbolic masses."""
     atoms = 7 if budget.full else 6
-    proof = prove_lines(product((-1, 0, 1), repeat=atoms), Clock(budget.seconds))
+    proof = prove_lines(list(product((-1, 0, 1), repeat=atoms)), Clock(budget.seconds))
     return proof.finding(f"every string of -1, 0, 1 on {atoms} atoms")
 
 
@@ -253,7 +232,9 @@ def two_coordinates(budget: Budget) -> CheckFinding:
     if budget.full:
         proofs.append(prove_grids(representatives((3, 3), (-1, 1)), (3, 3), clock))
         what += ", 3x3 with two classes"
-    return _joined(proofs).finding(what)
+    broken = next((proof.broken for proof in proofs if proof.broken is not None), None)
+    cases, undecided = (sum(getattr(one, name) for one in proofs) for name in ("cases", "undecided"))
+    return Proof(cases, undecided, broken).finding(what)
 
 
 @check("smt.three-coordinates", "§4 theorem, m = 3: deviations add", _PRODUCT, needs=_Z3)
@@ -266,16 +247,7 @@ def three_coordinates(budget: Budget) -> CheckFinding:
     return prove_grids(tables, (2, 2, 2), Clock(budget.seconds)).finding(what)
 
 
-def _joined(proofs: Sequence[Proof]) -> Proof:
-    return Proof(
-        sum(proof.cases for proof in proofs),
-        sum(proof.undecided for proof in proofs),
-        next((proof.broken for proof in proofs if proof.broken is not None), None),
-    )
-
-
 CHECKS: tuple[Check, ...] = (
     *(one_coordinate, any_scores, two_coordinates, three_coordinates),
     *smt_variants.CHECKS,
 )
-"""Checks of this module and of the wrong variants, in the order of the theory."""

@@ -8,40 +8,32 @@ the solver.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from proofs_checks.check import Budget, Check, CheckFinding, check
-from proofs_checks.theory.finite import Change, expectation, law, rivals, score
+from proofs_checks.theory.exact import ROW_LAW
+from proofs_checks.theory.finite import Change, Combine, expectation, in_words, law, rivals, score
 from proofs_checks.theory.symbolic import (
     Clock,
     SolverStatus,
     SymbolicLaws,
     expected,
     fraction_of,
-    in_words,
     solve,
 )
-
-ROW_LAW = ("A-LAW", "A-SCALAR", "A-POINT")
-"""Assumptions behind every reading of a label string as the decision of a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeakCriterion:
     """A criterion that is too weak: ``r > multiplier * combine(D_j)`` on a grid with these labels.
 
-    Attributes:
-        labels: label of each cell.
-        shape: atoms per coordinate.
-        multiplier: what stands in place of V.
-        combine: ``sum`` or ``max`` over the coordinates.
-        strict: False for ``>=``; then a tie refutes it, otherwise only a strict loss does.
+    ``shape`` has the atoms per coordinate. With ``strict`` False it is ``>=``; then a tie refutes it,
+    otherwise only a strict loss does.
     """
 
     labels: str
     shape: tuple[int, ...]
     multiplier: int
-    combine: Literal["sum", "max"] = "sum"
+    combine: Combine = "sum"
     strict: bool = True
 
 
@@ -123,7 +115,7 @@ WRONG: dict[str, tuple[str, WeakCriterion]] = {
 """Wrong variants of the criterion: name, clause that calls it wrong, and the criterion."""
 
 
-@check("smt.wrong.dependent", "§4 theorem: independence is essential", (), needs=("z3",))
+@check("smt.wrong.dependent", "§4 theorem: independence is essential", needs=("z3",))
 def dependent(budget: Budget) -> CheckFinding:
     """Equal marginals, D = 0 in each coordinate, and yet E s changes, if the coordinates depend."""
     import z3
@@ -153,4 +145,3 @@ CHECKS: tuple[Check, ...] = (
     *(_wrong(name, clause, variant) for name, (clause, variant) in WRONG.items()),
     dependent,
 )
-"""Checks of this module, in the order of the theory."""

@@ -77,13 +77,9 @@ class SymbolicLaws:
         import z3
 
         self.shape = tuple(shape)
-        self.before: list[list[Any]] = []
-        self.shift: list[list[Any]] = []
-        self.distances: list[Any] = []
-        for j, atoms in enumerate(shape):
-            self.before.append([z3.Real(f"F{j}_{i}") for i in range(atoms - 1)])
-            self.shift.append([z3.Real(f"g{j}_{i}") for i in range(atoms - 1)])
-            self.distances.append(z3.Real(f"D{j}"))
+        self.before = [[z3.Real(f"F{j}_{i}") for i in range(atoms - 1)] for j, atoms in enumerate(shape)]
+        self.shift = [[z3.Real(f"g{j}_{i}") for i in range(atoms - 1)] for j, atoms in enumerate(shape)]
+        self.distances = [z3.Real(f"D{j}") for j in range(len(shape))]
         self.after = [
             [f + g for f, g in zip(cdf, shift, strict=True)]
             for cdf, shift in zip(self.before, self.shift, strict=True)
@@ -96,19 +92,17 @@ class SymbolicLaws:
 
     def rational(self, model: Any) -> tuple[tuple[Law, ...], tuple[Law, ...]]:
         """Rational laws ``(before, after)`` at, or next to, a model; next to it where it is irrational."""
-        return (
-            tuple(masses_of([fraction_of(model, f) for f in cdf]) for cdf in self.before),
-            tuple(masses_of([fraction_of(model, f) for f in cdf]) for cdf in self.after),
-        )
+
+        def laws(cdfs: Sequence[Sequence[Any]]) -> tuple[Law, ...]:
+            return tuple(masses_of([fraction_of(model, f) for f in cdf]) for cdf in cdfs)
+
+        return laws(self.before), laws(self.after)
 
 
 def expected(values: Sequence[int], shape: Sequence[int], cdfs: Sequence[Sequence[Any]]) -> Any:
-    """E s as a polynomial in the distribution functions of independent coordinates.
+    """E s as a polynomial in the distribution functions of coordinates, at all atoms but the last.
 
-    Args:
-        values: s on the cells of the grid, last coordinate fastest.
-        shape: atoms per coordinate.
-        cdfs: distribution function of each coordinate at all atoms but the last.
+    ``values`` are those of s on the cells of the grid, last coordinate fastest.
     """
     if not shape:
         return values[0]
@@ -163,8 +157,3 @@ def masses_of(cdf: Sequence[Fraction]) -> Law:
     for value in (*cdf, Fraction(1)):
         points.append(min(max(value, points[-1]), Fraction(1)))
     return tuple(high - low for low, high in pairwise(points))
-
-
-def in_words(laws: Sequence[Law]) -> str:
-    """The laws of a product, for a witness."""
-    return " x ".join(f"({', '.join(map(str, masses))})" for masses in laws)

@@ -13,11 +13,13 @@ Needs scipy (loaded on use).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from proofs_checks.check import Budget, Check, CheckFinding, check
-from proofs_checks.theory.finite import CERTIFIED, Change, law, restricted_strings, rivals, runs, variation
+from proofs_checks.check import Budget, Check, CheckFinding, Facts, check, decided
+from proofs_checks.theory.exact import strings_of
+from proofs_checks.theory.finite import CERTIFIED, Change, law, rivals, runs, variation
 
 # Vertices of these programmes are quotients of small determinants of 0, +1, -1: far below this.
 _DENOMINATOR = 10_000
@@ -27,11 +29,8 @@ _DENOMINATOR = 10_000
 class Worst:
     """Solution of the programme of one label string.
 
-    Attributes:
-        labels: the string.
-        optimum: largest ratio according to the solver (floating point).
-        ratio: ratio that the exact change attains; None if rounding gave none.
-        change: laws before and after, exact.
+    ``optimum`` is the largest ratio according to the solver (floating point), ``ratio`` the one that the
+    exact ``change`` attains; None if rounding gave none.
     """
 
     labels: str
@@ -106,37 +105,31 @@ def _rational(
 @check("tightness.constants", "§4: V D is the smallest sufficient margin", ("A-ORDER",), needs=("scipy",))
 def constants(budget: Budget) -> CheckFinding:
     """Every label string without equal neighbours: the worst ratio is V, attained by rational laws."""
-    longest = 7 if budget.full else 5
-    strings = [
-        s for length in range(2, longest + 1) for s in restricted_strings(length, length) if runs(s) == s
-    ]
+    strings = [s for s in strings_of(range(2, 8 if budget.full else 6)) if runs(s) == s]
     strings += [word for word in ("CBABC", "BABABAB", "DCABE") if word not in strings]
     return judge_strings(strings)
 
 
-def judge_strings(strings: list[str], *, constant: int | None = None) -> CheckFinding:
+@decided
+def judge_strings(strings: Sequence[str], *, constant: int | None = None) -> Facts:
     """Passed if the worst ratio of every string is V (or ``constant``), and an exact change attains it."""
-    largest: Worst | None = None
-    for number, labels in enumerate(strings, 1):
+    found = []
+    for labels in strings:
         worst = worst_ratio(labels)
         expected = variation(labels) if constant is None else constant
-        if worst.optimum > expected + 1e-6 or (worst.ratio is not None and worst.ratio > expected):
-            return CheckFinding(
-                "failed",
-                number,
-                f"{labels}: a lead of {worst.optimum:g} D is lost, above {expected} D",
-                str(worst.change),
-            )
-        if worst.ratio != expected:
-            return CheckFinding(
-                "failed", number, f"{labels}: {worst.optimum:g} D found, {expected} D not attained exactly"
-            )
-        if largest is None or worst.ratio > (largest.ratio or 0):
-            largest = worst
-    if largest is None:
+        above = worst.optimum > expected + 1e-6 or (worst.ratio is not None and worst.ratio > expected)
+        yield (
+            f"{labels}: a lead of {worst.optimum:g} D is lost, above {expected} D: {worst.change}",
+            not above,
+        )
+        attained = worst.ratio == expected
+        yield f"{labels}: {worst.optimum:g} D found, {expected} D not attained exactly", attained
+        found.append((worst.ratio or 0, f"V = {worst.ratio} attained: {worst.change}"))
+    if not found:
         return CheckFinding("not run", 0, "no label string was given")
     detail = f"worst ratio of {len(strings):,} label strings is exactly V, re-verified in Fractions"
-    return CheckFinding("passed", len(strings), detail, f"V = {largest.ratio} attained: {largest.change}")
+    largest = max(found, key=lambda one: one[0])[1]
+    return CheckFinding("passed", len(strings), detail, largest)
 
 
 def attained_sum(deviation: Fraction) -> Change:
@@ -148,12 +141,8 @@ def attained_sum(deviation: Fraction) -> Change:
     Args:
         deviation: D of each coordinate, in 0 < D <= 1/40.
     """
-    others = iter("CDEFGHIJ")
-    labels = "".join(
-        CERTIFIED if i > 1 and j > 1 else "B" if i < 2 and j < 2 else next(others)
-        for i in range(4)
-        for j in range(4)
-    )
+    # Cells on two signs each: A, B, or one of C to J.
+    labels = "BBCDBBEFGHAAIJAA"
     high, low = Fraction(1, 4) + deviation / 2, Fraction(1, 4) - deviation / 2
     before = (low, low, high, high)
     even = (Fraction(1, 4),) * 4
@@ -161,14 +150,13 @@ def attained_sum(deviation: Fraction) -> Change:
 
 
 @check("tightness.sum", "§4: the sum of V_j D_j is the smallest sufficient margin", ("independence",))
-def additive(budget: Budget) -> CheckFinding:
+def additive(budget: Budget) -> Facts:
     """Two changed rows: equality in the sum ends in a tie, so no smaller combination of D_1, D_2 suffices."""
     sizes = range(40, 200 if budget.full else 100)
-    change = None
     for size in sizes:
         change = attained_sum(Fraction(1, size))
-        if not (change.slack() == 0 and change.lead_before > 0 == change.lead_after):
-            return CheckFinding("failed", len(sizes), f"not attained for D = 1/{size}", str(change))
+        tie = change.slack() == 0 and change.lead_before > 0 == change.lead_after
+        yield f"not attained for D = 1/{size}: {change}", tie
     detail = "E s_B = V_1 D_1 + V_2 D_2 exactly, and A and B end equal"
     return CheckFinding("passed", len(sizes), detail, str(attained_sum(Fraction(1, sizes[0]))))
 
