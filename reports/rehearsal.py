@@ -28,10 +28,7 @@ class Stop:
     """Where one claim about one ticket would have been decided.
 
     Attributes:
-        ticket: id of the ticket.
-        claim: the policy's requirement.
         units: number of units at the first look that decided the claim; all units if none did.
-        total: number of units of the text.
         outcome: outcome at that look.
         decided: whether more units could no longer have changed the outcome.
     """

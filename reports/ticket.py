@@ -17,8 +17,6 @@ def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:
     """Print the size of the ticket, its strongest pieces, what was left out and how to check it.
 
     Args:
-        found: the ticket.
-        console: where to print.
         inputs: options that name the tables for a check, used if they do not lie beside the ticket.
     """
     ticket, chosen = found.ticket, found.selection

@@ -25,9 +25,7 @@ class Rerun:
     """The rerun cases of one ticket and one manifest.
 
     Attributes:
-        ticket: id of the ticket.
         evidence: path of the manifest, relative to the ticket's folder.
-        results: one per case.
     """
 
     ticket: str
@@ -45,7 +43,6 @@ def run_again(
     """Rerun every violation that the guarantee claims of a report list.
 
     Args:
-        report: what :func:`certify.gate.check.check` returned.
         model: checkpoint folder of the base, or its name on the hub.
         texts: evaluated texts, as given to ``certify evaluate --data``; each is found by its name.
         reference: table E*, if it does not lie beside the ticket.

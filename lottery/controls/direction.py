@@ -26,7 +26,6 @@ class Direction:
         rows: rows to serve, ``[k, d]``.
         wanted: Euclidean norm of each row's shift in E*, float64 ``[k]``.
         achieved: the norm after rounding to the served dtype, float64 ``[k]``.
-        seed: seed of the directions.
     """
 
     rows: Rows
@@ -58,7 +57,6 @@ def random_direction(ids: Sequence[int], base: Table, reference: Table, *, seed:
         ids: distinct token ids, in any order.
         base: E⁰ ``[V, d]``.
         reference: E* in the same dtype.
-        seed: a non-negative integer.
 
     Raises:
         UsageError: the seed is negative, or an id is not a row or is named twice.

@@ -63,8 +63,6 @@ def of_examples(ids: Sequence[int], examples: Iterable[Example], *, bos: int | N
     """Count over tokenised examples, with or without responses.
 
     Args:
-        ids: the ticket's token ids.
-        examples: results of :func:`certify.ticket.templates.encode`.
         bos: id that begins a sequence and does not belong to the frame; None if the tokenizer has none.
 
     Raises:

@@ -31,7 +31,6 @@ class TicketOverlap:
 
     Attributes:
         sizes: number of rows of the first and of the second ticket, both at least 1.
-        shared: number of rows in both.
         candidates: number of rows that could have been chosen.
         expected: mean of ``shared`` for random sets of these sizes (within each stratum, if there are any).
         p: probability that such sets share at least ``shared`` rows, rounded up: never below the smallest
@@ -65,8 +64,6 @@ def compare(
     """Compare two tickets with each other and with random sets.
 
     Args:
-        first: distinct ids of a ticket.
-        second: distinct ids of the other ticket.
         candidates: distinct ids that both could have been chosen from
             (:func:`certify.selection.rules.candidates`).
         strata: stratum of every candidate, indexed by id (:func:`certify.selection.nulls.frequency_strata`);
@@ -142,11 +139,8 @@ def study(
 
     Args:
         tickets: language -> seed -> ids.
-        candidates: see :func:`compare`.
-        strata: see :func:`compare`.
 
     Raises:
-        UsageError: see :func:`compare`.
         NothingToDoError: there are fewer than two tickets.
     """
     named = [(language, seed) for language in sorted(tickets) for seed in sorted(tickets[language])]

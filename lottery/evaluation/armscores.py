@@ -15,8 +15,6 @@ class ArmScores:
     """Scores of one arm on the whole text.
 
     Attributes:
-        arm: name of the arm.
-        sentences: number of sentences.
         ended: share of outputs that the arm ended itself.
         tokens: mean number of generated tokens per sentence.
         scores: one entry per extraction rule.
@@ -34,7 +32,6 @@ class ArmTally:
 
     Attributes:
         ended: outputs that the arm ended itself.
-        tokens: generated tokens.
         differing: steps along the reference's outputs at which the arm would have said something else.
         equal: sentences without such a step.
     """
@@ -65,7 +62,6 @@ def arm_scores(manifest: Manifest, folder: Path) -> tuple[ArmScores, ...]:
 
     Args:
         manifest: evidence of kind ``translation``.
-        folder: the folder that it lies in.
 
     Raises:
         InvalidInputError: the evidence has another kind (``EVIDENCE_KIND``) or is refused by

@@ -54,12 +54,9 @@ def assemble(
     """Join the parts of every arm into evidence.
 
     Args:
-        task: the text.
         arms: the arms, ``base`` and ``reference`` among them.
         parts: the part of each arm by its name, complete for ``indices``.
         out: ``NAME.json``; records and lists of used sentences go beside it.
-        used: sentences that were used to scan, tune or choose.
-        order_seed: seed of the order of units.
         design: ``sequential`` if sentences were drawn until claims were decided.
         indices: indices of the evaluated sentences; None means all.
         witnesses: largest number of sentences to include in words, chosen by ``order_seed``; a text without
@@ -105,14 +102,10 @@ class Assembly:
         Sentences in words are taken from those that are added first, in the order of ``order_seed``.
 
         Args:
-            parts: the part of each arm by its name, complete for ``indices``.
             indices: the sentences; they are appended in the order of the text.
 
         Returns:
             The written manifest.
-
-        Raises:
-            UsageError, InvalidInputError: see :func:`assemble`.
         """
         task, chosen = self._task, sorted(indices)
         for arm in self._arms:
@@ -214,20 +207,8 @@ def assemble_loss(
     a copy is not new text.
 
     Args:
-        windows: the windows that were measured.
-        arms: the arms, ``base`` among them.
-        parts: the part of each arm by its name.
-        out: ``NAME.json``.
         text: name, digest, unit and attribution of the text; ``sentences`` counts its lines.
-        base: digests of the base model.
         reference_sha256: tensor digest of E*, if it has an arm.
-        tokenizer_sha256: file digest of ``tokenizer.json``.
-        dtype: dtype that the models computed in.
-        used: sentences that were used to scan, tune or choose.
-        order_seed: seed of the order of units.
-
-    Raises:
-        UsageError, InvalidInputError: see :func:`assemble`.
     """
     digests = loss_digests(base, tokenizer_sha256, text)
     for arm in arms:

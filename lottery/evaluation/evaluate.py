@@ -40,12 +40,9 @@ class Evaluation:
     """Outcome of :func:`evaluate`.
 
     Attributes:
-        sentences: number of sentences.
         ended: share of outputs that the model ended itself.
         scores: one entry per extraction rule.
         outputs: the model's outputs, in the order of the text.
-        data_sha256: digest of the text.
-        template_sha256: digest of the template.
     """
 
     sentences: int
@@ -81,17 +78,10 @@ def evaluate(
     Args:
         base: checkpoint folder, or name of a model on the hub.
         data: parallel text (:func:`lottery.text.pairsource.read_pairs`).
-        languages: codes of source and target.
-        template: prompt template, by name or path.
         table: table to put into the model, such as E*, in the dtype that the base is stored in.
         ticket: ``FILE#ID`` of a ticket whose released rows to put into the model. The base must be the
             ticket's.
-        limit: largest number of sentences, from the start.
-        max_new_tokens: longest output, in tokens.
-        batch_size: prompts decoded together.
         beams: hypotheses kept; 1 is greedy.
-        dtype: dtype that the model computes in.
-        bleu_tokenizer: how BLEU splits words.
         progress: called with (sentences done, sentences in all).
 
     Raises:
@@ -173,30 +163,17 @@ def evaluate_tickets(
     """Evaluate base, embed tuning and tickets on one text, and write the evidence.
 
     Part files in ``NAME.parts`` beside the evidence make the run resumable. They are not needed afterwards.
+    Arguments that are not listed are those of :func:`evaluate`.
 
     Args:
-        base: checkpoint folder, or name of a model on the hub.
-        data: parallel text.
-        languages: codes of source and target.
-        template: prompt template, by name or path.
         reference: the table after embed tuning; None takes the one beside the tickets.
         tickets: ``FILE#ID`` of each ticket; all must have the same base and reference.
         out: ``FOLDER/NAME.json``.
         unit: unit of sampling, ``sentence``, ``block:N`` or ``document``. For documents, the text must name
             the document of each line (:mod:`lottery.text.pairsource`).
         attribution: owner of the text; if given, the evidence includes up to 50 sentences in words.
-        used: sentences that were used to scan, tune or choose.
-        limit: largest number of sentences, from the start.
-        max_new_tokens: longest output, in tokens.
-        batch_size: prompts decoded together.
-        beams: hypotheses kept; 1 is greedy.
-        dtype: dtype that the models compute in.
-        bleu_tokenizer: how BLEU splits words.
-        order_seed: seed of the order of units.
-        resume: continue with existing part files.
         decided: stopping rule. Units are drawn in the order of ``order_seed``, and the run stops once this
             returns True after a batch (:mod:`lottery.evaluation.sequential`). None evaluates the whole text.
-        max_units: largest number of units to draw, with ``decided``.
         progress: called with (sentences done, sentences in all), counted over all arms unless ``decided``.
 
     Raises:

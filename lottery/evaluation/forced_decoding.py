@@ -34,7 +34,6 @@ class Certainty:
     """Decisions and probabilities of a model at each step of an answer.
 
     Attributes:
-        argmax: the most probable token.
         p_a: its probability in units of 1e-9, rounded down.
         p_b: the second largest probability in units of 1e-9, rounded up.
     """
@@ -50,8 +49,6 @@ def argmaxes(
     """Find the most probable token at every step of every answer.
 
     Args:
-        placed: the model.
-        prompts: bare prompts.
         answers: for each prompt, the token ids to decode along; at least one.
 
     Raises:

@@ -51,11 +51,7 @@ def generate(
     ``generation_config.json`` is ignored: no penalties, no processors.
 
     Args:
-        placed: the model, with or without an arm in it (:class:`lottery.model.row_swap.Placed`).
-        tokenizer: its tokenizer.
         prompts: bare prompts (:func:`certify.ticket.templates.encode` with ``response=False``).
-        max_new_tokens: longest answer, in tokens.
-        batch_size: number of prompts decoded together.
         beams: hypotheses kept; 1 is greedy.
         progress: called with (prompts done, prompts in all).
 

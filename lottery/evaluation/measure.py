@@ -44,10 +44,6 @@ def measure(
     Args:
         model: the base with its table as served (:func:`lottery.model.row_swap.serve_base`), in eval mode;
             it is restored bit for bit.
-        tokenizer: its tokenizer.
-        task: the text.
-        placement: the arm.
-        out: the part file.
         reference: the reference's part, with every sentence of ``indices``; None for the reference itself.
         resume: continue with ``out`` if it exists, instead of starting over.
         opened: the part that an earlier call for this arm returned: ``out`` is not read again.
@@ -154,14 +150,9 @@ def measure_loss(
     """Measure the total negative log-likelihood of each window under one arm, in units of 1e-9 nats.
 
     Args:
-        model: see :func:`measure`.
         windows: token ids; the first begins a sequence.
-        placement: the arm, without a gate.
-        out: the part file.
         digests: digests of base, tokenizer and text, for the key.
         dtype: dtype that the model computes in; the softmax is in fp64.
-        batch_size: number of windows per batch.
-        resume: continue with ``out`` if it exists.
         progress: called with (windows done, windows in all).
 
     Raises:

@@ -68,10 +68,7 @@ class Replayed:
     """Result of rerunning one case.
 
     Attributes:
-        record: id of the record.
-        step: the step.
         result: see the module's docstring.
-        text: one sentence with the figures.
         recorded: the decision in the record; None if there is no such step.
         found: the decision found; None if the case was not run.
     """
@@ -102,8 +99,6 @@ def replay(
     """Rerun ``cases`` of ``evidence`` about a ticket, in the given order.
 
     Args:
-        source: the ticket.
-        evidence: manifest of translations.
         cases: cases to run, as listed by guarantee claims (``detail["witnesses"]``: record and step).
         base: checkpoint folder of the base model, or its name on the hub.
         reference: table E*; None takes the one beside the ticket.

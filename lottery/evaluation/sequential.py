@@ -33,10 +33,7 @@ def looks(
     """Yield the sentences known after each batch of units: growing lists of increasing indices.
 
     Args:
-        units: unit of each sentence.
-        order_seed: seed of the order of units.
         batch: smallest number of sentences in a batch of whole units, except at the end of the text.
-        max_units: largest number of units to draw.
 
     Raises:
         UsageError: ``batch`` or ``max_units`` is below 1 (``UNITS_RANGE``).
@@ -75,18 +72,9 @@ def evaluate_until(
     """Measure all arms on more and more units, until ``decided`` returns True or the units end.
 
     Args:
-        model: the base with its table as served, in eval mode.
-        tokenizer: its tokenizer.
-        task: the text.
         placements: the arms, the reference first.
-        arms: their entries in the order of the manifest.
         parts_folder: folder of the part files; complete parts of an earlier run are reused.
         out: ``NAME.json``, rewritten after every batch; records are appended.
-        decided: stopping rule, called after every batch.
-        used: sentences that were used to scan, tune or choose.
-        order_seed: seed of the order of units.
-        max_units: largest number of units to draw; None for all of the text.
-        resume: continue with existing part files.
         progress: called with (sentences known, sentences of the text) after every batch.
 
     Returns:

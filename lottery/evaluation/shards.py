@@ -22,12 +22,7 @@ MAX_LINE_BYTES: Final = 1 << 21
 
 
 class Part:
-    """An opened part file; see :func:`open_part` and :func:`read_part`.
-
-    Attributes:
-        path: the file.
-        key: everything that determines its contents.
-    """
+    """An opened part file; see :func:`open_part` and :func:`read_part`."""
 
     def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
         """Create an empty part; only :func:`open_part` and :func:`read_part` call this."""
@@ -88,7 +83,6 @@ def open_part(path: Path, key: Mapping[str, Any], *, resume: bool) -> Part:
     """Start a part file, or continue it.
 
     Args:
-        path: the file.
         key: everything that determines the outputs, as JSON.
         resume: continue an existing file and drop a last line that was cut off; otherwise start over.
 

@@ -41,11 +41,9 @@ class Row:
     """One step in a dry run or a status.
 
     Attributes:
-        step: name of the step.
         state: state of the step; None in a dry run without a folder.
         reason: why it is stale or void.
         seconds: wall seconds of its last finished attempt; None if there is none.
-        estimate: estimated cost.
     """
 
     step: str
@@ -69,11 +67,9 @@ def run(
     """Run an experiment to its end, from the start or from where it stopped.
 
     Args:
-        plan: the plan.
         out: folder of the experiment; created if missing.
         base: checkpoint folder or hub name, instead of the plan's.
         data: folder that the plan's paths are relative to; default ``data`` under ``CERTIFY_DATA``.
-        device: device to compute on.
         only: patterns of step names; runs these and what they need.
         report: called at the start and the end of each step.
         progress: called with (done, all) within a step.

@@ -30,7 +30,6 @@ def find_base(name: str, *, download: bool = True) -> Path:
     """Find a local checkpoint folder: ``name`` itself, or the downloaded model of that name on the hub.
 
     Args:
-        name: the folder, or the name of a model on the hub.
         download: fetch a hub model that is not here yet; otherwise only earlier downloads are found.
 
     Raises:

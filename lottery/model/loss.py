@@ -28,7 +28,6 @@ def target_loss(model: nn.Module, head: nn.Module, batch: dict[str, Tensor]) -> 
     """Sum the cross-entropy (nats, fp32 scalar) over the target tokens of ``batch``.
 
     Args:
-        model: a causal language model, possibly wrapped for several processes.
         head: its output head; it receives only the hidden states of the positions that predict a target.
         batch: ``input_ids``, ``attention_mask`` and ``labels`` ``[B, T]``, and ``positions`` ``[M]`` from
             :func:`target_positions`, computed with the batch so that no device has to wait.

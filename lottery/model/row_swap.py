@@ -79,15 +79,10 @@ def rows_placement(
     """Describe rows to put into the base: partial transfer, partial tuning, random direction, null ticket.
 
     Args:
-        name: name of the arm.
         kind: ``transfer``, ``tuned`` or ``direction``.
         base: E⁰ in the served dtype.
         rows: absolute rows in the same dtype, ids below V.
-        control: kind of control, if the arm is one.
-        of: id of the ticket that it is a control for.
-        seed: seed that the rows were drawn with.
         gate: segments (:mod:`lottery.text.segments`) in which the rows act; None is everywhere.
-        note: free text.
 
     Raises:
         InvalidInputError: dtype, width or ids of the rows do not fit the table (``ROWS_DISAGREE``).
@@ -139,7 +134,6 @@ class Placed:
     """A model with an arm in it, for decoding and measuring.
 
     Attributes:
-        model: the causal language model to call.
         prefix_length: number of cached positions before every prompt.
         gated: whether rows act in some segments only.
     """
@@ -155,7 +149,6 @@ class Placed:
         """Wrap a model.
 
         Args:
-            model: the model, rows in place.
             gate: segments in which the rows in the table act; requires ``plain``.
             plain: the table ``[V, d]`` that acts elsewhere.
             prefix: a PEFT model of prefix tuning around ``model``.
@@ -192,7 +185,6 @@ def placed(model: PreTrainedModel, placement: Placement, dtype: Dtype) -> Iterat
 
     Args:
         model: the base with its table as served (:func:`serve_base`), in eval mode.
-        placement: the arm.
         dtype: dtype for the model of full tuning, if the arm is one.
 
     Raises:

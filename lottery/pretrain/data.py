@@ -40,8 +40,6 @@ def read_documents(
     """Read training and held-out documents of one source.
 
     Args:
-        folder: the data folder.
-        source: the file(s) and their form.
         banned: normalised sentences that no document may contain.
 
     Raises:

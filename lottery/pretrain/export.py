@@ -23,9 +23,7 @@ def export_run(run: PretrainState, folder: Path, out: Path, *, notes: str = "") 
     """Write weights (fp16), tokenizer, configuration and model card to ``out``, completely or not at all.
 
     Args:
-        run: the finished run.
         folder: its folder, with the tokenizer and the log.
-        out: new folder.
         notes: Markdown for the card's section on measurements.
 
     Raises:
@@ -69,11 +67,7 @@ def model_card(
     """Write the model card (Markdown): architecture, training, data, measurements, limits.
 
     Args:
-        plan: the plan.
-        weights: the exported tensors.
-        weights_sha256: file digest of the weights.
         log: reports of the run, oldest first, from :func:`lottery.pretrain.run.read_log`.
-        notes: Markdown for the section on measurements.
     """
     model, train = plan.model, plan.train
     parameters = sum(tensor.numel() for tensor in weights.values())

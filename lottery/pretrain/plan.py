@@ -73,7 +73,6 @@ class TrainPlan(Model):
     """Optimiser settings; ``steps`` and ``decay_from`` may change when a run is resumed.
 
     Attributes:
-        steps: optimiser steps.
         decay_from: first step of the linear decay to zero; equal to ``steps`` for no decay.
         warmup: number of steps of linear warm-up.
         windows: number of windows per step.
@@ -83,8 +82,6 @@ class TrainPlan(Model):
         muon_lr: peak rate of Muon, for hidden matrices.
         adam_lr: peak rate of AdamW, for the table, the head and the norms.
         weight_decay: decoupled weight decay of the hidden matrices; nothing else decays.
-        momentum: Muon's momentum.
-        clip: largest norm of the gradient.
     """
 
     steps: _Count
@@ -119,11 +116,7 @@ class PretrainPlan(Model):
     """Everything that determines the weights, and further facts for the model card.
 
     Attributes:
-        name: name of the model.
         seed: seed of the initial weights and of the order of the text.
-        model: geometry.
-        train: optimisation.
-        source: the text.
         exclude: files (as in ``TextSource.path``) whose normalised sentences must not occur in training.
         licences: licence by corpus, the first word of a file's name (``gv`` for ``en-ca/gv.train_all``).
     """

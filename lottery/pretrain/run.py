@@ -32,8 +32,6 @@ class Progress:
     """State of a run at a report.
 
     Attributes:
-        step: finished steps.
-        steps: steps of the plan.
         loss: mean training loss since the last report, nats per token.
         held_out: loss on held-out windows of all sources; None if the text is too small for any.
         watch: loss on held-out windows of the watched sources; None if there are none.
@@ -71,15 +69,10 @@ def pretrain(
     as an uninterrupted one. A finished run is only loaded.
 
     Args:
-        plan: the plan.
         data: folder that the plan's paths are relative to.
-        out: folder of the run.
-        resume: continue the run in ``out`` if there is one.
         device: ``cpu``, or another PyTorch device.
         workers: number of threads; does not affect the result.
-        report: called every ``report_every`` steps and at the end.
         report_every: number of steps between reports; each computes the held-out losses.
-        save_every: number of steps between checkpoints.
 
     Returns:
         The finished run, with its threads closed.

@@ -52,7 +52,6 @@ class PretrainState:
     each other; threads with separate slices do not.)
 
     Args:
-        plan: the plan.
         device: ``cpu``, or another PyTorch device.
         workers: number of threads; use 1 on an accelerator.
 

@@ -49,10 +49,8 @@ class Windows:
     as a prompt does. Within a source each document is used once per pass, in a new order each pass.
 
     Args:
-        sources: the documents of each source.
         shares: desired share of the tokens for each source, on any positive scale.
         length: number of tokens per window.
-        seed: seed of the order.
     """
 
     def __init__(

@@ -46,8 +46,6 @@ def read_pairs(
 
     Args:
         source: see the table above.
-        source_language: code of the source language (``en``).
-        target_language: code of the target language.
         split: split of a saved or hub dataset; files have none.
         drop_empty: leave out pairs with an empty side instead of refusing them.
         limit: largest number of pairs to read, from the start.

@@ -57,7 +57,6 @@ class Scores:
     """Corpus scores of one extraction rule.
 
     Attributes:
-        rule: how outputs were cut.
         bleu: sacreBLEU BLEU, 0 to 100.
         chrf: sacreBLEU chrF++ (word order 2), 0 to 100.
         length_ratio: tokens of the outputs over tokens of the references, as BLEU counts them.
@@ -152,8 +151,6 @@ def extract(text: str, rule: Rule, labels: Sequence[str]) -> str:
     """Cut one output by ``rule`` and strip white space at both ends.
 
     Args:
-        text: the output.
-        rule: how to cut.
         labels: field labels of the template, for rule ``cut``.
     """
     if rule == "first-line":

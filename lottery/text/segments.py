@@ -32,7 +32,6 @@ def frame_of(prompt: Example, bos: int | None) -> list[int]:
     """Find the positions of the frame: the segment ``instruction`` less the instruction itself and ``bos``.
 
     Args:
-        prompt: the example.
         bos: id that begins a sequence; None if the tokenizer has none.
     """
     inside = range(prompt.instruction.start, prompt.instruction.stop)

@@ -26,8 +26,6 @@ class Data:
 
     Attributes:
         sources: training text, see :mod:`lottery.text.pairsource`.
-        source_language: code of the source language.
-        target_language: code of the target language.
         template: name of a shipped template, or a ``.toml`` file.
         held_out: text to measure the loss on after each epoch; its sentences are left out of training.
         limit: largest number of training pairs, from the start of the sources; None takes all.
@@ -55,8 +53,6 @@ class Prepared:
     """Encoded data, ready to be fed.
 
     Attributes:
-        train: training examples.
-        held_out: held-out examples.
         digests: digests of ``train``, ``held_out`` (None without held-out text) and ``template``, and of the
             resulting ids (``encoded``), because ``tokenizer.json`` alone does not determine special tokens.
         left_out: number of training pairs left out: repeated, held out, or too long.

@@ -66,7 +66,6 @@ class UsedText:
     """Sentences that were used for some purpose; see :func:`used_pairs`.
 
     Attributes:
-        role: the purpose.
         digests: 16-digit sentence digests.
     """
 

@@ -42,7 +42,6 @@ class TrainableArm:
 
     Attributes:
         model: the model to run; only trained parameters require a gradient.
-        head: its output head.
         output: name of the file or folder that :attr:`save` writes.
         save: write the result into a folder, completely or not at all.
     """
@@ -67,13 +66,11 @@ def rows_arm(
     Embed tuning writes the fp32 table, partial tuning the rows in fp32 and in the served dtype.
 
     Args:
-        model: the backbone, in any dtype.
         ids: rows to train; None means all.
         start: their starting values ``[k, d]`` from the stored table. A backbone loaded in a narrower dtype
             has rounded them, but a row that is never fed must end with the base's value.
         served: dtype that the base is stored in and the rows will be served in.
         tokens: number of ids that the tokenizer can produce.
-        allow_beyond: accept rows beyond the tokenizer.
 
     Raises:
         CertifyError: see :func:`lottery.model.rows.install`.

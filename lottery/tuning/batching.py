@@ -36,9 +36,7 @@ def plan_batches(lengths: Sequence[int], *, seed: int, epoch: int, size: int) ->
 
     Args:
         lengths: number of tokens of each example.
-        seed: seed of the order.
         epoch: number of the pass over the data; each has its own order.
-        size: number of examples per batch.
 
     Returns:
         Lists of indices into ``lengths``. All but one have the full size; none is empty.

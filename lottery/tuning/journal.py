@@ -59,9 +59,7 @@ class Journal:
         """Describe a run in folder ``out``.
 
         Args:
-            out: the run's folder.
             identity: everything that determines the weights, as JSON; a resumed run must have the same.
-            details: further facts to record.
         """
         self._out, self._identity, self._details = out, dict(identity), dict(details)
 

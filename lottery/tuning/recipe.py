@@ -33,10 +33,7 @@ class Recipe:
     """Settings of AdamW and of the passes over the data.
 
     Attributes:
-        learning_rate: peak of the schedule.
-        epochs: passes over the training examples.
         batch_size: examples per optimiser step, over all processes and accumulated parts.
-        schedule: shape of the learning rate.
         warmup: fraction of all steps over which the rate rises linearly from zero, in [0, 1).
         weight_decay: decoupled decay of the trained parameters per unit of learning rate.
         clip: largest norm of the gradient; None disables clipping.

@@ -70,11 +70,9 @@ def choose_rows(
 
     Args:
         spec: a value of the table above.
-        base: the table that will be tuned.
         vocabulary: names special tokens and rows without a token; None excludes nothing.
         counts: returns how often each id is fed in training, int64 ``[V]``; called for ``frequency:k`` only.
         reference: table E* for ``norm:k`` and ``distance:k``.
-        seed: for ``random:k``.
 
     Raises:
         UsageError: the value is unknown or malformed, or an option is missing or not used by the value.

@@ -32,7 +32,6 @@ class Saved:
     """A complete state on disk.
 
     Attributes:
-        folder: folder of the state.
         step: optimiser steps taken.
         tokens: tokens fed so far, for reporting.
     """
@@ -48,11 +47,9 @@ def save_state(
     """Write the state after ``step`` steps under ``root`` and drop all but the newest ``keep``.
 
     Args:
-        root: folder of the run's states.
         parameters: the trained parameters by name, those that ``optimiser`` steps.
         optimiser: optimiser whose state consists of tensors, like AdamW's.
         step: optimiser steps taken, 0 to 99,999,999.
-        tokens: tokens fed so far.
         keep: number of states to keep, at least 1.
 
     Raises:

@@ -79,10 +79,7 @@ class Trainer:
     Attributes:
         parameters: the trained parameters by name, fp32.
         optimiser: AdamW over exactly these.
-        accelerator: device and processes.
         step: optimiser steps taken.
-        steps: optimiser steps of the whole run.
-        tokens: tokens fed so far.
     """
 
     def __init__(
@@ -101,12 +98,8 @@ class Trainer:
 
         Args:
             model: causal language model whose parameters with ``requires_grad`` are trained.
-            head: its output head.
             examples: training examples, each with at least one target.
-            recipe: optimisation.
-            limits: limits of one forward pass.
             seed: seed for the order of the data and every random number.
-            accelerator: device and processes.
             held_out: examples on which the loss is measured after each epoch.
 
         Raises:

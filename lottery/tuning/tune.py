@@ -49,11 +49,8 @@ class Settings:
     """Everything that determines the weights.
 
     Attributes:
-        data: training data.
         recipe: optimisation; :data:`lottery.tuning.recipe.RECIPES` holds the defaults.
-        limits: limits of one forward pass.
         seed: seed for the order of the data, initial adapters, dropout and rule ``random``.
-        method: what to train.
         rows: rows to train for method ``rows``; see :mod:`lottery.tuning.rowspec`.
         reference: table E* for ``norm:k`` and ``distance:k``.
         dtype: dtype of the backbone's weights in memory.
@@ -82,10 +79,7 @@ class TuningOutcome:
     Attributes:
         main: whether this is the first process, which wrote the result.
         path: file or folder with the result.
-        steps: optimiser steps of the run.
         resumed: step that this call started from; 0 for a fresh run.
-        trainable: number of trained parameters.
-        examples: number of training examples.
         left_out: number of pairs left out: repeated, held out, or too long.
         loss: training loss of the last step, nats per token; None if this call only wrote the result.
         held_out: held-out loss at the end; None without held-out text.
@@ -118,12 +112,10 @@ def tune(
 
     Args:
         base: checkpoint folder, or name of a model on the hub.
-        settings: everything that determines the weights.
         out: folder of the run; new or empty unless ``resume``.
         device: device to compute on; ``auto`` means a GPU if there is one.
         resume: continue the run in ``out``, from the start if it has no saved state.
         save_every: number of optimiser steps between saved states; the last step is saved as well.
-        keep: number of saved states to keep.
         report: called after each step, in the first process only.
         notice: called with one line about what will take long, such as digests of a large model.
 

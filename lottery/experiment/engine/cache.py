@@ -53,9 +53,7 @@ def step_key(
     """Compute the key of a step: SHA-256 of the canonical JSON of all that determines its outcome.
 
     Args:
-        kind: name of the procedure.
         version: its version, which increases when the procedure changes its results.
-        parameters: JSON values.
         inputs: role of an input -> its outputs (relative path -> digest).
 
     Raises:
@@ -72,11 +70,7 @@ def step_key(
 
 
 class Cache:
-    """The steps of an experiment on disk.
-
-    Attributes:
-        root: folder of the experiment.
-    """
+    """The steps of an experiment on disk."""
 
     def __init__(self, root: Path) -> None:
         """Look at the experiment in ``root``; nothing is read or written yet."""
@@ -156,11 +150,7 @@ class Cache:
         """Record that an attempt succeeded.
 
         Args:
-            name: the step.
-            key: its key.
             outputs: relative paths of files, or of folders with all their files.
-            void: why there was nothing to do; empty otherwise.
-            facts: see :class:`Done`.
 
         Raises:
             UsageError: an output is missing, or the record cannot be written.

@@ -33,8 +33,6 @@ class RunContext:
     Attributes:
         base: checkpoint folder of the base; None if a step makes it.
         data: folder that the plan's paths are relative to; None if there is none.
-        device: device to compute on.
-        save_every: number of optimiser steps between saved states.
         progress: called with (done, all) of the running step.
         loaded: models in memory, by origin; kept from step to step.
     """
@@ -75,7 +73,6 @@ def resolve(name: str, data: Path | None, *, made: Path | None = None) -> str:
 
     Args:
         name: ``hub:...``, ``synthetic:NAME``, or a path that may be relative to the data folder.
-        data: the data folder.
         made: folder of the step that made the synthetic text.
 
     Raises:

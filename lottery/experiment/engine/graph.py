@@ -29,7 +29,6 @@ class Input:
     """The outputs of an earlier step, as read by a step.
 
     Attributes:
-        folder: folder of the earlier step.
         outputs: relative paths of its outputs.
         void: why it has none; empty otherwise.
     """
@@ -72,8 +71,6 @@ class GraphStep:
 
     Attributes:
         name: unique name: words separated by ``/``.
-        kind: name of the procedure.
-        version: version of the procedure.
         parameters: JSON values that determine the outcome, together with the inputs.
         action: the function that does the work; it may raise :class:`Void`.
         needs: role -> name of an earlier step whose outputs are read.
@@ -159,7 +156,6 @@ class Graph:
         """Finish every step, or those that ``only`` names and what they need.
 
         Args:
-            cache: the steps on disk.
             only: patterns of names; empty means all.
             watch: called as ``(event, step, standing)``: ``skipped`` for a finished step; ``started`` before
                 an action (the standing says why it must run); ``finished`` after it, with the new standing;

@@ -34,11 +34,7 @@ class InputDigests:
     _known: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def pairs(self, name: str, languages: tuple[str, str], *, documents: bool = False) -> str:
-        """Digest of a parallel text; with ``documents``, also of the document of each line.
-
-        Raises:
-            UsageError, InvalidInputError, NothingToDoError: see :func:`lottery.text.pairsource.read_pairs`.
-        """
+        """Digest of a parallel text; with ``documents``, also of the document of each line."""
 
         def compute() -> str:
             pairs = read_pairs(resolve(name, self.data), *languages, documents=documents)

@@ -26,9 +26,7 @@ class Line:
 
     Attributes:
         event: ``skipped``, ``started``, ``finished`` or ``failed``.
-        step: name of the step.
         number: its number, from 1.
-        steps: number of steps.
         seconds: wall seconds of a finished or failed step.
         text: why it runs, or its result.
     """

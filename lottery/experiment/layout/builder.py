@@ -26,11 +26,7 @@ class Builder:
     """Builds the steps of one plan and adds the dependencies that all steps share.
 
     Attributes:
-        plan: the plan.
-        context: passed to every action.
-        input_digests: digests of base and texts.
         made: whether the step ``base`` makes the base.
-        served: the served dtype.
     """
 
     def __init__(self, plan: ExperimentPlan, context: RunContext, input_digests: InputDigests) -> None:

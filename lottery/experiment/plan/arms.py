@@ -20,16 +20,12 @@ class ArmPlan:
     """One arm.
 
     Attributes:
-        name: name in evidence.
-        kind: ``kind`` in evidence.
         source: see :data:`WeightSource`.
         step: step that the weights come from, below the pair; empty for the base.
         select: step that chose the rows, below the pair; empty if no rows were chosen.
         main: whether it belongs to the arms of texts with ``arms = "main"``.
         probed: whether it is also evaluated under the paraphrased templates.
-        control: ``control`` in evidence.
         of: id of the ticket that this arm is a control for.
-        seed: seed that the rows were drawn with.
         gate: segments in which the rows act.
     """
 
@@ -53,8 +49,6 @@ class PlannedTicket:
     Attributes:
         id: ``a05`` for transferred rows, ``a05-tuned`` for tuned ones, ``a05-limited`` for rows tuned on
             the same part of the text as tuned controls.
-        plan: the entry.
-        object: the rows that are released.
         select: step that chose the rows, below the pair.
         tuned: step that trained them; empty for transferred rows.
     """

@@ -53,7 +53,6 @@ class Amount:
     """Work of one step.
 
     Attributes:
-        kind: kind of work.
         tokens: upper limit on tokens fed (tune, loss) or generated (decode).
         read: tokens that decoding reads: prompts, and the reference's outputs with their prompts.
         method: ``rows`` (all rows), ``partial``, ``lora``, ``prefix``, ``full``; for kind ``tune``.
@@ -94,7 +93,6 @@ class Estimate:
         memory: rough number of bytes.
         seconds: rough number of seconds.
         measured: whether the rate was measured on this machine.
-        processor: processor that the rate is for.
     """
 
     trained: int | None

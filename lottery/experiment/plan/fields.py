@@ -51,8 +51,6 @@ class PairPlan(Model):
     """One direction of translation and its text.
 
     Attributes:
-        source: code of the source language.
-        target: code of the target language.
         data: tuning text (:mod:`lottery.text.pairsource`), relative to the data folder.
         choice: text that settings were chosen on. Its sentences are left out of the tuning text, and its loss
             is measured during embed tuning.
@@ -175,7 +173,6 @@ class ControlsPlan(Model):
     """Null tickets and probes of one ticket; a plan has one such table per ticket with controls.
 
     Attributes:
-        ticket: id of the ticket.
         draws: number of draws of each random kind, and of random directions. Fewer than
             :data:`FEWEST_DRAWS` are for trials only, and reported as such.
         kinds: kinds from :data:`NULL_KINDS`.
@@ -210,12 +207,10 @@ class TextPlan(Model):
     """A text to evaluate on.
 
     Attributes:
-        name: name of its evidence.
         data: parallel text, relative to the data folder.
         pairs: language pairs (``en-ca``) to evaluate it in; default: all of the plan.
         limit: largest number of sentences, from the start.
         unit: ``sentence``, ``block:N``, or ``document`` if the text names its documents.
-        max_new_tokens: longest answer, in tokens.
         beams: hypotheses kept; 1 is greedy. Arms of prefix tuning and gated rows support only greedy decoding
             and are left out of a text with more beams.
         arms: ``main`` (base, reference, tickets, comparators) or ``all`` (also controls and gates).
@@ -245,13 +240,10 @@ class UnrelatedPlan(Model):
     """Monolingual text to measure the loss on (:mod:`lottery.text.unrelated`).
 
     Attributes:
-        data: the file, relative to the data folder.
         limit: largest number of passages; a passage is one unit.
         block: number of lines per passage.
         every: stride; 2 takes every second passage.
         window: largest number of tokens per forward pass.
-        arms: as in :class:`TextPlan`.
-        attribution: source and licence of the text.
     """
 
     data: Annotated[str, Field(min_length=1)]
@@ -267,8 +259,6 @@ class EvaluationPlan(Model):
     """Settings of decoding and scoring, the same for every text.
 
     Attributes:
-        batch: number of sentences decoded together.
-        dtype: dtype that the models compute in.
         order_seed: seed of the order of units.
         bleu_tokenizer: how BLEU splits words. ``flores101`` and ``flores200`` give spBLEU, which needs the
             extra ``spbleu`` and a tokenizer model that sacreBLEU finds on this machine.

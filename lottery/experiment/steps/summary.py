@@ -43,12 +43,7 @@ def summarise(
 
     Args:
         plan: the plan, as JSON.
-        evidence: manifests of the evidence.
-        opportunity: counts by text.
-        overlap: overlap of tickets, if computed.
-        void: steps with nothing to do, with the reason.
         root: folder that paths are relative to.
-        notices: warnings for readers.
 
     Raises:
         InvalidInputError: evidence is malformed.
