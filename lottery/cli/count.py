@@ -13,7 +13,7 @@ from certify.cli import options
 def count(
     text: Annotated[list[Path], typer.Argument(help="Text files, one sentence per line; plain, .xz or .gz.")],
     base: options.Base,
-    out: Annotated[Path, typer.Option("--out", help="File of counts to write (.npy).")],
+    out: Annotated[Path, typer.Option(help="File of counts to write (.npy).")],
     tokenizer: options.Tokenizer = None,
     tensor: options.Tensor = None,
     allow_tied: options.AllowTied = False,

@@ -9,6 +9,7 @@ import typer
 
 from certify.cli import options
 from certify.cli.use import interop
+from lottery.cli.options import ParallelText, PromptTemplate, SentenceLimit, SourceLanguage, TargetLanguage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,62 +25,45 @@ _ROLES: tuple[UsedRole, ...] = ("tuning", "scan", "choice", "order", "pretrainin
 
 
 def evaluate(
-    base: Annotated[str, typer.Option("--base", help="Checkpoint folder, or a model on the hub (ORG/NAME).")],
-    data: Annotated[
-        str, typer.Option("--data", help="Parallel text, in any form that certify tune accepts.")
-    ],
-    source: Annotated[str, typer.Option("--source", help="Source language, such as en.")],
-    target: Annotated[str, typer.Option("--target", help="Target language, such as ca.")],
-    template: Annotated[
-        str, typer.Option("--template", help="Prompt template: a shipped name or a .toml file.")
-    ],
+    base: Annotated[str, typer.Option(help="Checkpoint folder, or a model on the hub (ORG/NAME).")],
+    data: ParallelText,
+    source: SourceLanguage,
+    target: TargetLanguage,
+    template: PromptTemplate,
     table: Annotated[
-        Path | None, typer.Option("--table", help="Use this embedding table instead of the base's.")
+        Path | None, typer.Option(help="Use this embedding table instead of the base's.")
     ] = None,
     ticket: Annotated[
         list[str] | None,
-        typer.Option(
-            "--ticket",
-            metavar="FILE[#ID]",
-            help="Use this ticket's rows. May be repeated with --evidence.",
-        ),
+        typer.Option(metavar="FILE[#ID]", help="Use this ticket's rows. May be repeated with --evidence."),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Use only the first sentences, at most this many.")
-    ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=1, help="Longest output, in tokens.")
-    ] = 128,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per batch.")] = 64,
-    beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 is greedy.")] = 1,
-    dtype: Annotated[str, typer.Option("--dtype", help="Compute in fp32, bf16 or fp16.")] = "fp32",
+    limit: SentenceLimit = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest output, in tokens.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sentences per batch.")] = 64,
+    beams: Annotated[int, typer.Option(min=1, help="Beam width; 1 is greedy.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Compute in fp32, bf16 or fp16.")] = "fp32",
     bleu_tokenizer: Annotated[
         Literal["13a", "flores101", "flores200"],
-        typer.Option("--bleu-tokenizer", help="How BLEU splits words; flores101 and flores200 give spBLEU."),
+        typer.Option(help="How BLEU splits words; flores101 and flores200 give spBLEU."),
     ] = "13a",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write every output to this file, one JSON object per line.")
+        Path | None, typer.Option(help="Write every output to this file, one JSON object per line.")
     ] = None,
     evidence: Annotated[
         Path | None,
         typer.Option(
-            "--evidence",
-            metavar="NAME.json",
-            help="Evaluate base, reference and tickets side by side and write evidence.",
+            metavar="NAME.json", help="Evaluate base, reference and tickets side by side and write evidence."
         ),
     ] = None,
     reference: Annotated[
-        Path | None,
-        typer.Option("--reference", help="With --evidence: table after embed tuning; default: the ticket's."),
+        Path | None, typer.Option(help="With --evidence: table after embed tuning; default: the ticket's.")
     ] = None,
     unit: Annotated[
-        str | None,
-        typer.Option("--unit", help="With --evidence: the unit of sampling: sentence, block:N or document."),
+        str | None, typer.Option(help="With --evidence: the unit of sampling: sentence, block:N or document.")
     ] = None,
     used: Annotated[
         list[str] | None,
         typer.Option(
-            "--used",
             metavar="ROLE=DATA",
             help=f"With --evidence: text already used for {', '.join(_ROLES)}, or used.txt of a tuning run;"
             " repeatable.",
@@ -88,33 +72,26 @@ def evaluate(
     attribution: Annotated[
         str,
         typer.Option(
-            "--attribution",
-            help="With --evidence: owner of the text, to credit; up to 50 sentences are then included.",
+            help="With --evidence: owner of the text, to credit; up to 50 sentences are then included."
         ),
     ] = "",
-    order_seed: Annotated[
-        int, typer.Option("--order-seed", min=0, help="With --evidence: seed for the order of units.")
-    ] = 0,
+    order_seed: Annotated[int, typer.Option(min=0, help="With --evidence: seed for the order of units.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="With --evidence: continue a run that was stopped.")
     ] = False,
     until_decided: Annotated[
         str | None,
         typer.Option(
-            "--until-decided",
             metavar="POLICY",
             help="With --evidence: draw units until every requirement of the policy is decided.",
         ),
     ] = None,
     max_units: Annotated[
-        int | None,
-        typer.Option("--max-units", min=1, help="With --until-decided: largest number of units."),
+        int | None, typer.Option(min=1, help="With --until-decided: largest number of units.")
     ] = None,
     delta: Annotated[
         str | None,
-        typer.Option(
-            "--delta", help="With --until-decided: the part of the policy's delta to spend on this text."
-        ),
+        typer.Option(help="With --until-decided: the part of the policy's delta to spend on this text."),
     ] = None,
     report_format: options.Format = "terminal",
 ) -> None:
@@ -125,7 +102,10 @@ def evaluate(
     units in a seeded random order and stop once the policy is decided; the
     evidence then has a sequential design.
     """
+    from dataclasses import asdict
+
     from certify.base.errors import UsageError
+    from certify.base.jsonio import canonical_json, write_bytes
     from certify.cli.shell import needs_extra, progress_bar
 
     with needs_extra("evaluating"):
@@ -143,7 +123,12 @@ def evaluate(
         "bleu_tokenizer": bleu_tokenizer,
     }
     tickets = ticket or []
-    _check_form(evidence, table, out, reference, unit, used, resume, tickets)
+    if evidence is None and (reference is not None or unit is not None or used or resume):
+        raise UsageError("--reference, --unit, --used and --resume require --evidence", code="USAGE")
+    if evidence is None and len(tickets) > 1:
+        raise UsageError("several tickets require --evidence", code="USAGE")
+    if evidence is not None and (table is not None or out is not None):
+        raise UsageError("--table and --out do not combine with --evidence", code="USAGE")
     if until_decided is None and (max_units is not None or delta is not None):
         raise UsageError("--max-units and --delta require --until-decided", code="USAGE")
     if until_decided is not None and evidence is None:
@@ -160,10 +145,16 @@ def evaluate(
                 **shared,
             )
         if out is not None:
-            _write(out, result)
+            outputs = (canonical_json(asdict(output)) + b"\n" for output in result.outputs)
+            write_bytes(out, b"".join(outputs))
         interop.show(_lines(result), result.summary(), report_format)
         return
-    assert unit is not None
+    if unit is None:
+        raise UsageError(
+            "--evidence requires --unit: document if the text names its documents, block:N for running text,"
+            " sentence for unrelated sentences",
+            code="UNIT",
+        )
     texts = [_used(spec, languages) for spec in used or []]
     watch = None if until_decided is None else _watch(until_decided, delta, tickets, base, reference)
     with progress_bar("evaluating", "sentences") as progress:
@@ -187,39 +178,12 @@ def evaluate(
     from lottery.evaluation.armscores import arm_scores
 
     scores = arm_scores(manifest, evidence.parent)
-    lines, summary = _arm_lines(evidence, manifest, scores), _arm_summary(evidence, scores)
+    lines = _arm_lines(evidence, manifest, scores)
+    summary: dict[str, Any] = {"evidence": str(evidence), "arms": [asdict(arm) for arm in scores]}
     if watch is not None:
         lines += _watched_lines(watch)
         summary["until_decided"] = _watched_summary(watch)
     interop.show(lines, summary, report_format)
-
-
-def _check_form(
-    evidence: Path | None,
-    table: Path | None,
-    out: Path | None,
-    reference: Path | None,
-    unit: str | None,
-    used: Sequence[str] | None,
-    resume: bool,
-    tickets: Sequence[str],
-) -> None:
-    from certify.base.errors import UsageError
-
-    if evidence is None:
-        if reference is not None or unit is not None or used or resume:
-            raise UsageError("--reference, --unit, --used and --resume require --evidence", code="USAGE")
-        if len(tickets) > 1:
-            raise UsageError("several tickets require --evidence", code="USAGE")
-        return
-    if table is not None or out is not None:
-        raise UsageError("--table and --out do not combine with --evidence", code="USAGE")
-    if unit is None:
-        raise UsageError(
-            "--evidence requires --unit: document if the text names its documents, block:N for running text,"
-            " sentence for unrelated sentences",
-            code="UNIT",
-        )
 
 
 def _used(spec: str, languages: tuple[str, str]) -> UsedText:
@@ -286,14 +250,6 @@ def _watched_summary(watch: Watch) -> dict[str, Any]:
     }
 
 
-def _write(out: Path, result: Evaluation) -> None:
-    from dataclasses import asdict
-
-    from certify.base.jsonio import canonical_json, write_bytes
-
-    write_bytes(out, b"".join(canonical_json(asdict(output)) + b"\n" for output in result.outputs))
-
-
 def _lines(result: Evaluation) -> list[str]:
     lines = [f"{result.sentences} sentences; the model ended {result.ended:.1%} of the outputs"]
     lines += [_score_line(score) for score in result.scores]
@@ -307,12 +263,6 @@ def _arm_lines(path: Path, manifest: Manifest, scores: Sequence[ArmScores]) -> l
         lines.append(f"{arm.arm}: the model ended {arm.ended:.1%} of the outputs")
         lines += [_score_line(score) for score in arm.scores]
     return [*lines, *(f"{name} {signature}" for name, signature in manifest.signatures.items())]
-
-
-def _arm_summary(path: Path, scores: Sequence[ArmScores]) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {"evidence": str(path), "arms": [asdict(arm) for arm in scores]}
 
 
 def _score_line(score: Scores) -> str:

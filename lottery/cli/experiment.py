@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from certify.cli import options
-from lottery.cli.tune import DeviceName
+from lottery.cli.options import DeviceName
 
 if TYPE_CHECKING:
     from lottery.experiment.driver import Row
@@ -21,11 +21,10 @@ def experiment(
         str, typer.Argument(help="Plan: a TOML file or a shipped name, such as smoke or en-ca-small.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the experiment; continues a run found there.")
+        Path | None, typer.Option(help="Folder of the experiment; continues a run found there.")
     ] = None,
     base: Annotated[
-        str | None,
-        typer.Option("--base", help="Base model instead of the plan's: checkpoint folder or hub name."),
+        str | None, typer.Option(help="Base model instead of the plan's: checkpoint folder or hub name.")
     ] = None,
     data: options.DataFolder = None,
     dry_run: Annotated[
@@ -39,8 +38,7 @@ def experiment(
         bool, typer.Option("--status", help="Print the state of each step; run nothing.")
     ] = False,
     only: Annotated[
-        list[str] | None,
-        typer.Option("--only", help="Run only these steps and what they need; * matches anything."),
+        list[str] | None, typer.Option(help="Run only these steps and what they need; * matches anything.")
     ] = None,
     threads: Annotated[
         int | None,
@@ -49,7 +47,7 @@ def experiment(
         ),
     ] = None,
     device: Annotated[
-        DeviceName, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")
+        DeviceName, typer.Option(help="Where to compute; auto takes a GPU if there is one.")
     ] = "auto",
 ) -> None:
     """Run a whole experiment: tune, find, transfer, controls, evaluate (needs the extra tune).
@@ -82,14 +80,7 @@ def experiment(
         torch.set_num_threads(threads or wanted.threads)
     with progress_bar(wanted.name, "") as progress:
         finished = library.run(
-            wanted,
-            out,
-            base=base,
-            data=data,
-            device=device,
-            only=only or [],
-            report=_line,
-            progress=progress,
+            wanted, out, base=base, data=data, device=device, only=only or [], report=_line, progress=progress
         )
     typer.echo(f"{len(finished)} steps finished; results in {out}")
 

@@ -9,6 +9,7 @@ import typer
 
 from certify.cli import options
 from certify.cli.use import interop
+from lottery.cli.options import ParallelText, PromptTemplate, SentenceLimit, SourceLanguage, TargetLanguage
 
 if TYPE_CHECKING:
     from lottery.controls.opportunity import Opportunity
@@ -16,18 +17,12 @@ if TYPE_CHECKING:
 
 def opportunity(
     ticket: interop.TicketSpec,
-    base: Annotated[Path, typer.Option("--base", help="Checkpoint folder with the tokenizer.")],
-    data: Annotated[
-        str, typer.Option("--data", help="Parallel text, in any form that certify tune accepts.")
-    ],
-    source: Annotated[str, typer.Option("--source", help="Source language, such as en.")],
-    target: Annotated[str, typer.Option("--target", help="Target language, such as ca.")],
-    template: Annotated[
-        str, typer.Option("--template", help="Prompt template: a shipped name or a .toml file.")
-    ],
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Use only the first sentences, at most this many.")
-    ] = None,
+    base: Annotated[Path, typer.Option(help="Checkpoint folder with the tokenizer.")],
+    data: ParallelText,
+    source: SourceLanguage,
+    target: TargetLanguage,
+    template: PromptTemplate,
+    limit: SentenceLimit = None,
     report_format: options.Format = "terminal",
 ) -> None:
     """Count the prompts that feed each row of a ticket, by segment. A row that is never fed has no effect."""

@@ -15,31 +15,21 @@ if TYPE_CHECKING:
 
 def pretrain(
     plan: Annotated[str, typer.Argument(help="Plan: a TOML file or a shipped name, such as base-small.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run, for tokenizer and checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run, for tokenizer and checkpoint.")],
     data: options.DataFolder = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    device: Annotated[
-        str, typer.Option("--device", help="cpu, or another PyTorch device such as cuda.")
-    ] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, or another PyTorch device such as cuda.")] = "cpu",
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers", min=1, help="Number of threads; default: all cores. Does not change the result."
-        ),
+        typer.Option(min=1, help="Number of threads; default: all cores. Does not change the result."),
     ] = None,
-    report_every: Annotated[
-        int, typer.Option("--report-every", min=1, help="Number of steps per line of progress.")
-    ] = 50,
-    save_every: Annotated[
-        int, typer.Option("--save-every", min=1, help="Number of steps per checkpoint.")
-    ] = 100,
+    report_every: Annotated[int, typer.Option(min=1, help="Number of steps per line of progress.")] = 50,
+    save_every: Annotated[int, typer.Option(min=1, help="Number of steps per checkpoint.")] = 100,
     export: Annotated[
-        Path | None,
-        typer.Option("--export", help="Folder to export the finished model to, in fp16 for transformers."),
+        Path | None, typer.Option(help="Folder to export the finished model to, in fp16 for transformers.")
     ] = None,
     notes: Annotated[
-        Path | None,
-        typer.Option("--notes", help="With --export: Markdown file of measured scores, for the model card."),
+        Path | None, typer.Option(help="With --export: Markdown file of measured scores, for the model card.")
     ] = None,
 ) -> None:
     """Train a small LLaMA from scratch on the text of a plan (needs the extra tune).

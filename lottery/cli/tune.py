@@ -4,183 +4,93 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lottery.cli import options
 from lottery.tuning.recipe import RECIPES, Method, Recipe, Schedule, mode
 
 if TYPE_CHECKING:
     from lottery.tuning.trainer import StepReport
 
 
-DeviceName = Literal["auto", "cpu", "cuda"]
-_RECIPE = "Optimisation"
-_DATA = "Data"
-_MEMORY = "Memory and speed"
+_data = partial(typer.Option, rich_help_panel="Data")
+_memory = partial(typer.Option, rich_help_panel="Memory and speed")
 
 
-def _by_mode(text: str, field: str) -> str:
-    """Help text of an option whose default depends on what is tuned."""
+def _recipe(text: str, field: str, *names: str) -> Any:
+    """Option for a field of the recipe, whose default depends on what is tuned."""
     values = {name: getattr(recipe, field) for name, recipe in RECIPES.items()}
+    default = ", ".join(f"{name} {value}" for name, value in values.items())
     if len(set(values.values())) == 1:
-        return f"{text} Default: {values['embed']}."
-    return f"{text} Default: {', '.join(f'{name} {value}' for name, value in values.items())}."
+        default = str(values["embed"])
+    return typer.Option(*names, help=f"{text} Default: {default}.", rich_help_panel="Optimisation")
 
 
 def tune(
-    base: Annotated[str, typer.Option("--base", help="Checkpoint folder, or a model on the hub (ORG/NAME).")],
+    base: Annotated[str, typer.Option(help="Checkpoint folder, or a model on the hub (ORG/NAME).")],
     data: Annotated[
         list[str],
-        typer.Option(
-            "--data",
+        _data(
             help="Training text: PREFIX of aligned files PREFIX.en and PREFIX.ca (also .xz, .gz), a .jsonl or"
-            " .parquet file, or hub:NAME; repeatable.",
-            rich_help_panel=_DATA,
+            " .parquet file, or hub:NAME; repeatable."
         ),
     ],
-    source: Annotated[
-        str, typer.Option("--source", help="Source language, such as en.", rich_help_panel=_DATA)
-    ],
-    target: Annotated[
-        str, typer.Option("--target", help="Target language, such as ca.", rich_help_panel=_DATA)
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run: new or empty, unless --resume.")],
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed for the data order and everything random.")
-    ],
+    source: Annotated[str, _data(help="Source language, such as en.")],
+    target: Annotated[str, _data(help="Target language, such as ca.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: new or empty, unless --resume.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the data order and everything random.")],
     rows: Annotated[
         str | None,
         typer.Option(
-            "--rows",
             help="all (embed tuning), ticket:FILE#ID, published:PAIR, random:K, frequency:K, norm:K,"
-            " distance:K or ids:1,2,3. Default: all.",
+            " distance:K or ids:1,2,3. Default: all."
         ),
     ] = None,
-    method: Annotated[
-        Method, typer.Option("--method", help="What to train: rows, or a comparison arm.")
-    ] = "rows",
+    method: Annotated[Method, typer.Option(help="What to train: rows, or a comparison arm.")] = "rows",
     reference: Annotated[
-        Path | None,
-        typer.Option("--reference", help="For norm:K and distance:K: tuned table to compare the base with."),
+        Path | None, typer.Option(help="For norm:K and distance:K: tuned table to compare the base with.")
     ] = None,
-    template: Annotated[
-        str,
-        typer.Option(
-            "--template", help="Prompt template: a shipped name or a .toml file.", rich_help_panel=_DATA
-        ),
-    ] = "alpaca",
-    dev: Annotated[
-        str | None,
-        typer.Option(
-            "--dev", help="Held-out text, to measure the loss after each epoch.", rich_help_panel=_DATA
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="Largest number of training pairs.", rich_help_panel=_DATA),
-    ] = None,
+    template: Annotated[str, _data(help="Prompt template: a shipped name or a .toml file.")] = "alpaca",
+    dev: Annotated[str | None, _data(help="Held-out text, to measure the loss after each epoch.")] = None,
+    limit: Annotated[int | None, _data(min=1, help="Largest number of training pairs.")] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(
-            "--max-length",
+        _data(
             min=2,
             help="Longest example in tokens; longer ones are left out and counted. Default: 512, or the"
             " model's number of positions if smaller.",
-            rich_help_panel=_DATA,
         ),
     ] = None,
     learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--learning-rate",
-            "--lr",
-            help=_by_mode("Peak learning rate.", "learning_rate"),
-            rich_help_panel=_RECIPE,
-        ),
+        float | None, _recipe("Peak learning rate.", "learning_rate", "--learning-rate", "--lr")
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", help=_by_mode("Passes over the data.", "epochs"), rich_help_panel=_RECIPE),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            help=_by_mode("Examples per step, over all processes.", "batch_size"),
-            rich_help_panel=_RECIPE,
-        ),
-    ] = None,
-    schedule: Annotated[
-        Schedule | None,
-        typer.Option(
-            "--schedule", help=_by_mode("Learning rate after warm-up.", "schedule"), rich_help_panel=_RECIPE
-        ),
-    ] = None,
-    warmup: Annotated[
-        float | None,
-        typer.Option(
-            "--warmup", help=_by_mode("Fraction of steps for warm-up.", "warmup"), rich_help_panel=_RECIPE
-        ),
-    ] = None,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(
-            "--weight-decay",
-            help=_by_mode("Weight decay of AdamW.", "weight_decay"),
-            rich_help_panel=_RECIPE,
-        ),
-    ] = None,
-    clip: Annotated[
-        float | None,
-        typer.Option(
-            "--clip",
-            help=_by_mode("Largest gradient norm; 0 disables clipping.", "clip"),
-            rich_help_panel=_RECIPE,
-        ),
-    ] = None,
-    adapter_size: Annotated[
-        int,
-        typer.Option("--adapter-size", min=1, help="Rank for lora, length for prefix."),
-    ] = 8,
+    epochs: Annotated[int | None, _recipe("Passes over the data.", "epochs")] = None,
+    batch_size: Annotated[int | None, _recipe("Examples per step, over all processes.", "batch_size")] = None,
+    schedule: Annotated[Schedule | None, _recipe("Learning rate after warm-up.", "schedule")] = None,
+    warmup: Annotated[float | None, _recipe("Fraction of steps for warm-up.", "warmup")] = None,
+    weight_decay: Annotated[float | None, _recipe("Weight decay of AdamW.", "weight_decay")] = None,
+    clip: Annotated[float | None, _recipe("Largest gradient norm; 0 disables clipping.", "clip")] = None,
+    adapter_size: Annotated[int, typer.Option(min=1, help="Rank for lora, length for prefix.")] = 8,
     micro_batch: Annotated[
-        int,
-        typer.Option(
-            "--micro-batch",
-            min=1,
-            help="Examples per forward pass; gradients accumulate over a batch.",
-            rich_help_panel=_MEMORY,
-        ),
+        int, _memory(min=1, help="Examples per forward pass; gradients accumulate over a batch.")
     ] = 8,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            "--dtype", help="Dtype of the backbone in memory: fp32, bf16 or fp16.", rich_help_panel=_MEMORY
-        ),
-    ] = "fp32",
-    autocast: Annotated[
-        bool, typer.Option("--autocast", help="Compute matrix products in bf16.", rich_help_panel=_MEMORY)
-    ] = False,
+    dtype: Annotated[str, _memory(help="Dtype of the backbone in memory: fp32, bf16 or fp16.")] = "fp32",
+    autocast: Annotated[bool, _memory("--autocast", help="Compute matrix products in bf16.")] = False,
     gradient_checkpointing: Annotated[
-        bool,
-        typer.Option(
-            "--gradient-checkpointing", help="Recompute activations to save memory.", rich_help_panel=_MEMORY
-        ),
+        bool, _memory("--gradient-checkpointing", help="Recompute activations to save memory.")
     ] = False,
     device: Annotated[
-        DeviceName,
-        typer.Option(
-            "--device", help="Where to compute; auto takes a GPU if there is one.", rich_help_panel=_MEMORY
-        ),
+        options.DeviceName, _memory(help="Where to compute; auto takes a GPU if there is one.")
     ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    save_every: Annotated[
-        int, typer.Option("--save-every", min=1, help="Number of steps per saved state.")
-    ] = 100,
-    keep: Annotated[int, typer.Option("--keep", min=1, help="Number of saved states to keep.")] = 2,
+    save_every: Annotated[int, typer.Option(min=1, help="Number of steps per saved state.")] = 100,
+    keep: Annotated[int, typer.Option(min=1, help="Number of saved states to keep.")] = 2,
     log_every: Annotated[
-        int, typer.Option("--log-every", min=1, help="Number of steps per line of progress off a terminal.")
+        int, typer.Option(min=1, help="Number of steps per line of progress off a terminal.")
     ] = 10,
     allow_beyond: Annotated[
         bool,

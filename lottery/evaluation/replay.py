@@ -18,13 +18,7 @@ from typing import Any, Final, Literal
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import sha256_file
-from certify.evidence.read import (
-    UNIT,
-    Manifest,
-    TranslationRecord,
-    iter_records,
-    read_manifest,
-)
+from certify.evidence.read import UNIT, Manifest, TranslationRecord, iter_records, read_manifest
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table
 from certify.ticket.corpus import Pair, sentence_digest

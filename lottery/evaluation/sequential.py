@@ -91,14 +91,7 @@ def evaluate_until(
     for known in looks(task.units, order_seed=order_seed, batch=task.batch_size, max_units=max_units):
         # From the second batch on, part files are open.
         parts = measure_arms(
-            model,
-            tokenizer,
-            task,
-            placements,
-            parts_folder,
-            resume=resume,
-            opened=parts,
-            indices=known,
+            model, tokenizer, task, placements, parts_folder, resume=resume, opened=parts, indices=known
         )
         manifest = evidence.add(parts, [index for index in known if index not in written])
         written.update(known)

@@ -45,15 +45,10 @@ def find_base(name: str, *, download: bool = True) -> Path:
     try:
         with quiet_hub():
             found = snapshot_download(
-                name,
-                allow_patterns=["*.json", "*.safetensors", "tokenizer*"],
-                local_files_only=not download,
+                name, allow_patterns=["*.json", "*.safetensors", "tokenizer*"], local_files_only=not download
             )
         return Path(found)
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # all failures of the hub: offline, unknown, gated
+    except (OSError, ValueError) as error:  # all failures of the hub: offline, unknown, gated
         raise UsageError(
             f"{name} is neither a local folder nor a model that the hub provides: {first_line(error)}",
             code="MODEL_UNKNOWN",

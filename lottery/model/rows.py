@@ -206,8 +206,7 @@ def _check_ids(ids: Sequence[int], *, rows: int, tokens: int | None, allow_beyon
     outside = [i for i in ids if not 0 <= i < rows]
     if outside:
         raise InvalidInputError(
-            f"ids outside the table of {rows} rows (0 to {rows - 1}): {_named(outside)}",
-            code="ID_RANGE",
+            f"ids outside the table of {rows} rows (0 to {rows - 1}): {_named(outside)}", code="ID_RANGE"
         )
     wrong = [later for earlier, later in pairwise(ids) if later <= earlier]
     if wrong:

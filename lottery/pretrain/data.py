@@ -101,10 +101,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Any:
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[*_SPECIAL, *_BYTES],
-        limit_alphabet=256,
-        show_progress=False,
+        vocab_size=vocab_size, special_tokens=[*_SPECIAL, *_BYTES], limit_alphabet=256, show_progress=False
     )
     lines = (line for text in texts for line in text.splitlines())
     tokenizer.train_from_iterator(lines, trainer)

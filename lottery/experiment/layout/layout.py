@@ -183,13 +183,7 @@ def _tickets(builder: Builder, pair: PairPlan) -> GraphStep:
         "bundle": plan.bundle,
     }
     return builder.step(
-        f"{pair.name}/tickets",
-        "tickets",
-        rows.write_tickets,
-        rows.VERSION,
-        parameters,
-        needs,
-        collects=True,
+        f"{pair.name}/tickets", "tickets", rows.write_tickets, rows.VERSION, parameters, needs, collects=True
     )
 
 

@@ -285,20 +285,11 @@ def _unrelated(context: RunContext, work: Work, tokenizer: Any) -> tuple[TextRef
     path = locate(Path(context.text(work, p["data"])))
     used = frozenset().union(*(entry.digests for entry in used_texts(work)))
     text = choose_passages(
-        read_lines(path),
-        name=p["name"],
-        block=p["block"],
-        every=p["every"],
-        limit=p["limit"],
-        used=used,
+        read_lines(path), name=p["name"], block=p["block"], every=p["every"], limit=p["limit"], used=used
     )
     lines = sum(len(passage.lines) for passage in text.passages)
     ref = TextRef(
-        name=p["name"],
-        sha256=text.digest(),
-        sentences=lines,
-        unit=text.unit,
-        attribution=p["attribution"],
+        name=p["name"], sha256=text.digest(), sentences=lines, unit=text.unit, attribution=p["attribution"]
     )
     return ref, passage_windows(text.passages, tokenizer, max_tokens=p["window"])
 
