@@ -12,7 +12,7 @@ from certify.base.jsonio import pretty_json, read_json, write_bytes
 from certify.tables.table import Table
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
 from certify.ticket.make import open_pair
-from lottery.experiment.engine.graph import Input, Work
+from lottery.experiment.engine.graph import Input, Result, Work
 from lottery.experiment.plan.plan import SYNTHETIC
 from lottery.model.device import Device
 
@@ -66,6 +66,27 @@ class RunContext:
             folder, reference_file(work), dtype=work.parameters["served_dtype"], allow_tied=False
         )
         return base, reference, open_vocabulary(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Procedure:
+    """What one kind of step does; see :class:`lottery.experiment.engine.graph.GraphStep` for the fields."""
+
+    action: Callable[[RunContext, Work], Result]
+    kind: str
+    version: int
+    collects: bool
+
+    def __call__(self, context: RunContext, work: Work) -> Result:
+        """Do the work."""
+        return self.action(context, work)
+
+
+def procedure(
+    kind: str, version: int = 1, *, collects: bool = False
+) -> Callable[[Callable[[RunContext, Work], Result]], Procedure]:
+    """Declare that a function does the work of a kind of step."""
+    return lambda action: Procedure(action, kind, version, collects)
 
 
 def resolve(name: str, data: Path | None, *, made: Path | None = None) -> str:

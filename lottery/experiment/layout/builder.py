@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from certify.base.records import Dtype
 from certify.tables.dtypes import parse_dtype
 from certify.ticket.templates import load_template
-from lottery.experiment.engine.context import BASE, RunContext
-from lottery.experiment.engine.graph import GraphStep, Result, Work
+from lottery.experiment.engine.context import BASE, Procedure, RunContext
+from lottery.experiment.engine.graph import GraphStep
 from lottery.experiment.engine.inputs import InputDigests
 from lottery.experiment.plan.estimate import Amount
 from lottery.experiment.plan.fields import PairPlan
 from lottery.experiment.plan.plan import SYNTHETIC, ExperimentPlan
-
-Action = Callable[[RunContext, Work], Result]
 
 SYNTHETIC_SIZES = {"train": 160, "choice": 12, "test": 24, "unrelated": 30}
 """Number of sentences of each synthetic text."""
@@ -30,22 +27,19 @@ class Builder:
     """
 
     def __init__(self, plan: ExperimentPlan, context: RunContext, input_digests: InputDigests) -> None:
-        """Set the attributes."""
+        """Set the attributes; ``context`` is passed to every action."""
         self.plan, self.context, self.input_digests = plan, context, input_digests
         self.made = plan.base == SYNTHETIC
-        self.served: Dtype = parse_dtype(plan.served_dtype)
+        self.served = parse_dtype(plan.served_dtype)
 
     def step(
         self,
         name: str,
-        kind: str,
-        action: Action,
-        version: int,
+        procedure: Procedure,
         parameters: Mapping[str, Any],
         needs: Mapping[str, str] | None = None,
         *,
         after: tuple[str, ...] = (),
-        collects: bool = False,
         work: Amount | None = None,
         free: bool = False,
     ) -> GraphStep:
@@ -58,20 +52,18 @@ class Builder:
             decisive["base_sha256"] = self.input_digests.base
         return GraphStep(
             name=name,
-            kind=kind,
-            version=version,
+            kind=procedure.kind,
+            version=procedure.version,
             parameters=decisive,
-            action=partial(action, self.context),
+            action=partial(procedure.action, self.context),
             needs=inputs,
             after=after,
-            collects=collects,
+            collects=procedure.collects,
             work=work or Amount("other"),
         )
 
     def texts(self, pair: PairPlan) -> dict[str, Any]:
         """Digests of a pair's tuning text and template, for the parameters of a tuning."""
         names = [*pair.data, *([pair.choice] if pair.choice else [])]
-        return {
-            "texts_sha256": [self.input_digests.pairs(name, pair.languages) for name in names],
-            "template_sha256": load_template(self.plan.template).digest(),
-        }
+        digests = [self.input_digests.pairs(name, pair.languages) for name in names]
+        return {"texts_sha256": digests, "template_sha256": load_template(self.plan.template).digest()}

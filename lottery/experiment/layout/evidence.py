@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from certify.tables.dtypes import parse_dtype
@@ -10,12 +10,13 @@ from certify.ticket.templates import load_template
 from lottery.evaluation.prompts import DOCUMENT
 from lottery.experiment.plan.arms import ArmPlan, null_names, null_step, planned_arms
 from lottery.experiment.plan.estimate import Amount
-from lottery.experiment.plan.fields import PairPlan, TextPlan
+from lottery.experiment.plan.fields import PairPlan, TextPlan, UnrelatedPlan
 from lottery.experiment.plan.witness_shares import witness_shares
 from lottery.experiment.steps import evidence, texts
 from lottery.text.score import signatures
 
 if TYPE_CHECKING:
+    from lottery.experiment.engine.context import Procedure
     from lottery.experiment.engine.graph import GraphStep
     from lottery.experiment.layout.builder import Builder
 
@@ -36,11 +37,11 @@ def evidence_steps(builder: Builder, pair: PairPlan) -> list[GraphStep]:
         "languages": list(pair.languages),
         "texts_sha256": [builder.input_digests.pairs(name, pair.languages) for name in names],
     }
-    steps = [builder.step(f"{pair.name}/used", "used", texts.list_used, texts.VERSION, parameters)]
+    steps = [builder.step(f"{pair.name}/used", texts.list_used, parameters)]
     for text in wanted:
         steps += _text(builder, pair, text)
     if plan.unrelated is not None:
-        steps += _unrelated(builder, pair)
+        steps += _unrelated(builder, pair, plan.unrelated)
     return steps
 
 
@@ -56,20 +57,18 @@ def _text(builder: Builder, pair: PairPlan, text: TextPlan) -> list[GraphStep]:
         "avoid": avoid,
     } | ({"documents": True} if documents else {})
     source = f"{pair.name}/text/{text.name}"
-    needs = {"used": f"{pair.name}/used"}
     steps = [
-        builder.step(source, "text", texts.prepare_text, texts.VERSION, parameters, needs),
+        builder.step(source, texts.prepare_text, parameters, {"used": f"{pair.name}/used"}),
         _opportunity(builder, pair, text, source),
     ]
     arms = [arm for arm in planned_arms(plan) if arm.main or text.arms == "all"]
     if text.beams > 1:
         arms = [arm for arm in arms if arm.gate is None and arm.kind != "prefix"]
     steps += _translated(builder, pair, text, text.name, plan.template, arms, avoid)
-    if text.paraphrases:
+    for template in plan.paraphrases if text.paraphrases else ():
         probed = [arm for arm in arms if arm.probed]
-        for template in plan.paraphrases:
-            file = f"{text.name}.{load_template(template).name}"
-            steps += _translated(builder, pair, text, file, template, probed, avoid)
+        file = f"{text.name}.{load_template(template).name}"
+        steps += _translated(builder, pair, text, file, template, probed, avoid)
     return steps
 
 
@@ -83,7 +82,7 @@ def _translated(
     avoid: list[str],
 ) -> list[GraphStep]:
     """Build the steps that measure all arms on a text under a template, and the evidence."""
-    plan = builder.plan
+    settings = builder.plan.evaluation
     common: dict[str, Any] = {
         "languages": list(pair.languages),
         "template": template,
@@ -91,62 +90,35 @@ def _translated(
         "max_new_tokens": text.max_new_tokens,
         "beams": text.beams,
         "served_dtype": builder.served,
-        "dtype": parse_dtype(plan.evaluation.dtype),
-        "batch": plan.evaluation.batch,
-        "bleu_tokenizer": plan.evaluation.bleu_tokenizer,
-        "signatures": list(signatures(plan.evaluation.bleu_tokenizer)),
+        "dtype": parse_dtype(settings.dtype),
+        "batch": settings.batch,
+        "bleu_tokenizer": settings.bleu_tokenizer,
+        "signatures": list(signatures(settings.bleu_tokenizer)),
     }
-    sources = {"text": f"{pair.name}/text/{text.name}", "embed": f"{pair.name}/embed"}
-    steps = []
-    measured: dict[str, str] = {}
-    # The reference comes first: every other arm follows its outputs.
-    for arm in sorted(arms, key=lambda arm: arm.kind != "reference"):
-        needs = dict(sources) | _arm_needs(pair, arm)
-        if arm.kind != "reference":
-            needs["reference"] = measured["reference"]
-        name = f"{pair.name}/measure/{file}/{arm.name}"
-        measured[arm.name] = name
-        steps.append(
-            builder.step(
-                name,
-                "measure",
-                evidence.measure_arm,
-                evidence.VERSION,
-                common | {"arm": _arm(builder, arm)},
-                needs,
-                after=(f"{pair.name}/tickets",),  # claims are declared before anything is evaluated
-                work=_decoding(builder, text),
-            )
-        )
-    parameters = common | {
+    about = {
         "file": file,
         "name": text.name,
         "unit": text.unit,
         "attribution": text.attribution,
         "arms": [arm.name for arm in arms],
         "avoid": avoid,
-        "order_seed": plan.evaluation.order_seed,
-        "witnesses": witness_shares(plan)[pair.name, text.name] if file == text.name else 0,
+        "order_seed": settings.order_seed,
+        "witnesses": witness_shares(builder.plan)[pair.name, text.name] if file == text.name else 0,
     }
-    needs = sources | {"used": f"{pair.name}/used"}
-    needs |= {f"arm:{arm}": step for arm, step in measured.items()}
-    steps.append(
-        builder.step(
-            f"{pair.name}/evidence/{file}",
-            "evidence",
-            evidence.write_evidence,
-            evidence.VERSION,
-            parameters,
-            needs,
-            collects=True,
-        )
-    )
-    return steps
+    sources = {"text": f"{pair.name}/text/{text.name}", "embed": f"{pair.name}/embed"}
+    # The reference comes first: every other arm follows its outputs.
+    ordered = sorted(arms, key=lambda arm: arm.kind != "reference")
+    work = _decoding(builder, text)
+    steps = _measured(builder, pair, ordered, evidence.measure_arm, f"measure/{file}", common, sources, work)
+    reference = {"reference": steps[0].name}
+    steps[1:] = [replace(step, needs={**step.needs, **reference}) for step in steps[1:]]
+    needs = sources | {"used": f"{pair.name}/used"} | _collected(ordered, steps)
+    name = f"{pair.name}/evidence/{file}"
+    return [*steps, builder.step(name, evidence.write_evidence, common | about, needs)]
 
 
-def _unrelated(builder: Builder, pair: PairPlan) -> list[GraphStep]:
-    plan, text = builder.plan, builder.plan.unrelated
-    assert text is not None
+def _unrelated(builder: Builder, pair: PairPlan, text: UnrelatedPlan) -> list[GraphStep]:
+    plan = builder.plan
     common: dict[str, Any] = {
         "name": UNRELATED,
         "data": text.data,
@@ -162,47 +134,43 @@ def _unrelated(builder: Builder, pair: PairPlan) -> list[GraphStep]:
         "batch": plan.evaluation.batch,
     }
     arms = [arm for arm in planned_arms(plan) if (arm.main or text.arms == "all") and arm.gate is None]
+    about = {"file": UNRELATED, "arms": [arm.name for arm in arms], "order_seed": plan.evaluation.order_seed}
     sources = {"used": f"{pair.name}/used", "embed": f"{pair.name}/embed"}
+    tokens = text.limit * text.block * plan.estimate.tokens_per_pair // 3
+    work = Amount("loss", tokens=tokens, micro_batch=plan.evaluation.batch, length=text.window)
+    steps = _measured(builder, pair, arms, evidence.measure_losses, "loss", common, sources, work)
+    name = f"{pair.name}/evidence/{UNRELATED}"
+    needs = sources | _collected(arms, steps)
+    return [*steps, builder.step(name, evidence.write_loss_evidence, common | about, needs)]
+
+
+def _measured(
+    builder: Builder,
+    pair: PairPlan,
+    arms: list[ArmPlan],
+    procedure: Procedure,
+    folder: str,
+    common: dict[str, Any],
+    sources: dict[str, str],
+    work: Amount,
+) -> list[GraphStep]:
+    """Build a step per arm, named ``PAIR/FOLDER/ARM``."""
     steps = []
-    measured: dict[str, str] = {}
     for arm in arms:
-        name = f"{pair.name}/loss/{arm.name}"
-        measured[f"arm:{arm.name}"] = name
-        amount = Amount(
-            "loss",
-            tokens=text.limit * text.block * builder.plan.estimate.tokens_per_pair // 3,
-            micro_batch=plan.evaluation.batch,
-            length=text.window,
-        )
-        steps.append(
-            builder.step(
-                name,
-                "loss",
-                evidence.measure_losses,
-                evidence.VERSION,
-                common | {"arm": _arm(builder, arm)},
-                sources | _arm_needs(pair, arm),
-                after=(f"{pair.name}/tickets",),
-                work=amount,
-            )
-        )
-    parameters = common | {
-        "file": UNRELATED,
-        "arms": [arm.name for arm in arms],
-        "order_seed": plan.evaluation.order_seed,
-    }
-    steps.append(
-        builder.step(
-            f"{pair.name}/evidence/{UNRELATED}",
-            "evidence",
-            evidence.write_loss_evidence,
-            evidence.LOSS_EVIDENCE_VERSION,
-            parameters,
-            sources | measured,
-            collects=True,
-        )
-    )
+        # The fields of an arm that determine its measurement or appear in its evidence.
+        kept = {
+            name: getattr(arm, name) for name in ("name", "kind", "source", "control", "of", "seed", "gate")
+        }
+        parameters = common | {"arm": kept | {"training_seed": builder.plan.seed}}
+        weights = {} if arm.source in ("base", "reference") else {"arm": f"{pair.name}/{arm.step}"}
+        name = f"{pair.name}/{folder}/{arm.name}"
+        declared = (f"{pair.name}/tickets",)  # claims are declared before anything is evaluated
+        steps.append(builder.step(name, procedure, parameters, sources | weights, after=declared, work=work))
     return steps
+
+
+def _collected(arms: list[ArmPlan], steps: list[GraphStep]) -> dict[str, str]:
+    return {f"arm:{arm.name}": step.name for arm, step in zip(arms, steps, strict=True)}
 
 
 def _opportunity(builder: Builder, pair: PairPlan, text: TextPlan, source: str) -> GraphStep:
@@ -218,28 +186,8 @@ def _opportunity(builder: Builder, pair: PairPlan, text: TextPlan, source: str) 
         "selections": selections,
     }
     needs = {"text": source} | {name: f"{pair.name}/{name}" for name in selections}
-    return builder.step(
-        f"{pair.name}/opportunity/{text.name}",
-        "opportunity",
-        evidence.count_opportunity,
-        evidence.VERSION,
-        parameters,
-        needs,
-        collects=True,
-    )
-
-
-def _arm(builder: Builder, arm: ArmPlan) -> dict[str, Any]:
-    """The fields of an arm that determine its measurement or appear in its evidence."""
-    fields = asdict(arm)
-    kept = {name: fields[name] for name in ("name", "kind", "source", "control", "of", "seed", "gate")}
-    return kept | {"training_seed": builder.plan.seed}
-
-
-def _arm_needs(pair: PairPlan, arm: ArmPlan) -> dict[str, str]:
-    if arm.source in ("base", "reference"):
-        return {}
-    return {"arm": f"{pair.name}/{arm.step}"}
+    name = f"{pair.name}/opportunity/{text.name}"
+    return builder.step(name, evidence.count_opportunity, parameters, needs)
 
 
 def _decoding(builder: Builder, text: TextPlan) -> Amount:

@@ -43,19 +43,7 @@ def final_steps(builder: Builder, steps: list[GraphStep]) -> list[GraphStep]:
             "texts_sha256": builder.input_digests.known(),
         },
     }
-    last.append(
-        builder.step(
-            "publish",
-            "publish",
-            publish.publish,
-            publish.VERSION,
-            parameters,
-            needs,
-            collects=True,
-            free=True,
-        )
-    )
-    return last
+    return [*last, builder.step("publish", publish.publish, parameters, needs, free=True)]
 
 
 def _on(name: str, texts: tuple[str, ...]) -> bool:
@@ -80,4 +68,4 @@ def _overlap(builder: Builder) -> GraphStep:
         "tickets": {name: [list(role) for role in roles] for name, roles in tickets.items()},
         "counts": counts,
     }
-    return builder.step("overlap", "overlap", publish.compare_tickets, publish.VERSION, parameters, needs)
+    return builder.step("overlap", publish.compare_tickets, parameters, needs)

@@ -40,7 +40,7 @@ def layout(plan: ExperimentPlan, context: RunContext, input_digests: InputDigest
     steps = list[GraphStep]()
     if builder.made:
         sizes = {"seed": plan.seed} | SYNTHETIC_SIZES
-        steps.append(builder.step(BASE, "synthetic", tuning.make_synthetic, tuning.VERSION, sizes, free=True))
+        steps.append(builder.step(BASE, tuning.make_synthetic, sizes, free=True))
     for pair in plan.pair:
         steps += _tunings(builder, pair)
         for controls in plan.controls:
@@ -111,7 +111,7 @@ def _tune(
     )
     needs = {"select": select} if select else {}
     parameters = {**parameters, **builder.texts(pair)}
-    return builder.step(name, "tune", tuning.run_tuning, tuning.VERSION, parameters, needs, work=amount)
+    return builder.step(name, tuning.run_tuning, parameters, needs, work=amount)
 
 
 def _partial_recipe(plan: ExperimentPlan, ticket: TicketPlan) -> Recipe:
@@ -123,7 +123,7 @@ def _choose(builder: Builder, prefix: str, entry: TicketPlan) -> GraphStep:
     parameters = _rule_of(entry, builder.plan.seed) | {"served_dtype": builder.served}
     needs = {"embed": f"{prefix}/embed"}
     name = f"{prefix}/select/{entry.id}"
-    return builder.step(name, "select", rows.choose, rows.VERSION, parameters, needs, work=Amount("scan"))
+    return builder.step(name, rows.choose, parameters, needs, work=Amount("scan"))
 
 
 def _rule_of(entry: TicketPlan, seed: int) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _counts(builder: Builder, pair: PairPlan) -> GraphStep:
     asked = tuning.tuning_parameters(plan, pair, plan.embed.recipe("embed"), seed=plan.seed)
     wanted = ("data", "held_out", "languages", "template", "limit", "max_length")
     parameters = {name: asked[name] for name in wanted} | builder.texts(pair)
-    return builder.step(f"{pair.name}/counts", "counts", rows.count_fed, rows.VERSION, parameters)
+    return builder.step(f"{pair.name}/counts", rows.count_fed, parameters)
 
 
 def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[GraphStep]:
@@ -146,18 +146,18 @@ def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[Gra
     drawing = {"draws": controls.draws, "null_seed": controls.seed, **served}
     counted = {"counts": f"{pair.name}/counts"}
     drawn = f"{pair.name}/nulls/{controls.ticket}"
-    steps = [builder.step(drawn, "nulls", rows.draw_nulls, rows.VERSION, drawing, own | counted)]
+    steps = [builder.step(drawn, rows.draw_nulls, drawing, own | counted)]
     entry = next(one for one in plan.ticket if one.id == controls.ticket)
     recipe = _partial_recipe(plan, entry)
     for name, kind, seed in null_names(controls):
         null = f"{pair.name}/{null_step(controls, name)}"
         if kind == "direction":
             turning = {"seed": seed, **served}
-            steps.append(builder.step(null, "direction", rows.turn_rows, rows.VERSION, turning, own))
+            steps.append(builder.step(null, rows.turn_rows, turning, own))
             continue
         needs = {"nulls": drawn, "embed": f"{pair.name}/embed"}
         asked = {"name": name, **served}
-        steps.append(builder.step(null, "null", rows.take_null, rows.VERSION, asked, needs))
+        steps.append(builder.step(null, rows.take_null, asked, needs))
         if "tuned" in controls.objects:
             parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=controls.limit)
             tuned = f"{pair.name}/{null_step(controls, name, tuned=True)}"
@@ -182,9 +182,7 @@ def _tickets(builder: Builder, pair: PairPlan) -> GraphStep:
         "template_sha256": load_template(plan.template).digest(),
         "bundle": plan.bundle,
     }
-    return builder.step(
-        f"{pair.name}/tickets", "tickets", rows.write_tickets, rows.VERSION, parameters, needs, collects=True
-    )
+    return builder.step(f"{pair.name}/tickets", rows.write_tickets, parameters, needs)
 
 
 def _entry(plan: ExperimentPlan, ticket: PlannedTicket) -> dict[str, Any]:

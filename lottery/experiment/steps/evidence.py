@@ -24,6 +24,7 @@ from lottery.evaluation.shards import Part, read_part
 from lottery.experiment.engine.context import (
     ROWS,
     RunContext,
+    procedure,
     read_selection,
     reference_file,
     tuned_result,
@@ -44,15 +45,10 @@ from lottery.text.score import Scorer
 from lottery.text.textfile import locate, read_lines
 from lottery.text.unrelated import Window, choose_passages, passage_windows
 
-VERSION = 2
-"""Version of the procedures of this module."""
-
-LOSS_EVIDENCE_VERSION = 3
-"""Version of :func:`write_loss_evidence`: its records changed, the measurements did not."""
-
 PART, ARM, OPPORTUNITY = "part.jsonl", "arm.json", "opportunity.json"
 
 
+@procedure("measure", 2)
 def measure_arm(context: RunContext, work: Work) -> Result:
     """Translate a text with one arm and decode it along the reference's outputs; resumable by sentence.
 
@@ -81,6 +77,7 @@ def measure_arm(context: RunContext, work: Work) -> Result:
     return Result((PART, ARM), facts)
 
 
+@procedure("loss", 2)
 def measure_losses(context: RunContext, work: Work) -> Result:
     """Measure the loss of one arm on unrelated text; resumable by window.
 
@@ -194,6 +191,7 @@ def _task(context: RunContext, work: Work) -> Task:
 # --- evidence --------------------------------------------------------------------------------------------
 
 
+@procedure("evidence", 2, collects=True)
 def write_evidence(context: RunContext, work: Work) -> Result:
     """Join the parts of all arms into evidence on one text; void arms are left out."""
     p = work.parameters
@@ -210,6 +208,7 @@ def write_evidence(context: RunContext, work: Work) -> Result:
     return Result(_evidence_files(work.folder, p["file"]), {"arms": len(arms)})
 
 
+@procedure("evidence", 3, collects=True)
 def write_loss_evidence(context: RunContext, work: Work) -> Result:
     """Join the losses of all arms into evidence on unrelated text."""
     p = work.parameters
@@ -232,6 +231,7 @@ def write_loss_evidence(context: RunContext, work: Work) -> Result:
     return Result(_evidence_files(work.folder, p["file"]), {"arms": len(arms)})
 
 
+@procedure("opportunity", 2, collects=True)
 def count_opportunity(context: RunContext, work: Work) -> Result:
     """Count the examples of a text that feed the tokens of each ticket: ``opportunity.json``.
 

@@ -23,14 +23,11 @@ from certify.selection.rules import candidates
 from certify.tables.vocabulary import open_vocabulary
 from certify.ticket.schema import Located, Ticket, TicketFile, read_ticket_file, write_ticket_file
 from lottery.controls.overlap import Study, TicketPair, study
-from lottery.experiment.engine.context import RunContext, read_selection, write_json
+from lottery.experiment.engine.context import RunContext, procedure, read_selection, write_json
 from lottery.experiment.engine.graph import Input, Result, Void, Work
 from lottery.experiment.steps.evidence import OPPORTUNITY
 from lottery.experiment.steps.rows import COUNTS, TICKETS
 from lottery.experiment.steps.summary import markdown, summarise
-
-VERSION = 2
-"""Version of the procedures of this module."""
 
 OVERLAP, MANIFEST, SUMMARY, REPORT, TICKET_FOLDER = (
     "overlap.json",
@@ -42,6 +39,7 @@ OVERLAP, MANIFEST, SUMMARY, REPORT, TICKET_FOLDER = (
 EVIDENCE_FOLDER = "evidence"
 
 
+@procedure("overlap", 2)
 def compare_tickets(context: RunContext, work: Work) -> Result:
     """Compute the overlap of every ticket between languages and between seeds: ``overlap.json``.
 
@@ -104,6 +102,7 @@ def _share(value: Any) -> str | None:
     return None if value is None else f"{float(value):.4f}"
 
 
+@procedure("publish", 2, collects=True)
 def publish(_context: RunContext, work: Work) -> Result:
     """Collect ticket files with their evidence, a summary and a manifest, ready for publication."""
     p = work.parameters

@@ -21,6 +21,7 @@ from lottery.experiment.engine.context import (
     ROWS,
     SELECTION,
     RunContext,
+    procedure,
     read_selection,
     reference_file,
     tuned_result,
@@ -32,13 +33,11 @@ from lottery.experiment.steps.tuning import data_of
 from lottery.model.backbone import load_tokenizer
 from lottery.text.tunedata import feed_counts, prepare
 
-VERSION = 1
-"""Version of the procedures of this module."""
-
 COUNTS, NULLS = "counts.npy", "nulls.json"
 TICKETS = "bundle/tickets.json"
 
 
+@procedure("select")
 def choose(context: RunContext, work: Work) -> Result:
     """Select the rows of a ticket: ``selection.json``, and the rows of E* if there are any."""
     p = work.parameters
@@ -63,6 +62,7 @@ def choose(context: RunContext, work: Work) -> Result:
     return Result(tuple(outputs), {"rows": len(selection.ids)})
 
 
+@procedure("counts")
 def count_fed(context: RunContext, work: Work) -> Result:
     """Count how often each id is fed in the tuning examples: ``counts.npy``."""
     folder = context.base_folder(work)
@@ -71,6 +71,7 @@ def count_fed(context: RunContext, work: Work) -> Result:
     return Result((COUNTS,), {"examples": len(examples), "tokens": sum(map(len, examples))})
 
 
+@procedure("nulls")
 def draw_nulls(context: RunContext, work: Work) -> Result:
     """Draw the null tickets of the selection in role ``select``: ``nulls.json``.
 
@@ -99,6 +100,7 @@ def null_name(kind: str, seed: int | None) -> str:
     return kind.replace(":", "-") if seed is None else f"{kind}-{seed}"
 
 
+@procedure("null")
 def take_null(context: RunContext, work: Work) -> Result:
     """Turn one of the drawn null tickets into a selection with the rows of E*.
 
@@ -115,6 +117,7 @@ def take_null(context: RunContext, work: Work) -> Result:
     return Result((SELECTION, ROWS), {"rows": len(drawn[name]["ids"])})
 
 
+@procedure("direction")
 def turn_rows(context: RunContext, work: Work) -> Result:
     """Shift the rows of a selection as far as in E*, in a random direction.
 
@@ -132,6 +135,7 @@ def turn_rows(context: RunContext, work: Work) -> Result:
     return Result((SELECTION, ROWS), {"rows": len(ids)})
 
 
+@procedure("tickets", collects=True)
 def write_tickets(context: RunContext, work: Work) -> Result:
     """Write the ticket file with tables, tokenizer, rows and declared claims: one ticket per id and object.
 

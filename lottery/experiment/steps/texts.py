@@ -6,17 +6,15 @@ from dataclasses import asdict
 
 from certify.base.jsonio import canonical_json, parse_json, read_json, write_bytes
 from certify.ticket.corpus import Pair, deduplicate, sentence_digest
-from lottery.experiment.engine.context import RunContext, write_json
+from lottery.experiment.engine.context import RunContext, procedure, write_json
 from lottery.experiment.engine.graph import Input, Result, Void, Work
 from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import UsedText, used_pairs
 
-VERSION = 1
-"""Version of the procedures of this module."""
-
 TEXT, USED = "text.jsonl", "used.json"
 
 
+@procedure("used")
 def list_used(context: RunContext, work: Work) -> Result:
     """List digests of the sentences that tuning read or settings were chosen on, both sides: ``used.json``.
 
@@ -31,6 +29,7 @@ def list_used(context: RunContext, work: Work) -> Result:
     return Result((USED,), {role: len(digests) for role, digests in found.items()})
 
 
+@procedure("text")
 def prepare_text(context: RunContext, work: Work) -> Result:
     """Select the sentences of a text to evaluate: no duplicates, none used before.
 

@@ -8,7 +8,7 @@ from typing import Any
 from certify.base.errors import NothingToDoError
 from certify.base.jsonio import read_json
 from certify.tables.dtypes import parse_dtype
-from lottery.experiment.engine.context import BASE, RESULT, RunContext, read_selection, write_json
+from lottery.experiment.engine.context import BASE, RESULT, RunContext, procedure, read_selection, write_json
 from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.plan.fields import PairPlan
 from lottery.experiment.plan.plan import ExperimentPlan
@@ -19,12 +19,10 @@ from lottery.tuning.recipe import Method, Recipe
 from lottery.tuning.trainer import Limits
 from lottery.tuning.tune import Settings, tune
 
-VERSION = 1
-"""Version of the procedures of this module."""
-
 _RUN = "run"
 
 
+@procedure("synthetic")
 def make_synthetic(_context: RunContext, work: Work) -> Result:
     """Make a tiny random model and text for it, with the parameters of :mod:`lottery.pretrain.synthetic`."""
     parameters = dict(work.parameters)
@@ -79,6 +77,7 @@ def data_of(context: RunContext, work: Work) -> Data:
     )
 
 
+@procedure("tune")
 def run_tuning(context: RunContext, work: Work) -> Result:
     """Tune all rows, the rows of the step in role ``select``, or a comparison arm.
 
