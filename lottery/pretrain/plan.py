@@ -6,7 +6,7 @@ import os
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ from certify.ticket.templates import LANGUAGES
 
 _REFUSAL: Final = Refusal("PLAN_INVALID", error=UsageError)
 
+_Plan = TypeVar("_Plan", bound=Model)
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0)]
 _NotNegative = Annotated[float, Field(ge=0)]
@@ -153,31 +154,41 @@ class PretrainPlan(Model):
         return state
 
 
-def plan_names() -> list[str]:
-    """List the pretraining plans that ship with the package, without the experiment plans beside them."""
+def shipped_plans(table: str) -> list[str]:
+    """List the plans that ship with the package and have the top-level ``table``, which tells kinds apart."""
     files = (item for item in (resources.files("lottery") / "plans").iterdir() if item.name.endswith(".toml"))
     return sorted(
-        item.name[: -len(".toml")] for item in files if "model" in tomllib.loads(item.read_text("utf-8"))
+        item.name.removesuffix(".toml") for item in files if table in tomllib.loads(item.read_text("utf-8"))
     )
 
 
-def read_plan(name: str | Path) -> PretrainPlan:
-    """Read a shipped plan by its name, or any other plan by the path of its ``.toml`` file.
+def read_plan_file(model: type[_Plan], table: str, name: str | Path) -> _Plan:
+    """Read a plan of :func:`shipped_plans` by its name, or any other by the path of its ``.toml`` file.
 
     Raises:
-        UsageError: there is no such plan or file, it is not TOML, a field is unknown or missing, or a value
-            is out of range.
+        UsageError: there is no such plan or file (``PLAN_UNKNOWN``), or it is not TOML, a field is unknown
+            or missing, or a value is out of range (``PLAN_INVALID``).
     """
     if isinstance(name, Path) or name.endswith(".toml"):
         data = read_bytes(Path(name), what="plan", limit=1 << 20)
-    elif name in plan_names():
+    elif name in (known := shipped_plans(table)):
         data = (resources.files("lottery") / "plans" / f"{name}.toml").read_bytes()
     else:
-        known = ", ".join(plan_names())
         raise UsageError(
-            f"unknown plan {name!r}: expected {known} or the path of a .toml file", code="PLAN_UNKNOWN"
+            f"unknown plan {name[:60]!r}: expected {', '.join(known)} or the path of a .toml file",
+            code="PLAN_UNKNOWN",
         )
-    return validate_toml(PretrainPlan, data, what=f"plan {name}", refusal=_REFUSAL)
+    return validate_toml(model, data, what=f"plan {name}", refusal=_REFUSAL)
+
+
+def plan_names() -> list[str]:
+    """List the pretraining plans that ship with the package."""
+    return shipped_plans("model")
+
+
+def read_plan(name: str | Path) -> PretrainPlan:
+    """Read a pretraining plan; see :func:`read_plan_file`."""
+    return read_plan_file(PretrainPlan, "model", name)
 
 
 def data_folder(named: Path | None) -> Path:

@@ -14,23 +14,21 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from certify.base.errors import InvalidInputError
 from certify.base.jsonio import canonical_json, pretty_json, read_json, sha256_bytes, sha256_file, write_bytes
-from certify.ticket.schema import SLUG
+from certify.base.model import Model, Refusal, read
+from certify.ticket.schema import SLUG, RelativePath, Sha256
 
 STEPS: Final = "steps"
 DONE, STARTED = "done.json", "started.json"
 
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_REFUSAL: Final = Refusal("STEP_MALFORMED")
 _WORD = re.compile(SLUG, re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Model):
     """Record of a finished step.
 
     Attributes:
@@ -42,9 +40,9 @@ class Done:
     """
 
     key: str
-    outputs: Mapping[str, str]
-    void: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    outputs: dict[RelativePath, Sha256]
+    void: str
+    facts: dict[str, Any]
 
 
 def step_key(
@@ -95,22 +93,7 @@ class Cache:
             InvalidInputError: the record is malformed (``STEP_MALFORMED``).
         """
         path = self.folder(name) / DONE
-        if not path.exists():
-            return None
-        value = read_json(path, what="record of a step")
-        outputs: Any = value.get("outputs") if isinstance(value, dict) else None
-        sound = (
-            isinstance(outputs, dict)
-            and set(value) == {"key", "outputs", "void", "facts"}
-            and all(isinstance(value[name], str) for name in ("key", "void"))
-            and isinstance(value["facts"], dict)
-            and all(_inside(path) and _DIGEST.fullmatch(str(digest)) for path, digest in outputs.items())
-        )
-        if not sound:
-            raise InvalidInputError(
-                f"{path} is not the record of a step: remove {path.parent}", code="STEP_MALFORMED"
-            )
-        return Done(value["key"], outputs, value["void"], value["facts"])
+        return read(Done, path, what="record of a step", refusal=_REFUSAL)[0] if path.exists() else None
 
     def damage(self, name: str, done: Done) -> str:
         """Relative path of the first output that is missing or differs from the record; empty if none."""
@@ -157,9 +140,8 @@ class Cache:
         """
         folder = self.folder(name)
         digests = {path: sha256_file(folder / path) for path in sorted(_files(folder, outputs))}
-        done = Done(key, digests, void, dict(facts))
-        record = {"key": key, "outputs": digests, "void": void, "facts": done.facts}
-        write_bytes(folder / DONE, pretty_json(record).encode("utf-8"))
+        done = Done(key=key, outputs=digests, void=void, facts=dict(facts))
+        write_bytes(folder / DONE, pretty_json(done.model_dump()).encode("utf-8"))
         (folder / STARTED).unlink(missing_ok=True)
         return done
 
@@ -173,10 +155,6 @@ def _files(folder: Path, outputs: Iterable[str]) -> set[str]:
         else:
             files.add(output)
     return files
-
-
-def _inside(path: str) -> bool:
-    return bool(path) and not path.startswith("/") and ".." not in path.split("/") and "\\" not in path
 
 
 def _empty(folder: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -119,13 +120,8 @@ def model_of(base: Path | None, stated: GeometryPlan | None) -> ModelSize:
     """
     if base is not None:
         shape = _shape(base)
-        count = 0
-        for path in sorted(base.glob("*.safetensors")):
-            for info in read_header(path).values():
-                size = 1
-                for extent in info.shape:
-                    size *= extent
-                count += size
+        headers = (read_header(path).values() for path in base.glob("*.safetensors"))
+        count = sum(prod(info.shape) for header in headers for info in header)
         return ModelSize(count or parameters_of(shape), shape)
     if stated is None:
         raise UsageError(
@@ -199,11 +195,9 @@ def estimate(
     amount: Amount, model: ModelSize, rates: Mapping[Kind, Rate], processor: Processor = "cpu"
 ) -> Estimate:
     """Estimate the cost of one step, from measured ``rates`` if any, otherwise for ``processor``."""
-    measured = amount.kind in rates
-    rate = Rate(DEFAULT_RATES[processor][amount.kind], _fixed(amount, model))
-    if measured:
-        rate = rates[amount.kind]
+    rate = rates.get(amount.kind) or Rate(DEFAULT_RATES[processor][amount.kind], _fixed(amount, model))
     seconds = rate.fixed + rate.unit * work_of(amount, model)
+    measured = amount.kind in rates
     return Estimate(trained_of(amount, model), memory_of(amount, model), seconds, measured, processor)
 
 

@@ -7,17 +7,14 @@ experiment smaller, lower ``tuning.limit``, ``controls.limit`` or the ``limit`` 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from certify.base.errors import UsageError
-from certify.base.jsonio import canonical_json, read_bytes, sha256_bytes
-from certify.base.model import Model, Refusal, validate_toml
+from certify.base.jsonio import canonical_json, sha256_bytes
+from certify.base.model import Model
 from certify.ticket.schema import DeclaredClaim, Slug
 from lottery.experiment.plan.fields import (
     FEWEST_DRAWS,
@@ -37,8 +34,7 @@ from lottery.experiment.plan.fields import (
     TuningPlan,
     UnrelatedPlan,
 )
-
-_REFUSAL: Final = Refusal("PLAN_INVALID", error=UsageError)
+from lottery.pretrain.plan import read_plan_file, shipped_plans
 
 SYNTHETIC = "synthetic"
 """Base and text that an experiment makes itself."""
@@ -133,29 +129,9 @@ class ExperimentPlan(Model):
 
 def experiment_names() -> list[str]:
     """List the experiment plans that ship with the package."""
-    folder = resources.files("lottery") / "plans"
-    return sorted(
-        item.name.removesuffix(".toml")
-        for item in folder.iterdir()
-        if item.name.endswith(".toml") and "pair" in tomllib.loads(item.read_text(encoding="utf-8"))
-    )
+    return shipped_plans("pair")
 
 
 def read_experiment(name: str | Path) -> ExperimentPlan:
-    """Read a shipped plan by its name, or any other plan by the path of its ``.toml`` file.
-
-    Raises:
-        UsageError: there is no such plan or file (``PLAN_UNKNOWN``), or it is not TOML, a field is unknown
-            or missing, or a value is out of range (``PLAN_INVALID``).
-    """
-    if isinstance(name, Path) or name.endswith(".toml"):
-        data = read_bytes(Path(name), what="plan", limit=1 << 20)
-    elif name in experiment_names():
-        data = (resources.files("lottery") / "plans" / f"{name}.toml").read_bytes()
-    else:
-        known = ", ".join(experiment_names())
-        raise UsageError(
-            f"unknown plan {str(name)[:60]!r}: expected {known} or the path of a .toml file",
-            code="PLAN_UNKNOWN",
-        )
-    return validate_toml(ExperimentPlan, data, what=f"plan {name}", refusal=_REFUSAL)
+    """Read an experiment plan; see :func:`lottery.pretrain.plan.read_plan_file`."""
+    return read_plan_file(ExperimentPlan, "pair", name)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from certify.base.jsonio import canonical_json, pretty_json, read_json, sha256_bytes, sha256_file, write_bytes
+from certify.base.jsonio import canonical_json, read_json, sha256_bytes, sha256_file, write_bytes
 from certify.base.version import __version__
 from certify.evidence.read import Manifest, read_manifest
 from certify.selection.frequency import read_counts
@@ -29,14 +29,8 @@ from lottery.experiment.steps.evidence import OPPORTUNITY
 from lottery.experiment.steps.rows import COUNTS, TICKETS
 from lottery.experiment.steps.summary import markdown, summarise
 
-OVERLAP, MANIFEST, SUMMARY, REPORT, TICKET_FOLDER = (
-    "overlap.json",
-    "manifest.json",
-    "summary.json",
-    "summary.md",
-    "tickets",
-)
-EVIDENCE_FOLDER = "evidence"
+OVERLAP, MANIFEST, SUMMARY, REPORT = "overlap.json", "manifest.json", "summary.json", "summary.md"
+TICKET_FOLDER, EVIDENCE_FOLDER = "tickets", "evidence"
 
 
 @procedure("overlap", 2)
@@ -137,7 +131,7 @@ def publish(_context: RunContext, work: Work) -> Result:
         evidence,
         opportunity=opportunity,
         overlap=overlap,
-        void=_void(work),
+        void={role: given.void for role, given in work.inputs.items() if given.void},
         root=work.folder,
         notices=p["notices"],
     )
@@ -190,13 +184,11 @@ def _speaks_of(manifest: Manifest, ticket: Ticket) -> bool:
     )
 
 
-def _void(work: Work) -> dict[str, str]:
-    return {role: given.void for role, given in work.inputs.items() if given.void}
-
-
 def _write_manifest(work: Work) -> None:
     """Write digests of the plan, of the inputs of the experiment and of every step, and of every file."""
-    files = sorted(path for path in work.folder.rglob("*") if path.is_file() and _handed_on(work, path))
+    handed_on = (TICKET_FOLDER, SUMMARY, REPORT)
+    places = {path: path.relative_to(work.folder) for path in work.folder.rglob("*") if path.is_file()}
+    files = sorted(path for path, place in places.items() if place.parts[0] in handed_on)
     manifest = {
         "schema": "lottery.experiment",
         "schema_version": 1,
@@ -208,13 +200,9 @@ def _write_manifest(work: Work) -> None:
             role: {"outputs": len(given.outputs)} | ({"void": given.void} if given.void else {})
             for role, given in sorted(work.inputs.items())
         },
-        "files": {path.relative_to(work.folder).as_posix(): sha256_file(path) for path in files},
+        "files": {places[path].as_posix(): sha256_file(path) for path in files},
     }
-    write_bytes(work.folder / MANIFEST, pretty_json(manifest).encode("utf-8"))
-
-
-def _handed_on(work: Work, path: Path) -> bool:
-    return path.relative_to(work.folder).parts[0] in (TICKET_FOLDER, SUMMARY, REPORT)
+    write_json(work.folder / MANIFEST, manifest)
 
 
 def deliver(published: Path, outputs: Iterable[str], out: Path) -> None:

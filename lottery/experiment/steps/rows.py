@@ -10,7 +10,7 @@ from certify.base.jsonio import read_json
 from certify.base.records import Excluded
 from certify.scan.scan import scan
 from certify.selection.frequency import read_counts, write_counts
-from certify.selection.nulls import NullTicket, null_tickets
+from certify.selection.nulls import null_tickets
 from certify.selection.rules import select
 from certify.tables.rowfile import transferred_rows, write_rows
 from certify.tables.table import open_table
@@ -90,14 +90,10 @@ def draw_nulls(context: RunContext, work: Work) -> Result:
     named: dict[str, Any] = {}
     for null in sorted(nulls, key=lambda null: (-null.fed, null.ids)):
         # If several ids spell a line break, take the one that is fed.
-        named.setdefault(null_name(null.kind, null.seed), _record(null))
+        name = null.kind.replace(":", "-") if null.seed is None else f"{null.kind}-{null.seed}"
+        named.setdefault(name, asdict(null) | {"ids": list(null.ids)})
     write_json(work.folder / NULLS, named)
     return Result((NULLS,), {"nulls": len(named)})
-
-
-def null_name(kind: str, seed: int | None) -> str:
-    """Name a null ticket in arms and steps: ``random-0``, ``top-norm``, ``one-row-bos``."""
-    return kind.replace(":", "-") if seed is None else f"{kind}-{seed}"
 
 
 @procedure("null")
@@ -186,7 +182,3 @@ def _rule(entry: Any, rows: int) -> str:
     if entry["share"] is None:
         return str(entry["rule"])
     return f"distance:{rows_of_share(rows, entry['share'])}"
-
-
-def _record(null: NullTicket) -> dict[str, Any]:
-    return asdict(null) | {"ids": list(null.ids)}
