@@ -39,43 +39,23 @@ def tables(views: dict[str, dict[str, Any]]) -> Iterator[str]:
     Args:
         views: policy name -> :func:`reports.view.view` of the same ticket file; must include ``release``.
     """
-    yield from _verdicts(views)
     tickets = views[_RELEASE]["tickets"]
-    yield ""
-    yield from _guarantees(tickets)
-    yield ""
-    yield from _margins(tickets)
-    yield ""
-    yield from _asked(tickets)
-    yield ""
-    yield from _corpus(tickets)
+    yield from _verdicts(views)
+    for part in (_guarantees, _margins, _asked, _corpus):
+        yield ""
+        yield from part(tickets)
 
 
 def _verdicts(views: dict[str, dict[str, Any]]) -> Iterator[str]:
-    yield "### Verdicts"
-    yield ""
-    yield from _head(["ticket", "rows", "released", *views])
+    yield from _head("Verdicts", "ticket", "rows", "released", *views)
     for position, one in enumerate(views[_RELEASE]["tickets"]):
         verdicts = [shown["tickets"][position]["verdict"] for shown in views.values()]
         yield _row([one["id"], len(one["tokens"]), one["released"], *verdicts])
 
 
 def _guarantees(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield "### Does the guarantee hold?"
-    yield ""
-    yield from _head(
-        [
-            "ticket",
-            "α",
-            "criterion",
-            "steps certified",
-            "of these disagree",
-            "drawn, disagree",
-            "rate",
-            "finding",
-            "plain rate over steps",
-        ]
-    )
+    names = "criterion", "steps certified", "of these disagree", "drawn, disagree", "rate", "finding"
+    yield from _head("Does the guarantee hold?", "ticket", "α", *names, "plain rate over steps")
     for one in tickets:
         for claim in _promises(one):
             yield _row(_guarantee(one["id"], claim))
@@ -115,19 +95,8 @@ def _plain(rate: dict[str, str] | None) -> str:
 
 
 def _margins(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield "### How the margins compare"
-    yield ""
-    yield from _head(
-        [
-            "ticket",
-            "r: median",
-            "published 2τ",
-            "2 max D: median",
-            "V ΣD: least",
-            "V ΣD: median",
-            "vacuous steps",
-        ]
-    )
+    margins = "r: median", "published 2τ", "2 max D: median", "V ΣD: least", "V ΣD: median"
+    yield from _head("How the margins compare", "ticket", *margins, "vacuous steps")
     for one in tickets:
         for claim in _promises(one):
             if claim["name"] != f"{_GUARANTEE}additive":
@@ -141,35 +110,24 @@ def _margins(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _asked(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield "### What the policy `release` asks"
-    yield ""
-    yield from _head(["ticket", "claim", "text", "n", "estimate", "limit", "asked", "outcome"])
+    columns = "ticket", "claim", "text", "n", "estimate", "limit", "asked", "outcome"
+    yield from _head("What the policy `release` asks", *columns)
     for one in tickets:
         for claim in one["claims"] or ():
             if claim["asked"] and not claim["name"].startswith(_GUARANTEE):
-                limit = f"≥ {_decimal(claim['lower'])}" if claim["lower"] else f"≤ {_decimal(claim['upper'])}"
-                yield _row(
-                    [
-                        one["id"],
-                        claim["name"],
-                        claim["text"],
-                        claim["n"],
-                        _decimal(claim["estimate"]),
-                        limit if claim["lower"] or claim["upper"] else "",
-                        claim["asked"],
-                        claim["outcome"],
-                    ]
-                )
+                estimate, lower, upper = (_decimal(claim[name]) for name in ("estimate", "lower", "upper"))
+                limit = f"≥ {lower}" if lower else f"≤ {upper}" if upper else ""
+                about = one["id"], claim["name"], claim["text"], claim["n"]
+                yield _row([*about, estimate, limit, claim["asked"], claim["outcome"]])
 
 
 def _corpus(tickets: Sequence[dict[str, Any]]) -> Iterator[str]:
     """One row per ticket, text, compared arm and score; the extraction rules are columns."""
-    yield "### Corpus scores (asymptotic: they decide nothing)"
-    yield ""
-    yield "Score of the ticket, difference to the other arm, limits by the paired bootstrap, one-sided p by a"
-    yield "paired randomisation."
-    yield ""
-    yield from _head(["ticket", "text", "against", "score", *RULES])
+    title = """Corpus scores (asymptotic: they decide nothing)
+
+Score of the ticket, difference to the other arm, limits by the paired bootstrap, one-sided p by a
+paired randomisation."""
+    yield from _head(title, "ticket", "text", "against", "score", *RULES)
     for one in tickets:
         cells: dict[tuple[str, str, str], dict[str, str]] = {}
         for claim in one["claims"] or ():
@@ -196,8 +154,8 @@ def _decimal(figure: dict[str, Any] | None) -> str:
     return "" if figure is None else f"{figure['decimal']:.4g}"
 
 
-def _head(names: Sequence[str]) -> list[str]:
-    return [_row(names), "|" + "---|" * len(names)]
+def _head(title: str, *names: str) -> list[str]:
+    return [f"### {title}", "", _row(names), "|" + "---|" * len(names)]
 
 
 def _row(cells: Sequence[object]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import atomic_writer, canonical_json, sha256_bytes, write_bytes
@@ -34,50 +34,22 @@ from certify.evidence.record import RecordParser
 from certify.ticket.corpus import sentence_digest
 from lottery.evaluation.prompts import Task
 from lottery.evaluation.shards import Part, write_at
+from lottery.text.unrelated import Window
 from lottery.text.usedtext import DIGITS, UsedText, used_bytes
 
 _PENDING = "0" * 64
 
 
-def assemble(
-    task: Task,
-    arms: Sequence[Arm],
-    parts: Mapping[str, Part],
-    out: Path,
-    *,
-    used: Sequence[UsedText] = (),
-    order_seed: int = 0,
-    design: Literal["fixed", "sequential"] = "fixed",
-    indices: Sequence[int] | None = None,
-    witnesses: int = MAX_WITNESSES,
-) -> Manifest:
-    """Join the parts of every arm into evidence.
+class Assembly:
+    """Evidence that grows: records are appended, and the manifest is written anew.
 
     Args:
         arms: the arms, ``base`` and ``reference`` among them.
-        parts: the part of each arm by its name, complete for ``indices``.
         out: ``NAME.json``; records and lists of used sentences go beside it.
-        design: ``sequential`` if sentences were drawn until claims were decided.
-        indices: indices of the evaluated sentences; None means all.
+        design: ``sequential`` if sentences are drawn until claims are decided.
         witnesses: largest number of sentences to include in words, chosen by ``order_seed``; a text without
             attribution gets none.
-
-    Returns:
-        The written manifest.
-
-    Raises:
-        UsageError: a part lacks a sentence (``PART_INCOMPLETE``) or was made with other settings or inputs
-            (``PART_MISMATCH``), or a file cannot be written.
-        InvalidInputError: a part was edited (``PART_MALFORMED``) or does not follow the reference's outputs
-            (``PART_STALE``).
     """
-    chosen = range(len(task.pairs)) if indices is None else set(indices)
-    whole = Assembly(task, arms, out, used=used, order_seed=order_seed, design=design, witnesses=witnesses)
-    return whole.add(parts, chosen)
-
-
-class Assembly:
-    """Evidence that grows: records are appended, and the manifest is written anew."""
 
     def __init__(
         self,
@@ -85,29 +57,33 @@ class Assembly:
         arms: Sequence[Arm],
         out: Path,
         *,
-        used: Sequence[UsedText],
-        order_seed: int,
-        design: Literal["fixed", "sequential"],
+        used: Sequence[UsedText] = (),
+        order_seed: int = 0,
+        design: Literal["fixed", "sequential"] = "fixed",
         witnesses: int = MAX_WITNESSES,
     ) -> None:
-        """Nothing is written yet; the arguments are those of :func:`assemble`."""
+        """Nothing is written yet."""
         self._task, self._arms, self._out, self._used = task, arms, out, used
         self._order_seed, self._design = order_seed, design
         self._witnesses = min(witnesses, MAX_WITNESSES) if task.text.attribution else 0
         self._files: _Files | None = None
 
-    def add(self, parts: Mapping[str, Part], indices: Iterable[int]) -> Manifest:
-        """Append these sentences, none of which is there yet, and write the manifest of all.
+    def add(self, parts: Mapping[str, Part], indices: Iterable[int] | None = None) -> Manifest:
+        """Append sentences, none of which is there yet, and write the manifest of all.
 
         Sentences in words are taken from those that are added first, in the order of ``order_seed``.
 
         Args:
-            indices: the sentences; they are appended in the order of the text.
+            parts: the part of each arm by its name, complete for ``indices``.
+            indices: the sentences, appended in the order of the text; None means all.
 
-        Returns:
-            The written manifest.
+        Raises:
+            UsageError: a part lacks a sentence (``PART_INCOMPLETE``) or was made with other settings or
+                inputs (``PART_MISMATCH``), or a file cannot be written.
+            InvalidInputError: a part was edited (``PART_MALFORMED``) or does not follow the reference's
+                outputs (``PART_STALE``).
         """
-        task, chosen = self._task, sorted(indices)
+        task, chosen = self._task, sorted(range(len(self._task.pairs)) if indices is None else indices)
         for arm in self._arms:
             _check_part(arm.name, parts, task.key(arm), chosen)
         ranked = sorted(chosen, key=lambda i: (unit_rank(self._order_seed, task.pairs[i].id), i))
@@ -141,29 +117,7 @@ class Assembly:
         )
 
 
-class LossWindow(Protocol):
-    """Token ids to measure a loss on, as cut by :mod:`lottery.text.unrelated`."""
-
-    @property
-    def id(self) -> str:
-        """Unique name."""
-
-    @property
-    def unit(self) -> str:
-        """Unit that the window belongs to."""
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Token ids; all but the first are predicted."""
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """Sorted distinct 16-digit digests of the lines of the passage that it was cut from."""
-
-
-def loss_key(
-    arm: Arm, windows: Sequence[LossWindow], digests: Mapping[str, str], dtype: Dtype
-) -> dict[str, Any]:
+def loss_key(arm: Arm, windows: Sequence[Window], digests: Mapping[str, str], dtype: Dtype) -> dict[str, Any]:
     """Everything that determines the part file of an arm's losses, as JSON.
 
     The procedure is that of the measurement. What ``loss/2`` records about its text does not change a loss.
@@ -188,7 +142,7 @@ def loss_digests(base: BaseModelRef, tokenizer_sha256: str, text: TextRef) -> di
 
 
 def assemble_loss(
-    windows: Sequence[LossWindow],
+    windows: Sequence[Window],
     arms: Sequence[Arm],
     parts: Mapping[str, Part],
     out: Path,
@@ -201,7 +155,7 @@ def assemble_loss(
     used: Sequence[UsedText] = (),
     order_seed: int = 0,
 ) -> Manifest:
-    """Join the losses of every arm into evidence of kind ``loss``; see :func:`assemble`.
+    """Join the losses of every arm into evidence of kind ``loss``; errors as in :meth:`Assembly.add`.
 
     A window with the same ids as an earlier one is left out. Two passages can end in the same few tokens, and
     a copy is not new text.

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import sha256_file
 from certify.base.records import Dtype
 from certify.evidence.read import BaseModelRef, Manifest
 from certify.tables.modeldigest import checkpoint_digest
-from certify.tables.table import Table, check_finite, open_table
+from certify.tables.table import Table, check_compatible, check_finite, open_table
 from certify.ticket.corpus import corpus_digest
 from certify.ticket.released import open_base, open_reference, open_rows, open_source
 from certify.ticket.templates import encode, load_template
-from lottery.evaluation.assemble import assemble, check_out
+from lottery.evaluation.assemble import Assembly, check_out
 from lottery.evaluation.generate import Output, generate
 from lottery.evaluation.measure import measure_arms
 from lottery.evaluation.prompts import DOCUMENT, make_task
@@ -223,24 +224,21 @@ def evaluate_tickets(
     model = load_backbone(folder, dtype).eval()
     serve_base(model, stored)
     arms = sorted((placement.arm for placement in placements), key=lambda arm: arm.kind != "base")
-    if decided is not None:
-        return evaluate_until(
-            model,
-            tokenizer,
-            task,
-            placements,
-            arms,
-            parts_folder,
-            out,
-            decided=decided,
-            used=used,
-            order_seed=order_seed,
-            max_units=max_units,
-            resume=resume,
-            progress=progress,
-        )
-    parts = measure_arms(model, tokenizer, task, placements, parts_folder, resume=resume, progress=progress)
-    return assemble(task, arms, parts, out, used=used, order_seed=order_seed)
+    measured = partial(measure_arms, model, tokenizer, task, placements, parts_folder, resume=resume)
+    design: Literal["fixed", "sequential"] = "fixed" if decided is None else "sequential"
+    evidence = Assembly(task, arms, out, used=used, order_seed=order_seed, design=design)
+    if decided is None:
+        return evidence.add(measured(progress=progress))
+    return evaluate_until(
+        task,
+        evidence,
+        out,
+        lambda opened, indices: measured(opened=opened, indices=indices),
+        decided=decided,
+        order_seed=order_seed,
+        max_units=max_units,
+        progress=progress,
+    )
 
 
 def _placements(
@@ -280,10 +278,6 @@ def _placements(
 def _open_like(path: Path, base: Table) -> Table:
     """Open a table as it would be served in place of ``base``: in its dtype, and with its shape."""
     table = open_table(path, allow_tied=base.tied is True).as_dtype(base.dtype)
-    if table.shape != base.shape:
-        raise InvalidInputError(
-            f"{path} is {table.shape[0]} x {table.shape[1]}, the base {base.shape[0]} x {base.shape[1]}",
-            code="SHAPE_MISMATCH",
-        )
+    check_compatible(base, table)
     check_finite(table)
     return table

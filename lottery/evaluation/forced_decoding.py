@@ -17,7 +17,7 @@ from certify.evidence.read import UNIT
 from certify.ticket.templates import Example
 from lottery.evaluation.generate import check_finite
 from lottery.model.backbone import output_head
-from lottery.model.loss import only_at
+from lottery.model.loss import only_at, padded
 from lottery.model.row_swap import Placed
 from lottery.text.segments import TARGET, segments_of
 
@@ -154,16 +154,13 @@ def _right_padded(
 
     The last token of an answer is predicted but not fed.
     """
-    width = max(len(prompt) + len(answer) - 1 for prompt, answer in zip(prompts, answers, strict=True))
-    ids = torch.zeros((len(prompts), width), dtype=torch.long)
-    mask, segments = torch.zeros_like(ids), torch.zeros_like(ids)
+    pairs = list(zip(prompts, answers, strict=True))
+    ids = padded([(*prompt.ids, *answer[:-1]) for prompt, answer in pairs])
+    mask = padded([[1] * (len(prompt) + len(answer) - 1) for prompt, answer in pairs])
+    segments = padded([segments_of(prompt) + [TARGET] * (len(answer) - 1) for prompt, answer in pairs])
     steps: list[int] = []
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        fed = [*prompt.ids, *answer[:-1]]
-        ids[row, : len(fed)] = torch.tensor(fed)
-        mask[row, : len(fed)] = 1
-        segments[row, : len(fed)] = torch.tensor(segments_of(prompt) + [TARGET] * (len(answer) - 1))
-        first = row * width + len(prompt) - 1
+    for row, (prompt, answer) in enumerate(pairs):
+        first = row * ids.shape[1] + len(prompt) - 1
         steps += range(first, first + len(answer))
     return ids.to(device), mask.to(device), segments.to(device), torch.tensor(steps, device=device)
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.ticket.templates import Example
 from lottery.model.backbone import output_head
+from lottery.model.loss import head_input, padded
 from lottery.model.row_swap import Placed
 from lottery.text.segments import TARGET, segments_of
 
@@ -121,7 +122,8 @@ def decode(
 def _greedy(placed: Placed, batch: Sequence[Example], max_new_tokens: int, end: int) -> list[list[int]]:
     """Decode greedily, up to and including an end of sentence; finished sequences leave the batch."""
     model = placed.model
-    ids, mask, segments = _left_padded(batch, end, model.device)
+    segments = padded([segments_of(prompt) for prompt in batch], left=True).to(model.device)
+    ids, mask = _left_padded(batch, end, model.device)
     mask = torch.cat([mask.new_ones(len(batch), placed.prefix_length), mask], dim=1)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, placed.prefix_length :]
     inputs = placed.inputs(ids, segments)
@@ -129,7 +131,8 @@ def _greedy(placed: Placed, batch: Sequence[Example], max_new_tokens: int, end: 
     answers: list[list[int]] = [[] for _ in batch]
     rows = list(range(len(batch)))  # original row of each sequence that is still decoded
     done = torch.zeros(len(batch), dtype=torch.bool, device=model.device)
-    with _last_position(output_head(model)):
+    # Only the last position: the logits of a whole prompt are large and not needed.
+    with head_input(output_head(model), lambda hidden: hidden[:, -1:]):
         for _ in range(max_new_tokens):
             output = model(
                 **inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
@@ -163,7 +166,7 @@ def _beam_search(
     model = placed.model
     if placed.gated or placed.prefix_length:
         raise UsageError("beam search does not support gated rows or prefixes", code="BEAMS_UNSUPPORTED")
-    ids, mask, _ = _left_padded(batch, end, model.device)
+    ids, mask = _left_padded(batch, end, model.device)
     with _neutral_settings(model):
         produced = model.generate(
             input_ids=ids,
@@ -180,18 +183,10 @@ def _beam_search(
     return answers
 
 
-def _left_padded(batch: Sequence[Example], end: int, device: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Build token ids, attention mask and segment codes ``[B, T]``, padded on the left."""
-    width = max(len(prompt) for prompt in batch)
-    ids = torch.full((len(batch), width), end)
-    mask = torch.zeros((len(batch), width), dtype=torch.long)
-    segments = torch.zeros((len(batch), width), dtype=torch.long)
-    for row, prompt in enumerate(batch):
-        start = width - len(prompt)
-        ids[row, start:] = torch.tensor(prompt.ids)
-        mask[row, start:] = 1
-        segments[row, start:] = torch.tensor(segments_of(prompt))
-    return ids.to(device), mask.to(device), segments.to(device)
+def _left_padded(batch: Sequence[Example], end: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Build token ids and attention mask ``[B, T]``, padded on the left."""
+    ids = padded([prompt.ids for prompt in batch], end, left=True)
+    return ids.to(device), padded([[1] * len(prompt) for prompt in batch], left=True).to(device)
 
 
 def check_finite(best: Tensor) -> None:
@@ -202,21 +197,6 @@ def check_finite(best: Tensor) -> None:
     """
     if not bool(best.isfinite().all()):
         raise InvalidInputError("the model's logits are not finite", code="NON_FINITE")
-
-
-@contextmanager
-def _last_position(head: nn.Module) -> Iterator[None]:
-    """Pass the head only the last position: the logits of a whole prompt are large and not needed."""
-
-    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        (hidden,) = inputs
-        return hidden[:, -1:]
-
-    handle = head.register_forward_pre_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @contextmanager

@@ -16,12 +16,13 @@ from certify.base.errors import UsageError
 from certify.base.records import Dtype
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT
 from certify.ticket.templates import Example, Span
-from lottery.evaluation.assemble import LossWindow, along, loss_key
+from lottery.evaluation.assemble import along, loss_key
 from lottery.evaluation.forced_decoding import argmaxes, certainties, log_likelihoods
 from lottery.evaluation.generate import Output, batches, check_fits, decode
 from lottery.evaluation.prompts import Task
 from lottery.evaluation.shards import Part, open_part
 from lottery.model.row_swap import Placed, Placement, placed
+from lottery.text.unrelated import Window
 
 Progress = Callable[[int, int], None]
 
@@ -116,6 +117,11 @@ def measure_arms(
     parts: dict[str, Part] = {}
     for number, placement in enumerate(placements):
         name = placement.arm.name
+
+        def within(done: int, total: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * total + done, len(placements) * total)
+
         parts[name] = measure(
             model,
             tokenizer,
@@ -126,18 +132,14 @@ def measure_arms(
             resume=resume,
             opened=(opened or {}).get(name),
             indices=indices,
-            progress=None if progress is None else _within(progress, number, len(placements)),
+            progress=within,
         )
     return parts
 
 
-def _within(progress: Progress, arm: int, arms: int) -> Progress:
-    return lambda done, total: progress(arm * total + done, arms * total)
-
-
 def measure_loss(
     model: PreTrainedModel,
-    windows: Sequence[LossWindow],
+    windows: Sequence[Window],
     placement: Placement,
     out: Path,
     *,

@@ -8,20 +8,14 @@ wherever the run ends, because the limits used for decisions hold at every stopp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedModel
 
 from certify.base.errors import UsageError
-from certify.evidence.read import Arm, Manifest, unit_rank
+from certify.evidence.read import Manifest, unit_rank
 from lottery.evaluation.assemble import Assembly
-from lottery.evaluation.measure import measure_arms
 from lottery.evaluation.prompts import Task
 from lottery.evaluation.shards import Part
-from lottery.model.row_swap import Placement
-from lottery.text.usedtext import UsedText
 
 Decided = Callable[[Path], bool]
 """Stopping rule: given the path of the evidence, whether everything is decided."""
@@ -54,27 +48,21 @@ def looks(
 
 
 def evaluate_until(
-    model: PreTrainedModel,
-    tokenizer: Any,
     task: Task,
-    placements: Sequence[Placement],
-    arms: Sequence[Arm],
-    parts_folder: Path,
+    evidence: Assembly,
     out: Path,
+    measured: Callable[[Mapping[str, Part], Sequence[int]], dict[str, Part]],
     *,
     decided: Decided,
-    used: Sequence[UsedText],
     order_seed: int,
     max_units: int | None,
-    resume: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Measure all arms on more and more units, until ``decided`` returns True or the units end.
 
     Args:
-        placements: the arms, the reference first.
-        parts_folder: folder of the part files; complete parts of an earlier run are reused.
-        out: ``NAME.json``, rewritten after every batch; records are appended.
+        evidence: writes ``out`` anew after every batch.
+        measured: measures all arms on some sentences, given the open parts of the batch before.
         progress: called with (sentences known, sentences of the text) after every batch.
 
     Returns:
@@ -85,14 +73,10 @@ def evaluate_until(
             :meth:`lottery.evaluation.assemble.Assembly.add`. Errors of ``decided`` pass through.
     """
     manifest: Manifest | None = None
-    evidence = Assembly(task, arms, out, used=used, order_seed=order_seed, design="sequential")
     parts: dict[str, Part] = {}
     written: set[int] = set()
     for known in looks(task.units, order_seed=order_seed, batch=task.batch_size, max_units=max_units):
-        # From the second batch on, part files are open.
-        parts = measure_arms(
-            model, tokenizer, task, placements, parts_folder, resume=resume, opened=parts, indices=known
-        )
+        parts = measured(parts, known)
         manifest = evidence.add(parts, [index for index in known if index not in written])
         written.update(known)
         if progress is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.jsonio import canonical_json, parse_json, sha256_bytes
+from certify.base.jsonio import canonical_json, parse_json, sha256_bytes, write_bytes
 
 SCHEMA: Final = "lottery.part"
 SCHEMA_VERSION: Final = 1
@@ -109,13 +109,7 @@ def open_part(path: Path, key: Mapping[str, Any], *, resume: bool) -> Part:
             if torn:
                 write_at(path, b"", part._size)
             return part
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb"):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", code="FILE_UNWRITABLE") from error
-    write_at(path, header, 0)
+    write_bytes(path, header)
     part = Part(path, _json(key))
     part._check, part._size = sha256_bytes(header)[:16], len(header)
     return part

@@ -1,4 +1,4 @@
-"""Cross-entropy on target positions only: the head runs only where there is a label.
+"""Padded batches, and cross-entropy on target positions only: the head runs only where there is a label.
 
 In a translation prompt more than half of the positions have no label. Their logits (V numbers each, in fp32)
 would be the largest tensors of a training step and contribute nothing.
@@ -6,11 +6,13 @@ would be the largest tensors of a training step and contribute nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from certify.ticket.templates import IGNORED
 
@@ -40,15 +42,22 @@ def target_loss(model: nn.Module, head: nn.Module, batch: dict[str, Tensor]) -> 
 
 
 @contextmanager
-def only_at(head: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Pass the head only the hidden states ``[1, M, d]`` at the flat positions ``[M]`` of ``[B * T]``."""
-
-    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        (hidden,) = inputs
-        return hidden.flatten(0, 1).index_select(0, positions)[None]
-
-    handle = head.register_forward_pre_hook(keep)
+def head_input(head: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Pass the head ``keep(hidden)`` instead of all hidden states ``[B, T, d]``."""
+    handle = head.register_forward_pre_hook(lambda _module, inputs: keep(inputs[0]))
     try:
         yield
     finally:
         handle.remove()
+
+
+def only_at(head: nn.Module, positions: Tensor) -> AbstractContextManager[None]:
+    """Pass the head only the hidden states ``[1, M, d]`` at the flat positions ``[M]`` of ``[B * T]``."""
+    return head_input(head, lambda hidden: hidden.flatten(0, 1).index_select(0, positions)[None])
+
+
+def padded(rows: Sequence[Sequence[int]], value: int = 0, *, left: bool = False) -> Tensor:
+    """Make an int64 tensor ``[B, T]`` of rows of different lengths, filled up with ``value``."""
+    turned = [torch.tensor(row[::-1] if left else row, dtype=torch.int64) for row in rows]
+    filled = pad_sequence(turned, batch_first=True, padding_value=value)
+    return filled.flip(1) if left else filled

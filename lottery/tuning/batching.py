@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from certify.base.errors import UsageError
 from certify.ticket.templates import IGNORED, Example
+from lottery.model.loss import padded, target_positions
 
 _POOL = 64
 """Number of batches whose examples are sorted by length together: little padding, much of the randomness."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Examples padded on the right to the length of the longest.
-
-    Attributes:
-        ids: token ids ``[B, T]`` (int64); padding has id 0 and is masked.
-        mask: attention mask ``[B, T]`` (int64), 1 on real tokens, 0 on padding.
-        labels: ``[B, T]`` (int64), −100 outside responses and on padding.
-    """
-
-    ids: NDArray[np.int64]
-    mask: NDArray[np.int64]
-    labels: NDArray[np.int64]
 
 
 def plan_batches(lengths: Sequence[int], *, seed: int, epoch: int, size: int) -> list[list[int]]:
@@ -55,24 +40,19 @@ def plan_batches(lengths: Sequence[int], *, seed: int, epoch: int, size: int) ->
     return [batches[index] for index in _shuffled(len(batches), seed, epoch, "batches")]
 
 
-def collate(examples: Sequence[Example]) -> Batch:
-    """Pad examples on the right; see :class:`Batch`.
+def collate(examples: Sequence[Example], device: torch.device) -> dict[str, Tensor]:
+    """Build a batch on ``device`` for :func:`lottery.model.loss.target_loss`, padded on the right.
 
-    Raises:
-        UsageError: there are no examples.
+    Padding has id 0, is masked, and has no label.
     """
-    if not examples:
-        raise UsageError("a batch needs at least one example", code="LIMITS")
-    shape = (len(examples), max(len(example) for example in examples))
-    ids = np.zeros(shape, dtype=np.int64)
-    mask = np.zeros(shape, dtype=np.int64)
-    labels = np.full(shape, IGNORED, dtype=np.int64)
-    for row, example in enumerate(examples):
-        size = len(example)
-        ids[row, :size] = example.ids
-        mask[row, :size] = 1
-        labels[row, :size] = example.labels
-    return Batch(ids, mask, labels)
+    labels = padded([example.labels for example in examples], IGNORED)
+    made = {
+        "input_ids": padded([example.ids for example in examples]),
+        "attention_mask": padded([[1] * len(example) for example in examples]),
+        "labels": labels,
+        "positions": target_positions(labels),
+    }
+    return {name: value.to(device) for name, value in made.items()}
 
 
 def _shuffled(count: int, seed: int, epoch: int, what: str) -> list[int]:

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.ticket.templates import IGNORED, Example
-from lottery.model.loss import target_loss, target_positions
+from lottery.model.loss import target_loss
 from lottery.tuning.batching import collate, plan_batches
 from lottery.tuning.recipe import Recipe, learning_rate
 
@@ -208,7 +208,7 @@ class Trainer:
         parts = [share[start : start + most] for start in range(0, len(share), most)]
         total = torch.zeros((), dtype=torch.float64, device=device)
         for number, part in enumerate(parts):
-            inputs = tensors(part, device)
+            inputs = collate(part, device)
             last = number == len(parts) - 1
             with nullcontext() if last or not train else self.accelerator.no_sync(self._model):
                 with torch.autocast(device.type, torch.bfloat16, enabled=self._limits.autocast):
@@ -227,19 +227,6 @@ class Trainer:
     def _devices(self) -> list[int]:
         device = self.accelerator.device
         return [device.index or 0] if device.type == "cuda" else []
-
-
-def tensors(examples: Sequence[Example], device: torch.device) -> dict[str, Tensor]:
-    """Build a padded batch on ``device`` for :func:`lottery.model.loss.target_loss`."""
-    batch = collate(examples)
-    labels = torch.from_numpy(batch.labels)
-    made = {
-        "input_ids": torch.from_numpy(batch.ids),
-        "attention_mask": torch.from_numpy(batch.mask),
-        "labels": labels,
-        "positions": target_positions(labels),
-    }
-    return {name: value.to(device) for name, value in made.items()}
 
 
 def _targets(example: Example) -> int:

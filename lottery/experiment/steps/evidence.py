@@ -17,7 +17,7 @@ from certify.tables.rowfile import make_rows, read_rows
 from certify.tables.table import Table, open_table
 from certify.ticket.templates import encode, load_template
 from lottery.controls.opportunity import of_examples
-from lottery.evaluation.assemble import assemble, assemble_loss, loss_digests
+from lottery.evaluation.assemble import Assembly, assemble_loss, loss_digests
 from lottery.evaluation.measure import measure, measure_loss
 from lottery.evaluation.prompts import Task, make_task
 from lottery.evaluation.shards import Part, read_part
@@ -196,15 +196,9 @@ def write_evidence(context: RunContext, work: Work) -> Result:
     """Join the parts of all arms into evidence on one text; void arms are left out."""
     p = work.parameters
     arms, parts = _measured(work)
-    assemble(
-        _task(context, work),
-        arms,
-        parts,
-        work.folder / f"{p['file']}.json",
-        used=used_texts(work),
-        order_seed=p["order_seed"],
-        witnesses=p["witnesses"],
-    )
+    used, out = used_texts(work), work.folder / f"{p['file']}.json"
+    seed, witnesses = p["order_seed"], p["witnesses"]
+    Assembly(_task(context, work), arms, out, used=used, order_seed=seed, witnesses=witnesses).add(parts)
     return Result(_evidence_files(work.folder, p["file"]), {"arms": len(arms)})
 
 
