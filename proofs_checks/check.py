@@ -33,11 +33,8 @@ Fact = tuple[str, bool]
 class Budget:
     """What a check may spend.
 
-    Attributes:
-        tier: depth of the enumeration or search; a ``fast`` check looks deeper in a ``full`` run.
-        seconds: time that one check should not exceed; searches stop there and report ``timeout``
-            if what they had to show is still open.
-        seed: seed of the checks that draw at random.
+    A ``fast`` check looks deeper where the ``tier`` is ``full``. Searches stop after so many ``seconds``, and
+    report ``timeout`` if what they had to show is still open. Checks that draw at random have the ``seed``.
     """
 
     tier: Tier = "fast"
@@ -80,15 +77,14 @@ class CheckResult:
     """One line of the table that ``certify prove`` prints.
 
     Attributes:
-        name: identifier of the check, unique, such as ``exact.half-line``.
+        name: unique, such as ``exact.half-lines``.
         clause: clause of the theory that it tries to break.
-        assumptions: identifiers of the assumptions that the clause needs (``A-ONE``, ...), or that the
-            check drops on purpose.
+        assumptions: those that the clause needs (``A-ONE``, ...), or that the check drops on purpose.
         outcome: how it ended.
         cases: cases tried (models enumerated, queries solved); 0 if it did not run.
         seconds: wall time, for information only.
-        detail: one line in words: what was found, or why nothing was.
-        witness: a counterexample or attaining case, exact, in words; None if there is none to show.
+        detail: one line: what was found, or why nothing was.
+        witness: a counterexample or attaining case, exact, in words.
     """
 
     name: str

@@ -56,15 +56,10 @@ REQUIRED: Final = {one.claim: one for one in POLICIES["strict"].claims if one.th
 
 @dataclass(frozen=True)
 class Case:
-    """One claim and four truths, ``n`` units of each.
+    """One claim, its quantity ``truth`` from the plain records, and four truths, ``n`` units of each.
 
-    Attributes:
-        claim: name of the claim.
-        truth: the quantity, from the plain records.
-        wrong: a hair on the wrong side of the threshold.
-        right: at the threshold, or a hair on the right side if it must be exceeded.
-        good: clearly on the right side.
-        bad: clearly on the wrong side.
+    ``wrong`` is a hair on the wrong side of the threshold; ``right`` is at it, or a hair on the right side if
+    it must be exceeded; ``good`` and ``bad`` are clear.
     """
 
     claim: str
@@ -104,14 +99,10 @@ def meets(asked: Requirement, truth: Fraction) -> bool:
 
 
 def duel(name: str, short: int, long: int, gap: tuple[int, int], rival: str) -> Population:
-    """Short units in which the ticket is worse than an arm and long ones in which it is better.
+    """Units in which the ticket is worse (one sentence) or better (four) than an arm, with these weights.
 
-    Args:
-        name: of the population.
-        short: weight of units of one sentence.
-        long: weight of units of four sentences.
-        gap: by how many matches the ticket is better there; a match is five points.
-        rival: the arm; it does 11 matches in short, 5 in long units. The other one matches nothing.
+    ``gap``: by how many matches it is better there; a match is five points. The rival does 11 matches in
+    short, 5 in long units, the other arm nothing.
     """
     one, four = ({rival: level, "t": level + by} for level, by in zip((11, 5), gap, strict=True))
     kinds = (scored(short, one, names=PLAIN), scored(long, *[four] * 4, names=PLAIN))
@@ -119,11 +110,11 @@ def duel(name: str, short: int, long: int, gap: tuple[int, int], rival: str) -> 
 
 
 def rivals(name: str, ticket: int, coins: Sequence[str], hair: int = 0, tilt: int = 0) -> Population:
-    """Units on which some arms match all or nothing, any two of them independent, and the others nothing.
+    """Units on which the arms ``coins`` match all or nothing, any two independent, and the others nothing.
 
     Args:
         name: of the text.
-        ticket: matches of the ticket; 10 is the mean of the others.
+        ticket: matches of the ticket; 10 is the mean of these arms.
         coins: these arms.
         hair: weight, out of 16,000, of units in which they match nothing.
         tilt: weight, out of 16,000, that moves from units in which the first of them wins to the others.

@@ -28,71 +28,49 @@ MACHINERY: Final = frozenset({*(f"certify.stats.{name}" for name in _STATS), "ce
 MODULES: Final[tuple[ModuleType, ...]] = (rates, betting, resampling, sharing, power, choose)
 """Modules of which everything public has an entry."""
 
-_COUNTS = ("coverage.counts", "laws.clopper-pearson")
-_BETS = ("coverage.betting", "coverage.betting-many")
-_LIMITS = ("coverage.betting-limits",)
-_PLAN = ("coverage.planning",)
-_LTT = ("coverage.ltt",)
-_CLAIMS = ("coverage.claims",)
+_COUNTS = "coverage.counts laws.clopper-pearson"
 
-ENTRIES: Final[Mapping[str, tuple[str, ...]]] = {
-    "rates.binomial_tail_at_least": _COUNTS,
-    "rates.binomial_tail_at_most": _COUNTS,
-    "rates.clopper_pearson": _COUNTS,
-    "rates.rate_above": _COUNTS,
-    "rates.rate_at_least": _COUNTS,
-    "rates.rate_at_most": _COUNTS,
-    "rates.rate_limit": (*_COUNTS, "coverage.clusters"),
-    "rates.rate_limits": ("coverage.claims", "coverage.guarantee"),  # one of two bounds, by the design
-    "betting.betting_exceeds": _BETS,
-    "betting.betting_lower": _LIMITS,
-    "betting.betting_p_value": _BETS,
-    "betting.betting_upper": _LIMITS,
-    "betting.decided_after": _BETS,
-    "betting.difference_lower": _LIMITS,
-    "betting.noninferior": _LIMITS,
-    "betting.plog": _BETS,  # tunes the bets; validity must not depend on it, usefulness does
-    "betting.smallest_margin": _LIMITS,
-    "resampling.cluster_rate": ("coverage.asymptotic",),
-    "resampling.paired_bootstrap": ("coverage.asymptotic",),
-    "resampling.paired_swap": ("coverage.randomisation",),
-    "budget.fixed_sequence": ("coverage.budget",),
-    "power.clean_units_needed": (*_PLAN, "laws.clean-units"),
-    "power.simulated_power": _PLAN,
-    "power.units_for_agreement": _PLAN,
-    "power.units_for_mean": _PLAN,
-    "power.units_for_rate": _PLAN,
-    "choose.Choice": _LTT,
-    "choose.Goal": _LTT,
-    "choose.Tested": _LTT,
-    "choose.candidates": _LTT,
-    "choose.choose": _LTT,
-    "choose.parse_goal": _LTT,
-}
+
+def _table(*rows: tuple[str, str]) -> dict[str, tuple[str, ...]]:
+    """Names and their checks, from rows of checks and the names that they try."""
+    return {name: tuple(checks.split()) for checks, names in rows for name in names.split()}
+
+
+ENTRIES: Final = _table(
+    (_COUNTS, "rates.binomial_tail_at_least rates.binomial_tail_at_most rates.clopper_pearson"),
+    (_COUNTS, "rates.rate_above rates.rate_at_least rates.rate_at_most"),
+    (f"{_COUNTS} coverage.clusters", "rates.rate_limit"),
+    ("coverage.claims coverage.guarantee", "rates.rate_limits"),  # one of two bounds, by the design
+    ("coverage.betting coverage.betting-many", "betting.betting_exceeds betting.betting_p_value"),
+    # plog tunes the bets; validity must not depend on it, usefulness does
+    ("coverage.betting coverage.betting-many", "betting.decided_after betting.plog"),
+    ("coverage.betting-limits", "betting.betting_lower betting.betting_upper betting.difference_lower"),
+    ("coverage.betting-limits", "betting.noninferior betting.smallest_margin"),
+    ("coverage.asymptotic", "resampling.cluster_rate resampling.paired_bootstrap"),
+    ("coverage.randomisation", "resampling.paired_swap"),
+    ("coverage.budget", "budget.fixed_sequence"),
+    ("coverage.planning laws.clean-units", "power.clean_units_needed"),
+    ("coverage.planning", "power.simulated_power power.units_for_agreement"),
+    ("coverage.planning", "power.units_for_mean power.units_for_rate"),
+    ("coverage.ltt", "choose.Choice choose.Goal choose.Tested"),
+    ("coverage.ltt", "choose.candidates choose.choose choose.parse_goal"),
+)
 """Checks of everything public in :data:`MODULES`, by module and name."""
 
-ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
-    "stats.limits": _LIMITS,
-    "stats.witness": _CLAIMS,
-    "evidence.corpus_scores": ("coverage.asymptotic",),
-    "evidence.load": _CLAIMS,
-    "claims.claim": _CLAIMS,  # settings() writes delta down
-    "claims.agreement": _CLAIMS,
-    "claims.corpus": (*_CLAIMS, "coverage.asymptotic"),
-    "claims.criteria": ("coverage.guarantee", "coverage.drawn-steps"),
-    "claims.every": (*_CLAIMS, "coverage.texts"),
-    "claims.kind": _CLAIMS,
-    "claims.loss": _CLAIMS,
-    "claims.promise": ("coverage.guarantee", "coverage.asymptotic"),
-    "claims.quality": _CLAIMS,
-    "claims.registry": _CLAIMS,
-    "certificate.build": ("coverage.texts",),
-    "certificate.schema": ("coverage.texts",),
-    "checker": ("coverage.verdict",),
-    "gate.find": _LTT,
-    "gate.issue": ("coverage.verdict",),  # passes delta on to what follows
-    "gate.planning": _PLAN,
-}
+ELSEWHERE: Final = _table(
+    ("coverage.betting-limits", "stats.limits"),
+    ("coverage.claims", "stats.witness evidence.load claims.agreement claims.kind claims.loss"),
+    ("coverage.claims", "claims.claim claims.quality claims.registry"),
+    ("coverage.asymptotic", "evidence.corpus_scores"),
+    ("coverage.claims coverage.asymptotic", "claims.corpus"),
+    ("coverage.guarantee coverage.drawn-steps", "claims.criteria"),
+    ("coverage.claims coverage.texts", "claims.every"),
+    ("coverage.guarantee coverage.asymptotic", "claims.promise"),
+    ("coverage.texts", "certificate.build certificate.schema"),
+    ("coverage.verdict", "checker gate.issue"),
+    ("coverage.ltt", "gate.find"),
+    ("coverage.planning", "gate.planning"),
+)
 """Checks of the other modules, or folders, that handle error probabilities with bounds of :data:`MODULES`."""
 
 

@@ -61,9 +61,8 @@ def _unit(weight: int, *sentences: tuple[tuple[int, int], str, tuple[int, ...], 
             "t": synthetic.Behaviour((ours, ours, 20 - ours), wrong),
         }
         tokens = [30 + t for t in range(len(letters))]
-        records.append(
-            synthetic.sentence(number, arms, prompt=prompt, tokens=tokens, base_tokens=output),
-        )
+        record = synthetic.sentence(number, arms, prompt=prompt, tokens=tokens, base_tokens=output)
+        records.append(record)
     return UnitKind(weight, tuple(records))
 
 
@@ -86,17 +85,11 @@ OTHER: Final = Population(
 # --- the truth, from plain records -------------------------------------------------------------------------
 
 
-def _share(units: Sequence[Sequence[Json]], holds: Callable[[Json], bool]) -> Fraction:
+def _share(units: Sequence[Sequence[Json]], *, run: bool) -> Fraction:
+    """Share of sentences whose prompt, or whose whole run of the base, feeds a row of the ticket."""
     records = [record for unit in units for record in unit]
-    return Fraction(sum(map(holds, records)), len(records))
-
-
-def _fed(record: Json) -> bool:
-    return bool({*record["prompt"]} & {*synthetic.TICKET_IDS})
-
-
-def _touched(record: Json) -> bool:
-    return bool({*record["prompt"], *record["arms"]["base"]["tokens"][:-1]} & {*synthetic.TICKET_IDS})
+    fed = [{*one["prompt"], *(one["arms"]["base"]["tokens"][:-1] if run else ())} for one in records]
+    return Fraction(sum(not ids.isdisjoint(synthetic.TICKET_IDS) for ids in fed), len(records))
 
 
 def _gain(units: Sequence[Sequence[Json]], rule: str) -> float:
@@ -107,18 +100,17 @@ def _gain(units: Sequence[Sequence[Json]], rule: str) -> float:
 
 def corpus_gain(population: Population, bleu: bool) -> float:
     """Corpus BLEU or chrF++ of ``t`` minus that of ``base``, first line, over the whole population."""
-    scores = []
-    for arm in ("t", "base"):
+
+    def score(arm: str) -> float:
         sums = np.zeros(34)
         for kind in population.kinds:
-            for record in kind.records:
-                answer = record["arms"][arm]
+            for answer in (record["arms"][arm] for record in kind.records):
                 sums += kind.weight * np.array(answer["stats"][answer["rules"][1]], dtype=float)
         if bleu:  # as long as the reference: no penalty
-            scores.append(100 * math.exp(np.mean(np.log(sums[2:6] / sums[6:10]))))
-        else:  # as many n-grams on both sides: precision is recall
-            scores.append(100 * float(np.mean(sums[12::3] / sums[10::3])))
-    return scores[0] - scores[1]
+            return 100 * math.exp(np.mean(np.log(sums[2:6] / sums[6:10])))
+        return 100 * float(np.mean(sums[12::3] / sums[10::3]))  # as many n-grams on both sides
+
+    return score("t") - score("base")
 
 
 def _above(truth: Fraction | float) -> Callable[[Claim, Sequence[Sequence[Json]]], bool]:
@@ -136,9 +128,9 @@ _NONE, _BASE = Variant(), Variant("base", "first-line")
 
 KNOWN: Final = (
     Known("data-split", _NONE, TASK, lambda claim, units: claim.n != sum(map(len, units))),
-    Known("opportunity", _NONE, TASK, lambda claim, units: claim.estimate != _share(units, _fed)),
+    Known("opportunity", _NONE, TASK, lambda claim, units: claim.estimate != _share(units, run=False)),
     Known(
-        "non-interference", _NONE, TASK, lambda claim, units: claim.estimate != 1 - _share(units, _touched)
+        "non-interference", _NONE, TASK, lambda claim, units: claim.estimate != 1 - _share(units, run=True)
     ),
     Known("termination", Variant("base"), TASK, _gains_differ),
     Known("corpus-bleu", _BASE, TASK, _above(corpus_gain(TASK, bleu=True)), DELTA + ASYMPTOTIC),

@@ -100,23 +100,16 @@ def _answers(kind: str, random: np.random.Generator) -> dict[str, list[Any]]:
     """Units of a ticket just below the goal of :func:`try_goals`, and of one that is good."""
     bad, good = random.random((2, UNITS)).tolist()
     if kind == "noninferiority":  # embed tuning has 50 points; on average 20.5 below it, and as good
-        return {
-            "bad": [_SCORED[5 if u < 0.55 else 7] for u in bad],
-            "good": [_SCORED[9 if u < 0.5 else 11] for u in good],
-        }
-    if kind == "token-agreement":  # shares of two decisions: mean .79, and .975
-        return {
-            "bad": [_TWO[0 if u < 0.60 else 1 if u < 0.98 else 2] for u in bad],
-            "good": [_TWO[0 if u < 0.95 else 1] for u in good],
-        }
-    return {
-        "bad": [_TWO[0 if u < 0.79 else 1] for u in bad],
-        "good": [_TWO[0 if u < 0.99 else 1] for u in good],
-    }
-
-
-_SCORED = {score: answer(score) for score in range(21)}
-_TWO = tuple(answer(wrong=wrong) for wrong in range(3))
+        below, above = (
+            [answer(5 if u < 0.55 else 7) for u in bad],
+            [answer(9 if u < 0.5 else 11) for u in good],
+        )
+    elif kind == "token-agreement":  # shares of two decisions: mean .79, and .975
+        below = [answer(wrong=(u >= 0.60) + (u >= 0.98)) for u in bad]
+        above = [answer(wrong=u >= 0.95) for u in good]
+    else:
+        below, above = [answer(wrong=u >= 0.79) for u in bad], [answer(wrong=u >= 0.99) for u in good]
+    return {"bad": below, "good": above}
 
 
 @check("coverage.ltt", "§5: Learn then Test chooses a ticket that is good enough", ("iid", "A-EVIDENCE"))

@@ -62,11 +62,8 @@ def untried() -> list[str]:
 def verdict_trials(scale: int, random: np.random.Generator, folder: Path) -> tuple[list[Trial], list[str]]:
     """:mod:`proofs_checks.coverage.verdict`, likewise; and where files and memory differ, in words.
 
-    Args:
-        scale: how many times the draws of a fast run; so many of each ticket go through files, and in a fast
-            run one of every twelfth ticket.
-        random: for the samples.
-        folder: an empty folder for the ticket.
+    So many of each ticket go through files as ``scale`` says, in a fast run one of every twelfth ticket.
+    ``folder`` is empty.
     """
     stage = make_stage(folder)
     trials, differences = [], []

@@ -33,15 +33,10 @@ DELTA: Final = Fraction(1, 20)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Misses of one procedure on one law.
+    """Misses of one procedure on one law, in independent draws.
 
-    Attributes:
-        what: procedure and law.
-        misses: how often it was wrong.
-        draws: in how many independent draws.
-        most: the miss rate must not be above this.
-        least: nor below this; 0 if nothing is known.
-        silent: a miss is a clear truth that was not found out; the power is what is left.
+    The miss rate must not be above ``most``, nor below ``least``; 0 if nothing is known. With ``silent`` a
+    miss is a clear truth that was not found out; the power is what is left.
     """
 
     what: str

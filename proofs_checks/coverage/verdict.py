@@ -37,16 +37,10 @@ MANY_DELTA: Final = "0.2"
 
 @dataclass(frozen=True)
 class Plot:
-    """A ticket with a known truth.
+    """A ticket with a known truth, which its name tells, under a policy.
 
-    Attributes:
-        name: what is true of it.
-        policy: the policy that is asked.
-        texts: its populations.
-        expected: the verdict that is right (CERTIFIED) or wrong (CERTIFIED of a false ticket, REFUTED of a
-            true one).
-        right: whether ``expected`` is the right verdict.
-        most: largest probability of a wrong verdict, in units of ``delta``.
+    ``expected`` is the verdict that is ``right`` (CERTIFIED), or that is wrong: CERTIFIED of a false ticket,
+    REFUTED of a true one. A wrong one has probability ``most`` at most, in units of ``delta``.
     """
 
     name: str
@@ -138,12 +132,7 @@ def try_plot(
 ) -> tuple[Trial, str | None]:
     """Verdicts on samples of a plot, and in words where files came to another one than memory.
 
-    Args:
-        plot: the ticket.
-        stage: where it lies.
-        draws: samples.
-        random: for the samples.
-        files: of how many of them files are written and put through the gate.
+    ``files``: of how many of them files are written and put through the gate.
     """
     arms = None if plot.policy != "paper" else 3
     texts = [stage.bound(population, arms) for population in plot.texts]

@@ -36,11 +36,8 @@ def judge_limits(
 ) -> Facts:
     """Limits on the safe side of the exact ones, and at most one grid step away from them.
 
-    Args:
-        counts: successes and trials.
-        levels: two-sided error probabilities; ``level/2`` on each side. Not dyadic, so that no tail at a grid
-            point can equal one.
-        limits: ``(successes, trials, level) -> (lower, upper)``.
+    ``counts`` are successes and trials, ``limits`` gives lower and upper limit for them and a two-sided
+    level. No level is dyadic, so that no tail at a grid point can equal half of one.
     """
     from flint import arb, ctx, fmpq
 

@@ -14,7 +14,7 @@ from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from certify.base.errors import UsageError
 from certify.base.version import __version__
@@ -24,7 +24,7 @@ from proofs_checks.mutations import mutations
 from proofs_checks.numbers import laws
 from proofs_checks.run import workers
 from proofs_checks.run.clauses import CLAUSES, checks_of
-from proofs_checks.run.record import FORMAT, ProofRecord, clause_outcome, parse_record
+from proofs_checks.run.record import FORMAT, LONGEST, ProofRecord, clause_outcome, parse_record
 from proofs_checks.theory import counterexamples, exact, llama, search, smt, tightness
 
 SECONDS: Final[dict[Tier, float]] = {"fast": 120.0, "full": 600.0}
@@ -63,13 +63,7 @@ def published_model() -> Path:
 
 
 def record(budget: Budget, results: Sequence[CheckResult], *, selected: bool) -> ProofRecord:
-    """The record of one run; times are rounded to milliseconds.
-
-    Args:
-        budget: tier, seconds and seed.
-        results: one for each check that was asked for, in the order of the table.
-        selected: whether only some checks were asked for.
-    """
+    """The record of one run: results are in the order of the table; times are rounded to milliseconds."""
     found = {result.name: result.outcome for result in results}
     names = [check.name for check in checks()]
     counts = Counter(found.values())
@@ -90,9 +84,15 @@ def record(budget: Budget, results: Sequence[CheckResult], *, selected: bool) ->
             }
             for clause, owned in ((clause, checks_of(clause, names)) for clause in CLAUSES)
         ],
-        "checks": [asdict(result) | {"seconds": round(result.seconds, 3)} for result in results],
+        "checks": [_plain(result) for result in results],
     }
     return parse_record(value)
+
+
+def _plain(result: CheckResult) -> dict[str, Any]:
+    witness = None if result.witness is None else result.witness[:LONGEST]
+    shorter = {"seconds": round(result.seconds, 3), "detail": result.detail[:LONGEST], "witness": witness}
+    return asdict(result) | shorter
 
 
 def prove(

@@ -30,7 +30,10 @@ FORMAT: Final = "certify-proofs/1"
 _GRAVEST: Final[tuple[Outcome, ...]] = ("failed", "timeout", "not run", "passed")
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-_Long = Annotated[str, Field(max_length=1 << 16)]
+LONGEST: Final = 1 << 16
+"""Most characters of a detail or a witness."""
+
+_Long = Annotated[str, Field(max_length=LONGEST)]
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 

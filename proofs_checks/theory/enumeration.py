@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, pairwise, product
+from itertools import accumulate, combinations, pairwise, product
 from math import prod
 from operator import itemgetter
 
@@ -22,11 +22,9 @@ from proofs_checks.theory.finite import CERTIFIED, Change, Combine, joined, law,
 class Tally:
     """What an exhaustive search met.
 
-    Attributes:
-        cases: pairs of different laws that meet the criterion (or, for the inequality, all of them).
-        violations: those where the conclusion is false.
-        attained: those where it holds with equality (inequality only).
-        witness: the first violation, else None.
+    ``cases`` are pairs of different laws that meet the criterion (or, for the inequality, all of them),
+    ``violations`` those where the conclusion is false, the first being the ``witness``, and ``attained``
+    those where the inequality holds with equality.
     """
 
     cases: int = 0
@@ -45,25 +43,16 @@ class Tally:
 
 def compositions(n: int, parts: int) -> Iterator[tuple[int, ...]]:
     """All ways to place ``n`` samples on ``parts`` ordered atoms; C(n + parts - 1, parts - 1) of them."""
-    if parts == 1:
-        yield (n,)
-        return
-    for first in range(n + 1):
-        for rest in compositions(n - first, parts - 1):
-            yield (first, *rest)
+    end = n + parts - 1
+    for bars in combinations(range(end), parts - 1):
+        yield tuple(right - left - 1 for left, right in pairwise((-1, *bars, end)))
 
 
 def scan_line(labels: str, n: int, multiplier: int, *, strict: bool = True) -> Tally:
-    """Try the criterion ``r > multiplier * D`` on every pair of n-sample laws on ``len(labels)`` atoms.
+    """Try the criterion ``r > multiplier * D`` on every pair of laws with masses in multiples of 1/n.
 
-    Args:
-        labels: winning class of each atom; A and a rival must occur.
-        n: samples; masses are multiples of 1/n and D = h/n.
-        multiplier: number in front of D, at least 1.
-        strict: with False the criterion is ``r >= multiplier * D`` (and r > 0).
-
-    Returns:
-        Counts over the ordered pairs of different laws that meet the criterion.
+    ``labels`` has the winning class of each atom; A and a rival must occur. With ``strict`` False the
+    criterion is ``r >= multiplier * D`` (and r > 0). Counted are ordered pairs.
     """
     if multiplier < 1 or n < 1 or not rivals(labels) or CERTIFIED not in labels:
         raise ValueError("the scan needs A, a rival, samples and a positive multiplier")
@@ -74,6 +63,7 @@ def scan_line(labels: str, n: int, multiplier: int, *, strict: bool = True) -> T
     base = n + 1 + 2 * reach
     strides = [base**i for i in range(parts - 2, -1, -1)]
     kind = bytearray(base ** (parts - 1))
+    places: dict[int, tuple[int, ...]] = {}
     leading: list[tuple[int, int]] = []
     columns = [[i for i, label in enumerate(labels) if label == c] for c in (CERTIFIED, *rivals(labels))]
     for counts in compositions(n, parts):
@@ -81,6 +71,7 @@ def scan_line(labels: str, n: int, multiplier: int, *, strict: bool = True) -> T
         margin = own - max(theirs)
         cdf = list(accumulate(counts))[:-1]
         code = sum((f + reach) * stride for f, stride in zip(cdf, strides, strict=True))
+        places[code] = counts
         kind[code] = 1 if margin > 0 else 2
         if margin > 0:
             leading.append((code, margin))
@@ -101,17 +92,16 @@ def scan_line(labels: str, n: int, multiplier: int, *, strict: bool = True) -> T
             kept += row.count(1)
             found = row.count(2)
             if found and witness is None:
-                other = code + start + row.index(2)
-                witness = (_decode(code, base, reach, n, parts), _decode(other, base, reach, n, parts))
+                other = places[code + start + row.index(2)]
+                witness = Change(labels, (law(places[code]),), (law(other),))
             lost += found
         kept -= radius > 0  # the law itself
-    change = None if witness is None else Change(labels, (law(witness[0]),), (law(witness[1]),))
-    _confirm(change, strict, multiplier=multiplier)
-    return Tally(kept + lost, lost, 0, change)
+    _confirm(witness, strict, multiplier=multiplier)
+    return Tally(kept + lost, lost, witness=witness)
 
 
 def _confirm(
-    change: Change | None, strict: bool, *, combine: Combine = "sum", multiplier: int | None = None
+    change: Change | None, strict: bool = True, *, combine: Combine = "sum", multiplier: int | None = None
 ) -> None:
     """Judge a violation by the definitions, in Fractions: integers and definitions must tell the same."""
     if change is None:
@@ -120,15 +110,6 @@ def _confirm(
     met = slack > 0 if strict else slack >= 0
     if not (met and change.lead_before > 0 >= change.lead_after):
         raise InternalError(f"the search and the definitions disagree on {change}", code="WITNESS_REFUTED")
-
-
-def _decode(code: int, base: int, reach: int, n: int, parts: int) -> tuple[int, ...]:
-    digits = []
-    for _ in range(parts - 1):
-        code, digit = divmod(code, base)
-        digits.append(digit - reach)
-    cdf = [0, *reversed(digits), n]
-    return tuple(b - a for a, b in pairwise(cdf))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,17 +161,11 @@ def _products(shape: tuple[int, ...], n: int) -> _Products:
     return _Products(laws, weights, tuple(shells), frozenset().union(*shells), n ** (len(shape) - 1))
 
 
-def scan_product(
-    shape: tuple[int, ...], labels: str, n: int, *, combine: Combine = "sum", strict: bool = True
-) -> Tally:
-    """Try the corollary of theory §4 on every pair of product laws on a grid.
+def scan_product(shape: tuple[int, ...], labels: str, n: int, *, combine: Combine = "sum") -> Tally:
+    """Try the corollary of theory §4 on every pair of product laws with ``n`` samples per coordinate.
 
-    Args:
-        shape: atoms per coordinate.
-        labels: winning class of each cell, last coordinate fastest.
-        n: samples per coordinate.
-        combine: ``sum`` joins the deviations as the theorem does, ``max`` takes the largest.
-        strict: with False the criterion is ``E s_c >= bound`` (and A leads).
+    ``shape`` has the atoms per coordinate, ``labels`` the winning class of each cell, last coordinate
+    fastest.
     """
     space = _products(shape, n)
     scores = [score(labels, c) for c in rivals(labels)]
@@ -206,18 +181,17 @@ def scan_product(
         if behind[state]:
             continue
         for gap, others in space.shells[state].items():
-            if any(own - bound[gap] < strict for own, bound in zip(margin, bounds, strict=True)):
+            if any(own <= bound[gap] for own, bound in zip(margin, bounds, strict=True)):
                 continue
             cases += len(others)
             lost = sum(itemgetter(*others)(behind)) if len(others) > 1 else behind[others[0]]
             violations += lost
             if lost and witness is None:
                 other = next(i for i in others if behind[i])
-                witness = Change(
-                    labels, tuple(map(law, space.laws[state])), tuple(map(law, space.laws[other]))
-                )
-    _confirm(witness, strict, combine=combine)
-    return Tally(cases, violations, 0, witness)
+                before, after = (tuple(map(law, space.laws[place])) for place in (state, other))
+                witness = Change(labels, before, after)
+    _confirm(witness, combine=combine)
+    return Tally(cases, violations, witness=witness)
 
 
 def scan_inequality(
@@ -225,14 +199,8 @@ def scan_inequality(
 ) -> tuple[Tally, tuple[int, ...] | None]:
     """Try ``|E s(X) - E s(Y)| <= sum_j V_j D_j`` for every function s on a grid and every pair of laws.
 
-    Args:
-        shape: atoms per coordinate.
-        n: samples per coordinate.
-        values: the values that s takes on the cells.
-        combine: ``sum`` (the theorem) or ``max``.
-
-    Returns:
-        Counts (``attained``: equality with every D_j > 0), and the first s that violates it.
+    s takes these ``values``. Returns counts (``attained``: equality with every D_j > 0), and the first s that
+    violates it.
     """
     space = _products(shape, n)
     cases = violations = attained = 0

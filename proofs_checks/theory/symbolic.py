@@ -64,13 +64,9 @@ def solve(solver: Any, clock: Clock) -> SolverAnswer:
 class SymbolicLaws:
     """Independent coordinates before and after a change, with symbolic masses.
 
-    Attributes:
-        shape: atoms per coordinate, each at least 2.
-        before: distribution function of each coordinate at all atoms but the last (where it is 1).
-        shift: its change.
-        after: ``before + shift``.
-        distances: a symbolic bound on the distance of each coordinate.
-        constraints: what makes them laws and bounds.
+    ``shape`` has the atoms per coordinate, each at least 2; ``before`` and ``after`` the distribution
+    functions at all atoms but the last (where they are 1), ``shift`` their difference; ``distances`` bounds
+    on it. The ``constraints`` make them laws and bounds.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:

@@ -136,10 +136,8 @@ def attained_sum(deviation: Fraction) -> Change:
     """Two coordinates that meet the additive criterion with equality and end in a tie (theory §4, C5).
 
     A is "both positive", B "both negative"; of the mixed cells each is a class of its own, so that none of
-    them matters. s_B = (sign x_1 + sign x_2) / 2 has variation 1 along each coordinate.
-
-    Args:
-        deviation: D of each coordinate, in 0 < D <= 1/40.
+    them matters. s_B = (sign x_1 + sign x_2) / 2 has variation 1 along each coordinate; the deviation of each
+    is at most 1/40.
     """
     # Cells on two signs each: A, B, or one of C to J.
     labels = "BBCDBBEFGHAAIJAA"

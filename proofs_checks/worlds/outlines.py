@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from certify.stats.betting import Design
+from proofs_checks.worlds.synthetic import vector
 
 
 def arm(name: str, rows: int = 3, *, kind: str = "transfer", **fields: Any) -> Any:
@@ -20,22 +21,14 @@ def arm(name: str, rows: int = 3, *, kind: str = "transfer", **fields: Any) -> A
     return SimpleNamespace(name=name, kind=kind, **(plain | fields))
 
 
-def vector(score: int) -> list[int]:
-    """Statistics of an answer whose sentence chrF is ``5 score``, score from 0 to 20."""
-    return [0] * 10 + [20, 20, score] * 8
-
-
 def answer(*scores: int, wrong: int = 0) -> Any:
-    """What an arm does with a sentence.
+    """What an arm does with a sentence; its first so many decisions are ``wrong``, not E*'s.
 
-    Args:
-        scores: its chrF is ``5 score``, under the rules whole, first-line and cut; or one score for all.
-        wrong: its first so many decisions are not E*'s.
+    Its chrF is ``5 score``, under the rules whole, first-line and cut; or one score for all.
     """
-    differs = tuple((t, 9) for t in range(wrong))
     stats = tuple(map(vector, scores or (10,)))
     rules = (0, 1, 2) if len(scores) == 3 else (0, 0, 0)
-    return SimpleNamespace(differs=differs, stats=stats, rules=rules)
+    return SimpleNamespace(differs=tuple((t, 9) for t in range(wrong)), stats=stats, rules=rules)
 
 
 RIGHT: Final = answer()

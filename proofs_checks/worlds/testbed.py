@@ -71,13 +71,7 @@ class SampledText:
 
 @dataclass(frozen=True)
 class Ruling:
-    """A verdict under one policy.
-
-    Attributes:
-        status: the verdict.
-        items: the items about claims behind it.
-        second: what the independent checker says; empty if it was not asked.
-    """
+    """A verdict, the items about claims behind it, and what the independent checker says if it was asked."""
 
     status: Status
     items: tuple[Item, ...]
@@ -86,14 +80,11 @@ class Ruling:
 
 @dataclass(frozen=True)
 class Stage:
-    """A ticket ``t`` in a folder of its own, with a claim of the published guarantee.
+    """A ticket ``t`` in a file of its own, with a claim of the published guarantee.
 
-    Attributes:
-        path: the ticket file.
-        subject: what claims are about.
-        items: what the gate finds of the ticket itself, under every policy.
-        arms: base, reference, the ticket ``t`` and every null ticket, as manifests list them.
-        fields: what manifests must say of models, tokenizer and template.
+    ``items`` are what the gate finds of the ticket itself, under every policy; ``arms`` the base, the
+    reference, the ticket and every null ticket, as manifests list them, and ``fields`` what manifests must
+    say of models, tokenizer and template.
     """
 
     path: Path
@@ -116,14 +107,13 @@ class Stage:
         """
         claims = build.claims_of([(text.path, text.evidence) for text in texts], self.subject, DELTA)
         certificate = build.build(claims, self.subject, delta=DELTA)
+        files = [Item(one, Outcome.PASS, "IN_MEMORY", "not in a file") for one in EVIDENCE_ITEMS]
         found = {}
         for name in policies:
             policy = POLICIES[name]
             answered = outcomes.answer_all(policy, certificate, self.subject, claims)
-            items = outcomes.items(self.subject.ticket, policy, claims, answered)
-            files = [Item(one, Outcome.PASS, "IN_MEMORY", "not in a file") for one in EVIDENCE_ITEMS]
-            status = verdict.decide(policy.requires, [*self.items, *files, *items])
-            found[name] = Ruling(status, tuple(items))
+            items = tuple(outcomes.items(self.subject.ticket, policy, claims, answered))
+            found[name] = Ruling(verdict.decide(policy.requires, [*self.items, *files, *items]), items)
         return found
 
     def check(self, texts: Sequence[SampledText], policies: Sequence[str]) -> dict[str, Ruling]:
@@ -145,13 +135,9 @@ class Stage:
 def make_stage(folder: Path) -> Stage:
     """Write two small tables, a tokenizer and the ticket between them into an existing empty folder."""
     path = _ticket(folder)
-    ticket = read_ticket_file(path).tickets[0]
-    checked = recheck(ticket, Inputs(path.parent, session=Session("numpy", 1)))
+    ticket: Any = read_ticket_file(path).tickets[0]
+    checked: Any = recheck(ticket, Inputs(path.parent, session=Session("numpy", 1)))
     base, reference, rows, result = checked.base, checked.reference, checked.rows, checked.result
-    assert base is not None
-    assert reference is not None
-    assert rows is not None
-    assert result is not None
     labels = make_labels(result, checked.vocabulary)
     subject = make_subject(ticket, base, reference, rows, result, labels)
     assert ticket.ids == _MOVED
@@ -168,8 +154,6 @@ def make_stage(folder: Path) -> Stage:
         drawn = control in ("random", "frequency-matched")
         more = {"control": control, "of": "t", "seed": seed if drawn else None}
         arms.append(synthetic.arm(f"null-{number}", "transfer", ids, table_sha256=table, **more))
-    assert ticket.tokenizer is not None
-    assert ticket.template is not None
     fields = {
         "base": {"tensor_sha256": base.digest(), "model_sha256": synthetic.digest("model")},
         "reference": {"tensor_sha256": reference.digest()},
