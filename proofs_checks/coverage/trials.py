@@ -28,6 +28,9 @@ COMPARISONS: Final = 400
 SEEN: Final = 0.999
 """Probability with which the smallest defect that is reported would be seen."""
 
+POWER: Final = 0.9
+"""How often a clear truth must be found out, at least."""
+
 DELTA: Final = Fraction(1, 20)
 
 
@@ -63,6 +66,11 @@ class Trial:
             middle = (low + high) / 2
             low, high = (low, middle) if binom.sf(highest, self.draws, middle) >= SEEN else (middle, high)
         return high
+
+
+def clear(what: str, found: int, draws: int) -> Trial:
+    """A clear truth, and how often it was found out."""
+    return Trial(what, draws - found, draws, 1 - POWER, silent=True)
 
 
 def judge(trials: Sequence[Trial]) -> CheckFinding:

@@ -21,12 +21,9 @@ from certify.certificate import build
 from certify.policy import outcomes
 from certify.policy.policy import POLICIES
 from proofs_checks.coverage.claims import CASES, NAMES, NULLS, REQUIRED, drift, rivals, subject
-from proofs_checks.coverage.trials import Trial
+from proofs_checks.coverage.trials import Trial, clear
 from proofs_checks.worlds.populations import Population, decided, scored
 from proofs_checks.worlds.testbed import DELTA, SampledText, Stage
-
-POWER: Final = Fraction(9, 10)
-"""How often a ticket that is good in every respect is certified at least."""
 
 UNITS: Final = {"release": 24, "strict": 110, "paper": 120}
 """Units of each text, by policy."""
@@ -155,7 +152,7 @@ def try_plot(
 def _trial(plot: Plot, found: int, draws: int) -> Trial:
     if plot.right:
         what = f"{plot.policy}, {plot.name}: not {plot.expected}"
-        return Trial(what, draws - found, draws, float(1 - POWER), silent=True)
+        return clear(what, found, draws)
     most = plot.most * Fraction(DELTA)
     return Trial(f"{plot.policy}, {plot.name}: {plot.expected}", found, draws, float(most))
 

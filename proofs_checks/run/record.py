@@ -125,10 +125,9 @@ def clause_outcome(outcomes: Iterable[Outcome]) -> Outcome:
         ValueError: there is no check.
     """
     found = set(outcomes)
-    for outcome in _GRAVEST:
-        if outcome in found:
-            return outcome
-    raise ValueError("a clause without a check has no outcome")
+    if not found:
+        raise ValueError("a clause without a check has no outcome")
+    return min(found, key=_GRAVEST.index)
 
 
 def parse_record(value: Any) -> ProofRecord:

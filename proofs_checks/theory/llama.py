@@ -15,7 +15,7 @@ import numpy as np
 
 from certify.base.errors import UsageError
 from certify.base.text import escape
-from proofs_checks.check import Budget, Check, CheckFinding, check
+from proofs_checks.check import Budget, Check, CheckFinding, Facts, check, decided
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,8 @@ def permuted_row(folder: Path, *, prompt: str = PROMPT) -> Check:
     return run
 
 
-def search(folder: Path, prompt: str, budget: Budget) -> CheckFinding:
+@decided
+def search(folder: Path, prompt: str, budget: Budget) -> Facts:
     """Permute the rows of the prompt's tokens, one at a time, until the greedy output changes."""
     from lottery.model.backbone import load_backbone, load_tokenizer
 
@@ -57,9 +58,8 @@ def search(folder: Path, prompt: str, budget: Budget) -> CheckFinding:
     except UsageError as error:
         return CheckFinding("not run", 0, str(error))
     if model.config.tie_word_embeddings:
-        return CheckFinding(
-            "not run", 0, "the input table is tied to the output head: C1 is about the input alone"
-        )
+        tied = "the input table is tied to the output head: C1 is about the input alone"
+        return CheckFinding("not run", 0, tied)
     ids = list(tokenizer(prompt)["input_ids"])
     table = model.get_input_embeddings().weight.data
     expected = greedy(model, ids)
@@ -71,26 +71,20 @@ def search(folder: Path, prompt: str, budget: Budget) -> CheckFinding:
     special = set(tokenizer.all_special_ids)
     for token in sorted(dict.fromkeys(ids), key=special.__contains__):
         original = table[token].clone()
-        order = draw.permutation(original.numel())
-        table[token] = original[order.tolist()]
+        table[token] = original[draw.permutation(original.numel()).tolist()]
         cases += 1
-        produced = greedy(model, ids)
-        same_law = same_distribution(original, table[token])
+        produced, same_law = greedy(model, ids), same_distribution(original, table[token])
         table[token] = original
-        if not same_law:
-            return CheckFinding("failed", cases, f"permuting row {token} changed its entries")
+        yield f"permuting row {token} changed its entries", same_law
         if produced != expected:
             words = [escape(tokenizer.decode(tokens)) for tokens in (expected, produced)]
             piece = escape(str(tokenizer.convert_ids_to_tokens(token)))
             found.append(f"row {token} ({piece}) permuted, h = 0: «{words[0]}» becomes «{words[1]}»")
             if not budget.full:
                 break
-    if greedy(model, ids) != expected:
-        return CheckFinding(
-            "failed", cases, "the model does not repeat its own output: the comparison means nothing"
-        )
-    if not found:
-        return CheckFinding("failed", cases, "no permuted row of the prompt changed the greedy output")
+    repeated = greedy(model, ids) == expected
+    yield "the model does not repeat its own output: the comparison means nothing", repeated
+    yield "no permuted row of the prompt changed the greedy output", bool(found)
     detail = f"{len(found)} of {cases} permuted rows change the greedy output of {model.config.model_type}"
     return CheckFinding("passed", cases, detail, found[0])
 

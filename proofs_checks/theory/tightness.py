@@ -19,7 +19,7 @@ from fractions import Fraction
 
 from proofs_checks.check import Budget, Check, CheckFinding, Facts, check, decided
 from proofs_checks.theory.exact import strings_of
-from proofs_checks.theory.finite import CERTIFIED, Change, law, rivals, runs, variation
+from proofs_checks.theory.finite import CERTIFIED, Change, law, rivals, runs, score, variation
 
 # Vertices of these programmes are quotients of small determinants of 0, +1, -1: far below this.
 _DENOMINATOR = 10_000
@@ -56,28 +56,16 @@ def worst_ratio(labels: str) -> Worst:
 def _solve(labels: str, winner: str) -> Worst:
     from scipy.optimize import linprog
 
-    m = len(labels)
+    m, others = len(labels), rivals(labels)
     # Unknowns: p_1..p_m, q_1..q_m, t. Rows: coefficients @ unknowns <= bound.
-    rows: list[list[int]] = []
-    bounds: list[int] = []
-
-    def at_most(p: list[int], q: list[int], t: int, bound: int) -> None:
-        rows.append([*p, *q, t])
-        bounds.append(bound)
-
-    zero = [0] * m
-    for end in range(1, m):
-        below = [1] * end + [0] * (m - end)
-        above = [-x for x in below]
-        at_most(below, above, 0, 1)
-        at_most(above, below, 0, 1)
-    for rival in rivals(labels):
-        at_most([(label == rival) - (label == CERTIFIED) for label in labels], zero, 1, 0)
-    at_most(zero, [(label == CERTIFIED) - (label == winner) for label in labels], 0, 0)
+    sums = [[int(i < end) for i in range(m)] for end in range(1, m)]
+    rows = [[*(sign * x for x in one), *(-sign * x for x in one), 0] for one in sums for sign in (1, -1)]
+    rows += [[*(-x for x in score(labels, rival)), *[0] * m, 1] for rival in others]
+    rows.append([*[0] * m, *score(labels, winner), 0])
     solution = linprog(
         [0] * (2 * m) + [-1],
         A_ub=rows,
-        b_ub=bounds,
+        b_ub=[1] * (2 * m - 2) + [0] * (len(others) + 1),
         A_eq=[[1] * m + [-1] * m + [0]],
         b_eq=[0],
         bounds=[(0, None)] * (2 * m) + [(None, None)],

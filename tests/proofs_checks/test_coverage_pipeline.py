@@ -46,7 +46,7 @@ from proofs_checks.coverage.claims import (
 )
 from proofs_checks.coverage.guarantee import ABOVE, ALPHA, AT, BAD, GOOD, attained
 from proofs_checks.coverage.informing import KNOWN, Known, try_known
-from proofs_checks.coverage.trials import ALARM, COMPARISONS, DELTA, Trial, judge
+from proofs_checks.coverage.trials import ALARM, COMPARISONS, DELTA, POWER, Trial, judge
 from proofs_checks.coverage.verdict import NULLS, PLOTS, Plot, try_plot, try_texts
 from proofs_checks.worlds.populations import (
     Population,
@@ -232,7 +232,7 @@ def test_the_law_of_counts_by_simulation() -> None:
     held = (binom.cdf(wrong, np.maximum(drawn, 1), 0.1) <= 0.2) & (drawn > 0)
     assert abs(held.mean() - attained(ABOVE, 40, F(1, 10), F(1, 5), "held")) < 0.015
     for population, finding in ((GOOD, "held"), (BAD, "refuted")):
-        assert attained(population, 120, F(1, 10), DELTA, finding) > coverage_guarantee.POWER
+        assert attained(population, 120, F(1, 10), DELTA, finding) > POWER
 
 
 def test_the_guarantee_passes() -> None:
