@@ -8,7 +8,6 @@ rules choose as many rows as they are asked for: they have no level, and nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise, product
 from typing import Any, Final, get_args
@@ -22,7 +21,7 @@ from certify.scan.columns import Columns
 from certify.tables.dtypes import cast
 from proofs_checks.check import Budget, Check, CheckFinding, Facts, check
 from proofs_checks.coverage.trials import Trial, generator, judge
-from proofs_checks.theory.finite import smirnov as smirnov
+from proofs_checks.theory.finite import smirnov
 
 Rows = NDArray[np.float32]
 
@@ -41,10 +40,12 @@ ROWS: Final = 8
 
 def attained(level: Fraction, n: int, method: Method = "exact") -> float:
     """True rate of a single test at ``level``: the exact p-value of the first count that is rejected."""
-    if method == "exact":
-        return float(next((p for h in range(n + 1) if (p := smirnov(h, n)) <= level), Fraction(0)))
     bound = n * math.log(2 / level)
-    return float(next((smirnov(h, n) for h in range(n + 1) if h * h > bound), Fraction(0)))
+    for h in range(n + 1):
+        p = smirnov(h, n)
+        if p <= level if method == "exact" else h * h > bound:
+            return float(p)
+    return 0.0
 
 
 def excess(n: int) -> float:
@@ -56,13 +57,10 @@ def excess(n: int) -> float:
     return max(1.0, *(r for h, r in enumerate(ratios, 1) if 2 * math.exp(-h * h / n) < 1))
 
 
-def counts_of(
-    x: Rows, y: Rows, dtype: Dtype = "F32", compare: Callable[..., None] | None = None
-) -> NDArray[Any]:
+def counts_of(x: Rows, y: Rows, dtype: Dtype = "F32") -> NDArray[Any]:
     """KS counts ``h`` of the rows of ``x`` against those of ``y``, served in ``dtype``, by the engine."""
     columns = Columns.zeros(len(x))
-    engine = engine_numpy.compare if compare is None else compare
-    engine(cast(x, "F32", dtype), cast(y, "F32", dtype), dtype, columns)
+    engine_numpy.compare(cast(x, "F32", dtype), cast(y, "F32", dtype), dtype, columns)
     return columns.h
 
 
@@ -84,7 +82,7 @@ def tied(random: np.random.Generator, rows: int) -> tuple[Rows, Rows]:
     return x, y
 
 
-def try_nulls(module: Any, draws: int, random: np.random.Generator, *, compare: Any = None) -> list[Trial]:
+def try_nulls(module: Any, draws: int, random: np.random.Generator) -> list[Trial]:
     """Single rows and families of :data:`ROWS` rows, none of which moved.
 
     With independent continuous rows the rates are known: ``attained(ALPHA)`` for one row, and for the
@@ -101,7 +99,7 @@ def try_nulls(module: Any, draws: int, random: np.random.Generator, *, compare: 
         ("the same rows with noise in bf16", paired(random, draws * ROWS), "BF16"),
     )
     for name, (x, y), dtype in nulls:
-        h = counts_of(x, y, dtype, compare)
+        h = counts_of(x, y, dtype)
         sharp = name == "independent rows"
         for method in METHODS:
             hits = int(module.rejected(h, WIDTH, ALPHA, "none", method).sum())

@@ -1,11 +1,10 @@
 """Historic bugs put back into the running program, one at a time: the checks must notice every one of them.
 
-A bug is a Python function that takes the place of another one. It is attached to that function by name, not
-to its text: rewording the source changes nothing here, and a function that is gone fails the check, so that
-the bug is put where the code went. What a bug says of itself:
-
-* ``origin``: who made the mistake; a tool, a habit of the field, or an earlier version of this program.
-* ``lesson``: what it teaches, in one line.
+A bug is a Python function that takes the place of another one, which it is given first, before the arguments
+of the call. It is attached to that function by name, not to its text: rewording the source changes nothing
+here, and a function that is gone fails the check, so that the bug is put where the code went. Its docstring
+says who made the mistake (a tool, a habit of the field, or an earlier version of this program), and what it
+teaches.
 
 While a bug is planted every module and class of the program that holds the function holds the faulty one,
 whatever it calls it; afterwards everything is as it was. Judges, and the oracles that they compare with, keep
@@ -24,12 +23,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
+from inspect import getdoc
 from typing import Any, Final
 
 from proofs_checks.check import CheckFinding
-
-Fact = tuple[str, bool]
-"""A fact in words, and whether it holds."""
+from proofs_checks.check import Fact as Fact
 
 Judge = Callable[[], Iterator[Fact]]
 """Facts with known answers about some functions of the program."""
@@ -44,67 +42,63 @@ class Stale(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """One bug.
+    """One bug: ``fault`` in the place of ``target``, which is ``module:name`` or ``module:Class.name``.
 
-    Attributes:
-        target: the function as ``module:name`` or ``module:Class.name``; a property is its getter.
-        name: short name, unique within the subject.
-        fault: what runs in its place: it takes the original and then the arguments of the call.
-        origin: who made the mistake.
-        lesson: what it teaches.
+    A property is its getter.
     """
 
     target: str
-    name: str
     fault: Callable[..., Any]
-    origin: str
-    lesson: str
+
+    @property
+    def name(self) -> str:
+        """Short name, unique within the subject."""
+        return self.fault.__name__.strip("_")
+
+    @property
+    def lesson(self) -> str:
+        """Who made the mistake, and what it teaches."""
+        return " ".join((getdoc(self.fault) or "").split())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Judged:
-    """Bugs of one subject, and the judges that must notice each of them.
+    """Bugs of one subject, and the judges, asked in this order, that must notice each of them.
 
-    Attributes:
-        name: short name; the check is called ``mutations.NAME``.
-        about: what is judged, in words.
-        judges: they are asked in this order.
-        bugs: at least one.
-        needs: packages of extras without which nothing can be judged.
+    The check is called ``mutations.NAME``; ``about`` says what is judged, and without the packages ``needs``
+    nothing can be judged.
     """
 
     name: str
     about: str
-    judges: tuple[Judge, ...]
-    bugs: tuple[Bug, ...]
+    judges: tuple[Judge, ...] = ()
+    bugs: tuple[Bug, ...] = ()
     needs: tuple[str, ...] = ()
 
+    def bug(self, target: str) -> Callable[[Callable[..., Any]], Bug]:
+        """Decorator of a faulty function."""
 
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """What became of a bug.
+        def add(fault: Callable[..., Any]) -> Bug:
+            one = Bug(target, fault)
+            self.bugs += (one,)
+            return one
 
-    Attributes:
-        bug: the bug.
-        killer: the fact that it broke, or the exception, with the judge's name; None if it survived.
-        raised: it died of an exception.
-    """
+        return add
 
-    bug: Bug
-    killer: str | None
-    raised: bool = False
-
-    @property
-    def wrong(self) -> str | None:
-        """What is wrong with this fate, in words; None if the bug was noticed as it should be."""
-        if self.killer is None:
-            return f"{self.bug.name} survives ({self.bug.lesson})"
-        return f"{self.bug.name} dies of an exception: {self.killer}" if self.raised else None
+    def judge(self, judge: Judge) -> Judge:
+        """Decorator of a judge."""
+        self.judges += (judge,)
+        return judge
 
 
 def bug(target: str, *, origin: str, lesson: str) -> Callable[[Callable[..., Any]], Bug]:
-    """Decorator that makes a :class:`Bug` of a faulty function, whose name is the bug's."""
-    return lambda fault: Bug(target, fault.__name__.strip("_"), fault, origin, lesson)
+    """Decorator of a faulty function without a docstring of its own, for a subject that lists its bugs."""
+
+    def make(fault: Callable[..., Any]) -> Bug:
+        fault.__doc__ = f"{origin}: {lesson}."
+        return Bug(target, fault)
+
+    return make
 
 
 @contextmanager
@@ -124,24 +118,39 @@ def planted(one: Bug) -> Iterator[None]:
         _exchange(faulty, original, (*PROGRAM, __name__.partition(".")[0]))
 
 
-def first_false(judges: Sequence[Judge]) -> str | None:
-    """The first fact that is false, or the exception that stopped a judge; None if all hold."""
-    return _look(judges)[0]
+def look(judges: Sequence[Judge]) -> tuple[str | None, bool]:
+    """The first fact that is false, or the exception that stopped a judge; and whether it is an exception.
+
+    (None, False) if all facts hold.
+    """
+    for judge in judges:
+        name = judge.__name__.removeprefix("judge_")
+        try:
+            for fact, holds in judge():
+                if not holds:
+                    return f"{name}: {fact}", False
+        # A bug may break the program in any way; what that means is for the caller to say.
+        except Exception as error:
+            return f"{name}: {type(error).__name__}: {' '.join(str(error).split())}", True
+    return None, False
 
 
-def fate(one: Bug, judges: Sequence[Judge]) -> Fate:
-    """Plant the bug and let the judges look.
+def fate(one: Bug, judges: Sequence[Judge]) -> tuple[bool, str]:
+    """Plant the bug and let the judges look: whether it was noticed as it should be, and by what or why not.
 
     Raises:
         Stale: see :func:`planted`.
     """
     with planted(one):
-        return Fate(one, *_look(judges))
+        killer, raised = look(judges)
+    if killer is None:
+        return False, f"{one.name} survives ({one.lesson})"
+    return (False, f"{one.name} dies of an exception: {killer}") if raised else (True, killer)
 
 
 def hunt(subject: Judged) -> CheckFinding:
     """Passed if the judges accept the program as it is and notice every bug of the subject."""
-    wrong = first_false(subject.judges)
+    wrong, _ = look(subject.judges)
     if wrong is not None:
         return CheckFinding("failed", 1, f"{subject.about}, without any bug: {wrong}")
     fates = []
@@ -150,26 +159,13 @@ def hunt(subject: Judged) -> CheckFinding:
             fates.append(fate(one, subject.judges))
         except Stale as error:
             return CheckFinding("failed", len(fates) + 1, f"{one.name} cannot be planted: {error}")
-    wrongs = [one.wrong for one in fates if one.wrong is not None]
-    if wrongs:
-        detail = f"{len(wrongs)} of {len(fates)} bugs are not noticed: {'; '.join(wrongs)}"
+    survivors = [text for noticed, text in fates if not noticed]
+    if survivors:
+        detail = f"{len(survivors)} of {len(fates)} bugs are not noticed: {'; '.join(survivors)}"
         return CheckFinding("failed", len(fates), detail)
-    first = fates[0]
-    witness = f"{first.bug.name} ({first.bug.lesson}): {first.killer}"
+    first = subject.bugs[0]
+    witness = f"{first.name} ({first.lesson}): {fates[0][1]}"
     return CheckFinding("passed", len(fates), f"{len(fates)} of {len(fates)} bugs are noticed", witness)
-
-
-def _look(judges: Sequence[Judge]) -> tuple[str | None, bool]:
-    for judge in judges:
-        name = judge.__name__.removeprefix("judge_")
-        try:
-            for fact, holds in judge():
-                if not holds:
-                    return f"{name}: {fact}", False
-        # A bug may break the program in any way; what that means is for Fate to say.
-        except Exception as error:
-            return f"{name}: {type(error).__name__}: {' '.join(str(error).split())}", True
-    return None, False
 
 
 def _found(target: str) -> Any:

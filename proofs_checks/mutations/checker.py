@@ -15,39 +15,41 @@ import numpy as np
 
 from certify.checker import scan, units
 from certify.checker.tables import Stop
-from proofs_checks.coverage.selection import smirnov
-from proofs_checks.mutations.bug import Fact, Judged, bug
+from proofs_checks.check import Fact
+from proofs_checks.mutations.bug import Judged
 from proofs_checks.mutations.evidence import ARMS, COPIED, MALFORMED, TEXT, TUNED, window
 from proofs_checks.mutations.law import textbook
-from proofs_checks.theory.finite import sample_distance
+from proofs_checks.theory.finite import sample_distance, smirnov
 from proofs_checks.worlds import synthetic
 
 F = Fraction
-_ECHO: Final = "one author, twice: what was misunderstood once is written down again"
 
 
-@bug(
-    "certify.checker.scan:compare",
-    origin=_ECHO,
-    lesson="a distance looks both ways in the second program, too",
-)
+CHECKER: Final = Judged("checker", "the independent checker")
+
+
+@CHECKER.bug("certify.checker.scan:compare")
 def _upward(original: Any, before: bytes, after: bytes, dtype: str) -> Any:
+    """One author, twice: a distance looks both ways in the second program, too."""
     x, y = (sorted(struct.unpack(f"<{len(row) // 4}f", row)) for row in (before, after))
     level = [np.searchsorted(x, v, "right") - np.searchsorted(y, v, "right") for v in (*x, *y)]
     return max(0, *map(int, level)), *original(before, after, dtype)[1:]
 
 
-@bug("certify.checker.units:Evidence.drawn", origin=_ECHO, lesson="a row that is fed again adds no deviation")
+@CHECKER.bug("certify.checker.units:Evidence.drawn")
 def _repeated(original: Any, found: Any, arm: str, alpha: str, h: Any, d: int) -> Any:
+    """One author, twice: in the second program, too, a row that is fed again adds no deviation."""
     # At every step of the judge's record the row was fed once more.
     return original(found, arm, alpha, {token: 2 * count for token, count in h.items()}, d)
 
 
-@bug("certify.checker.units:Evidence.window", origin=_ECHO, lesson="a second reader reads every field again")
+@CHECKER.bug("certify.checker.units:Evidence.window")
 def _trusted(*_: Any) -> None:
-    return None
+    """One author, twice: a second reader reads every field again."""
+    return
 
 
+@CHECKER.judge
 def judge_rows() -> Iterator[Fact]:
     """Distances against the definition, the law and the corrections against other ways to them."""
     random = np.random.Generator(np.random.PCG64(13))
@@ -66,6 +68,7 @@ def judge_rows() -> Iterator[Fact]:
             yield f"{correction} of {ranked}", found == kept
 
 
+@CHECKER.judge
 def judge_steps() -> Iterator[Fact]:
     """Row 5 is fed three times and counts once: V sum D is 4/64 at every step; .1 is more, .0625 is not."""
     reference = {"tokens": [5, 5, 9], "p_a": [10**8, 10**8, 62_500_000], "p_b": [0, 0, 0]}
@@ -76,6 +79,7 @@ def judge_steps() -> Iterator[Fact]:
     yield "two of three steps are certified, and one is drawn", drawn == half
 
 
+@CHECKER.judge
 def judge_text() -> Iterator[Fact]:
     """Windows of unrelated text and lists of used lines, from files."""
 
@@ -105,14 +109,3 @@ def judge_text() -> Iterator[Fact]:
     yield "a line that another text was tuned on", ends(TEXT, other=[line]) == "DATA_OVERLAP"
     yield "a line that the ticket was chosen on", ends(TEXT, chosen=line) == "DATA_OVERLAP"
     yield "nothing says what tuning used", ends(TEXT, ()) == "USED_NOT_LISTED"
-
-
-SUBJECTS = (
-    Judged(
-        "checker",
-        "the independent checker",
-        (judge_rows, judge_steps, judge_text),
-        (_upward, _repeated, _trusted),
-    ),
-)
-"""What the second opinion rests on."""

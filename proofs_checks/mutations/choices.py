@@ -9,44 +9,37 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from certify.gate import choose, watch
-from proofs_checks.mutations.bug import Fact, Judged, bug
+from proofs_checks.check import Fact
+from proofs_checks.mutations.bug import Judged
 from proofs_checks.mutations.evidence import code_of
 from proofs_checks.worlds.outlines import RIGHT, WRONG, arm, evidence, subject
 
 F = Fraction
 DELTA: Final = F(1, 20)
 
-# --- choices -----------------------------------------------------------------------------------------------
+CHOICE: Final = Judged("choice", "choosing a ticket")
 
 
-@bug(
-    "certify.gate.choose:candidates",
-    origin="starting with the ticket that one hopes for",
-    lesson="the order of tests is fixed beforehand, from the largest ticket on",
-)
+@CHOICE.bug("certify.gate.choose:candidates")
 def _smallest_first(original: Any, found: Any) -> Any:
+    """Starting with the ticket that one hopes for: the order of tests is fixed beforehand."""
     return original(found)[::-1]
 
 
-@bug(
-    "certify.stats.budget:fixed_sequence",
-    origin="sweeps over many tickets of which the best is shipped, at .10 to .14 for .05",
-    lesson="testing at the full error ends with the first failure",
-)
+@CHOICE.bug("certify.stats.budget:fixed_sequence")
 def _goes_on(_: Any, rejections: Any) -> int:
+    """Shipping the best of many tickets, at .10 to .14 for .05: testing ends with the first failure."""
     return sum(rejections)
 
 
-@bug(
-    "certify.gate.choose:choose",
-    origin="choosing on the development set that tuning looked at",
-    lesson="data of unknown use are no data to choose on",
-)
+@CHOICE.bug("certify.gate.choose:choose")
 def _unknown_data(original: Any, found: Any, *rest: Any) -> Any:
+    """Choosing on the development set that tuning looked at: data of unknown use are no data to choose on."""
     used = found.used if found.used.get("tuning") else {**found.used, "tuning": frozenset({"-"})}
     return original(SimpleNamespace(**vars(found) | {"used": used}), *rest)
 
 
+@CHOICE.judge
 def judge_choice() -> Iterator[Fact]:
     """Three tickets of known agreement: who is a candidate, in which order, and where testing stops."""
     arms = [arm("small", 2), arm("large", 9), arm("null", 3, control="random"), arm("middle", 5)]
@@ -75,24 +68,19 @@ def judge_choice() -> Iterator[Fact]:
     yield "the limit beside it is the exact one", tight
 
 
-# --- looks -------------------------------------------------------------------------------------------------
+LOOKS: Final = Judged("looks", "evidence that grows")
 
 
-@bug(
-    "certify.gate.watch:Look.decided",
-    origin="early stopping on the first metric that is good enough",
-    lesson="drawing ends when nothing is open, not when something is decided",
-)
+@LOOKS.bug("certify.gate.watch:Look.decided")
 def _first_decided(original: Any, look: Any) -> bool:
+    """Stopping at the first metric that is good enough: drawing ends when nothing is open."""
     return bool(original(look) or not all(one.open for one in look.standings))
 
 
-@bug(
-    "certify.gate.watch:rehearse",
-    origin="moving averages of the last batch",
-    lesson="a look sees everything that was drawn",
-)
+@LOOKS.bug("certify.gate.watch:rehearse")
 def _last_batch(original: Any, watching: Any, found: Any, batch: int) -> Any:
+    """Moving averages of the last batch: a look sees everything that was drawn."""
+
     def look(one: Any) -> Any:
         return watching.look(replace(one, records=one.records[-batch:]))
 
@@ -111,6 +99,7 @@ class _Growing:
         return {record.unit: (record,) for record in self.records}
 
 
+@LOOKS.judge
 def judge_looks() -> Iterator[Fact]:
     """When drawing stops: what is open, what a look sees, which error is allowed."""
     closed, open_ = (SimpleNamespace(open=state) for state in (False, True))
@@ -120,10 +109,8 @@ def judge_looks() -> Iterator[Fact]:
     asked = SimpleNamespace(claim="gain:base:whole", role="evaluation")
     policy: Any = SimpleNamespace(name="p", claims=(asked,), delta=DELTA, taken=frozenset())
     about: Any = subject()
-    yield (
-        "no more error than the policy allows",
-        code_of(lambda: watch.Watch(policy, (about,), 2 * DELTA)) != "",
-    )
+    refused = code_of(lambda: watch.Watch(policy, (about,), 2 * DELTA))
+    yield "no more error than the policy allows", refused != ""
     yield "a share of it is fine", watch.Watch(policy, (about,), DELTA / 2).left_out == ()
     order = [f"u{i}" for i in range(7)]
     manifest = SimpleNamespace(model_copy=lambda update: SimpleNamespace(**update))
@@ -138,10 +125,3 @@ def judge_looks() -> Iterator[Fact]:
         stub: Any = SimpleNamespace(look=look_at)
         watch.rehearse(stub, world, 2)
         yield f"heads of the order until {enough} units decide", seen == [order[:head] for head in heads]
-
-
-SUBJECTS = (
-    Judged("choice", "choosing a ticket", (judge_choice,), (_smallest_first, _goes_on, _unknown_data)),
-    Judged("looks", "evidence that grows", (judge_looks,), (_first_decided, _last_batch)),
-)
-"""What is decided before a certificate."""

@@ -14,8 +14,9 @@ from certify.claims import agreement, exact, loss, quality, registry
 from certify.evidence import corpus_scores
 from certify.evidence.null_labels import NULLS
 from certify.stats.betting import difference_lower
+from proofs_checks.check import Fact
 from proofs_checks.coverage.exact import tail
-from proofs_checks.mutations.bug import Fact, Judged, bug
+from proofs_checks.mutations.bug import Judged
 from proofs_checks.worlds.outlines import RIGHT, WRONG, answer, arm, evidence, subject, windows
 
 F = Fraction
@@ -28,28 +29,23 @@ def _with(whole: Any, **fields: Any) -> Any:
     return SimpleNamespace(**vars(whole) | fields)
 
 
-# --- agreement ---------------------------------------------------------------------------------------------
+AGREEMENT: Final = Judged("agreement", "agreement with embed tuning")
 
 
-@bug(
-    "certify.claims.agreement:agreement_rate",
-    origin="sentences of one article, counted as independent",
-    lesson="sentences of one unit are one draw: pooled, a nominal 5 % is 20 %",
-)
+@AGREEMENT.bug("certify.claims.agreement:agreement_rate")
 def _sentences(original: Any, found: Any, about: Any, **more: Any) -> Any:
+    """Sentences of one article, counted as independent: pooled, a nominal 5 % is 20 %."""
     single = {f"{unit}.{i}": (one,) for unit in found.units for i, one in enumerate(found.units[unit])}
     return original(_with(found, units=single), about, **more)
 
 
-@bug(
-    "certify.claims.agreement:agreement_rate",
-    origin="stopping when the interval looks good",
-    lesson="evidence that is looked at while it grows needs limits for every look",
-)
+@AGREEMENT.bug("certify.claims.agreement:agreement_rate")
 def _fixed_limit(original: Any, found: Any, about: Any, **more: Any) -> Any:
+    """Stopping when the interval looks good: whoever looks again and again needs limits for that."""
     return original(_with(found, design="fixed"), about, **more)
 
 
+@AGREEMENT.judge
 def judge_agreement() -> Iterator[Fact]:
     """Units of two sentences, some of which disagree in one: exact limits by binomial tails."""
     arms = [arm("t")]
@@ -70,7 +66,7 @@ def judge_agreement() -> Iterator[Fact]:
     yield "a limit below the share, and near it", F(9, 10) < limits[1] < (share.estimate or 0)
 
 
-# --- quality -----------------------------------------------------------------------------------------------
+QUALITY: Final = Judged("quality", "differences of quality")
 
 
 def _f_score(vector: Sequence[int], beta2: int, *, every: bool) -> Fraction:
@@ -82,45 +78,34 @@ def _f_score(vector: Sequence[int], beta2: int, *, every: bool) -> Fraction:
     return 100 * (1 + beta2) * p * q / (k * (beta2 * p + q)) if p else F(0)
 
 
-@bug(
-    "certify.claims.quality:sentence_chrf",
-    origin="chrF1, the default of the first chrF paper, reported as chrF",
-    lesson="a score is named with its beta",
-)
+@QUALITY.bug("certify.claims.quality:sentence_chrf")
 def _chrf1(_: Any, vector: Sequence[int]) -> Fraction:
+    """ChrF1, the default of the first chrF paper, reported as chrF: a score is named with its beta."""
     return _f_score(vector, 1, every=False)
 
 
-@bug(
-    "certify.claims.quality:sentence_chrf",
-    origin="chrF++.py and NLTK, which average over all orders (sacreBLEU: effective order)",
-    lesson="a short sentence has no 6-grams to miss",
-)
+@QUALITY.bug("certify.claims.quality:sentence_chrf")
 def _all_orders(_: Any, vector: Sequence[int]) -> Fraction:
+    """NLTK and chrF++.py, which average over all orders: a short sentence has no 6-grams to miss."""
     return _f_score(vector, 4, every=True)
 
 
-@bug(
-    "certify.claims.quality:unit_scores",
-    origin="lived through our first set of judges",
-    lesson="the extraction rule decides how much of a gain is learning to stop",
-)
+@QUALITY.bug("certify.claims.quality:unit_scores")
 def _whole_output(original: Any, found: Any, name: str, _: str) -> Any:
+    """Lived through our first judges: the rule decides how much of a gain is learning to stop."""
     return original(found, name, "whole")
 
 
-@bug(
-    "certify.claims.quality:better_than_nulls",
-    origin="papers that compare with one random draw of rows, or with the mean of several",
-    lesson="the null ticket to beat is the best of all",
-)
+@QUALITY.bug("certify.claims.quality:better_than_nulls")
 def _easiest_null(original: Any, *world: Any, **more: Any) -> Any:
+    """Comparing with one random draw of rows, or with a mean: the null ticket to beat is the best."""
     found = original(*world, **more)
     easiest = max(found.detail["compared"], key=lambda one: F(one["lower"]))
     detail = found.detail | {"weakest": easiest["arm"]}
     return replace(found, lower=F(easiest["lower"]), estimate=F(easiest["estimate"]), detail=detail)
 
 
+@QUALITY.judge
 def judge_score() -> Iterator[Fact]:
     """Sentence chrF by hand: precision 1/2, recall 1/4 over the orders that have n-grams on both sides."""
     vector = [0] * 10 + [4, 8, 2] * 3 + [0, 3, 0] * 5
@@ -143,6 +128,7 @@ def _world() -> Any:
     return evidence(arms, {name: [answer(*score)] * 80 for name, score in scores.items()})
 
 
+@QUALITY.judge
 def judge_quality() -> Iterator[Fact]:
     """Which arm a ticket is held against, and under which extraction rule."""
     world, about = _world(), subject()
@@ -158,19 +144,17 @@ def judge_quality() -> Iterator[Fact]:
     yield "a gain that is shown", (gain.lower or F(0)) > 0
 
 
-# --- corpus scores -----------------------------------------------------------------------------------------
+CORPUS: Final = Judged("corpus", "corpus scores")
 
 
-@bug(
-    "certify.evidence.corpus_scores:corpus_bleu",
-    origin="NLTK's smoothing by a constant, compared with sacreBLEU's that doubles",
-    lesson="one name of a score hides several; the signature tells them apart",
-)
+@CORPUS.bug("certify.evidence.corpus_scores:corpus_bleu")
 def _constant(original: Any, sums: Any) -> Any:
+    """NLTK's smoothing by a constant, not by doubling: one name of a score hides several."""
     empty = (sums[:, 2:6] == 0).sum(axis=1)
     return original(sums) * 2 ** ((empty * (empty + 1) / 2 - empty) / 4)
 
 
+@CORPUS.judge
 def judge_corpus() -> Iterator[Fact]:
     """Corpus scores by hand."""
 
@@ -182,19 +166,17 @@ def judge_corpus() -> Iterator[Fact]:
     yield "smoothing doubles", abs(bleu(8, 8, (4, 0, 0, 1), (8, 4, 4, 4)) - smoothed) < 1e-9
 
 
-# --- loss --------------------------------------------------------------------------------------------------
+LOSS: Final = Judged("loss", "the loss on unrelated text")
 
 
 def _changed(found: Any, change: Any) -> Any:
     return _with(found, windows={unit: tuple(map(change, found.windows[unit])) for unit in found.windows})
 
 
-@bug(
-    "certify.claims.loss:unrelated_loss",
-    origin="clipping of outliers, so that a bound for bounded values applies",
-    lesson="a clean sample proves no cap: a unit beyond it fails the claim",
-)
+@LOSS.bug("certify.claims.loss:unrelated_loss")
 def _clipped(original: Any, found: Any, about: Any, **more: Any) -> Any:
+    """Clipping, so that a bound for bounded values applies: a unit beyond the cap fails the claim."""
+
     def clip(one: Any) -> Any:
         most = one.nats["base"] + loss.CAP * 10**9 * one.tokens
         return _with(one, nats=one.nats | {"t": min(one.nats["t"], most)})
@@ -202,15 +184,13 @@ def _clipped(original: Any, found: Any, about: Any, **more: Any) -> Any:
     return original(_changed(found, clip), about, **more)
 
 
-@bug(
-    "certify.claims.loss:unrelated_loss",
-    origin="losses summed over windows of unequal length",
-    lesson="a loss is one per token",
-)
+@LOSS.bug("certify.claims.loss:unrelated_loss")
 def _per_window(original: Any, found: Any, about: Any, **more: Any) -> Any:
+    """Losses summed over windows of unequal length: a loss is one per token."""
     return original(_changed(found, lambda one: _with(one, tokens=1)), about, **more)
 
 
+@LOSS.judge
 def judge_loss() -> Iterator[Fact]:
     """Rises and falls of the loss, in nats per token, against the cap."""
     nat = 10**9
@@ -226,18 +206,16 @@ def judge_loss() -> Iterator[Fact]:
     yield "a large fall counts as the cap", fall < F(1, 10**8)
 
 
-# --- the limit on the other side ---------------------------------------------------------------------------
+OPPOSITE: Final = Judged("opposite", "limits that refute")
 
 
-@bug(
-    "certify.stats.betting:difference_lower",
-    origin="many comparisons, each at the full error, as in most tables of ablations",
-    lesson="refuting by the best of several null tickets is paid for by each of them",
-)
+@OPPOSITE.bug("certify.stats.betting:difference_lower")
 def _whole_error(original: Any, *about: Any, comparisons: int = 1, **more: Any) -> Any:
+    """Tables of ablations, each line at the full error: every null ticket that may refute has a share."""
     return original(*about, comparisons=min(1, comparisons), **more)
 
 
+@OPPOSITE.judge
 def judge_opposite() -> Iterator[Fact]:
     """The limit on the other side lies beyond the estimate, and several comparisons share its error."""
 
@@ -249,10 +227,8 @@ def judge_opposite() -> Iterator[Fact]:
     for design in ("fixed", "sequential"):
         half.design = half.manifest.design = design
         for kind in ("agreement-rate", "token-agreement"):
-            yield (
-                f"{kind}, {design}: above a half, no more than needed",
-                F(1, 2) < opposite(f"{kind}:reference", half) < F(4, 5),
-            )
+            near = F(1, 2) < opposite(f"{kind}:reference", half) < F(4, 5)
+            yield f"{kind}, {design}: above a half, no more than needed", near
     world = _world()
     yield "a gain of 10 points", 10 < opposite("gain:base:cut", world) < 40
     shared = -difference_lower([F(-5)] * 80, DELTA / sum(NULLS.values()), "fixed").value
@@ -262,21 +238,20 @@ def judge_opposite() -> Iterator[Fact]:
     yield "the loss rises by at least", F(-1, 2) < opposite("unrelated-loss:base", rises) < F(1, 20)
 
 
-# --- what no run can touch ---------------------------------------------------------------------------------
+OPPORTUNITY: Final = Judged("opportunity", "what a run feeds")
 
 
-@bug(
-    "certify.claims.exact:opportunity",
-    origin="counting token support in prompts, as corpus statistics do",
-    lesson="a generated token is fed, too: its row can act",
-)
+@OPPORTUNITY.bug("certify.claims.exact:opportunity")
 def _prompts_only(original: Any, found: Any, about: Any) -> Any:
+    """Counting tokens in prompts, as corpus statistics do: a generated token is fed, too."""
+
     def silent(record: Any) -> Any:
         return _with(record, arms={"base": SimpleNamespace(tokens=record.arms["base"].tokens[-1:])})
 
     return original(_with(found, sentences=tuple(map(silent, found.sentences))), about)
 
 
+@OPPORTUNITY.judge
 def judge_opportunity() -> Iterator[Fact]:
     """A run feeds the prompt and all generated tokens but the last."""
     base = SimpleNamespace(tokens=(1, 5, 2))
@@ -285,19 +260,3 @@ def judge_opportunity() -> Iterator[Fact]:
     found = exact.opportunity(world, subject()).detail
     yield "in how many prompts and runs each id is fed", found["ids"] == [[0, 1, 1], [1, 0, 1], [2, 0, 0]]
     yield "what no run feeds", found["never"] == [2]
-
-
-SUBJECTS = (
-    Judged("agreement", "agreement with embed tuning", (judge_agreement,), (_sentences, _fixed_limit)),
-    Judged(
-        "quality",
-        "differences of quality",
-        (judge_score, judge_quality),
-        (_chrf1, _all_orders, _whole_output, _easiest_null),
-    ),
-    Judged("corpus", "corpus scores", (judge_corpus,), (_constant,)),
-    Judged("loss", "the loss on unrelated text", (judge_loss,), (_clipped, _per_window)),
-    Judged("opposite", "limits that refute", (judge_opposite,), (_whole_error,)),
-    Judged("opportunity", "what a run feeds", (judge_opportunity,), (_prompts_only,)),
-)
-"""What claims rest on."""

@@ -17,7 +17,8 @@ from certify.claims import every, exact
 from certify.evidence import load, read, sampling, split
 from certify.evidence.load import DISJOINT_ROLES
 from certify.evidence.read import LossRecord
-from proofs_checks.mutations.bug import Fact, Judged, bug
+from proofs_checks.check import Fact
+from proofs_checks.mutations.bug import Judged
 from proofs_checks.worlds import outlines, synthetic
 
 Json = Any
@@ -27,8 +28,6 @@ TUNED: Final = "f" * 16
 """Digest of a sentence that tuning used, and no text holds."""
 
 ARMS: Final = [synthetic.arm("base", "base", table_sha256=synthetic.BASE_TABLE)]
-
-_OURS = "ours, before evidence about unrelated text said what its text is"
 
 
 def code_of(action: Callable[[], Any]) -> str:
@@ -61,7 +60,7 @@ MALFORMED: Final[Mapping[str, Json]] = {
 COPIED: Final = window(3, 7, window=TEXT[0]["window"])
 """A window of another name and unit that is there already."""
 
-# --- records and units -------------------------------------------------------------------------------------
+RECORDS: Final = Judged("records", "records of a text, and what its units are called")
 
 
 def _forgiving(code: str, original: Any, *arguments: Any) -> Iterator[Any]:
@@ -73,38 +72,31 @@ def _forgiving(code: str, original: Any, *arguments: Any) -> Iterator[Any]:
             raise
 
 
-@bug(
-    "certify.evidence.read:iter_records",
-    origin="readers of JSON lines that skip what they cannot parse",
-    lesson="a record that is not understood is an error: leaving it out is a choice of data",
-)
+@RECORDS.bug("certify.evidence.read:iter_records")
 def _skipped(original: Any, *arguments: Any) -> Iterator[Any]:
+    """Readers that skip lines they cannot parse: leaving out a record is a choice of data."""
     return _forgiving("EVIDENCE_MALFORMED", original, *arguments)
 
 
-@bug(
-    "certify.evidence.read:iter_records",
-    origin=_OURS,
-    lesson="a copy under another name is no new draw",
-)
+@RECORDS.bug("certify.evidence.read:iter_records")
 def _copies(original: Any, *arguments: Any) -> Iterator[Any]:
+    """Ours, before windows had digests: a copy under another name is no new draw."""
     return _forgiving("EVIDENCE_DUPLICATE", original, *arguments)
 
 
-@bug("certify.evidence.read:record_content", origin=_OURS, lesson="no result may decide the order of units")
+@RECORDS.bug("certify.evidence.read:record_content")
 def _by_results(_: Any, record: Any) -> str:
+    """Ours, before windows had digests: no result may decide the order of units."""
     return record.source if hasattr(record, "source") else str(sorted(record.nats.items()))
 
 
-@bug(
-    "certify.evidence.read:unit_key",
-    origin="ours, when the order of a file and its seed decided the order of bets and the drawn steps",
-    lesson="nothing that could be chosen after the results decides a limit",
-)
+@RECORDS.bug("certify.evidence.read:unit_key")
 def _by_file(_: Any, records: Sequence[Any]) -> str:
+    """Ours, with bets in the order of a file: what can be chosen after the results decides no limit."""
     return hashlib.sha256(",".join(map(read.record_content, records)).encode()).hexdigest()
 
 
+@RECORDS.judge
 def judge_records() -> Iterator[Fact]:
     """Windows of unrelated text from files: what each must say, and that none is there twice."""
 
@@ -119,6 +111,7 @@ def judge_records() -> Iterator[Fact]:
     yield "a copy under another name", ends(*TEXT, COPIED) == "EVIDENCE_DUPLICATE"
 
 
+@RECORDS.judge
 def judge_content() -> Iterator[Fact]:
     """What units are named by: their text, and nothing that a model did with it."""
     one = LossRecord("w", "0", "b" * 16, (TUNED,), 10, {"base": 5, "t": 9})
@@ -132,35 +125,26 @@ def judge_content() -> Iterator[Fact]:
     yield "a sentence by its source", read.record_content(pair) == pair.source
 
 
-# --- units are drawn, not picked ---------------------------------------------------------------------------
+SAMPLING: Final = Judged("sampling", "units that were drawn")
 
 
-@bug(
-    "certify.evidence.sampling:check_drawn",
-    origin="ours, when only sequential designs were asked for the size of their units",
-    lesson="one block counted as many units is evidence of nothing",
-)
+@SAMPLING.bug("certify.evidence.sampling:check_drawn")
 def _any_size(original: Any, manifest: Any, records: Any) -> None:
+    """Ours, with sizes asked of sequential designs only: one block is not many units."""
     if manifest.design != "fixed":
         original(manifest, records)
 
 
-@bug(
-    "certify.evidence.sampling:check_drawn",
-    origin="reports on the sentences that went well",
-    lesson="limits at every stopping time hold for the first units of the order only",
-)
+@SAMPLING.bug("certify.evidence.sampling:check_drawn")
 def _picked(original: Any, manifest: Any, records: Any) -> None:
+    """Reports on the sentences that went well: anytime limits hold for the first units of the order."""
     if manifest.design == "fixed":
         original(manifest, records)
 
 
-@bug(
-    "certify.evidence.sampling:check_drawn",
-    origin="runs that end by a limit on time, in the middle of a document",
-    lesson="a unit counts when it is complete: which of its sentences come first is no chance",
-)
+@SAMPLING.bug("certify.evidence.sampling:check_drawn")
 def _half_units(original: Any, manifest: Any, records: Any) -> Any:
+    """Runs that end in the middle of a document: a unit counts when it is complete."""
     block, total = int(manifest.text.unit.partition(":")[2] or 0), manifest.text.sentences
     if manifest.design == "fixed" or not block:
         return original(manifest, records)
@@ -169,6 +153,7 @@ def _half_units(original: Any, manifest: Any, records: Any) -> Any:
     return original(manifest, [SimpleNamespace(unit=unit) for unit in padded])
 
 
+@SAMPLING.judge
 def judge_drawn() -> Iterator[Fact]:
     """Blocks of two sentences of a text of 19: the first ones of the seeded order, each complete."""
     order = sorted(map(str, range(10)), key=lambda u: hashlib.sha256(f"3:{u}".encode()).hexdigest())
@@ -193,65 +178,52 @@ def judge_drawn() -> Iterator[Fact]:
     yield "in units of the stated size", not accepted(order, less=full, design="fixed")
 
 
-# --- data are disjoint -------------------------------------------------------------------------------------
+SPLIT: Final = Judged("split", "data that are disjoint")
 
 
-@bug(
-    "certify.evidence.split:check_split",
-    origin="decontamination of parallel text by its source side",
-    lesson="a known translation under another source is known",
-)
+@SPLIT.bug("certify.evidence.split:check_split")
 def _source_only(original: Any, records: Sequence[Any], used: Used) -> Any:
+    """Decontamination by the source side: a known translation under another source is known."""
     if not hasattr(records[0], "target"):
         return original(records, used)
     return original([SimpleNamespace(**vars(one) | {"target": f"{one.id}!"}) for one in records], used)
 
 
-@bug("certify.evidence.split:check_split", origin=_OURS, lesson="windows of one passage are one unit")
+@SPLIT.bug("certify.evidence.split:check_split")
 def _passages(original: Any, records: Sequence[Any], used: Used) -> Any:
+    """Ours, before windows had digests: windows of one passage are one unit."""
     loss = hasattr(records[0], "lines")
     return original([replace(one, unit="0") for one in records] if loss else records, used)
 
 
-@bug(
-    "certify.evidence.split:check_split",
-    origin=_OURS,
-    lesson="text that was tuned on is not unrelated, whatever its kind",
-)
+@SPLIT.bug("certify.evidence.split:check_split")
 def _tuned_lines(original: Any, records: Sequence[Any], used: Used) -> Any:
+    """Ours, before windows had digests: text that was tuned on is not unrelated, whatever its kind."""
     if hasattr(records[0], "lines") and used.get("tuning"):
         used = {**used, **dict.fromkeys(DISJOINT_ROLES, frozenset({"-"}))}
     return original(records, used)
 
 
-@bug(
-    "certify.evidence.split:check_split",
-    origin="comparing names and digests of files instead of sentences",
-    lesson="where nothing is listed, nothing is shown",
-)
+@SPLIT.bug("certify.evidence.split:check_split")
 def _unlisted(original: Any, records: Sequence[Any], used: Used) -> Any:
+    """Comparing names and digests of files, not sentences: where nothing is listed, nothing is shown."""
     return original(records, used if used.get("tuning") else {**used, "tuning": frozenset({"-"})})
 
 
-@bug(
-    "certify.claims.every:check_splits",
-    origin="ours, when each text was held against its own lists alone",
-    lesson="what one text says was used, was used for every text",
-)
+@SPLIT.bug("certify.claims.every:check_splits")
 def _own_lists(_: Any, texts: Sequence[Any]) -> None:
+    """Ours, with each text held against its own lists: what one text says was used, was used for all."""
     for one in texts:
         split.check_split(one.records, one.used)
 
 
-@bug(
-    "certify.claims.exact:split_claim",
-    origin="ours, before a ticket named the data that it was chosen on",
-    lesson="the text that a ticket was chosen on is no evidence for it",
-)
+@SPLIT.bug("certify.claims.exact:split_claim")
 def _choice(original: Any, found: Any, about: Any) -> Any:
+    """Ours, before a ticket named its data of choice: the text that it was chosen on is no evidence."""
     return original(found, SimpleNamespace(**vars(about) | {"chosen_on": frozenset()}))
 
 
+@SPLIT.judge
 def judge_pairs() -> Iterator[Fact]:
     """Sentences that repeat or were used, on either side and in each role."""
 
@@ -281,6 +253,7 @@ def _losses() -> list[LossRecord]:
     ]
 
 
+@SPLIT.judge
 def judge_lines() -> Iterator[Fact]:
     """Lines of unrelated text that stand in two units, or were used."""
     records, used = _losses(), {"tuning": frozenset({TUNED})}
@@ -310,6 +283,7 @@ def _evidence(used: Used, *, kind: str = "loss") -> Any:
     return made
 
 
+@SPLIT.judge
 def judge_texts() -> Iterator[Fact]:
     """That every text is held against what was used, also where another text or the choice says so."""
     about: Any = SimpleNamespace(**vars(outlines.subject()), chosen_on=frozenset[str]())
@@ -329,21 +303,3 @@ def judge_texts() -> Iterator[Fact]:
     yield "another text says what was used", ends == "DATA_OVERLAP"
     other.used, good.used = tuned, {"tuning": frozenset({TUNED, "s1"})}
     yield "and of that text, this one", code_of(lambda: every.check_splits([other, good])) == "DATA_OVERLAP"
-
-
-SUBJECTS = (
-    Judged(
-        "records",
-        "records of a text, and what its units are called",
-        (judge_records, judge_content),
-        (_skipped, _copies, _by_results, _by_file),
-    ),
-    Judged("sampling", "units that were drawn", (judge_drawn,), (_any_size, _picked, _half_units)),
-    Judged(
-        "split",
-        "data that are disjoint",
-        (judge_pairs, judge_lines, judge_texts),
-        (_source_only, _passages, _tuned_lines, _unlisted, _own_lists, _choice),
-    ),
-)
-"""What evidence rests on."""

@@ -5,67 +5,56 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import takewhile
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
 
 from certify.base.exact import exceeds_log
 from certify.scan import multiplicity, smirnov
-from proofs_checks.coverage.selection import smirnov as p_value
-from proofs_checks.mutations.bug import Fact, Judged, bug
+from proofs_checks.check import Fact
+from proofs_checks.mutations.bug import Judged
 from proofs_checks.numbers import laws
+from proofs_checks.theory.finite import smirnov as p_value
 
 F = Fraction
 LEVEL: Final = F(1, 20)
 
-# --- the law -----------------------------------------------------------------------------------------------
+LAW: Final = Judged("law", "the law of the distance and its critical counts")
 
 
-@bug(
-    "certify.scan.smirnov:p_exact",
-    origin="tables of the one-sided statistic",
-    lesson="a distance in both directions has about twice the p-value",
-)
+@LAW.bug("certify.scan.smirnov:p_exact")
 def _one_sided(_: Any, h: int, n: int) -> Fraction:
+    """Tables of the one-sided statistic: a distance in both directions has about twice the p-value."""
     return F(math.comb(2 * n, n - h), math.comb(2 * n, n))
 
 
-@bug(
-    "certify.scan.smirnov:p_exact",
-    origin="the tail bound taken for the law: the first term of its series",
-    lesson="the exact law alternates, and its first term is too large where h is small",
-)
+@LAW.bug("certify.scan.smirnov:p_exact")
 def _first_term(_: Any, h: int, n: int) -> Fraction:
+    """The tail bound taken for the law: the exact law alternates, and where h is small it matters."""
     return min(F(1), F(2 * math.comb(2 * n, n - h), math.comb(2 * n, n)))
 
 
-@bug(
-    "certify.scan.smirnov:p_values",
-    origin="scipy.stats.ks_2samp, which falls back to the limit law where the exact one is asked for",
-    lesson="a law is what its label says, or an error",
-)
+@LAW.bug("certify.scan.smirnov:p_values")
 def _fallback(original: Any, n: int, _: str = "exact") -> Any:
+    """``ks_2samp`` of scipy, which falls back to the limit law: a law is what its label says, or an error."""
     return original(n, "asymptotic")
 
 
-@bug(
-    "certify.scan.smirnov:rejects",
-    origin="critical values of the one-sample test, 1.36 / sqrt(n)",
-    lesson="two samples of n are worth n / 2",
-)
+@LAW.bug("certify.scan.smirnov:rejects")
 def _one_sample(original: Any, h: int, n: int, level: Fraction, method: str = "exact") -> bool:
+    """Critical values of the one-sample test, 1.36 / sqrt(n): two samples of n are worth n / 2."""
     if method == "exact" or not 0 < level < 1:
         return bool(original(h, n, level, method))
     return exceeds_log(F(2 * h * h, n), 2 / level)
 
 
+@LAW.judge
 def judge_law() -> Iterator[Fact]:
     """The exact law on every path, the tables, and levels that are met exactly."""
-    for finding in (
-        laws.compare_with_paths(range(1, 6), smirnov.p_exact),
-        laws.judge_table(64, smirnov.p_values(64)[0].tolist(), p_value),
-    ):
-        yield finding.detail, finding.outcome == "passed"
+    yield laws.compare_with_paths(range(1, 6), smirnov.p_exact).fact
+    yield laws.judge_table(64, smirnov.p_values(64)[0].tolist(), p_value).fact
     for n in (5, 12):
         for h in range(1, n + 1):
             p = p_value(h, n)
@@ -80,26 +69,18 @@ def judge_law() -> Iterator[Fact]:
     yield "asymptotic table", math.isclose(table[20], 2 * math.exp(-400 / 64), rel_tol=1e-12)
 
 
-# --- corrections -------------------------------------------------------------------------------------------
+CORRECTIONS: Final = Judged("corrections", "which of many tests are rejected")
 
 
-@bug(
-    "certify.scan.multiplicity:rejected",
-    origin="lived through our first set of judges",
-    lesson="a corrected test keeps the law that it is labelled with",
-)
-def _other_law(
-    original: Any, h: Any, n: int, alpha: Any, correction: str = "none", method: str = "exact"
-) -> Any:
-    return original(h, n, alpha, correction, method if correction == "none" else "exact")
+@CORRECTIONS.bug("certify.scan.multiplicity:rejected")
+def _other_law(original: Any, h: Any, n: int, alpha: Any, kind: str = "none", method: str = "exact") -> Any:
+    """Lived through our first set of judges: a corrected test keeps the law that it is labelled with."""
+    return original(h, n, alpha, kind, method if kind == "none" else "exact")
 
 
-@bug(
-    "certify.scan.multiplicity:rejected",
-    origin="Benjamini and Hochberg's procedure, applied to dependent tests",
-    lesson="without independence the harmonic number is the price",
-)
+@CORRECTIONS.bug("certify.scan.multiplicity:rejected")
 def _no_harmonic(original: Any, h: Any, n: int, alpha: Any, correction: str = "none", *law: str) -> Any:
+    """Benjamini and Hochberg on dependent tests: without independence the harmonic number is the price."""
     return original(h, n, alpha, "bh" if correction == "by" else correction, *law)
 
 
@@ -110,37 +91,23 @@ def _ranked(h: Any, n: int, level: Fraction, factor: Any, method: str) -> Iterat
         yield value, smirnov.rejects(value, n, level * factor(*above), method)  # type: ignore[arg-type]
 
 
-@bug(
-    "certify.scan.multiplicity:rejected",
-    origin="Hochberg's step-up procedure under Holm's name",
-    lesson="stepping down stops at the first failure; stepping up needs independence",
-)
-def _hochberg(
-    original: Any, h: Any, n: int, alpha: Any, correction: str = "none", method: str = "exact"
-) -> Any:
-    if correction != "holm":
-        return original(h, n, alpha, correction, method)
+@CORRECTIONS.bug("certify.scan.multiplicity:rejected")
+def _hochberg(original: Any, h: Any, n: int, alpha: Any, kind: str = "none", method: str = "exact") -> Any:
+    """Hochberg's step-up procedure under Holm's name: stepping down stops at the first failure."""
+    if kind != "holm":
+        return original(h, n, alpha, kind, method)
     level = smirnov.parse_alpha(alpha)
     kept = [v for v, good in _ranked(h, n, level, lambda above, _: F(1, h.size - above), method) if good]
     return h >= min(kept, default=n + 1)
 
 
-@bug(
-    "certify.scan.multiplicity:rejected",
-    origin="hand-written versions of Benjamini and Hochberg that stop at the first failure",
-    lesson="stepping up looks for the last p-value below its threshold",
-)
-def _step_down(
-    original: Any, h: Any, n: int, alpha: Any, correction: str = "none", method: str = "exact"
-) -> Any:
-    if correction != "bh":
-        return original(h, n, alpha, correction, method)
-    smallest = n + 1
-    for value, good in _ranked(h, n, smirnov.parse_alpha(alpha), lambda _, to: F(to, h.size), method):
-        if not good:
-            break
-        smallest = value
-    return h >= smallest
+@CORRECTIONS.bug("certify.scan.multiplicity:rejected")
+def _step_down(original: Any, h: Any, n: int, alpha: Any, kind: str = "none", method: str = "exact") -> Any:
+    """Hand-written BH that stops at the first failure: stepping up looks for the last good p-value."""
+    if kind != "bh":
+        return original(h, n, alpha, kind, method)
+    ranked = _ranked(h, n, smirnov.parse_alpha(alpha), lambda _, to: F(to, h.size), method)
+    return h >= min((value for value, _ in takewhile(itemgetter(1), ranked)), default=n + 1)
 
 
 def textbook(p: Sequence[Fraction], level: Fraction, correction: str) -> list[bool]:
@@ -162,6 +129,7 @@ def textbook(p: Sequence[Fraction], level: Fraction, correction: str) -> list[bo
     return [value <= limit for value in p]
 
 
+@CORRECTIONS.judge
 def judge_corrections() -> Iterator[Fact]:
     """Every correction under both laws on small families of counts, levels met exactly included."""
     random = np.random.Generator(np.random.PCG64(11))
@@ -185,20 +153,3 @@ def judge_corrections() -> Iterator[Fact]:
                     found = multiplicity.rejected(h, n, level, correction, method).tolist()  # type: ignore[arg-type]
                     what = f"{correction}, {method}, of {h.tolist()} at {level}"
                     yield what, found == textbook(values, level, correction)
-
-
-SUBJECTS = (
-    Judged(
-        "law",
-        "the law of the distance and its critical counts",
-        (judge_law,),
-        (_one_sided, _first_term, _fallback, _one_sample),
-    ),
-    Judged(
-        "corrections",
-        "which of many tests are rejected",
-        (judge_corrections,),
-        (_other_law, _no_harmonic, _hochberg, _step_down),
-    ),
-)
-"""What a p-value rests on."""

@@ -6,100 +6,79 @@ import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 from certify.base import exact
 from certify.stats import betting, power, rates
-from proofs_checks.check import CheckFinding
+from proofs_checks.check import Fact
 from proofs_checks.coverage import exact as coverage
 from proofs_checks.coverage import plans
-from proofs_checks.mutations.bug import Fact, Judged, bug
+from proofs_checks.mutations.bug import Judged
 
 F = Fraction
 Values = Sequence[Fraction | int]
 
-# --- rates -------------------------------------------------------------------------------------------------
+RATES: Final = Judged("rates", "limits of rates and decisions on them")
 
 
-@bug(
-    "certify.stats.rates:clopper_pearson",
-    origin="two one-sided limits, printed beside each other as an interval",
-    lesson="two sides share the error",
-)
+@RATES.bug("certify.stats.rates:clopper_pearson")
 def _two_sides(original: Any, k: int, n: int, delta: Fraction, side: str = "two-sided") -> Any:
+    """Two one-sided limits, printed beside each other as an interval: two sides share the error."""
     if side != "two-sided":
         return original(k, n, delta, side)
     return original(k, n, delta, "lower")[0], original(k, n, delta, "upper")[1]
 
 
-@bug(
-    "certify.stats.rates:binomial_tail_at_least",
-    origin="scipy.stats.binom.sf(k), which is P(X > k), used for P(X >= k)",
-    lesson="a tail contains the count that was seen",
-)
+@RATES.bug("certify.stats.rates:binomial_tail_at_least")
 def _survival(original: Any, k: int, n: int, p: Fraction) -> Any:
+    """``binom.sf(k)`` of scipy, used for P(X >= k): a tail contains the count that was seen."""
     return original(k + 1, n, p)
 
 
-@bug(
-    "certify.stats.rates:rate_at_most",
-    origin="the Wald interval p ± z sqrt(p (1 - p) / n) of most evaluation tables",
-    lesson="no error in few units does not mean a rate of 0, plus or minus 0",
-)
+@RATES.bug("certify.stats.rates:rate_at_most")
 def _wald(_: Any, k: int, n: int, alpha: Fraction, delta: Fraction) -> bool:
+    """The Wald interval of most evaluation tables: no error in few units is no rate of 0, plus or minus 0."""
     from scipy.special import ndtri
 
     rate = k / n
     return bool(rate + float(ndtri(1 - float(delta))) * math.sqrt(rate * (1 - rate) / n) <= alpha)
 
 
-def fact(finding: CheckFinding) -> Fact:
-    """A finding as a fact."""
-    return finding.detail, finding.outcome == "passed"
-
-
+@RATES.judge
 def judge_rates() -> Iterator[Fact]:
     """Exact coverage of limits and decisions."""
-    yield fact(coverage.judge_counts(rates, (1, 3, 8)))
-    yield fact(coverage.judge_decisions(rates, (1, 3, 8)))
+    yield coverage.judge_counts(rates, (1, 3, 8)).fact
+    yield coverage.judge_decisions(rates, (1, 3, 8)).fact
     clean = [rates.rate_at_most(0, n, F(1, 20), F(1, 20)) for n in (58, 59)]
     yield "59 clean units are needed", clean == [False, True]
 
 
-# --- betting -----------------------------------------------------------------------------------------------
+BETTING: Final = Judged("betting", "limits of means by betting")
 
 
-@bug(
-    "certify.stats.betting:betting_p_value",
-    origin="ours, before units stood in an order that their author cannot choose",
-    lesson="the order of bets must not depend on the values",
-)
+@BETTING.bug("certify.stats.betting:betting_p_value")
 def _by_value(original: Any, values: Values, m0: Fraction, delta: Fraction, design: str) -> Any:
+    """Ours, with units in an order of their author's: the order of bets must not depend on the values."""
     return original(sorted(values, reverse=True), m0, delta, design)
 
 
-@bug(
-    "certify.stats.betting:betting_p_value",
-    origin="dashboards of A/B tests (Johari, Pekelis and Walsh 2015)",
-    lesson="a limit for a fixed number of units does not hold at every look",
-)
+@BETTING.bug("certify.stats.betting:betting_p_value")
 def _peeking(original: Any, values: Values, m0: Fraction, delta: Fraction, _: str) -> Any:
+    """Dashboards of A/B tests (Johari et al. 2015): a limit for fixed n does not hold at every look."""
     return min(original(values[: n + 1], m0, delta, "fixed") for n in range(len(values)))
 
 
-@bug(
-    "certify.stats.betting:noninferior",
-    origin="trials of non-inferiority, which write their margin with either sign",
-    lesson="a margin is what may be lost, not what must be won",
-)
+@BETTING.bug("certify.stats.betting:noninferior")
 def _margin_sign(original: Any, values: Values, margin: Fraction, *rest: Any, **more: Any) -> Any:
+    """Margins of non-inferiority with either sign: a margin is what may be lost, not what must be won."""
     return original(values, -margin, *rest, **more)
 
 
+@BETTING.judge
 def judge_betting() -> Iterator[Fact]:
     """Exact coverage of the p-values, and limits of samples that leave no doubt."""
     delta = F(1, 20)
-    yield fact(coverage.judge_betting(betting, 6))
+    yield coverage.judge_betting(betting, 6).fact
     yield "sixty ones", betting.betting_lower([1] * 60, delta, "fixed").value > F(4, 5)
     yield "sixty zeros", betting.betting_upper([0] * 60, delta, "fixed").value < F(1, 5)
     yield "sixty zeros from below", betting.betting_lower([0] * 60, delta, "fixed").value == 0
@@ -115,43 +94,39 @@ def judge_betting() -> Iterator[Fact]:
         yield f"{shift} is within {margin} in a range of {scale}: {shown}", found == shown
 
 
-# --- plans and arithmetic ----------------------------------------------------------------------------------
+PLANNING: Final = Judged("planning", "numbers of units that a claim needs")
 
 
-@bug(
-    "certify.stats.power:units_for_mean",
-    origin="sample sizes from the width of an interval alone",
-    lesson="a plan without power succeeds every other time",
-)
+@PLANNING.bug("certify.stats.power:units_for_mean")
 def _even_odds(
     original: Any, margin: Fraction, sd: Fraction, delta: Fraction, _: Fraction, **more: Any
 ) -> Any:
+    """Sample sizes from the width of an interval alone: a plan without power succeeds every other time."""
     return original(margin, sd, delta, F(1, 2), **more)
 
 
+@PLANNING.judge
 def judge_power() -> Iterator[Fact]:
     """Smallest numbers of units."""
-    yield fact(plans.judge_power(power))
+    yield plans.judge_power(power).fact
 
 
-@bug(
-    "certify.base.exact:round_down",
-    origin="round() and format(), which round to nearest",
-    lesson="a limit is rounded toward the weaker claim",
-)
+ROUNDING: Final = Judged("rounding", "roundings, roots and logarithms")
+
+
+@ROUNDING.bug("certify.base.exact:round_down")
 def _nearest(_: Any, x: Fraction, bits: int) -> Fraction:
+    """round() and format(), which round to nearest: a limit is rounded toward the weaker claim."""
     return Fraction(round(x * (1 << bits)), 1 << bits)
 
 
-@bug(
-    "certify.base.exact:exceeds_log",
-    origin="math.log and a comparison of floats",
-    lesson="a comparison with a logarithm is decided by enclosures, not by the nearest float",
-)
+@ROUNDING.bug("certify.base.exact:exceeds_log")
 def _floats(_: Any, value: Fraction, x: Fraction) -> bool:
+    """math.log and a comparison of floats: enclosures decide comparisons with a logarithm."""
     return float(value) > math.log(x)
 
 
+@ROUNDING.judge
 def judge_exact() -> Iterator[Fact]:
     """Roundings by their definition, logarithms against the decimal module."""
     for x in (F(1, 3), F(-1, 3), F(7, 5), F(2), F(9, 4)):
@@ -171,17 +146,3 @@ def judge_exact() -> Iterator[Fact]:
             for exponent in (3, 9, 18, 19, 20, 24, 40):
                 yield f"just below ln {x}", not exact.exceeds_log(true - F(1, 10**exponent), x)
                 yield f"just above ln {x}", exact.exceeds_log(true + F(1, 10**exponent), x)
-
-
-SUBJECTS = (
-    Judged("rates", "limits of rates and decisions on them", (judge_rates,), (_two_sides, _survival, _wald)),
-    Judged(
-        "betting",
-        "limits of means by betting",
-        (judge_betting,),
-        (_by_value, _peeking, _margin_sign),
-    ),
-    Judged("planning", "numbers of units that a claim needs", (judge_power,), (_even_odds,)),
-    Judged("rounding", "roundings, roots and logarithms", (judge_exact,), (_nearest, _floats)),
-)
-"""What limits rest on."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
 from typing import Final
 
-from proofs_checks.check import Budget, Check, CheckFinding, check
+from proofs_checks.check import Check, check
 from proofs_checks.mutations import (
     checker,
     choices,
@@ -21,22 +19,18 @@ from proofs_checks.mutations import (
 )  # fmt: skip
 from proofs_checks.mutations.bug import Judged, hunt
 
-SUBJECTS: Final[tuple[Judged, ...]] = (
-    *(*theorem.SUBJECTS, *limits.SUBJECTS, *law.SUBJECTS, *rows.SUBJECTS, *tickets.SUBJECTS),
-    *(*claims.SUBJECTS, *evidence.SUBJECTS, *policy.SUBJECTS, *choices.SUBJECTS, *checker.SUBJECTS),
+_MODULES = (theorem, limits, law, rows, tickets, claims, evidence, policy, choices, checker)
+
+SUBJECTS: Final = (
+    *(one for module in _MODULES for one in vars(module).values() if isinstance(one, Judged)),
+    *policy.SUBJECTS,
 )
 """All of them; names are unique."""
 
 
-def _checks() -> Iterator[Check]:
-    for subject in SUBJECTS:
-
-        def run(_: Budget, subject: Judged) -> CheckFinding:
-            return hunt(subject)
-
-        clause = f"§7: {len(subject.bugs)} historic bugs are noticed: {subject.about}"
-        yield check(f"mutations.{subject.name}", clause, needs=subject.needs)(partial(run, subject=subject))
+def _check(subject: Judged) -> Check:
+    clause = f"§7: {len(subject.bugs)} historic bugs are noticed: {subject.about}"
+    return check(f"mutations.{subject.name}", clause, needs=subject.needs)(lambda _: hunt(subject))
 
 
-CHECKS: tuple[Check, ...] = tuple(_checks())
-"""One check for each subject."""
+CHECKS: tuple[Check, ...] = tuple(map(_check, SUBJECTS))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 import numpy as np
@@ -19,14 +19,15 @@ from certify.scan import engine_numpy, scan
 from certify.scan.columns import LANES, Columns
 from certify.tables import dtypes
 from certify.tables.table import open_table
-from proofs_checks.coverage.selection import smirnov as p_value
-from proofs_checks.mutations.bug import Fact, Judged, bug
+from proofs_checks.check import Fact
+from proofs_checks.mutations.bug import Judged
 from proofs_checks.mutations.evidence import code_of
 from proofs_checks.theory.finite import sample_distance
+from proofs_checks.theory.finite import smirnov as p_value
 
 F = Fraction
 
-# --- distances ---------------------------------------------------------------------------------------------
+DISTANCES: Final = Judged("distances", "distances of rows, and what a scan says of them")
 
 
 def _walked(x: Any, y: Any, *, ends: bool, both: bool) -> int:
@@ -46,44 +47,32 @@ def _walked(x: Any, y: Any, *, ends: bool, both: bool) -> int:
     return int((np.abs(path) if both else path).max())
 
 
-@bug(
-    "certify.scan.engine_numpy:compare",
-    origin="the merge loop of many textbooks, which advances one sample at a time",
-    lesson="both CDFs advance past all equal values before they are compared",
-)
+@DISTANCES.bug("certify.scan.engine_numpy:compare")
 def _ties(original: Any, x: Any, y: Any, dtype: Any, out: Columns) -> None:
+    """The merge loop of many textbooks: both CDFs advance past all equal values before they are compared."""
     original(x, y, dtype, out)
     for i in np.flatnonzero(out.finite & ~out.equal):
         out.h[i] = _walked(x[i], y[i], ends=False, both=True)
 
 
-@bug(
-    "certify.scan.engine_numpy:compare",
-    origin="max(F - G), which is the one-sided statistic",
-    lesson="a row may move down as well as up",
-)
+@DISTANCES.bug("certify.scan.engine_numpy:compare")
 def _upward(original: Any, x: Any, y: Any, dtype: Any, out: Columns) -> None:
+    """``max(F - G)``, which is the one-sided statistic: a row may move down as well as up."""
     original(x, y, dtype, out)
     for i in np.flatnonzero(out.finite & ~out.equal):
         out.h[i] = _walked(x[i], y[i], ends=True, both=False)
 
 
-@bug(
-    "certify.scan.engine_numpy:compare",
-    origin="checkpoints of diverged runs, scanned after a look at the base alone",
-    lesson="NaN compares as false everywhere: it is an error, never a number",
-)
+@DISTANCES.bug("certify.scan.engine_numpy:compare")
 def _nan_after(original: Any, x: Any, y: Any, dtype: Any, out: Columns) -> None:
+    """Checkpoints of diverged runs, scanned after a look at the base: NaN is an error, never a number."""
     original(x, y, dtype, out)
     out.finite[:] = np.isfinite(x).all(axis=1)
 
 
-@bug(
-    "certify.scan.scan:scan",
-    origin="the published method: equal distributions, so nothing moved (C1)",
-    lesson="a permuted row has D = 0 and p = 1, and is another row",
-)
+@DISTANCES.bug("certify.scan.scan:scan")
 def _permuted(original: Any, *tables: Any, **more: Any) -> Any:
+    """The published method, equal distributions, so nothing moved (C1): a permuted row is another row."""
     found = original(*tables, **more)
     return replace(found, permuted=np.zeros_like(found.permuted))
 
@@ -105,11 +94,13 @@ def _distances(engine: Any) -> Iterator[Fact]:
         yield f"ties of row {i}", bool(columns.ties[i]) == (len(set(samples[0] + samples[1])) < 18)
 
 
+@DISTANCES.judge
 def judge_engine() -> Iterator[Fact]:
     """The engine that needs no extra."""
     yield from _distances(engine_numpy)
 
 
+@DISTANCES.judge
 def judge_scan() -> Iterator[Fact]:
     """Labels of a scan, and that no number comes out of a table with NaN."""
     x = np.arange(24, dtype=np.float32).reshape(4, 6)
@@ -136,15 +127,12 @@ def judge_scan() -> Iterator[Fact]:
             yield "a table with NaN is refused", code_of(partial(run, *tables)) == "NON_FINITE"
 
 
-# --- the compiled engine -----------------------------------------------------------------------------------
+COMPILED: Final = Judged("compiled", "the compiled engine", needs=("numba",))
 
 
-@bug(
-    "certify.scan.engine_numba:_distance_kernel",
-    origin="pruning by a bound on differences of one sign",
-    lesson="what is skipped for speed must be bounded on both sides",
-)
+@COMPILED.bug("certify.scan.engine_numba:_distance_kernel")
 def _shut(original: Any, buckets: Any, work: Any) -> Any:
+    """Pruning by a bound on differences of one sign: what is skipped must be bounded on both sides."""
     pool = sorted([*((int(k), 0) for k in work.x), *((int(k), 1) for k in work.y)])
     best = level = 0
     for (key, side), (after, _) in zip(pool, [*pool[1:], (-1, 0)], strict=True):
@@ -155,16 +143,14 @@ def _shut(original: Any, buckets: Any, work: Any) -> Any:
     return best, original(buckets, work)[1]
 
 
-@bug(
-    "certify.scan.engine_numba:_sums_kernel",
-    origin="loops unrolled for the compiler, whose rest is forgotten",
-    lesson="rows need not be a multiple of the lanes long",
-)
+@COMPILED.bug("certify.scan.engine_numba:_sums_kernel")
 def _rest(original: Any, x: Any, y: Any, sums: Any) -> None:
+    """Loops unrolled for the compiler, whose rest is forgotten: rows have any length."""
     whole = x.size - x.size % LANES
     original(x[:whole], y[:whole], sums)
 
 
+@COMPILED.judge
 def judge_compiled() -> Iterator[Fact]:
     """The compiled engine as plain Python, kernel by kernel: facts of the other engine, zeros, long rows."""
     from certify.scan import engine_numba
@@ -197,40 +183,32 @@ def _plain(engine: ModuleType) -> dict[str, Any]:
     return {name.removesuffix(ending): one for name, one in vars(engine).items() if name.endswith(ending)}
 
 
-# --- element types -----------------------------------------------------------------------------------------
+DTYPES: Final = Judged("dtypes", "element types")
 
 
-@bug(
-    "certify.tables.dtypes:cast",
-    origin="the first bfloat16 conversions of TensorFlow, which dropped the lower half",
-    lesson="a served row is rounded to nearest, ties to even; cut off it is another row",
-)
+@DTYPES.bug("certify.tables.dtypes:cast")
 def _truncated(original: Any, raw: Any, source: str, target: str) -> Any:
+    """TensorFlow's first bfloat16, which dropped the lower half: a served row is rounded to nearest."""
     if (source, target) != ("F32", "BF16"):
         return original(raw, source, target)
     return (raw.view("<u4") >> np.uint32(16)).astype("<u2")
 
 
-@bug(
-    "certify.tables.dtypes:ordered_keys",
-    origin="sorting floats by their bit patterns",
-    lesson="-0 and +0 are one value",
-)
+@DTYPES.bug("certify.tables.dtypes:ordered_keys")
 def _signed_zero(original: Any, raw: Any, dtype: Any) -> Any:
+    """Sorting floats by their bit patterns: -0 and +0 are one value."""
     keys = original(raw, dtype)
     values = dtypes.to_float32(raw, dtype)
     return keys - ((values == 0) & np.signbit(values)).astype(keys.dtype)
 
 
-@bug(
-    "certify.tables.dtypes:finite_mask",
-    origin="isnan where isfinite is meant",
-    lesson="infinity is no entry either: its shift is NaN",
-)
+@DTYPES.bug("certify.tables.dtypes:finite_mask")
 def _not_nan(_: Any, raw: Any, dtype: Any) -> Any:
+    """isnan where isfinite is meant: infinity is no entry either, its shift is NaN."""
     return ~np.isnan(dtypes.to_float32(raw, dtype))
 
 
+@DTYPES.judge
 def judge_dtypes() -> Iterator[Fact]:
     """Rounding to bf16 by hand, order of signed zeros, finite patterns."""
     step = 2.0**-7  # of bf16 above 1
@@ -242,16 +220,3 @@ def judge_dtypes() -> Iterator[Fact]:
     yield "-0 = +0", bool(keys[1] == keys[2] and keys[0] < keys[1] < keys[3])
     finite = dtypes.finite_mask(np.array([0.0, np.inf, -np.inf, np.nan], dtype=np.float32), "F32")
     yield "finite", finite.tolist() == [True, False, False, False]
-
-
-SUBJECTS = (
-    Judged(
-        "distances",
-        "distances of rows, and what a scan says of them",
-        (judge_engine, judge_scan),
-        (_ties, _upward, _nan_after, _permuted),
-    ),
-    Judged("compiled", "the compiled engine", (judge_compiled,), (_shut, _rest), ("numba",)),
-    Judged("dtypes", "element types", (judge_dtypes,), (_truncated, _signed_zero, _not_nan)),
-)
-"""What a scan rests on."""

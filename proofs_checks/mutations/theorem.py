@@ -15,57 +15,55 @@ from certify.evidence import distances
 from certify.evidence.distances import Distances, Step
 from certify.stats import theorem
 from certify.stats.rates import rate_at_most
-from proofs_checks.mutations.bug import Fact, Judged, bug
+from proofs_checks.check import Fact
+from proofs_checks.mutations.bug import Judged
 from proofs_checks.theory.finite import CERTIFIED, restricted_strings, variation
 
 F = Fraction
 TINY: Final = F(1, 10**12)
 HALF: Final = F(1, 2)
 
-# --- the theorem -------------------------------------------------------------------------------------------
-
-_SHAPE = "the published shape of the theorem, read carelessly"
+THEOREM: Final = Judged("theorem", "the three criteria and the variation of a decision")
 
 
-@bug("certify.stats.theorem:published", origin=_SHAPE, lesson="tau decides on distances, 2 tau on margins")
+@THEOREM.bug("certify.stats.theorem:published")
 def _tau(_: Any, r: Fraction, d: int, alpha: Fraction) -> bool:
+    """The published shape of the theorem, read carelessly: tau decides on distances, 2 tau on margins."""
     return r > 0 and exceeds_log(d * r * r, 2 / alpha)
 
 
-@bug("certify.stats.theorem:published", origin=_SHAPE, lesson="squaring an inequality loses the sign")
+@THEOREM.bug("certify.stats.theorem:published")
 def _squared(original: Any, r: Fraction, d: int, alpha: Fraction) -> bool:
+    """The published shape of the theorem, read carelessly: squaring an inequality loses the sign."""
     return bool(original(abs(r), d, alpha))
 
 
-@bug("certify.stats.theorem:additive", origin="the non-strict inequality (C6)", lesson="equality is a tie")
+@THEOREM.bug("certify.stats.theorem:additive")
 def _tie(original: Any, r: Fraction, h: Collection[int], d: int, v: int = 4) -> bool:
+    """The non-strict inequality (C6): equality is a tie."""
     return bool(original(r + TINY, h, d, v))
 
 
-@bug(
-    "certify.stats.theorem:loss",
-    origin="the published theorem, applied to prompts with several changed rows (A-ONE, C5)",
-    lesson="deviations of several rows add up, the largest is not enough",
-)
+@THEOREM.bug("certify.stats.theorem:loss")
 def _largest(original: Any, h: Collection[int], d: int, v: int = 4) -> Fraction:
+    """The published theorem on several changed rows (A-ONE, C5): their deviations add up."""
     return Fraction(original([max(h, default=0)], d, v))
 
 
-@bug(
-    "certify.stats.theorem:loss",
-    origin="the published theorem, applied to more than two classes (A-ORDER, C8)",
-    lesson="V is 2 for two half-lines only",
-)
+@THEOREM.bug("certify.stats.theorem:loss")
 def _half_lines(original: Any, h: Collection[int], d: int, _: int = 4) -> Fraction:
+    """The published theorem on more than two classes (A-ORDER, C8): V is 2 for two half-lines only."""
     return Fraction(original(h, d, 2))
 
 
-@bug("certify.stats.theorem:variation", origin=_SHAPE, lesson="V is of the worst rival, not of the nearest")
+@THEOREM.bug("certify.stats.theorem:variation")
 def _easiest_rival(original: Any, labels: Sequence[str], winner: str) -> Any:
+    """The published shape of the theorem, read carelessly: V is of the worst rival, not of the nearest."""
     others = set(labels) - {winner} or {winner}
     return min(original([one if one in (winner, c) else "-" for one in labels], winner) for c in others)
 
 
+@THEOREM.judge
 def judge_criteria() -> Iterator[Fact]:
     """The three criteria at and beside their thresholds; d = 4096 has tau(.05) = .0300101."""
     yield "r between D and 2D is not enough", not theorem.measured_max(F(3, 16), [1], 8)
@@ -91,23 +89,19 @@ def judge_criteria() -> Iterator[Fact]:
     yield "the critical margin is the smallest", least == 60_020_175
 
 
+@THEOREM.judge
 def judge_variation() -> Iterator[Fact]:
     """V of every label string of up to five atoms, by the definition."""
     for labels in (s for length in range(2, 6) for s in restricted_strings(length, length)):
         yield f"V of {labels}", theorem.variation(labels, CERTIFIED) == variation(labels)
 
 
-# --- steps -------------------------------------------------------------------------------------------------
-
-_SOURCE = "taking N for the rows of the source sentence"
+STEPS: Final = Judged("steps", "the steps of a text, and which rows were fed")
 
 
-@bug(
-    "certify.evidence.distances:measure",
-    origin=_SOURCE,
-    lesson="generated tokens are fed, and N grows with them",
-)
+@STEPS.bug("certify.evidence.distances:measure")
 def _generated(original: Any, units: Any, arm: str, moved: Distances) -> Any:
+    """Taking N for the rows of the source sentence: generated tokens are fed, and N grows with them."""
     found = original(units, arm, moved)
     return {
         unit: tuple(replace(step, total=steps[0].total, changed=steps[0].changed) for step in steps)
@@ -115,12 +109,10 @@ def _generated(original: Any, units: Any, arm: str, moved: Distances) -> Any:
     }
 
 
-@bug(
-    "certify.evidence.distances:measure",
-    origin="counting occurrences, as every frequency table does",
-    lesson="N is a set of rows: a token that is fed again adds no deviation",
-)
+@STEPS.bug("certify.evidence.distances:measure")
 def _repeated(original: Any, units: Any, arm: str, moved: Distances) -> Any:
+    """Counting occurrences, as frequency tables do: a token that is fed again adds no deviation."""
+
     def again(step: Step) -> Step:
         fed = [*step.record.prompt, *step.record.reference.tokens[: step.t]]
         return replace(step, total=sum(moved.h.get(token, 0) for token in fed))
@@ -128,11 +120,11 @@ def _repeated(original: Any, units: Any, arm: str, moved: Distances) -> Any:
     return {unit: tuple(map(again, steps)) for unit, steps in original(units, arm, moved).items()}
 
 
+@STEPS.judge
 def judge_steps() -> Iterator[Fact]:
     """A record with repeated, unchanged and generated tokens, each step by hand."""
-    reference = SimpleNamespace(
-        tokens=(7, 5, 7, 9), argmaxes=lambda: (7, 5, 7, 9), margin=lambda t: (5, 4, 3, 2)[t]
-    )
+    said = (7, 5, 7, 9)
+    reference = SimpleNamespace(tokens=said, argmaxes=lambda: said, margin=lambda t: 5 - t)
     arms = {"t": SimpleNamespace(differs=((2, 8),))}
     record: Any = SimpleNamespace(prompt=(1, 5, 5, 2), reference=reference, arms=arms)
     found = distances.measure({"u": (record,)}, "t", Distances(10, {5: 3, 7: 4, 9: 9, 1: 0}))["u"]
@@ -144,78 +136,56 @@ def judge_steps() -> Iterator[Fact]:
     yield "decisions", [step.actual for step in found] == [7, 5, 8, 9]
 
 
-# --- the promise -------------------------------------------------------------------------------------------
+GUARANTEE: Final = Judged("guarantee", "the promise of a criterion, over units")
 
 
-@bug(
-    "certify.claims.criteria:guarantee",
-    origin="coverage reported over all inputs, abstentions counted as correct",
-    lesson="a unit without a certified step says nothing about certified steps",
-)
+@GUARANTEE.bug("certify.claims.criteria:guarantee")
 def _idle_units(original: Any, units: Any, *rest: Any, **more: Any) -> Any:
+    """Abstentions counted as correct: units without a certified step say nothing about certified steps."""
     found = original(units, *rest, **more)
     held = found.drawn and rate_at_most(found.disagreements, len(units), F(found.alpha), found.delta)
     return replace(found, finding=Finding.HELD, drawn=len(units)) if held else found
 
 
-@bug(
-    "certify.claims.criteria:guarantee",
-    origin="evaluations that take tokens for independent draws (Miller 2024 on clustered errors)",
-    lesson="steps of one unit are one draw",
-)
+@GUARANTEE.bug("certify.claims.criteria:guarantee")
 def _pooled(original: Any, units: Any, *rest: Any, **more: Any) -> Any:
+    """Tokens taken for independent draws (Miller 2024): steps of one unit are one draw."""
     single = {f"{unit}.{t}": (step,) for unit, steps in units.items() for t, step in enumerate(steps)}
     return original(single, *rest, **more)
 
 
-@bug(
-    "certify.claims.criteria:drawn_index",
-    origin="taking the first step for the sake of simplicity",
-    lesson="the first certified step is no random one: errors come late",
-)
+@GUARANTEE.bug("certify.claims.criteria:drawn_index")
 def _first_step(*_: Any) -> int:
+    """Taking the first step, for simplicity: it is no random one, because errors come late."""
     return 0
 
 
-@bug(
-    "certify.claims.criteria:guarantee",
-    origin="vacuous truth: no violation was found",
-    lesson="nothing certified is VACUOUS, never HELD",
-)
+@GUARANTEE.bug("certify.claims.criteria:guarantee")
 def _silence_holds(original: Any, *rest: Any, **more: Any) -> Any:
+    """Vacuous truth, as no violation was found: nothing certified is VACUOUS, never HELD."""
     found = original(*rest, **more)
     return found if found.drawn else replace(found, finding=Finding.HELD)
 
 
-@bug(
-    "certify.claims.criteria:guarantee",
-    origin="tickets by norm, chance or correction, for which the published premise was taken for granted",
-    lesson="a theorem whose premise fails promises nothing",
-)
+@GUARANTEE.bug("certify.claims.criteria:guarantee")
 def _premise(original: Any, units: Any, moved: Distances, **more: Any) -> Any:
+    """Tickets whose published premise was taken for granted: if it fails, the theorem promises nothing."""
     return original(units, Distances(moved.d, {}), **more)
 
 
-def _units(steps: Mapping[str, Sequence[tuple[int, int, bool]]]) -> dict[str, tuple[Step, ...]]:
-    """Units of steps given as (margin in 1e-9, sum of h, disagrees)."""
+def _judged(
+    units: Mapping[str, Sequence[tuple[int, int, bool]]], criterion: str = "additive", h: int = 1, d: int = 8
+) -> Any:
+    """The finding on units of steps (margin in 1e-9, sum of h, disagrees), where one row has moved by h."""
     record: Any = SimpleNamespace(prompt=(3,), reference=SimpleNamespace(tokens=(5,)))
-    return {
-        unit: tuple(
-            Step(record, t, r, h, h, 1, 1, 2 if wrong else 1) for t, (r, h, wrong) in enumerate(found)
-        )
-        for unit, found in steps.items()
+    made = {
+        unit: tuple(Step(record, t, r, h, h, 1, 1, 1 + wrong) for t, (r, h, wrong) in enumerate(found))
+        for unit, found in units.items()
     }
+    return criteria.guarantee(made, Distances(d, {3: h}), alpha="0.05", criterion=criterion)  # type: ignore[arg-type]
 
 
-def _judged(units: Mapping[str, Sequence[tuple[int, int, bool]]], **more: Any) -> Any:
-    settings: dict[str, Any] = {
-        "alpha": "0.05",
-        "criterion": "additive",
-        "moved": Distances(8, {3: 1}),
-    } | more
-    return criteria.guarantee(_units(units), settings.pop("moved"), **settings)
-
-
+@GUARANTEE.judge
 def judge_guarantee() -> Iterator[Fact]:
     """Units with and without certified steps, few and many of them, at known limits."""
     unit = 10**9
@@ -235,30 +205,7 @@ def judge_guarantee() -> Iterator[Fact]:
     broken = _judged({**few, **bad})
     yield "20 of 70 refute", (broken.finding, broken.disagreements, broken.violations) == ("refuted", 20, 20)
     for count, finding in ((123, "premise failed"), (122, "held")):
-        found = _judged(clean, criterion="published", moved=Distances(4096, {3: count}))
+        found = _judged(clean, "published", count, 4096)
         yield f"published where h = {count} of 4096", found.finding == finding
     draws = [criteria.drawn_index(f"u{i}", 5) for i in range(40)]
     yield "the unit decides the draw", set(draws) == set(range(5))
-
-
-SUBJECTS = (
-    Judged(
-        "theorem",
-        "the three criteria and the variation of a decision",
-        (judge_criteria, judge_variation),
-        (_tau, _squared, _tie, _largest, _half_lines, _easiest_rival),
-    ),
-    Judged(
-        "steps",
-        "the steps of a text, and which rows were fed",
-        (judge_steps,),
-        (_generated, _repeated),
-    ),
-    Judged(
-        "guarantee",
-        "the promise of a criterion, over units",
-        (judge_guarantee,),
-        (_idle_units, _pooled, _first_step, _silence_holds, _premise),
-    ),
-)
-"""What the theory says of a text."""

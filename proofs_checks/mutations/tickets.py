@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 
@@ -18,32 +18,27 @@ from certify.scan.multiplicity import rejected
 from certify.scan.smirnov import critical_count
 from certify.selection import rules
 from certify.ticket import transfer
-from proofs_checks.coverage.selection import smirnov
-from proofs_checks.mutations.bug import Fact, Judged, bug
+from proofs_checks.check import Fact
+from proofs_checks.mutations.bug import Judged
+from proofs_checks.theory.finite import smirnov
 
 F = Fraction
 
-# --- selection ---------------------------------------------------------------------------------------------
+SELECTION: Final = Judged("selection", "which rows a rule selects")
 
 
-@bug(
-    "certify.selection.rules:select",
-    origin="`seed or default`, an idiom of Python",
-    lesson="seed 0 is a seed like any other",
-)
+@SELECTION.bug("certify.selection.rules:select")
 def _seed_zero(original: Any, *scans: Any, seed: int | None = None, **more: Any) -> Any:
+    """`seed or default`, an idiom of Python: seed 0 is a seed like any other."""
     found = original(*scans, seed=None if seed is None else seed or 1, **more)
     return replace(found, seed=seed)
 
 
-@bug(
-    "certify.selection.rules:select",
-    origin="corrections over the whole table, padding and special tokens included",
-    lesson="only rows that could be selected are tests",
-)
+@SELECTION.bug("certify.selection.rules:select")
 def _all_tests(
     original: Any, scan: Any, *, correction: str = "none", alpha: str = "0.05", **more: Any
 ) -> Any:
+    """Corrections over padding and special tokens, too: only rows that could be selected are tests."""
     found = original(scan, correction=correction, alpha=alpha, **more)
     hits = rejected(scan.h, scan.n, alpha, correction, scan.method)  # type: ignore[arg-type]
     out = {i for group in found.excluded for i in group.ids}
@@ -51,15 +46,13 @@ def _all_tests(
     return found if correction == "none" else replace(found, ids=kept)
 
 
-@bug(
-    "certify.selection.rules:select",
-    origin="a replication whose random draws held BOS, and had .97 of the gain by it",
-    lesson="a row that is fed in every prompt is a confound: special tokens are left out",
-)
+@SELECTION.bug("certify.selection.rules:select")
 def _specials(original: Any, scan: Any, **more: Any) -> Any:
+    """Random draws with BOS in them had .97 of the gain: special tokens, fed everywhere, are left out."""
     return original(scan, **more | {"exclude": ()})
 
 
+@SELECTION.judge
 def judge_selection() -> Iterator[Fact]:
     """Seeds, exclusions and labels of a selection from a small scan."""
     n, h = 64, np.array([64, 22, 21, 20, 19, 0, 30, 30], dtype=np.int32)
@@ -90,46 +83,37 @@ def judge_selection() -> Iterator[Fact]:
         found = rules.select(result(method), alpha="0.95")
         limit = n * math.log(2 / 0.95)
         law = [smirnov(c, n) <= F(19, 20) if method == "exact" else c * c > limit for c in h.tolist()]
-        yield (
-            f"decided by the {method} law",
-            found.method == method and [*found.ids] == np.flatnonzero(law).tolist(),
-        )
+        same = found.method == method and [*found.ids] == np.flatnonzero(law).tolist()
+        yield f"decided by the {method} law", same
 
 
-# --- transfer ----------------------------------------------------------------------------------------------
+TRANSFER: Final = Judged("transfer", "the table that a ticket is put into")
 
 
-@bug(
-    "certify.ticket.transfer:transferred_blocks",
-    origin="assignment through a view of a memory map",
-    lesson="the base is an input: it is never written to",
-)
+@TRANSFER.bug("certify.ticket.transfer:transferred_blocks")
 def _in_place(_: Any, base: Any, rows: Any) -> Iterator[memoryview]:
+    """Assignment through a view of a memory map: the base is an input and never written to."""
     for start, block in base.blocks():
         first, last = np.searchsorted(rows.ids, (start, start + len(block)))
         block[rows.ids[first:last] - start] = rows.served[first:last]
         yield memoryview(block.tobytes())
 
 
-@bug(
-    "certify.ticket.transfer:transferred_blocks",
-    origin="tests on tables that fit into one block",
-    lesson="every block has ticket rows of its own",
-)
+@TRANSFER.bug("certify.ticket.transfer:transferred_blocks")
 def _first_block(original: Any, base: Any, rows: Any) -> Iterator[Any]:
+    """Tests on tables that fit into one block: every block has ticket rows of its own."""
     yield from list(original(base, rows))[:1]
     yield from (memoryview(block.tobytes()) for _, block in list(base.blocks())[1:])
 
 
+@TRANSFER.judge
 def judge_transfer() -> Iterator[Fact]:
     """The bytes of a transferred table, over several blocks."""
     base = np.arange(40, dtype=np.float32).reshape(10, 4)
     untouched = base.copy()
     ids = np.array([1, 4, 9])
     served = np.full((3, 4), -1, dtype=np.float32) * np.array([[1], [2], [3]], dtype=np.float32)
-    table: Any = SimpleNamespace(
-        blocks=lambda: iter([(start, base[start : start + 4]) for start in (0, 4, 8)])
-    )
+    table: Any = SimpleNamespace(blocks=lambda: ((start, base[start : start + 4]) for start in (0, 4, 8)))
     rows: Any = SimpleNamespace(ids=ids, served=served)
     data = b"".join(bytes(block) for block in transfer.transferred_blocks(table, rows))
     written = np.frombuffer(data, dtype=np.float32).reshape(10, 4)
@@ -139,30 +123,25 @@ def judge_transfer() -> Iterator[Fact]:
     yield "the base stays as it is", bool((base == untouched).all())
 
 
-# --- the premise -------------------------------------------------------------------------------------------
+PREMISE: Final = Judged("premise", "the published premise")
 
 
-@bug(
-    "certify.gate.recheck:find_premise",
-    origin="taking h_alpha, the critical count of the exact law, for d tau",
-    lesson="the published premise is about the published threshold",
-)
+@PREMISE.bug("certify.gate.recheck:find_premise")
 def _exact_law(original: Any, scan: Any, ids: Any, alpha: str) -> Any:
+    """Taking h_alpha of the exact law for d tau: the published premise has the published threshold."""
     found = original(scan, ids, alpha)
     above = np.flatnonzero(scan.h >= critical_count(alpha, scan.n))
     rows = tuple(i for i in above.tolist() if i not in ids)
     return replace(found, holds=not rows, ids=rows)
 
 
-@bug(
-    "certify.gate.recheck:find_premise",
-    origin="the largest D of the table, as scans print it",
-    lesson="rows of the ticket are transferred: the premise is about all others",
-)
+@PREMISE.bug("certify.gate.recheck:find_premise")
 def _every_row(original: Any, scan: Any, _: Any, alpha: str) -> Any:
+    """The largest D of the table, as scans print it: the premise is about rows outside the ticket."""
     return original(scan, (), alpha)
 
 
+@PREMISE.judge
 def judge_premise() -> Iterator[Fact]:
     """The premise over rows outside the ticket."""
     scan: Any = SimpleNamespace(rows=5, n=4096, h=np.array([0, 122, 123, 130, 50]))
@@ -172,16 +151,3 @@ def judge_premise() -> Iterator[Fact]:
     yield "rows of the ticket do not count", recheck.find_premise(scan, (2, 3), "0.05").holds
     # 48 rejects by the exact law, 56 in the limit.
     yield "the published threshold decides", recheck.find_premise(scan, (1, 2, 3), "0.95").holds
-
-
-SUBJECTS = (
-    Judged(
-        "selection",
-        "which rows a rule selects",
-        (judge_selection,),
-        (_seed_zero, _all_tests, _specials),
-    ),
-    Judged("transfer", "the table that a ticket is put into", (judge_transfer,), (_in_place, _first_block)),
-    Judged("premise", "the published premise", (judge_premise,), (_exact_law, _every_row)),
-)
-"""What tickets rest on."""

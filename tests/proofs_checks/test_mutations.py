@@ -14,19 +14,22 @@ from certify.evidence import distances
 from certify.gate import choose, watch
 from certify.scan import smirnov
 from certify.stats import budget, theorem
-from proofs_checks.check import Budget
+from proofs_checks.check import Budget, Fact
 from proofs_checks.mutations import bug as machine
 from proofs_checks.mutations import mutations
-from proofs_checks.mutations.bug import Bug, Fact, Judged, Stale, bug, fate, first_false, hunt, planted
+from proofs_checks.mutations.bug import Bug, Judged, Stale, fate, hunt, look, planted
 from proofs_checks.mutations.law import textbook
 from proofs_checks.mutations.mutations import SUBJECTS
 
 EVERY = [(subject, one) for subject in SUBJECTS for one in subject.bugs]
 
 
-@bug("certify.stats.theorem:measured_max", origin="a test", lesson="equality is a tie")
-def loose(original: Any, r: Any, h: Any, d: int) -> Any:
+def loosely(original: Any, r: Any, h: Any, d: int) -> Any:
+    """Equality is a tie."""
     return original(r + Fraction(1, 1000), h, d)
+
+
+loose = Bug("certify.stats.theorem:measured_max", loosely)
 
 
 def judge() -> Iterator[Fact]:
@@ -45,13 +48,14 @@ def needs(one: Judged) -> None:
 @pytest.mark.parametrize("one", SUBJECTS, ids=lambda one: one.name)
 def test_the_judges_accept_the_program(one: Judged) -> None:
     needs(one)
-    assert first_false(one.judges) is None
+    assert look(one.judges) == (None, False)
 
 
 @pytest.mark.parametrize(("one", "which"), EVERY, ids=lambda one: one.name)
 def test_every_bug_is_noticed(one: Judged, which: Bug) -> None:
     needs(one)
-    assert fate(which, one.judges).wrong is None
+    noticed, text = fate(which, one.judges)
+    assert noticed, text
 
 
 def test_there_are_enough_of_them_and_each_teaches_something() -> None:
@@ -59,7 +63,7 @@ def test_there_are_enough_of_them_and_each_teaches_something() -> None:
     names = [(one.name, which.name) for one, which in EVERY]
     assert len(set(names)) == len(names)
     assert len({which.lesson for _, which in EVERY}) == len(EVERY)
-    assert all(len(which.origin) > 10 and "\n" not in which.origin + which.lesson for _, which in EVERY)
+    assert all(re.fullmatch(r".{10,}: .{10,}\.", which.lesson) for _, which in EVERY)
 
 
 def test_every_room_that_decides_has_bugs() -> None:
@@ -91,7 +95,7 @@ def state() -> dict[str, Any]:
 )
 def test_every_holder_gets_the_bug_and_nothing_stays(target: str, holders: list[tuple[Any, str]]) -> None:
     before = state()
-    one = Bug(target, "it", lambda original, *rest, **more: original(*rest, **more), "a test", "none")
+    one = Bug(target, lambda original, *rest, **more: original(*rest, **more))
     with planted(one):
         for holder, name in holders:
             assert vars(holder)[name] is not before[f"{holder.__name__}.{name}"]
@@ -122,13 +126,12 @@ def test_what_was_imported_meanwhile_is_put_right(monkeypatch: pytest.MonkeyPatc
 
 
 def test_nothing_computed_before_or_under_a_bug_is_remembered() -> None:
-    @bug("certify.scan.smirnov:_tail_numerators", origin="a test", lesson="none")
     def flat(_: Any, n: int) -> tuple[int, ...]:
         return (1,) * (n + 1)
 
     exact = smirnov.p_exact(3, 7)
     table = smirnov.p_values(7)[0].tolist()
-    with planted(flat):
+    with planted(Bug("certify.scan.smirnov:_tail_numerators", flat)):
         assert smirnov.p_exact(3, 7) == 1
         assert smirnov.p_values(7)[0].tolist() == [1.0] * 8
     assert smirnov.p_exact(3, 7) == exact
@@ -140,7 +143,7 @@ def test_nothing_computed_before_or_under_a_bug_is_remembered() -> None:
     ["certify.no_such_module:f", "certify.stats.theorem:no_such", "certify.gate.watch:Look.none", "certify"],
 )
 def test_a_function_that_is_gone_is_never_skipped(target: str) -> None:
-    one = Bug(target, "it", loose.fault, "a test", "none")
+    one = Bug(target, loosely)
     with pytest.raises(Stale), planted(one):
         pass
     finding = hunt(subject(one))
@@ -151,17 +154,16 @@ def test_a_function_that_is_gone_is_never_skipped(target: str) -> None:
 def test_a_bug_that_is_noticed_passes_and_says_by_what() -> None:
     finding = hunt(subject())
     assert (finding.outcome, finding.cases) == ("passed", 1)
-    assert finding.witness == "loose (equality is a tie): judge: a margin of 1/4 against 2/8"
+    assert finding.witness == "loosely (Equality is a tie.): judge: a margin of 1/4 against 2/8"
 
 
 def test_a_survivor_fails_and_is_named() -> None:
     def blind() -> Iterator[Fact]:
         yield "anything goes", True
 
-    assert fate(loose, (blind,)).killer is None
     finding = hunt(subject(loose, blind))
     assert finding.outcome == "failed"
-    assert "loose survives (equality is a tie)" in finding.detail
+    assert "loosely survives (Equality is a tie.)" in finding.detail
 
 
 def test_a_bug_that_dies_of_an_exception_fails() -> None:
@@ -170,8 +172,6 @@ def test_a_bug_that_dies_of_an_exception_fails() -> None:
             raise ZeroDivisionError("by accident")
         yield "a tie does not certify", True
 
-    found = fate(loose, (raising,))
-    assert (found.killer, found.raised) == ("raising: ZeroDivisionError: by accident", True)
     finding = hunt(subject(loose, raising))
     assert finding.outcome == "failed"
     assert "dies of an exception: raising: ZeroDivisionError: by accident" in finding.detail
