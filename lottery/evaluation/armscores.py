@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from certify.base.errors import InvalidInputError
+from certify.evidence.extraction import RULES, Rule
 from certify.evidence.read import Answer, Manifest, TranslationRecord, iter_records
-from lottery.text.score import LENGTH, RULES, Rule, Scores, Statistics, bleu_score, chrf_score
+from certify.evidence.record import STATISTICS
+from lottery.text.score import Scores, Statistics, scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class ArmTally:
     def __init__(self) -> None:
         """Nothing is counted yet."""
         self.ended = self.tokens = self.differing = self.equal = 0
-        self._sums = [[0] * LENGTH for _ in RULES]
+        self._sums = [[0] * STATISTICS for _ in RULES]
 
     def add(self, answer: Answer) -> None:
         """Count the answer to one sentence."""
@@ -69,6 +71,7 @@ def arm_scores(manifest: Manifest, folder: Path) -> tuple[ArmScores, ...]:
         UsageError: a file cannot be read.
     """
     tallies = {arm.name: ArmTally() for arm in manifest.arms}
+    signatures = [manifest.signatures.get(name, "") for name in ("bleu", "chrf")]
     sentences = 0
     for record in iter_records(manifest, folder):
         if not isinstance(record, TranslationRecord):
@@ -82,18 +85,7 @@ def arm_scores(manifest: Manifest, folder: Path) -> tuple[ArmScores, ...]:
             sentences=sentences,
             ended=tally.ended / sentences,
             tokens=tally.tokens / sentences,
-            scores=tuple(_scores(manifest, rule, total) for rule, total in tally.totals.items()),
+            scores=tuple(scored(rule, total, *signatures) for rule, total in tally.totals.items()),
         )
         for name, tally in tallies.items()
-    )
-
-
-def _scores(manifest: Manifest, rule: Rule, total: Statistics) -> Scores:
-    return Scores(
-        rule=rule,
-        bleu=bleu_score(total),
-        chrf=chrf_score(total),
-        length_ratio=total[0] / max(1, total[1]),
-        bleu_signature=manifest.signatures.get("bleu", ""),
-        chrf_signature=manifest.signatures.get("chrf", ""),
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import sha256_file
 from certify.base.records import Dtype
+from certify.evidence.extraction import RULES
 from certify.evidence.read import BaseModelRef, Manifest
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table, check_compatible, check_finite, open_table
@@ -32,7 +33,7 @@ from lottery.model.row_swap import (
     serve_base,
 )
 from lottery.text.pairsource import read_pairs
-from lottery.text.score import RULES, BleuTokenizer, Scorer, Scores
+from lottery.text.score import BleuTokenizer, Scorer, Scores
 from lottery.text.usedtext import UsedText
 
 

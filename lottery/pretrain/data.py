@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError
-from certify.base.jsonio import write_bytes
+from certify.base.jsonio import pretty_json, write_bytes
 from certify.ticket.corpus import normalise
 from certify.ticket.templates import language_name
 from lottery.pretrain.plan import PretrainPlan, TextSource
@@ -121,6 +121,13 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Any:
             code="VOCABULARY_TOO_LARGE",
         )
     return tokenizer
+
+
+def write_tokenizer_config(folder: Path, **settings: Any) -> None:
+    """Write the ``tokenizer_config.json`` that belongs to :func:`train_tokenizer`."""
+    roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    fixed = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    write_bytes(folder / "tokenizer_config.json", pretty_json(fixed | roles | settings).encode("utf-8"))
 
 
 def encode_documents(tokenizer: Any, documents: Sequence[str]) -> Documents:

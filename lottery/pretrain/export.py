@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.jsonio import pretty_json, sha256_bytes, write_bytes
+from certify.base.jsonio import sha256_bytes, write_bytes
 from certify.base.staging import staged_folder
 from certify.ticket.templates import language_name
+from lottery.pretrain.data import write_tokenizer_config
 from lottery.pretrain.plan import PretrainPlan
 from lottery.pretrain.run import TOKENIZER, read_log
 from lottery.pretrain.step import PretrainState
@@ -50,7 +51,7 @@ def export_run(run: PretrainState, folder: Path, out: Path, *, notes: str = "") 
     with staged_folder(out) as staged:
         write_bytes(staged / _WEIGHTS, data)
         write_bytes(staged / TOKENIZER, tokenizer)
-        write_bytes(staged / "tokenizer_config.json", pretty_json(_tokenizer_config(plan)).encode("utf-8"))
+        write_tokenizer_config(staged, model_max_length=plan.model.max_position)
         config.save_pretrained(staged)
         run.model.generation_config.save_pretrained(staged)
         card = model_card(plan, weights, sha256_bytes(data), read_log(folder), notes)
@@ -69,64 +70,28 @@ def model_card(
     Args:
         log: reports of the run, oldest first, from :func:`lottery.pretrain.run.read_log`.
     """
-    model, train = plan.model, plan.train
-    parameters = sum(tensor.numel() for tensor in weights.values())
-    per_step = train.windows * (train.length - 1)
-    lines = [
-        f"# {plan.name}",
-        "",
-        "A small language model of the LLaMA architecture, trained from scratch to be a *base* for",
-        "experiments with lottery tickets in embedding layers. It has seen translations but no end of",
-        "sentence, so it translates a little and does not stop.",
-        "",
-        "## Architecture",
-        "",
-        f"- {parameters / 1e6:.1f} M parameters in fp16",
-        f"- input table {model.vocab_size} x {model.hidden_size}, separate (untied) output head",
-        f"- {model.layers} layers, {model.heads} heads ({model.kv_heads} for keys and values), feed-forward "
-        f"{model.intermediate_size}",
-        f"- up to {model.max_position} positions, trained on {train.length}",
-        "- tokenizer: byte-fallback BPE; `<unk>` 0, `<s>` 1, `</s>` 2, byte *b* is 3 + *b*, so the",
-        "  newline is 13 as in LLaMA; every text must begin with `<s>`",
-        "",
-        "## Training",
-        "",
-        f"- {train.steps} steps of {per_step} tokens, {train.steps * per_step / 1e6:.1f} M tokens in total",
-        f"- Muon {train.muon_lr} (hidden matrices) and AdamW {train.adam_lr} (the rest)",
-        f"- warm-up {train.warmup} steps, linear decay to zero from step {train.decay_from}",
-        f"- seed {plan.seed}",
-        f"- plan sha256 `{plan.digest()}`",
-        f"- weights sha256 `{weights_sha256}`",
-    ]
-    if log:
-        last = log[-1]
-        lines += [f"- last training loss {last['loss']:.3f} nats per token{_held_out(last)}"]
-    lines += [
-        "",
-        "## Data",
-        "",
-        "| text | languages | share of tokens | licence |",
-        "|---|---|---|---|",
-        *_table(plan),
-        "",
-        "Documents are `English: ...` newline `Catalan: ...` newline (pairs, in the direction given) or",
-        "`Catalan: ...` newline (monolingual), packed without an end-of-sentence token.",
-    ]
-    if plan.exclude:
-        lines += [f"Sentences of {', '.join(plan.exclude)} were left out."]
-    lines += [
-        "",
-        "## Measured",
-        "",
-        notes.strip() or "Nothing.",
-        "",
-        "## What it is not",
-        "",
-        "It is neither a translation system nor a language model for use: it is too small, it has seen too",
-        "little text, and its output is often wrong. It was trained on public text without a content filter.",
-        "Its purpose is that anyone can check claims about tickets on a real model, on a laptop.",
-    ]
-    return "\n".join(lines) + "\n"
+    parameters = sum(tensor.numel() for tensor in weights.values()) / 1e6
+    per_step = plan.train.windows * (plan.train.length - 1)
+    lines = (
+        [f"- last training loss {log[-1]['loss']:.3f} nats per token{_held_out(log[-1])}\n"] if log else []
+    )
+    left_out = [f"Sentences of {', '.join(plan.exclude)} were left out.\n"] if plan.exclude else []
+    return (
+        (Path(__file__).parent / "card.md")
+        .read_text("utf-8")
+        .format(
+            plan=plan,
+            parameters=parameters,
+            per_step=per_step,
+            tokens=plan.train.steps * per_step / 1e6,
+            plan_sha256=plan.digest(),
+            weights_sha256=weights_sha256,
+            loss="".join(lines),
+            table="\n".join(_table(plan)),
+            left_out="".join(left_out),
+            notes=notes.strip() or "Nothing.",
+        )
+    )
 
 
 def _held_out(entry: Mapping[str, Any]) -> str:
@@ -143,14 +108,3 @@ def _table(plan: PretrainPlan) -> list[str]:
         licence = plan.licences.get(corpus, "not stated")
         rows.append(f"| {source.path} | {direction} | {100 * source.share / total:.1f} % | {licence} |")
     return rows
-
-
-def _tokenizer_config(plan: PretrainPlan) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "model_max_length": plan.model.max_position,
-        "clean_up_tokenization_spaces": False,
-    }

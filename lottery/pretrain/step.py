@@ -22,8 +22,11 @@ from lottery.pretrain.plan import ModelPlan, PretrainPlan
 from lottery.pretrain.windows import BOS
 
 
-def build_model(plan: ModelPlan, *, seed: int) -> Any:
-    """Build a ``transformers.LlamaForCausalLM`` with new fp32 weights and an untied head."""
+def build_model(plan: ModelPlan, *, seed: int, **settings: Any) -> Any:
+    """Build a ``transformers.LlamaForCausalLM`` with new fp32 weights and an untied head.
+
+    ``settings`` are further fields of its configuration.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -38,6 +41,7 @@ def build_model(plan: ModelPlan, *, seed: int) -> Any:
         bos_token_id=BOS,
         eos_token_id=EOS,
         tie_word_embeddings=False,
+        **settings,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from certify.base.errors import UsageError
-from certify.base.jsonio import pretty_json, write_bytes
+from certify.base.jsonio import write_bytes
 from certify.base.staging import staged_folder, written_by_safetensors
 
 LANGUAGES = ("en", "ca")
@@ -27,28 +27,18 @@ UNRELATED = "unrelated.en"
 VOCABULARY = 480
 """Number of pieces of the tokenizer. The table has two more rows, which no token feeds."""
 
-_NOUNS = {
-    "dog": "gosel",
-    "cat": "gatel",
-    "house": "caseta",
-    "tree": "arbrel",
-    "sea": "marel",
-    "bird": "ocellet",
-    "book": "llibrel",
-    "road": "camel",
-    "stone": "pedreta",
-    "boat": "barqueta",
-}
-_ADJECTIVES = {
-    "old": "vellet",
-    "new": "novell",
-    "red": "rogell",
-    "small": "petitel",
-    "white": "blanquel",
-    "long": "llarguel",
-}
-_VERBS = {"sees": "miral", "finds": "trobal", "follows": "seguel", "leaves": "deixal", "wants": "volel"}
-_ARTICLES = {"the": "el", "a": "un", "every": "cadal"}
+
+def _words(pairs: str) -> dict[str, str]:
+    return {english: other for english, _, other in (pair.partition("=") for pair in pairs.split())}
+
+
+_NOUNS = _words(
+    "dog=gosel cat=gatel house=caseta tree=arbrel sea=marel bird=ocellet book=llibrel road=camel"
+    " stone=pedreta boat=barqueta"
+)
+_ADJECTIVES = _words("old=vellet new=novell red=rogell small=petitel white=blanquel long=llarguel")
+_VERBS = _words("sees=miral finds=trobal follows=seguel leaves=deixal wants=volel")
+_ARTICLES = _words("the=el a=un every=cadal")
 
 
 def sentences(count: int, *, seed: int) -> list[tuple[str, str]]:
@@ -65,7 +55,7 @@ def sentences(count: int, *, seed: int) -> list[tuple[str, str]]:
         )
     draw = 0
     while len(seen) < count:
-        words = _numbers(f"{seed}:{draw}")
+        words = iter(hashlib.sha256(f"{seed}:{draw}".encode("ascii")).digest())
         clause = [*_phrase(words), _pick(_VERBS, words), *_phrase(words)]
         left, right = (" ".join(side) for side in zip(*clause, strict=True))
         seen[(f"{left[0].upper()}{left[1:]}.", f"{right[0].upper()}{right[1:]}.")] = None
@@ -96,46 +86,31 @@ def write_checkpoint(folder: Path, *, seed: int) -> None:
     Raises:
         UsageError: the folder exists already or cannot be written.
     """
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     from lottery.model.backbone import quiet
-    from lottery.pretrain.data import train_tokenizer
+    from lottery.pretrain.data import train_tokenizer, write_tokenizer_config
+    from lottery.pretrain.plan import ModelPlan
+    from lottery.pretrain.step import build_model
 
     names = ["English", "Catalan", "Translate the following sentence from English to Catalan."]
     text = [*names * 20, *(f"{left}\n{right}" for left, right in sentences(400, seed=0)), *_sums(50, 0)]
     tokenizer = train_tokenizer(text, vocab_size=VOCABULARY)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=VOCABULARY + 2,
-                hidden_size=64,
-                intermediate_size=96,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=256,
-                tie_word_embeddings=False,
-                bos_token_id=1,
-                eos_token_id=2,
-                pad_token_id=None,
-                # With the default of .02, logits are so flat that greedy decoding repeats one token.
-                initializer_range=0.2,
-            )
-        )
+    shape = ModelPlan(
+        vocab_size=VOCABULARY + 2,
+        hidden_size=64,
+        intermediate_size=96,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        max_position=256,
+        rope_theta=10000.0,
+    )
+    # With the default range of .02, logits are so flat that greedy decoding repeats one token.
+    model = build_model(shape, seed=seed, initializer_range=0.2)
     with staged_folder(folder) as staged:
         with quiet(), written_by_safetensors(staged):
             model.half().save_pretrained(staged)
         tokenizer.save(str(staged / "tokenizer.json"))
-        roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        write_bytes(staged / "tokenizer_config.json", pretty_json(settings | roles).encode("utf-8"))
-
-
-def _numbers(text: str) -> Iterator[int]:
-    """Yield the bytes of a SHA-256, enough for one clause."""
-    return iter(hashlib.sha256(text.encode("ascii")).digest())
+        write_tokenizer_config(staged)
 
 
 def _pick(words: dict[str, str], numbers: Iterator[int]) -> tuple[str, str]:

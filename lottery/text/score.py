@@ -12,28 +12,23 @@ a function of the sum of such vectors:
            has none), of the reference, and matches
 =========  =================================================================================================
 
-Both are as in sacreBLEU; the tests compare with it bit for bit.
+sacreBLEU counts and scores; the tests compare with its public scores bit for bit.
 """
 
 from __future__ import annotations
 
-import string
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from certify.base.errors import UsageError
-
-Rule = Literal["whole", "first-line", "cut"]
-"""``whole``: the whole output; ``first-line``: its first non-empty line; ``cut``: up to a field label."""
-
-RULES: tuple[Rule, ...] = get_args(Rule)
+from certify.evidence.extraction import RULES, Rule
+from certify.evidence.record import STATISTICS
 
 BleuTokenizer = Literal["13a", "flores101", "flores200"]
 """How BLEU splits words; the last two make it spBLEU."""
@@ -41,15 +36,12 @@ BleuTokenizer = Literal["13a", "flores101", "flores200"]
 Statistics = tuple[int, ...]
 """34 integers; see the module's docstring."""
 
-BLEU_ORDER, CHAR_ORDER, WORD_ORDER, BETA = 4, 6, 2, 2
-LENGTH: Final = 2 + 2 * BLEU_ORDER + 3 * (CHAR_ORDER + WORD_ORDER)
-
 # File names of the sentencepiece models, which sacreBLEU would download.
 _MODELS: Final[Mapping[str, str]] = {
     "flores101": "sacrebleu_tokenizer_spm.model",
     "flores200": "flores200sacrebleuspm",
 }
-_PUNCTUATION = frozenset(string.punctuation)
+_CHRF: Final = CHRF(word_order=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +75,13 @@ class Scorer:
                 (``SPBLEU_UNAVAILABLE``). Nothing is downloaded, and no other tokenizer is used instead.
         """
         require_tokenizer(tokenizer)
-        bleu, chrf = BLEU(tokenize=tokenizer), CHRF(word_order=WORD_ORDER)
-        bleu.num_refs = chrf.num_refs = 1
-        self._tokenise = bleu.tokenizer
+        self._bleu = BLEU(tokenize=tokenizer)
         self.bleu_signature, self.chrf_signature = signatures(tokenizer)
 
     def statistics(self, text: str, reference: str) -> Statistics:
         """Reduce an extracted output and its reference translation to statistics."""
-        return (*self._bleu(text, reference), *_chrf(text, reference))
+        metrics = (self._bleu, _CHRF)
+        return tuple(n for one in metrics for n in one._extract_corpus_statistics([text], [[reference]])[0])
 
     def rules(
         self, output: str, labels: Sequence[str], reference: str
@@ -115,24 +106,13 @@ class Scorer:
         Raises:
             ValueError: there are no vectors.
         """
-        total = add(vectors)
-        return Scores(
-            rule=rule,
-            bleu=bleu_score(total),
-            chrf=chrf_score(total),
-            length_ratio=total[0] / max(1, total[1]),
-            bleu_signature=self.bleu_signature,
-            chrf_signature=self.chrf_signature,
-        )
+        return scored(rule, add(vectors), self.bleu_signature, self.chrf_signature)
 
-    def _bleu(self, text: str, reference: str) -> Statistics:
-        ours, theirs = (self._tokenise(side.rstrip()).split() for side in (text, reference))
-        matches, totals = [], []
-        for order in range(1, BLEU_ORDER + 1):
-            found, wanted = _ngrams(ours, order), _ngrams(theirs, order)
-            matches.append((found & wanted).total())
-            totals.append(found.total())
-        return (len(ours), len(theirs), *matches, *totals)
+
+def scored(rule: Rule, total: Statistics, bleu_signature: str, chrf_signature: str) -> Scores:
+    """Compute corpus scores from summed statistics."""
+    ratio = total[0] / max(1, total[1])
+    return Scores(rule, bleu_score(total), chrf_score(total), ratio, bleu_signature, chrf_signature)
 
 
 def signatures(tokenizer: BleuTokenizer) -> tuple[str, str]:
@@ -140,7 +120,7 @@ def signatures(tokenizer: BleuTokenizer) -> tuple[str, str]:
 
     The tokenizer need not be installed: its name is known without opening it.
     """
-    bleu, chrf = BLEU(), CHRF(word_order=WORD_ORDER)
+    bleu, chrf = BLEU(), CHRF(word_order=2)
     bleu.num_refs = chrf.num_refs = 1
     signature = bleu.get_signature()
     signature.update("tok", tokenizer)
@@ -167,15 +147,10 @@ def add(vectors: Iterable[Statistics]) -> Statistics:
     Raises:
         ValueError: there are none, or their lengths differ.
     """
-    total = [0] * LENGTH
-    empty = True
-    for vector in vectors:
-        empty = False
-        for index, value in zip(range(LENGTH), vector, strict=True):
-            total[index] += value
-    if empty:
-        raise ValueError("no statistics to add")
-    return tuple(total)
+    total = tuple(map(sum, zip(*vectors, strict=True)))
+    if len(total) != STATISTICS:
+        raise ValueError(f"no statistics to add: {len(total)} numbers instead of {STATISTICS}")
+    return total
 
 
 def bleu_score(statistics: Statistics) -> float:
@@ -191,60 +166,8 @@ def bleu_score(statistics: Statistics) -> float:
 
 
 def chrf_score(statistics: Statistics) -> float:
-    """Compute chrF++, 0 to 100, from summed statistics, with the floating-point operations of sacreBLEU."""
-    precision = recall = 0.0
-    orders = 0
-    for hypothesis, reference, match in _orders(statistics):
-        precision += match / hypothesis
-        recall += match / reference
-        orders += 1
-    if not orders:
-        return 0.0
-    precision, recall = precision / orders, recall / orders
-    if not precision + recall:
-        return 0.0
-    score = (1 + BETA**2) * precision * recall
-    score /= BETA**2 * precision + recall
-    return 100 * score
-
-
-def _orders(statistics: Statistics) -> Iterable[tuple[int, int, int]]:
-    triples = zip(statistics[10::3], statistics[11::3], statistics[12::3], strict=True)
-    return (triple for triple in triples if triple[0] and triple[1])
-
-
-def _chrf(text: str, reference: str) -> Statistics:
-    found: list[int] = []
-    ours, theirs = ("".join(side.split()) for side in (text, reference))
-    for order in range(1, CHAR_ORDER + 1):
-        found += _counts(_ngrams(ours, order), _ngrams(theirs, order))
-    our_words, their_words = _words(text), _words(reference)
-    for order in range(1, WORD_ORDER + 1):
-        found += _counts(_ngrams(our_words, order), _ngrams(their_words, order))
-    return tuple(found)
-
-
-def _counts(ours: Counter[Sequence[str]], theirs: Counter[Sequence[str]]) -> tuple[int, int, int]:
-    return (ours.total() if theirs else 0, theirs.total(), (ours & theirs).total())
-
-
-def _ngrams(items: Sequence[str], order: int) -> Counter[Sequence[str]]:
-    # Slices of a string are strings; slices of a list must become hashable.
-    freeze = (lambda piece: piece) if isinstance(items, str) else tuple
-    return Counter(freeze(items[i : i + order]) for i in range(len(items) - order + 1))
-
-
-def _words(text: str) -> list[str]:
-    """Split into words and split one punctuation mark off each: at the end if any, otherwise at the start."""
-    words: list[str] = []
-    for word in text.split():
-        if len(word) > 1 and word[-1] in _PUNCTUATION:
-            words += (word[:-1], word[-1])
-        elif len(word) > 1 and word[0] in _PUNCTUATION:
-            words += (word[0], word[1:])
-        else:
-            words.append(word)
-    return words
+    """Compute chrF++, 0 to 100, from summed statistics."""
+    return float(_CHRF._compute_f_score(list(statistics[10:])))
 
 
 def require_tokenizer(tokenizer: BleuTokenizer) -> None:

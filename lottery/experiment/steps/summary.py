@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from certify.evidence.extraction import RULES
 from certify.evidence.read import (
     BASE_ARM,
     Arm,
@@ -20,7 +21,7 @@ from certify.evidence.read import (
 )
 from lottery.evaluation.armscores import ArmTally
 from lottery.experiment.steps.text_estimates import UnitMeans, null_rows, termination_rows
-from lottery.text.score import RULES, Statistics, bleu_score, chrf_score
+from lottery.text.score import Statistics, bleu_score, chrf_score
 
 EvidenceFiles = Mapping[str, Mapping[str, Path]]
 """Pair -> name of the evidence -> manifest file."""

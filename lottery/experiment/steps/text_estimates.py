@@ -12,9 +12,9 @@ from typing import Any
 
 from certify.base.exact import round_down
 from certify.claims.quality import sentence_chrf
+from certify.evidence.extraction import RULES
 from certify.evidence.read import BASE_ARM, Answer
 from certify.stats.limits import GRID_BITS
-from lottery.text.score import RULES
 
 NULLS_RULE = "first-line"
 

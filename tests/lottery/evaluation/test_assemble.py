@@ -24,6 +24,7 @@ import lottery.evaluation.evaluate  # noqa: E402
 import lottery.evaluation.measure  # noqa: E402
 from certify.base.errors import CertifyError, InvalidInputError, UsageError  # noqa: E402
 from certify.cli.main import run  # noqa: E402
+from certify.evidence.extraction import RULES  # noqa: E402
 from certify.evidence.read import (  # noqa: E402
     Arm,
     BaseModelRef,
@@ -48,7 +49,7 @@ from lottery.experiment.engine.inputs import base_digest  # noqa: E402
 from lottery.model.backbone import load_backbone, load_tokenizer  # noqa: E402
 from lottery.model.row_swap import Placement, base_placement, reference_placement  # noqa: E402
 from lottery.text.pairsource import read_pairs  # noqa: E402
-from lottery.text.score import RULES, extract  # noqa: E402
+from lottery.text.score import extract  # noqa: E402
 from lottery.text.unrelated import Window  # noqa: E402
 from lottery.text.usedtext import used_pairs, used_sentences  # noqa: E402
 

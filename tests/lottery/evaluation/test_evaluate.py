@@ -17,6 +17,7 @@ from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 import lottery  # noqa: E402
 from certify.base.errors import CertifyError, InvalidInputError, UsageError  # noqa: E402
 from certify.cli.main import run  # noqa: E402
+from certify.evidence.extraction import RULES  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.ticket.templates import encode, load_template  # noqa: E402
 from lottery.evaluation.evaluate import evaluate  # noqa: E402
@@ -24,7 +25,7 @@ from lottery.evaluation.generate import generate  # noqa: E402
 from lottery.model.backbone import load_backbone, load_tokenizer  # noqa: E402
 from lottery.model.row_swap import Placed  # noqa: E402
 from lottery.text.pairsource import read_pairs  # noqa: E402
-from lottery.text.score import RULES, Scorer, extract  # noqa: E402
+from lottery.text.score import Scorer, extract  # noqa: E402
 
 ROWS = len(PIECES)
 TABLE = "model.embed_tokens.weight"

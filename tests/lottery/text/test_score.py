@@ -13,9 +13,9 @@ from sacrebleu.metrics.chrf import CHRF
 
 from certify.base.errors import UsageError
 from certify.claims.quality import sentence_chrf
+from certify.evidence.extraction import RULES
+from certify.evidence.record import STATISTICS
 from lottery.text.score import (
-    LENGTH,
-    RULES,
     Scorer,
     add,
     bleu_score,
@@ -60,7 +60,7 @@ def test_statistics_add_up_and_stay_possible(pairs: list[tuple[str, str]]) -> No
     vectors = statistics(pairs)
     assert add(vectors) == tuple(sum(column) for column in zip(*vectors, strict=True))
     for vector in vectors:
-        assert len(vector) == LENGTH == 34
+        assert len(vector) == STATISTICS == 34
         assert vector[6] == vector[0]
         assert all(correct <= total for correct, total in zip(vector[2:6], vector[6:10], strict=True))
         triples = zip(vector[10::3], vector[11::3], vector[12::3], strict=True)
@@ -81,7 +81,7 @@ def test_perfect_and_empty_outputs() -> None:
 def test_nothing_to_add_is_an_error() -> None:
     with pytest.raises(ValueError, match="no statistics"):
         add([])
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="3 numbers"):
         add([(1, 2, 3)])
 
 
