@@ -8,7 +8,7 @@ the verdict.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,12 +106,8 @@ def lines(reruns: Sequence[Rerun]) -> list[str]:
 def data(reruns: Sequence[Rerun]) -> list[dict[str, Any]]:
     """Convert the reruns to plain JSON values."""
     return [
-        {
-            "ticket": rerun.ticket,
-            "evidence": rerun.evidence,
-            "results": [one.to_json() for one in rerun.results],
-        }
-        for rerun in reruns
+        {"ticket": one.ticket, "evidence": one.evidence, "results": list(map(asdict, one.results))}
+        for one in reruns
     ]
 
 

@@ -12,9 +12,9 @@ tolerance. NOT_REPRODUCED: anything else. NOT_RUN: the sentence is not available
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import sha256_file
@@ -74,10 +74,6 @@ class Replayed:
     recorded: Decision | None = None
     found: Decision | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Convert to plain JSON values."""
-        return asdict(self)
-
 
 def replay(
     source: Source,
@@ -124,7 +120,9 @@ def replay(
     name = _served(manifest, arm)
     tokenizer = load_tokenizer(folder)
     spoken = _template(source, manifest, template)
-    pairs = _pairs(text, manifest)
+    pairs: Mapping[str, Pair] | None = None
+    if text is not None:
+        pairs = {pair.id: pair for pair in read_pairs(text, *manifest.languages, drop_empty=True)}
     ready: list[tuple[TranslationRecord, Example, int]] = []
     refused: dict[str, str] = {}
     for record in records.values():
@@ -196,12 +194,6 @@ def _template(source: Source, manifest: Manifest, named: str | None) -> Template
             f"template {loaded.name} differs from that of the evidence", code="EVIDENCE_TEMPLATE"
         )
     return loaded
-
-
-def _pairs(text: str | None, manifest: Manifest) -> Mapping[str, Pair] | None:
-    if text is None or manifest.languages is None:
-        return None
-    return {pair.id: pair for pair in read_pairs(text, *manifest.languages, drop_empty=True)}
 
 
 def _sentence(record: TranslationRecord, pairs: Mapping[str, Pair] | None) -> Pair | str:

@@ -64,23 +64,14 @@ def load_backbone(folder: Path, dtype: Dtype) -> PreTrainedModel:
     """
     from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=TORCH_DTYPES[dtype],
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-            )
-    except OSError as error:
-        raise UsageError(
-            f"cannot load a model from {folder}: {first_line(error)}", code="MODEL_UNREADABLE"
-        ) from error
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise InvalidInputError(
-            f"{folder} is not a model: {first_line(error)}", code="MODEL_MALFORMED"
-        ) from error
+    with _loading(folder), quiet():
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=TORCH_DTYPES[dtype],
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
     return model
 
 
@@ -93,18 +84,24 @@ def load_positions(folder: Path) -> int | None:
     """
     from transformers import AutoConfig
 
-    try:
+    with _loading(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    positions = getattr(config, "max_position_embeddings", None)
+    return positions if isinstance(positions, int) else None
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UsageError(
             f"cannot load a model from {folder}: {first_line(error)}", code="MODEL_UNREADABLE"
         ) from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RuntimeError) as error:
         raise InvalidInputError(
             f"{folder} is not a model: {first_line(error)}", code="MODEL_MALFORMED"
         ) from error
-    positions = getattr(config, "max_position_embeddings", None)
-    return positions if isinstance(positions, int) else None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from certify.base.errors import UsageError
+from certify.cli.shell import needs_extra
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -29,12 +30,8 @@ def open_accelerator(device: Device) -> Accelerator:
         UsageError: a GPU was requested and there is none, the launcher mode is not plain data parallelism, or
             ``accelerate`` is not installed.
     """
-    try:
+    with needs_extra("tuning"):
         from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
-    except ImportError as error:
-        raise UsageError(
-            "tuning needs accelerate: pip install 'certify-lottery[tune]'", code="EXTRA_MISSING"
-        ) from error
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("no GPU that PyTorch can use: leave out --device, or choose cpu", code="NO_GPU")
     accelerator = Accelerator(

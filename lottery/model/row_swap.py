@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import read_json, tensor_digest
 from certify.base.records import Dtype
+from certify.cli.shell import needs_extra
 from certify.evidence.manifest import ArmKind, Control, Segment
 from certify.evidence.read import Arm
 from certify.tables.dtypes import to_float32
@@ -248,12 +249,9 @@ def _write(model: PreTrainedModel, index: Tensor | slice, values: np.ndarray[Any
 
 @contextmanager
 def _adapted(model: PreTrainedModel, folder: Path, kind: str) -> Iterator[Any]:
-    try:
+    with needs_extra("an adapter"):
         from peft import PeftModel
-    except ImportError as error:
-        raise UsageError(
-            "an adapter needs peft: pip install 'certify-lottery[tune]'", code="EXTRA_MISSING"
-        ) from error
+
     _check_adapter(folder, kind)
     try:
         # Libraries warn here about their own calls of one another.

@@ -21,12 +21,9 @@ from transformers import PreTrainedModel
 
 from certify.base.errors import InternalError, InvalidInputError, UsageError
 from certify.base.records import Dtype
+from lottery.model.backbone import TORCH_DTYPES
 
-_DTYPES: Final[dict[torch.dtype, Dtype]] = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-}
+_DTYPES: Final = {torch_dtype: name for name, torch_dtype in TORCH_DTYPES.items()}
 _SHOWN = 8  # ids named in one error line
 
 

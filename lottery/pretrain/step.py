@@ -5,9 +5,8 @@ Muon (orthogonalised momentum) updates the hidden matrices, AdamW the table, the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -84,9 +83,7 @@ class PretrainState:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._threads_before)
 
@@ -130,9 +127,9 @@ class PretrainState:
                 f"the loss is {value} at step {self.step}: lower muon_lr or adam_lr in the plan",
                 code="LOSS_NOT_FINITE",
             )
-        _wait(self._pool.map(add_up, range(len(names))))
+        list(self._pool.map(add_up, range(len(names))))
         self._pool.submit(clip).result()
-        _wait(self._pool.map(update, self._optimisers))
+        list(self._pool.map(update, self._optimisers))
         self._refresh()
         self.step += 1
         return value
@@ -203,8 +200,3 @@ def _optimisers(plan: PretrainPlan, masters: Mapping[str, Tensor]) -> dict[str, 
         others, lr=train.adam_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True
     )
     return optimisers
-
-
-def _wait(results: Iterable[None]) -> None:
-    for _ in results:
-        pass

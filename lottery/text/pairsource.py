@@ -23,6 +23,7 @@ from typing import Any
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.jsonio import parse_json
+from certify.cli.shell import needs_extra
 from certify.ticket.corpus import Pair
 from lottery.text.hub import quiet_hub
 from lottery.text.textfile import locate, read_lines
@@ -210,18 +211,26 @@ def _load_parquet(path: Path, languages: tuple[str, str]) -> Iterator[Any]:
 
 
 def _load_saved(path: Path, split: str) -> Iterable[Any]:
-    datasets = _datasets()
+    with needs_extra("this source"):
+        import datasets
+
     try:
         saved = datasets.load_from_disk(str(path))
     except (FileNotFoundError, ValueError, OSError) as error:
         raise InvalidInputError(
             f"{path} is not a saved dataset: {error}", code="DATASET_MALFORMED"
         ) from error
-    return _part(saved, split, str(path))
+    if not hasattr(saved, "keys"):
+        return saved  # type: ignore[no-any-return]
+    if split not in saved:
+        raise UsageError(f"{path} has no split {split}; found {', '.join(saved)}", code="DATASET_UNKNOWN")
+    return saved[split]  # type: ignore[no-any-return]
 
 
 def _load_hub(name: str, split: str) -> Iterable[Any]:
-    datasets = _datasets()
+    with needs_extra("this source"):
+        import datasets
+
     repository, _, config = name.removeprefix(_HUB).partition(":")
     if not repository:
         raise UsageError("a hub dataset is written hub:NAME or hub:NAME:CONFIG", code="DATASET_UNKNOWN")
@@ -236,22 +245,3 @@ def _load_hub(name: str, split: str) -> Iterable[Any]:
             code="DATASET_UNKNOWN",
         ) from error
     return loaded  # type: ignore[no-any-return]
-
-
-def _part(saved: Any, split: str, name: str) -> Iterable[Any]:
-    if hasattr(saved, "keys"):
-        if split not in saved:
-            raise UsageError(f"{name} has no split {split}; found {', '.join(saved)}", code="DATASET_UNKNOWN")
-        return saved[split]  # type: ignore[no-any-return]
-    return saved  # type: ignore[no-any-return]
-
-
-def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise UsageError(
-            "this source needs the package datasets: pip install 'certify-lottery[tune]'",
-            code="EXTRA_MISSING",
-        ) from error
-    return datasets

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -20,20 +19,18 @@ from certify.base.errors import UsageError
 from certify.base.jsonio import pretty_json, read_json, write_bytes
 from certify.base.records import Dtype
 from certify.base.staging import staged_folder, written_by_safetensors
+from certify.cli.shell import needs_extra
+from certify.tables.dtypes import to_float32
 from certify.tables.modeldigest import adapter_settings
 from certify.tables.rowfile import make_rows, write_rows
 from certify.tables.safefile import write_tensors
-from certify.tables.table import DEFAULT_TENSOR
+from certify.tables.table import DEFAULT_TENSOR, Table
 from lottery.model.backbone import TORCH_DTYPES, first_line, output_head, quiet
-from lottery.model.rows import TrainableRows, extract, install
+from lottery.model.rows import extract, install
 from lottery.tuning.recipe import Method
 
-TABLE_FILE, ROWS_FILE, MODEL_FOLDER, ADAPTER_FOLDER = (
-    "embed_tokens.safetensors",
-    "rows.safetensors",
-    "model",
-    "adapter",
-)
+TABLE_FILE, ROWS_FILE = "embed_tokens.safetensors", "rows.safetensors"
+MODEL_FOLDER, ADAPTER_FOLDER = "model", "adapter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +50,29 @@ class TrainableArm:
 
 
 def rows_arm(
-    model: PreTrainedModel,
-    ids: Sequence[int] | None,
-    start: NDArray[np.float32],
-    *,
-    served: Dtype,
-    tokens: int | None,
-    allow_beyond: bool,
+    model: PreTrainedModel, ids: Sequence[int] | None, table: Table, *, tokens: int, allow_beyond: bool
 ) -> TrainableArm:
-    """Prepare embed tuning (``ids`` None) or partial tuning.
+    """Prepare embed tuning (``ids`` None) or partial tuning of rows of ``table``.
 
-    Embed tuning writes the fp32 table, partial tuning the rows in fp32 and in the served dtype.
-
-    Args:
-        ids: rows to train; None means all.
-        start: their starting values ``[k, d]`` from the stored table. A backbone loaded in a narrower dtype
-            has rounded them, but a row that is never fed must end with the base's value.
-        served: dtype that the base is stored in and the rows will be served in.
-        tokens: number of ids that the tokenizer can produce.
+    Embed tuning writes the fp32 table, partial tuning the rows in fp32 and in the dtype of the stored table.
+    Rows start from that table: a backbone loaded in a narrower dtype has rounded them, but a row that is
+    never fed must end with the base's value.
 
     Raises:
         CertifyError: see :func:`lottery.model.rows.install`.
     """
+    raw = table.rows(0, table.shape[0]) if ids is None else table.take(ids)
+    start = np.array(to_float32(raw, table.dtype))  # a copy, so that nothing writes through the memory map
     module = install(model, ids, init=start, tokens=tokens, allow_beyond=allow_beyond)
-    return TrainableArm(
-        model,
-        output_head(model),
-        TABLE_FILE if ids is None else ROWS_FILE,
-        lambda out: _save_rows(module, served, out),
-    )
+
+    def save(out: Path) -> None:
+        values = extract(module)
+        if ids is None:
+            write_tensors(out / TABLE_FILE, {DEFAULT_TENSOR: ("F32", values)}, None)
+        else:
+            write_rows(out / ROWS_FILE, make_rows(np.asarray(ids, np.int64), values, table.stored_dtype))
+
+    return TrainableArm(model, output_head(model), TABLE_FILE if ids is None else ROWS_FILE, save)
 
 
 def full_arm(model: PreTrainedModel, *, served: Dtype, beside: Sequence[Path]) -> TrainableArm:
@@ -104,12 +95,8 @@ def peft_arm(model: PreTrainedModel, method: Method, *, size: int, seed: int) ->
     Raises:
         UsageError: peft is not installed, or has no default targets for this architecture.
     """
-    try:
+    with needs_extra(f"--method {method}"):
         from peft import LoraConfig, PeftConfig, PrefixTuningConfig, TaskType, get_peft_model
-    except ImportError as error:
-        raise UsageError(
-            f"--method {method} needs peft: pip install 'certify-lottery[tune]'", code="EXTRA_MISSING"
-        ) from error
     head = output_head(model)
     config: PeftConfig
     if method == "lora":
@@ -167,11 +154,3 @@ def _replaced_folder(path: Path) -> AbstractContextManager[Path]:
     # A run that was killed after its result but before its record writes the result again.
     shutil.rmtree(path, ignore_errors=True)
     return staged_folder(path)
-
-
-def _save_rows(module: TrainableRows, served: Dtype, out: Path) -> None:
-    values = extract(module)
-    if module.ids is None:
-        write_tensors(out / TABLE_FILE, {DEFAULT_TENSOR: ("F32", values)}, None)
-    else:
-        write_rows(out / ROWS_FILE, make_rows(np.asarray(module.ids, np.int64), values, served))

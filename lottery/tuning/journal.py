@@ -137,13 +137,21 @@ class Journal:
         Raises:
             UsageError: the disk is full, or the file cannot be written.
         """
-        path = self._out / METRICS_FILE
         values = {key: value for key, value in asdict(step).items() if value is not None}
-        try:
-            with path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(values, allow_nan=False) + "\n")
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}", code="FILE_UNWRITABLE") from error
+        append_json(self._out / METRICS_FILE, values)
+
+
+def append_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Add a line to a file of JSON lines.
+
+    Raises:
+        UsageError: the disk is full, or the file cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(value, allow_nan=False) + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", code="FILE_UNWRITABLE") from error
 
 
 def _occupied(folder: Path) -> bool:

@@ -64,7 +64,7 @@ def save_state(
         record = {"sha256": sha256_file(temporary / _TENSORS), "step": step, "tokens": tokens}
         write_bytes(temporary / _STATE, canonical_json(record))
     for old in _complete(root)[:-keep]:
-        _remove(old)
+        remove_folder(old)
     for left_behind in root.glob(".step-*.part"):
         shutil.rmtree(left_behind)
     return Saved(folder, step, tokens)
@@ -127,7 +127,7 @@ def load_state(saved: Saved, parameters: Mapping[str, Tensor], optimiser: Optimi
 def clear_states(root: Path) -> None:
     """Remove every state under ``root``, and the remains of killed runs."""
     if root.is_dir():
-        _remove(root)
+        remove_folder(root)
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -149,8 +149,8 @@ def _record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _remove(folder: Path) -> None:
-    # Renamed first, so that a half-removed state never looks complete.
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, renamed first, so that a half-removed one never looks complete."""
     doomed = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.replace(doomed)

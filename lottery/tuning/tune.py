@@ -15,19 +15,15 @@ Under ``accelerate launch`` every process runs :func:`tune`; the first one write
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import sha256_file
 from certify.base.records import Dtype
 from certify.base.staging import clear_leftovers
-from certify.tables.dtypes import to_float32
 from certify.tables.table import Table, open_table
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
 from lottery.model.backbone import find_base, load_backbone, load_positions, load_tokenizer
@@ -157,7 +153,7 @@ def tune(
             reference=settings.reference,
             seed=settings.seed,
         )
-    weights = sorted(_weight_files(table))
+    weights = sorted({*table.files, *table.path.glob("*.safetensors")})
     size = sum(path.stat().st_size for path in weights)
     if size >= _LARGE:
         notice(f"computing the digest of {size / 1e9:.1f} GB of weights")
@@ -295,10 +291,6 @@ def _within_positions(settings: Settings, folder: Path) -> Settings:
     return settings
 
 
-def _weight_files(table: Table) -> set[Path]:
-    return {*table.files, *table.path.glob("*.safetensors")}
-
-
 def _arm(
     settings: Settings, folder: Path, table: Table, vocabulary: Vocabulary, chosen: Chosen | None
 ) -> TrainableArm:
@@ -306,25 +298,11 @@ def _arm(
     if settings.gradient_checkpointing:
         checkpoint_activations(model)
     if chosen is not None:
-        return rows_arm(
-            model,
-            chosen.ids,
-            _stored_rows(table, chosen.ids),
-            served=table.stored_dtype,
-            tokens=vocabulary.size,
-            allow_beyond=settings.allow_beyond,
-        )
+        tokens, allow_beyond = vocabulary.size, settings.allow_beyond
+        return rows_arm(model, chosen.ids, table, tokens=tokens, allow_beyond=allow_beyond)
     model.requires_grad_(False)
     if settings.method == "full":
-        return full_arm(model, served=table.stored_dtype, beside=_tokenizer_files(folder))
+        names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
+        beside = [folder / name for name in names if (folder / name).is_file()]
+        return full_arm(model, served=table.stored_dtype, beside=beside)
     return peft_arm(model, settings.method, size=settings.adapter_size, seed=settings.seed)
-
-
-def _stored_rows(table: Table, ids: Sequence[int] | None) -> NDArray[np.float32]:
-    raw = table.rows(0, table.shape[0]) if ids is None else table.take(ids)
-    return np.array(to_float32(raw, table.dtype))  # a copy, so that nothing writes through the memory map
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
-    return [folder / name for name in names if (folder / name).is_file()]

@@ -12,7 +12,6 @@ folder is emptied first. Nothing here reads a clock.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from typing import Any, Final
 from certify.base.jsonio import canonical_json, pretty_json, read_json, sha256_bytes, sha256_file, write_bytes
 from certify.base.model import Model, Refusal, read
 from certify.ticket.schema import SLUG, RelativePath, Sha256
+from lottery.tuning.runstate import remove_folder
 
 STEPS: Final = "steps"
 DONE, STARTED = "done.json", "started.json"
@@ -123,7 +123,8 @@ class Cache:
         folder = self.folder(name)
         # A finished step only starts again because its result is damaged or stale.
         if self.started(name) != key or (folder / DONE).exists():
-            _empty(folder)
+            if folder.exists():
+                remove_folder(folder)
             write_bytes(folder / STARTED, pretty_json({"key": key}).encode("utf-8"))
         return folder
 
@@ -155,13 +156,3 @@ def _files(folder: Path, outputs: Iterable[str]) -> set[str]:
         else:
             files.add(output)
     return files
-
-
-def _empty(folder: Path) -> None:
-    if not folder.exists():
-        return
-    # Renamed first, so that a half-removed folder never looks finished.
-    doomed = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.replace(doomed)
-    shutil.rmtree(doomed)

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from certify.base.errors import UsageError
 from certify.base.version import __version__
 from lottery.experiment.engine.graph import GraphStep, StepStanding
 from lottery.experiment.plan.plan import ExperimentPlan
+from lottery.tuning.journal import append_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,7 @@ class ExperimentJournal:
 
     def _append(self, entry: dict[str, Any]) -> None:
         stamped = {"time": datetime.now(UTC).isoformat(timespec="seconds")} | entry
-        try:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(stamped) + "\n")
-        except OSError as error:
-            raise UsageError(
-                f"cannot write {self._path}: {error.strerror}", code="FILE_UNWRITABLE"
-            ) from error
+        append_json(self._path, stamped)
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -16,24 +16,7 @@ from pydantic import Field, model_validator
 from certify.base.jsonio import canonical_json, sha256_bytes
 from certify.base.model import Model
 from certify.ticket.schema import DeclaredClaim, Slug
-from lottery.experiment.plan.fields import (
-    FEWEST_DRAWS,
-    RANDOM_NULLS,
-    ComparatorPlan,
-    ControlsPlan,
-    EmbedPlan,
-    EstimatePlan,
-    EvaluationPlan,
-    GeometryPlan,
-    PairPlan,
-    Precision,
-    RecipePlan,
-    Seed,
-    TextPlan,
-    TicketPlan,
-    TuningPlan,
-    UnrelatedPlan,
-)
+from lottery.experiment.plan import fields
 from lottery.pretrain.plan import read_plan_file, shipped_plans
 
 SYNTHETIC = "synthetic"
@@ -54,25 +37,25 @@ class ExperimentPlan(Model):
     """
 
     name: Slug
-    seed: Seed
+    seed: fields.Seed
     base: Annotated[str, Field(min_length=1)]
     template: str = "alpaca"
-    served_dtype: Precision
+    served_dtype: fields.Precision
     bundle: bool = True
     threads: Annotated[int, Field(ge=1)] | None = None
-    pair: Annotated[tuple[PairPlan, ...], Field(min_length=1)]
-    tuning: TuningPlan = TuningPlan()
-    embed: EmbedPlan = EmbedPlan()
-    partial: RecipePlan = RecipePlan()
-    ticket: Annotated[tuple[TicketPlan, ...], Field(min_length=1)]
-    comparator: tuple[ComparatorPlan, ...] = ()
-    controls: tuple[ControlsPlan, ...] = ()
-    text: tuple[TextPlan, ...] = ()
-    unrelated: UnrelatedPlan | None = None
-    evaluation: EvaluationPlan = EvaluationPlan()
+    pair: Annotated[tuple[fields.PairPlan, ...], Field(min_length=1)]
+    tuning: fields.TuningPlan = fields.TuningPlan()
+    embed: fields.EmbedPlan = fields.EmbedPlan()
+    partial: fields.RecipePlan = fields.RecipePlan()
+    ticket: Annotated[tuple[fields.TicketPlan, ...], Field(min_length=1)]
+    comparator: tuple[fields.ComparatorPlan, ...] = ()
+    controls: tuple[fields.ControlsPlan, ...] = ()
+    text: tuple[fields.TextPlan, ...] = ()
+    unrelated: fields.UnrelatedPlan | None = None
+    evaluation: fields.EvaluationPlan = fields.EvaluationPlan()
     declared: tuple[DeclaredClaim, ...] = ()
-    geometry: GeometryPlan | None = None
-    estimate: EstimatePlan = EstimatePlan()
+    geometry: fields.GeometryPlan | None = None
+    estimate: fields.EstimatePlan = fields.EstimatePlan()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -104,7 +87,7 @@ class ExperimentPlan(Model):
         """Distinct templates of all controls."""
         return tuple(dict.fromkeys(name for controls in self.controls for name in controls.paraphrases))
 
-    def controls_of(self, ticket: str) -> ControlsPlan | None:
+    def controls_of(self, ticket: str) -> fields.ControlsPlan | None:
         """Controls of the ticket with that id; None if there are none."""
         return next((controls for controls in self.controls if controls.ticket == ticket), None)
 
@@ -115,14 +98,14 @@ class ExperimentPlan(Model):
             f"controls of {controls.ticket}: draws = {controls.draws}; with fewer than three draws of random"
             " null tickets no claim against nulls can be made"
             for controls in self.controls
-            if controls.draws < FEWEST_DRAWS and RANDOM_NULLS & set(controls.kinds)
+            if controls.draws < fields.FEWEST_DRAWS and fields.RANDOM_NULLS & set(controls.kinds)
         )
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the plan."""
         return sha256_bytes(canonical_json(self.model_dump(mode="json")))
 
-    def pairs_of(self, text: TextPlan) -> tuple[PairPlan, ...]:
+    def pairs_of(self, text: fields.TextPlan) -> tuple[fields.PairPlan, ...]:
         """Language pairs to evaluate a text in, in the order of the plan."""
         return tuple(pair for pair in self.pair if not text.pairs or pair.name in text.pairs)
 
