@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from certify.base.errors import UsageError
-from certify.base.jsonio import pretty_json, read_json, write_bytes
 from certify.tables.table import Table
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
 from certify.ticket.make import open_pair
@@ -119,22 +118,10 @@ def resolve(name: str, data: Path | None, *, made: Path | None = None) -> str:
 
 def tuned_result(given: Input) -> tuple[Path, int]:
     """File or folder made by a tuning, and the number of trained parameters."""
-    result = read_json(given.path(RESULT), what="result of a tuning")
+    result = given.json(RESULT)
     return given.path(result["path"]), int(result["trained"])
 
 
 def reference_file(work: Work) -> Path:
     """The fp32 table of the embed tuning among the inputs."""
     return tuned_result(work.inputs["embed"])[0]
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a record of a step, for people and later steps."""
-    write_bytes(path, pretty_json(dict(value)).encode("utf-8"))
-
-
-def read_selection(folder: Path) -> dict[str, Any]:
-    """Read the selection written by a step that chose rows."""
-    value = read_json(folder / SELECTION, what="selection of a step")
-    assert isinstance(value, dict)  # its digest was verified
-    return value

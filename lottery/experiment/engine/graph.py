@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from certify.base.errors import UsageError
+from certify.base.jsonio import pretty_json, read_json, write_bytes
 from lottery.experiment.engine.cache import Cache, Done, step_key
 
 State = Literal["done", "void", "stale", "started", "pending"]
@@ -41,6 +42,10 @@ class Input:
         """Path of one output."""
         return self.folder / relative
 
+    def json(self, relative: str) -> Any:
+        """Content of one output, a JSON file."""
+        return read_json(self.folder / relative, what="output of a step")
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -55,6 +60,10 @@ class Work:
     folder: Path
     parameters: Mapping[str, Any]
     inputs: Mapping[str, Input]
+
+    def write(self, relative: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON file, for people and later steps."""
+        write_bytes(self.folder / relative, pretty_json(dict(value)).encode("utf-8"))
 
 
 @dataclass(frozen=True, slots=True)

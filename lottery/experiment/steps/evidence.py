@@ -23,12 +23,11 @@ from lottery.evaluation.prompts import Task, make_task
 from lottery.evaluation.shards import Part, read_part
 from lottery.experiment.engine.context import (
     ROWS,
+    SELECTION,
     RunContext,
     procedure,
-    read_selection,
     reference_file,
     tuned_result,
-    write_json,
 )
 from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.steps.texts import evaluated_pairs, used_texts
@@ -70,7 +69,7 @@ def measure_arm(context: RunContext, work: Work) -> Result:
         resume=True,
         progress=context.progress,
     )
-    write_json(work.folder / ARM, placement.arm.model_dump(mode="json"))
+    work.write(ARM, placement.arm.model_dump(mode="json"))
     tokens = sum(part.read(index)["length"] for index in range(len(part)))
     ended = sum(part.read(index)["ended"] for index in range(len(part)))
     facts = {"sentences": len(part), "generated": tokens, "ended": ended}
@@ -98,7 +97,7 @@ def measure_losses(context: RunContext, work: Work) -> Result:
         resume=True,
         progress=context.progress,
     )
-    write_json(work.folder / ARM, placement.arm.model_dump(mode="json"))
+    work.write(ARM, placement.arm.model_dump(mode="json"))
     nats = sum(part.read(index)["nats"] for index in range(len(part))) / 1e9
     tokens = sum(len(window.ids) - 1 for window in windows)
     return Result((PART, ARM), {"windows": len(windows), "nats_per_token": nats / tokens})
@@ -119,7 +118,7 @@ def _placement(context: RunContext, work: Work) -> Placement:
             asked["name"], asked["kind"], path, parameters=trained, seed=asked["training_seed"]
         )
     if source == "rows":
-        if not read_selection(given.folder)["ids"]:
+        if not given.json(SELECTION)["ids"]:
             raise Void("no row was selected: the arm equals the base")
         rows = read_rows(given.path(ROWS))
     else:
@@ -238,7 +237,7 @@ def count_opportunity(context: RunContext, work: Work) -> Result:
     counted: dict[str, Any] = {}
     for name in p["selections"]:
         given = work.inputs[name]
-        ids = [] if given.void else read_selection(given.folder)["ids"]
+        ids = [] if given.void else given.json(SELECTION)["ids"]
         if ids:
             found = of_examples(ids, examples, bos=tokenizer.bos_token_id)
             counted[name] = {
@@ -247,7 +246,7 @@ def count_opportunity(context: RunContext, work: Work) -> Result:
                 "touched": dict(found.touched),
                 "never_fed": list(found.unsupported()),
             }
-    write_json(work.folder / OPPORTUNITY, counted)
+    work.write(OPPORTUNITY, counted)
     return Result((OPPORTUNITY,), {"selections": len(counted)})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from certify.base.jsonio import canonical_json, read_json, sha256_bytes, sha256_file, write_bytes
+from certify.base.jsonio import canonical_json, sha256_bytes, sha256_file, write_bytes
 from certify.base.version import __version__
 from certify.evidence.read import Manifest, read_manifest
 from certify.selection.frequency import read_counts
@@ -23,7 +23,7 @@ from certify.selection.rules import candidates
 from certify.tables.vocabulary import open_vocabulary
 from certify.ticket.schema import Located, Ticket, TicketFile, read_ticket_file, write_ticket_file
 from lottery.controls.overlap import Study, TicketPair, study
-from lottery.experiment.engine.context import RunContext, procedure, read_selection, write_json
+from lottery.experiment.engine.context import SELECTION, RunContext, procedure
 from lottery.experiment.engine.graph import Input, Result, Void, Work
 from lottery.experiment.steps.evidence import OPPORTUNITY
 from lottery.experiment.steps.rows import COUNTS, TICKETS
@@ -49,7 +49,7 @@ def compare_tickets(context: RunContext, work: Work) -> Result:
     for ticket, roles in p["tickets"].items():
         chosen: dict[str, dict[int, list[int]]] = {}
         for role, pair, seed in roles:
-            record = read_selection(work.inputs[role].folder)
+            record = work.inputs[role].json(SELECTION)
             rows = record["rows"]
             if record["ids"]:
                 chosen.setdefault(pair, {})[seed] = record["ids"]
@@ -65,7 +65,7 @@ def compare_tickets(context: RunContext, work: Work) -> Result:
         found[ticket] = _study(study(chosen, pool, strata=frequency_strata(counts)))
     if not found:
         raise Void("no ticket has rows in two tunings")
-    write_json(work.folder / OVERLAP, found)
+    work.write(OVERLAP, found)
     return Result((OVERLAP,), {"tickets": len(found)})
 
 
@@ -112,11 +112,15 @@ def publish(_context: RunContext, work: Work) -> Result:
             for name, role in pair["evidence"].items()
             if not work.inputs[role].void
         }
-        _pack(target / EVIDENCE_FOLDER)
+        # Records and lists of used sentences travel compressed. Digests are of the unpacked content.
+        folder = target / EVIDENCE_FOLDER
+        for path in sorted((*folder.glob("*.jsonl"), *folder.glob("*/*.txt"))):
+            write_bytes(path.with_name(f"{path.name}.xz"), lzma.compress(path.read_bytes()))
+            path.unlink()
         evidence[pair["name"]] = files
         for name, role in pair["opportunity"].items():
             if not work.inputs[role].void:
-                counted = read_json(work.inputs[role].path(OPPORTUNITY), what="opportunity counts")
+                counted = work.inputs[role].json(OPPORTUNITY)
                 opportunity[f"{pair['name']}/{name}"] = counted
         given = work.inputs[pair["tickets"]]
         if not given.void:
@@ -125,7 +129,7 @@ def publish(_context: RunContext, work: Work) -> Result:
             _link(target / Path(TICKETS).name, linked)
     overlap = None
     if "overlap" in work.inputs and not work.inputs["overlap"].void:
-        overlap = read_json(work.inputs["overlap"].path(OVERLAP), what="overlap")
+        overlap = work.inputs["overlap"].json(OVERLAP)
     summary = summarise(
         p["plan"],
         evidence,
@@ -135,7 +139,7 @@ def publish(_context: RunContext, work: Work) -> Result:
         root=work.folder,
         notices=p["notices"],
     )
-    write_json(work.folder / SUMMARY, summary)
+    work.write(SUMMARY, summary)
     write_bytes(work.folder / REPORT, markdown(summary).encode("utf-8"))
     _write_manifest(work)
     outputs = (TICKET_FOLDER, SUMMARY, REPORT, MANIFEST)
@@ -153,15 +157,8 @@ def _copy(given: Input, target: Path, *, below: str = "") -> Path:
     return target
 
 
-def _pack(folder: Path) -> None:
-    """Compress records and lists of used sentences to ``NAME.xz``. Digests are of the unpacked content."""
-    for path in sorted((*folder.glob("*.jsonl"), *folder.glob("*/*.txt"))):
-        write_bytes(path.with_name(f"{path.name}.xz"), lzma.compress(path.read_bytes()))
-        path.unlink()
-
-
 def _link(path: Path, evidence: Mapping[str, Path]) -> None:
-    """Record in every ticket the evidence that has an arm with its rows, or is about unrelated text."""
+    """Record in every ticket the evidence that has an arm with its rows."""
     content = read_ticket_file(path)
     manifests = {name: read_manifest(file) for name, file in evidence.items()}
     tickets = []
@@ -202,7 +199,7 @@ def _write_manifest(work: Work) -> None:
         },
         "files": {places[path].as_posix(): sha256_file(path) for path in files},
     }
-    write_json(work.folder / MANIFEST, manifest)
+    work.write(MANIFEST, manifest)
 
 
 def deliver(published: Path, outputs: Iterable[str], out: Path) -> None:

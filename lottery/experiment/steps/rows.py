@@ -6,7 +6,6 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from certify.base.jsonio import read_json
 from certify.base.records import Excluded
 from certify.scan.scan import scan
 from certify.selection.frequency import read_counts, write_counts
@@ -22,10 +21,8 @@ from lottery.experiment.engine.context import (
     SELECTION,
     RunContext,
     procedure,
-    read_selection,
     reference_file,
     tuned_result,
-    write_json,
 )
 from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.plan.fields import rows_of_share
@@ -54,7 +51,7 @@ def choose(context: RunContext, work: Work) -> Result:
     )
     record: dict[str, Any] = {"ids": list(selection.ids), "rule": selection.rule, "alpha": selection.alpha}
     record |= {"correction": selection.correction, "h_alpha": selection.h_alpha, "rows": base.shape[0]}
-    write_json(work.folder / SELECTION, record)
+    work.write(SELECTION, record)
     outputs = [SELECTION]
     if selection.ids:
         write_rows(work.folder / ROWS, transferred_rows(selection.ids, reference))
@@ -79,7 +76,7 @@ def draw_nulls(context: RunContext, work: Work) -> Result:
         Void: the selection has no rows.
     """
     p = work.parameters
-    ids = read_selection(work.inputs["select"].folder)["ids"]
+    ids = work.inputs["select"].json(SELECTION)["ids"]
     if not ids:
         raise Void("no row was selected: there is nothing to draw null tickets for")
     base, reference, vocabulary = context.tables(work)
@@ -92,7 +89,7 @@ def draw_nulls(context: RunContext, work: Work) -> Result:
         # If several ids spell a line break, take the one that is fed.
         name = null.kind.replace(":", "-") if null.seed is None else f"{null.kind}-{null.seed}"
         named.setdefault(name, asdict(null) | {"ids": list(null.ids)})
-    write_json(work.folder / NULLS, named)
+    work.write(NULLS, named)
     return Result((NULLS,), {"nulls": len(named)})
 
 
@@ -103,12 +100,12 @@ def take_null(context: RunContext, work: Work) -> Result:
     Raises:
         Void: this tokenizer has no such null ticket.
     """
-    drawn = read_json(work.inputs["nulls"].path(NULLS), what="null tickets")
+    drawn = work.inputs["nulls"].json(NULLS)
     name = work.parameters["name"]
     if name not in drawn:
         raise Void(f"the tokenizer has no token for {name}")
     _, reference, _ = context.tables(work)
-    write_json(work.folder / SELECTION, drawn[name])
+    work.write(SELECTION, drawn[name])
     write_rows(work.folder / ROWS, transferred_rows(drawn[name]["ids"], reference))
     return Result((SELECTION, ROWS), {"rows": len(drawn[name]["ids"])})
 
@@ -120,13 +117,13 @@ def turn_rows(context: RunContext, work: Work) -> Result:
     Raises:
         Void: the selection has no rows.
     """
-    ids = read_selection(work.inputs["select"].folder)["ids"]
+    ids = work.inputs["select"].json(SELECTION)["ids"]
     if not ids:
         raise Void("no row was selected: nothing can be shifted")
     base, reference, _ = context.tables(work)
     direction = random_direction(ids, base, reference, seed=work.parameters["seed"])
     record = {"ids": list(ids), "rule": "direction", "seed": direction.seed}
-    write_json(work.folder / SELECTION, record | {"deviation": f"{direction.deviation:.3g}"})
+    work.write(SELECTION, record | {"deviation": f"{direction.deviation:.3g}"})
     write_rows(work.folder / ROWS, direction.rows)
     return Result((SELECTION, ROWS), {"rows": len(ids)})
 
@@ -151,7 +148,7 @@ def write_tickets(context: RunContext, work: Work) -> Result:
         tuned = None if entry["tuned"] is None else work.inputs[entry["tuned"]]
         if chosen.void or (tuned is not None and tuned.void):
             continue
-        record = read_selection(chosen.folder)
+        record = chosen.json(SELECTION)
         if not record["ids"]:
             continue
         rule = _rule(entry, record["rows"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from certify.base.jsonio import canonical_json, parse_json, read_json, write_bytes
+from certify.base.jsonio import canonical_json, parse_json, write_bytes
 from certify.ticket.corpus import Pair, deduplicate, sentence_digest
-from lottery.experiment.engine.context import RunContext, procedure, write_json
+from lottery.experiment.engine.context import RunContext, procedure
 from lottery.experiment.engine.graph import Input, Result, Void, Work
 from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import UsedText, used_pairs
@@ -25,7 +25,7 @@ def list_used(context: RunContext, work: Work) -> Result:
     for role, names in p["roles"].items():
         pairs = [pair for name in names for pair in read_pairs(context.text(work, name), *p["languages"])]
         found[role] = sorted(used_pairs(role, pairs).digests)
-    write_json(work.folder / USED, found)
+    work.write(USED, found)
     return Result((USED,), {role: len(digests) for role, digests in found.items()})
 
 
@@ -64,5 +64,5 @@ def evaluated_pairs(given: Input) -> list[Pair]:
 
 def used_texts(work: Work) -> list[UsedText]:
     """Read the lists of used sentences, in the roles that the parameter ``avoid`` names."""
-    lists = read_json(work.inputs["used"].path(USED), what="used sentences")
+    lists = work.inputs["used"].json(USED)
     return [UsedText(role, frozenset(lists[role])) for role in work.parameters["avoid"] if lists.get(role)]

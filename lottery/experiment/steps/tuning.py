@@ -8,7 +8,7 @@ from typing import Any
 from certify.base.errors import NothingToDoError
 from certify.base.jsonio import read_json
 from certify.tables.dtypes import parse_dtype
-from lottery.experiment.engine.context import BASE, RESULT, RunContext, procedure, read_selection, write_json
+from lottery.experiment.engine.context import BASE, RESULT, SELECTION, RunContext, procedure
 from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.plan.fields import PairPlan
 from lottery.experiment.plan.plan import ExperimentPlan
@@ -89,7 +89,7 @@ def run_tuning(context: RunContext, work: Work) -> Result:
     p = work.parameters
     rows = "all"
     if "select" in work.inputs:
-        ids = read_selection(work.inputs["select"].folder)["ids"]
+        ids = work.inputs["select"].json(SELECTION)["ids"]
         if not ids:
             raise Void("no row was selected: there is nothing to tune")
         rows = "ids:" + ",".join(map(str, ids))
@@ -124,5 +124,5 @@ def run_tuning(context: RunContext, work: Work) -> Result:
     outcome = read_json(out / RUN_FILE, what="record of a run")["outcome"]
     facts = {name: outcome[name] for name in ("trainable", "steps", "tokens", "loss", "held_out")}
     made = f"{_RUN}/{outcome['output']}"
-    write_json(work.folder / RESULT, {"path": made, "trained": outcome["trainable"]})
+    work.write(RESULT, {"path": made, "trained": outcome["trainable"]})
     return Result((made, RESULT), facts)

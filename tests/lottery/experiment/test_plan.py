@@ -12,7 +12,7 @@ from certify.base.errors import UsageError
 from certify.selection.rules import published
 from certify.tables.modelconfig import read_config
 from lottery.experiment import driver as library
-from lottery.experiment.engine.context import RunContext, resolve, write_json
+from lottery.experiment.engine.context import RunContext, resolve
 from lottery.experiment.engine.graph import Input, Work
 from lottery.experiment.engine.inputs import InputDigests
 from lottery.experiment.layout.layout import layout
@@ -419,7 +419,7 @@ def test_documents_of_a_text_decide_its_steps_and_reach_the_evaluation(tmp_path:
         folder = tmp_path / f"work{len(more)}"
         folder.mkdir()
         parameters = {"data": "t", "languages": list(pair), "limit": None, "avoid": [], **more}
-        write_json(folder / "used.json", {})
+        (folder / "used.json").write_text("{}")
         used = Input(folder, ("used.json",))
         prepare_text(RunContext(None, tmp_path), Work(folder, parameters, {"used": used}))
         pairs = evaluated_pairs(Input(folder, ("text.jsonl",)))
