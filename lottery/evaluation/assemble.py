@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,41 +118,48 @@ class Assembly:
         )
 
 
-def loss_key(arm: Arm, windows: Sequence[Window], digests: Mapping[str, str], dtype: Dtype) -> dict[str, Any]:
-    """Everything that determines the part file of an arm's losses, as JSON.
+@dataclass(frozen=True, slots=True)
+class LossTask:
+    """Unrelated text to measure a loss on.
 
-    The procedure is that of the measurement. What ``loss/2`` records about its text does not change a loss.
+    Attributes:
+        windows: token ids; the first of each begins a sequence.
+        text: name, digest, unit and attribution of the text; ``sentences`` counts its lines.
+        dtype: dtype that the models compute in; the softmax is in fp64.
     """
-    return {
-        "procedure": "loss/1",
-        "arm": arm.model_dump(mode="json", include={"kind", "table_sha256", "model_sha256", "gate"}),
-        "windows": sha256_bytes(canonical_json([[w.id, w.unit, list(w.ids)] for w in windows])),
-        "dtype": dtype,
-        **digests,
-    }
 
+    windows: Sequence[Window]
+    text: TextRef
+    base: BaseModelRef
+    tokenizer_sha256: str
+    dtype: Dtype = "F32"
 
-def loss_digests(base: BaseModelRef, tokenizer_sha256: str, text: TextRef) -> dict[str, str]:
-    """Digests for the key of every loss part."""
-    return {
-        "base": base.tensor_sha256,
-        "model": base.model_sha256,
-        "tokenizer": tokenizer_sha256,
-        "text": text.sha256,
-    }
+    def key(self, arm: Arm) -> Mapping[str, Any]:
+        """Everything that determines the part file of an arm's losses, as JSON.
+
+        The procedure is that of the measurement. What ``loss/2`` records about its text does not change a
+        loss.
+        """
+        windows = [[window.id, window.unit, list(window.ids)] for window in self.windows]
+        return {
+            "procedure": "loss/1",
+            "arm": arm.model_dump(mode="json", include={"kind", "table_sha256", "model_sha256", "gate"}),
+            "windows": sha256_bytes(canonical_json(windows)),
+            "dtype": self.dtype,
+            "base": self.base.tensor_sha256,
+            "model": self.base.model_sha256,
+            "tokenizer": self.tokenizer_sha256,
+            "text": self.text.sha256,
+        }
 
 
 def assemble_loss(
-    windows: Sequence[Window],
+    task: LossTask,
     arms: Sequence[Arm],
     parts: Mapping[str, Part],
     out: Path,
     *,
-    text: TextRef,
-    base: BaseModelRef,
     reference_sha256: str | None,
-    tokenizer_sha256: str,
-    dtype: Dtype = "F32",
     used: Sequence[UsedText] = (),
     order_seed: int = 0,
 ) -> Manifest:
@@ -161,12 +169,11 @@ def assemble_loss(
     a copy is not new text.
 
     Args:
-        text: name, digest, unit and attribution of the text; ``sentences`` counts its lines.
         reference_sha256: tensor digest of E*, if it has an arm.
     """
-    digests = loss_digests(base, tokenizer_sha256, text)
+    windows = task.windows
     for arm in arms:
-        _check_part(arm.name, parts, loss_key(arm, windows, digests, dtype), range(len(windows)))
+        _check_part(arm.name, parts, task.key(arm), range(len(windows)))
     longest = max(len(window.ids) for window in windows)
     distinct: dict[str, int] = {}
     for index, window in enumerate(windows):
@@ -175,13 +182,13 @@ def assemble_loss(
         kind="loss",
         created_by=f"certify {__version__}",
         procedure="loss/2",
-        base=base,
+        base=task.base,
         reference=None if reference_sha256 is None else ReferenceRef(tensor_sha256=reference_sha256),
-        tokenizer_sha256=tokenizer_sha256,
+        tokenizer_sha256=task.tokenizer_sha256,
         template=None,
         languages=None,
-        text=text,
-        decoding=Decoding(beams=1, max_new_tokens=0, dtype=dtype),
+        text=task.text,
+        decoding=Decoding(beams=1, max_new_tokens=0, dtype=task.dtype),
         order_seed=order_seed,
         design="fixed",
         signatures={"loss": f"nats:1e-9|window:{longest}|bos:yes|softmax:fp64|version:1"},

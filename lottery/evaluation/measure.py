@@ -13,16 +13,14 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from certify.base.errors import UsageError
-from certify.base.records import Dtype
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT
 from certify.ticket.templates import Example, Span
-from lottery.evaluation.assemble import along, loss_key
+from lottery.evaluation.assemble import LossTask, along
 from lottery.evaluation.forced_decoding import argmaxes, certainties, log_likelihoods
 from lottery.evaluation.generate import Output, batches, check_fits, decode
 from lottery.evaluation.prompts import Task
 from lottery.evaluation.shards import Part, open_part
 from lottery.model.row_swap import Placed, Placement, placed
-from lottery.text.unrelated import Window
 
 Progress = Callable[[int, int], None]
 
@@ -139,39 +137,35 @@ def measure_arms(
 
 def measure_loss(
     model: PreTrainedModel,
-    windows: Sequence[Window],
+    task: LossTask,
     placement: Placement,
     out: Path,
     *,
-    digests: Mapping[str, str],
-    dtype: Dtype = "F32",
     batch_size: int = 64,
     resume: bool,
     progress: Progress | None = None,
 ) -> Part:
     """Measure the total negative log-likelihood of each window under one arm, in units of 1e-9 nats.
 
-    Args:
-        windows: token ids; the first begins a sequence.
-        digests: digests of base, tokenizer and text, for the key.
-        dtype: dtype that the model computes in; the softmax is in fp64.
-        progress: called with (windows done, windows in all).
+    Model, ``out`` and ``resume`` are those of :func:`measure`; ``progress`` is called with (windows done,
+    windows in all).
 
     Raises:
         UsageError: the arm is gated, or ``out`` was made with other settings or inputs
             (``PART_MISMATCH``).
         InvalidInputError: logits are not finite, or ``out`` is damaged.
     """
+    windows = task.windows
     if placement.arm.gate is not None:
         raise UsageError("gated rows need segments, which this text does not have", code="GATE_LOSS")
-    part = open_part(out, loss_key(placement.arm, windows, digests, dtype), resume=resume)
+    part = open_part(out, task.key(placement.arm), resume=resume)
     missing = [index for index in range(len(windows)) if index not in part]
     if not missing:
         return part
     # A window is treated as a prompt of one token and an answer.
     empty = Span(0, 0)
     prompts = {i: Example(windows[i].id, windows[i].ids[:1], 1, empty, empty, empty) for i in missing}
-    with placed(model, placement, dtype) as ready:
+    with placed(model, placement, task.dtype) as ready:
         for start in range(0, len(missing), batch_size):
             chosen = missing[start : start + batch_size]
             nats = log_likelihoods(ready, [prompts[i] for i in chosen], [windows[i].ids[1:] for i in chosen])

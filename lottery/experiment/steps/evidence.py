@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from certify.tables.rowfile import make_rows, read_rows
 from certify.tables.table import Table, open_table
 from certify.ticket.templates import encode, load_template
 from lottery.controls.opportunity import of_examples
-from lottery.evaluation.assemble import Assembly, assemble_loss, loss_digests
+from lottery.evaluation.assemble import Assembly, LossTask, assemble_loss
 from lottery.evaluation.measure import measure, measure_loss
 from lottery.evaluation.prompts import Task, make_task
 from lottery.evaluation.shards import Part, read_part
@@ -42,7 +41,7 @@ from lottery.model.row_swap import (
 )
 from lottery.text.score import Scorer
 from lottery.text.textfile import locate, read_lines
-from lottery.text.unrelated import Window, choose_passages, passage_windows
+from lottery.text.unrelated import choose_passages, passage_windows
 
 PART, ARM, OPPORTUNITY = "part.jsonl", "arm.json", "opportunity.json"
 
@@ -85,22 +84,20 @@ def measure_losses(context: RunContext, work: Work) -> Result:
     """
     placement = _placement(context, work)
     model, tokenizer = _model(context, work)
-    _, windows = _unrelated(context, work, tokenizer)
+    task = _loss_task(context, work, tokenizer)
     part = measure_loss(
         model,
-        windows,
+        task,
         placement,
         work.folder / PART,
-        digests=_loss_digests(context, work, tokenizer),
-        dtype=work.parameters["dtype"],
         batch_size=work.parameters["batch"],
         resume=True,
         progress=context.progress,
     )
     work.write(ARM, placement.arm.model_dump(mode="json"))
     nats = sum(part.read(index)["nats"] for index in range(len(part))) / 1e9
-    tokens = sum(len(window.ids) - 1 for window in windows)
-    return Result((PART, ARM), {"windows": len(windows), "nats_per_token": nats / tokens})
+    tokens = sum(len(window.ids) - 1 for window in task.windows)
+    return Result((PART, ARM), {"windows": len(task.windows), "nats_per_token": nats / tokens})
 
 
 def _placement(context: RunContext, work: Work) -> Placement:
@@ -206,18 +203,12 @@ def write_loss_evidence(context: RunContext, work: Work) -> Result:
     """Join the losses of all arms into evidence on unrelated text."""
     p = work.parameters
     arms, parts = _measured(work)
-    folder = context.base_folder(work)
-    text, windows = _unrelated(context, work, load_tokenizer(folder))
     assemble_loss(
-        windows,
+        _loss_task(context, work, load_tokenizer(context.base_folder(work))),
         arms,
         parts,
         work.folder / f"{p['file']}.json",
-        text=text,
-        base=_base_ref(context, work),
         reference_sha256=next(arm.table_sha256 for arm in arms if arm.kind == "reference"),
-        tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
-        dtype=p["dtype"],
         used=used_texts(work),
         order_seed=p["order_seed"],
     )
@@ -273,24 +264,26 @@ def _measured(work: Work) -> tuple[list[Arm], dict[str, Part]]:
     return list(arms.values()), parts
 
 
-def _unrelated(context: RunContext, work: Work, tokenizer: Any) -> tuple[TextRef, list[Window]]:
+def _loss_task(context: RunContext, work: Work, tokenizer: Any) -> LossTask:
     p = work.parameters
     path = locate(Path(context.text(work, p["data"])))
     used = frozenset().union(*(entry.digests for entry in used_texts(work)))
     text = choose_passages(
         read_lines(path), name=p["name"], block=p["block"], every=p["every"], limit=p["limit"], used=used
     )
-    lines = sum(len(passage.lines) for passage in text.passages)
-    ref = TextRef(
-        name=p["name"], sha256=text.digest(), sentences=lines, unit=text.unit, attribution=p["attribution"]
+    return LossTask(
+        passage_windows(text.passages, tokenizer, max_tokens=p["window"]),
+        TextRef(
+            name=p["name"],
+            sha256=text.digest(),
+            sentences=sum(len(passage.lines) for passage in text.passages),
+            unit=text.unit,
+            attribution=p["attribution"],
+        ),
+        _base_ref(context, work),
+        sha256_file(context.base_folder(work) / "tokenizer.json"),
+        p["dtype"],
     )
-    return ref, passage_windows(text.passages, tokenizer, max_tokens=p["window"])
-
-
-def _loss_digests(context: RunContext, work: Work, tokenizer: Any) -> Mapping[str, str]:
-    text, _ = _unrelated(context, work, tokenizer)
-    tokenizer_digest = sha256_file(context.base_folder(work) / "tokenizer.json")
-    return loss_digests(_base_ref(context, work), tokenizer_digest, text)
 
 
 def _evidence_files(folder: Path, name: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import json
 import lzma
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from certify.tables.table import open_table  # noqa: E402
 from certify.ticket.corpus import sentence_digest  # noqa: E402
 from certify.ticket.templates import encode, load_template  # noqa: E402
 from lottery.evaluation.armscores import arm_scores  # noqa: E402
-from lottery.evaluation.assemble import assemble_loss, loss_digests  # noqa: E402
+from lottery.evaluation.assemble import LossTask, assemble_loss  # noqa: E402
 from lottery.evaluation.evaluate import evaluate, evaluate_tickets  # noqa: E402
 from lottery.evaluation.measure import measure_loss  # noqa: E402
 from lottery.evaluation.prompts import units_of  # noqa: E402
@@ -477,17 +478,15 @@ def test_losses_become_evidence(base: Path, tuned: Path, tmp_path: Path) -> None
     windows = [Window(f"w/{i}", str(i // 2), ids[i], (f"{i // 2:016x}",)) for i in range(5)]
     text = TextRef(name="other", sha256="a" * 64, sentences=5, unit="block:2", attribution="")
     ref = BaseModelRef(tensor_sha256=stored.digest(), model_sha256="b" * 64)
-    digests = loss_digests(ref, "c" * 64, text)
+    task = LossTask(windows, text, ref, "c" * 64)
     placements: list[Placement] = [base_placement(stored), reference_placement(reference)]
     arms: list[Arm] = [placement.arm for placement in placements]
     parts = {
-        placement.arm.name: measure_loss(
-            model, windows, placement, tmp_path / placement.arm.name, digests=digests, resume=False
-        )
+        placement.arm.name: measure_loss(model, task, placement, tmp_path / placement.arm.name, resume=False)
         for placement in placements
     }
-    settings: dict[str, Any] = {"text": text, "base": ref, "reference_sha256": reference.digest()}
-    assemble_loss(windows, arms, parts, tmp_path / "dev.json", tokenizer_sha256="c" * 64, **settings)
+    tensor = reference.digest()
+    assemble_loss(task, arms, parts, tmp_path / "dev.json", reference_sha256=tensor)
     manifest, records = read(tmp_path)
     assert manifest.kind == "loss"
     assert manifest.records.count == 4
@@ -499,11 +498,12 @@ def test_losses_become_evidence(base: Path, tuned: Path, tmp_path: Path) -> None
     assert [record.lines for record in records] == [window.lines for window in windows[:4]]
     for index, record in enumerate(records):
         assert record.nats == {name: part.read(index)["nats"] for name, part in parts.items()}
+    other = replace(task, tokenizer_sha256="d" * 64)
     with pytest.raises(UsageError) as error:
-        assemble_loss(windows, arms, parts, tmp_path / "x.json", tokenizer_sha256="d" * 64, **settings)
+        assemble_loss(other, arms, parts, tmp_path / "x.json", reference_sha256=tensor)
     assert error.value.code == "PART_MISMATCH"
     with pytest.raises(UsageError) as error:
-        assemble_loss(windows, arms, {}, tmp_path / "x.json", tokenizer_sha256="c" * 64, **settings)
+        assemble_loss(task, arms, {}, tmp_path / "x.json", reference_sha256=tensor)
     assert error.value.code == "PART_INCOMPLETE"
 
 

@@ -17,8 +17,9 @@ from tiny_llama import VOCABULARY, tiny_llama  # noqa: E402
 
 import lottery.evaluation.forced_decoding  # noqa: E402
 from certify.base.errors import InvalidInputError, UsageError  # noqa: E402
-from certify.evidence.read import Arm  # noqa: E402
+from certify.evidence.read import Arm, BaseModelRef, TextRef  # noqa: E402
 from certify.ticket.templates import Example, Span  # noqa: E402
+from lottery.evaluation.assemble import LossTask  # noqa: E402
 from lottery.evaluation.forced_decoding import argmaxes, certainties, log_likelihoods  # noqa: E402
 from lottery.evaluation.measure import measure_loss  # noqa: E402
 from lottery.model.row_swap import Placed, Placement  # noqa: E402
@@ -110,14 +111,15 @@ def test_logits_that_are_no_numbers_are_an_error(measure: Any, value: float) -> 
 
 # --- loss on windows -------------------------------------------------------------------------------------
 
-DIGESTS = {"base": "a", "text": "b"}
+TEXT = TextRef(name="t", sha256="a" * 64, sentences=1, unit="sentence", attribution="")
+MODEL = BaseModelRef(tensor_sha256="b" * 64, model_sha256="c" * 64)
 BASE = Placement(Arm(name="base", kind="base", table_sha256="a" * 64, parameters=0))
 
 
-def windows(count: int) -> list[Window]:
+def windows(count: int) -> LossTask:
     generator = torch.Generator().manual_seed(1)
     lengths = [2 + i * 7 % 11 for i in range(count)]
-    return [
+    made = [
         Window(
             f"w:{i}",
             str(i // 2),
@@ -126,15 +128,14 @@ def windows(count: int) -> list[Window]:
         )
         for i, n in enumerate(lengths)
     ]
+    return LossTask(made, TEXT, MODEL, "d" * 64)
 
 
 def test_the_loss_of_a_window_is_the_sum_over_its_tokens(tmp_path: Path) -> None:
     model = tiny_llama().eval()
     chosen = windows(7)
-    part = measure_loss(
-        model, chosen, BASE, tmp_path / "base.jsonl", digests=DIGESTS, batch_size=3, resume=False
-    )
-    for index, window in enumerate(chosen):
+    part = measure_loss(model, chosen, BASE, tmp_path / "base.jsonl", batch_size=3, resume=False)
+    for index, window in enumerate(chosen.windows):
         steps = forced(plainly(model), window.ids[:1], window.ids[1:])
         nats = -sum(
             math.log(_softmax(logits)[token]) for logits, token in zip(steps, window.ids[1:], strict=True)
@@ -142,17 +143,17 @@ def test_the_loss_of_a_window_is_the_sum_over_its_tokens(tmp_path: Path) -> None
         assert part.read(index)["nats"] == pytest.approx(nats * 1e9, abs=1e5)
     with torch.no_grad():
         model.lm_head.weight.zero_()
-    again = measure_loss(model, chosen, BASE, tmp_path / "base.jsonl", digests=DIGESTS, resume=True)
+    again = measure_loss(model, chosen, BASE, tmp_path / "base.jsonl", resume=True)
     assert again.read(0) == part.read(0), "a finished part is not computed again"
-    flat = measure_loss(model, chosen, BASE, tmp_path / "flat.jsonl", digests=DIGESTS, resume=True)
-    assert flat.read(3)["nats"] == round((len(chosen[3].ids) - 1) * math.log(VOCABULARY) * 1e9)
+    flat = measure_loss(model, chosen, BASE, tmp_path / "flat.jsonl", resume=True)
+    assert flat.read(3)["nats"] == round((len(chosen.windows[3].ids) - 1) * math.log(VOCABULARY) * 1e9)
 
 
 def test_other_windows_are_another_part(tmp_path: Path) -> None:
     model = tiny_llama().eval()
-    measure_loss(model, windows(3), BASE, tmp_path / "part.jsonl", digests=DIGESTS, resume=True)
+    measure_loss(model, windows(3), BASE, tmp_path / "part.jsonl", resume=True)
     with pytest.raises(UsageError) as error:
-        measure_loss(model, windows(4), BASE, tmp_path / "part.jsonl", digests=DIGESTS, resume=True)
+        measure_loss(model, windows(4), BASE, tmp_path / "part.jsonl", resume=True)
     assert error.value.code == "PART_MISMATCH"
     assert "windows" in str(error.value)
 

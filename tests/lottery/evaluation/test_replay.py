@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_every_recorded_step_is_reproduced(world: Path, again: Run) -> None:
     for one in results:
         assert one.found is not None
         assert (one.found.reference != one.found.arm) == ((one.record, one.step) in wrong)
-        assert one.to_json()["recorded"]["p_a"] == one.recorded.p_a  # type: ignore[union-attr]
+        assert asdict(one)["recorded"]["p_a"] == one.recorded.p_a  # type: ignore[union-attr]
 
 
 def test_a_decision_that_was_edited_is_not_reproduced(world: Path, again: Run, tmp_path: Path) -> None:
