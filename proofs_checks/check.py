@@ -19,7 +19,7 @@ Outcome = Literal["passed", "failed", "not run", "timeout"]
 """How a check ended. ``timeout`` is a search that did not finish; it proves nothing."""
 
 Tier = Literal["fast", "full"]
-"""``fast`` checks run always; ``full`` ones only where minutes are allowed."""
+"""How deep checks look: ``full`` where minutes are allowed."""
 
 OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "not run", "timeout")
 
@@ -33,7 +33,7 @@ Fact = tuple[str, bool]
 class Budget:
     """What a check may spend.
 
-    A ``fast`` check looks deeper where the ``tier`` is ``full``. Searches stop after so many ``seconds``, and
+    Checks look deeper where the ``tier`` is ``full``. Searches stop after so many ``seconds``, and
     report ``timeout`` if what they had to show is still open. Checks that draw at random have the ``seed``.
     """
 
@@ -116,15 +116,13 @@ class CheckResult:
 class Check:
     """A registered check: ``run`` stays within a budget, and an exception of it is a defect of the check.
 
-    A check of the tier ``fast`` belongs in every run; without the importable modules ``needs`` (``scipy``,
-    ``z3``, ``flint``) it is ``not run``.
+    Without the importable modules ``needs`` (``scipy``, ``z3``, ``flint``) it is ``not run``.
     """
 
     name: str
     clause: str
     assumptions: tuple[str, ...]
     run: Callable[[Budget], CheckResult]
-    tier: Tier
     needs: tuple[str, ...]
 
     def result(self, finding: CheckFinding, seconds: float = 0.0) -> CheckResult:
@@ -134,12 +132,7 @@ class Check:
 
 
 def check(
-    name: str,
-    clause: str,
-    assumptions: tuple[str, ...] = (),
-    *,
-    tier: Tier = "fast",
-    needs: tuple[str, ...] = (),
+    name: str, clause: str, assumptions: tuple[str, ...] = (), *, needs: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Budget], CheckFinding | Facts]], Check]:
     """Decorator that turns a function from a budget to a finding, or to facts, into a :class:`Check`.
 
@@ -159,7 +152,7 @@ def check(
                 finding = found if isinstance(found, CheckFinding) else finding_of(found)
             return made.result(finding, time.perf_counter() - started)
 
-        made = Check(name, clause, assumptions, run, tier, needs)
+        made = Check(name, clause, assumptions, run, needs)
         return made
 
     return register
@@ -210,9 +203,7 @@ def missing(modules: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def execute(item: Check, budget: Budget) -> CheckResult:
-    """Run ``item``: out of its tier it is ``not run``; a crash is ``failed``, with the exception's text."""
-    if item.tier == "full" and not budget.full:
-        return item.result(CheckFinding("not run", 0, "takes minutes: belongs to the full run"))
+    """Run ``item``; a crash is ``failed``, with the exception's text."""
     started = time.perf_counter()
     try:
         return item.run(budget)

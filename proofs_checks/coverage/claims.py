@@ -127,11 +127,6 @@ def rivals(name: str, ticket: int, coins: Sequence[str], hair: int = 0, tilt: in
     return Population(name, tuple(kinds), ARMS)
 
 
-def least_advantage(population: Population) -> Fraction:
-    """The smallest advantage over a null ticket."""
-    return min(advantage(population, arm) for arm in NULLS)
-
-
 def drift(name: str, up: int, down: int, *more: UnitKind) -> Population:
     """Units of one window that rise by 1.5 nats, and units of two that fall by 1.3, with these weights."""
     falls = ((100, Fraction(-1, 10)), (300, Fraction(-17, 10)))
@@ -180,7 +175,7 @@ CASES: Final = (
     ),
     Case(
         "better-than-nulls:nulls:first-line",
-        least_advantage,
+        lambda population: min(advantage(population, arm) for arm in NULLS),
         wrong=rivals("one null ticket as good", 10, NULLS[:1]),
         right=rivals("ten null tickets a hair worse", 10, NULLS, hair=10),
         good=rivals("50 points better than all", 20, NULLS),

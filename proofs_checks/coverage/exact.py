@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
-from math import comb, factorial, log, log2, prod
+from math import comb, log, log2, prod
 from typing import Any
 
 from certify.stats import betting
 from certify.stats import rates as bounds
 from proofs_checks.check import Budget, Check, CheckFinding, Facts, check, decided
-from proofs_checks.theory.enumeration import compositions
 
 LEVELS = (Fraction(1, 20), Fraction(1, 3))
 """Error probabilities that are tried."""
@@ -55,14 +54,6 @@ class Units:
     def total(self) -> int:
         """Sum of the weights."""
         return sum(self.weights)
-
-    def samples(self, n: int) -> Iterator[tuple[list[Fraction], Fraction]]:
-        """Samples of ``n`` units up to order, with their probabilities."""
-        for counts in compositions(n, len(self.values)):
-            ways = factorial(n) // prod(map(factorial, counts))
-            weight = prod(w**c for w, c in zip(self.weights, counts, strict=True))
-            sample = [v for v, c in zip(self.values, counts, strict=True) for _ in range(c)]
-            yield sample, Fraction(ways * weight, self.total**n)
 
     def sequences(self, n: int) -> Iterator[tuple[list[Fraction], Fraction]]:
         """Samples of ``n`` units in order, with their probabilities."""

@@ -92,12 +92,6 @@ def _share(units: Sequence[Sequence[Json]], *, run: bool) -> Fraction:
     return Fraction(sum(not ids.isdisjoint(synthetic.TICKET_IDS) for ids in fed), len(records))
 
 
-def _gain(units: Sequence[Sequence[Json]], rule: str) -> float:
-    """Mean gain of the units that were drawn, each as often as it was."""
-    drawn = Population("the sample", tuple(UnitKind(1, tuple(unit)) for unit in units))
-    return float(advantage(drawn, "base", rule))
-
-
 def corpus_gain(population: Population, bleu: bool) -> float:
     """Corpus BLEU or chrF++ of ``t`` minus that of ``base``, first line, over the whole population."""
 
@@ -119,9 +113,11 @@ def _above(truth: Fraction | float) -> Callable[[Claim, Sequence[Sequence[Json]]
 
 
 def _gains_differ(claim: Claim, units: Sequence[Sequence[Json]]) -> bool:
+    """A mean gain is not that of the units that were drawn, each as often as it was."""
+    drawn = Population("the sample", tuple(UnitKind(1, tuple(unit)) for unit in units))
     # Scores of units are rounded down to 2**-32.
-    found = claim.detail["gain"]
-    return any(abs(float(Fraction(found[rule])) - _gain(units, rule)) > 1e-6 for rule in found)
+    gains = claim.detail["gain"].items()
+    return any(abs(Fraction(gain) - advantage(drawn, "base", rule)) > 1e-6 for rule, gain in gains)
 
 
 _NONE, _BASE = Variant(), Variant("base", "first-line")

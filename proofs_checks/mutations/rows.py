@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,19 +24,13 @@ from proofs_checks.mutations.evidence import code_of
 from proofs_checks.theory.finite import sample_distance
 from proofs_checks.theory.finite import smirnov as p_value
 
-F = Fraction
-
 DISTANCES: Final = Judged("distances", "distances of rows, and what a scan says of them")
 
 
 def _walked(x: Any, y: Any, *, ends: bool, both: bool) -> int:
     """A count h of two rows by a walk along the sorted pool.
 
-    Args:
-        x: one row.
-        y: the other.
-        ends: compare only where a run of equal values has ended.
-        both: take differences of either sign.
+    It compares at ``ends`` of runs of equal values only, and takes differences of ``both`` signs.
     """
     pool = np.concatenate([x, y])
     order = np.argsort(pool, kind="stable")
@@ -89,7 +82,7 @@ def _distances(engine: Any) -> Iterator[Fact]:
     engine.compare(x, y, "F32", columns)
     yield "rows with NaN or infinity", np.flatnonzero(~columns.finite).tolist() == [16, 17, 18]
     for i in (i for i in range(len(x)) if i not in (16, 17, 18)):
-        samples = [[F(float(v)) for v in row] for row in (x[i], y[i])]
+        samples = x[i].tolist(), y[i].tolist()
         yield f"h of row {i}", int(columns.h[i]) == 9 * sample_distance(*samples)
         yield f"ties of row {i}", bool(columns.ties[i]) == (len(set(samples[0] + samples[1])) < 18)
 
@@ -170,7 +163,7 @@ def judge_compiled() -> Iterator[Fact]:
             columns = Columns.zeros(rows)
             engine_numba.compare(x, y, "F32", columns)
             for i in range(rows):
-                h = n * sample_distance([F(float(v)) for v in x[i]], [F(float(v)) for v in y[i]])
+                h = n * sample_distance(x[i].tolist(), y[i].tolist())
                 yield f"h of row {i} of {n} entries", int(columns.h[i]) == h
                 shift = np.asarray(y[i], dtype=np.float64) - x[i]
                 close = np.isclose(columns.squared_shift[i], shift @ shift, rtol=1e-12)

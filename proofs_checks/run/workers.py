@@ -12,11 +12,12 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from threading import Thread
+from unittest.mock import patch
 
 from proofs_checks.check import Budget, Check, CheckFinding, CheckResult, Outcome, execute
 
@@ -128,29 +129,12 @@ def _start(source: Source, budget: Budget) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(source, budget, theirs), daemon=True)
-    with _one_thread():
+    # One thread for each process, as there is a process for every core: the threads of several processes
+    # would wait for each other's cores, spinning, and small products of matrices take several times as long.
+    with patch.dict(os.environ, dict.fromkeys(_THREADS, "1")):
         process.start()
     theirs.close()  # so that the end of the process is the end of the pipe
     return _Worker(process, ours)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started inside compute with one thread each, as there is a process for every core.
-
-    The threads of several processes would wait for each other's cores, spinning: small products of matrices
-    then take several times as long.
-    """
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _serve(source: Source, budget: Budget, pipe: Connection) -> None:

@@ -40,8 +40,7 @@ class WeakCriterion:
 def find(variant: WeakCriterion, clock: Clock) -> tuple[SolverStatus, Change | None]:
     """Ask for laws that meet the criterion of ``variant`` and after which A no longer leads.
 
-    Returns:
-        The status, and the change built from the model with its distances computed anew; not yet judged.
+    The change, built from the model with its distances computed anew, is not yet judged.
     """
     import z3
 
@@ -77,16 +76,21 @@ def refutes(change: Change, variant: WeakCriterion) -> bool:
     return slack >= 0 and change.lead_before > 0 and change.lead_after <= 0
 
 
-def refute(variant: WeakCriterion, clock: Clock) -> CheckFinding:
-    """Passed if the solver finds a model against ``variant`` and exact arithmetic confirms it."""
-    status, change = find(variant, clock)
+def finding(status: SolverStatus, words: str | None, *, survives: bool) -> CheckFinding:
+    """Passed if the solver found a model, which is told in words, and exact arithmetic confirms it."""
     if status == "timeout":
         return CheckFinding("timeout", 1, "undecided: the solver ran out of time")
-    if change is None:
+    if status == "unsat":
         return CheckFinding("failed", 1, "unsatisfiable: the wrong variant went unpunished")
-    if not refutes(change, variant):
-        return CheckFinding("failed", 1, "the solver's model does not survive exact arithmetic", str(change))
-    return CheckFinding("passed", 1, "satisfiable, model verified in exact arithmetic", str(change))
+    if not survives:
+        return CheckFinding("failed", 1, "the solver's model does not survive exact arithmetic", words)
+    return CheckFinding("passed", 1, "satisfiable, model verified in exact arithmetic", words)
+
+
+def refute(variant: WeakCriterion, clock: Clock) -> CheckFinding:
+    """Passed if laws exist that meet the criterion of ``variant`` and take A's lead away."""
+    status, change = find(variant, clock)
+    return finding(status, str(change), survives=change is not None and refutes(change, variant))
 
 
 def _wrong(name: str, clause: str, variant: WeakCriterion) -> Check:
@@ -128,17 +132,13 @@ def dependent(budget: Budget) -> CheckFinding:
     solver.add(before[0] + before[1] == after[0] + after[1], before[0] + before[2] == after[0] + after[2])
     solver.add(z3.Sum([v * (p - q) for v, p, q in zip(values, before, after, strict=True)]) > 0)
     answer = solve(solver, Clock(budget.seconds))
-    if answer.status == "timeout":
-        return CheckFinding("timeout", 1, "undecided: the solver ran out of time")
-    if answer.status == "unsat":
-        return CheckFinding("failed", 1, "unsatisfiable: dropping independence went unpunished")
+    if answer.status != "sat":
+        return finding(answer.status, None, survives=False)
     p, q = (law([fraction_of(answer.model, mass) for mass in cells]) for cells in (before, after))
     words = f"cells of values {values}: masses {in_words((p,))} to {in_words((q,))}"
     # The mass of the first row and of the first column: the marginals.
     same = p[0] + p[1] == q[0] + q[1] and p[0] + p[2] == q[0] + q[2]
-    if not same or expectation(values, p) <= expectation(values, q):
-        return CheckFinding("failed", 1, "the solver's model does not survive exact arithmetic", words)
-    return CheckFinding("passed", 1, "satisfiable, model verified in exact arithmetic", words)
+    return finding("sat", words, survives=same and expectation(values, p) > expectation(values, q))
 
 
 CHECKS: tuple[Check, ...] = (

@@ -101,15 +101,6 @@ def test_an_installed_module_that_cannot_be_imported_is_not_run(
     assert "\n" not in found.detail
 
 
-def test_a_full_check_is_not_run_in_a_fast_run() -> None:
-    @check("a.check", "§4", tier="full")
-    def run(_: Budget) -> CheckFinding:
-        return CheckFinding("passed", 1, "")
-
-    assert execute(run, Budget("fast")).outcome == "not run"
-    assert execute(run, Budget("full")).outcome == "passed"
-
-
 def test_a_crash_fails_and_says_what_happened() -> None:
     @check("a.check", "§4")
     def run(_: Budget) -> CheckFinding:
