@@ -57,7 +57,6 @@ class Population:
     name: str
     kinds: tuple[UnitKind, ...]
     arms: Sequence[Json] = field(default_factory=synthetic.plain_arms)
-    design: str = "fixed"
     fields: Mapping[str, Json] = field(default_factory=dict)
 
     @cached_property
@@ -126,7 +125,7 @@ class Population:
     def _fields(self, records: int) -> dict[str, Json]:
         text = {"name": self.name, "sha256": synthetic.digest(f"text {self.name}"), "sentences": records}
         text |= {"unit": "document", "attribution": ""}
-        return {"text": text, "design": self.design, **self.fields}
+        return {"text": text, **self.fields}
 
 
 # --- units -------------------------------------------------------------------------------------------------
