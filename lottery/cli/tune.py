@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lottery.cli import options
-from lottery.tuning.recipe import RECIPES, Method, Recipe, Schedule, mode
+from lottery.tuning.recipe import RECIPES, Method, Schedule, adjusted, mode
 
 if TYPE_CHECKING:
     from lottery.tuning.trainer import StepReport
@@ -116,7 +116,7 @@ def tune(
     from lottery.tuning.trainer import Limits
 
     chosen_rows = "all" if rows is None else rows
-    recipe = _override(
+    recipe = adjusted(
         RECIPES[mode(method, all_rows=chosen_rows == "all")],
         learning_rate=learning_rate,
         epochs=epochs,
@@ -160,15 +160,6 @@ def tune(
         f"wrote {outcome.path}: {outcome.trainable} parameters trained on {outcome.examples} examples"
         f" ({outcome.left_out} pairs left out) in {outcome.steps} steps{started}{loss}{held_out}"
     )
-
-
-def _override(recipe: Recipe, **values: object) -> Recipe:
-    from dataclasses import replace
-
-    given = {name: value for name, value in values.items() if value is not None}
-    if given.get("clip") == 0:
-        given["clip"] = None
-    return replace(recipe, **given)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -154,8 +154,7 @@ def _from_jsonl(path: Path, languages: tuple[str, str], documents: bool) -> Iter
         where = f"{path}, line {number}"
         if not line.strip():
             raise InvalidInputError(f"{where}: the line is empty", code="EMPTY_LINE")
-        row = parse_json(line.encode(), what=where)
-        yield f"{stem}:{number}", where, *_sides(row, languages, where), _document_of(row, documents, where)
+        yield _row(f"{stem}:{number}", where, parse_json(line.encode(), what=where), languages, documents)
 
 
 def _from_dataset(
@@ -163,12 +162,12 @@ def _from_dataset(
 ) -> Iterator[_Row]:
     stem = name if name.startswith(_HUB) else Path(name).name
     for number, row in enumerate(rows, start=1):
-        where = f"{name}, row {number}"
-        yield f"{stem}:{number}", where, *_sides(row, languages, where), _document_of(row, documents, where)
+        yield _row(f"{stem}:{number}", f"{name}, row {number}", row, languages, documents)
 
 
-def _document_of(row: Any, documents: bool, where: str) -> str | None:
-    return _document(row.get(_COLUMN), where) if documents else None
+def _row(id_: str, where: str, row: Any, languages: tuple[str, str], documents: bool) -> _Row:
+    sides = _sides(row, languages, where)
+    return id_, where, *sides, _document(row.get(_COLUMN), where) if documents else None
 
 
 def _sides(row: Any, languages: tuple[str, str], where: str) -> tuple[str, str]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from certify.base.errors import UsageError
 
@@ -86,6 +86,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     }
 )
 """Default recipe by mode; see :func:`mode`."""
+
+
+def adjusted(recipe: Recipe, **values: Any) -> Recipe:
+    """Replace the values that are not None; a clip of 0 disables clipping.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    if given.get("clip") == 0:
+        given["clip"] = None
+    return replace(recipe, **given)
 
 
 def mode(method: Method, *, all_rows: bool) -> str:

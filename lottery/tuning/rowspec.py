@@ -98,7 +98,10 @@ def choose_rows(
     if name not in ("published", "random", "frequency", "ids", *_COMPARING):
         raise UsageError(f"unknown rows {spec[:60]!r}: choose {SPECS}", code="ROWS_UNKNOWN")
     # Rules without comparison get a scan of the base against itself, which is cheap: every row is equal.
-    tuned = base if reference is None else _reference(reference, base)
+    tuned = base
+    if reference is not None:
+        tuned = open_table(reference).as_dtype(base.dtype)  # rows are compared as they would be served
+        check_compatible(base, tuned)
     selection = select(
         scan(base, tuned),
         rule=spec,
@@ -113,10 +116,3 @@ def choose_rows(
         excluded=selection.excluded,
         reference=None if reference is None else tuned.digest(),
     )
-
-
-def _reference(path: Path, base: Table) -> Table:
-    # In the base's dtype: rows are compared as they would be served.
-    reference = open_table(path).as_dtype(base.dtype)
-    check_compatible(base, reference)
-    return reference

@@ -173,7 +173,7 @@ class Graph:
         Returns:
             Standings of the requested steps, all finished.
         """
-        tell = watch or _nobody
+        tell = watch or (lambda _event, _step, _standing: None)
         wanted = self.chosen(only) if only else {step.name for step in self.steps}
         found: dict[str, StepStanding] = {}
         for step in self.steps:
@@ -192,10 +192,6 @@ class Graph:
                 tell("finished", step, standing)
             found[step.name] = standing
         return list(found.values())
-
-
-def _nobody(_event: str, _step: GraphStep, _standing: StepStanding | None) -> None:
-    pass
 
 
 def _standing(step: GraphStep, found: Mapping[str, StepStanding], cache: Cache) -> StepStanding:

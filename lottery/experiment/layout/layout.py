@@ -22,7 +22,7 @@ from lottery.experiment.engine.inputs import InputDigests
 from lottery.experiment.layout.builder import SYNTHETIC_SIZES, Builder
 from lottery.experiment.layout.evidence import evidence_steps
 from lottery.experiment.layout.final import final_steps
-from lottery.experiment.plan.arms import PlannedTicket, null_names, null_step, planned_tickets
+from lottery.experiment.plan.arms import null_names, null_step, planned_tickets
 from lottery.experiment.plan.estimate import Amount, rows_of_rule
 from lottery.experiment.plan.fields import ControlsPlan, PairPlan, TicketPlan
 from lottery.experiment.plan.plan import ExperimentPlan
@@ -174,7 +174,9 @@ def _tickets(builder: Builder, pair: PairPlan) -> GraphStep:
         needs[ticket.select] = f"{pair.name}/{ticket.select}"
         if ticket.tuned:
             needs[ticket.tuned] = f"{pair.name}/{ticket.tuned}"
-        entries.append(_entry(plan, ticket))
+        declared = [claim.model_dump(mode="json") for claim in (*plan.declared, *ticket.plan.declared)]
+        about = {"id": ticket.id, "role": ticket.select, "tuned": ticket.tuned or None, "declared": declared}
+        entries.append(about | _rule_of(ticket.plan, plan.seed))
     parameters = {
         "tickets": entries,
         "served_dtype": builder.served,
@@ -183,9 +185,3 @@ def _tickets(builder: Builder, pair: PairPlan) -> GraphStep:
         "bundle": plan.bundle,
     }
     return builder.step(f"{pair.name}/tickets", rows.write_tickets, parameters, needs)
-
-
-def _entry(plan: ExperimentPlan, ticket: PlannedTicket) -> dict[str, Any]:
-    declared = [claim.model_dump(mode="json") for claim in (*plan.declared, *ticket.plan.declared)]
-    places = {"id": ticket.id, "role": ticket.select, "tuned": ticket.tuned or None, "declared": declared}
-    return places | _rule_of(ticket.plan, plan.seed)

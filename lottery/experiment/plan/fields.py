@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -16,7 +15,7 @@ from certify.evidence.null_labels import SEEDS
 from certify.ticket.schema import DeclaredClaim, Level, Slug, TokenId
 from certify.ticket.templates import LANGUAGES
 from lottery.text.score import BleuTokenizer
-from lottery.tuning.recipe import RECIPES, Recipe, Schedule
+from lottery.tuning.recipe import RECIPES, Recipe, Schedule, adjusted
 
 _Count = Annotated[int, Field(ge=1, lt=1 << 40)]
 _Positive = Annotated[float, Field(gt=0)]
@@ -85,16 +84,9 @@ class RecipePlan(Model):
 
     def recipe(self, mode: str) -> Recipe:
         """Build the recipe, with the defaults of ``mode``; a clip of 0 disables clipping."""
-        given: dict[str, Any] = {
-            "learning_rate": self.lr,
-            "epochs": self.epochs,
-            "batch_size": self.batch,
-            "schedule": self.schedule,
-            "warmup": self.warmup,
-            "weight_decay": self.weight_decay,
-        }
-        recipe = replace(RECIPES[mode], **{name: value for name, value in given.items() if value is not None})
-        return recipe if self.clip is None else replace(recipe, clip=self.clip or None)
+        asked = {name: getattr(self, name) for name in RecipePlan.model_fields}
+        rate, batch = asked.pop("lr"), asked.pop("batch")
+        return adjusted(RECIPES[mode], learning_rate=rate, batch_size=batch, **asked)
 
 
 class EmbedPlan(RecipePlan):
