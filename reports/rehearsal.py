@@ -15,7 +15,7 @@ from pathlib import Path
 
 from certify.base.errors import CertifyError
 from certify.claims.every import under_other_template
-from certify.evidence.load import Evidence, Subject, load
+from certify.evidence.load import Evidence, load
 from certify.gate.watch import Look, Watch, open_subjects, rehearse
 from certify.policy.policy import POLICIES
 from certify.ticket.schema import read_ticket_file
@@ -84,7 +84,7 @@ def rehearsed(path: Path, policy: str, look: int) -> Iterator[Stop]:
             if located.path not in loaded:
                 loaded[located.path] = load(folder / located.path)
             evidence = loaded[located.path]
-            if _decides(evidence, subject):
+            if evidence.manifest.kind == "translation" and not under_other_template(evidence, subject):
                 looks = rehearse(Watch(POLICIES[policy], [subject]), evidence, look)
                 yield from stops(ticket.id, looks, len(evidence.units))
 
@@ -96,10 +96,6 @@ def table(found: Iterator[Stop]) -> Iterator[str]:
     for one in found:
         outcome = one.outcome if one.decided else f"{one.outcome}, open"
         yield f"| {one.ticket} | {one.claim} | {one.units} | {one.total} | {one.saved:.0%} | {outcome} |"
-
-
-def _decides(evidence: Evidence, subject: Subject) -> bool:
-    return evidence.manifest.kind == "translation" and not under_other_template(evidence, subject)
 
 
 if __name__ == "__main__":

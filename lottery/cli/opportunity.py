@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,7 +48,15 @@ def opportunity(
     examples = encode(load_template(template), pairs, tokenizer, source, target)
     found = of_examples(named.ids, examples, bos=tokenizer.bos_token_id)
     pieces = {token.id: token.piece or "" for token in named.tokens}
-    interop.show(_lines(found, pieces), _data(found, named.id), report_format)
+    facts = {
+        "ticket": named.id,
+        "prompts": found.prompts,
+        "ids": list(found.ids),
+        "fed": {segment: list(counts) for segment, counts in found.fed.items()},
+        "touched": dict(found.touched),
+        "never_fed": list(found.unsupported()),
+    }
+    interop.show(_lines(found, pieces), facts, report_format)
 
 
 def _lines(found: Opportunity, pieces: dict[int, str]) -> list[str]:
@@ -69,14 +77,3 @@ def _lines(found: Opportunity, pieces: dict[int, str]) -> list[str]:
     if never:
         lines.append(f"never fed, so without effect here: {', '.join(map(str, never))}")
     return lines
-
-
-def _data(found: Opportunity, ticket: str) -> dict[str, Any]:
-    return {
-        "ticket": ticket,
-        "prompts": found.prompts,
-        "ids": list(found.ids),
-        "fed": {segment: list(counts) for segment, counts in found.fed.items()},
-        "touched": dict(found.touched),
-        "never_fed": list(found.unsupported()),
-    }

@@ -72,6 +72,8 @@ def compare(
     Raises:
         UsageError: a ticket is empty, an id occurs twice, or an id is not a candidate.
     """
+    from scipy.stats import hypergeom  # takes half a second to load
+
     pool = _distinct(candidates, "the candidates")
     left, right = _distinct(first, "the first ticket"), _distinct(second, "the second ticket")
     strange = (left | right) - pool
@@ -84,7 +86,8 @@ def compare(
     for stratum, size in sorted(in_pool.items()):
         a, b = in_left[stratum], in_right[stratum]
         expected += Fraction(a * b, size)
-        law = np.convolve(law, _shared_law(size, a, b))
+        # Probabilities that random sets of a and b of these rows share 0, 1, … min(a, b) rows.
+        law = np.convolve(law, hypergeom.pmf(np.arange(min(a, b) + 1), size, a, b))
     shared = len(left & right)
     tail = float(np.sum(law[shared:][::-1]))  # small terms first
     p = min(1.0, max(tail, _LEAST))
@@ -153,14 +156,6 @@ def study(
         found = TicketPair(first, second, compare(left, right, candidates, strata=strata))
         (within if first[0] == second[0] else across).append(found)
     return Study(tuple(within), tuple(across))
-
-
-def _shared_law(size: int, a: int, b: int) -> NDArray[np.float64]:
-    """Probabilities that random sets of ``a`` and ``b`` of ``size`` rows share 0, 1, … min(a, b) rows."""
-    from scipy.stats import hypergeom  # takes half a second to load
-
-    law: NDArray[np.float64] = hypergeom.pmf(np.arange(min(a, b) + 1), size, a, b)
-    return law
 
 
 def _mean(comparisons: Iterable[TicketPair]) -> Fraction | None:

@@ -284,8 +284,14 @@ class _Files:
         else:
             with atomic_writer(path) as stream:
                 stream.writelines(self._lines(records))
-            used = tuple(_write_used(self._out.parent, entry) for entry in dict.fromkeys(self._used))
-            self._draft = _with(self._draft, used=used)
+            listed = []
+            for entry in dict.fromkeys(self._used):
+                data = used_bytes(entry.digests)
+                digest = sha256_bytes(data)
+                name = f"used/{entry.role}.{digest[:DIGITS]}.txt"
+                write_bytes(self._out.parent / name, data)
+                listed.append(Used(role=entry.role, path=name, sha256=digest, count=len(entry.digests)))
+            self._draft = _with(self._draft, used=tuple(listed))
         stated = RecordsRef(path=self._draft.records.path, sha256=self._state.hexdigest(), count=self._count)
         manifest = _with(self._draft, records=stated)
         write_manifest(self._out, manifest)
@@ -305,13 +311,6 @@ class _Files:
 def _with(manifest: Manifest, **fields: Any) -> Manifest:
     """The manifest with other fields, validated again."""
     return Manifest(**{name: getattr(manifest, name) for name in Manifest.model_fields} | fields)
-
-
-def _write_used(folder: Path, used: UsedText) -> Used:
-    data = used_bytes(used.digests)
-    path = f"used/{used.role}.{sha256_bytes(data)[:DIGITS]}.txt"
-    write_bytes(folder / path, data)
-    return Used(role=used.role, path=path, sha256=sha256_bytes(data), count=len(used.digests))
 
 
 def _pending(out: Path, count: int) -> RecordsRef:

@@ -55,12 +55,16 @@ def save_state(
     Raises:
         UsageError: the folder cannot be written, or the disk is full. Older states are untouched.
     """
+    from safetensors.torch import save_file
+
     tensors = {f"{_PARAMETER}:{name}": value.detach() for name, value in parameters.items()}
     for name, value in parameters.items():
         tensors |= {f"{slot}:{name}": moment for slot, moment in optimiser.state[value].items()}
     folder = root / f"step-{step:08d}"
     with staged_folder(folder) as temporary:
-        _save(tensors, temporary / _TENSORS)
+        with written_by_safetensors(temporary):
+            stored = {name: value.contiguous().cpu() for name, value in tensors.items()}
+            save_file(stored, temporary / _TENSORS)
         record = {"sha256": sha256_file(temporary / _TENSORS), "step": step, "tokens": tokens}
         write_bytes(temporary / _STATE, canonical_json(record))
     for old in _complete(root)[:-keep]:
@@ -128,13 +132,6 @@ def clear_states(root: Path) -> None:
     """Remove every state under ``root``, and the remains of killed runs."""
     if root.is_dir():
         remove_folder(root)
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    with written_by_safetensors(path.parent):
-        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, path)
 
 
 def _complete(root: Path) -> list[Path]:

@@ -138,7 +138,8 @@ class Trainer:
         Raises:
             InvalidInputError: the loss or the gradient is not finite. The parameters are as before the step.
         """
-        with torch.random.fork_rng(self._devices()):
+        device = self.accelerator.device
+        with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
             while self.step < self.steps:
                 after(self._advance())
 
@@ -223,10 +224,6 @@ class Trainer:
                 if parameter.grad is not None:
                     parameter.grad.mul_(processes / targets)
         return float(self.accelerator.reduce(total, reduction="sum")), targets
-
-    def _devices(self) -> list[int]:
-        device = self.accelerator.device
-        return [device.index or 0] if device.type == "cuda" else []
 
 
 def _targets(example: Example) -> int:

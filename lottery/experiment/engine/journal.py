@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,7 +75,9 @@ class ExperimentJournal:
             seconds = now - self._begun
         text = "" if standing is None else standing.reason
         if event == "finished" and standing is not None and standing.done is not None:
-            text = standing.done.void or _facts(standing.done.facts)
+            facts = {name: value for name, value in standing.done.facts.items() if value is not None}
+            shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
+            text = standing.done.void or ", ".join(shown)
         if event != "skipped":
             entry: dict[str, Any] = {"event": event, "step": step.name}
             self._append(entry | ({} if seconds is None else {"seconds": round(seconds, 3)}))
@@ -85,11 +87,6 @@ class ExperimentJournal:
     def _append(self, entry: dict[str, Any]) -> None:
         stamped = {"time": datetime.now(UTC).isoformat(timespec="seconds")} | entry
         append_json(self._path, stamped)
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in facts.items() if v is not None}
-    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def recorded_seconds(path: Path) -> dict[str, float]:

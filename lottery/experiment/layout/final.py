@@ -31,8 +31,9 @@ def final_steps(builder: Builder, steps: list[GraphStep]) -> list[GraphStep]:
         }
         tickets = f"{pair.name}/tickets"
         needs |= {name: name for names in found.values() for name in names.values()} | {tickets: tickets}
-        unlinked = tuple(text.name for text in plan.text if text.role != "evaluation")
-        linked = [name for name in found["evidence"] if not _on(name, unlinked)]
+        unlinked = tuple(f"{text.name}." for text in plan.text if text.role != "evaluation")
+        # Evidence NAME or, under another template, NAME.TEMPLATE is about the text NAME.
+        linked = [name for name in found["evidence"] if not f"{name}.".startswith(unlinked)]
         pairs.append({"name": pair.name, "tickets": tickets, "linked": linked, **found})
     parameters = {
         "plan": plan.model_dump(mode="json"),
@@ -44,11 +45,6 @@ def final_steps(builder: Builder, steps: list[GraphStep]) -> list[GraphStep]:
         },
     }
     return [*last, builder.step("publish", publish.publish, parameters, needs, free=True)]
-
-
-def _on(name: str, texts: tuple[str, ...]) -> bool:
-    """Whether the evidence ``name`` is about one of ``texts``, under any template."""
-    return any(name == text or name.startswith(f"{text}.") for text in texts)
 
 
 def _overlap(builder: Builder) -> GraphStep:

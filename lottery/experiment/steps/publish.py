@@ -16,13 +16,13 @@ import numpy as np
 
 from certify.base.jsonio import canonical_json, sha256_bytes, sha256_file, write_bytes
 from certify.base.version import __version__
-from certify.evidence.read import Manifest, read_manifest
+from certify.evidence.read import read_manifest
 from certify.selection.frequency import read_counts
 from certify.selection.nulls import frequency_strata
 from certify.selection.rules import candidates
 from certify.tables.vocabulary import open_vocabulary
-from certify.ticket.schema import Located, Ticket, TicketFile, read_ticket_file, write_ticket_file
-from lottery.controls.overlap import Study, TicketPair, study
+from certify.ticket.schema import Located, TicketFile, read_ticket_file, write_ticket_file
+from lottery.controls.overlap import TicketPair, study
 from lottery.experiment.engine.context import SELECTION, RunContext, procedure
 from lottery.experiment.engine.graph import Input, Result, Void, Work
 from lottery.experiment.steps.evidence import OPPORTUNITY
@@ -62,20 +62,17 @@ def compare_tickets(context: RunContext, work: Work) -> Result:
         pool = np.flatnonzero(candidates(rows, vocabulary)).tolist()
         named = {i for seeds in chosen.values() for ids in seeds.values() for i in ids}
         pool = sorted({*pool, *named})  # a rule that names ids may name special ones
-        found[ticket] = _study(study(chosen, pool, strata=frequency_strata(counts)))
+        compared = study(chosen, pool, strata=frequency_strata(counts))
+        found[ticket] = {
+            "seed_ceiling": _share(compared.ceiling),
+            "across_languages": _share(compared.agreement),
+            "ratio": _share(compared.ratio),
+            "comparisons": [_comparison(pair) for pair in (*compared.within, *compared.across)],
+        }
     if not found:
         raise Void("no ticket has rows in two tunings")
     work.write(OVERLAP, found)
     return Result((OVERLAP,), {"tickets": len(found)})
-
-
-def _study(found: Study) -> dict[str, Any]:
-    return {
-        "seed_ceiling": _share(found.ceiling),
-        "across_languages": _share(found.agreement),
-        "ratio": _share(found.ratio),
-        "comparisons": [_comparison(c) for c in (*found.within, *found.across)],
-    }
 
 
 def _comparison(comparison: TicketPair) -> dict[str, Any]:
@@ -166,19 +163,13 @@ def _link(path: Path, evidence: Mapping[str, Path]) -> None:
         located = tuple(
             Located(path=f"{EVIDENCE_FOLDER}/{name}.json", sha256=sha256_file(evidence[name]))
             for name, manifest in manifests.items()
-            if _speaks_of(manifest, ticket)
+            if any(
+                (arm.ids, arm.kind, arm.gate, arm.control) == (ticket.ids, ticket.released.object, None, None)
+                for arm in manifest.arms
+            )
         )
         tickets.append(ticket.model_copy(update={"evidence": located}))
     write_ticket_file(path, TicketFile(created_by=content.created_by, tickets=tuple(tickets)))
-
-
-def _speaks_of(manifest: Manifest, ticket: Ticket) -> bool:
-    """Whether the evidence has an arm with the ticket's rows."""
-    return any(
-        arm.ids == ticket.ids and arm.kind == ticket.released.object and arm.gate is None
-        for arm in manifest.arms
-        if arm.control is None
-    )
 
 
 def _write_manifest(work: Work) -> None:
