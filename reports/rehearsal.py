@@ -29,7 +29,6 @@ class Stop:
 
     Attributes:
         units: number of units at the first look that decided the claim; all units if none did.
-        outcome: outcome at that look.
         decided: whether more units could no longer have changed the outcome.
     """
 

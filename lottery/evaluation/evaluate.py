@@ -43,8 +43,6 @@ class Evaluation:
 
     Attributes:
         ended: share of outputs that the model ended itself.
-        scores: one entry per extraction rule.
-        outputs: the model's outputs, in the order of the text.
     """
 
     sentences: int
@@ -170,7 +168,6 @@ def evaluate_tickets(
     Args:
         reference: the table after embed tuning; None takes the one beside the tickets.
         tickets: ``FILE#ID`` of each ticket; all must have the same base and reference.
-        out: ``FOLDER/NAME.json``.
         unit: unit of sampling, ``sentence``, ``block:N`` or ``document``. For documents, the text must name
             the document of each line (:mod:`lottery.text.pairsource`).
         attribution: owner of the text; if given, the evidence includes up to 50 sentences in words.

@@ -48,9 +48,6 @@ def argmaxes(
 ) -> list[tuple[int, ...]]:
     """Find the most probable token at every step of every answer.
 
-    Args:
-        answers: for each prompt, the token ids to decode along; at least one.
-
     Raises:
         InvalidInputError: logits are not finite.
     """

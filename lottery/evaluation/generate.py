@@ -24,10 +24,8 @@ class Output:
     """A model's answer to one prompt.
 
     Attributes:
-        id: id of the pair that the prompt was made from.
         text: the answer up to the end of sentence, decoded by the tokenizer.
         ended: whether the model produced the end-of-sentence token; otherwise the answer was cut off.
-        tokens: generated tokens, including the end of sentence.
     """
 
     id: str

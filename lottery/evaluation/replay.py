@@ -46,7 +46,6 @@ class Decision:
 
     Attributes:
         reference: most probable token under E*.
-        arm: most probable token under the ticket's arm.
         p_a: largest probability under E*, in units of 1e-9.
         p_b: second largest probability, likewise.
     """

@@ -42,7 +42,6 @@ class Row:
 
     Attributes:
         state: state of the step; None in a dry run without a folder.
-        reason: why it is stale or void.
         seconds: wall seconds of its last finished attempt; None if there is none.
     """
 
@@ -67,11 +66,9 @@ def run(
     """Run an experiment to its end, from the start or from where it stopped.
 
     Args:
-        out: folder of the experiment; created if missing.
         base: checkpoint folder or hub name, instead of the plan's.
         data: folder that the plan's paths are relative to; default ``data`` under ``CERTIFY_DATA``.
         only: patterns of step names; runs these and what they need.
-        report: called at the start and the end of each step.
         progress: called with (done, all) within a step.
 
     Returns:

@@ -41,7 +41,6 @@ class Placement:
     """What to put into the base, and its entry in the manifest; made by the functions below.
 
     Attributes:
-        arm: the entry of the evidence manifest.
         rows: rows of an arm of rows, in the served dtype.
         table: the whole table of the reference, in the served dtype.
         folder: checkpoint (full) or adapter folder (lora, prefix).
@@ -186,7 +185,6 @@ def placed(model: PreTrainedModel, placement: Placement, dtype: Dtype) -> Iterat
 
     Args:
         model: the base with its table as served (:func:`serve_base`), in eval mode.
-        dtype: dtype for the model of full tuning, if the arm is one.
 
     Raises:
         UsageError: files or packages are missing, or the head is tied under a gate (``GATE_TIED``).

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
 
 import numpy as np
 import torch
@@ -20,10 +19,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from certify.base.errors import InternalError, InvalidInputError, UsageError
-from certify.base.records import Dtype
 from lottery.model.backbone import TORCH_DTYPES
 
-_DTYPES: Final = {torch_dtype: name for name, torch_dtype in TORCH_DTYPES.items()}
 _SHOWN = 8  # ids named in one error line
 
 
@@ -73,11 +70,6 @@ class TrainableRows(nn.Module):
         slot = self.slot[input_ids]
         rows = F.embedding(slot.clamp(min=0), self.trained.weight).to(dtype)
         return torch.where((slot >= 0).unsqueeze(-1), rows, F.embedding(input_ids, self.base.weight))
-
-    @property
-    def dtype(self) -> Dtype:
-        """Element type of the frozen table; the backbone sees the trained rows in it."""
-        return _DTYPES[self.base.weight.dtype]
 
     def extra_repr(self) -> str:
         """Sizes for ``print(model)``."""
@@ -157,7 +149,7 @@ def _plain_embedding(model: PreTrainedModel) -> nn.Embedding:
     embedding = model.get_input_embeddings()
     weight = getattr(embedding, "weight", None)
     quantised = bool(getattr(config, "quantization_config", None)) or getattr(model, "is_quantized", False)
-    if quantised or (isinstance(weight, Tensor) and weight.dtype not in _DTYPES):
+    if quantised or (isinstance(weight, Tensor) and weight.dtype not in TORCH_DTYPES.values()):
         raise InvalidInputError(
             "the model is quantised: rows can only be trained on an fp32, fp16 or bf16 checkpoint",
             code="QUANTISED_TABLE",

@@ -23,10 +23,6 @@ _WEIGHTS = "model.safetensors"
 def export_run(run: PretrainState, folder: Path, out: Path, *, notes: str = "") -> None:
     """Write weights (fp16), tokenizer, configuration and model card to ``out``, completely or not at all.
 
-    Args:
-        folder: its folder, with the tokenizer and the log.
-        notes: Markdown for the card's section on measurements.
-
     Raises:
         UsageError: the run is not finished, or ``out`` exists and is not empty.
         InvalidInputError: a weight does not fit into fp16.
@@ -65,11 +61,7 @@ def model_card(
     log: Sequence[Mapping[str, Any]],
     notes: str,
 ) -> str:
-    """Write the model card (Markdown): architecture, training, data, measurements, limits.
-
-    Args:
-        log: reports of the run, oldest first, from :func:`lottery.pretrain.run.read_log`.
-    """
+    """Write the model card (Markdown): architecture, training, data, measurements, limits."""
     parameters = sum(tensor.numel() for tensor in weights.values()) / 1e6
     per_step = plan.train.windows * (plan.train.length - 1)
     lines = (

@@ -75,8 +75,6 @@ class TrainPlan(Model):
 
     Attributes:
         decay_from: first step of the linear decay to zero; equal to ``steps`` for no decay.
-        warmup: number of steps of linear warm-up.
-        windows: number of windows per step.
         slice: number of windows whose gradient is computed at once; fixes the order of additions, hence the
             bits.
         length: number of tokens per window, including ``<s>``; ``length - 1`` of them are predicted.
@@ -117,7 +115,6 @@ class PretrainPlan(Model):
     """Everything that determines the weights, and further facts for the model card.
 
     Attributes:
-        seed: seed of the initial weights and of the order of the text.
         exclude: files (as in ``TextSource.path``) whose normalised sentences must not occur in training.
         licences: licence by corpus, the first word of a file's name (``gv`` for ``en-ca/gv.train_all``).
     """

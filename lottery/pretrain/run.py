@@ -69,9 +69,7 @@ def pretrain(
     as an uninterrupted one. A finished run is only loaded.
 
     Args:
-        data: folder that the plan's paths are relative to.
         device: ``cpu``, or another PyTorch device.
-        workers: number of threads; does not affect the result.
         report_every: number of steps between reports; each computes the held-out losses.
 
     Returns:

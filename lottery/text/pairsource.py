@@ -47,9 +47,7 @@ def read_pairs(
 
     Args:
         source: see the table above.
-        split: split of a saved or hub dataset; files have none.
         drop_empty: leave out pairs with an empty side instead of refusing them.
-        limit: largest number of pairs to read, from the start.
         documents: also read the document of every pair; refuse a text that does not name them all.
 
     Returns:

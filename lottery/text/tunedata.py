@@ -25,8 +25,6 @@ class Data:
     """Parallel text and how the model gets to see it.
 
     Attributes:
-        sources: training text, see :mod:`lottery.text.pairsource`.
-        template: name of a shipped template, or a ``.toml`` file.
         held_out: text to measure the loss on after each epoch; its sentences are left out of training.
         limit: largest number of training pairs, from the start of the sources; None takes all.
         max_length: longest example in tokens; longer ones are left out and counted. None means 512, or the

@@ -46,8 +46,6 @@ class Chosen:
         rule: the value in canonical form.
         ids: token ids, strictly increasing; None means all rows.
         excluded: rows that the rule did not consider, with reasons.
-        ticket: digest of the ticket, if one was named.
-        reference: tensor digest of the reference table, if one was compared.
     """
 
     rule: str

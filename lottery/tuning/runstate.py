@@ -29,12 +29,7 @@ _PARAMETER = "parameter"
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A complete state on disk.
-
-    Attributes:
-        step: optimiser steps taken.
-        tokens: tokens fed so far, for reporting.
-    """
+    """A complete state on disk."""
 
     folder: Path
     step: int

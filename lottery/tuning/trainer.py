@@ -39,7 +39,6 @@ class Limits:
 
     Attributes:
         micro_batch: largest number of examples in one forward pass of one process.
-        autocast: whether to run matrix products in bf16.
     """
 
     micro_batch: int
@@ -52,10 +51,8 @@ class StepReport:
 
     Attributes:
         step: optimiser steps taken, including this one.
-        steps: optimiser steps of the whole run.
         epoch: pass over the data, from 1.
         loss: mean cross-entropy over the batch's target tokens before the step, nats per token.
-        learning_rate: rate of this step.
         gradient_norm: norm of the gradient before clipping.
         tokens: tokens fed so far, without padding, over all processes.
         speed: tokens per second in this step, over all processes.
@@ -77,9 +74,7 @@ class Trainer:
     """AdamW on the trainable parameters of a model, one global batch at a time.
 
     Attributes:
-        parameters: the trained parameters by name, fp32.
         optimiser: AdamW over exactly these.
-        step: optimiser steps taken.
     """
 
     def __init__(

@@ -48,9 +48,7 @@ class Settings:
         recipe: optimisation; :data:`lottery.tuning.recipe.RECIPES` holds the defaults.
         seed: seed for the order of the data, initial adapters, dropout and rule ``random``.
         rows: rows to train for method ``rows``; see :mod:`lottery.tuning.rowspec`.
-        reference: table E* for ``norm:k`` and ``distance:k``.
         dtype: dtype of the backbone's weights in memory.
-        gradient_checkpointing: recompute activations in the backward pass.
         adapter_size: rank of LoRA, or length of the prefix.
         allow_beyond: accept rows beyond the tokenizer.
     """
@@ -74,7 +72,6 @@ class TuningOutcome:
 
     Attributes:
         main: whether this is the first process, which wrote the result.
-        path: file or folder with the result.
         resumed: step that this call started from; 0 for a fresh run.
         left_out: number of pairs left out: repeated, held out, or too long.
         loss: training loss of the last step, nats per token; None if this call only wrote the result.
@@ -112,7 +109,6 @@ def tune(
         device: device to compute on; ``auto`` means a GPU if there is one.
         resume: continue the run in ``out``, from the start if it has no saved state.
         save_every: number of optimiser steps between saved states; the last step is saved as well.
-        report: called after each step, in the first process only.
         notice: called with one line about what will take long, such as digests of a large model.
 
     Raises:

@@ -30,7 +30,6 @@ class Input:
     """The outputs of an earlier step, as read by a step.
 
     Attributes:
-        outputs: relative paths of its outputs.
         void: why it has none; empty otherwise.
     """
 
@@ -81,7 +80,6 @@ class GraphStep:
     Attributes:
         name: unique name: words separated by ``/``.
         parameters: JSON values that determine the outcome, together with the inputs.
-        action: the function that does the work; it may raise :class:`Void`.
         needs: role -> name of an earlier step whose outputs are read.
         after: names of earlier steps that must be finished first, though their outputs are not read.
         collects: whether the step accepts void inputs; otherwise a void input makes it void.

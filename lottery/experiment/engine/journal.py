@@ -26,7 +26,6 @@ class Line:
 
     Attributes:
         event: ``skipped``, ``started``, ``finished`` or ``failed``.
-        number: its number, from 1.
         seconds: wall seconds of a finished or failed step.
         text: why it runs, or its result.
     """

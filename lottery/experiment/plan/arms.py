@@ -22,7 +22,6 @@ class ArmPlan:
     Attributes:
         source: see :data:`WeightSource`.
         step: step that the weights come from, below the pair; empty for the base.
-        select: step that chose the rows, below the pair; empty if no rows were chosen.
         main: whether it belongs to the arms of texts with ``arms = "main"``.
         probed: whether it is also evaluated under the paraphrased templates.
         of: id of the ticket that this arm is a control for.

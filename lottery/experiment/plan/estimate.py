@@ -87,12 +87,10 @@ class ModelSize:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Estimated cost of one step.
+    """Rough cost of one step: memory in bytes, and seconds.
 
     Attributes:
         trained: number of trained parameters; None if it depends on rows that are not chosen yet.
-        memory: rough number of bytes.
-        seconds: rough number of seconds.
         measured: whether the rate was measured on this machine.
     """
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
 from certify.base.model import Model
 from certify.base.records import Correction
-from certify.evidence.manifest import Segment, Unit
+from certify.evidence.manifest import Control, Segment, Unit
 from certify.evidence.null_labels import SEEDS
 from certify.ticket.schema import DeclaredClaim, Level, Slug, TokenId
 from certify.ticket.templates import LANGUAGES
@@ -143,15 +143,7 @@ class TicketPlan(Model):
         return self
 
 
-NULL_KINDS = (
-    "random",
-    "frequency-matched",
-    "top-frequency",
-    "top-norm",
-    "one-row:bos",
-    "one-row:newline",
-    "direction",
-)
+NULL_KINDS = tuple(kind for kind in get_args(Control) if kind not in ("gate", "seed"))
 """Controls with their own rows (theory §6), in the order in which they run."""
 
 RANDOM_NULLS = frozenset({"random", "frequency-matched"})
@@ -199,14 +191,12 @@ class TextPlan(Model):
     """A text to evaluate on.
 
     Attributes:
-        data: parallel text, relative to the data folder.
         pairs: language pairs (``en-ca``) to evaluate it in; default: all of the plan.
         limit: largest number of sentences, from the start.
         unit: ``sentence``, ``block:N``, or ``document`` if the text names its documents.
         beams: hypotheses kept; 1 is greedy. Arms of prefix tuning and gated rows support only greedy decoding
             and are left out of a text with more beams.
         arms: ``main`` (base, reference, tickets, comparators) or ``all`` (also controls and gates).
-        paraphrases: whether to evaluate under the templates of ``controls.paraphrases`` as well.
         role: ``evaluation`` for texts whose evidence the tickets refer to. Evidence on texts that were chosen
             on (``choice``) or are only reported (``report``) is kept beside it.
         attribution: source and licence of the text.
@@ -251,7 +241,6 @@ class EvaluationPlan(Model):
     """Settings of decoding and scoring, the same for every text.
 
     Attributes:
-        order_seed: seed of the order of units.
         bleu_tokenizer: how BLEU splits words. ``flores101`` and ``flores200`` give spBLEU, which needs the
             extra ``spbleu`` and a tokenizer model that sacreBLEU finds on this machine.
         witnesses: largest number of sentences to include as readable text, over all texts together.

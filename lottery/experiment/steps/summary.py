@@ -42,10 +42,6 @@ def summarise(
 ) -> dict[str, Any]:
     """Summarise an experiment as JSON: counts as integers, scores as decimal strings.
 
-    Args:
-        plan: the plan, as JSON.
-        root: folder that paths are relative to.
-
     Raises:
         InvalidInputError: evidence is malformed.
     """
