@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from certify.claims import criteria
 from certify.stats import betting, resampling
 from proofs_checks.check import Budget, Check, CheckFinding, check
-from proofs_checks.coverage import entries, ltt, plans, selection
+from proofs_checks.coverage import entries, ltt, selection
 from proofs_checks.coverage import exact as coverage_exact
 from proofs_checks.coverage.exact import HARD, Units, tail
 from proofs_checks.coverage.trials import DELTA, Trial, generator, judge
@@ -213,7 +213,6 @@ def drawn_steps(budget: Budget) -> CheckFinding:
 CHECKS: tuple[Check, ...] = (
     *entries.CHECKS,
     *coverage_exact.CHECKS,
-    *plans.CHECKS,
     *(betting_many, betting_limits, randomisation, asymptotic, drawn_steps),
     *selection.CHECKS,
     *ltt.CHECKS,

@@ -12,7 +12,6 @@ from certify.base import exact
 from certify.stats import betting, power, rates
 from proofs_checks.check import Fact
 from proofs_checks.coverage import exact as coverage
-from proofs_checks.coverage import plans
 from proofs_checks.mutations.bug import Judged
 
 F = Fraction
@@ -108,7 +107,7 @@ def _even_odds(
 @PLANNING.judge
 def judge_power() -> Iterator[Fact]:
     """Smallest numbers of units."""
-    yield plans.judge_power(power).fact
+    yield coverage.judge_power(power).fact
 
 
 ROUNDING: Final = Judged("rounding", "roundings, roots and logarithms")

@@ -22,7 +22,7 @@ from certify.gate import choose as ltt
 from certify.scan import multiplicity
 from certify.stats import betting, budget, power, rates, resampling
 from proofs_checks.check import Budget, Check, CheckFinding, CheckResult
-from proofs_checks.coverage import entries, means, pipeline, plans, selection
+from proofs_checks.coverage import entries, means, pipeline, selection
 from proofs_checks.coverage import exact as coverage_exact
 from proofs_checks.coverage import ltt as coverage_ltt
 from proofs_checks.coverage import trials as coverage_trials
@@ -152,7 +152,9 @@ def test_budgets_that_are_overspent_are_caught() -> None:
         "to the last": lambda rejections: max((i + 1 for i, one in enumerate(rejections) if one), default=0),
     }
     for name, fault in faults.items():
-        assert plans.judge_budget(changed(budget, fixed_sequence=fault), 12).outcome == "failed", name
+        assert coverage_exact.judge_budget(changed(budget, fixed_sequence=fault), 12).outcome == "failed", (
+            name
+        )
 
 
 def test_planning_for_too_few_units_is_caught() -> None:
@@ -161,20 +163,20 @@ def test_planning_for_too_few_units_is_caught() -> None:
         def fewer(*arguments: Any, name: str = name) -> int:
             return int(getattr(power, name)(*arguments)) * 3 // 5
 
-        assert plans.judge_power(changed(power, **{name: fewer})).outcome == "failed", name
+        assert coverage_exact.judge_power(changed(power, **{name: fewer})).outcome == "failed", name
 
 
 def test_cluster_misses_by_simulation() -> None:
     """The exact rate of a miss with clusters ignored, against drawing clusters."""
     groups, p, delta = 8, F(4, 5), F(1, 20)
     limits = [rates.rate_limit(k, 7 * groups, delta, "lower").value for k in range(7 * groups + 1)]
-    exact = plans.cluster_misses(limits, groups, p)
+    exact = coverage_exact.cluster_misses(limits, groups, p)
     random = np.random.Generator(np.random.PCG64(3))
     ones = random.random((4000, 2 * groups)) < float(p)
     totals = ones @ np.array([3, 4] * groups)
     missed = sum(limits[k] > p for k in totals.tolist())
     assert abs(missed / 4000 - float(exact)) < 0.03
-    assert plans.cluster_misses([F(0)] * len(limits), groups, p) == 0
+    assert coverage_exact.cluster_misses([F(0)] * len(limits), groups, p) == 0
 
 
 # --- simulations --------------------------------------------------------------------------------------------
@@ -308,9 +310,9 @@ def judged(module: str, fault: Any) -> Iterator[CheckFinding]:
         yield judge(means.try_randomisation(fault, 24, 600, random()))
         yield judge(means.try_asymptotic(fault, 60, 1500, random()))
     elif module == "budget":
-        yield plans.judge_budget(fault, 12)
+        yield coverage_exact.judge_budget(fault, 12)
     elif module == "power":
-        yield plans.judge_power(fault)
+        yield coverage_exact.judge_power(fault)
     else:
         yield judge(coverage_ltt.try_agreement(fault, 60, random()))
 
