@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proofs_checks.check import Budget, CheckFinding, CheckResult, check, execute
+from proofs_checks.check import Budget, CheckFinding, CheckResult, Fact, Facts, check, decided, execute
 
 
 def result(**changes: object) -> CheckResult:
@@ -60,6 +60,37 @@ def test_a_check_stamps_its_finding() -> None:
             "x = 1",
         )
         assert found.seconds >= 0
+
+
+@pytest.mark.parametrize(
+    ("facts", "outcome", "cases", "detail"),
+    [
+        ([("a", True), ("b", True)], "passed", 2, "both"),
+        ([("a", True), ("b", False), ("c", True)], "failed", 2, "b"),
+        ([], "failed", 0, "crashed: ValueError: a.check: a check that tried no case has not passed"),
+    ],
+)
+def test_facts_are_cases_and_the_first_false_one_is_named(
+    facts: list[Fact], outcome: str, cases: int, detail: str
+) -> None:
+    @check("a.check", "§4")
+    def run(_: Budget) -> Facts:
+        yield from facts
+        return "both"
+
+    found = execute(run, Budget())
+    assert (found.outcome, found.cases, found.detail) == (outcome, cases, detail)
+
+
+def test_facts_may_end_in_a_finding_of_their_own() -> None:
+    @decided
+    def judge(size: int) -> Facts:
+        yield "it is small", size < 5
+        return CheckFinding("passed", size, "small", "a witness")
+
+    assert judge(4) == CheckFinding("passed", 4, "small", "a witness")
+    assert judge(6) == CheckFinding("failed", 1, "it is small")
+    assert (judge(4).fact, judge(6).fact) == (("small", True), ("it is small", False))
 
 
 def test_a_missing_module_is_not_run_and_is_named() -> None:
