@@ -37,12 +37,15 @@ def pretrain(
     A run that was killed continues with --resume and ends with the same weights.
     With --export, a finished run is only exported.
     """
+    import os
+
     from certify.base.errors import UsageError
     from lottery.pretrain.plan import data_folder, read_plan
+    from lottery.text.textfile import read_lines
 
     wanted = read_plan(plan)
     folder = data_folder(data)
-    text = _read_notes(notes)
+    text = "" if notes is None else "\n".join(read_lines(notes, limit=1 << 20))
     if notes is not None and export is None:
         raise UsageError("--notes requires --export", code="USAGE")
     from certify.cli.shell import needs_extra
@@ -59,7 +62,7 @@ def pretrain(
         out,
         resume=resume or export is not None,
         device=device,
-        workers=_workers(workers, device),
+        workers=workers or (len(os.sched_getaffinity(0)) if device == "cpu" else 1),
         report=_print,
         report_every=report_every,
         save_every=save_every,
@@ -67,26 +70,6 @@ def pretrain(
     if export is not None:
         export_run(run, out, export, notes=text)
         typer.echo(f"exported to {export}")
-
-
-def _read_notes(path: Path | None) -> str:
-    from certify.base.errors import InvalidInputError
-    from certify.base.jsonio import read_bytes
-
-    if path is None:
-        return ""
-    try:
-        return read_bytes(path, what="notes", limit=1 << 20).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path} is not UTF-8", code="TEXT_MALFORMED") from error
-
-
-def _workers(workers: int | None, device: str) -> int:
-    import os
-
-    if workers is not None:
-        return workers
-    return len(os.sched_getaffinity(0)) if device == "cpu" else 1
 
 
 def _print(progress: Progress) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from certify.base.errors import ExitCode
 
 if TYPE_CHECKING:
-    from certify.claims.claim import Claim
     from certify.gate.check import CheckReport, TicketReport
     from lottery.evaluation.replay import Replayed
 
@@ -115,11 +114,8 @@ def _cases(ticket: TicketReport) -> list[tuple[str, str, list[tuple[str, int]]]]
     """(path of the manifest, name of its text, violations) for each text with violations."""
     found = []
     for text in ticket.examined.texts if ticket.examined else ():
-        cases = sorted({case for claim in text.claims for case in _witnesses(claim)})
+        witnesses = (case for claim in text.claims for case in claim.detail.get("witnesses", ()))
+        cases = sorted({(str(case["record"]), int(case["step"])) for case in witnesses})
         if cases:
             found.append((text.path, text.name, cases))
     return found
-
-
-def _witnesses(claim: Claim) -> list[tuple[str, int]]:
-    return [(str(case["record"]), int(case["step"])) for case in claim.detail.get("witnesses", ())]

@@ -23,7 +23,7 @@ from lottery.experiment.engine.graph import State, StepStanding
 from lottery.experiment.engine.inputs import UNKNOWN, InputDigests, base_digest
 from lottery.experiment.engine.journal import ExperimentJournal, Line, recorded_seconds
 from lottery.experiment.layout.layout import layout
-from lottery.experiment.plan.estimate import Amount, Estimate, Processor, estimate, measured_rates, model_of
+from lottery.experiment.plan.estimate import Amount, Estimate, estimate, measured_rates, model_of
 from lottery.experiment.plan.plan import BESIDE_DATA, PUBLISHED, SYNTHETIC, ExperimentPlan
 from lottery.experiment.steps.publish import deliver
 from lottery.model.backbone import find_base
@@ -115,20 +115,14 @@ def dry_run(
     seconds = {} if out is None else recorded_seconds(out / JOURNAL)
     done = [(step.work, seconds[step.name]) for step in graph.steps if step.name in seconds]
     rates = measured_rates([(amount, time) for amount, time in done if isinstance(amount, Amount)], model)
-    processor = _processor(plan, device)
+    # As asked, as in the plan, or as on this machine.
+    processor = "cpu" if device == "cpu" else plan.estimate.device
+    if processor == "auto":
+        processor = "gpu" if torch.cuda.is_available() else "cpu"
     return [
         Row(step.name, None, "", seconds.get(step.name), estimate(step.work, model, rates, processor))
         for step in graph.steps
     ]
-
-
-def _processor(plan: ExperimentPlan, device: Device) -> Processor:
-    """Choose the processor to estimate for: as asked, as in the plan, or as on this machine."""
-    if device == "cpu":
-        return "cpu"
-    if plan.estimate.device != "auto":
-        return plan.estimate.device
-    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def status(

@@ -108,7 +108,15 @@ def install(
         _check_ids(ids, rows=rows, tokens=tokens, allow_beyond=allow_beyond)
     module = TrainableRows(base, ids)
     if init is not None:
-        _load(module, init)
+        weight = module.trained.weight
+        if init.shape != tuple(weight.shape) or init.dtype != np.float32:
+            raise InvalidInputError(
+                f"starting rows are {init.dtype} {init.shape}; expected float32 {tuple(weight.shape)}",
+                code="INIT_SHAPE",
+            )
+        _check_finite(init, module.ids)
+        with torch.no_grad():
+            weight.copy_(torch.from_numpy(init))
     model.requires_grad_(False)
     module.trained.weight.requires_grad_(True)
     model.set_input_embeddings(module)
@@ -210,18 +218,6 @@ def _check_ids(ids: Sequence[int], *, rows: int, tokens: int | None, allow_beyon
             " allow them explicitly if this is intended",
             code="ID_BEYOND_TOKENIZER",
         )
-
-
-def _load(module: TrainableRows, init: NDArray[np.float32]) -> None:
-    weight = module.trained.weight
-    if init.shape != tuple(weight.shape) or init.dtype != np.float32:
-        raise InvalidInputError(
-            f"starting rows are {init.dtype} {init.shape}; expected float32 {tuple(weight.shape)}",
-            code="INIT_SHAPE",
-        )
-    _check_finite(init, module.ids)
-    with torch.no_grad():
-        weight.copy_(torch.from_numpy(init))
 
 
 def _check_finite(values: NDArray[np.float32], ids: Sequence[int] | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -107,12 +108,16 @@ class Journal:
         Raises:
             UsageError: the file cannot be written.
         """
+        installed = {}
+        for package in _PACKAGES:
+            with suppress(PackageNotFoundError):
+                installed[package] = version(package)
         record = RunRecord(
             created_by=f"certify {__version__}",
             status=status,
             identity=self._identity,
             details=self._details,
-            versions={"python": platform.python_version()} | _versions(),
+            versions={"python": platform.python_version()} | installed,
             outcome=dict(outcome),
         )
         text = pretty_json(record.model_dump(mode="json", by_alias=True))
@@ -180,13 +185,3 @@ def _step_of(line: str) -> int:
     except (ValueError, KeyError, TypeError):
         return 0  # the last line of a killed run may be incomplete
     return step if type(step) is int else 0
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
