@@ -12,7 +12,6 @@ and, for the whole experiment, ``base`` (synthetic only), ``overlap`` and ``publ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from certify.ticket.templates import load_template
@@ -27,7 +26,7 @@ from lottery.experiment.plan.estimate import Amount, rows_of_rule
 from lottery.experiment.plan.fields import ControlsPlan, PairPlan, TicketPlan
 from lottery.experiment.plan.plan import ExperimentPlan
 from lottery.experiment.steps import rows, tuning
-from lottery.tuning.recipe import Recipe
+from lottery.tuning.recipe import Recipe, adjusted
 
 
 def layout(plan: ExperimentPlan, context: RunContext, input_digests: InputDigests) -> Graph:
@@ -54,32 +53,23 @@ def layout(plan: ExperimentPlan, context: RunContext, input_digests: InputDigest
 def _tunings(builder: Builder, pair: PairPlan) -> list[GraphStep]:
     plan = builder.plan
     steps = []
-    recipe = plan.embed.recipe("embed")
     seeds = [(plan.seed, pair.name), *((seed, f"{pair.name}/seed-{seed}") for seed in plan.embed.seeds)]
     for seed, prefix in seeds:
-        parameters = tuning.tuning_parameters(plan, pair, recipe, seed=seed)
-        steps.append(_tune(builder, f"{prefix}/embed", pair, parameters))
+        steps.append(_tune(builder, f"{prefix}/embed", pair, plan.embed.recipe("embed"), seed=seed))
         steps += [_choose(builder, prefix, entry) for entry in plan.ticket]
     steps.append(_counts(builder, pair))
     for ticket in planned_tickets(plan):
         if ticket.tuned:
-            recipe = _partial_recipe(plan, ticket.plan)
+            recipe = adjusted(plan.partial.recipe("partial"), learning_rate=ticket.plan.lr)
             controls = plan.controls_of(ticket.plan.id) if ticket.id.endswith("-limited") else None
             limit = controls.limit if controls else None
-            parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=limit)
-            select = f"{pair.name}/{ticket.select}"
-            name = f"{pair.name}/{ticket.tuned}"
-            steps.append(_tune(builder, name, pair, parameters, select=select, known=_known(ticket.plan)))
+            name, select = f"{pair.name}/{ticket.tuned}", f"{pair.name}/{ticket.select}"
+            known = _known(ticket.plan)
+            steps.append(_tune(builder, name, pair, recipe, limit=limit, select=select, known=known))
     for comparator in plan.comparator:
-        parameters = tuning.tuning_parameters(
-            plan,
-            pair,
-            comparator.recipe(comparator.method),
-            seed=plan.seed,
-            method=comparator.method,
-            size=comparator.size,
-        )
-        steps.append(_tune(builder, f"{pair.name}/comparator/{comparator.method}", pair, parameters))
+        name, recipe = f"{pair.name}/comparator/{comparator.method}", comparator.recipe(comparator.method)
+        method, size = comparator.method, comparator.size
+        steps.append(_tune(builder, name, pair, recipe, method=method, size=size))
     return steps
 
 
@@ -92,11 +82,15 @@ def _tune(
     builder: Builder,
     name: str,
     pair: PairPlan,
-    parameters: Mapping[str, Any],
+    recipe: Recipe,
     *,
     select: str = "",
     known: Mapping[str, Any] | None = None,
+    **asked: Any,
 ) -> GraphStep:
+    """Build a tuning; ``asked`` are arguments of ``tuning_parameters``."""
+    asked = {"seed": builder.plan.seed} | asked
+    parameters = tuning.tuning_parameters(builder.plan, pair, recipe, **asked)
     estimate = builder.plan.estimate
     pairs = min(filter(None, (parameters["limit"], estimate.tuning_pairs)))
     amount = Amount(
@@ -110,13 +104,7 @@ def _tune(
         **(known or {}),
     )
     needs = {"select": select} if select else {}
-    parameters = {**parameters, **builder.texts(pair)}
-    return builder.step(name, tuning.run_tuning, parameters, needs, work=amount)
-
-
-def _partial_recipe(plan: ExperimentPlan, ticket: TicketPlan) -> Recipe:
-    recipe = plan.partial.recipe("partial")
-    return recipe if ticket.lr is None else replace(recipe, learning_rate=ticket.lr)
+    return builder.step(name, tuning.run_tuning, parameters | builder.texts(pair), needs, work=amount)
 
 
 def _choose(builder: Builder, prefix: str, entry: TicketPlan) -> GraphStep:
@@ -148,7 +136,7 @@ def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[Gra
     drawn = f"{pair.name}/nulls/{controls.ticket}"
     steps = [builder.step(drawn, rows.draw_nulls, drawing, own | counted)]
     entry = next(one for one in plan.ticket if one.id == controls.ticket)
-    recipe = _partial_recipe(plan, entry)
+    recipe = adjusted(plan.partial.recipe("partial"), learning_rate=entry.lr)
     for name, kind, seed in null_names(controls):
         null = f"{pair.name}/{null_step(controls, name)}"
         if kind == "direction":
@@ -159,10 +147,9 @@ def _nulls(builder: Builder, pair: PairPlan, controls: ControlsPlan) -> list[Gra
         asked = {"name": name, **served}
         steps.append(builder.step(null, rows.take_null, asked, needs))
         if "tuned" in controls.objects:
-            parameters = tuning.tuning_parameters(plan, pair, recipe, seed=plan.seed, limit=controls.limit)
             tuned = f"{pair.name}/{null_step(controls, name, tuned=True)}"
             known = {"rows": 1} if kind.startswith("one-row") else _known(entry)
-            steps.append(_tune(builder, tuned, pair, parameters, select=null, known=known))
+            steps.append(_tune(builder, tuned, pair, recipe, limit=controls.limit, select=null, known=known))
     return steps
 
 
