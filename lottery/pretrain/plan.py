@@ -178,11 +178,6 @@ def read_plan_file(model: type[_Plan], table: str, name: str | Path) -> _Plan:
     return validate_toml(model, data, what=f"plan {name}", refusal=_REFUSAL)
 
 
-def plan_names() -> list[str]:
-    """List the pretraining plans that ship with the package."""
-    return shipped_plans("model")
-
-
 def read_plan(name: str | Path) -> PretrainPlan:
     """Read a pretraining plan; see :func:`read_plan_file`."""
     return read_plan_file(PretrainPlan, "model", name)

@@ -154,9 +154,11 @@ def tune(
     if size >= _LARGE:
         notice(f"computing the digest of {size / 1e9:.1f} GB of weights")
     inputs = {path.name: sha256_file(path) for path in weights}
-    journal = Journal(
-        out, _identity(settings, inputs, vocabulary, prepared, chosen), _details(prepared, chosen)
-    )
+    details: dict[str, Any] = {"examples": len(prepared.train), "left_out": prepared.left_out}
+    if chosen is not None:
+        details["ticket"] = chosen.ticket
+        details["excluded"] = {group.reason: len(group.ids) for group in chosen.excluded}
+    journal = Journal(out, _identity(settings, inputs, vocabulary, prepared, chosen), details)
     journal.check_free(resume=resume)
     if lone_launch():
         notice(
@@ -180,7 +182,7 @@ def tune(
             accelerator=accelerator,
             held_out=prepared.held_out,
         )
-        return _run(trainer, arm, journal, out, prepared, saving=(save_every, keep), report=report)
+        return _run(trainer, arm, journal, out, prepared, save_every=save_every, keep=keep, report=report)
 
 
 def _run(
@@ -190,11 +192,11 @@ def _run(
     out: Path,
     prepared: Prepared,
     *,
-    saving: tuple[int, int],
+    save_every: int,
+    keep: int,
     report: Callable[[StepReport], None] | None,
 ) -> TuningOutcome:
     accelerator, main = trainer.accelerator, bool(trainer.accelerator.is_main_process)
-    save_every, keep = saving
     states = out / STATES_FOLDER
     saved = latest_state(states)
     if saved is not None:
@@ -265,14 +267,6 @@ def _identity(
     inputs = {"weights": dict(weights), "tokenizer": sha256_file(vocabulary.path), **prepared.digests}
     rows = None if chosen is None else {"rule": chosen.rule, "ids": chosen.ids, "reference": chosen.reference}
     return {"settings": asked, "inputs": inputs, "rows": rows}
-
-
-def _details(prepared: Prepared, chosen: Chosen | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {"examples": len(prepared.train), "left_out": prepared.left_out}
-    if chosen is not None:
-        facts["ticket"] = chosen.ticket
-        facts["excluded"] = {group.reason: len(group.ids) for group in chosen.excluded}
-    return facts
 
 
 def _within_positions(settings: Settings, folder: Path) -> Settings:

@@ -17,7 +17,7 @@ from certify.base.jsonio import canonical_json, sha256_bytes
 from certify.base.model import Model
 from certify.ticket.schema import DeclaredClaim, Slug
 from lottery.experiment.plan import fields
-from lottery.pretrain.plan import read_plan_file, shipped_plans
+from lottery.pretrain.plan import read_plan_file
 
 SYNTHETIC = "synthetic"
 """Base and text that an experiment makes itself."""
@@ -108,11 +108,6 @@ class ExperimentPlan(Model):
     def pairs_of(self, text: fields.TextPlan) -> tuple[fields.PairPlan, ...]:
         """Language pairs to evaluate a text in, in the order of the plan."""
         return tuple(pair for pair in self.pair if not text.pairs or pair.name in text.pairs)
-
-
-def experiment_names() -> list[str]:
-    """List the experiment plans that ship with the package."""
-    return shipped_plans("pair")
 
 
 def read_experiment(name: str | Path) -> ExperimentPlan:

@@ -29,7 +29,7 @@ from lottery.pretrain import run as pretrain_module
 from lottery.pretrain.data import prepare_text, read_documents
 from lottery.pretrain.export import export_run
 from lottery.pretrain.linear_loss import linear_cross_entropy
-from lottery.pretrain.plan import ModelPlan, PretrainPlan, TextSource, TrainPlan, plan_names, read_plan
+from lottery.pretrain.plan import ModelPlan, PretrainPlan, TextSource, TrainPlan, read_plan, shipped_plans
 from lottery.pretrain.run import CHECKPOINT, TOKENIZER, Progress, pretrain, read_log
 from lottery.pretrain.step import PretrainState
 from lottery.pretrain.windows import BOS, Documents, Windows, mix
@@ -491,7 +491,7 @@ def test_an_unfinished_or_unfit_run_is_not_exported(plan: PretrainPlan, data: Pa
 
 
 def test_the_plan_that_ships_keeps_away_from_choice_and_test_data() -> None:
-    assert plan_names() == ["base-small"]
+    assert shipped_plans("model") == ["base-small"]
     plan = read_plan("base-small")
     for source in plan.source:
         assert not source.path.startswith("test/")
