@@ -44,7 +44,7 @@ def generate(
     beams: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Output]:
-    """Decode every prompt, greedily or by beam search, without sampling.
+    """Decode every prompt, greedily or by beam search, without sampling; outputs in the same order.
 
     Prompts of similar length are decoded together, padded on the left under an attention mask. A checkpoint's
     ``generation_config.json`` is ignored: no penalties, no processors.
@@ -53,9 +53,6 @@ def generate(
         prompts: bare prompts (:func:`certify.ticket.templates.encode` with ``response=False``).
         beams: hypotheses kept; 1 is greedy.
         progress: called with (prompts done, prompts in all).
-
-    Returns:
-        Outputs in the order of ``prompts``.
 
     Raises:
         UsageError: prompt and answer do not fit the model's positions, or beam search is requested with a

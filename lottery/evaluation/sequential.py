@@ -60,13 +60,12 @@ def evaluate_until(
 ) -> Manifest:
     """Measure all arms on more and more units, until ``decided`` returns True or the units end.
 
+    The last manifest is returned.
+
     Args:
         evidence: writes ``out`` anew after every batch.
         measured: measures all arms on some sentences, given the open parts of the batch before.
         progress: called with (sentences known, sentences of the text) after every batch.
-
-    Returns:
-        The last manifest written.
 
     Raises:
         UsageError, InvalidInputError: see :func:`lottery.evaluation.measure.measure` and

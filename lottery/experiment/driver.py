@@ -71,9 +71,6 @@ def run(
         only: patterns of step names; runs these and what they need.
         progress: called with (done, all) within a step.
 
-    Returns:
-        State of the steps, all finished.
-
     Raises:
         UsageError: a named file does not exist, or another run uses ``out`` (``EXPERIMENT_LOCKED``).
         CertifyError: a step failed. Steps finished before stay finished.

@@ -84,7 +84,7 @@ def install(
     tokens: int | None = None,
     allow_beyond: bool = False,
 ) -> TrainableRows:
-    """Freeze ``model`` and replace its input embedding by :class:`TrainableRows`.
+    """Freeze ``model`` and replace its input embedding by :class:`TrainableRows`, alone trainable.
 
     Args:
         model: a causal language model with an untied, unquantised ``nn.Embedding`` at the input.
@@ -92,9 +92,6 @@ def install(
         init: starting values ``[k, d]`` in the order of ``ids``; None takes the base's own rows.
         tokens: number of ids that the tokenizer can produce, to refuse rows that no text can feed.
         allow_beyond: accept ids of rows beyond ``tokens``.
-
-    Returns:
-        The installed module; ``trained.weight`` is now the model's only trainable parameter.
 
     Raises:
         UsageError: there are no ids, or an id lies beyond the tokenizer and this is not allowed.

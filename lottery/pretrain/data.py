@@ -81,10 +81,8 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Any:
     """Train a byte-fallback BPE with LLaMA's ids: 0 ``<unk>``, 1 ``<s>``, 2 ``</s>``, from 3 the bytes.
 
     The newline has only its byte piece (id 13). Unlike the three control tokens, byte pieces are not
-    *special*: ``decode(skip_special_tokens=True)`` keeps line breaks.
-
-    Returns:
-        A ``tokenizers.Tokenizer`` that puts ``<s>`` in front of every text.
+    *special*: ``decode(skip_special_tokens=True)`` keeps line breaks. The tokenizer puts ``<s>`` in front
+    of every text.
     """
     from tokenizers import (
         Regex,

@@ -72,9 +72,6 @@ def pretrain(
         device: ``cpu``, or another PyTorch device.
         report_every: number of steps between reports; each computes the held-out losses.
 
-    Returns:
-        The finished run, with its threads closed.
-
     Raises:
         UsageError: a file is missing; ``out`` contains a run and ``resume`` is false; the run in ``out``
             belongs to another plan, or the plan was changed in a field that must not change.

@@ -88,10 +88,7 @@ class PretrainState:
         torch.set_num_threads(self._threads_before)
 
     def advance(self, windows: NDArray[np.int64]) -> float:
-        """Take one optimiser step on ``windows`` ``[B, T]``.
-
-        Returns:
-            The loss before the step, nats per token.
+        """Take one optimiser step on ``windows`` ``[B, T]``; return the loss before it, nats per token.
 
         Raises:
             InvalidInputError: the loss is not finite. Nothing was changed.

@@ -160,16 +160,13 @@ class Graph:
         only: Sequence[str] = (),
         watch: Callable[[str, GraphStep, StepStanding | None], None] | None = None,
     ) -> list[StepStanding]:
-        """Finish every step, or those that ``only`` names and what they need.
+        """Finish every step, or those that ``only`` names and what they need; return their standings.
 
         Args:
             only: patterns of names; empty means all.
             watch: called as ``(event, step, standing)``: ``skipped`` for a finished step; ``started`` before
                 an action (the standing says why it must run); ``finished`` after it, with the new standing;
                 or ``failed``, after which the error propagates.
-
-        Returns:
-            Standings of the requested steps, all finished.
         """
         tell = watch or (lambda _event, _step, _standing: None)
         wanted = self.chosen(only) if only else {step.name for step in self.steps}

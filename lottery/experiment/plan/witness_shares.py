@@ -9,14 +9,11 @@ _ORDER = ("evaluation", "report", "choice")
 
 
 def witness_shares(plan: ExperimentPlan) -> dict[tuple[str, str], int]:
-    """Divide ``evaluation.witnesses`` among the texts of all language pairs.
+    """Divide ``evaluation.witnesses`` among all texts: (pair, text) -> largest number.
 
     Texts that claims rest on (role ``evaluation``) come first and share evenly; the rest goes to the others.
     No text gets more than its own ``witnesses`` or its number of sentences (``limit``). Paraphrased templates
     repeat the sentences of their text and get none.
-
-    Returns:
-        (name of the pair, name of the text) -> largest number of witnesses.
     """
     left = plan.evaluation.witnesses
     shares: dict[tuple[str, str], int] = {}
