@@ -84,7 +84,7 @@ def install(
     tokens: int | None = None,
     allow_beyond: bool = False,
 ) -> TrainableRows:
-    """Freeze ``model`` and replace its input embedding by :class:`TrainableRows`, alone trainable.
+    """Freeze ``model`` and replace its input embedding by :class:`TrainableRows`, its only trainable part.
 
     Args:
         model: a causal language model with an untied, unquantised ``nn.Embedding`` at the input.
