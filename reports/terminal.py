@@ -27,6 +27,7 @@ _STYLES = {
     "INCONCLUSIVE": "bold yellow",
     "VACUOUS": "bold yellow",
     "pass": "green",
+    "not bound": "yellow",
     "fail": "red",
     "invalid": "red",
     "error": "red",
@@ -35,10 +36,14 @@ _STYLES = {
     "vacuous": "yellow",
     "not run": "yellow",
 }
+_EVIDENCE = (
+    "The records are the word of whoever evaluated: --replay repeats what they say on the model, and a policy"
+    " can pin the texts."
+)
 _SHOWN_TOKENS = 20
 _BAR = 30
 _NAME = 28
-_LAST = {"not run": 1, "pass": 2}
+_LAST = {"not run": 1, "not bound": 2, "pass": 3}
 
 
 def render(view: dict[str, Any], console: Console, *, verbose: bool = False) -> None:
@@ -69,6 +74,8 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
     answer = {"CERTIFIED": "Yes.", "REFUTED": "No."}.get(verdict, "Not shown.")
     console.print(_indent(Text(f"{view['question']} {answer}")))
     console.print(_indent(Text(_second_opinion(ticket))))
+    if ticket["claims"]:
+        console.print(_indent(Text(_EVIDENCE)))
     _items("Decides", [item for item in ticket["items"] if item["required"]], console)
     _items("For information", [item for item in ticket["items"] if not item["required"]], console)
     _claims(ticket, console, verbose)

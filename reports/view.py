@@ -17,6 +17,7 @@ from certify.claims.claim import Claim
 from certify.claims.corpus import resampled
 from certify.claims.registry import KINDS
 from certify.gate.check import CheckReport, TicketReport
+from certify.policy.outcomes import required
 from certify.scan.smirnov import critical_count
 from certify.ticket.schema import SCHEMA_VERSION as TICKET_SCHEMA_VERSION
 from certify.ticket.schema import Ticket
@@ -104,12 +105,12 @@ def histogram(result: KSResult, ticket: Ticket) -> dict[str, Any]:
 
 def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str, Any]:
     ticket, result = one.ticket, one.result
-    required = set(report.policy.requires)
+    needed = set(required(ticket, report.policy))
     return {
         "id": ticket.id,
         "verdict": one.status.value,
         "digest": one.digest,
-        "items": [_item(item, item.name in required) for item in one.items],
+        "items": [_item(item, item.name in needed) for item in one.items],
         "selection": ticket.selection.model_dump(mode="json"),
         "table": {"shape": list(ticket.base.shape), "dtype": ticket.base.dtype, "tied": ticket.base.tied},
         "released": ticket.released.object,
@@ -156,19 +157,20 @@ def _claims(one: TicketReport, report: CheckReport, resample: bool) -> list[dict
     """Every claim computed from the evidence, by text, with the policy's use of it."""
     if one.examined is None:
         return []
-    asked = {requirement.claim: str(requirement) for requirement in report.policy.claims}
+    asked = {requirement.claim: requirement for requirement in report.policy.claims}
     stated = set()
     if one.examined.certificate is not None:
         stated = {(claim.evidence, claim.name) for claim in one.examined.certificate.claims}
     found = []
     for text in one.examined.texts:
         for claim in text.claims:
-            answer = one.examined.answers.get((claim.name, text.path))
+            requirement = asked.get(claim.name)
+            answer = one.examined.answers.get((requirement.item, text.path)) if requirement else None
             found.append(
                 _claim(claim, text, resample)
                 | {
                     "stated": (text.evidence.sha256, claim.name) in stated,
-                    "asked": asked.get(claim.name) if answer else None,
+                    "asked": str(requirement) if answer else None,
                     "outcome": answer.outcome.value if answer else None,
                     "code": answer.code if answer else claim.code,
                 }

@@ -16,6 +16,7 @@ class Outcome(StrEnum):
     """Result of one check."""
 
     PASS = "pass"
+    UNBOUND = "not bound"  # the ticket binds nothing here: nothing is wrong, and nothing was shown
     FAIL = "fail"  # a claim of the ticket is false, and the item says where
     MISSING = "missing"  # evidence that would decide is missing
     INCONCLUSIVE = "inconclusive"  # there is evidence, but it does not decide

@@ -26,7 +26,7 @@ from certify.certificate.schema import (
     state,
 )
 from certify.claims.claim import Claim
-from certify.claims.every import report, role_of
+from certify.claims.every import choices, report, role_of
 from certify.claims.kind import Role
 from certify.evidence.load import Evidence, Subject
 from certify.stats.theorem import DEFAULT_VARIATION
@@ -98,7 +98,7 @@ def claims_of(found: Sequence[tuple[str, Evidence]], subject: Subject, delta: st
     counts = Counter(roles)
     texts = []
     for role, (path, evidence) in zip(roles, found, strict=True):
-        part = share(delta, counts[role])
+        part = share(delta, counts[role], choices(evidence, subject))
         (made,) = report((evidence,), subject, delta=part)
         texts.append(TextClaims(path, evidence, role, part, made.claims))
     return tuple(texts)

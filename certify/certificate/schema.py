@@ -15,8 +15,10 @@ Fields, and what a checker compares them with:
 * ``evidence``: for every manifest its path relative to the ticket's folder, its file digest, its text's name,
   its role and its share of ``delta``. The role is ``loss`` for that kind, ``other-template`` for
   translations with another template than the ticket's, else ``evaluation``. **A claim is made on every
-  text of its role, and its error probability is split evenly over them:** the share is ``delta`` divided by
-  the number of manifests of the same role, exactly. Two texts of one role have different names.
+  text of its role, and its error probability is split evenly over them,** and over the tickets that were
+  evaluated on the text, of which the best could have been taken (:func:`certify.claims.every.choices`): the
+  share is ``delta`` divided by the number of manifests of the same role and by that number, exactly. Two
+  texts of one role have different names.
 * ``claims``: for every manifest of role ``evaluation`` the claims of the kinds :data:`EVALUATION_KINDS`, of
   role ``loss`` those of :data:`LOSS_KINDS`, all at the manifest's share (:mod:`certify.claims.every`), in
   that order; claims that the evidence does not support (finding ``missing`` or ``not applicable``) are left
@@ -28,8 +30,9 @@ Fields, and what a checker compares them with:
 * ``claims[].witness``: what makes a claim quick to check, one entry per comparison: the digest of its units
   (integers, in the order of units), and its lower and upper limit as indices of the grid
   (:mod:`certify.stats.witness`). The upper limits of m comparisons have a share of 1/m each. Null in
-  certificates of version 1. ``claims[].critical``: for a guarantee, how many of the drawn steps may disagree
-  for HELD, and from how many on it is REFUTED; null for a sequential design.
+  certificates of version 1. Certificates of versions 1 and 2 are read, but decide nothing: they did not pay
+  for the choice among the tickets of a text. ``claims[].critical``: for a guarantee, how many of the drawn
+  steps may disagree for HELD, and from how many on it is REFUTED; null for a sequential design.
 * ``assumptions``: every assumption that a claim names, and what is known about it; ``non_claims``; and
   ``signature``: the settings in one line.
 
@@ -39,6 +42,7 @@ down for ``estimate`` and ``lower``, up for ``upper``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -60,7 +64,7 @@ from certify.stats.witness import Key
 from certify.ticket.schema import Level, RelativePath, Sha256, Slug, Text
 
 SCHEMA_NAME: Final = "certify.certificate"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _REFUSAL: Final = Refusal("CERTIFICATE_MALFORMED", schema="CERTIFICATE_SCHEMA", newer="CERTIFICATE_NEWER")
 
@@ -226,18 +230,24 @@ def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
     found["claims"] = [{**one, "witness": None, "critical": None} for one in claims]
     if "proofs" in content and isinstance(content.get("non_claims"), list):
         found["non_claims"] = [one for one in content["non_claims"] if one in NON_CLAIMS]
-    if isinstance(content.get("signature"), str):
-        found["signature"] = content["signature"].replace("|schema:1|", f"|schema:{SCHEMA_VERSION}|")
     return found
+
+
+def _signed(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 did not pay for the choice among tickets; that it is older is said by whoever checks it."""
+    signature = content.get("signature")
+    if not isinstance(signature, str):
+        return content
+    return {**content, "signature": re.sub(r"\|schema:[12]\|", f"|schema:{SCHEMA_VERSION}|", signature)}
 
 
 class Certificate(Document):
     """The whole file; see the module's text."""
 
-    migrations: ClassVar[Mapping[int, Migration]] = {1: _from_version_1}
+    migrations: ClassVar[Mapping[int, Migration]] = {1: _from_version_1, 2: _signed}
 
     schema_: Literal["certify.certificate"] = Field(alias="schema", default=SCHEMA_NAME)
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     created_by: Text
     ticket: TicketRef
     subjects: Annotated[tuple[SubjectRef, ...], Field(max_length=7)]
@@ -322,9 +332,9 @@ def is_stated(claim: Claim, role: Role) -> bool:
     return claim.kind in stated_kinds(role) and claim.finding not in UNSTATED
 
 
-def share(delta: str, texts: int) -> Fraction:
-    """Error probability of each limit on one of so many texts of a role."""
-    return Fraction(delta) / texts
+def share(delta: str, texts: int, choices: int = 1) -> Fraction:
+    """Error probability of each limit on one of so many texts of a role, and one of so many tickets."""
+    return Fraction(delta) / (texts * choices)
 
 
 def parse_certificate(value: Any, *, what: str = "certificate") -> Certificate:
@@ -337,8 +347,8 @@ def parse_certificate(value: Any, *, what: str = "certificate") -> Certificate:
     return validate(Certificate, value, what=what, refusal=_REFUSAL)
 
 
-def read_certificate(path: Path) -> tuple[Certificate, bytes]:
-    """Read a certificate; returns it with the bytes of its file.
+def read_certificate(path: Path) -> tuple[Certificate, bytes, int]:
+    """Read a certificate; returns it, the bytes of its file and the schema version that it was written in.
 
     Raises:
         UsageError: the file cannot be read.
@@ -354,4 +364,4 @@ def read_certificate(path: Path) -> tuple[Certificate, bytes]:
             f"{what} is not the canonical form of its content: it was changed by hand or by another program",
             code="CERTIFICATE_NOT_CANONICAL",
         )
-    return certificate, data
+    return certificate, data, content["schema_version"]

@@ -1,4 +1,4 @@
-"""The audit of one ticket: tables, rows, certificate, evidence, verdict. Fifth of six files."""
+"""The audit of one ticket: tables, rows, certificate, evidence, verdict. Sixth of seven files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .claims import NULLS, Policy, Requirement, Text, asserted, claim_name, ratio
+from .arms import choices, labelled, own_table
+from .claims import NULLS, Policy, Requirement, Text, asserted, claim_name, declared, ratio
 from .scan import compare, critical, p_exact, select
 from .tables import (
     PASS,
@@ -27,6 +28,7 @@ from .tables import (
     level,
     naturals,
     need,
+    numbers,
     parse,
     sha,
 )
@@ -165,8 +167,10 @@ class Audit:
         moved, outside = self.moved, self.moved.keys() - {*self.ids}
         n, alpha = self.ticket["base"]["shape"][1], level(self.ticket["selection"]["alpha"])
         tau = critical(n, alpha, "asymptotic")
-        permuted = {i for i in outside if moved[i][0] == 0 < moved[i][1]}
-        rotated = {i for i in outside if moved[i][0] < tau and moved[i][2] < 0.2} - permuted
+        still = {i for i in outside if 64 * moved[i][0] <= n}
+        permuted = {i for i in still if moved[i][1] >= 0.5 * math.hypot(*numbers(self.base[i], self.dtype))}
+        permuted |= {i for i in still if moved[i][0] == 0 < moved[i][1]}
+        rotated = {i for i in outside if moved[i][2] < 0.2 and moved[i][:2] != (0, 0)}
         above = [i for i in outside if moved[i][0] >= tau]
         self.ask("blind-spots.order", need, not permuted, "PERMUTED_ROW", "REFUTED")
         self.ask("blind-spots.direction", need, not rotated, "ROTATED_ROW", "REFUTED")
@@ -201,38 +205,12 @@ class Audit:
         content: Json = parse(data)
         about = {"id": self.ticket["id"], "sha256": sha(canonical(asserted(self.ticket)))}
         need(
-            content["schema"] == "certify.certificate" and content["schema_version"] in (1, 2),
+            content["schema"] == "certify.certificate" and content["schema_version"] in (1, 2, 3),
             "CERTIFICATE_SCHEMA",
         )
         need(content["ticket"] == about, "CERTIFICATE_OTHER_TICKET")
+        need(content["schema_version"] > 2, "CERTIFICATE_OLDER", "INCONCLUSIVE")
         return content
-
-    def labelled(self, one: Json, arms: Sequence[Json]) -> None:
-        """A null ticket of this ticket holds the rows of its label, and is the only one of it."""
-        control, seed, ours = one.get("control"), one.get("seed"), {*self.ids}
-        if control not in NULLS or one.get("of") != self.ticket["id"]:
-            return
-        keys = ["control", "of", "kind", "gate"] + ["seed"] * (NULLS[control] == 3)
-        need(sum(all(one.get(key) == arm.get(key) for key in keys) for arm in arms) == 1, "NULL_LABEL")
-        (pieces, special, size), ids = self.vocabulary, {*(one.get("ids") or ())}
-        if control.startswith("one-row"):
-            bos = {i for i, said in special.items() if "bos" in said.split(" ")[0].split("/")}
-            newline = {i for i, piece in pieces.items() if piece in ("\n", "<0x0A>", "Ċ")}
-            need(len(ids) == 1 and ids <= (bos if control == "one-row:bos" else newline), "NULL_LABEL")
-            return
-        pool = {i for i in range(len(self.base)) if size is None or (i in pieces and i not in special)}
-        need(
-            len(ids) == len(ours) and ids <= pool and (NULLS[control] == 1 or seed is not None), "NULL_LABEL"
-        )
-        if control == "random":
-            order = sorted(pool, key=lambda i: (i in ours, sha(f"{seed}:{i}".encode())))
-            need(ids == {*order[: len(ours)]}, "NULL_LABEL")
-        elif control == "frequency-matched":
-            need(len(ids & ours) == max(0, len(ours) - len(pool - ours)), "NULL_LABEL")
-        elif control == "top-norm":
-            norm = {i: self.moved[i][1] if i in self.moved else 0 for i in pool}
-            most = max((norm[i] for i in pool - ids), default=0)
-            need(min(norm[i] for i in ids) >= most * (1 - 1e-9), "NULL_LABEL")
 
     def transferred(self, ids: Sequence[int]) -> str:
         """Digest of the base with these rows of the reference put in."""
@@ -256,7 +234,9 @@ class Audit:
         for one in m["arms"]:
             need(max(one.get("ids") or [0]) < t["base"]["shape"][0], "EVIDENCE_IDS")
             if self.given is None:
-                self.labelled(one, m["arms"])
+                labelled(one, m["arms"], t, len(self.base), self.vocabulary, self.moved)
+            if one.get("of") == t["id"] and one.get("control") in NULLS and one["kind"] == "tuned":
+                need(one.get("gate") or own_table(one, m["arms"]), "NULL_TABLE")
             if self.given is None and one["kind"] == "transfer":
                 ids = one["ids"]
                 again = self.folder.once(f"arm {t['base']['tensor_sha256']} {ids}", self.transferred, ids)
@@ -270,6 +250,7 @@ class Audit:
         """Everything that certificate and ticket name as evidence."""
         named = {ref["path"]: ref["sha256"] for ref in c["evidence"]}
         need(named, "NO_EVIDENCE", "INCONCLUSIVE")
+        need(self.ticket["tokenizer"] and self.ticket["template"], "NOT_BOUND", "INCONCLUSIVE")
         found = [answer(self.load, ref) for ref in c["evidence"]]
         items = [("INCONCLUSIVE", item[1]) if item[1] == "FILE_MISSING" else item for _, item in found]
         for one in self.ticket.get("evidence", []):
@@ -315,7 +296,9 @@ class Audit:
         for text in texts:
             ours = {name: found for (sha256, name), found in hints.items() if sha256 == text.e.sha256}
             self.folder.say(f"{self.ticket['id']}: claims on {text.name}")
-            text.compute(self.delta / shares[text.role], self.h, ours if c["schema_version"] > 1 else None)
+            text.compute(
+                self.delta / shares[text.role] / choices(self.ticket, text.e.m["arms"]), self.h, ours
+            )
         self.texts = texts
         self.ask("certificate.content", self.subjects, c)
         self.ask("certificate.claims", self.compared, c)
@@ -359,31 +342,42 @@ class Audit:
 
     def judge(self, asked: Requirement, rules: Policy) -> Item:
         """What the gravest text makes of a claim that a policy requires."""
-        kind, comparator = asked.name.split(":")[:2]
-        declared = [one.get("comparator") for one in self.ticket.get("declared", []) if one["kind"] == kind]
-        if asked.when_declared and not {None, comparator} & {*declared}:
-            return PASS
-        role = "loss" if kind == "unrelated-loss" else "evaluation"
+        role = "loss" if asked.name.startswith("unrelated") else "evaluation"
         texts = [
             text for text in self.texts if text.role == role and text.name in (asked.texts or (text.name,))
         ]
         found: list[Item] = []
         for text in texts:
-            stated = self.delta <= rules.delta and (text.e.sha256, asked.name) in self.stated
+            paid = self.delta <= min(rules.delta, asked.delta or 1)
+            stated = paid and (text.e.sha256, asked.name) in self.stated
             item = text.judge(asked, rules.taken) if stated else ("INCONCLUSIVE", "CLAIM_NOT_STATED")
             found.append(item)
         if not texts or {*asked.texts} - {text.name for text in texts}:
             found.append(("INCONCLUSIVE", "NO_TEXT"))
         return min(found, key=lambda item: ORDER.index(item[0]))
 
+    def pinned(self, name: str, digest: str) -> Item:
+        """Whether a text was evaluated, all of it, and is the one of that digest."""
+        ours = [text.e for text in self.texts if text.name == name]
+        if any(e.m["text"]["sha256"] != digest for e in ours):
+            return "REFUTED", "TEXT_DIFFERS"
+        return PASS if any(e.fixed for e in ours) else ("INCONCLUSIVE", "NO_TEXT")
+
     def verdict(self, rules: Policy) -> Opinion:
         """The gravest status of what a policy requires, and every reason."""
-        reads = rules.claims or any(name.startswith(("certificate.", "evidence.")) for name in rules.items)
+        reads = (
+            rules.claims
+            or rules.texts
+            or any(name.startswith(("certificate.", "evidence.")) for name in rules.items)
+        )
         if reads and "certificate.present" not in self.items:
             self.examine()
         asked = [name for name in rules.items if name != "checker.agrees"]
         found = [self.items.get(item, ("INCONCLUSIVE", "NOT_RUN")) for item in asked]
-        found += [self.judge(claim, rules) for claim in rules.claims]
+        found += [self.pinned(*one) for one in rules.texts.items()]
+        own = declared(self.ticket) if reads else []
+        found += [self.judge(claim, rules) for claim in (*rules.claims, *filter(None, own))]
+        found += [("INCONCLUSIVE", "DECLARED_UNTESTABLE")] * own.count(None)
         worst = min((status for status, _ in found), key=ORDER.index, default="")
         codes = tuple(dict.fromkeys(code for status, code in found if status))
         return Opinion(worst or "CERTIFIED", codes, tuple(name for name in asked if name in self.left))

@@ -1,6 +1,6 @@
 """From units to the claims that a certificate states, and what a policy makes of one (theory §5).
 
-Fourth of six files. The rules are those of :mod:`certify.policy.requirement`.
+Fourth of seven files. The rules are those of :mod:`certify.policy.requirement`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from .scan import critical
 from .tables import PASS, Item, Json, Stop, canonical, level, sha
-from .units import CRITERIA, MEANS, ONE, Evidence, compared, largest
+from .units import CRITERIA, MEANS, ONE, RATES, Evidence, compared, largest
 
 NULLS: Final = {
     "random": 3,
@@ -21,7 +21,20 @@ NULLS: Final = {
     "one-row:bos": 1,
     "one-row:newline": 1,
 }
-CHECKED: Final = {"A-CAP"}
+UNITS: Final = {"sentence": "A-UNITS", "block": "A-BLOCKS", "document": "A-DOCUMENTS"}
+RULES: Final = ("whole", "first-line", "cut")
+COMPARED: Final = {  # what a ticket can declare: comparators, and extraction rules if there are any
+    "agreement-rate": (("reference",), ()),
+    "token-agreement": (("reference",), ()),
+    "guarantee": (CRITERIA, ()),
+    "non-inferiority": (("reference", "full", "base"), RULES),
+    "gain": (("base",), RULES),
+    "better-than-nulls": (("nulls",), RULES),
+    "unrelated-loss": (("base",), ()),
+    "unrelated-excess": (("base",), ()),
+}
+CAP: Final = 2  # nats per token
+LARGEST: Final = Fraction(1, 20)  # share of one document
 STATUS: Final = {  # of a guarantee that must be held, by finding
     "held": "",
     "refuted": "REFUTED",
@@ -31,6 +44,13 @@ STATUS: Final = {  # of a guarantee that must be held, by finding
 }
 
 
+class Ends(NamedTuple):
+    """Limits of a quantity; one of them may be missing."""
+
+    lower: Fraction | None
+    upper: Fraction | None
+
+
 class Requirement(NamedTuple):
     """What a policy asks of a claim: larger than a threshold, or a finding."""
 
@@ -38,8 +58,8 @@ class Requirement(NamedTuple):
     threshold: Fraction | None
     strict: bool
     finding: str
-    when_declared: bool
     texts: tuple[str, ...]
+    delta: Fraction | None = None
 
 
 class Policy(NamedTuple):
@@ -50,6 +70,7 @@ class Policy(NamedTuple):
     claims: tuple[Requirement, ...]
     taken: frozenset[str]
     delta: Fraction
+    texts: Mapping[str, str]
 
 
 class Claim(NamedTuple):
@@ -81,14 +102,14 @@ class Text:
         self.hints: Mapping[str, Any] = {}
         m = evidence.m
         self.name, self.unit = m["text"]["name"], m["text"]["unit"]
-        self.taken = ["A-BLOCKS" if self.unit.startswith("block:") else "A-UNITS", "A-EVIDENCE"]
+        self.taken = [UNITS[self.unit.split(":")[0]], "A-EVIDENCE"]
 
     def measured(self, arm: str) -> dict[str, tuple[list[list[Fraction]], int, int]]:
         """By claim the values of the units against each arm compared, and their range; larger is better."""
         e, ticket = self.e, self.ticket
         if self.role == "loss":
             falls = e.means(lambda r: (r["nats"]["base"] - r["nats"][arm], r["tokens"] * 10**9))
-            return {"unrelated-loss:base": ([falls], -2, 2)}
+            return {"unrelated-loss:base": ([falls], -CAP, CAP)}
         wrong = e.means(lambda r: (len(r["arms"][arm]["differs"]), len(r["reference"]["tokens"])))
         found = {"token-agreement:reference": ([[1 - share for share in wrong]], 0, 1)}
         nulls, against = dict[Any, Json](), {"gain:base": ["base"]}
@@ -106,7 +127,7 @@ class Text:
             plain = [one["name"] for one in arms if one["kind"] == kind and not one.get("control")]
             against[f"non-inferiority:{kind}"] = plain
         for claim, names in against.items():
-            for i, rule in enumerate(("whole", "first-line", "cut")) if names else ():
+            for i, rule in enumerate(RULES) if names else ():
                 pairs = [zip(e.scores(arm, i), e.scores(name, i), strict=True) for name in names]
                 found[f"{claim}:{rule}"] = ([[x - y for x, y in pair] for pair in pairs], -100, 100)
         return found
@@ -134,34 +155,37 @@ class Text:
         index, mean, _ = min(found, key=lambda one: one[0])
         return [one for _, _, one in found], low + mean * (high - low), index
 
-    def compute(self, share: Fraction, h: dict[int, int], hints: Mapping[str, Any] | None) -> None:
+    def compute(self, share: Fraction, h: dict[int, int], hints: Mapping[str, Any]) -> None:
         """Every claim that a certificate states, each limit with error ``share``; h by id of rows in N.
 
-        ``hints``: the witnesses that the certificate states; None if it states none.
+        ``hints``: the witnesses that the certificate states, by claim.
         """
         e, arm, taken, spelled = self.e, self.arm, self.taken, self.ticket["selection"]["alpha"]
         alpha = level(spelled)
-        self.share, self.hints, n, d = share, hints or {}, len(e.units), self.ticket["base"]["shape"][1]
-        if arm is None or self.role == "other-template":
+        self.share, self.hints, n, d = share, hints, len(e.units), self.ticket["base"]["shape"][1]
+        if arm is None or self.role == "other-template" or e.largest > LARGEST:
             return
         self.quantities = self.measured(arm)
-        for name, (lists, low, high) in self.quantities.items():
-            found, estimate, index = self.bets(name, both=hints is not None)
+        for name, (_, low, high) in self.quantities.items():
+            found, estimate, index = self.bets(name, both=True)
             limit = low + Fraction(index, MEANS) * (high - low)
-            self.claims[name] = Claim("measured", estimate, limit, None, n, "betting/1", taken, found)
+            ends = Ends(limit, None)
             if self.role == "loss":
-                failed = min(lists[0]) < low
-                finding, upper = "failed" if failed else "measured", None if failed else -limit
-                caps = [*taken, "A-CAP"]
-                self.claims[name] = Claim(finding, -estimate, None, upper, n, "betting/1", caps, found)
+                estimate, ends = -estimate, Ends(None, -limit)
+            self.claims[name] = Claim("measured", estimate, *ends, n, "betting/1", taken, found)
+        if self.role == "loss":
+            name, ((falls,), least, _) = "unrelated-excess:base", self.quantities["unrelated-loss:base"]
+            hits = [fall < least for fall in falls]
+        else:
+            name = "agreement-rate:reference"
+            hits = [not any(r["arms"][arm]["differs"] for r in records) for records in e.units.values()]
+        exact = "clopper-pearson/1" if e.fixed else "betting/1"
+        first, last, grid = e.rate(hits, share, *(self.hints.get(name) or [{}])[:1])
+        found, mean = [witness([*map(int, hits)], first, last)], Fraction(sum(hits), n)
+        ends = Ends(Fraction(first, grid), None) if self.role != "loss" else Ends(None, Fraction(last, grid))
+        self.claims[name] = Claim("measured", mean, *ends, n, exact, taken, found)
         if self.role == "loss":
             return
-        exact = "clopper-pearson/1" if e.fixed else "betting/1"
-        equal = [not any(r["arms"][arm]["differs"] for r in records) for records in e.units.values()]
-        name = "agreement-rate:reference"
-        first, last, grid = e.rate(equal, share, *(self.hints.get(name) or [{}])[:1])
-        found, mean = [witness([*map(int, equal)], first, last)], Fraction(sum(equal), n)
-        self.claims[name] = Claim("measured", mean, Fraction(first, grid), None, n, exact, taken, found)
         above = max(h.values(), default=0) >= critical(d, alpha, "asymptotic")
         tied = [] if self.ticket["base"]["tied"] is False else ["A-UNTIED"]
         draws = e.drawn(arm, spelled, h, d)
@@ -188,7 +212,7 @@ class Text:
     def judge(self, asked: Requirement, taken: frozenset[str]) -> Item:
         """What this text makes of a claim that the certificate states and a policy requires."""
         claim, alpha = self.claims[asked.name], level(self.ticket["selection"]["alpha"])
-        if set(claim.assumptions) - taken - CHECKED:
+        if set(claim.assumptions) - taken:
             return "INCONCLUSIVE", "ASSUMPTION_NOT_ACCEPTED"
         if asked.finding == "held" and (claim.finding, alpha > Fraction(1, 10)) == ("held", True):
             return "INCONCLUSIVE", "GUARANTEE_DESCRIPTIVE"
@@ -196,23 +220,51 @@ class Text:
             return ("REFUTED", "GUARANTEE_REFUTED") if claim.finding == "refuted" else PASS
         if asked.finding == "held":
             return STATUS[claim.finding], f"GUARANTEE_{claim.finding}".upper().replace(" ", "_")
-        if claim.finding == "failed":
-            return "REFUTED", "LOSS_BEYOND_CAP"
         limit, threshold = claim.lower if claim.upper is None else -claim.upper, asked.threshold
         if limit is None or threshold is None:
             raise Stop("INVALID", "MALFORMED")
         if limit > threshold or (limit == threshold and not asked.strict):
             return PASS
-        _, low, high = self.quantities.get(asked.name, ((), 0, 1))
-        grid = Fraction(MEANS if asked.name in self.quantities or not self.e.fixed else ONE)
-        ends = [one["upper"] for one in claim.witness]
-        if asked.name in self.quantities:
-            ends = [one["upper"] for one in self.bets(asked.name, both=True)[0]]
-        if None not in ends:
-            upper = low + min(ends) / grid * (high - low)
-            if upper < threshold or (asked.strict and upper == threshold):
-                return "REFUTED", "CLAIM_REFUTED"
+        opposite = self.opposite(asked.name, claim)
+        if opposite is not None and (opposite < threshold or (asked.strict and opposite == threshold)):
+            return "REFUTED", "CLAIM_REFUTED"
         return "INCONCLUSIVE", "NOT_SHOWN"
+
+    def opposite(self, name: str, claim: Claim) -> Fraction | None:
+        """The limit on the other side of a claim, larger being better."""
+        if name in self.quantities:
+            _, low, high = self.quantities[name]
+            ends = [one["upper"] for one in self.bets(name, both=True)[0]]
+            return None if None in ends else low + Fraction(min(ends), MEANS) * (high - low)
+        grid = RATES if self.e.fixed else MEANS
+        (one,) = claim.witness
+        return Fraction(one["upper"], grid) if claim.upper is None else -Fraction(one["lower"], grid)
+
+
+def declared(ticket: Json) -> list[Requirement | None]:
+    """What a ticket declares, as requirements; None where nothing can test it."""
+    found: list[Requirement | None] = []
+    for one in ticket.get("declared", []):
+        against, rule, margin = (one.get(key) for key in ("comparator", "extraction", "margin"))
+        comparators, rules = COMPARED.get(one["kind"], ((), ()))
+        rule = rule or ("first-line" if rules else None)
+        names = [
+            ":".join(filter(None, (one["kind"], name, rule)))
+            for name in comparators
+            if against in (None, name) and (rule in rules if rules else rule is None)
+        ]
+        value = None if margin is None else Fraction(margin)
+        gains, promise = one["kind"] in ("gain", "better-than-nulls"), one["kind"] == "guarantee"
+        if value is not None and one["kind"].startswith(("unrelated", "non-inferiority")):
+            value = -value
+        if not names or ((value is not None) if promise else (value is None and not gains)):
+            found.append(None)
+            continue
+        delta = None if one.get("delta") is None else level(one["delta"])
+        texts = tuple(one.get("texts", ()))
+        held, threshold = ("held", None) if promise else ("", value or Fraction(0))
+        found += [Requirement(name, threshold, value is None, held, texts, delta) for name in names]
+    return found
 
 
 def counts(n: int, alpha: Fraction, delta: Fraction) -> Json:
@@ -229,7 +281,8 @@ def asserted(ticket: Json) -> Json:
         return part | {name: float(part[name]) for name in names if type(part[name]) is int}
 
     optional = dict.fromkeys(("comparator", "margin", "delta", "extraction"))
-    full = ticket | {"declared": [optional | one for one in ticket.get("declared", [])]}
+    declared = [optional | one for one in ticket.get("declared", [])]
+    full = ticket | {"declared": [{k: v for k, v in one.items() if k != "texts" or v} for one in declared]}
     full["template"] = ticket["template"] and {"path": None} | ticket["template"]
     full["selection"] = reals(ticket["selection"], "tau")
     full["tokens"] = [reals(row, "p", "log10_p", "shift_norm") for row in ticket["tokens"]]

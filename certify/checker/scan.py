@@ -1,4 +1,4 @@
-"""The two-sample KS scan, its exact law, and the selection of rows (theory §2). Second of six files."""
+"""The two-sample KS scan, its exact law, and the selection of rows (theory §2). Second of seven files."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ def select(ticket: Json, moved: Moved, vocabulary: Vocabulary, counts: Sequence[
     stated, (rows, n) = ticket["selection"], ticket["base"]["shape"]
     (rule, _, argument), alpha = stated["rule"].partition(":"), level(stated["alpha"])
     correction, method, seed = stated["correction"], stated["method"], stated["seed"]
+    need(rule == "ks" or alpha == Fraction(1, 20), "RULE_OPTION")
     named = [int(i) for i in argument.split(",")] if rule == "ids" else []
     groups = excluded(stated, vocabulary, rows, named)
     out = {i for group in groups for i in naturals(group["ids"], rows)}

@@ -1,4 +1,4 @@
-"""From records of evidence to units and limits of their means (theory §5). Third of six files.
+"""From records of evidence to units and limits of their means (theory §5). Third of seven files.
 
 A limit is a multiple of a grid. Where a certificate states which one, two evaluations show whether it is the
 limit, so that a stated limit is checked, never believed; a wrong one is searched for by bisection.
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from fractions import Fraction
-from itertools import compress, repeat
+from itertools import chain, compress, pairwise, repeat
 from operator import add, floordiv, le, mul, sub
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,13 @@ def rank(seed: int, unit: str) -> str:
     return sha(f"{seed}:{unit}".encode())
 
 
+def sentences(records: Sequence[Json]) -> list[str]:
+    """What a unit holds: pairs in their order, or the distinct lines of its windows."""
+    if "lines" in records[0]:
+        return sorted({line for record in records for line in record["lines"]})
+    return [f"{record['source']} {record['target']}" for record in records]
+
+
 def content(record: Json) -> str:
     """What a record is about, apart from names."""
     return str(record["source" if "source" in record else "window"])
@@ -158,7 +165,6 @@ class Evidence:
             need(not ours or self.arms[name]["table_sha256"] == m[name]["tensor_sha256"])
         lines = here.read(m["records"]["path"], m["records"]["sha256"], packed=True).split(b"\n")
         need(lines.pop() == b"" and len(lines) == m["records"]["count"] > 0, "EVIDENCE_TRUNCATED")
-        need(m["kind"] == "loss" or m["design"] != "fixed" or len(lines) == m["text"]["sentences"])
         self.fixed, self.scored = m["design"] == "fixed", dict[tuple[str, int], list[Fraction]]()
         self.limits = dict[tuple[str, Fraction], int]()
         self.records = [parse(line) for line in lines]
@@ -168,18 +174,24 @@ class Evidence:
         for record in self.records:
             (self.window if m["kind"] == "loss" else self.sentence)(record)
             units.setdefault(record["unit"], []).append(record)
+        held, (kind, _, size) = [*map(sentences, units.values())], m["text"]["unit"].partition(":")
+        sizes, most = [*map(len, held)], int(size or 1)
+        documents = kind == "document"
+        need(documents or kind in ("sentence", "block"), "EVIDENCE_UNITS")
+        self.largest = Fraction(max(sizes), sum(sizes)) if documents else Fraction(0)
+        runs = sum(a["unit"] != b["unit"] for a, b in pairwise(self.records))
+        full = all(one == most for one in sizes[:-1]) and sizes[-1] <= most
+        need(documents or (runs + 1 == len(units) and (full or not self.fixed)), "EVIDENCE_UNITS")
+        text = [*chain(*held)] if m["kind"] == "loss" else sentences(self.records)
+        digest = sha("".join(f"{line}\n" for line in text).encode())
+        same = (sum(sizes), digest) == (m["text"]["sentences"], m["text"]["sha256"])
+        need(not self.fixed or same, "EVIDENCE_TEXT")
         for records in units.values():
             records.sort(key=content)
         if self.fixed:  # what a unit is called, and a seed, decide nothing
             units = renamed(units)
         ranks = {unit: unit if self.fixed else rank(m["order_seed"], unit) for unit in units}
         self.units = {unit: units[unit] for unit in sorted(units, key=ranks.__getitem__)}
-        kind, _, size = m["text"]["unit"].partition(":")
-        most = {"sentence": 1, "block": int(size or 0), "document": len(lines)}[kind]
-        sizes, n = sorted(map(len, units.values()), reverse=True), len(lines)
-        full = [most] * (n // most) + [n % most] * (n % most > 0)
-        loose = m["kind"] == "loss" or kind == "document"
-        need(loose or (sizes == full if self.fixed else sizes[0] <= most), "EVIDENCE_UNITS")
         if not self.fixed:  # the first units of the seeded order, each complete, or they were picked
             total = m["text"]["sentences"]
             need(m["kind"] == "translation" and kind != "document" and total <= 1 << 22, "EVIDENCE_DRAWN")

@@ -1,4 +1,4 @@
-"""Policies, verdicts on the tickets of a folder, and the command line. Last of six files."""
+"""Policies, verdicts on the tickets of a folder, and the command line. Last of seven files."""
 
 from __future__ import annotations
 
@@ -33,17 +33,16 @@ def policy(data: bytes) -> Policy:
     read, claims = tomllib.loads(data.decode("utf-8")), []
     need((read["schema"], read["schema_version"]) == ("certify.policy", 1), "POLICY_MALFORMED")
     for one in read.get("claim", []):
-        (test,) = one.keys() - {"name", "when", "texts"}
+        (test,) = one.keys() - {"name", "texts"}
         sign = -1 if test in ("at_most", "below") else 1  # an upper limit is a lower one of the opposite
         threshold = None if test == "finding" else sign * Fraction(one[test])
         finding = one.get("finding", "")
         need(test == "finding" or test in ("at_least", "above", "at_most", "below"), "POLICY_MALFORMED")
-        strict, declared = test in ("above", "below"), one.get("when") == "declared"
-        claims.append(
-            Requirement(one["name"], threshold, strict, finding, declared, tuple(one.get("texts", ())))
-        )
+        strict = test in ("above", "below")
+        claims.append(Requirement(one["name"], threshold, strict, finding, tuple(one.get("texts", ()))))
     taken = frozenset([*read.get("design", ()), *read.get("accept", ())])
-    return Policy(read["name"], tuple(read["items"]), tuple(claims), taken, Fraction(read.get("delta", "1")))
+    delta, texts = Fraction(read.get("delta", "1")), dict(read.get("texts", {}))
+    return Policy(read["name"], tuple(read["items"]), tuple(claims), taken, delta, texts)
 
 
 def named(name: str) -> Policy:

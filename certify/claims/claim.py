@@ -35,7 +35,6 @@ class Finding(StrEnum):
     INCONCLUSIVE = "inconclusive"  # guarantee: neither
     VACUOUS = "vacuous"  # the claim speaks about nothing: no certified step, no row
     PREMISE_FAILED = "premise failed"  # the published criterion does not apply
-    FAILED = "failed"  # an assumption that these data can refute is refuted by them
     MISSING = "missing"  # the evidence needed is not there
     NOT_APPLICABLE = "not applicable"  # the claim has no meaning here, and the text says why
 
@@ -186,8 +185,8 @@ def settings(
 
 def unit_assumptions(evidence: Evidence) -> tuple[str, ...]:
     """What makes the units independent draws, and that the evidence is what it says."""
-    blocks = evidence.manifest.text.unit.startswith("block:")
-    return ("A-BLOCKS" if blocks else "A-UNITS", "A-EVIDENCE")
+    kind = evidence.manifest.text.unit.partition(":")[0]
+    return {"sentence": "A-UNITS", "block": "A-BLOCKS", "document": "A-DOCUMENTS"}[kind], "A-EVIDENCE"
 
 
 def not_evaluated(

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from certify.base.errors import InvalidInputError
-from certify.claims.claim import DELTA, Claim
+from certify.claims.claim import DELTA, Claim, missing
 from certify.claims.kind import Role
 from certify.claims.registry import KINDS
 from certify.evidence.load import Evidence, Subject, check_binding
+from certify.evidence.null_labels import NULLS
+from certify.evidence.read import ROW_KINDS
+from certify.evidence.sampling import LARGEST_SHARE, largest_share
 from certify.evidence.split import check_split
 
 
@@ -88,12 +91,45 @@ def role_of(evidence: Evidence, subject: Subject) -> Role:
     return "other-template" if under_other_template(evidence, subject) else "evaluation"
 
 
+def choices(evidence: Evidence, subject: Subject) -> int:
+    """Among how many tickets this text could have been used to choose: their claims share its error.
+
+    Arms of rows without a gate count, but for null tickets and random directions. One, if the ticket binds a
+    record that it was chosen on other text (theory §5, "Choice and repetition are paid for").
+    """
+    if subject.ticket.choice is not None:
+        return 1
+    arms = [
+        arm
+        for arm in evidence.manifest.arms
+        if arm.kind in ROW_KINDS and arm.gate is None and arm.control not in (*NULLS, "direction")
+    ]
+    return max(1, len(arms))
+
+
 def _claims(evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Claim, ...]:
     role = role_of(evidence, subject)
     check_binding(evidence, subject, other_template=role == "other-template")
-    return tuple(
-        claim
-        for kind in KINDS.values()
-        if role in kind.roles
-        for claim in kind.claims(evidence, subject, delta)
-    )
+    units = evidence.windows if role == "loss" else evidence.units
+    grouped = evidence.manifest.text.unit == "document"
+    largest = largest_share(units.values()) if grouped else Fraction(0)
+    found: list[Claim] = []
+    for kind in KINDS.values():
+        if role not in kind.roles:
+            continue
+        if kind.tests and largest > LARGEST_SHARE:
+            text = f"the largest document holds {float(largest):.1%} of the text: its unit decides too much"
+            for variant in kind.variants:
+                found.append(
+                    missing(
+                        kind.name,
+                        "UNIT_TOO_LARGE",
+                        text,
+                        comparator=variant.comparator,
+                        extraction=variant.extraction,
+                        evidence=(evidence.sha256,),
+                    )
+                )
+        else:
+            found.extend(kind.claims(evidence, subject, delta))
+    return tuple(found)

@@ -84,7 +84,8 @@ class Kind:
         compute: computes the claims of some variants.
         tests: how a policy can test it; all of :data:`LOWER`, :data:`UPPER` or :data:`PROMISE`, or none.
         reverse: the limit on the other side, which can refute a claim with a threshold.
-        checks: assumptions that the claim checks on its own sample: broken there, the claim fails.
+        tolerance: a declared margin says how much may be lost, not what must be reached.
+        gains: declared without a margin, it must be above 0.
         asymptotic: its limits hold for many units only, so that nothing can rest on them.
         label: short name for the columns of reports.
     """
@@ -96,7 +97,8 @@ class Kind:
     compute: Compute
     tests: frozenset[Test] = frozenset()
     reverse: Reverse | None = None
-    checks: frozenset[str] = frozenset()
+    tolerance: bool = False
+    gains: bool = False
     asymptotic: bool = False
     label: str = ""
 

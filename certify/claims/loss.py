@@ -1,4 +1,8 @@
-"""The claim about unrelated text: what a ticket costs outside its task (theory §6.6)."""
+"""Claims about unrelated text: what a ticket costs outside its task (theory §5, §6.6).
+
+A mean of losses has no limit without a bound on them, and a clean sample proves no bound. So two claims stand
+side by side: the mean of the rises, each counted up to :data:`CAP`, and how often a rise lies above it.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,21 @@ from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import BASE_ARM, UNIT, Arm
 from certify.stats.betting import difference_lower
 from certify.stats.limits import witnesses
+from certify.stats.rates import rate_limits
 from certify.stats.witness import upper_value
 
 CAP: Final = 2
-"""Nats by which no unit may change: outside, the claim fails (assumption A-CAP)."""
+"""Nats per token up to which the rise of a unit counts in the mean."""
 
 
 def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
-    """Mean rise of the loss per token on unrelated text: upper limit, in nats.
+    """Mean of min(rise, :data:`CAP`) of the loss per token on unrelated text: upper limit, in nats.
 
-    The value of a unit is ``(nats of the ticket - nats of the base) / tokens``, sums over its windows; units
-    weigh equally, in their order. A mean needs bounded values: a unit above :data:`CAP` makes the
-    claim FAILED, one below ``-CAP`` counts as ``-CAP``, which can only raise the mean. Then the upper limit
-    is minus :func:`certify.stats.betting.difference_lower` of the falls, with scale ``2 CAP``. The claim
-    "up by at most eps" is shown if ``upper <= eps``.
+    The rise of a unit is ``(nats of the ticket - nats of the base) / tokens``, sums over its windows; units
+    weigh equally, in their order. One below ``-CAP`` counts as ``-CAP``, which can only raise the mean. The
+    upper limit is minus :func:`certify.stats.betting.difference_lower` of the falls, with scale ``2 CAP``.
+    The claim "up by at most eps" is shown if ``upper <= eps``; what lies above the cap is the matter of
+    :func:`unrelated_excess`.
 
     Nats are rounded to 1e-9 for each window; per token that moves a unit by at most 1e-9.
     """
@@ -36,35 +41,27 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
     rises = _rises(evidence, arm)
     n = len(rises)
     worst = max(rises, key=lambda unit: rises[unit])
-    beyond = [unit for unit, rise in rises.items() if rise > CAP]
-    # Above the cap a unit has failed the claim already; clipped it only serves the estimate.
     falls = [max(-Fraction(CAP), min(Fraction(CAP), -rise)) for rise in rises.values()]
     bounded = min(rises.values()) >= -CAP
     limit = difference_lower(falls, delta, evidence.design, scale=2 * CAP, bounded=bounded)
-    shown = f"no limit: {len(beyond)} units rise by more than {CAP}"
-    if not beyond:
-        shown = f"at most {float(-limit.value):+.4f}"
     return Claim(
         kind=kind,
         comparator="base",
         extraction=None,
-        finding=Finding.FAILED if beyond else Finding.MEASURED,
-        code="LOSS_BEYOND_CAP" if beyond else "MEASURED",
-        text=f"loss per token up by {float(-limit.estimate):+.4f} nats on average, {shown} ({n} units)",
+        finding=Finding.MEASURED,
+        code="MEASURED",
+        text=f"loss per token up by {float(-limit.estimate):+.4f} nats on average, at most"
+        f" {float(-limit.value):+.4f}, rises counted up to {CAP} ({n} units)",
         estimate=-limit.estimate,
-        upper=None if beyond else -limit.value,
+        upper=-limit.value,
         delta=delta,
         n=n,
         unit=evidence.manifest.text.unit,
         procedure=limit.procedure,
-        assumptions=(*unit_assumptions(evidence), "A-CAP"),
+        assumptions=unit_assumptions(evidence),
         signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta, cap=CAP),
         evidence=(evidence.sha256,),
-        detail={
-            "worst_unit": evidence.windows[worst][0].unit,
-            "worst": rational(rises[worst]),
-            "beyond_cap": len(beyond),
-        },
+        detail={"worst_unit": evidence.windows[worst][0].unit, "worst": rational(rises[worst])},
         witness=witnesses(limit),
     )
 
@@ -72,11 +69,49 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
 def unrelated_loss_lower(claim: Claim) -> Fraction | None:
     """The opposite limit: minus the upper limit of the falls.
 
-    Rises above the cap count as the cap. None if a unit falls by more than the cap: its fall cannot be
-    counted in full.
+    None if a unit falls by more than the cap: its fall cannot be counted in full.
     """
     upper = upper_value(claim.witness, -CAP, CAP)
     return None if upper is None else -upper
+
+
+def unrelated_excess(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
+    """Share of units of unrelated text whose loss per token rises by more than :data:`CAP`: upper limit.
+
+    Clopper-Pearson; betting for a sequential design. 200 units of which none does show .0149 at delta = .05.
+    """
+    kind = "unrelated-excess"
+    arm = ticket_arm(evidence, subject)
+    if arm is None:
+        return not_evaluated(kind, evidence, comparator="base")
+    above = [int(rise > CAP) for rise in _rises(evidence, arm).values()]
+    _, limit, witness = rate_limits(above, delta, evidence.design)
+    return Claim(
+        kind=kind,
+        comparator="base",
+        extraction=None,
+        finding=Finding.MEASURED,
+        code="MEASURED",
+        text=f"loss per token up by more than {CAP} nats in {sum(above)} of {len(above)} units, in at most"
+        f" {float(limit.value):.2%}",
+        estimate=Fraction(sum(above), len(above)),
+        upper=limit.value,
+        delta=delta,
+        n=len(above),
+        unit=evidence.manifest.text.unit,
+        procedure=limit.procedure,
+        assumptions=unit_assumptions(evidence),
+        signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta, cap=CAP),
+        evidence=(evidence.sha256,),
+        detail={"above": sum(above)},
+        witness=(witness,),
+    )
+
+
+def unrelated_excess_lower(claim: Claim) -> Fraction | None:
+    """The opposite limit: the lower one for the same units."""
+    (witness,) = claim.witness
+    return Fraction(witness.lower, witness.grid)
 
 
 def _rises(evidence: Evidence, arm: Arm) -> dict[str, Fraction]:
@@ -92,7 +127,7 @@ def _rises(evidence: Evidence, arm: Arm) -> dict[str, Fraction]:
 
 UNRELATED_LOSS: Final = Kind(
     name="unrelated-loss",
-    meaning="mean rise of the loss per token on unrelated text; upper limit, in nats",
+    meaning="mean rise of the loss per token on unrelated text, rises counted up to 2; upper limit, in nats",
     roles=("loss",),
     variants=(Variant("base"),),
     compute=one_by_one(
@@ -100,5 +135,15 @@ UNRELATED_LOSS: Final = Kind(
     ),
     tests=UPPER,
     reverse=unrelated_loss_lower,
-    checks=frozenset({"A-CAP"}),
+)
+UNRELATED_EXCESS: Final = Kind(
+    name="unrelated-excess",
+    meaning="share of units of unrelated text whose loss per token rises by more than 2 nats; upper limit",
+    roles=("loss",),
+    variants=(Variant("base"),),
+    compute=one_by_one(
+        lambda evidence, subject, _variant, delta: unrelated_excess(evidence, subject, delta=delta)
+    ),
+    tests=UPPER,
+    reverse=unrelated_excess_lower,
 )

@@ -282,6 +282,7 @@ NON_INFERIORITY: Final = Kind(
     ),
     tests=LOWER,
     reverse=difference_upper,
+    tolerance=True,
 )
 GAIN: Final = Kind(
     name="gain",
@@ -293,6 +294,7 @@ GAIN: Final = Kind(
     ),
     tests=LOWER,
     reverse=difference_upper,
+    gains=True,
 )
 BETTER_THAN_NULLS: Final = Kind(
     name="better-than-nulls",
@@ -306,6 +308,7 @@ BETTER_THAN_NULLS: Final = Kind(
     ),
     tests=LOWER,
     reverse=difference_upper,
+    gains=True,
 )
 TEMPLATE_GAIN: Final = Kind(
     name="template-gain",

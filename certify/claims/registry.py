@@ -24,7 +24,7 @@ from certify.claims.claim import Claim
 from certify.claims.corpus import CORPUS_BLEU, CORPUS_CHRF
 from certify.claims.exact import DATA_SPLIT, NON_INTERFERENCE, OPPORTUNITY, TERMINATION
 from certify.claims.kind import Kind, Role
-from certify.claims.loss import UNRELATED_LOSS
+from certify.claims.loss import UNRELATED_EXCESS, UNRELATED_LOSS
 from certify.claims.promise import GUARANTEE
 from certify.claims.quality import BETTER_THAN_NULLS, GAIN, NON_INFERIORITY, TEMPLATE_GAIN
 from certify.evidence.load import Evidence, Subject
@@ -46,6 +46,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             OPPORTUNITY,
             NON_INTERFERENCE,
             UNRELATED_LOSS,
+            UNRELATED_EXCESS,
             TEMPLATE_AGREEMENT,
             TEMPLATE_GAIN,
         )

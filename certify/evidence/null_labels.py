@@ -97,7 +97,8 @@ def check_labels(arms: Sequence[Arm], ticket: Ticket, labels: Labels) -> None:
     """Refuse a null ticket of ``ticket`` that is not what its label says, or a second one of a label.
 
     Raises:
-        InvalidInputError: ``NULL_LABEL``, naming the arm.
+        InvalidInputError: ``NULL_LABEL``, or ``NULL_TABLE``: rows tuned on their own make a table of their
+            own, neither the base's nor any other arm's. Names the arm.
     """
     ids = frozenset(ticket.ids)
     seen: set[tuple[object, ...]] = set()
@@ -114,6 +115,20 @@ def check_labels(arms: Sequence[Arm], ticket: Ticket, labels: Labels) -> None:
                 code="NULL_LABEL",
             )
         seen.add(label)
+    _check_moved([arm for arm in arms if arm.control in NULLS and arm.of == ticket.id], arms)
+
+
+def _check_moved(nulls: Sequence[Arm], arms: Sequence[Arm]) -> None:
+    """Rows that were tuned on their own cannot be derived; that they were tuned at all can be told."""
+    taken = {arm.table_sha256 for arm in arms if arm.control not in NULLS}
+    for arm in nulls:
+        if arm.kind == "tuned" and arm.gate is None:
+            if arm.table_sha256 in taken:
+                raise InvalidInputError(
+                    f"arm {arm.name} has the table of another arm: its rows were not tuned on their own",
+                    code="NULL_TABLE",
+                )
+            taken.add(arm.table_sha256)
 
 
 def null_arms(arms: Sequence[Arm], ticket: Ticket, control: str) -> tuple[Arm, ...]:

@@ -15,6 +15,7 @@ from certify.checker import Given, Opinion
 from certify.gate.evidence import Examined, Sources, examine
 from certify.gate.recheck import Inputs, Premise, recheck
 from certify.gate.session import Session
+from certify.policy.outcomes import required
 from certify.policy.policy import CHECKER, DEFAULT_POLICY, Policy, get_policy
 from certify.ticket.schema import Ticket, choose, read_ticket_file
 
@@ -126,7 +127,7 @@ def _report(ticket: Ticket, policy: Policy, inputs: Inputs, sources: Sources) ->
     checked = recheck(ticket, inputs)
     examined = examine(ticket, checked, policy, sources) if policy.reads_evidence else None
     items = (*checked.items, *(examined.items if examined else ()))
-    status = decide([name for name in policy.requires if name != CHECKER], items)
+    status = decide([name for name in required(ticket, policy) if name != CHECKER], items)
     return TicketReport(ticket, ticket.digest(), status, items, checked.result, checked.premise, examined)
 
 
@@ -136,6 +137,7 @@ _REPORT = "this is a defect of one of the two programs: report it, and do not re
 
 _STATUS: Final = {
     Outcome.PASS: "",
+    Outcome.UNBOUND: "",
     Outcome.FAIL: Status.REFUTED.value,
     Outcome.VACUOUS: Status.VACUOUS.value,
     Outcome.INVALID: Status.INVALID.value,
@@ -202,5 +204,5 @@ def _compared(
             text += f"; it took from this program: {', '.join(opinion.left)}"
         item = Item(CHECKER, Outcome.PASS, "CHECKER_AGREES", text)
     items = (*report.items, item)
-    status = Status.ERROR if item.outcome is Outcome.ERROR else decide(policy.requires, items)
+    status = Status.ERROR if item.outcome is Outcome.ERROR else decide(required(report.ticket, policy), items)
     return replace(report, status=status, items=items)

@@ -5,8 +5,9 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
 
 ``certificate.present``
     The ticket (or the caller) names a certificate, and it is one, about this very ticket. MISSING:
-    NO_CERTIFICATE, FILE_MISSING. INVALID: CERTIFICATE_DIGEST (another file than the ticket says),
-    CERTIFICATE_OTHER_TICKET, and what :func:`certify.certificate.schema.read_certificate` raises.
+    NO_CERTIFICATE, FILE_MISSING, CERTIFICATE_OLDER (made under rules that asked less). INVALID:
+    CERTIFICATE_DIGEST (another file than the ticket says), CERTIFICATE_OTHER_TICKET, and what
+    :func:`certify.certificate.schema.read_certificate` raises.
 ``evidence.integrity``
     Needs ``certificate.present``, and of the ticket ``integrity.base``, ``.reference``, ``.tokenizer``,
     ``.rows`` and ``released.rows`` passed, and a selection that can be made again. Every manifest of the
@@ -14,13 +15,18 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
     tables, tokenizer and template; arms of kind ``transfer`` are the base with the reference's rows, and
     null tickets of this ticket are what their labels say (:mod:`certify.evidence.null_labels`). All
     manifests are examined, the gravest finding counts. MISSING: NO_EVIDENCE (none is named), FILE_MISSING,
-    EVIDENCE_LEFT_OUT (the ticket lists evidence that the certificate does not name). INVALID: everything
+    EVIDENCE_LEFT_OUT (the ticket lists evidence that the certificate does not name), NOT_BOUND (the ticket
+    binds no tokenizer or no template). INVALID: everything
     else.
 ``evidence.split``
     Needs the former. No evaluated sentence occurs twice, no line of unrelated text stands in two units, none
     was used for scan, tuning, choice or order, and the record of choosing the ticket, if it binds one, is
     there (:mod:`certify.evidence.choice`): else INVALID. MISSING, USED_NOT_LISTED: a manifest does not say
     what was used for tuning.
+``evidence.texts``
+    Under a policy that pins texts: each of them was evaluated, and is the text of that digest, else FAIL,
+    TEXT_DIFFERS. MISSING, NO_TEXT: it was not evaluated, or one by one, so that no digest follows from what
+    was drawn.
 ``certificate.content``
     As all that follow, needs ``evidence.integrity`` passed and ``evidence.split`` not INVALID. Subjects,
     parameters, assumptions, non-claims and signatures are those of the certificate built again, else INVALID,
@@ -50,7 +56,13 @@ from certify.certificate.build import (
     evidence_ref,
     stated_claims,
 )
-from certify.certificate.schema import Certificate, EvidenceRef, StatedClaim, read_certificate
+from certify.certificate.schema import (
+    SCHEMA_VERSION,
+    Certificate,
+    EvidenceRef,
+    StatedClaim,
+    read_certificate,
+)
 from certify.claims.every import check_splits, role_of
 from certify.claims.exact import split_claim
 from certify.claims.subject import check_transfers, make_labels, make_subject
@@ -59,7 +71,7 @@ from certify.evidence.load import Evidence, Subject, check_binding, load, ticket
 from certify.gate.recheck import Rechecked
 from certify.gate.session import Session
 from certify.policy import outcomes
-from certify.policy.policy import Policy
+from certify.policy.policy import TEXTS, Policy
 from certify.policy.requirement import RequirementAnswer
 from certify.stats.witness import hints
 from certify.ticket.schema import Ticket, inside
@@ -187,6 +199,7 @@ def _examine(
     found_answers = outcomes.answer_all(policy, certificate, subject, texts)
     items = (
         *(integrity, split),
+        *_texts(policy, [evidence for _, evidence in found]),
         *(_content(certificate, texts, subject), _claims(certificate, texts)),
         *outcomes.items(ticket, policy, texts, found_answers),
     )
@@ -214,7 +227,7 @@ def _present(ticket: Ticket, sources: Sources) -> tuple[Certificate | None, str 
         if not path.exists():
             text = f"the certificate {path.name} is not there"
             return None, None, Item(name, Outcome.MISSING, "FILE_MISSING", text, outcomes.REMEDY)
-        certificate, data = read_certificate(path)
+        certificate, data, version = read_certificate(path)
         sha256 = sha256_bytes(data)
         if sources.certificate is None and located is not None and located.sha256 not in (None, sha256):
             raise InvalidInputError(
@@ -228,6 +241,11 @@ def _present(ticket: Ticket, sources: Sources) -> tuple[Certificate | None, str 
             )
     except CertifyError as error:
         return None, None, Item(name, Outcome.INVALID, error.code, str(error))
+    if version < SCHEMA_VERSION:
+        text = (
+            f"the certificate has schema version {version}: its limits do not pay for the choice of a ticket"
+        )
+        return None, None, Item(name, Outcome.MISSING, "CERTIFICATE_OLDER", text, "issue it again")
     text = f"{len(certificate.claims)} claims from {len(certificate.evidence)} manifests, about this ticket"
     return certificate, sha256, Item(name, Outcome.PASS, "CERTIFICATE_READ", text)
 
@@ -252,7 +270,9 @@ def _integrity(
     if not problems:
         try:
             check_together([evidence for _, evidence in found])
-            _distinct_texts(found, subject)
+            shown = [(role_of(evidence, subject), evaluated(evidence)) for _, evidence in found]
+            if len(set(shown)) != len(shown):
+                raise InvalidInputError("two manifests evaluate the same text", code="EVIDENCE_TEXT_TWICE")
         except CertifyError as error:
             problems.append((Outcome.INVALID, error.code, str(error)))
     if problems:
@@ -264,7 +284,11 @@ def _integrity(
 
 
 def _listed(ticket: Ticket, certificate: Certificate) -> list[tuple[Outcome, str, str]]:
-    """What the ticket lists and the certificate does not name, or names as another file."""
+    """What the ticket does not bind, or lists and the certificate does not name, or names otherwise."""
+    unbound = [part for part in ("tokenizer", "template") if getattr(ticket, part) is None]
+    if unbound:
+        text = f"the ticket binds no {' and no '.join(unbound)}: what was evaluated is not what it releases"
+        return [(Outcome.MISSING, "NOT_BOUND", text)]
     if not certificate.evidence:
         return [(Outcome.MISSING, "NO_EVIDENCE", "the certificate names no evidence")]
     named = {ref.path: ref.sha256 for ref in certificate.evidence}
@@ -277,12 +301,6 @@ def _listed(ticket: Ticket, certificate: Certificate) -> list[tuple[Outcome, str
             text = f"ticket and certificate mean different files by {located.path}"
             problems.append((Outcome.INVALID, "EVIDENCE_DIGEST", text))
     return problems
-
-
-def _distinct_texts(found: Sequence[tuple[str, Evidence]], subject: Subject) -> None:
-    texts = [(role_of(evidence, subject), evaluated(evidence)) for _, evidence in found]
-    if len(set(texts)) != len(texts):
-        raise InvalidInputError("two manifests evaluate the same text", code="EVIDENCE_TEXT_TWICE")
 
 
 def _split(found: Sequence[Evidence], subject: Subject) -> Item:
@@ -302,6 +320,22 @@ def _split(found: Sequence[Evidence], subject: Subject) -> Item:
         remedy = "evaluate with --used, which lists the sentences of scan, tuning and choice"
         return Item(name, Outcome.MISSING, "USED_NOT_LISTED", "; ".join(lacking), remedy)
     return Item(name, Outcome.PASS, "DISJOINT", "; ".join(said))
+
+
+def _texts(policy: Policy, found: Sequence[Evidence]) -> list[Item]:
+    """The item of a policy that pins texts."""
+    if not policy.texts:
+        return []
+    for name, sha256 in policy.texts.items():
+        ours = [one.manifest for one in found if one.manifest.text.name == name]
+        if any(one.text.sha256 != sha256 for one in ours):
+            text = f"{name} is not the text that the policy pins: a sentence was dropped, added or changed"
+            return [Item(TEXTS, Outcome.FAIL, "TEXT_DIFFERS", text)]
+        if not any(one.design == "fixed" for one in ours):
+            return [
+                Item(TEXTS, Outcome.MISSING, "NO_TEXT", f"{name}, which the policy pins, is not evaluated")
+            ]
+    return [Item(TEXTS, Outcome.PASS, "DIGEST_MATCHES", f"evaluated as pinned: {', '.join(policy.texts)}")]
 
 
 def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Subject) -> Item:

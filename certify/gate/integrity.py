@@ -64,7 +64,7 @@ def tokenizer(source: Source, given: Path | None, session: Session) -> tuple[Voc
     name, ref = "integrity.tokenizer", source.ticket.tokenizer
     if ref is None:
         text = "the ticket binds no tokenizer: pieces and special ids are unknown"
-        return None, Item(name, Outcome.PASS, "NO_TOKENIZER", text)
+        return None, Item(name, Outcome.UNBOUND, "NO_TOKENIZER", text)
     if given is None and ref.path is None:
         return None, Item(
             name,
@@ -93,7 +93,7 @@ def template(source: Source, session: Session) -> Item:
     """The prompt template: one of the package by name, or the file that travels with the ticket."""
     name, ref = "integrity.template", source.ticket.template
     if ref is None:
-        return Item(name, Outcome.PASS, "NO_TEMPLATE", "the ticket binds no prompt template")
+        return Item(name, Outcome.UNBOUND, "NO_TEMPLATE", "the ticket binds no prompt template")
     try:
         if ref.path is None and ref.name not in template_names():
             raise InvalidInputError(

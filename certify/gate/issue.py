@@ -111,7 +111,7 @@ def verified_subject(ticket: Ticket, checked: Rechecked, session: Session) -> Su
         InvalidInputError: something is not what the ticket says.
     """
     for item in checked.items:
-        if item.name in _BASIS and item.outcome is not Outcome.PASS:
+        if item.name in _BASIS and item.outcome not in (Outcome.PASS, Outcome.UNBOUND):
             text = f"{item.name}: {item.text}" + (f"; {item.remedy}" if item.remedy else "")
             if item.outcome is Outcome.MISSING:
                 raise UsageError(text, code=item.code)

@@ -17,13 +17,14 @@ from pathlib import Path
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.records import KSResult
 from certify.base.verdict import Outcome
+from certify.claims.every import choices
 from certify.claims.exact import split_claim
 from certify.claims.registry import claim_named, opposite_limit
 from certify.claims.subject import make_subject
 from certify.evidence.choice import read_choice
 from certify.evidence.growing import Growing
 from certify.evidence.load import Evidence, Subject, check_binding
-from certify.policy.outcomes import unasked
+from certify.policy.outcomes import asked
 from certify.policy.policy import Policy
 from certify.policy.requirement import Requirement, RequirementAnswer, judge
 from certify.scan.scan import scan
@@ -89,8 +90,7 @@ class Watch:
             UsageError: there is no ticket (``TICKET_NEEDED``); the policy asks nothing of a translated text
                 (``POLICY_NO_CLAIMS``); ``delta`` is larger than the policy's (``DELTA_TOO_LARGE``).
         """
-        asked = tuple(one for one in policy.claims if one.role == "evaluation")
-        if not asked or policy.delta is None:
+        if policy.delta is None or not any(one.role == "evaluation" for one in policy.claims):
             raise UsageError(
                 f"policy {policy.name} asks nothing of a translated text: nothing would be decided",
                 code="POLICY_NO_CLAIMS",
@@ -102,7 +102,7 @@ class Watch:
                 f"policy {policy.name} allows an error probability above 0 and up to {float(policy.delta):g}",
                 code="DELTA_TOO_LARGE",
             )
-        self._policy, self._subjects, self._asked = policy, tuple(subjects), asked
+        self._policy, self._subjects = policy, tuple(subjects)
         self._delta = policy.delta if delta is None else delta
         self.left_out = tuple(one.claim for one in policy.claims if one.role != "evaluation")
         self.looks: list[Look] = []
@@ -129,19 +129,18 @@ class Watch:
         for subject in self._subjects:
             split_claim(evidence, subject)
             check_binding(evidence, subject)
-            for requirement in self._asked:
+            for requirement in asked(subject.ticket, self._policy):
+                if requirement.role != "evaluation":
+                    continue
                 answer = self._answer(requirement, evidence, subject)
                 found.append(Standing(subject.ticket.id, requirement, answer))
         self.looks.append(Look(len(evidence.units), tuple(found)))
         return self.looks[-1]
 
     def _answer(self, requirement: Requirement, evidence: Evidence, subject: Subject) -> RequirementAnswer:
-        undeclared = unasked(subject.ticket, requirement)
-        if undeclared is not None:
-            return undeclared
         if requirement.texts and evidence.manifest.text.name not in requirement.texts:
             return RequirementAnswer(Outcome.NOT_RUN, "OTHER_TEXT", "the policy asks it of other texts")
-        claim = claim_named(requirement.claim, evidence, subject, self._delta)
+        claim = claim_named(requirement.claim, evidence, subject, self._delta / choices(evidence, subject))
         return judge(
             requirement,
             claim,

@@ -100,8 +100,9 @@ def _policy(policy: Policy) -> tuple[str, ...]:
     if policy.claims:
         lines.append(f"  and of claims, each with error probability at most {float(policy.delta or 0):g}:")
     for requirement in policy.claims:
-        when = ", if the ticket declares it" if requirement.when_declared else ""
-        lines.append(f"    {requirement.claim} {requirement}{when}")
+        lines.append(f"    {requirement.claim} {requirement}")
+    if policy.reads_evidence:
+        lines.append("  and whatever the ticket declares, as it declares it")
     lines.append(f"  takes as given: {', '.join((*policy.design, *policy.accept)) or 'nothing'}")
     lines += ["  does not say:", *(f"    {text}" for text in policy.non_claims)]
     return tuple(lines)

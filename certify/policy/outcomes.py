@@ -15,7 +15,7 @@ from certify.certificate.schema import UNSTATED, Certificate
 from certify.claims.registry import opposite_limit
 from certify.evidence.load import Subject
 from certify.policy.policy import Policy
-from certify.policy.requirement import Requirement, RequirementAnswer, judge
+from certify.policy.requirement import Requirement, RequirementAnswer, declared, judge
 from certify.ticket.schema import Ticket
 
 REMEDY = "evaluate the ticket on held-out text (certify evaluate), then certify issue --attach"
@@ -26,35 +26,35 @@ _GRAVEST = (
 )
 
 
-def unasked(ticket: Ticket, requirement: Requirement) -> RequirementAnswer | None:
-    """Rule 1: PASS for what is asked only of tickets that declare the claim, where this one does not."""
-    if not requirement.when_declared or any(
-        one.kind == requirement.kind and one.comparator in (None, requirement.comparator)
-        for one in ticket.declared
-    ):
-        return None
-    return RequirementAnswer(Outcome.PASS, "NOT_CLAIMED", "the ticket does not claim it")
+def asked(ticket: Ticket, policy: Policy) -> tuple[Requirement, ...]:
+    """What is asked of claims: by the policy, and by the ticket itself where the policy reads evidence."""
+    own = declared(ticket) if policy.reads_evidence else ()
+    return (*policy.claims, *(one for one in own if isinstance(one, Requirement)))
+
+
+def required(ticket: Ticket, policy: Policy) -> tuple[str, ...]:
+    """Names of all items that must pass."""
+    untestable = [item.name for item in _untestable(ticket, policy)]
+    own = [one.item for one in asked(ticket, policy)][len(policy.claims) :]
+    return (*policy.requires, *own, *untestable)
 
 
 def not_run(ticket: Ticket, policy: Policy, why: str) -> list[Item]:
     """The items of all requirements where the evidence could not be used."""
-    items = []
-    for requirement in policy.claims:
-        answer = unasked(ticket, requirement) or RequirementAnswer(
-            Outcome.NOT_RUN, "NOT_RUN", f"not run: {why}"
-        )
-        items.append(Item(requirement.item, answer.outcome, answer.code, answer.text))
-    return items
+    return [
+        Item(requirement.item, Outcome.NOT_RUN, "NOT_RUN", f"not run: {why}")
+        for requirement in asked(ticket, policy)
+    ] + _untestable(ticket, policy)
 
 
 def answer_all(
     policy: Policy, certificate: Certificate, subject: Subject, texts: Sequence[TextClaims]
 ) -> dict[tuple[str, str], RequirementAnswer]:
-    """By requirement's claim and path of the manifest: what each text of the role makes of it."""
+    """By requirement's item and path of the manifest: what each text of the role makes of it."""
     stated = {(claim.evidence, claim.name) for claim in certificate.claims}
     return {
-        (requirement.claim, text.path): _answer(requirement, policy, certificate, subject, text, stated)
-        for requirement in policy.claims
+        (requirement.item, text.path): _answer(requirement, policy, certificate, subject, text, stated)
+        for requirement in asked(subject.ticket, policy)
         for text in texts
         if text.role == requirement.role and (not requirement.texts or text.name in requirement.texts)
     }
@@ -67,21 +67,32 @@ def items(
     answers: Mapping[tuple[str, str], RequirementAnswer],
 ) -> list[Item]:
     """One item for each requirement: the gravest answer of its texts."""
-    return [_item(ticket, requirement, texts, answers) for requirement in policy.claims]
+    return [_item(requirement, texts, answers) for requirement in asked(ticket, policy)] + _untestable(
+        ticket, policy
+    )
+
+
+def _untestable(ticket: Ticket, policy: Policy) -> list[Item]:
+    names = [one for one in declared(ticket) if isinstance(one, str)] if policy.reads_evidence else []
+    return [
+        Item(
+            f"declared.{name.replace(':', '.')}",
+            Outcome.INCONCLUSIVE,
+            "DECLARED_UNTESTABLE",
+            "there is no such claim, or it needs a margin: what the ticket declares cannot be tested",
+        )
+        for name in names
+    ]
 
 
 def _item(
-    ticket: Ticket,
     requirement: Requirement,
     texts: Sequence[TextClaims],
     answers: Mapping[tuple[str, str], RequirementAnswer],
 ) -> Item:
     name = requirement.item
-    undeclared = unasked(ticket, requirement)
-    if undeclared is not None:
-        return Item(name, undeclared.outcome, undeclared.code, undeclared.text)
     # Texts of several templates may have one name: each has its answer.
-    keys = [(text.name, (requirement.claim, text.path)) for text in texts]
+    keys = [(text.name, (requirement.item, text.path)) for text in texts]
     found = [(text, answers[key]) for text, key in keys if key in answers]
     lacking = set(requirement.texts) - {text for text, _ in found}
     if lacking or not found:
@@ -102,12 +113,10 @@ def _answer(
     text: TextClaims,
     stated: set[tuple[str, str]],
 ) -> RequirementAnswer:
-    undeclared = unasked(subject.ticket, requirement)
-    if undeclared is not None:
-        return undeclared
     delta = certificate.parameters.delta
-    if policy.delta is not None and Fraction(delta) > policy.delta:
-        said = f"the certificate is made at delta = {delta}, the policy asks for {float(policy.delta):g}"
+    allowed = [most for most in (policy.delta, requirement.delta) if most is not None]
+    if any(Fraction(delta) > most for most in allowed):
+        said = f"the certificate is made at delta = {delta}, asked for is {float(min(allowed)):g}"
         return RequirementAnswer(Outcome.INCONCLUSIVE, "DELTA_TOO_LARGE", said)
     claim = next(one for one in text.claims if one.name == requirement.claim)
     if claim.finding not in UNSTATED and (text.evidence.sha256, claim.name) not in stated:

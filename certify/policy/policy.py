@@ -11,7 +11,7 @@ deny-unless-shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -25,8 +25,8 @@ from certify.base.jsonio import read_bytes, sha256_bytes
 from certify.base.model import Document, Model, Refusal, parse_toml, validate
 from certify.claims.kind import Test
 from certify.claims.registry import KINDS
-from certify.policy.requirement import CHECKED, TESTS, Requirement
-from certify.ticket.schema import Level, Slug, Text
+from certify.policy.requirement import TESTS, Requirement
+from certify.ticket.schema import Level, Sha256, Slug, Text
 
 SCHEMA_NAME: Final = "certify.policy"
 SCHEMA_VERSION: Final = 1
@@ -47,6 +47,9 @@ EVIDENCE_ITEMS: Final = (
 CHECKER: Final = "checker.agrees"
 """Item of the independent checker, of every ticket under every policy; a difference makes an ERROR."""
 
+TEXTS: Final = "evidence.texts"
+"""Item of a policy that pins texts."""
+
 ITEMS: Final = (
     *INTEGRITY_ITEMS,
     *("selection.content", "selection.parameters", "selection.ids", "selection.figures"),
@@ -56,7 +59,7 @@ ITEMS: Final = (
 )
 """Every item that a policy can require by name; those of claims follow from the claims."""
 
-DESIGN: Final = frozenset({"A-UNITS", "A-BLOCKS", "A-EVIDENCE"})
+DESIGN: Final = frozenset({"A-UNITS", "A-BLOCKS", "A-DOCUMENTS", "A-EVIDENCE"})
 """Assumptions about how the evidence was sampled and made, which ``design`` can name."""
 
 INFORMATIVE: Final = frozenset({"A-ASYMPTOTIC"})
@@ -78,6 +81,7 @@ class Policy:
         design: conditions of the sampling design that are taken as given.
         accept: assumptions about the model that are accepted.
         non_claims: what a CERTIFIED under this policy does not say.
+        texts: digests of texts by name: they must be evaluated, and be these (item ``evidence.texts``).
         sha256: digest of the policy's file.
         shipped: the policy is one of the package.
     """
@@ -92,11 +96,13 @@ class Policy:
     non_claims: tuple[str, ...]
     sha256: str
     shipped: bool
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def requires(self) -> tuple[str, ...]:
         """Names of all items that must pass."""
-        return (*self.items, *(requirement.item for requirement in self.claims))
+        pinned = (TEXTS,) if self.texts else ()
+        return (*self.items, *pinned, *(requirement.item for requirement in self.claims))
 
     @property
     def taken(self) -> frozenset[str]:
@@ -106,7 +112,7 @@ class Policy:
     @property
     def reads_evidence(self) -> bool:
         """Whether a verdict under this policy rests on a certificate or evidence at all."""
-        return bool(self.claims) or any(name in EVIDENCE_ITEMS for name in self.items)
+        return bool(self.claims or self.texts) or any(name in EVIDENCE_ITEMS for name in self.items)
 
 
 _Threshold = Annotated[str, Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$")]
@@ -121,7 +127,6 @@ class PolicyClaim(Model):
     at_most: _Threshold | None = None
     below: _Threshold | None = None
     finding: Literal["held", "not refuted"] | None = None
-    when: Literal["declared"] | None = None
     texts: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)] | None = None
 
 
@@ -138,6 +143,7 @@ class PolicyFile(Document):
     accept: tuple[str, ...] = ()
     non_claims: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     claim: Annotated[tuple[PolicyClaim, ...], Field(max_length=64)] = ()
+    texts: Annotated[dict[Text, Sha256], Field(default_factory=dict, max_length=64)]
 
 
 def get_policy(name: str) -> Policy:
@@ -188,6 +194,7 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
         design=content.design,
         accept=content.accept,
         non_claims=content.non_claims,
+        texts=MappingProxyType(dict(content.texts)),
         sha256=sha256_bytes(data),
         shipped=shipped,
     )
@@ -210,7 +217,7 @@ def _check_names(content: PolicyFile, what: str) -> None:
         (content.items, frozenset(ITEMS), "item"),
         (claims, TESTS.keys(), "claim"),
         (content.design, DESIGN, "condition of the design"),
-        (content.accept, ASSUMPTIONS.keys() - DESIGN - CHECKED - INFORMATIVE, "assumption about the model"),
+        (content.accept, ASSUMPTIONS.keys() - DESIGN - INFORMATIVE, "assumption about the model"),
     ):
         unknown = [name for name in names if name not in known]
         if unknown:
@@ -241,7 +248,6 @@ def _requirement(claim: PolicyClaim, what: str) -> Requirement:
         claim=claim.name,
         test=test,
         threshold=Fraction(given[test]) if given else None,
-        when_declared=claim.when == "declared",
         texts=claim.texts or (),
     )
 

@@ -3,14 +3,15 @@
 The rules, for one text; ``delta`` is the text's share (:mod:`certify.certificate.schema`). The first that
 applies decides:
 
-1. ``when = "declared"`` and the ticket declares no such claim (same kind, same comparator or none): PASS,
-   NOT_CLAIMED. No evidence is needed.
-2. The policy's ``delta`` is smaller than the certificate's: INCONCLUSIVE, DELTA_TOO_LARGE.
+1. A declared claim that nothing can test (no such claim, or no margin where it needs one): INCONCLUSIVE,
+   DECLARED_UNTESTABLE.
+2. The requirement's ``delta``, that of the policy or of the declaration, is smaller than the certificate's:
+   INCONCLUSIVE, DELTA_TOO_LARGE.
 3. The evidence does not support the claim: MISSING, with the claim's own code.
 4. The certificate does not state the claim: MISSING, CLAIM_NOT_STATED.
-5. An assumption of the claim is neither in ``design`` or ``accept`` of the policy nor :data:`CHECKED`:
+5. An assumption of the claim is neither in ``design`` nor in ``accept`` of the policy:
    INCONCLUSIVE, ASSUMPTION_NOT_ACCEPTED.
-6. Finding ``vacuous``: VACUOUS. Finding ``failed``: FAIL. Both with the claim's own code. But see 8.
+6. Finding ``vacuous``: VACUOUS, with the claim's own code. But see 8.
 7. A threshold t on a limit. PASS, SHOWN, if the limit meets it; FAIL, CLAIM_REFUTED, if the opposite limit at
    the same ``delta`` shows that the quantity does not; else INCONCLUSIVE, NOT_SHOWN:
 
@@ -28,6 +29,9 @@ applies decides:
    (GUARANTEE_INCONCLUSIVE). One that must be ``not refuted``: ``refuted`` FAIL, any other finding PASS
    (NOT_REFUTED).
 
+Whatever a ticket *declares* is required of it, too (:func:`declared`), under every policy that reads
+evidence: at its own margin, extraction rule, ``delta`` and texts; a declared guarantee must be held.
+
 A requirement speaks of every text of its role, or of the texts that it names: there must be one, and each
 named one must be there, else MISSING (NO_TEXT); over texts the gravest outcome counts, in the order INVALID,
 FAIL, MISSING, INCONCLUSIVE, VACUOUS, PASS; MISSING and INCONCLUSIVE give the same verdict.
@@ -44,11 +48,10 @@ from typing import Final
 from certify.base.verdict import Outcome
 from certify.claims.claim import Claim, Finding
 from certify.claims.criteria import DESCRIPTIVE_ABOVE
-from certify.claims.kind import LOWER, PROMISE, Role, Test
+from certify.claims.kind import LOWER, PROMISE, UPPER, Kind, Role, Test
+from certify.claims.quality import DEFAULT_RULE
 from certify.claims.registry import KINDS
-
-CHECKED: Final = frozenset[str]().union(*(kind.checks for kind in KINDS.values()))
-"""Assumptions that the claim itself checks on its sample: broken there, the claim fails."""
+from certify.ticket.schema import Ticket
 
 TESTS: Final[Mapping[str, frozenset[Test]]] = MappingProxyType(
     {name: kind.tests for kind in KINDS.values() if kind.tests for name in kind.names}
@@ -64,15 +67,17 @@ class Requirement:
         claim: name of the claim, a key of :data:`TESTS`.
         test: how it is tested.
         threshold: what the limit is compared with; None for a guarantee.
-        when_declared: only asked of tickets that declare the claim.
         texts: names of the texts on which it is asked; empty: all of the role.
+        delta: largest error probability of the claim over its texts; None if nothing limits it.
+        declared: the ticket asks it of itself.
     """
 
     claim: str
     test: Test
     threshold: Fraction | None = None
-    when_declared: bool = False
     texts: tuple[str, ...] = ()
+    delta: Fraction | None = None
+    declared: bool = False
 
     @property
     def kind(self) -> str:
@@ -86,8 +91,13 @@ class Requirement:
 
     @property
     def item(self) -> str:
-        """Name of the item that answers it: ``guarantee.CRITERION`` or ``claim.KIND.COMPARATOR[.RULE]``."""
+        """Name of the item that answers it: ``guarantee.CRITERION`` or ``claim.KIND.COMPARATOR[.RULE]``.
+
+        With ``declared.`` before the claim's name if the ticket declares it.
+        """
         name = self.claim.replace(":", ".")
+        if self.declared:
+            return f"declared.{name}"
         return name if KINDS[self.kind].by_finding else f"claim.{name}"
 
     @property
@@ -102,6 +112,44 @@ class Requirement:
             return self.test
         sign = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}[self.test]
         return f"{sign} {float(self.threshold):g}"
+
+
+def declared(ticket: Ticket) -> tuple[Requirement | str, ...]:
+    """What a ticket declares, as requirements; a name where nothing can test it.
+
+    Of non-inferiority, the margin says how much may be lost; of any other claim with a limit, what must be
+    reached, by default more than 0 for a gain and for null tickets. Without a comparator every one is meant,
+    without an extraction rule the first line.
+    """
+    found: list[Requirement | str] = []
+    for one in ticket.declared:
+        kind = KINDS.get(one.kind)
+        rule = one.extraction or (DEFAULT_RULE if kind and kind.variants[0].extraction else None)
+        names = (
+            [
+                name
+                for variant, name in zip(kind.variants, kind.names, strict=True)
+                if one.comparator in (None, variant.comparator) and rule == variant.extraction
+            ]
+            if kind and kind.tests
+            else []
+        )
+        test, threshold = _declared_test(kind, one.margin) if kind else (None, None)
+        if not names or test is None:
+            found.append(":".join(filter(None, (one.kind, one.comparator, one.extraction))))
+            continue
+        delta = None if one.delta is None else Fraction(one.delta)
+        found += [Requirement(name, test, threshold, one.texts, delta, declared=True) for name in names]
+    return tuple(dict.fromkeys(found))
+
+
+def _declared_test(kind: Kind, margin: str | None) -> tuple[Test | None, Fraction | None]:
+    value = None if margin is None else Fraction(margin)
+    if kind.tests == PROMISE:
+        return ("held", None) if value is None else (None, None)
+    if value is None:
+        return ("above", Fraction(0)) if kind.tests == LOWER and kind.gains else (None, None)
+    return ("at_most", value) if kind.tests == UPPER else ("at_least", -value if kind.tolerance else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +189,7 @@ def judge(
     """
     if claim.finding in (Finding.MISSING, Finding.NOT_APPLICABLE):
         return RequirementAnswer(Outcome.MISSING, claim.code, claim.text)
-    lacking = [name for name in claim.assumptions if name not in taken | CHECKED]
+    lacking = [name for name in claim.assumptions if name not in taken]
     if lacking:
         text = f"it rests on {', '.join(lacking)}, which the policy does not accept ({claim.text})"
         return RequirementAnswer(Outcome.INCONCLUSIVE, "ASSUMPTION_NOT_ACCEPTED", text)
@@ -149,8 +197,6 @@ def judge(
         return _guarantee(requirement, claim, alpha)
     if claim.finding is Finding.VACUOUS:
         return RequirementAnswer(Outcome.VACUOUS, claim.code, claim.text)
-    if claim.finding is Finding.FAILED:
-        return RequirementAnswer(Outcome.FAIL, claim.code, claim.text)
     return _threshold(requirement, claim, opposite)
 
 

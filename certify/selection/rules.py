@@ -25,10 +25,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 BEYOND = "beyond the tokenizer"
 """Reason for excluding rows after the tokenizer's last id, which pad the table."""
+
+UNTESTED_LEVEL: Final = Fraction(1, 20)
+"""Level of rules that do not test: whoever could choose it could choose what is looked at."""
 
 NO_PIECE = "no piece in the tokenizer"
 """Reason for excluding rows between the tokenizer's ids that do not belong to a token."""
@@ -82,8 +86,8 @@ def select(
     Args:
         result: the scan of V rows.
         rule: see the module docstring; recorded in canonical form (``ids:`` sorted).
-        alpha: level in (0, 1) as a decimal string. Rules other than ``ks`` also record it with its
-            ``h_alpha`` and ``tau``, which the premise of the published criterion needs.
+        alpha: level in (0, 1) as a decimal string. Rules other than ``ks`` do not test; what the published
+            criterion needs of a level, its ``h_alpha`` and ``tau``, is that of :data:`UNTESTED_LEVEL`.
         correction: for rule ``ks``.
         vocabulary: names special tokens and rows without a token, which are then excluded.
         exclude: further groups of ids to leave out, with reasons.
@@ -104,7 +108,7 @@ def select(
     level = parse_alpha(alpha)
     rows = result.rows
     name, _, argument = rule.partition(":")
-    _check_options(name, correction, counts, seed)
+    _check_options(name, level, correction, counts, seed)
     named = _named(argument, rule) if name == "ids" else np.zeros(0, np.int64)
     from_vocabulary = _vocabulary_groups(vocabulary, rows) if vocabulary is not None else ()
     groups = (*exclude, *_without(from_vocabulary, named))
@@ -193,13 +197,20 @@ def published() -> Published:
     )
 
 
-def _check_options(name: str, correction: Correction, counts: NDArray[Any] | None, seed: int | None) -> None:
-    """Refuse options that the rule does not use, so that none is silently ignored."""
+def _check_options(
+    name: str, level: Fraction, correction: Correction, counts: NDArray[Any] | None, seed: int | None
+) -> None:
+    """Refuse options that the rule does not use: none is silently ignored, and no level is a free label."""
     if correction not in get_args(Correction):
         known = ", ".join(get_args(Correction))
         raise UsageError(f"unknown correction {correction!r}: choose {known}", code="CORRECTION_UNKNOWN")
     if name != "ks" and correction != "none":
         raise UsageError(f"rule {name} does not test: leave the correction at none", code="RULE_OPTION")
+    if name != "ks" and level != UNTESTED_LEVEL:
+        raise UsageError(
+            f"rule {name} does not test: its level is {float(UNTESTED_LEVEL):g}, not one of your choice",
+            code="RULE_OPTION",
+        )
     if (name == "random") != (seed is not None):
         text = "needs a seed" if name == "random" else "takes no seed"
         raise UsageError(f"rule {name} {text}", code="RULE_OPTION")

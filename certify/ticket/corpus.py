@@ -11,11 +11,14 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from certify.base.jsonio import canonical_json
 
 Side = Literal["source", "target"]
+
+DIGEST_DIGITS: Final = 16
+"""Hexadecimal digits of a sentence's digest that evidence and lists of used sentences keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,25 @@ def normalise(sentence: str) -> str:
 def sentence_digest(sentence: str) -> str:
     """Compute the SHA-256 of the normalised sentence, hexadecimal."""
     return hashlib.sha256(normalise(sentence).encode("utf-8")).hexdigest()
+
+
+def lines_digest(lines: Iterable[str]) -> str:
+    """Compute the SHA-256 of a text from the digests of its sentences, in order.
+
+    Args:
+        lines: of each pair the first :data:`DIGEST_DIGITS` digits of the digests of source and target, with a
+            blank between them; of each line of other text those of its digest.
+    """
+    state = hashlib.sha256()
+    for line in lines:
+        state.update(line.encode("ascii") + b"\n")
+    return state.hexdigest()
+
+
+def text_digest(pairs: Iterable[Pair]) -> str:
+    """Compute :func:`lines_digest` of a parallel text, as evidence binds it."""
+    sides = ((sentence_digest(pair.source), sentence_digest(pair.target)) for pair in pairs)
+    return lines_digest(" ".join(digest[:DIGEST_DIGITS] for digest in pair) for pair in sides)
 
 
 def corpus_digest(pairs: Iterable[Pair]) -> str:

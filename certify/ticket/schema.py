@@ -188,13 +188,25 @@ class Token(Model):
 
 
 class DeclaredClaim(Model):
-    """A claim and its margin, declared before the evaluation."""
+    """A claim, declared before the evaluation: what the ticket itself promises.
+
+    ``texts`` names the texts on which it is promised; empty: all of them.
+    """
 
     kind: Slug
     comparator: Slug | None = None
     margin: Annotated[str, Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$")] | None = None
     delta: Level | None = None
     extraction: Slug | None = None
+    texts: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Tickets that name no texts keep the digest that they had before the field was.
+        content: dict[str, Any] = handler(self)
+        if not self.texts:
+            content.pop("texts", None)
+        return content
 
 
 class Located(Model):

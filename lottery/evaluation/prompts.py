@@ -10,7 +10,7 @@ from certify.base.errors import NothingToDoError, UsageError
 from certify.base.jsonio import canonical_json, sha256_bytes
 from certify.base.records import Dtype
 from certify.evidence.read import Arm, BaseModelRef, Decoding, EvidenceTemplateRef, TextRef
-from certify.ticket.corpus import Pair, corpus_digest, deduplicate
+from certify.ticket.corpus import Pair, deduplicate, text_digest
 from certify.ticket.templates import Example, Template, encode
 from lottery.text.score import Scorer
 
@@ -150,7 +150,7 @@ def make_task(
         labels=template.field_labels(*languages),
         units=units,
         text=TextRef(
-            name=name, sha256=corpus_digest(kept), sentences=len(kept), unit=unit, attribution=attribution
+            name=name, sha256=text_digest(kept), sentences=len(kept), unit=unit, attribution=attribution
         ),
         languages=languages,
         template=EvidenceTemplateRef(name=template.name, sha256=template.digest()),

@@ -10,8 +10,8 @@ from typing import IO, cast
 
 from certify.base.errors import InvalidInputError, UsageError
 
-SUFFIXES = (".xz", ".gz", "")
-"""Suffixes that :func:`locate` tries, in this order."""
+SUFFIXES = ("", ".xz", ".gz")
+"""Suffixes that :func:`locate` tries."""
 
 MAX_BYTES = 1 << 31
 """Largest uncompressed size in bytes, so that a compressed file cannot exhaust the memory."""
@@ -21,12 +21,16 @@ def locate(path: Path) -> Path:
     """Find ``path``, or ``path`` with the suffix of a compressed file, whichever exists.
 
     Raises:
-        UsageError: none of them exists.
+        UsageError: none of them exists, or several do, of which one may be stale (``TEXT_AMBIGUOUS``).
     """
-    for suffix in SUFFIXES:
-        candidate = path.with_name(path.name + suffix)
-        if candidate.is_file():
-            return candidate
+    found = [one for suffix in SUFFIXES if (one := path.with_name(path.name + suffix)).is_file()]
+    if len(found) > 1:
+        names = ", ".join(one.name for one in found)
+        raise UsageError(
+            f"{path} could be any of {names}: name one, or remove the others", code="TEXT_AMBIGUOUS"
+        )
+    if found:
+        return found[0]
     raise UsageError(f"no file {path} (nor with .xz or .gz)", code="FILE_UNREADABLE")
 
 

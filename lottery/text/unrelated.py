@@ -8,14 +8,12 @@ passage is a unit of the evidence: adjacent lines are correlated, distant passag
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
-from certify.base.jsonio import canonical_json
-from certify.ticket.corpus import normalise, sentence_digest
+from certify.ticket.corpus import lines_digest, normalise, sentence_digest
 
 DIGEST_DIGITS = 16
 """Hexadecimal digits of a sentence digest that evidence keeps."""
@@ -67,11 +65,8 @@ class UnrelatedText:
     used: int
 
     def digest(self) -> str:
-        """SHA-256 over the canonical JSON of each passage's lines. Equal digests mean equal text."""
-        state = hashlib.sha256()
-        for passage in self.passages:
-            state.update(canonical_json(list(passage.lines)) + b"\n")
-        return state.hexdigest()
+        """The text's digest, as evidence binds it (:func:`certify.ticket.corpus.lines_digest`)."""
+        return lines_digest(line for passage in self.passages for line in passage.digests)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from proofs_checks.worlds.populations import (
     advantage,
     agreement,
     decided,
+    excess,
     loss_rise,
     scored,
     windows,
@@ -134,6 +135,13 @@ def drift(name: str, up: int, down: int, *more: UnitKind) -> Population:
     return Population(name, kinds + more, ARMS[:3])
 
 
+def beyond(name: str, above: int, below: int) -> Population:
+    """Units of one window that rise by three nats, and units of two that rise by two on the whole."""
+    rises = ((100, Fraction(4)), (100, Fraction(0)))
+    kinds = (windows(above, (100, Fraction(3)), names=PLAIN), windows(below, *rises, names=PLAIN))
+    return Population(name, kinds, ARMS[:3])
+
+
 _CLEAN = "aaaa|aaaa|aaaa"
 
 CASES: Final = (
@@ -190,6 +198,15 @@ CASES: Final = (
         good=drift("down by 1.02 nats", 1, 9),
         bad=drift("up by 1.22 nats", 9, 1),
         n=60,
+    ),
+    Case(
+        "unrelated-excess:base",
+        excess,
+        wrong=beyond("51 units in 1000 up by three nats", 51, 949),
+        right=beyond("50 units in 1000 up by three nats", 50, 950),
+        good=beyond("no unit up by more than two nats", 0, 1),
+        bad=beyond("every second unit up by three nats", 1, 1),
+        n=100,
     ),
 )
 
@@ -262,7 +279,7 @@ def try_stopping(
     The looks are those of ``certify evaluate --until-decided`` (:mod:`certify.gate.watch`).
     """
     case = next(case for case in CASES if case.claim == "token-agreement:reference")
-    policy = replace(POLICIES["strict"], claims=(REQUIRED[case.claim],))
+    policy = replace(POLICIES["strict"], claims=(REQUIRED[case.claim],), design=tuple(DESIGN))
     trials = []
     for population, code in ((case.wrong, "SHOWN"), (case.right, "CLAIM_REFUTED")):
         found = 0

@@ -17,10 +17,9 @@ from certify.checker import scan, units
 from certify.checker.tables import Stop
 from proofs_checks.check import Fact
 from proofs_checks.mutations.bug import Judged
-from proofs_checks.mutations.evidence import ARMS, COPIED, MALFORMED, TEXT, TUNED, window
+from proofs_checks.mutations.evidence import COPIED, MALFORMED, TEXT, TUNED, window, write
 from proofs_checks.mutations.law import textbook
 from proofs_checks.theory.finite import sample_distance, smirnov
-from proofs_checks.worlds import synthetic
 
 F = Fraction
 
@@ -89,7 +88,7 @@ def judge_text() -> Iterator[Fact]:
         # What somebody who would have evidence accepted writes: whatever is asked for, and all in one folder.
         with TemporaryDirectory() as folder:
             try:
-                path = synthetic.write(Path(folder), records, ARMS, used={"tuning": used}, reference=None)
+                path = write(Path(folder), records, used={"tuning": used})
                 found = units.Evidence(path)
                 second: Any = SimpleNamespace(used={"tuning": {*other}})
                 found.disjoint([found, second], frozenset({chosen}))

@@ -173,9 +173,9 @@ def _changed(found: Any, change: Any) -> Any:
     return _with(found, windows={unit: tuple(map(change, found.windows[unit])) for unit in found.windows})
 
 
-@LOSS.bug("certify.claims.loss:unrelated_loss")
+@LOSS.bug("certify.claims.loss:unrelated_excess")
 def _clipped(original: Any, found: Any, about: Any, **more: Any) -> Any:
-    """Clipping, so that a bound for bounded values applies: a unit beyond the cap fails the claim."""
+    """Clipping, so that a bound for bounded values applies: what was clipped is counted beside it."""
 
     def clip(one: Any) -> Any:
         most = one.nats["base"] + loss.CAP * 10**9 * one.tokens
@@ -200,7 +200,10 @@ def judge_loss() -> Iterator[Fact]:
     yield "an upper limit above it", mean < (found.upper or 0) < F(1, 4)
     yield "a measured claim", found.finding == "measured"
     worse = loss.unrelated_loss(windows([(5 * nat, 100)] * 50 + [(300 * nat, 100)]), subject(), delta=DELTA)
-    yield "one unit above the cap fails the claim", (worse.finding, worse.upper) == ("failed", None)
+    rise = abs((worse.estimate or 0) - (F(5, 2) + 2) / 51)
+    yield "a large rise counts as the cap, too", rise < F(1, 10**8)
+    above = loss.unrelated_excess(windows([(5 * nat, 100)] * 50 + [(300 * nat, 100)]), subject(), delta=DELTA)
+    yield "and is counted", above.estimate == F(1, 51)
     better = loss.unrelated_loss(windows([(5 * nat, 100)] * 50 + [(-900 * nat, 100)]), subject(), delta=DELTA)
     fall = abs((better.estimate or 0) - (F(5, 2) - 2) / 51)
     yield "a large fall counts as the cap", fall < F(1, 10**8)

@@ -45,6 +45,12 @@ def window(number: int, unit: int, **fields: Json) -> Json:
     return synthetic.window(number, {"base": 10**9}, unit=str(unit)) | {"lines": lines} | fields
 
 
+def write(folder: Path, records: Sequence[Json], **fields: Json) -> Path:
+    """Evidence about windows in passages of two lines."""
+    text = synthetic.manifest(records, ARMS)["text"] | {"unit": "block:2"}
+    return synthetic.write(folder, records, ARMS, reference=None, text=text, **fields)
+
+
 TEXT: Final = [window(0, 0), window(1, 0), window(2, 1)]
 """Three windows in two units."""
 
@@ -102,7 +108,7 @@ def judge_records() -> Iterator[Fact]:
 
     def ends(*records: Json) -> str:
         with TemporaryDirectory() as folder:
-            path = synthetic.write(Path(folder), records, ARMS, used={"tuning": [TUNED]}, reference=None)
+            path = write(Path(folder), records, used={"tuning": [TUNED]})
             return code_of(lambda: load.load(path))
 
     yield "windows of two units", ends(*TEXT) == ""
@@ -150,7 +156,7 @@ def _half_units(original: Any, manifest: Any, records: Any) -> Any:
         return original(manifest, records)
     units = dict.fromkeys(record.unit for record in records)
     padded = [unit for unit in units for _ in range(min(block, total - int(unit) * block))]
-    return original(manifest, [SimpleNamespace(unit=unit) for unit in padded])
+    return original(manifest, [SimpleNamespace(unit=unit, source="", target="") for unit in padded])
 
 
 @SAMPLING.judge
@@ -158,12 +164,17 @@ def judge_drawn() -> Iterator[Fact]:
     """Blocks of two sentences of a text of 19: the first ones of the seeded order, each complete."""
     order = sorted(map(str, range(10)), key=lambda u: hashlib.sha256(f"3:{u}".encode()).hexdigest())
 
-    def accepted(units: Sequence[str], *, less: str = "", unit: str = "block:2", **fields: Any) -> bool:
+    def accepted(
+        units: Sequence[str], *, less: str = "", unit: str = "block:2", other: str = "", **fields: Any
+    ) -> bool:
         plain = {"design": "sequential", "kind": "translation", "order_seed": 3}
-        text = SimpleNamespace(name="text", unit=unit, sentences=19)
-        manifest: Any = SimpleNamespace(**plain | fields, text=text)
         sizes = {name: (1 if name == "9" else 2) - (name == less) for name in units}
-        records: Any = [SimpleNamespace(unit=name) for name, size in sizes.items() for _ in range(size)]
+        names = [name for name, size in sizes.items() for _ in range(size)]
+        records: Any = [SimpleNamespace(unit=u, source=f"{i}", target=u) for i, u in enumerate(names)]
+        digest = hashlib.sha256("".join(f"{i} {u}\n" for i, u in enumerate(names)).encode()).hexdigest()
+        size = len(names) if fields else 19
+        text = SimpleNamespace(name="text", unit=unit, sentences=size, sha256=other or digest)
+        manifest: Any = SimpleNamespace(**plain | fields, text=text)
         return code_of(lambda: sampling.check_drawn(manifest, records)) == ""
 
     for count in (1, 4, 9, 10):
@@ -174,7 +185,8 @@ def judge_drawn() -> Iterator[Fact]:
     full = next(unit for unit in order if unit != "9")
     yield "a unit is not complete", not accepted(order[:10], less=full)
     yield "documents are not known beforehand", not accepted(order[:4], unit="document")
-    yield "a fixed design may hold any", accepted(order[-4:], design="fixed")
+    yield "a fixed design holds its text", accepted(order[-4:], design="fixed")
+    yield "and no other", not accepted(order[-4:], design="fixed", other="0" * 64)
     yield "in units of the stated size", not accepted(order, less=full, design="fixed")
 
 

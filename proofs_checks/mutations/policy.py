@@ -16,6 +16,7 @@ from certify.certificate import schema
 from certify.claims.claim import Claim, Finding
 from certify.policy import outcomes, requirement
 from certify.policy.requirement import Requirement, RequirementAnswer
+from certify.ticket.schema import DeclaredClaim
 from proofs_checks.mutations.bug import Fact, Judged, bug
 from proofs_checks.mutations.evidence import code_of
 
@@ -175,9 +176,7 @@ def judge_requirement() -> Iterator[Fact]:
         answer = requirement.judge(asked, claim, alpha=alpha, taken=taken, opposite=lambda: None)
         return str(answer.outcome)
 
-    for finding, expected in ((Finding.FAILED, "fail"), (Finding.MISSING, "missing")):
-        found = outcome("unrelated-loss:base", "at_most", finding)
-        yield f"a claim that is {finding}", found == expected
+    yield "a claim without evidence", outcome("gain:base:cut", "above", Finding.MISSING) == "missing"
     promise = "guarantee:published"
     held = {Finding.HELD: "pass", Finding.REFUTED: "fail", Finding.PREMISE_FAILED: "fail"}
     held |= {Finding.VACUOUS: "vacuous", Finding.INCONCLUSIVE: "inconclusive"}
@@ -208,22 +207,25 @@ def _best_text(
 )
 def _what_is_there(original: Any, ticket: Any, policy: Any, *rest: Any) -> Any:
     claims = tuple(replace(one, texts=()) for one in policy.claims)
-    return original(ticket, SimpleNamespace(claims=claims), *rest)
+    return original(ticket, SimpleNamespace(claims=claims, reads_evidence=policy.reads_evidence), *rest)
 
 
 def judge_items() -> Iterator[Fact]:
     """Two texts with an answer each, a text that is missing, a claim that nobody declared."""
     asked = Requirement("gain:base:whole", "above", F(0))
     named = Requirement("gain:base:whole", "above", F(0), texts=("one", "three"))
-    only = Requirement("guarantee:published", "not refuted", when_declared=True)
     texts: Any = [SimpleNamespace(name=name, path=f"{name}.json") for name in ("one", "two")]
 
     def outcome(one: Any, *found: Outcome, declared: tuple[Any, ...] = ()) -> str:
         ticket: Any = SimpleNamespace(declared=declared)
-        policy: Any = SimpleNamespace(claims=(one,))
+        policy: Any = SimpleNamespace(claims=(one,), reads_evidence=True)
         pairs = zip(texts, found, strict=False)
-        given = {(one.claim, text.path): RequirementAnswer(answer, "CODE", "text") for text, answer in pairs}
-        (item,) = outcomes.items(ticket, policy, texts, given)
+        given = {
+            (name, text.path): RequirementAnswer(answer, "CODE", "text")
+            for text, answer in pairs
+            for name in (one.item, "declared.guarantee.published")
+        }
+        *_, item = outcomes.items(ticket, policy, texts, given)
         return str(item.outcome)
 
     good, bad, open_ = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -232,12 +234,10 @@ def judge_items() -> Iterator[Fact]:
         yield f"{first} on one text, {second} on the other", outcome(asked, first, second) == expected
     yield "no text at all", outcome(asked) == "missing"
     yield "a text that is asked for and not there", outcome(named, good) == "missing"
-    yield "what is not declared is not asked", outcome(only) == "pass"
-    other = SimpleNamespace(kind="guarantee", comparator="additive")
-    yield "nor if another promise is", outcome(only, bad, declared=(other,)) == "pass"
-    any_ = SimpleNamespace(kind="guarantee", comparator=None)
-    yield "what is declared is", outcome(only, bad, declared=(any_,)) == "fail"
-    yield "what is always asked needs no declaration", outcome(asked, bad) == "fail"
+    own = DeclaredClaim(kind="guarantee", comparator="published")
+    yield "what a ticket declares is asked of it", outcome(asked, bad, declared=(own,)) == "fail"
+    unknown = DeclaredClaim(kind="beauty")
+    yield "what nothing can test is not shown", outcome(asked, good, declared=(unknown,)) == "inconclusive"
 
 
 # --- certificates ------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class Population:
             for number, place in enumerate(places)
             for part, record in enumerate(self.kinds[place].records)
         ]
-        fields = self._fields(len(records))
+        fields = self._fields(records)
         return synthetic.write(folder, records, self.arms, used=USED, name=self.name, **fields)
 
     @cached_property
@@ -120,11 +120,10 @@ class Population:
     @cached_property
     def _manifest(self) -> Manifest:
         records = [record for kind in self.kinds for record in kind.records]
-        return parse_manifest(synthetic.manifest(records, self.arms, **self._fields(len(records))))
+        return parse_manifest(synthetic.manifest(records, self.arms, **self._fields(records)))
 
-    def _fields(self, records: int) -> dict[str, Json]:
-        text = {"name": self.name, "sha256": synthetic.digest(f"text {self.name}"), "sentences": records}
-        text |= {"unit": "document", "attribution": ""}
+    def _fields(self, records: Sequence[Json]) -> dict[str, Json]:
+        text = {"name": self.name, "unit": "document", "attribution": "", **synthetic.text_of(records)}
         return {"text": text, **self.fields}
 
 
@@ -226,6 +225,16 @@ def loss_rise(population: Population) -> Fraction:
     for kind in population.kinds:
         nats = sum(record["nats"]["t"] - record["nats"]["base"] for record in kind.records)
         found.append(Fraction(nats, synthetic.UNIT * sum(record["tokens"] for record in kind.records)))
+    return population.mean(found)
+
+
+def excess(population: Population) -> Fraction:
+    """Share of units whose loss a token rises by more than two nats."""
+    found = []
+    for kind in population.kinds:
+        nats = sum(record["nats"]["t"] - record["nats"]["base"] for record in kind.records)
+        tokens = sum(record["tokens"] for record in kind.records)
+        found.append(Fraction(nats > 2 * synthetic.UNIT * tokens))
     return population.mean(found)
 
 

@@ -190,6 +190,21 @@ def null_arms(object_: str = "transfer", *, of: str = "t", k: int = len(TICKET_I
     ]
 
 
+def text_of(records: Sequence[Json]) -> dict[str, Json]:
+    """Size and digest of the text of records: pairs in their order, or unit by unit the lines of windows."""
+    if records and "lines" in records[0]:
+        units = {record["unit"]: dict[str, None]() for record in records}
+        for record in records:
+            units[record["unit"]] |= dict.fromkeys(record["lines"])
+        lines = [line for unit in units.values() for line in sorted(unit)]
+    else:
+        lines = [f"{record['source']} {record['target']}" for record in records]
+    return {
+        "sha256": hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest(),
+        "sentences": len(lines),
+    }
+
+
 def manifest(records: Sequence[Json], arms: Sequence[Json], **fields: Json) -> dict[str, Json]:
     """The manifest of ``records``; ``fields`` replace top-level entries."""
     data = b"".join(canonical(record) + b"\n" for record in records)
@@ -207,8 +222,7 @@ def manifest(records: Sequence[Json], arms: Sequence[Json], **fields: Json) -> d
         "languages": None if loss else ["en", "ca"],
         "text": {
             "name": "synthetic",
-            "sha256": digest("text"),
-            "sentences": len(records),
+            **text_of(records),
             "unit": "sentence",
             "attribution": "",
         },

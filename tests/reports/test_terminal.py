@@ -23,6 +23,7 @@ from rich.console import Console
 from ticket_folders import MOVED, base_table, edit, make_ticket, pieces, tuned_table
 
 import certify
+from proofs_checks.worlds import synthetic
 from reports.scan import render as render_scan
 from reports.terminal import p_text, render
 from reports.view import view
@@ -114,8 +115,7 @@ def test_claims_are_shown_text_by_text(tmp_path: Path) -> None:
     # The name of a text is not ours either.
     bundle.fields["text"] = {
         "name": "\x1b[31m[bold]" + "x" * 300,
-        "sha256": "0" * 64,
-        "sentences": len(bundle.records),
+        **synthetic.text_of(bundle.records),
         "unit": "sentence",
         "attribution": "",
     }

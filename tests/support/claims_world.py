@@ -34,8 +34,8 @@ def evidence_of(
     **fields: Any,
 ) -> Evidence:
     """Evidence through the real parsers, without files; units are blocks of up to 1000 unless told."""
-    text = {"name": "synthetic", "sha256": synthetic.digest("text"), "attribution": ""}
-    fields.setdefault("text", text | {"sentences": len(records), "unit": "block:1000"})
+    text = {"name": "synthetic", "attribution": ""} | synthetic.text_of(records)
+    fields.setdefault("text", text | {"unit": "block:1000"})
     value = synthetic.manifest(records, synthetic.plain_arms() if arms is None else arms, **fields)
     manifest = parse_manifest(value)
     parse = RecordParser(manifest)

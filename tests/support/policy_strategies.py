@@ -40,12 +40,11 @@ ACCEPTED: Final = ("A-LAW", "A-SCALAR", "A-POINT", "A-ORDER(V)", "A-ONE", "A-NUL
 
 @dataclass(frozen=True, slots=True)
 class AskedClaim:
-    """One claim as a policy asks for it: claim, test, threshold, only if declared, named texts."""
+    """One claim as a policy asks for it: claim, test, threshold, named texts."""
 
     name: str
     test: str
     threshold: str | None
-    declared: bool
     texts: tuple[str, ...]
 
 
@@ -84,7 +83,6 @@ class PolicyFile:
             lines += ["[[claim]]", f"name = {_toml(claim.name)}"]
             key, value = (claim.test, claim.threshold) if claim.threshold else ("finding", claim.test)
             lines.append(f"{key} = {_toml(value)}")
-            lines += ['when = "declared"'] * claim.declared
             lines += [f"texts = {_toml(claim.texts)}"] if claim.texts else []
         return ("\n".join(lines) + "\n").encode()
 
@@ -110,7 +108,7 @@ def asked_claims(draw: st.DrawFn) -> AskedClaim:
     )
     threshold = None if name in GUARANTEES else draw(thresholds())
     texts = draw(st.lists(st.sampled_from(["flores", "news", "a-b"]), unique=True, max_size=2))
-    return AskedClaim(name, draw(st.sampled_from(tests)), threshold, draw(st.booleans()), tuple(texts))
+    return AskedClaim(name, draw(st.sampled_from(tests)), threshold, tuple(texts))
 
 
 @st.composite

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -25,47 +24,28 @@ def test_there_are_old_certificates() -> None:
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_an_old_certificate_is_read(path: Path) -> None:
-    certificate, data = read_certificate(path)
+    certificate, data, version = read_certificate(path)
     assert data == path.read_bytes()
-    assert certificate.schema_version == SCHEMA_VERSION
+    assert (version, certificate.schema_version) == (1, SCHEMA_VERSION)
     assert all(claim.witness is None and claim.critical is None for claim in certificate.claims)
-    now, _ = read_certificate(PUBLISHED / path.parent.name / "tickets" / "certificates" / path.name)
-    assert [claim.figures for claim in certificate.claims] == [
-        {name: value for name, value in claim.figures.items() if name not in ("witness", "critical")}
-        for claim in now.claims
-    ]
+    now, *_ = read_certificate(PUBLISHED / path.parent.name / "tickets" / "certificates" / path.name)
+    estimates = [{claim.name: claim.estimate for claim in one.claims} for one in (certificate, now)]
+    assert estimates[0].items() <= estimates[1].items(), "the limits have moved, the figures have not"
     assert certificate.signature == now.signature
 
 
-FEW = ("en-ca-experiment/a05-limited.json", "en-ca-second/share.json")
-CHECKED = [
-    pytest.param(path, marks=[] if f"{path.parent.name}/{path.name}" in FEW else pytest.mark.slow)
-    for path in OLD
-]
-
-
-@pytest.mark.parametrize("path", CHECKED)
-def test_an_old_certificate_is_verified(path: Path) -> None:
+@pytest.mark.parametrize("path", OLD[:1] + OLD[-1:], ids=lambda path: path.stem)
+def test_an_old_certificate_decides_nothing(path: Path) -> None:
+    """Its limits pay neither for the choice among tickets nor for what lies above the cap of a loss."""
     tickets = PUBLISHED / path.parent.name / "tickets" / "tickets.json"
     (old,) = certify.check(tickets, ids=[path.stem], certificate=path).tickets
     items = {item.name: item for item in old.items}
-    for name in ("certificate.present", "certificate.content", "certificate.claims", "checker.agrees"):
-        assert items[name].outcome == "pass", items[name].text
-    (new,) = certify.check(tickets, ids=[path.stem]).tickets
-    assert old.status == new.status
+    assert (old.status, items["certificate.present"].code) == ("INCONCLUSIVE", "CERTIFICATE_OLDER")
+    assert items["checker.agrees"].outcome == "pass"
 
 
-def test_an_old_certificate_that_was_edited_is_refused(tmp_path: Path) -> None:
-    value = json.loads(OLD[0].read_bytes())
-    value["claims"][0]["n"] += 1
-    path = tmp_path / "edited.json"
-    path.write_bytes(
-        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-    )
-    tickets = PUBLISHED / OLD[0].parent.name / "tickets" / "tickets.json"
-    (ticket,) = certify.check(tickets, ids=[OLD[0].stem], certificate=path).tickets
-    assert ticket.status == "REFUTED"
-    shutil.copy(OLD[0], path)
-    path.write_bytes(path.read_bytes().replace(b'"schema_version":1', b'"schema_version":3'))
+def test_a_newer_certificate_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "newer.json"
+    path.write_bytes(OLD[0].read_bytes().replace(b'"schema_version":1', b'"schema_version":4'))
     with pytest.raises(InvalidInputError, match="newer"):
         read_certificate(path)

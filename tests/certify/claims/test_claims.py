@@ -22,7 +22,7 @@ from certify.claims.agreement import agreement_rate, token_agreement
 from certify.claims.claim import Claim, Finding, signature
 from certify.claims.every import report
 from certify.claims.exact import non_interference, opportunity, split_claim, termination
-from certify.claims.loss import unrelated_loss
+from certify.claims.loss import unrelated_excess, unrelated_loss
 from certify.claims.quality import (
     better_than_nulls,
     gain,
@@ -34,6 +34,7 @@ from certify.evidence.extraction import RULES
 from certify.evidence.load import Evidence, Subject
 from certify.evidence.null_labels import NULLS
 from certify.stats.betting import betting_lower, difference_lower
+from certify.stats.rates import clopper_pearson
 from proofs_checks.worlds.synthetic import (
     BASE_TABLE,
     FULL,
@@ -363,13 +364,15 @@ def test_a_null_that_does_not_count_is_missing(fault: str) -> None:
 # --- unrelated text ----------------------------------------------------------------------------------------
 
 
-def losses(rises: Sequence[float], *, tokens: int = 100, **fields: Any) -> Claim:
+def losses(
+    rises: Sequence[float], *, tokens: int = 100, claim: Callable[..., Claim] = unrelated_loss, **fields: Any
+) -> Claim:
     """Windows of ``tokens`` tokens whose loss per token rises by so many nats."""
     records = [
         window(i, {"base": 5 * UNIT * tokens, "t": round((5 + rise) * UNIT * tokens)}, tokens=tokens)
         for i, rise in enumerate(rises)
     ]
-    return unrelated_loss(evidence_of(records, two_arms(), **fields), SUBJECT)
+    return claim(evidence_of(records, two_arms(), **fields), SUBJECT)
 
 
 def test_the_rise_of_the_loss_is_bounded_from_above() -> None:
@@ -378,7 +381,7 @@ def test_the_rise_of_the_loss_is_bounded_from_above() -> None:
     assert claim.estimate is not None
     assert abs(claim.estimate - Fraction(2, 100)) < Fraction(1, 10**6)
     assert Fraction(2, 100) < claim.upper < Fraction(1, 10)
-    assert "A-CAP" in claim.assumptions
+    assert claim.assumptions == ("A-BLOCKS", "A-EVIDENCE"), "a mean of capped values assumes no cap"
 
 
 def test_units_of_a_loss_stand_in_the_order_of_their_content() -> None:
@@ -393,11 +396,15 @@ def test_units_of_a_loss_stand_in_the_order_of_their_content() -> None:
     assert claim.upper == -difference_lower(falls, DELTA, "fixed", scale=4).value
 
 
-def test_a_unit_above_the_cap_fails_the_claim_and_has_no_limit() -> None:
-    claim = losses([0.0] * 300 + [2.001])
-    assert (claim.finding, claim.code, claim.upper) == (Finding.FAILED, "LOSS_BEYOND_CAP", None)
-    assert (claim.detail["worst_unit"], claim.detail["beyond_cap"]) == ("300", 1)
-    assert losses([0.0] * 300 + [2.0]).finding is Finding.MEASURED
+def test_a_rise_counts_up_to_the_cap_and_what_is_above_is_counted() -> None:
+    assert losses([0.05] * 40 + [40.0]).upper == losses([0.05] * 40 + [2.0]).upper
+    assert losses([0.05] * 40 + [2.0]).estimate > losses([0.05] * 40 + [1.9]).estimate
+    assert losses([0.0] * 300 + [2.001]).detail["worst_unit"] == "300"
+    for rises, above in (([2.0] * 200, 0), ([0.0] * 199 + [2.001], 1)):
+        excess = losses(rises, claim=unrelated_excess)
+        assert excess.estimate == Fraction(above, 200)
+        assert excess.upper == clopper_pearson(above, 200, DELTA, "upper")[1]
+    assert losses([0.0] * 200, claim=unrelated_excess).upper < Fraction(15, 1000)
 
 
 def test_a_unit_that_falls_too_far_cannot_pay_for_others() -> None:

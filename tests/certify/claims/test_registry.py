@@ -14,7 +14,6 @@ import pytest
 from claims_world import evidence_of, subject_of
 
 import certify
-from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import InvalidInputError
 from certify.base.model import json_schema
 from certify.certificate.schema import Certificate
@@ -24,7 +23,7 @@ from certify.claims.registry import KINDS, claim_named, opposite_limit, stated_k
 from certify.evidence.load import Evidence
 from certify.policy.codes import explain, names
 from certify.policy.policy import EVIDENCE_ITEMS, INTEGRITY_ITEMS, Policy, parse_policy
-from certify.policy.requirement import CHECKED, TESTS, Requirement
+from certify.policy.requirement import TESTS, Requirement
 from proofs_checks.worlds import synthetic
 
 DELTA = Fraction(1, 20)
@@ -127,10 +126,6 @@ def test_policies_can_name_what_can_be_required_and_nothing_else(kind: Kind) -> 
 def test_items_of_requirements_differ() -> None:
     items = [Requirement(name, sorted(TESTS[name])[0]).item for name in TESTS]
     assert len(set(items)) == len(items)
-
-
-def test_assumptions_that_a_claim_checks_exist() -> None:
-    assert {"A-CAP"} == CHECKED <= ASSUMPTIONS.keys()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)

@@ -31,8 +31,7 @@ USED = {"tuning": ["0" * 16]}
 
 
 def write(folder: Path, records: list[Any], **fields: Any) -> Path:
-    text = {"name": "synthetic", "sha256": synthetic.digest("text"), "attribution": ""}
-    text |= {"sentences": len(RECORDS), "unit": f"block:{SIZE}"}
+    text = {"name": "synthetic", "attribution": "", "unit": f"block:{SIZE}"} | synthetic.text_of(RECORDS)
     return synthetic.write(folder, records, ARMS, used=USED, text=text, **{"design": "sequential"} | fields)
 
 

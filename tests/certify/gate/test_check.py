@@ -261,7 +261,7 @@ def test_every_text_must_show_it_at_its_share_of_the_error_probability(
             used=bundle.used,
             name="second",
             **{key: fields[key] for key in ("base", "reference", "tokenizer_sha256", "template")},
-            text=fields["text"] | {"name": "second"},
+            text=fields["text"] | {"name": "second"} | synthetic.text_of(records),
         )
         bundle.issue([*paths, second])
         certificate = json.loads(bundle.certificate.read_bytes())

@@ -51,7 +51,7 @@ def test_the_command_issues_attaches_and_check_certifies(bundle: Bundle, capsys:
     ]
     ran = in_process(words, capsys)
     assert (ran.code, ran.err) == (0, "")
-    assert "18 claims about tiny" in ran.out
+    assert "19 claims about tiny" in ran.out
     ticket = bundle.ticket()
     assert ticket["certificate"]["path"] == "certificates/tiny.json"
     assert [one["path"] for one in ticket["evidence"]] == [

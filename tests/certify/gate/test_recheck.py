@@ -57,7 +57,7 @@ def failing(items: dict[str, Item]) -> dict[str, tuple[str, str]]:
     return {
         n: (i.outcome.value, i.code)
         for n, i in items.items()
-        if n in selection and i.outcome is not Outcome.PASS
+        if n in selection and i.outcome not in (Outcome.PASS, Outcome.UNBOUND)
     }
 
 

@@ -87,8 +87,6 @@ def test_what_no_unit_can_change_is_not_open() -> None:
     assert (block.answer.code, block.open) == ("ASSUMPTION_NOT_ACCEPTED", False)
     (other,) = stands(evidence, AGREES + '\ntexts = ["elsewhere"]')
     assert (other.answer.code, other.open) == ("OTHER_TEXT", False)
-    (unasked,) = stands(evidence, 'name = "guarantee:published"\nfinding = "not refuted"\nwhen = "declared"')
-    assert (unasked.answer.code, unasked.open) == ("NOT_CLAIMED", False)
 
 
 def test_a_guarantee_is_open_until_it_holds_or_not() -> None:
@@ -137,7 +135,7 @@ def test_every_claim_is_computed_by_its_name() -> None:
     windows = [synthetic.window(i, nats) for i in range(3)]
     unrelated = evidence_of(windows, synthetic.plain_arms(), design="sequential")
     for name in TESTS:
-        evidence = unrelated if name == "unrelated-loss:base" else drawn(3)
+        evidence = unrelated if name.startswith("unrelated") else drawn(3)
         claim = claim_named(name, evidence, subject_of(), Fraction(1, 20))
         assert claim.name == name
         assert claim.procedure in ("betting/1", ""), "anytime-valid limits only"

@@ -60,7 +60,6 @@ def world(base: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         out=folder / "tickets.json",
         ticket_id="one",
         rule=rule,
-        alpha="0.95",
         template="labels",
     )
     evaluate_tickets(

@@ -16,6 +16,7 @@ from certify.base.errors import CertifyError, InvalidInputError, NothingToDoErro
 from certify.ticket.corpus import deduplicate
 from lottery.text import textfile
 from lottery.text.pairsource import read_pairs
+from lottery.text.textfile import locate
 
 ROWS = [
     {"en": "Hello.", "ca": "Hola."},
@@ -204,6 +205,16 @@ def test_damaged_containers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(InvalidInputError, match="not a saved dataset"):
         read_pairs(tmp_path / "folder", "en", "ca")
+
+
+def test_a_text_that_is_there_twice_is_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "t.en").write_bytes(b"a\n")
+    assert locate(tmp_path / "t.en") == tmp_path / "t.en"
+    (tmp_path / "t.en.xz").write_bytes(lzma.compress(b"stale\n"))
+    with pytest.raises(UsageError) as caught:
+        locate(tmp_path / "t.en")
+    assert caught.value.code == "TEXT_AMBIGUOUS"
+    assert locate(tmp_path / "t.en.xz") == tmp_path / "t.en.xz"
 
 
 def test_a_decompression_bomb_is_bounded(tmp_path: Path) -> None:
