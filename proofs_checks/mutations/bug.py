@@ -26,8 +26,7 @@ from importlib import import_module
 from inspect import getdoc
 from typing import Any, Final
 
-from proofs_checks.check import CheckFinding
-from proofs_checks.check import Fact as Fact
+from proofs_checks.check import CheckFinding, Fact
 
 Judge = Callable[[], Iterator[Fact]]
 """Facts with known answers about some functions of the program."""
@@ -89,16 +88,6 @@ class Judged:
         """Decorator of a judge."""
         self.judges += (judge,)
         return judge
-
-
-def bug(target: str, *, origin: str, lesson: str) -> Callable[[Callable[..., Any]], Bug]:
-    """Decorator of a faulty function without a docstring of its own, for a subject that lists its bugs."""
-
-    def make(fault: Callable[..., Any]) -> Bug:
-        fault.__doc__ = f"{origin}: {lesson}."
-        return Bug(target, fault)
-
-    return make
 
 
 @contextmanager

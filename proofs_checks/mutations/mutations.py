@@ -21,10 +21,7 @@ from proofs_checks.mutations.bug import Judged, hunt
 
 _MODULES = (theorem, limits, law, rows, tickets, claims, evidence, policy, choices, checker)
 
-SUBJECTS: Final = (
-    *(one for module in _MODULES for one in vars(module).values() if isinstance(one, Judged)),
-    *policy.SUBJECTS,
-)
+SUBJECTS: Final = [one for module in _MODULES for one in vars(module).values() if isinstance(one, Judged)]
 """All of them; names are unique."""
 
 

@@ -17,45 +17,38 @@ from certify.claims.claim import Claim, Finding
 from certify.policy import outcomes, requirement
 from certify.policy.requirement import Requirement, RequirementAnswer
 from certify.ticket.schema import DeclaredClaim
-from proofs_checks.mutations.bug import Fact, Judged, bug
+from proofs_checks.check import Fact
+from proofs_checks.mutations.bug import Judged
 from proofs_checks.mutations.evidence import code_of
 
 F = Fraction
 DELTA: Final = F(1, 20)
 
-# --- verdicts ----------------------------------------------------------------------------------------------
+VERDICT: Final = Judged("verdict", "verdicts")
 
 
-@bug(
-    "certify.base.verdict:decide",
-    origin="all(item.passed for item in found), which is true of nothing",
-    lesson="taking evidence away must never certify",
-)
+@VERDICT.bug("certify.base.verdict:decide")
 def _all_of_nothing(original: Any, requires: Any, items: Any) -> Status:
+    """``all(... for item in found)`` is true of nothing: taking evidence away must never certify."""
     found = list(items)
     names = {item.name for item in found} & {*requires}
     return Status(original(names, found)) if names else Status.CERTIFIED
 
 
-@bug(
-    "certify.base.verdict:decide",
-    origin="continuous integration, where a skipped job is green",
-    lesson="a check that did not run has not passed",
-)
+@VERDICT.bug("certify.base.verdict:decide")
 def _skipped(original: Any, requires: Any, items: Any) -> Any:
+    """Continuous integration, where a skipped job is green: a check that did not run has not passed."""
     green = {Outcome.NOT_RUN: Outcome.PASS}
     return original(requires, [replace(one, outcome=green.get(one.outcome, one.outcome)) for one in items])
 
 
-@bug(
-    "certify.base.verdict:exit_code",
-    origin="model checkers that report a vacuous formula as true (Beer et al. 1997)",
-    lesson="a claim about nothing opens no gate",
-)
+@VERDICT.bug("certify.base.verdict:exit_code")
 def _vacuous(original: Any, statuses: Any) -> Any:
+    """Model checkers that call a vacuous formula true (Beer et al. 1997): it opens no gate."""
     return original([Status.CERTIFIED if one is Status.VACUOUS else one for one in statuses])
 
 
+@VERDICT.judge
 def judge_verdict() -> Iterator[Fact]:
     """What is absent, not run or vacuous opens no gate."""
 
@@ -72,27 +65,22 @@ def judge_verdict() -> Iterator[Fact]:
     yield "nothing shown", decide() == "INCONCLUSIVE"
 
 
-# --- files -------------------------------------------------------------------------------------------------
+JSON: Final = Judged("json", "files of others")
 
 
-@bug(
-    "certify.base.jsonio:parse_json",
-    origin="the json module of Python, and CouchDB (CVE-2017-12635)",
-    lesson="a key that is there twice is read differently by every parser",
-)
+@JSON.bug("certify.base.jsonio:parse_json")
 def _last_key(original: Any, data: bytes, *, what: str) -> Any:
+    """The json module, and CouchDB (CVE-2017-12635): every parser reads a double key differently."""
     return json.loads(data) if data.count(b'"a"') > 1 else original(data, what=what)
 
 
-@bug(
-    "certify.base.jsonio:parse_json",
-    origin="the json module of Python, which takes NaN and Infinity",
-    lesson="NaN passes every comparison that should stop it",
-)
+@JSON.bug("certify.base.jsonio:parse_json")
 def _nan(original: Any, data: bytes, *, what: str) -> Any:
+    """The json module, which takes NaN and Infinity: NaN passes every comparison that should stop it."""
     return json.loads(data) if data in (b"NaN", b"-Infinity") else original(data, what=what)
 
 
+@JSON.judge
 def judge_json() -> Iterator[Fact]:
     """Strict parsing."""
     yield "plain JSON", jsonio.parse_json(b'{"a": [1, 0.5]}', what="it") == {"a": [1, 0.5]}
@@ -100,43 +88,31 @@ def judge_json() -> Iterator[Fact]:
         yield f"{text[:20]!r} is refused", code_of(lambda text=text: jsonio.parse_json(text, what="it")) != ""  # type: ignore[misc]
 
 
-# --- requirements ------------------------------------------------------------------------------------------
+REQUIREMENT: Final = Judged("requirement", "what a policy makes of a claim")
 
 
-@bug(
-    "certify.policy.requirement:judge",
-    origin="tables of means, without limits",
-    lesson="the limit decides, not the estimate",
-)
+@REQUIREMENT.bug("certify.policy.requirement:judge")
 def _estimate(original: Any, asked: Requirement, claim: Claim, **more: Any) -> Any:
+    """Tables of means, without limits: the limit decides, not the estimate."""
     return original(asked, replace(claim, lower=claim.estimate, upper=claim.estimate), **more)
 
 
-@bug(
-    "certify.policy.requirement:judge",
-    origin="absence of evidence as evidence of absence (Altman and Bland 1995)",
-    lesson="what is not shown is not refuted",
-)
+@REQUIREMENT.bug("certify.policy.requirement:judge")
 def _absence(original: Any, *rest: Any, **more: Any) -> Any:
+    """Absence of evidence as evidence of absence (Altman 1995): what is not shown is not refuted."""
     found = original(*rest, **more)
     return replace(found, code="CLAIM_REFUTED", outcome=Outcome.FAIL) if found.code == "NOT_SHOWN" else found
 
 
-@bug(
-    "certify.policy.requirement:judge",
-    origin="footnotes with assumptions, read by nobody",
-    lesson="an assumption is accepted by the policy, or the claim does not count",
-)
+@REQUIREMENT.bug("certify.policy.requirement:judge")
 def _footnotes(original: Any, asked: Any, claim: Claim, **more: Any) -> Any:
+    """Assumptions in footnotes, read by nobody: what a policy does not accept does not count."""
     return original(asked, claim, **more | {"taken": frozenset(claim.assumptions)})
 
 
-@bug(
-    "certify.policy.requirement:judge",
-    origin="the published levels up to .95",
-    lesson="a promise with confidence .2 is only descriptive",
-)
+@REQUIREMENT.bug("certify.policy.requirement:judge")
 def _any_level(original: Any, *rest: Any, alpha: str, **more: Any) -> Any:
+    """The published levels up to .95: a promise with confidence .2 is only descriptive."""
     return original(*rest, alpha=min(alpha, "0.05"), **more)
 
 
@@ -145,6 +121,7 @@ def _claim(kind: str = "gain", finding: Finding = Finding.MEASURED, **figures: A
     return Claim(kind, "base", None, finding, "CODE", "text", **settings)
 
 
+@REQUIREMENT.judge
 def judge_requirement() -> Iterator[Fact]:
     """Limits below, at and above a threshold of 1, for every test; findings that are no limits."""
     taken = frozenset({"A-UNITS"})
@@ -188,28 +165,26 @@ def judge_requirement() -> Iterator[Fact]:
         yield f"held at {alpha}", outcome(promise, "held", Finding.HELD, alpha) == expected
 
 
-@bug(
-    "certify.policy.outcomes:items",
-    origin="the best of several test sets, in the abstract",
-    lesson="a claim about several texts is shown on each of them",
-)
+TEXTS: Final = Judged("texts", "what a policy makes of several texts")
+
+
+@TEXTS.bug("certify.policy.outcomes:items")
 def _best_text(
     original: Any, ticket: Any, policy: Any, texts: Any, found: Mapping[Any, RequirementAnswer]
 ) -> Any:
+    """The best of several test sets, in the abstract: a claim about several texts is shown on each."""
     good = {key: answer for key, answer in found.items() if answer.outcome is Outcome.PASS}
     return original(ticket, policy, texts, good or found)
 
 
-@bug(
-    "certify.policy.outcomes:items",
-    origin="evaluation scripts that run over the files that are there",
-    lesson="a text that is asked for and not there is missing",
-)
+@TEXTS.bug("certify.policy.outcomes:items")
 def _what_is_there(original: Any, ticket: Any, policy: Any, *rest: Any) -> Any:
+    """Evaluation scripts that take the files that are there: a text that is asked for is missing."""
     claims = tuple(replace(one, texts=()) for one in policy.claims)
     return original(ticket, SimpleNamespace(claims=claims, reads_evidence=policy.reads_evidence), *rest)
 
 
+@TEXTS.judge
 def judge_items() -> Iterator[Fact]:
     """Two texts with an answer each, a text that is missing, a claim that nobody declared."""
     asked = Requirement("gain:base:whole", "above", F(0))
@@ -240,27 +215,22 @@ def judge_items() -> Iterator[Fact]:
     yield "what nothing can test is not shown", outcome(asked, good, declared=(unknown,)) == "inconclusive"
 
 
-# --- certificates ------------------------------------------------------------------------------------------
+CERTIFICATE: Final = Judged("certificate", "numbers of a certificate")
 
 
-@bug(
-    "certify.certificate.schema:share",
-    origin="several test sets, each at level .05, and one conclusion",
-    lesson="texts share the error of what is concluded from them together",
-)
+@CERTIFICATE.bug("certify.certificate.schema:share")
 def _each_text(original: Any, delta: str, _: int) -> Any:
+    """Several test sets at .05 each, and one conclusion: texts share the error of what they show together."""
     return original(delta, 1)
 
 
-@bug(
-    "certify.certificate.schema:decimal",
-    origin="int(), which rounds toward zero",
-    lesson="below zero, cutting off claims more than was shown",
-)
+@CERTIFICATE.bug("certify.certificate.schema:decimal")
 def _toward_zero(original: Any, value: Fraction, *, up: bool = False) -> str:
+    """Int(), which rounds toward zero: below zero, cutting off claims more than was shown."""
     return str(original(value, up=up if value >= 0 else not up))
 
 
+@CERTIFICATE.judge
 def judge_certificate() -> Iterator[Fact]:
     """Decimals never claim more than the numbers; the error probability is split."""
     for value in (F(1, 3), F(-1, 3), F(2, 3), F(-2, 3), F(5), F(-1, 10**9), F(1, 10**9)):
@@ -269,18 +239,3 @@ def judge_certificate() -> Iterator[Fact]:
         yield f"{value} to the last digit", value - low < F(1, 10**6) and high - value < F(1, 10**6)
     for texts in (1, 2, 3, 7):
         yield f"{texts} texts have the error together", schema.share("0.05", texts) * texts == DELTA
-
-
-SUBJECTS = (
-    Judged("verdict", "verdicts", (judge_verdict,), (_all_of_nothing, _skipped, _vacuous)),
-    Judged("json", "files of others", (judge_json,), (_last_key, _nan)),
-    Judged(
-        "requirement",
-        "what a policy makes of a claim",
-        (judge_requirement,),
-        (_estimate, _absence, _footnotes, _any_level),
-    ),
-    Judged("texts", "what a policy makes of several texts", (judge_items,), (_best_text, _what_is_there)),
-    Judged("certificate", "numbers of a certificate", (judge_certificate,), (_each_text, _toward_zero)),
-)
-"""What a verdict rests on."""

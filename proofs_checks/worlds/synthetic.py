@@ -65,11 +65,8 @@ def vector(matches: int) -> list[int]:
 class Behaviour:
     """What one arm does with one sentence.
 
-    Attributes:
-        matches: n-grams matched under the rules whole, first-line, cut; 0 to :data:`FULL`.
-        differs: pairs (step, id): where its decision is not the reference's.
-        ended: the output ends with the end of sentence.
-        length: generated tokens; None: as many as the reference generates.
+    ``matches`` are n-grams matched under the rules whole, first-line, cut, 0 to :data:`FULL`; ``differs``
+    pairs (step, id) where its decision is not the reference's. A ``length`` of None is the reference's.
     """
 
     matches: tuple[int, int, int] = (FULL // 2,) * 3
@@ -88,16 +85,10 @@ def sentence(
     margins: Sequence[int] | None = None,
     base_tokens: Sequence[int] = (40, 2),
 ) -> dict[str, Json]:
-    """One record of kind ``translation``.
+    """One record of kind ``translation``; id, digests and the unit follow from the number.
 
-    Args:
-        number: tells sentences apart; id, digests and the unit follow from it.
-        arms: behaviour by name, ``base`` and ``reference`` among them.
-        unit: the unit; by default a unit of its own.
-        prompt: ids of the prompt, in any order.
-        tokens: what the reference generates.
-        margins: ``p_a - p_b`` at each step, in units of 1e-9; .8 by default.
-        base_tokens: what the base generates.
+    ``base`` and ``reference`` are among the arms. The reference generates ``tokens`` with ``margins``
+    ``p_a - p_b`` in units of 1e-9, .8 by default, and the base ``base_tokens``.
     """
     margins = [800_000_000] * len(tokens) if margins is None else list(margins)
     record: dict[str, Json] = {
@@ -250,15 +241,10 @@ def write(
     name: str = "synthetic",
     **fields: Json,
 ) -> Path:
-    """Write evidence into ``folder``; returns the path of the manifest.
+    """Write evidence into an existing folder; returns the path of the manifest.
 
-    Args:
-        folder: an existing folder.
-        records: records of one kind.
-        arms: the arms that they speak of.
-        used: digests (16 hexadecimal digits) by role; None lists nothing.
-        name: stem of the files.
-        fields: replacements of top-level entries of the manifest.
+    ``used`` has digests (16 hexadecimal digits) by role, ``name`` is the stem of the files, and ``fields``
+    replace top-level entries of the manifest.
     """
     value = manifest(records, arms)
     value["records"]["path"] = f"{name}.records.jsonl"
