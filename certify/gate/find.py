@@ -84,7 +84,7 @@ def find_guaranteed(
     loaded = load(evidence)
     e0, e_star = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied)
     _check_tables(loaded.manifest, e0, e_star)
-    vocabulary = find_vocabulary(tokenizer, base)
+    vocabulary = find_vocabulary(tokenizer, base, tuned)
     if vocabulary is not None and sha256_file(vocabulary.path) != loaded.manifest.tokenizer_sha256:
         raise InvalidInputError(
             f"evidence {loaded.manifest.text.name}: another tokenizer was used", code="EVIDENCE_TOKENIZER"

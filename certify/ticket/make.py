@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from certify.base.errors import UsageError
-from certify.base.jsonio import sha256_bytes, write_bytes
+from certify.base.jsonio import sha256_bytes, sha256_file, write_bytes
 from certify.base.records import Correction, Dtype, Engine, Excluded, KSResult, Method, Selection
 from certify.base.version import __version__
 from certify.scan.scan import scan
@@ -160,7 +160,7 @@ def find(
     alpha = format(Decimal(alpha), "f")
     existing = _existing(out, ticket_id, replace)
     e0, e_star = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied)
-    vocabulary = find_vocabulary(tokenizer, base)
+    vocabulary = find_vocabulary(tokenizer, base, tuned)
     result = scan(e0, e_star, method=method, engine=engine, workers=workers, progress=progress)
     selection = select(
         result,
@@ -216,22 +216,36 @@ def choice_path(ticket_id: str) -> str:
     return f"choices/{ticket_id}.json"
 
 
-def find_vocabulary(tokenizer: Path | None, base: Path) -> Vocabulary | None:
+def find_vocabulary(tokenizer: Path | None, base: Path, tuned: Path | None = None) -> Vocabulary | None:
     """Open the named tokenizer, or that of the base folder; None if there is neither.
 
     Args:
         tokenizer: ``tokenizer.json`` or its folder, or None.
         base: path that the base table was opened from.
+        tuned: path that the tuned table was opened from.
 
     Raises:
-        UsageError: the named tokenizer cannot be read.
+        UsageError: the named tokenizer cannot be read, or is not the one of the base (``WRONG_TOKENIZER``);
+            only the tuned table comes with a tokenizer (``TABLES_SWAPPED``).
         InvalidInputError: it is malformed.
     """
-    if tokenizer is None and (base / "tokenizer.json").is_file():
-        tokenizer = base
+    own = base / "tokenizer.json"
+    if tokenizer is None and own.is_file():
+        return open_vocabulary(base)
     if tokenizer is None:
+        if tuned is not None and (tuned / "tokenizer.json").is_file():
+            raise UsageError(
+                f"{tuned} has a tokenizer and {base} has none: the two are swapped, or --tokenizer is missing",
+                code="TABLES_SWAPPED",
+            )
         return None
-    return open_vocabulary(tokenizer)
+    vocabulary = open_vocabulary(tokenizer)
+    if own.is_file() and sha256_file(own) != sha256_file(vocabulary.path):
+        raise UsageError(
+            f"{vocabulary.path} is not the tokenizer of {base}: its ids mean other tokens",
+            code="WRONG_TOKENIZER",
+        )
+    return vocabulary
 
 
 def tokens(ids: Sequence[int], result: KSResult, vocabulary: Vocabulary | None) -> tuple[Token, ...]:

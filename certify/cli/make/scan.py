@@ -39,7 +39,7 @@ def scan(
         check_scan_path(out)
     dtype = None if served_dtype is None else parse_dtype(served_dtype)
     pair = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied)
-    vocabulary = find_vocabulary(tokenizer, base)
+    vocabulary = find_vocabulary(tokenizer, base, tuned)
     with progress_bar("scanning") as progress:
         result = run_scan(*pair, method=method, engine=engine, workers=workers, progress=progress)
     if out is not None:

@@ -21,6 +21,7 @@ from ticket_folders import (
     tuned_table,
     write_json,
     write_sources,
+    write_tokenizer,
 )
 
 import certify
@@ -179,6 +180,26 @@ def test_a_tokenizer_larger_than_the_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError) as caught:
         make_ticket(tmp_path, vocab=pieces() | {"a": 60, "b": 64})
     assert caught.value.code == "TOKENIZER_TABLE_SIZE"
+
+
+def test_swapped_tables_are_told(tmp_path: Path) -> None:
+    checkpoint, tuned = write_sources(tmp_path, base_table(), tuned_table(), pieces())
+    out = tmp_path / "ticket" / "tickets.json"
+    with pytest.raises(UsageError) as caught:
+        lottery.find(tuned, checkpoint, out=out, ticket_id="t", engine="numpy", workers=1)
+    assert caught.value.code == "TABLES_SWAPPED"
+    assert not out.exists()
+
+
+def test_a_tokenizer_of_another_base_is_refused(tmp_path: Path) -> None:
+    checkpoint, tuned = write_sources(tmp_path, base_table(), tuned_table(), pieces())
+    (tmp_path / "other").mkdir()
+    write_tokenizer(tmp_path / "other", pieces() | {"a": 60})
+    with pytest.raises(UsageError) as caught:
+        lottery.find(
+            checkpoint, tuned, out=tmp_path / "t.json", ticket_id="t", tokenizer=tmp_path / "other", workers=1
+        )
+    assert caught.value.code == "WRONG_TOKENIZER"
 
 
 # --- all or nothing --------------------------------------------------------------------------------------
