@@ -84,7 +84,7 @@ def _in_file(path: Path, tensor: str | None, read: JsonReader) -> Location:
 
 def _in_folder(folder: Path, tensor: str | None, read: JsonReader) -> Location:
     single, index, config_path = folder / SINGLE, folder / INDEX, folder / CONFIG
-    shards = _read_index(index, read) if is_file(index) else None
+    shards = read_index(index, read) if is_file(index) else None
     if shards is None and not is_file(single):
         raise _no_checkpoint(folder)
     if not is_file(config_path):
@@ -217,7 +217,13 @@ def table_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _read_index(path: Path, read: JsonReader) -> dict[str, str]:
+def read_index(path: Path, read: JsonReader = read_json) -> dict[str, str]:
+    """Read the index of a sharded checkpoint: tensor -> plain file name of its shard.
+
+    Raises:
+        InvalidInputError: it has no such map (``INDEX_MALFORMED``), or names something other than a plain
+            safetensors file (``INDEX_UNSAFE``, ``PICKLE_REFUSED``).
+    """
     index = read(path, what="the checkpoint index")
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shards, dict) or not shards or not all(isinstance(v, str) for v in shards.values()):

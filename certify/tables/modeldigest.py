@@ -38,18 +38,28 @@ def checkpoint_digest(folder: Path, *, without: str | None = None) -> str:
         UsageError: a file is missing or cannot be read.
         InvalidInputError: a file is malformed.
     """
-    config = read_json(folder / CONFIG, what=f"{CONFIG} of the model")
-    if not isinstance(config, dict):
-        raise InvalidInputError(f"{folder / CONFIG} is not an object", code="CONFIG_MALFORMED")
-    kept = {
-        key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")
-    }
+    kept = model_settings(folder)
     tensors: dict[str, str] = {}
     for shard in _shards(folder):
         for name, info in read_header(shard).items():
             if name != without:
                 tensors[name] = tensor_digest(info.dtype, info.shape, _blocks(shard, info))
     return sha256_bytes(canonical_json({"config": kept, "tensors": tensors}))
+
+
+def model_settings(folder: Path) -> dict[str, Any]:
+    """Read the configuration of a checkpoint folder, without the library version and the path in it.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+        InvalidInputError: it is not a JSON object (``CONFIG_MALFORMED``).
+    """
+    config = read_json(folder / CONFIG, what=f"{CONFIG} of the model")
+    if not isinstance(config, dict):
+        raise InvalidInputError(f"{folder / CONFIG} is not an object", code="CONFIG_MALFORMED")
+    return {
+        key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")
+    }
 
 
 def tokenizer_digest(folder: Path) -> str:

@@ -115,9 +115,9 @@ def import_peft(folder: Path, base: Table) -> ImportedAdapter:
         NothingToDoError: no row differs from the base's (``NOTHING_MOVES``).
     """
     config = _config(folder)
-    ids = _indices(config, folder / CONFIG, base.shape[0])
+    ids = token_ids(config.get("token_indices"), folder / CONFIG, base.shape[0])
     stored, dtype = _weights(folder, base, len(ids))
-    fingerprint = _check_fingerprint(folder / WEIGHTS, base)
+    fingerprint = check_fingerprint(folder / WEIGHTS, base)
     order = np.argsort(ids)
     rows = make_rows(ids[order], to_float32(stored, dtype)[order], base.dtype)
     original = base.take(rows.ids.tolist())
@@ -210,8 +210,14 @@ def _config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def _indices(config: Mapping[str, Any], path: Path, vocabulary: int) -> NDArray[np.int64]:
-    listed = config.get("token_indices")
+def token_ids(listed: object, path: Path, vocabulary: int) -> NDArray[np.int64]:
+    """Check the list of rows that the configuration ``path`` of an adapter names, and keep its order.
+
+    Raises:
+        InvalidInputError: not integers (``ADAPTER_MALFORMED``), outside ``vocabulary`` or there twice
+            (``ADAPTER_INDICES``).
+        NothingToDoError: no row is named (``NOTHING_MOVES``).
+    """
     # bool is an int in Python, not in JSON.
     if not isinstance(listed, list) or not all(type(item) is int for item in listed):
         raise InvalidInputError(f"{path}: token_indices is not a list of integers", code="ADAPTER_MALFORMED")
@@ -263,8 +269,12 @@ def _weights(folder: Path, base: Table, count: int) -> tuple[NDArray[Any], Dtype
     return np.array(open_tensor(path, expected)), dtype
 
 
-def _check_fingerprint(path: Path, base: Table) -> bool:
-    """Check the base named in the metadata; False if none is named, as in adapters not written here."""
+def check_fingerprint(path: Path, base: Table) -> bool:
+    """Check the base named in the metadata; False if none is named, as in adapters not written here.
+
+    Raises:
+        InvalidInputError: it is another base (``WRONG_BASE``).
+    """
     metadata = read_metadata(path)
     named, dtype = metadata.get(BASE_KEY), metadata.get(DTYPE_KEY)
     if named is None:

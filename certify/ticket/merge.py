@@ -19,26 +19,10 @@ from certify.tables.checkpoint import INDEX, SINGLE
 from certify.tables.rowfile import Rows
 from certify.tables.safefile import TensorInfo, quote, read_header
 from certify.tables.table import Table, open_table
+from certify.tables.weights import WEIGHT_SUFFIXES
 from certify.ticket.transfer import Parts, TransferReport, report
 
 _HEADS: Final = frozenset({"lm_head.weight", "embed_out.weight"})
-# Other serialisations of the weights: they still have the base's rows, and some loaders prefer them.
-_WEIGHTS: Final = frozenset(
-    {
-        ".safetensors",
-        ".bin",
-        ".pt",
-        ".pth",
-        ".ckpt",
-        ".h5",
-        ".msgpack",
-        ".gguf",
-        ".onnx",
-        ".ot",
-        ".npz",
-        ".pkl",
-    }
-)
 _TEMPLATES: Final = "additional_chat_templates"
 _BLOCK_BYTES: Final = 8 << 20
 
@@ -175,7 +159,11 @@ def _plan(folder: Path, base: Table) -> _Plan:
     for path in sorted(folder.iterdir()):
         if path.name in shards:
             continue
-        if path.is_file() and path.suffix.lower() not in _WEIGHTS and not path.name.endswith(".index.json"):
+        if (
+            path.is_file()
+            and path.suffix.lower() not in WEIGHT_SUFFIXES
+            and not path.name.endswith(".index.json")
+        ):
             others.append(path.name)
         elif path.is_dir() and path.name == _TEMPLATES:
             others += [

@@ -1,72 +1,64 @@
-"""Verify what a checkpoint serves, row by row: the certified rows in the ticket, the base's everywhere else.
+"""Verify what is served: the certified rows in the ticket, and the base everywhere else.
 
-Equality is bit for bit in the served dtype. torch is not needed. Only the input embedding table is read; the
-claim does not cover any other tensor of the checkpoint.
+A checkpoint is compared tensor by tensor with the base's, the input table row by row. Of an adapter, the
+table that base and adapter serve together is computed and compared. Equality is bit for bit in the served
+dtype. torch is not needed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
-
-from certify.base.errors import ExitCode
+from certify.base.errors import ExitCode, UsageError
 from certify.base.records import Dtype
-from certify.tables.dtypes import storage_bits
-from certify.tables.rowfile import Rows
-from certify.tables.table import BLOCK_BYTES, Table, open_table
+from certify.tables.checkpoint import INDEX, SINGLE
+from certify.tables.modeldigest import model_settings
+from certify.tables.safefile import is_folder, quote
+from certify.tables.table import Table, open_table
+from certify.tables.weights import Stored, compare_weights, open_weights, stray_weights
+from certify.ticket.adapted import open_adapted
+from certify.ticket.adapters import CONFIG as ADAPTER_CONFIG
+from certify.ticket.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from certify.ticket.released import Source, open_base, open_reference, open_rows, shown
+from certify.ticket.served_rows import RowComparison, ServedTable, compare
 
 SERVED_SCHEMA: Final = "certify.served"
-SERVED_SCHEMA_VERSION: Final = 1
+SERVED_SCHEMA_VERSION: Final = 2
+_LISTED: Final = 6
 FindingCode = Literal[
     "ADAPTER_IN_FOLDER",
     "ALTERED",
+    "CONFIG_DIFFERS",
     "DTYPE",
     "EXTRA_ROWS",
+    "EXTRA_TENSORS",
     "FOREIGN",
     "MISSING_ROWS",
+    "MISSING_TENSORS",
     "NOT_SERVED",
+    "OTHER_MODULES",
+    "STRAY_WEIGHTS",
+    "TENSORS_DIFFER",
+    "TENSOR_DTYPE",
+    "TENSOR_SHAPE",
     "TIED",
     "WIDTH",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class RowComparison:
-    """Comparison of a table with a base and the certified rows. All tuples contain increasing ids.
-
-    Attributes:
-        rows: number of compared rows, which base and served table both have.
-        served: ticket rows with the certified bits.
-        not_served: ticket rows that still have the base's bits, although the certified ones differ.
-        altered: ticket rows with neither.
-        foreign: rows outside the ticket that differ from the base's.
-        inert: ticket rows whose certified bits equal the base's, so serving them has no effect.
-    """
-
-    rows: int
-    served: tuple[int, ...]
-    not_served: tuple[int, ...]
-    altered: tuple[int, ...]
-    foreign: tuple[int, ...]
-    inert: tuple[int, ...]
-
-    @property
-    def faithful(self) -> bool:
-        """Whether every ticket row is the certified one and every other row is the base's."""
-        return not (self.not_served or self.altered or self.foreign)
+Compared = Literal["model", "adapter", "rows"]
+"""Every tensor of a checkpoint; the table of base and adapter, and what else is adapted; the table alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServingFinding:
-    """One reason why a checkpoint does not serve the ticket: stable code, one line, affected rows."""
+    """One reason for refuting: stable code, one line, affected rows, names of affected tensors or files."""
 
     code: FindingCode
     message: str
     ids: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +69,8 @@ class ServedReport:
         ticket: id of the ticket.
         ticket_sha256: digest of what the ticket asserts.
         object: what the ticket releases, ``transfer`` or ``tuned``.
+        compared: what was compared.
+        tensors: number of tensors that were compared, the table included.
         served: path of the checkpoint, as the caller named it.
         tensor: name of the table inside it.
         dtype: dtype in which the checkpoint stores the table.
@@ -93,6 +87,8 @@ class ServedReport:
     ticket: str
     ticket_sha256: str
     object: str
+    compared: Compared
+    tensors: int
     served: str
     tensor: str
     dtype: Dtype
@@ -107,7 +103,7 @@ class ServedReport:
 
     @property
     def verified(self) -> bool:
-        """Whether the checkpoint serves the certified rows, and the base's rows everywhere else."""
+        """Whether the certified rows are served, and in what was compared the base everywhere else."""
         return not self.findings and self.comparison is not None and self.comparison.faithful
 
     @property
@@ -118,50 +114,8 @@ class ServedReport:
     def to_json(self) -> dict[str, Any]:
         """Convert the report to plain JSON values, with schema, version and status."""
         head = {"schema": SERVED_SCHEMA, "schema_version": SERVED_SCHEMA_VERSION}
-        return {**head, "status": "verified" if self.verified else "refuted", **asdict(self)}
-
-
-def compare(base: Table, served: Table, rows: Rows) -> RowComparison:
-    """Compare ``served`` bit for bit with ``base`` in which the ticket's rows are replaced by ``rows``.
-
-    Args:
-        base: E⁰ ``[V, d]``, in the dtype of ``rows``.
-        served: ``[V', d]`` in the same dtype; the first ``min(V, V')`` rows are compared.
-        rows: certified rows ``[k, d]``.
-
-    Raises:
-        ValueError: widths or dtypes differ. The caller checks them, because they have their own messages.
-    """
-    if (
-        not base.dtype == served.dtype == rows.dtype
-        or not base.shape[1] == served.shape[1] == rows.served.shape[1]
-    ):
-        raise ValueError("tables of different dtype or width cannot be compared row by row")
-    common = min(base.shape[0], served.shape[0])
-    ids = rows.ids[rows.ids < common]
-    certified = storage_bits(rows.served)
-    step = max(1, BLOCK_BYTES // (base.shape[1] * rows.served.dtype.itemsize))
-    inert: list[int] = []
-    not_served: list[int] = []
-    altered: list[int] = []
-    foreign: list[int] = []
-    for start in range(0, common, step):
-        stop = min(start + step, common)
-        original, found = storage_bits(base.rows(start, stop)), storage_bits(served.rows(start, stop))
-        first, last = np.searchsorted(ids, (start, stop))
-        inside = ids[first:last] - start
-        moves = (certified[first:last] != original[inside]).any(axis=1)
-        wrong = (certified[first:last] != found[inside]).any(axis=1)
-        left = (original[inside] == found[inside]).all(axis=1)
-        inert += (start + inside[~moves]).tolist()
-        not_served += (start + inside[wrong & left]).tolist()
-        altered += (start + inside[wrong & ~left]).tolist()
-        differs = (original != found).any(axis=1)
-        differs[inside] = False
-        foreign += (start + np.flatnonzero(differs)).tolist()
-    bad = {*not_served, *altered}
-    good = tuple(i for i in ids.tolist() if i not in bad)
-    return RowComparison(common, good, tuple(not_served), tuple(altered), tuple(foreign), tuple(inert))
+        passed = "rows verified" if self.compared == "rows" else "verified"
+        return {**head, "status": passed if self.verified else "refuted", **asdict(self)}
 
 
 def verify(
@@ -171,34 +125,45 @@ def verify(
     base: Path | None = None,
     tensor: str | None = None,
     allow_extra_rows: bool = False,
+    rows_only: bool = False,
 ) -> ServedReport:
-    """Decide whether the checkpoint ``served`` has the ticket's rows, and the base's rows everywhere else.
+    """Decide whether ``served`` has the ticket's rows, and the base's tensors everywhere else.
 
     Args:
         source: the ticket.
-        served: checkpoint folder or file.
-        base: E⁰, if it does not lie beside the ticket.
+        served: checkpoint folder or file, or the folder of a PEFT adapter.
+        base: E⁰, if it does not lie beside the ticket; the whole checkpoint, to compare more than the rows.
         tensor: name of the table's tensor in ``served``, if the architecture does not imply it.
         allow_extra_rows: accept rows beyond the base's V (a padded or resized vocabulary).
+        rows_only: compare the input table alone.
 
     Raises:
-        UsageError: a file is missing, or the base is neither given nor bundled.
-        InvalidInputError: checkpoint, base, rows or ticket is malformed or does not match the ticket.
+        UsageError: a file is missing, the base is neither given nor bundled, or one side is a table alone,
+            so that no other tensor can be compared (``MODEL_NEEDED``).
+        InvalidInputError: checkpoint, adapter, base, rows or ticket is malformed or does not match.
     """
     ticket = source.ticket
     e0 = open_base(source, base)
     rows = open_rows(source, open_reference(source, None))
-    # A tied head is a finding here, not a reason to stop reading.
-    table = open_table(served, tensor=tensor, allow_tied=True)
-    table = table.as_dtype(table.stored_dtype)
-    findings = [*_form_findings(table, e0, ticket.base.tied, allow_extra_rows)]
-    if served.is_dir() and (served / "adapter_config.json").exists():
-        findings.append(
-            ServingFinding(
-                "ADAPTER_IN_FOLDER",
-                "the folder has an adapter_config.json: loaders apply that adapter on top of these rows",
-            )
-        )
+    table: ServedTable
+    if _is_adapter(served):
+        adapted = open_adapted(served, e0)
+        table, tensors = adapted.table, 1
+        compared: Compared = "adapter"
+        others = () if rows_only else adapted.others
+        findings = _named("OTHER_MODULES", "the adapter changes more than the input table", others)
+        findings += _stray(served, [served / ADAPTER_WEIGHTS])
+    else:
+        # A tied head is a finding here, not a reason to stop reading.
+        opened = open_table(served, tensor=tensor, allow_tied=True)
+        table = opened = opened.as_dtype(opened.stored_dtype)
+        weights = open_weights(served)
+        compared, tensors, findings = "model", 1, []
+        if not rows_only:
+            tensors, findings = _model_findings(e0, opened, weights, allow_extra_rows)
+        if is_folder(served):
+            findings += _folder_findings(served, {opened.file, *(one.file.path for one in weights.values())})
+    findings = [*_form_findings(table, e0, ticket.base.tied, allow_extra_rows), *findings]
     comparison = None
     if table.dtype == e0.dtype and table.shape[1] == e0.shape[1]:
         comparison = compare(e0, table, rows)
@@ -207,6 +172,8 @@ def verify(
         ticket=ticket.id,
         ticket_sha256=ticket.digest(),
         object=ticket.released.object,
+        compared="rows" if rows_only else compared,
+        tensors=tensors,
         served=str(served),
         tensor=table.tensor,
         dtype=table.dtype,
@@ -221,8 +188,77 @@ def verify(
     )
 
 
+def _is_adapter(path: Path) -> bool:
+    """Whether ``path`` is the folder of an adapter and not of a model."""
+    return (path / ADAPTER_CONFIG).exists() and not any((path / name).exists() for name in (SINGLE, INDEX))
+
+
+def _model_findings(
+    base: Table, served: Table, weights: dict[str, Stored], allow_extra_rows: bool
+) -> tuple[int, list[ServingFinding]]:
+    """Compare every tensor but the table, and the configurations; also the number of compared tensors."""
+    expected = open_weights(base.path)
+    if len(expected) <= 1 and len(weights) <= 1 and not is_folder(served.path):
+        return 1, []  # a table alone on both sides
+    for alone, path in ((expected, base.path), (weights, served.path)):
+        if len(alone) <= 1 and not is_folder(path):
+            raise UsageError(
+                f"{path} is a table alone, so the rest of the model cannot be compared: name the"
+                " whole checkpoint (--base, --served), or compare the table alone with --rows-only",
+                code="MODEL_NEEDED",
+            )
+    longer = (base.shape[0], served.shape[0]) if allow_extra_rows else None
+    found = compare_weights(
+        expected,
+        weights,
+        apart=base.tensor if base.tensor == served.tensor else "",
+        cast_from=base.stored_dtype,
+        cast_to=base.dtype,
+        longer=longer,
+    )
+    findings = [
+        *_named("MISSING_TENSORS", "tensors of the base are missing", found.missing),
+        *_named("EXTRA_TENSORS", "tensors are not in the base", found.extra),
+        *_named("TENSORS_DIFFER", "tensors are not the base's", found.changed),
+        *_named("TENSOR_DTYPE", "tensors have another type than the base's", found.dtypes),
+        *_named("TENSOR_SHAPE", "tensors have another shape than the base's", found.shapes),
+    ]
+    if is_folder(base.path) and is_folder(served.path):
+        skipped = {"dtype", "torch_dtype"} if base.dtype != base.stored_dtype else set()
+        skipped |= {"vocab_size"} if longer else set()
+        before, after = model_settings(base.path), model_settings(served.path)
+        keys = sorted((before.keys() | after.keys()) - skipped)
+        keys = [key for key in keys if before.get(key) != after.get(key)]
+        findings += _named("CONFIG_DIFFERS", "settings in config.json are not the base's", keys)
+    return found.compared, findings
+
+
+def _named(code: FindingCode, what: str, found: Sequence[str | tuple[str, str, str]]) -> list[ServingFinding]:
+    """The finding about named things, if any; some come with what was found and what was expected."""
+    if not found:
+        return []
+    named = [(one, "", "") if isinstance(one, str) else one for one in found]
+    listed = [quote(name) + (f" {is_}, not {ought}" if is_ else "") for name, is_, ought in named[:_LISTED]]
+    more = f" and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
+    message = f"{what} ({len(named)}): {'; '.join(listed)}{more}"
+    return [ServingFinding(code, message, names=tuple(name for name, _, _ in named))]
+
+
+def _folder_findings(folder: Path, loaded: Iterable[Path]) -> list[ServingFinding]:
+    findings = _stray(folder, loaded)
+    if (folder / ADAPTER_CONFIG).exists():
+        message = f"the folder has an {ADAPTER_CONFIG}: loaders apply that adapter on top of these rows"
+        findings.insert(0, ServingFinding("ADAPTER_IN_FOLDER", message))
+    return findings
+
+
+def _stray(folder: Path, loaded: Iterable[Path]) -> list[ServingFinding]:
+    what = "weights that were not compared, which some loaders take instead"
+    return _named("STRAY_WEIGHTS", what, stray_weights(folder, loaded))
+
+
 def _form_findings(
-    table: Table, base: Table, tied: bool | None, allow_extra_rows: bool
+    table: ServedTable, base: Table, tied: bool | None, allow_extra_rows: bool
 ) -> list[ServingFinding]:
     findings = []
     (count, width), (expected, expected_width) = table.shape, base.shape
@@ -288,7 +324,7 @@ def _row_findings(comparison: RowComparison, k: int) -> list[ServingFinding]:
     return findings
 
 
-def _notes(table: Table, base: Table, comparison: RowComparison | None) -> tuple[str, ...]:
+def _notes(table: ServedTable, base: Table, comparison: RowComparison | None) -> tuple[str, ...]:
     notes = []
     if table.shape[0] > base.shape[0]:
         notes.append(f"rows {base.shape[0]}..{table.shape[0] - 1} have no counterpart in the base")
@@ -296,5 +332,5 @@ def _notes(table: Table, base: Table, comparison: RowComparison | None) -> tuple
         notes.append(f"certified rows equal to the base's, without effect: {shown(comparison.inert)}")
     if table.tied is None:
         notes.append("the source does not say whether the output head is tied to this table")
-    notes.append("only the input embedding table was compared; no other tensor, no code, no tokenizer")
+    notes.append("no code and no tokenizer was compared")
     return tuple(notes)

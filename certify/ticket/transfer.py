@@ -20,7 +20,7 @@ from certify.base.records import Dtype
 from certify.tables.rowfile import Rows
 from certify.tables.table import DEFAULT_TENSOR, Table, open_table, write_table
 from certify.ticket.released import Source, equal_rows, open_base, open_reference, open_rows, shown
-from certify.ticket.serving import RowComparison, compare
+from certify.ticket.served_rows import RowComparison, compare
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,38 +19,62 @@ _SHOWN_PIECES = 10
 
 def verify(
     ticket: interop.TicketSpec,
-    served: Annotated[Path, typer.Option("--served", help="Checkpoint folder or table that is served.")],
+    served: Annotated[
+        Path, typer.Option("--served", help="Checkpoint folder, table or PEFT adapter that is served.")
+    ],
     base: interop.TravellingBase = None,
     tensor: options.Tensor = None,
     allow_extra_rows: Annotated[
         bool, typer.Option("--allow-extra-rows", help="Accept rows beyond the base model's vocabulary.")
     ] = False,
+    rows_only: Annotated[
+        bool, typer.Option("--rows-only", help="Compare the input table alone, not the rest of the model.")
+    ] = False,
     report_format: options.Format = "terminal",
 ) -> int:
-    """Verify that a checkpoint holds the ticket's rows, and the base's rows everywhere else.
+    """Verify that a checkpoint holds the ticket's rows, and the base everywhere else.
 
-    Runs without torch. The exit code is 0 if it does, 1 if it does not (the rows
-    that differ are listed) and 4 if a file cannot be read.
+    Every tensor is compared with the base checkpoint's (--base). Of an adapter,
+    the table that base and adapter serve together is computed. Runs without
+    torch. The exit code is 0 if all is as it must be, 1 if it is not (rows,
+    tensors and files are named) and 4 if a file is malformed.
     """
     from certify.ticket.released import open_source
     from certify.ticket.serving import verify as run_verify
 
     source = open_source(ticket)
-    report = run_verify(source, served, base=base, tensor=tensor, allow_extra_rows=allow_extra_rows)
+    report = run_verify(
+        source,
+        served,
+        base=base,
+        tensor=tensor,
+        allow_extra_rows=allow_extra_rows,
+        rows_only=rows_only,
+    )
     interop.show(_lines(report, source.ticket), report.to_json(), report_format)
     return int(report.exit_code)
 
 
+def _headline(report: ServedReport) -> str:
+    many = f"{report.tensors} tensors" if report.tensors > 1 else "the only tensor"
+    verdict, compared = {
+        "model": ("VERIFIED", f"{many} compared with the base checkpoint's"),
+        "adapter": ("VERIFIED", "the table of base and adapter compared; no other module may be adapted"),
+        "rows": ("ROWS VERIFIED", "the rest of the model was not compared"),
+    }[report.compared]
+    return f"{verdict if report.verified else 'REFUTED'}; {compared}"
+
+
 def _lines(report: ServedReport, ticket: Ticket) -> list[str]:
-    verdict = "VERIFIED" if report.verified else "REFUTED"
     count, width = report.shape
     lines = [
-        f"{verdict}: {report.served}, ticket {report.ticket} ({report.object} rows)",
+        _headline(report),
+        f"{report.served}, ticket {report.ticket} ({report.object} rows)",
         f"table {report.tensor}, {count} x {width}, {report.dtype}",
     ]
     if report.comparison is not None:
         served, k = len(report.comparison.served), len(ticket.ids)
-        others = report.comparison.rows - k
+        others = report.comparison.rows - sum(i < report.comparison.rows for i in ticket.ids)
         lines.append(
             f"ticket rows served: {served} of {k}; other rows equal to the base's:"
             f" {others - len(report.comparison.foreign)} of {others}"

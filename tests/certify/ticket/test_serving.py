@@ -1,4 +1,7 @@
-"""What a checkpoint serves: every row that is not as it must be is named, and nothing else is."""
+"""Which rows a checkpoint serves: every row that is not as it must be is named, and nothing else is.
+
+What else it serves is judged in ``test_served_model.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ import numpy as np
 import pytest
 from fake_checkpoint import (
     EMBED,
-    HEAD,
     PATTERNS,
     Bits,
     expected_transfer,
@@ -29,9 +31,10 @@ from certify.base.records import Dtype
 from certify.tables.dtypes import DTYPES
 from certify.tables.rowfile import Rows
 from certify.tables.table import Table
-from certify.ticket import serving as served_module
+from certify.ticket import served_rows
 from certify.ticket.released import open_source
-from certify.ticket.serving import ServedReport, compare, verify
+from certify.ticket.served_rows import compare
+from certify.ticket.serving import ServedReport, verify
 
 IDS = (0, 3, 17, 39)
 MOVED = (0, 3, 5, 17, 20, 39)
@@ -57,8 +60,12 @@ class Release:
             self.folder / "served", table, dtype or self.dtype, sharded=sharded, tied=tied, head=not tied
         )
 
-    def verify(self, served: Path, *, allow_extra_rows: bool = False) -> ServedReport:
-        return verify(self.source, served, base=self.base, allow_extra_rows=allow_extra_rows)
+    def verify(
+        self, served: Path, *, allow_extra_rows: bool = False, rows_only: bool = False
+    ) -> ServedReport:
+        return verify(
+            self.source, served, base=self.base, allow_extra_rows=allow_extra_rows, rows_only=rows_only
+        )
 
 
 @pytest.fixture
@@ -105,7 +112,7 @@ def test_negative_zero_is_not_zero(tmp_path: Path) -> None:
     base = write_file(tmp_path / "zero.safetensors", {EMBED: ("F16", release.base_bits)})
     reference = write_file(tmp_path / "zero-tuned.safetensors", {EMBED: ("F16", tuned)})
     source = open_source(make_ticket(tmp_path / "zero.json", base, reference, IDS))
-    report = verify(source, release.serve(release.good), base=base)
+    report = verify(source, release.serve(release.good), base=base, rows_only=True)
     assert findings(report) == {"FOREIGN": (7,)}
 
 
@@ -142,10 +149,10 @@ def test_two_ticket_rows_exchanged(release: Release) -> None:
 
 def test_resized_vocabulary(release: Release) -> None:
     served = release.serve(np.concatenate([release.good, random_bits("F16", 7, rows=3)]))
-    report = release.verify(served)
+    report = release.verify(served, rows_only=True)
     assert findings(report) == {"EXTRA_ROWS": (40, 41, 42)}
     assert "--allow-extra-rows" in report.findings[0].message
-    report = release.verify(served, allow_extra_rows=True)
+    report = release.verify(served, allow_extra_rows=True, rows_only=True)
     assert findings(report) == {}
     assert any("40..42" in note for note in report.notes)
 
@@ -153,28 +160,30 @@ def test_resized_vocabulary(release: Release) -> None:
 def test_extra_rows_do_not_hide_a_changed_row(release: Release) -> None:
     table = np.concatenate([release.good, random_bits("F16", 7, rows=3)])
     table[1, 1] ^= 1
-    assert findings(release.verify(release.serve(table), allow_extra_rows=True)) == {"FOREIGN": (1,)}
+    assert findings(release.verify(release.serve(table), allow_extra_rows=True, rows_only=True)) == {
+        "FOREIGN": (1,)
+    }
 
 
 def test_shorter_table(release: Release) -> None:
-    report = release.verify(release.serve(release.good[:30]), allow_extra_rows=True)
+    report = release.verify(release.serve(release.good[:30]), allow_extra_rows=True, rows_only=True)
     assert findings(report) == {"MISSING_ROWS": ()}
 
 
 def test_other_width(release: Release) -> None:
-    report = release.verify(release.serve(random_bits("F16", 3, width=8)))
+    report = release.verify(release.serve(random_bits("F16", 3, width=8)), rows_only=True)
     assert findings(report) == {"WIDTH": ()}
     assert report.comparison is None
 
 
 def test_other_dtype_of_the_same_size(release: Release) -> None:
     # The very same bytes, read as another type: nothing but the declared dtype tells.
-    report = release.verify(release.serve(release.good, "BF16"))
+    report = release.verify(release.serve(release.good, "BF16"), rows_only=True)
     assert findings(report) == {"DTYPE": ()}
 
 
 def test_tied_head(release: Release) -> None:
-    report = release.verify(release.serve(release.good, tied=True))
+    report = release.verify(release.serve(release.good, tied=True), rows_only=True)
     assert set(findings(report)) == {"TIED"}
 
 
@@ -182,22 +191,13 @@ def test_tied_ticket(tmp_path: Path) -> None:
     release = Release(tmp_path, tied=True)
     assert findings(release.verify(release.serve(release.good, tied=True))) == {}
     other = write_checkpoint(tmp_path / "untied", release.good, "F16")
-    assert set(findings(release.verify(other))) == {"TIED"}
+    assert set(findings(release.verify(other, rows_only=True))) == {"TIED"}
 
 
 def test_adapter_beside_the_rows(release: Release) -> None:
     served = release.serve(release.good)
     (served / "adapter_config.json").write_text("{}")
     assert set(findings(release.verify(served))) == {"ADAPTER_IN_FOLDER"}
-
-
-def test_only_the_input_table_is_judged(release: Release) -> None:
-    served = release.serve(release.good)
-    shard = served / "model-00003-of-00003.safetensors"
-    write_file(shard, {HEAD: ("F16", random_bits("F16", 55))})
-    report = release.verify(served)
-    assert findings(report) == {}
-    assert any("no other tensor" in note for note in report.notes)
 
 
 def _truncate(path: Path) -> None:
@@ -243,7 +243,12 @@ def test_bundled_base(tmp_path: Path) -> None:
     release = Release(tmp_path)
     tuned = tmp_path / "tuned.safetensors"
     source = open_source(make_ticket(tmp_path / "b" / "t.json", release.base, tuned, IDS, bundle=True))
-    assert verify(source, release.serve(release.good)).verified
+    served = release.serve(release.good)
+    assert verify(source, served, rows_only=True).verified
+    with pytest.raises(UsageError) as error:
+        verify(source, served)
+    assert error.value.code == "MODEL_NEEDED"
+    assert verify(source, served, base=release.base).verified
 
 
 def test_missing_checkpoint(release: Release) -> None:
@@ -290,7 +295,7 @@ def test_every_row_gets_its_one_name(data: st.DataObject, dtype: Dtype, block: i
         if wanted == before:
             expected["inert"].append(i)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(served_module, "BLOCK_BYTES", block)
+        patch.setattr(served_rows, "BLOCK_BYTES", block)
         result = compare(in_memory(base, dtype), in_memory(found, dtype), taken)
     assert {name: list(getattr(result, name)) for name in expected} == expected
     assert result.rows == rows
