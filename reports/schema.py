@@ -1,4 +1,4 @@
-"""The schema ``certify.report`` version 1 of ``certify check --format json`` (:mod:`reports.view`).
+"""The schemas of ``certify check --format json``: ``certify.report`` and ``certify.reports`` version 1.
 
 ``certify schema report`` is derived from these models. Programs that read a report can rely on them; this
 project itself reads none.
@@ -195,3 +195,21 @@ class Report(Document):
     replay: tuple[ReportedRerun, ...] | SkipJsonSchema[None] = Field(
         default=None, json_schema_extra=never_null
     )
+
+
+class ReportedError(Model):
+    """A file that could not be judged; ``code`` is a stable reason code."""
+
+    file: str
+    code: str
+    text: str
+
+
+class Reports(Document):
+    """Verdicts on the tickets of several files, in the order in which the files were named."""
+
+    schema_: Literal["certify.reports"] = Field(alias="schema", default="certify.reports")
+    schema_version: Literal[1] = 1
+    exit_code: ExitCode
+    reports: tuple[Report, ...]
+    errors: tuple[ReportedError, ...]

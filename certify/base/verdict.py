@@ -83,6 +83,7 @@ _PRECEDENCE = (
     ExitCode.INTERNAL,
     ExitCode.INVALID,
     ExitCode.REFUTED,
+    ExitCode.USAGE,
     ExitCode.INCONCLUSIVE,
     ExitCode.NOTHING,
     ExitCode.CERTIFIED,
@@ -113,5 +114,13 @@ def decide(requires: Iterable[str], items: Iterable[Item]) -> Status:
 
 def exit_code(statuses: Iterable[Status]) -> ExitCode:
     """Determine the exit code for the verdicts of one run; NOTHING if there are none."""
-    codes = {_EXIT[status] for status in statuses} or {ExitCode.NOTHING}
-    return next(code for code in _PRECEDENCE if code in codes)
+    return gravest(_EXIT[status] for status in statuses)
+
+
+def gravest(codes: Iterable[ExitCode]) -> ExitCode:
+    """The exit code of a run whose parts have these; NOTHING if there are none.
+
+    A file that could not be judged at all (USAGE) counts more than one that was not shown.
+    """
+    found = {*codes} or {ExitCode.NOTHING}
+    return next(code for code in _PRECEDENCE if code in found)

@@ -9,20 +9,39 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from certify.base.errors import CertifyError, ExitCode
-from certify.base.text import escape
+from certify.base.errors import CertifyError, ExitCode, UsageError
 from certify.base.version import __version__
 from certify.cli.registry import COMMANDS, load
-from certify.cli.shell import discard_output
+from certify.cli.shell import complain, discard_output
 
 _PATIENCE = 60.0  # seconds: on a busy machine, processes started together may reach an error far apart
+
+
+def _refuse_twice(command: Any, context: Any, words: Sequence[str]) -> None:
+    """Refuse an option that is given twice but has one value: the last would win, whatever the first said.
+
+    Raises:
+        UsageError: ``OPTION_TWICE``.
+    """
+    _, _, order = command.make_parser(context).parse_args(args=list(words))
+    single = [one for one in order if one.param_type_name == "option" and not one.multiple]
+    for one in single:
+        if single.count(one) > 1:
+            raise UsageError(f"{' / '.join(one.opts)} is given twice, but has one value", code="OPTION_TWICE")
+
+
+class _Command(TyperCommand):
+    """A command that refuses repeated options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _refuse_twice(self, ctx, args)
+        return super().parse_args(ctx, args)
 
 
 class Commands(TyperGroup):
@@ -37,7 +56,7 @@ class Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        one.command(cmd_name)(load(COMMANDS[cmd_name]))
+        one.command(cmd_name, cls=_Command)(load(COMMANDS[cmd_name]))
         return typer.main.get_command(one)
 
 
@@ -115,9 +134,7 @@ def _fail(message: str, code: str, exit_code: ExitCode) -> int:
         # A launcher started this process beside process 0, which usually fails in the same way. The launcher
         # then stops this one while it waits, so that the error is printed once.
         time.sleep(_PATIENCE)
-    line = escape(" ".join(message.split()))
-    with suppress(OSError):  # if nobody reads the message, the exit code still tells
-        print(f"certify: {line} [{code}]", file=sys.stderr)
+    complain(message, code)
     return int(exit_code)
 
 

@@ -45,6 +45,7 @@ SCHEMAS: Final = {
     "policy": "certify.policy.policy:PolicyFile",
     "plan": "lottery.experiment.plan.plan:ExperimentPlan",
     "report": "reports.schema:Report",
+    "reports": "reports.schema:Reports",
     "proofs": "proofs_checks.run.record:ProofRecord",
 }
 """Every kind of file that ``certify schema`` describes, and the model that its JSON Schema comes from."""

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from certify.base.text import escape
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -66,6 +68,13 @@ def surviving_closed_pipe() -> Iterator[None]:
     except OSError as error:
         discard_output()
         raise UsageError(f"cannot write the output: {error.strerror}", code="FILE_UNWRITABLE") from error
+
+
+def complain(message: str, code: str) -> None:
+    """Print one line about an error to standard error."""
+    line = escape(" ".join(message.split()))
+    with suppress(OSError):  # if nobody reads the message, the exit code still tells
+        print(f"certify: {line} [{code}]", file=sys.stderr)
 
 
 @contextmanager

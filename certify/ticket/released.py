@@ -44,10 +44,7 @@ def open_source(spec: str) -> Source:
         InvalidInputError: the content is malformed, or no ticket has that id.
         NothingToDoError: the file has no tickets, or the ticket has no rows.
     """
-    file, _, name = spec.rpartition("#")
-    if not file or Path(spec).is_file():
-        file, name = spec, ""
-    path = Path(file)
+    path, name = split_spec(spec)
     tickets = choose(read_ticket_file(path), [name] if name else [])
     if not tickets:
         raise NothingToDoError(f"{path} has no tickets", code="NO_TICKETS")
@@ -59,6 +56,14 @@ def open_source(spec: str) -> Source:
     if not tickets[0].tokens:
         raise NothingToDoError(f"ticket {tickets[0].id!r} has no rows", code="TICKET_EMPTY")
     return Source(tickets[0], path.parent)
+
+
+def split_spec(spec: str) -> tuple[Path, str]:
+    """Split ``FILE`` or ``FILE#ID`` into the file and the id, which may be empty."""
+    file, _, name = spec.rpartition("#")
+    if not file or Path(spec).is_file():
+        return Path(spec), ""
+    return Path(file), name
 
 
 def open_base(source: Source, path: Path | None, *, tensor: str | None = None) -> Table:
