@@ -78,13 +78,16 @@ def evaluated(evidence: Evidence) -> tuple[str, str | None]:
     return evidence.manifest.text.name, template.sha256 if template else None
 
 
-def claims_of(found: Sequence[tuple[str, Evidence]], subject: Subject, delta: str) -> tuple[TextClaims, ...]:
+def claims_of(
+    found: Sequence[tuple[str, Evidence]], subject: Subject, delta: str, looks: int = 1
+) -> tuple[TextClaims, ...]:
     """Every claim of every manifest, at its share of ``delta``; in the order given.
 
     Args:
         found: (path relative to the ticket's folder, evidence).
         subject: the ticket.
         delta: error probability of a claim over all its texts, as a decimal.
+        looks: how often the texts were looked at, this time included.
 
     Raises:
         InvalidInputError: see :func:`certify.claims.every.report`, or two manifests of one role evaluate
@@ -98,7 +101,7 @@ def claims_of(found: Sequence[tuple[str, Evidence]], subject: Subject, delta: st
     counts = Counter(roles)
     texts = []
     for role, (path, evidence) in zip(roles, found, strict=True):
-        part = share(delta, counts[role], choices(evidence, subject))
+        part = share(delta, counts[role], choices(evidence, subject), looks)
         (made,) = report((evidence,), subject, delta=part)
         texts.append(TextClaims(path, evidence, role, part, made.claims))
     return tuple(texts)
@@ -110,6 +113,7 @@ def build(
     *,
     delta: str,
     created_by: str | None = None,
+    earlier: Sequence[str] = (),
 ) -> Certificate:
     """The certificate that these claims make; pure.
 
@@ -118,6 +122,7 @@ def build(
         subject: the ticket.
         delta: error probability of a claim over all its texts.
         created_by: name and version of the program; this one by default.
+        earlier: file digests of the certificates that looked at these texts before.
     """
     ticket = subject.ticket
     created_by = created_by or f"certify {__version__}"
@@ -138,6 +143,7 @@ def build(
             delta=delta,
         ),
         evidence=tuple(evidence_ref(text) for text in texts),
+        earlier=tuple(earlier),
         claims=claims,
         assumptions=tuple(
             AssumptionRef(id=entry.id, statement=entry.statement, status=entry.status)

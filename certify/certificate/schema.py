@@ -17,8 +17,10 @@ Fields, and what a checker compares them with:
   translations with another template than the ticket's, else ``evaluation``. **A claim is made on every
   text of its role, and its error probability is split evenly over them,** and over the tickets that were
   evaluated on the text, of which the best could have been taken (:func:`certify.claims.every.choices`): the
-  share is ``delta`` divided by the number of manifests of the same role and by that number, exactly. Two
-  texts of one role have different names.
+  share is ``delta`` divided by the number of manifests of the same role, by that number, and by one more than
+  the number of ``earlier`` certificates, exactly. Two texts of one role have different names.
+* ``earlier``: file digests of certificates that this one replaces on a text that was looked at before, with
+  other records or for a ticket that changed since: the error probability is shared with them, too.
 * ``claims``: for every manifest of role ``evaluation`` the claims of the kinds :data:`EVALUATION_KINDS`, of
   role ``loss`` those of :data:`LOSS_KINDS`, all at the manifest's share (:mod:`certify.claims.every`), in
   that order; claims that the evidence does not support (finding ``missing`` or ``not applicable``) are left
@@ -235,6 +237,7 @@ def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
 
 def _signed(content: dict[str, Any]) -> dict[str, Any]:
     """Version 2 did not pay for the choice among tickets; that it is older is said by whoever checks it."""
+    content = {**content, "earlier": []}
     signature = content.get("signature")
     if not isinstance(signature, str):
         return content
@@ -253,6 +256,7 @@ class Certificate(Document):
     subjects: Annotated[tuple[SubjectRef, ...], Field(max_length=7)]
     parameters: Parameters
     evidence: Annotated[tuple[EvidenceRef, ...], Field(max_length=64)]
+    earlier: Annotated[tuple[Sha256, ...], Field(max_length=64)]
     claims: Annotated[tuple[StatedClaim, ...], Field(max_length=4096)]
     assumptions: Annotated[tuple[AssumptionRef, ...], Field(max_length=64)]
     non_claims: Annotated[tuple[Text, ...], Field(max_length=64)]
@@ -332,9 +336,9 @@ def is_stated(claim: Claim, role: Role) -> bool:
     return claim.kind in stated_kinds(role) and claim.finding not in UNSTATED
 
 
-def share(delta: str, texts: int, choices: int = 1) -> Fraction:
-    """Error probability of each limit on one of so many texts of a role, and one of so many tickets."""
-    return Fraction(delta) / (texts * choices)
+def share(delta: str, texts: int, choices: int = 1, looks: int = 1) -> Fraction:
+    """Error probability of each limit on one of so many texts of a role, tickets, and looks at the text."""
+    return Fraction(delta) / (texts * choices * looks)
 
 
 def parse_certificate(value: Any, *, what: str = "certificate") -> Certificate:

@@ -296,9 +296,8 @@ class Audit:
         for text in texts:
             ours = {name: found for (sha256, name), found in hints.items() if sha256 == text.e.sha256}
             self.folder.say(f"{self.ticket['id']}: claims on {text.name}")
-            text.compute(
-                self.delta / shares[text.role] / choices(self.ticket, text.e.m["arms"]), self.h, ours
-            )
+            paid = shares[text.role] * choices(self.ticket, text.e.m["arms"]) * (1 + len(c["earlier"]))
+            text.compute(self.delta / paid, self.h, ours)
         self.texts = texts
         self.ask("certificate.content", self.subjects, c)
         self.ask("certificate.claims", self.compared, c)

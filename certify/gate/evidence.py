@@ -195,7 +195,7 @@ def _examine(
     if split.outcome is Outcome.INVALID:
         rest = _rest(ticket, policy, "the evidence is invalid", skip=3)
         return Examined((integrity, split, *rest), subject=subject)
-    texts = claims_of(found, subject, certificate.parameters.delta)
+    texts = claims_of(found, subject, certificate.parameters.delta, 1 + len(certificate.earlier))
     found_answers = outcomes.answer_all(policy, certificate, subject, texts)
     items = (
         *(integrity, split),
@@ -345,6 +345,7 @@ def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Sub
         subject,
         delta=certificate.parameters.delta,
         created_by=certificate.created_by,
+        earlier=certificate.earlier,
     )
     built = {(claim.evidence, claim.name): claim for claim in again.claims}
     wrong = [

@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from certify.base.errors import InvalidInputError, UsageError
+from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.base.jsonio import sha256_bytes, write_bytes
 from certify.base.records import Engine
 from certify.base.verdict import Outcome
 from certify.certificate.build import build, check_together, claims_of
-from certify.certificate.schema import Certificate
+from certify.certificate.schema import SCHEMA_VERSION, Certificate, read_certificate
 from certify.claims.every import check_splits
 from certify.claims.subject import check_transfers, make_labels, make_subject
 from certify.evidence.choice import read_choice
-from certify.evidence.load import Subject, load
+from certify.evidence.load import Evidence, Subject, load
 from certify.gate.recheck import Inputs, Rechecked, recheck
 from certify.gate.session import Session
 from certify.ticket.schema import (
@@ -27,6 +27,7 @@ from certify.ticket.schema import (
     Ticket,
     TicketFile,
     choose,
+    inside,
     level,
     read_ticket_file,
     write_ticket_file,
@@ -95,12 +96,34 @@ def issue(
     if checked.base is not None and checked.reference is not None:
         named = [one for _, one in loaded]
         check_transfers(named, checked.base, checked.reference, session.table_digest)
-    certificate = build(claims_of(loaded, subject, delta), subject, delta=delta)
+    earlier = _earlier(ticket, folder, [one for _, one in loaded])
+    claims = claims_of(loaded, subject, delta, 1 + len(earlier))
+    certificate = build(claims, subject, delta=delta, earlier=earlier)
     data = certificate.to_bytes()
     write_bytes(out, data)
     if target is not None:
         _attach(ticket_file, content, ticket, certificate, target, sha256_bytes(data))
     return certificate
+
+
+def _earlier(ticket: Ticket, folder: Path, evidence: Sequence[Evidence]) -> tuple[str, ...]:
+    """Digests of the certificates that looked at these texts before, with other records or another ticket.
+
+    What the ticket names is asked, and what that names: a chain. Issuing the same again is no new look.
+    """
+    path = inside(folder, ticket.certificate.path) if ticket.certificate else None
+    if path is None or not path.is_file():
+        return ()
+    try:
+        before, data, version = read_certificate(path)
+    except CertifyError:
+        return ()
+    seen = {one.text: one.sha256 for one in before.evidence}
+    again = {one.manifest.text.name: one.sha256 for one in evidence if one.manifest.text.name in seen}
+    same = before.ticket.sha256 == ticket.digest() and again.items() <= seen.items()
+    if version < SCHEMA_VERSION or not again or same:
+        return before.earlier
+    return (*before.earlier, sha256_bytes(data))
 
 
 def verified_subject(ticket: Ticket, checked: Rechecked, session: Session) -> Subject:

@@ -235,7 +235,7 @@ def find_vocabulary(tokenizer: Path | None, base: Path, tuned: Path | None = Non
     if tokenizer is None:
         if tuned is not None and (tuned / "tokenizer.json").is_file():
             raise UsageError(
-                f"{tuned} has a tokenizer and {base} has none: the two are swapped, or --tokenizer is missing",
+                f"{tuned} has a tokenizer and {base} none: they are swapped, or --tokenizer is missing",
                 code="TABLES_SWAPPED",
             )
         return None

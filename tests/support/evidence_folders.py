@@ -159,7 +159,14 @@ class Bundle:
     def issue(self, evidence: Sequence[Path] | None = None, **options: Any) -> None:
         """Write the evidence unless it is given, issue the certificate, note both in the ticket file."""
         paths = self.write_evidence() if evidence is None else evidence
-        issue(self.path, paths, out=self.certificate, attach=True, engine="numpy", workers=1, **options)
+        # As if the text was looked at for the first time: what was issued before is out of sight.
+        before = self.certificate.read_bytes() if self.certificate.exists() else b""
+        self.certificate.unlink(missing_ok=True)
+        try:
+            issue(self.path, paths, out=self.certificate, attach=True, engine="numpy", workers=1, **options)
+        finally:
+            if before and not self.certificate.exists():
+                self.certificate.write_bytes(before)
 
     # --- the adversary ------------------------------------------------------------------------------------
 

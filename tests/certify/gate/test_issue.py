@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 from claims_world import evidence_of, subject_of
 from command import in_process
-from evidence_folders import TICKET_ARM, Bundle, make_bundle
+from evidence_folders import TICKET_ARM, Bundle, make_bundle, sentences
 from ticket_folders import make_ticket
 
+import certify
 from certify.base.errors import InvalidInputError, UsageError
 from certify.certificate.build import claims_of
 from certify.claims.claim import Claim
@@ -62,6 +64,27 @@ def test_the_command_issues_attaches_and_check_certifies(bundle: Bundle, capsys:
         key: value for key, value in digest.items() if key not in ("certificate", "evidence")
     }
     assert in_process(["check", "--ticket", bundle.path], capsys).code == 0
+
+
+def test_another_look_at_a_text_is_told_and_paid_for(bundle: Bundle) -> None:
+    def again(matches: int) -> list[str]:
+        bundle.records = sentences(bundle.names, len(bundle.records), **{TICKET_ARM: matches})
+        paths = bundle.write_evidence()
+        made = issue(bundle.path, paths, out=bundle.certificate, attach=True, engine="numpy", workers=1)
+        assert {one.delta for one in made.evidence} == {f"1/{20 * (1 + len(made.earlier))}"}
+        return list(made.earlier)
+
+    first = hashlib.sha256(bundle.certificate.read_bytes()).hexdigest()
+    assert again(18) == [], "the same records are no new look"
+    assert again(19) == [first]
+    second = hashlib.sha256(bundle.certificate.read_bytes()).hexdigest()
+    assert again(19) == [first]
+    assert again(17) == [first, second]
+    assert certify.check(bundle.path, policy="release", workers=1).tickets[0].status == "INCONCLUSIVE"
+    bundle.edit_certificate(lambda value: value.update(earlier=[]))
+    hidden = certify.check(bundle.path, policy="release", workers=1).tickets[0]
+    assert hidden.status == "REFUTED"
+    assert {item.outcome for item in hidden.items if item.name == "checker.agrees"} == {"pass"}
 
 
 def test_without_attach_the_ticket_file_is_not_touched(bundle: Bundle, tmp_path: Path) -> None:
