@@ -167,7 +167,7 @@ class Audit:
         moved, outside = self.moved, self.moved.keys() - {*self.ids}
         n, alpha = self.ticket["base"]["shape"][1], level(self.ticket["selection"]["alpha"])
         tau = critical(n, alpha, "asymptotic")
-        still = {i for i in outside if 64 * moved[i][0] <= n}
+        still = {i for i in outside if moved[i][0] <= max(1, n // 64)}
         permuted = {i for i in still if moved[i][1] >= 0.5 * math.hypot(*numbers(self.base[i], self.dtype))}
         permuted |= {i for i in still if moved[i][0] == 0 < moved[i][1]}
         rotated = {i for i in outside if moved[i][2] < 0.2 and moved[i][:2] != (0, 0)}

@@ -33,7 +33,7 @@ COSINE_FLOOR = 0.2
 """A row outside the ticket whose direction changed more than this is a blind spot (theory §2)."""
 
 STILL, FAR = 64, 0.5
-"""A row with D at most 1/64 that moved by half its norm or more is one whose entries changed places.
+"""A row with D at most 1/64 (or h = 1) that moved by half its norm is one whose entries changed places.
 
 At the widths of language models, noise that moves a row so far moves D further. No level of the ticket has a
 say in either: an author could set it so that a row is not looked at.
@@ -286,7 +286,7 @@ def _released(ticket: Ticket, rows: Rows | None, base: Table, reference: Table) 
 
 def _order(ticket: Ticket, result: KSResult, base: Table) -> Item:
     # One nudged entry hides a permutation from a test for D = 0, but not that the row moved far.
-    far = ~result.equal & (STILL * result.h <= result.n)
+    far = ~result.equal & (result.h <= max(1, result.n // STILL))
     ids = np.flatnonzero(far)
     for some in np.array_split(ids, 1 + ids.size // 1024):
         rows = to_float32(base.take(some.tolist()), base.dtype).astype(np.float64)

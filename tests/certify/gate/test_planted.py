@@ -903,6 +903,58 @@ def windows_that_suffer_are_labelled_as_one_unit(bundle: Bundle) -> None:
     bundle.forge()
 
 
+@plant("REFUTED", "PERMUTED_ROW", fresh=True)
+def a_permuted_row_has_one_entry_nudged(folder: Path) -> Bundle:
+    tuned = tuned_table()
+    tuned[20] = np.sort(base_table()[20])[[*range(16, 32), *range(16)]]
+    tuned[20][0] = np.nextafter(tuned[20][0], np.float16(1))
+    return make_bundle(folder, tuned=tuned)
+
+
+@plant("INVALID", "RULE_OPTION")
+def a_level_of_the_authors_choice_goes_with_named_rows(bundle: Bundle) -> None:
+    def change(ticket: Json) -> None:
+        ids = ",".join(str(token["id"]) for token in ticket["tokens"])
+        ticket["selection"].update(rule=f"ids:{ids}", alpha="0.5")
+
+    bundle.edit_ticket(change)
+    bundle.adopt(read_ticket_file(bundle.path).tickets[0].digest())
+
+
+@plant("REFUTED", "ROTATED_ROW", fresh=True)
+def a_row_outside_points_elsewhere_and_the_test_sees_it(folder: Path) -> Bundle:
+    tuned = tuned_table()
+    tuned[20] = -8 * base_table()[20]
+    return make_bundle(folder, tuned=tuned, rule=f"ids:{','.join(map(str, MOVED))}")
+
+
+def _null_tables(bundle: Bundle, digest: str) -> None:
+    """The ticket is of tuned rows, and so are its null tickets, which nobody can derive."""
+    table = bundle.arm(TICKET_ARM)["table_sha256"]
+    for number, arm in enumerate(bundle.arms):
+        if arm.get("of") == "tiny":
+            arm |= {"kind": "tuned", "table_sha256": synthetic.digest(f"tuned {number}")}
+    bundle.arm("random-1")["table_sha256"] = {"ticket": table}.get(digest) or bundle.arm(digest)[
+        "table_sha256"
+    ]
+    bundle.forge()
+
+
+@plant("INVALID", "NULL_TABLE")
+def a_null_ticket_of_tuned_rows_has_the_table_of_the_base(bundle: Bundle) -> None:
+    _null_tables(bundle, "base")
+
+
+@plant("INVALID", "NULL_TABLE")
+def a_null_ticket_of_tuned_rows_has_the_table_of_another(bundle: Bundle) -> None:
+    _null_tables(bundle, "random-0")
+
+
+@plant("INVALID", "NULL_TABLE")
+def a_null_ticket_of_tuned_rows_has_the_table_of_the_ticket(bundle: Bundle) -> None:
+    _null_tables(bundle, "ticket")
+
+
 def _documents(bundle: Bundle, size: int) -> None:
     """Where the ticket is worse, sentences are put together into documents after the fact."""
     worse = sentences(bundle.names, 315, **{TICKET_ARM: 8})
