@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
 from certify.base.errors import InvalidInputError, UsageError
+from certify.base.files import opened
 from certify.base.text import hidden
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
@@ -67,7 +68,7 @@ def sha256_file(path: Path) -> str:
         UsageError: the file does not exist or cannot be read.
     """
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", code="FILE_UNREADABLE") from error
@@ -153,13 +154,11 @@ def read_bytes(path: Path, *, what: str, limit: int) -> bytes:
     """Read a regular file of at most ``limit`` bytes.
 
     Raises:
-        UsageError: the file does not exist, is a folder, or cannot be read.
+        UsageError: the file does not exist, is a folder or no regular file, or cannot be read.
         InvalidInputError: the file is larger than ``limit``.
     """
     try:
-        if path.is_dir():
-            raise UsageError(f"{what}: {path} is a folder, not a file", code="FILE_UNREADABLE")
-        with path.open("rb") as stream:
+        with opened(path, what=what) as stream:
             data = stream.read(limit + 1)
     except OSError as error:
         raise UsageError(f"cannot read {what} {path}: {error.strerror}", code="FILE_UNREADABLE") from error

@@ -25,6 +25,7 @@ from .tables import (
     answer,
     canonical,
     digests,
+    fetch,
     level,
     naturals,
     need,
@@ -200,7 +201,7 @@ class Audit:
         need(located or self.path, "NO_CERTIFICATE", "INCONCLUSIVE")
         path = self.path or self.folder.path(located["path"])
         need(path.exists(), "FILE_MISSING", "INCONCLUSIVE")
-        data = path.read_bytes()
+        data = fetch(path)
         need(self.path or located.get("sha256") in (None, sha(data)), "CERTIFICATE_DIGEST")
         content: Json = parse(data)
         about = {"id": self.ticket["id"], "sha256": sha(canonical(asserted(self.ticket)))}
@@ -219,7 +220,7 @@ class Audit:
     def load(self, located: Json) -> Text:
         """One evidence, if it is about this ticket."""
         path, t = self.folder.path(located["path"]), self.ticket
-        need(path.is_file(), "FILE_MISSING")
+        need(path.exists(), "FILE_MISSING")
         e: Evidence = self.folder.once(f"evidence {path}", Evidence, path)
         need(e.sha256 == located["sha256"], "EVIDENCE_DIGEST")
         m, role = e.m, "loss" if e.m["kind"] == "loss" else "evaluation"

@@ -11,16 +11,19 @@ import json
 import lzma
 import math
 import mmap
+import os
 import re
+import stat
 import struct
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from importlib.util import find_spec
 from itertools import islice
 from operator import lt
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 Json = dict[str, Any]
 Moved = dict[int, tuple[int, float, float]]  # of rows that differ: h, norm of the difference, cosine
@@ -138,6 +141,22 @@ class Table:
         return map(self.__getitem__, range(len(self)))
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, opened for reading: a pipe or a device is none, and nothing waits for one."""
+    need(path.is_file(), "FILE_UNREADABLE" if path.exists() else "FILE_MISSING")
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags), "rb") as stream:
+        need(stat.S_ISREG(os.fstat(stream.fileno()).st_mode), "FILE_UNREADABLE")
+        yield stream
+
+
+def fetch(path: Path) -> bytes:
+    """The bytes of a regular file."""
+    with opened(path) as stream:
+        return stream.read()
+
+
 class Folder:
     """Files of a folder, read as hostile input: inside it, regular, and with the digests stated for them."""
 
@@ -165,19 +184,19 @@ class Folder:
     def read(self, relative: str, digest: str | None = None, *, packed: bool = False) -> bytes:
         """The bytes of a file; ``packed``: where only ``relative.xz`` is there, what that unpacks to."""
         path, other = self.path(relative), self.path(f"{relative}.xz")
-        need(path.is_file() or (packed and other.is_file()), "FILE_MISSING")
-        if path.is_file():
-            data = path.read_bytes()
+        need(path.exists() or (packed and other.exists()), "FILE_MISSING")
+        if path.exists():
+            data = fetch(path)
         else:
             most = 64 + (other.stat().st_size >> 12)  # MiB, read in blocks: a small file can be a bomb
-            with lzma.open(other) as stream:
+            with opened(other) as raw, lzma.open(raw) as stream:
                 data = b"".join(islice(iter(lambda: stream.read(1 << 20), b""), most))
         need(digest in (None, sha(data)), "FILE_DIGEST")
         return data
 
     def mapped(self, path: Path) -> Any:
         """The bytes of a file as a memory map."""
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
     def bound(self, ref: Json, names: Sequence[str], default: str = "") -> dict[str, Any]:

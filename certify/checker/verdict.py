@@ -18,6 +18,7 @@ from .tables import (
     Json,
     Stop,
     answer,
+    fetch,
     need,
     parse,
     resource,
@@ -50,7 +51,7 @@ def named(name: str) -> Policy:
     if name in SHIPPED:
         return policy(resource("policy", f"{name}.toml"))
     need(name.endswith(".toml"), "POLICY_UNKNOWN", "USAGE")
-    return policy(Path(name).read_bytes())
+    return policy(fetch(Path(name)))
 
 
 def verify(

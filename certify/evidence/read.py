@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from certify.base.errors import InvalidInputError, UsageError
+from certify.base.files import opened
 from certify.base.jsonio import read_json, sha256_bytes, write_bytes
 from certify.evidence.manifest import (
     BASE_ARM,
@@ -230,11 +231,15 @@ def unit_key(records: Iterable[Record]) -> str:
 def _opened(folder: Path, relative: str) -> Iterator[IO[bytes]]:
     """The file, or, where only ``relative.xz`` is there, what that unpacks to, as it is read."""
     path, packed = inside(folder, relative), inside(folder, f"{relative}.xz")
-    if not path.is_file() and not packed.is_file():
+    if not path.exists() and not packed.exists():
         raise InvalidInputError(f"{relative} is named by the evidence but is not there", code="FILE_MISSING")
     try:
-        with path.open("rb") if path.is_file() else lzma.open(packed) as stream:
-            yield stream
+        if path.exists():
+            with opened(path) as stream:
+                yield stream
+        else:
+            with opened(packed) as raw, lzma.open(raw) as stream:
+                yield stream
     except (lzma.LZMAError, EOFError) as error:
         raise InvalidInputError(f"{relative}.xz is damaged: {error}", code="EVIDENCE_DIGEST") from error
     except OSError as error:

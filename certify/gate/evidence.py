@@ -114,7 +114,7 @@ class Sources:
             UsageError: a file cannot be read.
         """
         path = inside(self.folder, ref.path)
-        if not path.is_file():
+        if not path.exists():
             raise InvalidInputError(
                 f"{ref.path} is named by the certificate, but is not there", code="FILE_MISSING"
             )

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from certify.base.errors import InvalidInputError, UsageError
+from certify.base.files import opened
 from certify.base.jsonio import canonical_json, read_json, sha256_bytes, sha256_file, tensor_digest
 from certify.tables.checkpoint import CONFIG, INDEX, SINGLE
-from certify.tables.safefile import TensorInfo, is_file, opened, read_header
+from certify.tables.safefile import TensorInfo, is_file, read_header
 from certify.tables.table import BLOCK_BYTES
 
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError
+from certify.base.files import opened
 from certify.base.records import Dtype
 from certify.tables.dtypes import DTYPES
-from certify.tables.safefile import MAX_EXTENT, opened, refuse_pickle
+from certify.tables.safefile import MAX_EXTENT, refuse_pickle
 
 MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 4096

@@ -12,9 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError, UsageError
+from certify.base.files import opened
 from certify.base.jsonio import atomic_writer, parse_json
 from certify.base.text import escape
 from certify.tables.dtypes import DTYPES
@@ -226,20 +225,6 @@ def refuse_pickle(start: bytes, path: Path) -> None:
             " may run it",
             code="PICKLE_REFUSED",
         )
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a regular file for reading. Its type is checked first, because opening a pipe could block."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UsageError(f"{path} is not a regular file", code="FILE_UNREADABLE")
-        stream = path.open("rb")
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL byte
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"cannot read {path}: {reason}", code="FILE_UNREADABLE") from error
-    with stream:
-        yield stream
 
 
 def _read(stream: IO[bytes], path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:

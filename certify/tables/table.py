@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError, UsageError
+from certify.base.files import opened
 from certify.base.jsonio import (
     JsonReader,
     atomic_writer,
@@ -29,7 +30,7 @@ from certify.base.records import Dtype
 from certify.tables.checkpoint import PICKLE_SUFFIXES, locate, table_shape
 from certify.tables.dtypes import DTYPES, cast, finite_mask
 from certify.tables.npyfile import open_npy
-from certify.tables.safefile import TensorInfo, is_folder, opened, quote, refuse_pickle
+from certify.tables.safefile import TensorInfo, is_folder, quote, refuse_pickle
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """Size of blocks when reading a whole table, in bytes."""

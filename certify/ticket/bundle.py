@@ -115,7 +115,7 @@ def _bundle_files(files: Sequence[Path], folder: Path) -> Path:
     for path in files:
         data = read_bytes(path, what="file to bundle", limit=_COPY_LIMIT)
         target = folder / path.name
-        if target.exists() and target.read_bytes() != data:
+        if target.exists() and read_bytes(target, what="bundled file", limit=_COPY_LIMIT) != data:
             raise UsageError(
                 f"{target} already exists with other content: choose another folder for --out",
                 code="BUNDLE_TAKEN",

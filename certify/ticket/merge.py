@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from certify.base.errors import InternalError, InvalidInputError, UsageError
+from certify.base.files import opened
 from certify.base.jsonio import read_json
 from certify.base.staging import staged_folder
 from certify.tables.checkpoint import INDEX, SINGLE
@@ -190,7 +191,7 @@ def _check_shard(original: Path, written: Path, info: TensorInfo, rows: Rows) ->
     width = rows.served.shape[1] * rows.served.dtype.itemsize
     if original.stat().st_size != written.stat().st_size:
         raise _damaged(written)
-    with original.open("rb") as before, written.open("rb") as after:
+    with opened(original) as before, opened(written) as after:
         position = 0
         for row_id, row in zip(rows.ids.tolist(), rows.served, strict=True):
             start = info.start + row_id * width

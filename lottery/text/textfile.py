@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from certify.base.errors import InvalidInputError, UsageError
+from certify.base.files import opened
 
 SUFFIXES = ("", ".xz", ".gz")
 """Suffixes that :func:`locate` tries."""
@@ -60,7 +61,7 @@ def read_lines(path: Path, *, limit: int = MAX_BYTES) -> list[str]:
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        with _open(path) as stream:
+        with opened(path, what="text") as raw, _unpacked(raw, path.suffix) as stream:
             data = stream.read(limit + 1)
     except (lzma.LZMAError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InvalidInputError(
@@ -73,9 +74,9 @@ def _read(path: Path, limit: int) -> bytes:
     return data
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".xz":
-        return lzma.open(path, "rb")
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return path.open("rb")
+def _unpacked(stream: IO[bytes], suffix: str) -> IO[bytes]:
+    if suffix == ".xz":
+        return lzma.open(stream, "rb")
+    if suffix == ".gz":
+        return cast(IO[bytes], gzip.open(stream, "rb"))
+    return stream
