@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     NOTHING = 5
     INTERNAL = 70
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class CertifyError(Exception):

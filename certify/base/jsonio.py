@@ -17,14 +17,14 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.files import opened
+from certify.base.locks import temporary_neighbour
 from certify.base.text import hidden
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
@@ -33,6 +33,7 @@ MAX_JSON_DEPTH = 64
 # An unterminated string stays, including its brackets; such a document is refused either way.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_INTEGERS = re.compile(r"\[\n *(-?\d+(?:,\n *-?\d+)*)\n *\]")
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
@@ -47,12 +48,18 @@ def canonical_json(value: Any) -> bytes:
     return text.encode("utf-8")
 
 
-def pretty_json(value: Any) -> str:
+def pretty_json(value: Any, *, flat: bool = False) -> str:
     """Encode ``value`` for people: two-space indent, visible non-ASCII kept, trailing newline.
 
     Characters that are invisible or could control a terminal become JSON escapes; the value stays the same.
+
+    Args:
+        value: what to encode.
+        flat: write a list of integers on one line, however long, as reports do.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    if flat:  # a line break never stands inside a JSON string
+        text = _INTEGERS.sub(lambda found: "[" + ", ".join(found[1].replace(",", " ").split()) + "]", text)
     return "".join(_json_escape(char) if char != "\n" and hidden(char) else char for char in text) + "\n"
 
 
@@ -174,27 +181,20 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UsageError: the folder does not exist or cannot be written, or the disk is full.
     """
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes private files; give them the permissions that open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-        temporary = None
+        with temporary_neighbour(path) as (temporary, descriptor):
+            with os.fdopen(descriptor, "wb", closefd=False) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            # Temporary files are private; give this one the permissions that open() would have given.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}", code="FILE_UNWRITABLE") from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -1,16 +1,17 @@
-"""Write a folder completely or not at all."""
+"""Write a folder completely or not at all, and change a file without losing what others wrote."""
 
 from __future__ import annotations
 
 import glob
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from certify.base.errors import UsageError
+from certify.base.jsonio import sha256_file, write_bytes
+from certify.base.locks import locked, temporary_neighbour
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def staged_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary neighbour of ``out``; flush it and rename it to ``out`` if the block succeeds.
 
     If the block fails, the neighbour is removed and ``out`` is unchanged. A killed process leaves only the
-    neighbour, whose name starts with a dot and ends in ``.part``.
+    neighbour, which the next one for the same ``out`` removes (:mod:`certify.base.locks`).
 
     Raises:
         UsageError: ``out`` exists and is not an empty folder (``OUT_EXISTS``), or the file system refuses or
@@ -26,28 +27,50 @@ def staged_folder(out: Path) -> Iterator[Path]:
     """
     target = Path(os.path.normpath(out.absolute()))
     _check_free(target, out)
-    temporary: Path | None = None
+    drawn = ""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-        yield temporary
-        _flush(temporary)
-        # mkdtemp makes private folders; give them the permissions that mkdir() would have given.
-        temporary.chmod(0o777 & ~_umask())
-        temporary.replace(target)
-        temporary = None
-        _flush_entry(target.parent)
+        with temporary_neighbour(target, folder=True) as (temporary, _):
+            drawn = temporary.name.removeprefix(f".{target.name}.")
+            yield temporary
+            _flush(temporary)
+            # Temporary folders are private; give this one the permissions that mkdir() would have given.
+            temporary.chmod(0o777 & ~_umask())
+            temporary.replace(target)
+            drawn = ""
+            _flush_entry(target.parent)
     except UsageError as error:
         # The error of a writer names a file in the neighbour, which the caller does not know.
-        drawn = "" if temporary is None else temporary.name.removeprefix(f".{target.name}.")
         if not drawn or drawn not in str(error) or not isinstance(error.__cause__, OSError):
             raise
         raise _unwritable(out, error.__cause__) from error
     except OSError as error:
         raise _unwritable(out, error) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Let one process at a time read, change and write ``path`` and what lies beside it.
+
+    Another one that changes a file of the same folder waits. Yields what writes the file, atomically. Writers
+    that hold no lock (other programs; systems without locks) are noticed: what they wrote is never replaced
+    by what was made from an older content.
+
+    Raises:
+        UsageError: the file was changed since the block was entered (``FILE_CHANGED``), or cannot be written.
+    """
+    with locked(path.parent):
+        before = _content(path)
+
+        def write(data: bytes) -> None:
+            if _content(path) != before:
+                raise UsageError(
+                    f"{path} was changed by another program meanwhile: nothing was written; run this again",
+                    code="FILE_CHANGED",
+                )
+            write_bytes(path, data)
+
+        yield write
 
 
 @contextmanager
@@ -94,6 +117,10 @@ def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
 def _unwritable(out: Path, error: OSError) -> UsageError:
     reason = error.strerror or str(error)
     return UsageError(f"cannot make {out}: {reason}; nothing was written", code="FILE_UNWRITABLE")
+
+
+def _content(path: Path) -> str | None:
+    return sha256_file(path) if path.exists() else None
 
 
 def _umask() -> int:

@@ -6,6 +6,7 @@ Importing a command loads its signature only. Heavy packages such as numpy and t
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +35,15 @@ def _refuse_twice(command: Any, context: Any, words: Sequence[str]) -> None:
     for one in single:
         if single.count(one) > 1:
             raise UsageError(f"{' / '.join(one.opts)} is given twice, but has one value", code="OPTION_TWICE")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run like an interrupt: what was begun is cleaned up."""
+
+
+def _terminate(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one does not interrupt the cleaning up
+    raise _Terminated
 
 
 class _Command(TyperCommand):
@@ -85,7 +95,7 @@ def _root(
 
     Exit codes: 0 certified or done, 1 refuted, 2 usage, 3 inconclusive or
     vacuous, 4 invalid input, 5 nothing to check, 70 internal error,
-    130 interrupted.
+    130 interrupted, 143 terminated.
     """
 
 
@@ -104,6 +114,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return int(result) if isinstance(result, int) else int(ExitCode.CERTIFIED)
     except CertifyError as error:
         return _fail(str(error), error.code, error.exit_code)
+    except _Terminated:
+        complain("terminated", "TERMINATED")
+        return int(ExitCode.TERMINATED)
     except KeyboardInterrupt:
         return _fail("interrupted", "INTERRUPTED", ExitCode.INTERRUPTED)
     except typer.Exit as error:
@@ -147,6 +160,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
     code = run()
     try:
         sys.stdout.flush()

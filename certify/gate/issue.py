@@ -13,6 +13,7 @@ from typing import Final
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.base.jsonio import sha256_bytes, write_bytes
 from certify.base.records import Engine
+from certify.base.staging import changing
 from certify.base.verdict import Outcome
 from certify.certificate.build import build, check_together, claims_of
 from certify.certificate.schema import SCHEMA_VERSION, Certificate, read_certificate
@@ -30,7 +31,6 @@ from certify.ticket.schema import (
     inside,
     level,
     read_ticket_file,
-    write_ticket_file,
 )
 
 DEFAULT_DELTA: Final = "0.05"
@@ -102,7 +102,7 @@ def issue(
     data = certificate.to_bytes()
     write_bytes(out, data)
     if target is not None:
-        _attach(ticket_file, content, ticket, certificate, target, sha256_bytes(data))
+        _attach(ticket_file, ticket, certificate, target, sha256_bytes(data))
     return certificate
 
 
@@ -185,14 +185,16 @@ def _check_delta(delta: str) -> None:
         raise UsageError(text, code="DELTA_RANGE") from error
 
 
-def _attach(
-    path: Path, content: TicketFile, ticket: Ticket, certificate: Certificate, target: str, sha256: str
-) -> None:
+def _attach(path: Path, ticket: Ticket, certificate: Certificate, target: str, sha256: str) -> None:
     changed = ticket.model_copy(
         update={
             "evidence": tuple(Located(path=one.path, sha256=one.sha256) for one in certificate.evidence),
             "certificate": Located(path=target, sha256=sha256),
         }
     )
-    tickets = tuple(changed if one.id == ticket.id else one for one in content.tickets)
-    write_ticket_file(path, content.model_copy(update={"tickets": tickets}))
+    with changing(path) as write:
+        content = read_ticket_file(path)  # others may have attached something meanwhile
+        if _one(content, ticket.id).digest() != ticket.digest():
+            raise UsageError(f"{path}: ticket {ticket.id!r} was made again meanwhile", code="FILE_CHANGED")
+        tickets = tuple(changed if one.id == ticket.id else one for one in content.tickets)
+        write(content.model_copy(update={"tickets": tickets}).to_json().encode("utf-8"))

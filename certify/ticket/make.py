@@ -11,6 +11,7 @@ from pathlib import Path
 from certify.base.errors import UsageError
 from certify.base.jsonio import sha256_bytes, sha256_file, write_bytes
 from certify.base.records import Correction, Dtype, Engine, Excluded, KSResult, Method, Selection
+from certify.base.staging import changing
 from certify.base.version import __version__
 from certify.scan.scan import scan
 from certify.scan.smirnov import parse_alpha
@@ -32,7 +33,6 @@ from certify.ticket.schema import (
     TicketFile,
     Token,
     read_ticket_file,
-    write_ticket_file,
 )
 
 AUTHOR_EXCLUSION = "named by the author"
@@ -158,7 +158,7 @@ def find(
     # A ticket writes a level as a plain decimal, so 5e-2 and 0.05 give the same digest.
     parse_alpha(alpha)
     alpha = format(Decimal(alpha), "f")
-    existing = _existing(out, ticket_id, replace)
+    _existing(out, ticket_id, replace)  # refuses before the work, not after it
     e0, e_star = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied)
     vocabulary = find_vocabulary(tokenizer, base, tuned)
     result = scan(e0, e_star, method=method, engine=engine, workers=workers, progress=progress)
@@ -172,42 +172,45 @@ def find(
         counts=read_counts(counts, result.rows) if counts else None,
         seed=seed,
     )
-    folder = out.parent
     if tuned_rows is None:
         rows = transferred_rows(selection.ids, e_star)
     else:
         rows = _tuned_rows(tuned_rows, selection.ids, e0)
-    if bundle:
-        e0, e_star, vocabulary = bundle_tables(e0, e_star, vocabulary, folder)
-    bound_counts = bundle_counts(counts, folder, ticket_id) if counts else None
-    # Only now, so that a failed bundle does not replace the rows of a ticket that is still in the file.
-    relative_rows = f"rows/{ticket_id}.safetensors"
-    digests = write_rows(folder / relative_rows, rows)
-    ticket = Ticket(
-        id=ticket_id,
-        base=table_ref(e0, folder),
-        reference=table_ref(e_star, folder),
-        tokenizer=tokenizer_ref(vocabulary, folder) if vocabulary else None,
-        template=template_ref(template, folder) if template else None,
-        selection=selection_ref(selection, bound_counts),
-        released=Released(
-            object="transfer" if tuned_rows is None else "tuned",
-            rows=RowsRef(
-                path=relative_rows,
-                sha256=digests.sha256,
-                fp32_sha256=digests.fp32_sha256,
-                served_sha256=digests.served_sha256,
+    folder = out.parent
+    with changing(out) as write:
+        existing = _existing(out, ticket_id, replace)  # others may have written meanwhile
+        if bundle:
+            e0, e_star, vocabulary = bundle_tables(e0, e_star, vocabulary, folder)
+        bound_counts = bundle_counts(counts, folder, ticket_id) if counts else None
+        # Only now, so that a failed bundle does not replace the rows of a ticket that is still in the file.
+        relative_rows = f"rows/{ticket_id}.safetensors"
+        digests = write_rows(folder / relative_rows, rows)
+        ticket = Ticket(
+            id=ticket_id,
+            base=table_ref(e0, folder),
+            reference=table_ref(e_star, folder),
+            tokenizer=tokenizer_ref(vocabulary, folder) if vocabulary else None,
+            template=template_ref(template, folder) if template else None,
+            selection=selection_ref(selection, bound_counts),
+            released=Released(
+                object="transfer" if tuned_rows is None else "tuned",
+                rows=RowsRef(
+                    path=relative_rows,
+                    sha256=digests.sha256,
+                    fp32_sha256=digests.fp32_sha256,
+                    served_sha256=digests.served_sha256,
+                ),
             ),
-        ),
-        tokens=tokens(selection.ids, result, vocabulary),
-        declared=tuple(declared),
-    )
-    if choice is not None:
-        write_bytes(folder / choice_path(ticket_id), choice)
-        bound = BoundFile(path=choice_path(ticket_id), sha256=sha256_bytes(choice))
-        ticket = ticket.model_copy(update={"choice": bound})
-    kept = tuple(other for other in existing if other.id != ticket_id)
-    write_ticket_file(out, TicketFile(created_by=f"certify {__version__}", tickets=(*kept, ticket)))
+            tokens=tokens(selection.ids, result, vocabulary),
+            declared=tuple(declared),
+        )
+        if choice is not None:
+            write_bytes(folder / choice_path(ticket_id), choice)
+            bound = BoundFile(path=choice_path(ticket_id), sha256=sha256_bytes(choice))
+            ticket = ticket.model_copy(update={"choice": bound})
+        kept = tuple(other for other in existing if other.id != ticket_id)
+        content = TicketFile(created_by=f"certify {__version__}", tickets=(*kept, ticket))
+        write(content.to_json().encode("utf-8"))
     return Found(ticket, out, selection, result)
 
 

@@ -310,7 +310,7 @@ def read_ticket_file(path: Path) -> TicketFile:
 
 
 def write_ticket_file(path: Path, content: TicketFile) -> None:
-    """Write ``tickets.json`` atomically."""
+    """Write ``tickets.json`` atomically; to change one, see :func:`certify.base.staging.changing`."""
     write_bytes(path, content.to_json().encode("utf-8"))
 
 

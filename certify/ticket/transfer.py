@@ -6,7 +6,6 @@ rows.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from certify.base.errors import InternalError, NothingToDoError, UsageError
 from certify.base.jsonio import sha256_file, tensor_digest
+from certify.base.locks import temporary_neighbour
 from certify.base.records import Dtype
 from certify.tables.rowfile import Rows
 from certify.tables.table import DEFAULT_TENSOR, Table, open_table, write_table
@@ -115,8 +115,8 @@ def transfer(parts: Parts, out: Path) -> TransferReport:
         out.parent.mkdir(parents=True, exist_ok=True)
         # Written and read back in a separate folder: a file that fails verification never gets the requested
         # name, and no configuration beside that name affects how the file is read.
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
-            file = Path(folder) / out.name
+        with temporary_neighbour(out, folder=True) as (folder, _):
+            file = folder / out.name
             try:
                 write_transferred(file, parts.base, parts.rows)
             except UsageError as error:

@@ -83,6 +83,7 @@ def test_a_link_to_a_file_is_read(tmp_path: Path) -> None:
 
 # What of certify reads files by another way than the door, and why it may.
 ELSEWHERE = {
+    "certify/base/locks.py": "folders and temporary files, to hold them",
     "certify/base/staging.py": "what it wrote itself",
     "certify/cli/archive.py": "files of the package",
     "certify/policy/codes.py": "a file of the package",

@@ -114,6 +114,7 @@ def test_the_numbers_are_those_of_the_contract() -> None:
         "NOTHING": 5,
         "INTERNAL": 70,
         "INTERRUPTED": 130,
+        "TERMINATED": 143,
     }
 
 

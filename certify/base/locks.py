@@ -1,0 +1,143 @@
+"""Which process may write: locks that the system releases however a process ends, and what dead ones left.
+
+A file or folder that is being written has a temporary name beside its target (``.NAME.xxxxxxxx.part``) and is
+held by the process that writes it. One that nobody holds was left behind by a killed process; whoever writes
+the same target next removes it. Where the system has no such locks, nothing is removed.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from certify.base.errors import UsageError
+
+fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None  # only POSIX systems have it
+
+_HELD: set[tuple[int, int]] = set()
+"""Device and inode of what this process holds."""
+
+
+@contextmanager
+def temporary_neighbour(target: Path, *, folder: bool = False) -> Iterator[tuple[Path, int]]:
+    """Yield a new, private file or folder beside ``target`` and its descriptor; remove what is left of it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    _remove_leftovers(target)
+    path, descriptor = _make(target, folder)
+    try:
+        with _held(descriptor):
+            yield path, descriptor
+    finally:
+        _remove(path)
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make ``folder`` if needed, and wait until no other process is in here for the same one.
+
+    Without locks in the system, it does not wait.
+
+    Raises:
+        UsageError: the folder cannot be made or opened (``FILE_UNWRITABLE``).
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}", code="FILE_UNWRITABLE") from error
+    try:
+        if _key(descriptor) in _HELD:  # by this very process: it must not wait for itself
+            yield
+        else:
+            _hold(descriptor, wait=True)
+            with _held(descriptor):
+                yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _held(descriptor: int) -> Iterator[None]:
+    key = _key(descriptor)
+    _HELD.add(key)
+    try:
+        yield
+    finally:
+        _HELD.discard(key)
+
+
+def _key(descriptor: int) -> tuple[int, int]:
+    entry = os.fstat(descriptor)
+    return entry.st_dev, entry.st_ino
+
+
+def _make(target: Path, folder: bool) -> tuple[Path, int]:
+    prefix = f".{target.name}."
+    while True:
+        if folder:
+            path = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=target.parent))
+            descriptor = _open(path)
+        else:
+            descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=target.parent)
+            path = Path(name)
+        # Before it is held, another process may take it for a leftover: then make another one.
+        if descriptor is not None:
+            _hold(descriptor, wait=True)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                    return path, descriptor
+            os.close(descriptor)
+
+
+def _open(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+
+
+def _remove_leftovers(target: Path) -> None:
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}\.part")
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        if not pattern.fullmatch(path.name) or path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                if _hold(descriptor, wait=False):
+                    _remove(path)
+            finally:
+                os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _hold(descriptor: int, *, wait: bool) -> bool:
+    """Hold what is open as ``descriptor`` until it is closed; whether that is so."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # held by another process, or a file system without locks
+        return False
+    return True
