@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 from certify.base.errors import UsageError
 from certify.base.jsonio import atomic_writer
 from certify.base.records import KSResult
+from certify.base.text import escape
 from certify.tables.vocabulary import Vocabulary
 
+_FORMULA = tuple("=+-@\t\r")
 SUFFIXES = (".csv", ".parquet", ".npz")
 
 
@@ -42,7 +45,9 @@ def write_scan(
 
     Columns: id, piece (if a tokenizer is known), h, n, D = h/n, p, log10_p, equal, permuted, ties,
     shift_norm, cosine, max_abs. Parquet and npz also carry method, dtype and the tensor digests of the two
-    tables; CSV carries them in its first line, after ``#``.
+    tables; CSV carries them in its first line, after ``#``. In CSV, pieces are quoted and escaped
+    (:func:`certify.base.text.escape`), and one that a spreadsheet would take for a formula begins with an
+    apostrophe.
 
     Args:
         path: ends in ``.csv``, ``.parquet`` or ``.npz``.
@@ -93,11 +98,24 @@ def _columns(result: KSResult, vocabulary: Vocabulary | None) -> dict[str, Any]:
 def _csv(columns: dict[str, Any], facts: dict[str, str]) -> bytes:
     buffer = io.StringIO(newline="")
     buffer.write("# " + "|".join(f"{key}:{value}" for key, value in facts.items()) + "\n")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    lists = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns.values()]
+    csv.writer(buffer, lineterminator="\n").writerow(columns)
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    lists = [
+        column.tolist() if isinstance(column, np.ndarray) else [_cell(text) for text in column]
+        for column in columns.values()
+    ]
     writer.writerows(zip(*lists, strict=True))
     return buffer.getvalue().encode("utf-8", errors="backslashreplace")
+
+
+def _cell(text: str) -> str:
+    """A piece as a cell that no spreadsheet takes for a formula, without characters that do not show.
+
+    What would begin a formula, also in full width or after spaces, gets an apostrophe.
+    """
+    shown = escape(text)
+    start = unicodedata.normalize("NFKC", shown).strip()[:1]
+    return f"'{shown}" if start in _FORMULA or text[:1] in _FORMULA else shown
 
 
 def _npz(columns: dict[str, Any], facts: dict[str, str]) -> bytes:

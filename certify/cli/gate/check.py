@@ -119,7 +119,7 @@ def check(
             "reports": shown,
             "errors": failed,
         }
-        emit(pretty_json(shown[0] if len(chosen) == 1 else several), out)
+        emit(pretty_json(shown[0] if len(chosen) == 1 else several, flat=True), out)
     return result
 
 

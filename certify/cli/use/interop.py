@@ -30,6 +30,6 @@ def show(lines: Iterable[str], data: dict[str, Any], report_format: options.Form
     from certify.cli.shell import emit
 
     if report_format == "json":
-        emit(pretty_json(data), None)
+        emit(pretty_json(data, flat=True), None)
     else:
         emit("".join(escape(line) + "\n" for line in lines), None)

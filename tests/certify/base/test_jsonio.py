@@ -259,3 +259,15 @@ def test_half_of_a_surrogate_pair_is_refused_and_a_whole_one_is_not() -> None:
         with pytest.raises(InvalidInputError) as error:
             jsonio.parse_json(half, what="x")
         assert error.value.code == "JSON_MALFORMED"
+
+
+# --- reports ---------------------------------------------------------------------------------------------
+
+
+def test_a_report_writes_thousands_of_ids_on_one_line() -> None:
+    value = {"ids": list(range(6250)), "none": [], "text": "[\n 1,\n 2\n]", "mixed": [1, "2"], "minus": [-1]}
+    flat = jsonio.pretty_json(value, flat=True)
+    assert json.loads(flat) == value
+    assert [line for line in flat.splitlines() if "6249" in line and "0, 1, 2" in line]
+    assert len(flat.splitlines()) == 10
+    assert len(jsonio.pretty_json(value).splitlines()) > 6250

@@ -71,9 +71,32 @@ def test_csv(tmp_path: Path, named: bool) -> None:
         assert [parse(row[name]) for row in rows] == column.tolist(), name
     assert [float(row["D"]) for row in rows] == (expected.h / 32).tolist()
     if named:
-        assert [row["piece"] for row in rows] == [*PIECES.values(), ""]
+        shown = ["▁the", 'say "a, b"', "line\\nbreak", "\\x1b[31m", "'=1+1", ""]
+        assert [row["piece"] for row in rows] == shown
     else:
         assert "piece" not in rows[0]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["=1+1", "+1", "-1", "-2e5", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "－1", "\u200f=1", "x\u202e=1"],
+)
+def test_no_piece_is_a_formula_or_hides(tmp_path: Path, piece: str) -> None:
+    words = Vocabulary(Path("t"), 1, MappingProxyType({0: piece}), MappingProxyType({}), ())
+    text = written(tmp_path / "s.csv", words).read_text(encoding="utf-8")
+    cell = text.splitlines()[2].split(",")[1]
+    assert cell[0] == cell[-1] == '"'
+    assert cell.isascii() or cell[2:-1] == piece
+    assert cell[1] not in "=+-@ ＝－"
+    assert cell.isprintable()
+    assert len(text.splitlines()) == 2 + 6
+
+
+def test_negative_numbers_stay_numbers(tmp_path: Path) -> None:
+    text = written(tmp_path / "s.csv", vocabulary()).read_text(encoding="utf-8")
+    assert "-400.5" in text
+    assert "'-400.5" not in text
+    assert '"-400.5' not in text
 
 
 @pytest.mark.parametrize("named", [True, False])
