@@ -128,6 +128,6 @@ def select(ticket: Json, moved: Moved, vocabulary: Vocabulary, counts: Sequence[
         ranked = ranked[: int(argument)]
     again = {"n": n, "tests": len(pool), "h_alpha": critical(n, alpha, method), "excluded": groups}
     again["rule"] = f"{rule}:{argument}" if argument else rule
-    sound = math.isclose(stated["tau"], math.sqrt(math.log(2 / alpha) / n), rel_tol=1e-12)
+    sound = math.isclose(stated["tau"], math.sqrt(math.log(2 / alpha) / n), rel_tol=1e-9)
     need(sound and again.items() <= stated.items(), "SELECTION_PARAMETERS", "REFUTED")
     return sorted(ranked)

@@ -264,6 +264,37 @@ def test_an_exact_p_is_compared_to_the_last_bit(ticket_path: Path) -> None:
     assert items["selection.figures"].code == "TOKEN_FIGURES"
 
 
+_EDGE = 1e-9
+
+
+@pytest.mark.parametrize("field", ["shift_norm", "log10_p", "p", "tau"])
+@pytest.mark.parametrize("method", ["exact", "asymptotic"])
+def test_a_float_is_as_stated_or_refuted_and_the_programs_agree(
+    tmp_path: Path, field: str, method: str
+) -> None:
+    path = make_ticket(tmp_path, method=method)
+    content = json.loads(path.read_text())
+    (ticket,) = content["tickets"]
+    part = ticket["selection"] if field == "tau" else ticket["tokens"][0]
+    honest = part[field]
+    exact = method == "exact" and field == "p"
+    steps = [0, 1e-14, 1e-12, 0.5 * _EDGE, *(_EDGE * (1 + k * 1e-7) for k in range(-3, 4)), 2 * _EDGE, 1]
+    changed = [honest * (1 + sign * step) for step in steps for sign in (1, -1)]
+    for value in [*changed, math.nextafter(honest, 2), -1e308 if field == "log10_p" else 5e-324]:
+        if value > 0 if field == "log10_p" else not 0 < value <= (1 if field == "p" else math.inf):
+            continue
+        part[field] = value
+        path.write_text(json.dumps(content))
+        status, items, code = judged(path)
+        off = abs(value / honest - 1)
+        assert (status, code) in {(Status.CERTIFIED, 0), (Status.REFUTED, 1)}, value
+        assert items["checker.agrees"].code == "CHECKER_AGREES", value
+        if off < 0.9 * _EDGE and not exact:
+            assert code == 0, value
+        if off > 1.1 * _EDGE or (exact and value != honest):
+            assert code == 1, value
+
+
 def test_an_exclusion_by_the_author_must_be_followed(ticket_path: Path) -> None:
     group = {"reason": "named by the author", "ids": [MOVED[0]]}
     edit(ticket_path, lambda t: t["selection"]["excluded"].insert(0, group))
