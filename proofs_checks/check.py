@@ -145,7 +145,7 @@ def check(
             absent = missing(needs)
             started = time.perf_counter()
             if absent:
-                hint = "pip install 'certify-lottery[all]'"
+                hint = "python -m pip install -e '.[all]'"
                 finding = CheckFinding("not run", 0, f"needs {', '.join(absent)}: {hint}")
             else:
                 found = function(budget)

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from certify.base.errors import CertifyError, ExitCode, UsageError
 from certify.base.version import __version__
 from certify.cli.registry import COMMANDS, load
-from certify.cli.shell import complain, discard_output
+from certify.cli.shell import complain, discard_output, needs_extra
 
 _PATIENCE = 60.0  # seconds: on a busy machine, processes started together may reach an error far apart
 
@@ -109,7 +109,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Typer's own main would turn a closed pipe into exit code 1 and a stray EOFError into an abort.
         command = typer.main.get_command(app)
         words = list(sys.argv[1:] if arguments is None else arguments)
-        with command.make_context("certify", words) as context:
+        with command.make_context("certify", words) as context, needs_extra("this command"):
             result = command.invoke(context)
         return int(result) if isinstance(result, int) else int(ExitCode.CERTIFIED)
     except CertifyError as error:

@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+from certify.base.errors import UsageError
 from certify.base.text import escape
 
 if TYPE_CHECKING:
@@ -57,8 +59,6 @@ def surviving_closed_pipe() -> Iterator[None]:
     Raises:
         UsageError: standard output cannot be written for another reason, such as a full disk.
     """
-    from certify.base.errors import UsageError
-
     try:
         yield
         sys.stdout.flush()
@@ -77,22 +77,41 @@ def complain(message: str, code: str) -> None:
         print(f"certify: {line} [{code}]", file=sys.stderr)
 
 
+EXTRAS: Final = {
+    **dict.fromkeys(("torch", "transformers", "datasets", "accelerate", "tokenizers", "peft"), "tune"),
+    **dict.fromkeys(("z3", "flint"), "proofs"),
+    "numba": "fast",
+    "pyarrow": "parquet",
+    "sentencepiece": "spbleu",
+}
+"""Packages that the light core lacks, as they are imported, and the extras that install them."""
+
+
+def missing_extra(doing: str, package: str) -> UsageError:
+    """The error for a package of an extra that is not installed, with the command that installs it."""
+    install = f"python -m pip install -e '.[{EXTRAS[package]}]'"
+    return UsageError(
+        f"{doing} needs the package {package}: in the checkout, {install}", code="EXTRA_MISSING"
+    )
+
+
 @contextmanager
-def needs_extra(doing: str) -> Iterator[None]:
-    """Turn a missing package of the extra ``tune`` into one line.
+def needs_extra(doing: str, *packages: str) -> Iterator[None]:
+    """Turn a missing package of an extra into one line; ``packages`` are asked for beforehand.
 
     Raises:
-        UsageError: something imported inside is not installed (``EXTRA_MISSING``).
+        UsageError: one of them, or one imported inside, is not installed (``EXTRA_MISSING``).
     """
-    from certify.base.errors import UsageError
-
+    for package in packages:
+        if find_spec(package) is None:
+            raise missing_extra(doing, package)
     try:
         yield
     except ImportError as error:
-        raise UsageError(
-            f"{doing} needs the package {error.name}: pip install 'certify-lottery[tune]'",
-            code="EXTRA_MISSING",
-        ) from error
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise missing_extra(doing, package) from error
 
 
 def discard_output() -> None:

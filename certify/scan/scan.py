@@ -161,7 +161,7 @@ def _choose(engine: Engine, moved: int) -> Literal["numba", "numpy"]:
         return "numba" if installed and moved >= AUTO_BYTES else "numpy"
     if not installed:
         raise UsageError(
-            "engine numba needs the extra 'fast': pip install 'certify-lottery[fast]'", code="EXTRA_MISSING"
+            "engine numba needs the extra 'fast': python -m pip install -e '.[fast]'", code="EXTRA_MISSING"
         )
     return "numba"
 

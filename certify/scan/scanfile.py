@@ -33,7 +33,7 @@ def check_scan_path(path: Path) -> None:
             import pyarrow  # noqa: F401  (presence is the question)
         except ImportError as error:
             raise UsageError(
-                "Parquet needs pyarrow: pip install 'certify-lottery[parquet]', or choose .csv or .npz",
+                "Parquet needs pyarrow: python -m pip install -e '.[parquet]', or choose .csv or .npz",
                 code="EXTRA_MISSING",
             ) from error
 

@@ -80,7 +80,7 @@ def count_tokens(tokenizer: Path, lines: Iterable[str], rows: int) -> NDArray[np
         from tokenizers import Tokenizer
     except ImportError as error:
         raise UsageError(
-            "counting tokens needs the package tokenizers: pip install 'certify-lottery[tune]'",
+            "counting tokens needs the package tokenizers: python -m pip install -e '.[tune]'",
             code="EXTRA_MISSING",
         ) from error
     try:

@@ -191,7 +191,7 @@ def _load_parquet(path: Path, languages: tuple[str, str]) -> Iterator[Any]:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise UsageError(
-            "reading Parquet needs pyarrow: pip install 'certify-lottery[parquet]'", code="EXTRA_MISSING"
+            "reading Parquet needs pyarrow: python -m pip install -e '.[parquet]'", code="EXTRA_MISSING"
         ) from error
     if not path.is_file():
         raise UsageError(f"no file {path}", code="FILE_UNREADABLE")

@@ -182,7 +182,7 @@ def require_tokenizer(tokenizer: BleuTokenizer) -> None:
 
     if find_spec("sentencepiece") is None:
         raise UsageError(
-            f"spBLEU ({tokenizer}) needs the package sentencepiece: pip install 'certify-lottery[spbleu]'",
+            f"spBLEU ({tokenizer}) needs the package sentencepiece: python -m pip install -e '.[spbleu]'",
             code="SPBLEU_UNAVAILABLE",
         )
     path = Path(SACREBLEU_DIR) / "models" / _MODELS[tokenizer]

@@ -49,7 +49,7 @@ def prove(
 
     Exit code 0 if nothing failed, 1 if a check failed, 3 if --require all and one did not run.
     """
-    from certify.cli.shell import progress_bar
+    from certify.cli.shell import needs_extra, progress_bar
     from proofs_checks.check import Budget, Tier
     from proofs_checks.run.prove import SECONDS, checks
     from proofs_checks.run.prove import prove as run
@@ -59,7 +59,7 @@ def prove(
         return 0
     tier: Tier = "fast" if fast else "full"
     budget = Budget(tier, SECONDS[tier] if seconds is None else seconds, seed)
-    with progress_bar("checks", "checks") as progress:
+    with needs_extra("proving", "z3", "flint"), progress_bar("checks", "checks") as progress:
         record = run(
             budget,
             only=only or [],
