@@ -188,6 +188,9 @@ class Report(Document):
     schema_version: Literal[1] = SCHEMA_VERSION
     file: str
     policy: str
+    policy_file: str | None = Field(
+        description="where a policy of one's own lies; null for one of the package"
+    )
     policy_sha256: Sha256
     question: str
     exit_code: ExitCode

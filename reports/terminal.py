@@ -68,7 +68,7 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
             (f" {verdict} ", f"reverse {_STYLES[verdict]}"),
             "  ",
             (ticket["id"], "bold"),
-            f"  under policy {view['policy']}",
+            f"  under {_policy(view)}",
         )
     )
     answer = {"CERTIFIED": "Yes.", "REFUTED": "No."}.get(verdict, "Not shown.")
@@ -94,6 +94,14 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
     console.print(Text(f"ticket {ticket['digest']}", style="dim"), soft_wrap=True)
     if ticket["certificate"]:
         console.print(Text(f"certificate {ticket['certificate']['sha256']}", style="dim"), soft_wrap=True)
+
+
+def _policy(view: dict[str, Any]) -> str:
+    """What the policy is: nobody is to take a policy of one's own for one of the package."""
+    if view["policy_file"] is None:
+        return f"policy {view['policy']}"
+    digest = view["policy_sha256"][:16]
+    return f"{view['policy']}, a policy of your own ({escape(view['policy_file'])}, sha256 {digest}…)"
 
 
 def _second_opinion(ticket: dict[str, Any]) -> str:
@@ -299,7 +307,7 @@ def _assumptions(title: str, entries: list[dict[str, Any]], console: Console) ->
 
 
 def _summary(view: dict[str, Any], console: Console) -> None:
-    _heading(f"{len(view['tickets'])} tickets under policy {view['policy']}", console)
+    _heading(f"{len(view['tickets'])} tickets under {_policy(view)}", console)
     for ticket in view["tickets"]:
         verdict = ticket["verdict"]
         console.print(_indent(Text.assemble((f"{verdict:<13}", _STYLES[verdict]), f" {ticket['id']}")))

@@ -39,6 +39,7 @@ def view(report: CheckReport, *, resample: bool = True) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "file": str(report.path),
         "policy": report.policy.name,
+        "policy_file": report.policy.file or None,
         "policy_sha256": report.policy.sha256,
         "question": report.policy.question,
         "exit_code": int(report.exit_code),

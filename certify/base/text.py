@@ -26,6 +26,45 @@ _INVISIBLE = frozenset(
 )
 
 
+# Digits, Cyrillic and Greek letters by the Latin letter that they look like; 1 and i look like l.
+_ALIKE = {
+    "a": "\u0430\u03b1\u0251",
+    "b": "\u0432\u03b2",
+    "c": "\u0441",
+    "d": "\u0501",
+    "e": "3\u0435\u03b5",
+    "g": "\u0261",
+    "h": "\u043d\u04bb",
+    "j": "\u0458",
+    "k": "\u043a\u03ba",
+    "l": "1i|\u0456\u0457\u03b9\u0131\u0269",
+    "m": "\u043c",
+    "n": "\u03b7",
+    "o": "0\u043e\u03bf",
+    "p": "\u0440\u03c1",
+    "q": "\u051b",
+    "s": "5\u0455",
+    "t": "\u0442\u03c4",
+    "u": "\u03c5",
+    "v": "\u03bd",
+    "w": "\u051d\u03c9",
+    "x": "\u0445\u03c7",
+    "y": "\u0443\u03b3",
+}
+_LOOKS = str.maketrans({char: letter for letter, chars in _ALIKE.items() for char in chars})
+
+
+def looks_like(text: str) -> str:
+    """What ``text`` looks like at a glance: texts that are easily taken for each other have the same result.
+
+    Compatibility forms, case, separators and marks do not count; 0 is o, 1 and i are l, rn is m, and Cyrillic
+    and Greek letters are the Latin ones that they resemble.
+    """
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    letters = "".join(char for char in folded if char.isalnum() or char == "|").translate(_LOOKS)
+    return letters.replace("rn", "m").replace("vv", "w")
+
+
 def hidden(char: str) -> bool:
     """Whether ``char`` is invisible or could control a terminal, as line breaks and tabs do."""
     return char in _INVISIBLE or unicodedata.category(char) in _HIDDEN

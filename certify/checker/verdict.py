@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +27,14 @@ from .tables import (
 
 SHIPPED: Final = ("selection", "paper", "release", "strict")
 DEFAULT: Final = "release"
-EXIT: Final = {"INVALID": 4, "REFUTED": 1, "INCONCLUSIVE": 3, "VACUOUS": 3, "CERTIFIED": 0}  # gravest first
+LOOKS: Final = str.maketrans(
+    "\u0430\u03b1\u0251\u0432\u03b2\u0441\u05013\u0435\u03b5\u0261\u043d\u04bb\u0458\u043a\u03ba1i|\u0456\u0457\u03b9"
+    "\u0131\u0269\u043c\u03b70\u043e\u03bf\u0440\u03c1\u051b5\u0455\u0442\u03c4\u03c5\u03bd\u051d\u03c9\u0445\u03c7\u0443\u03b3",
+    "aaabbcdeeeghhjkkllllllllmnoooppqssttuvwwxxyy",
+)
+"""Digits, Cyrillic and Greek letters, and the Latin letter that each looks like; 1 and i look like l."""
+# Gravest first.
+EXIT: Final = {"INVALID": 4, "REFUTED": 1, "USAGE": 2, "INCONCLUSIVE": 3, "VACUOUS": 3, "CERTIFIED": 0}
 
 
 def policy(data: bytes) -> Policy:
@@ -46,12 +54,22 @@ def policy(data: bytes) -> Policy:
     return Policy(read["name"], tuple(read["items"]), tuple(claims), taken, delta, texts)
 
 
+def looks(name: str) -> str:
+    """What a name looks like: without case, marks and separators, one letter for all that resemble it."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+    plain = "".join(char for char in folded if char.isalnum() or char == "|").translate(LOOKS)
+    return plain.replace("rn", "m").replace("vv", "w")
+
+
 def named(name: str) -> Policy:
     """A shipped policy by its name, or the policy of a ``.toml`` file."""
     if name in SHIPPED:
         return policy(resource("policy", f"{name}.toml"))
     need(name.endswith(".toml"), "POLICY_UNKNOWN", "USAGE")
-    return policy(fetch(Path(name)))
+    rules = policy(fetch(Path(name)))
+    need(looks(rules.name) not in map(looks, SHIPPED), "POLICY_NAME", "USAGE")
+    need(SLUG.fullmatch(rules.name), "POLICY_MALFORMED")
+    return rules
 
 
 def verify(

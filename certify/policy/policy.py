@@ -11,7 +11,7 @@ deny-unless-shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +20,10 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from certify.base.assumptions import ASSUMPTIONS
-from certify.base.errors import CertifyError, InvalidInputError, UsageError
+from certify.base.errors import CertifyError, UsageError
 from certify.base.jsonio import read_bytes, sha256_bytes
 from certify.base.model import Document, Model, Refusal, parse_toml, validate
+from certify.base.text import looks_like
 from certify.claims.kind import Test
 from certify.claims.registry import KINDS
 from certify.policy.requirement import TESTS, Requirement
@@ -84,6 +85,7 @@ class Policy:
         texts: digests of texts by name: they must be evaluated, and be these (item ``evidence.texts``).
         sha256: digest of the policy's file.
         shipped: the policy is one of the package.
+        file: where a policy of one's own lies; empty for one of the package.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Policy:
     sha256: str
     shipped: bool
     texts: Mapping[str, str] = field(default_factory=dict)
+    file: str = ""
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -150,7 +153,8 @@ def get_policy(name: str) -> Policy:
     """The shipped policy of that name, or the one in a ``.toml`` file.
 
     Raises:
-        UsageError: there is none, or the file cannot be read.
+        UsageError: there is none, the file cannot be read, or its policy has a name that looks like that of
+            one of the package (``POLICY_NAME``).
         InvalidInputError: the file is refused; see :func:`parse_policy`.
     """
     if name in POLICIES:
@@ -161,14 +165,15 @@ def get_policy(name: str) -> Policy:
             f"no policy {name!r}; there are: {known}, or the path of a .toml file", code="POLICY_UNKNOWN"
         )
     data = read_bytes(Path(name), what="policy", limit=MAX_BYTES)
-    policy = parse_policy(data, what=f"policy {name}")
-    if policy.name in POLICIES:
-        raise InvalidInputError(
-            f"policy {name} calls itself {policy.name!r}, which is a policy of the package: give it a name of"
-            " its own",
+    called = parse_toml(data, what=f"policy {name}", refusal=_REFUSAL).get("name")
+    taken = {looks_like(known): known for known in POLICIES}
+    if isinstance(called, str) and looks_like(called) in taken:
+        raise UsageError(
+            f"policy {name} calls itself {called[:64]!r}, which is easily taken for the policy"
+            f" {taken[looks_like(called)]!r} of the package: give it a name of its own",
             code="POLICY_NAME",
         )
-    return policy
+    return replace(parse_policy(data, what=f"policy {name}"), file=name)
 
 
 def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) -> Policy:

@@ -24,7 +24,15 @@ NOT_CODES = {
         *("F16", "F32", "F64", "BF16", "C64", "I16", "I32", "I64", "U16", "U32", "U64", "BOOL"),
         *("F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0"),
     },
-    "names of libraries and standards": {"CAUSAL_LM", "LORA", "NFKC", "PREFIX_TUNING", "TRAINABLE_TOKENS"},
+    "names of libraries and standards": {
+        "CAUSAL_LM",
+        "LORA",
+        "NFKC",
+        "NFKD",
+        "PREFIX_TUNING",
+        "TRAINABLE_TOKENS",
+    },
+    "flags of the operating system": {"O_BINARY", "O_NONBLOCK"},
     "environment variables": {
         *("CERTIFY_DATA", "CERTIFY_TRACEBACK", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "RANK"),
         *("ACCELERATE_USE_CPU", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"),

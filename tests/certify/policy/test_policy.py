@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from command import in_process
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,9 +97,57 @@ def test_a_tampered_copy_cannot_pass_for_a_shipped_policy(tmp_path: Path, thresh
     path = tmp_path / "release.toml"
     text = (FILES / "release.toml").read_text(encoding="utf-8").replace("-1.0", threshold)
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(InvalidInputError) as caught:
+    with pytest.raises(UsageError) as caught:
         get_policy(str(path))
     assert caught.value.code == "POLICY_NAME"
+
+
+ALIKE = [
+    *("Release", "RELEASE", "re1ease", "reiease", "re|ease", "re-lease", "release.", "relea5e", "r3lease"),
+    *(
+        "r\u0435lease",
+        "\u0433elease\u0301".replace("\u0433", "r"),
+        "rele\u03b1se",
+        "\uff32elease",
+        "rel\u200bease",
+    ),
+    *("paper_", "\u0440\u0430\u0440\u0435r", "str1ct", "strlct", "selectlon", "SELECTI0N", "\u0455trict"),
+]
+OTHER = ["own", "release2", "releases", "my-release", "paper-strict", "stricter", "modern"]
+
+
+@pytest.mark.parametrize("name", [*ALIKE, *OTHER])
+def test_a_name_that_is_easily_taken_for_a_shipped_one_is_refused(
+    ticket_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(MINIMAL.replace('"own"', json.dumps(name, ensure_ascii=False)), encoding="utf-8")
+    ran = in_process(["check", ticket_path, "--policy", path], capsys)
+    alone = in_process(["checker", ticket_path.parent, "--policy", path, "--quiet"], capsys)
+    if name in OTHER:
+        assert (ran.code, alone.code) == (0, 0)
+        return
+    assert (ran.code, alone.code) == (2, 2)
+    assert "[POLICY_NAME]" in ran.one_line()
+    assert "USAGE POLICY_NAME" in alone.out
+
+
+def test_a_report_says_whose_policy_it_is(
+    ticket_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    words = ["check", ticket_path, "--policy", path]
+    shown = " ".join(in_process(words, capsys).out.split())
+    assert f"own, a policy of your own ({path}, sha256 {digest[:16]}…)".replace(" ", "") in shown.replace(
+        " ", ""
+    )
+    data = json.loads(in_process([*words, "--format", "json"], capsys).out)
+    assert (data["policy_file"], data["policy_sha256"]) == (str(path), digest)
+    words[-1] = "selection"
+    assert "of your own" not in in_process(words, capsys).out
+    assert json.loads(in_process([*words, "--format", "json"], capsys).out)["policy_file"] is None
 
 
 # --- what a file may say -----------------------------------------------------------------------------------
