@@ -1,16 +1,21 @@
-"""The one door through which files are read: regular files pass, and nothing waits for a pipe or a device."""
+"""The one door through which files are read: regular files pass, and nothing waits for a pipe or a device.
+
+Paths that a file of others names go through :func:`inside` first.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import lzma
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
-from certify.base.errors import UsageError
+from certify.base.errors import CertifyError, InvalidInputError, UsageError
 
 _KINDS: Final = (
     (stat.S_ISDIR, "a folder"),
@@ -19,6 +24,7 @@ _KINDS: Final = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+_LONGEST_TEXT: Final = 256 << 20
 # Opening a pipe without a writer would wait for one. On Windows, text mode would change bytes.
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -52,6 +58,79 @@ def opened(path: Path, *, what: str = "file") -> Iterator[BufferedReader]:
         raise
     with stream:
         yield stream
+
+
+def inside(
+    folder: Path, relative: str, sha256: str | None = None, *, like: Callable[[Path], bool] | None = None
+) -> Path:
+    """Where ``relative``, a path that a file of ``folder`` names, lies: in ``folder``, as it is written.
+
+    A link may lead out of the folder, as in a store of blobs, but only to the very file that is stated.
+    Nothing else out there is read, because messages about it could show what it holds.
+
+    Args:
+        folder: what the path is relative to.
+        relative: the path.
+        sha256: the stated file digest, or of what the file unpacks to if its name ends in ``.xz``.
+        like: whether a file is the stated one, where its content but not its bytes are stated.
+
+    Raises:
+        InvalidInputError: the path leaves the folder, or a link leads out to another file (``PATH_ESCAPES``);
+            no file system takes it (``PATH_UNUSABLE``); only the ends of its lines are not as stated
+            (``LINE_ENDINGS``).
+    """
+    root = folder.resolve()
+    target = root / relative
+    try:
+        resolved = target.resolve()
+        there = target.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long; links that run in a circle
+        raise InvalidInputError(
+            f"the path {relative!r} in the ticket cannot be used", code="PATH_UNUSABLE"
+        ) from error
+    if sha256 is not None and there and _converted(target, sha256):
+        raise InvalidInputError(
+            f"{relative}: line endings were changed by the checkout (CRLF instead of LF): put '* -text' into"
+            " .gitattributes and check it out again",
+            code="LINE_ENDINGS",
+        )
+    if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        raise InvalidInputError(f"the path {relative!r} in the ticket leaves its folder", code="PATH_ESCAPES")
+    if not resolved.is_relative_to(root) and not (there and _is_stated(target, sha256, like)):
+        raise InvalidInputError(
+            f"the path {relative!r} in the ticket leads out of its folder, not to the file that is stated",
+            code="PATH_ESCAPES",
+        )
+    return target
+
+
+def _is_stated(path: Path, sha256: str | None, like: Callable[[Path], bool] | None) -> bool:
+    try:
+        if like is not None:
+            return like(path)
+        with opened(path) as raw, _unpacked(raw, path) as stream:
+            return sha256 == hashlib.file_digest(stream, "sha256").hexdigest()
+    except (CertifyError, OSError, EOFError, lzma.LZMAError):  # whatever is wrong with it, nobody is told
+        return False
+
+
+def _unpacked(stream: BufferedReader, path: Path) -> BufferedReader | lzma.LZMAFile:
+    return lzma.open(stream) if path.suffix == ".xz" else stream
+
+
+def _converted(path: Path, sha256: str) -> bool:
+    """Whether a text has the stated digest once its lines end in LF."""
+    with opened(path) as stream:
+        if stream.seek(0, os.SEEK_END) > _LONGEST_TEXT:
+            return False
+        stream.seek(max(0, stream.tell() - 2))
+        end = stream.read()
+        stream.seek(0)
+        start = stream.read(1 << 16)
+        if b"\0" in start or b"\r\n" not in (end, start[start.find(b"\r\n") :][:2]):
+            return False
+        stream.seek(0)
+        return hashlib.sha256(stream.read().replace(b"\r\n", b"\n")).hexdigest() == sha256
 
 
 def _check(mode: int, path: Path, what: str) -> None:

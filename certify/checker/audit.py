@@ -202,7 +202,7 @@ class Audit:
         """The certificate, if it is about this ticket."""
         located: Any = self.ticket.get("certificate")
         need(located or self.path, "NO_CERTIFICATE", "INCONCLUSIVE")
-        path = self.path or self.folder.path(located["path"])
+        path = self.path or self.folder.path(located["path"], located.get("sha256"))
         need(path.exists(), "FILE_MISSING", "INCONCLUSIVE")
         data = fetch(path)
         need(self.path or located.get("sha256") in (None, sha(data)), "CERTIFICATE_DIGEST")
@@ -222,7 +222,7 @@ class Audit:
 
     def load(self, located: Json) -> Text:
         """One evidence, if it is about this ticket."""
-        path, t = self.folder.path(located["path"]), self.ticket
+        path, t = self.folder.path(located["path"], located["sha256"]), self.ticket
         need(path.exists(), "FILE_MISSING")
         e: Evidence = self.folder.once(f"evidence {path}", Evidence, path)
         need(e.sha256 == located["sha256"], "EVIDENCE_DIGEST")

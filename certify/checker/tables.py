@@ -174,16 +174,16 @@ class Folder:
             raise self.known[key]
         return self.known[key]
 
-    def path(self, relative: str) -> Path:
-        """Where a file of the folder lies."""
-        path = (self.root / relative).resolve()
+    def path(self, relative: str, stated: object = None) -> Path:
+        """Where a file of the folder lies; only one whose digest is stated may be a link that leads out."""
+        path = self.root / relative
         plain = re.fullmatch(r"(?!/|[A-Za-z]:|(.*/)?\.\.(/|$))[^\\\x00-\x1f\x7f]{1,1024}", relative)
-        need(plain and path.is_relative_to(self.root), "PATH_ESCAPES")
+        need(plain and (stated or path.resolve().is_relative_to(self.root)), "PATH_ESCAPES")
         return path
 
     def read(self, relative: str, digest: str | None = None, *, packed: bool = False) -> bytes:
         """The bytes of a file; ``packed``: where only ``relative.xz`` is there, what that unpacks to."""
-        path, other = self.path(relative), self.path(f"{relative}.xz")
+        path, other = self.path(relative, digest), self.path(f"{relative}.xz", digest)
         need(path.exists() or (packed and other.exists()), "FILE_MISSING")
         if path.exists():
             data = fetch(path)
@@ -191,7 +191,9 @@ class Folder:
             most = 64 + (other.stat().st_size >> 12)  # MiB, read in blocks: a small file can be a bomb
             with opened(other) as raw, lzma.open(raw) as stream:
                 data = b"".join(islice(iter(lambda: stream.read(1 << 20), b""), most))
-        need(digest in (None, sha(data)), "FILE_DIGEST")
+        if digest not in (None, sha(data)):
+            converted = sha(data.replace(b"\r\n", b"\n")) == digest
+            raise Stop("INVALID", "LINE_ENDINGS" if converted else "FILE_DIGEST")
         return data
 
     def mapped(self, path: Path) -> Any:
@@ -204,12 +206,12 @@ class Folder:
         need(ref["path"] is not None, "NOT_GIVEN", "INCONCLUSIVE")
         held = dict[Path, Any]()
         for file in ref["files"]:
-            path = self.path(file["path"])
+            path = self.path(file["path"], file["sha256"])
             need(path.is_file(), "FILE_MISSING")
             data = self.once(f"file {path}", self.mapped, path)
             need(self.once(f"digest {path}", sha, data) == file["sha256"], "FILE_DIGEST")
-            held[path] = data
-        path = self.path(ref["path"])
+            held[path.resolve()] = data
+        path = self.path(ref["path"], any(ref["path"] == file["path"] for file in ref["files"]))
         path = path / default if path.is_dir() else path
         beside = [path, *(path.parent / name for name in names if (path.parent / name).is_file())]
         need({one.resolve() for one in beside} <= held.keys(), "FILE_UNBOUND")
@@ -234,13 +236,13 @@ class Folder:
 
     def peek(self, ref: Json) -> Table:
         """The table where only some rows are wanted: neither hashed nor scanned."""
-        path = self.path(ref["path"] or "none.safetensors")
+        path = self.path(ref["path"] or "none.safetensors", ref["files"])
         path = path / "model.safetensors" if path.is_dir() else path
         return self.opened(ref, self.once(f"file {path}", self.mapped, path), [])
 
     def opened(self, ref: Json, file: Any, configs: Sequence[bytes]) -> Table:
         """The tensor that a ticket names, in a file of the folder."""
-        path = self.path(ref["path"] or "none.safetensors")
+        path = self.path(ref["path"] or "none.safetensors", ref["files"])
         index = path / "model.safetensors.index.json"
         plain = not index.exists() if path.is_dir() else path.suffix == ".safetensors"
         need(plain and ref["tensor"], *UNKNOWN)
@@ -288,7 +290,7 @@ class Folder:
         if ref:
             need(ref.get("path") is not None or SLUG.fullmatch(ref["name"]), "TEMPLATE_DIGEST")
             data = (
-                self.read(ref["path"])
+                fetch(self.path(ref["path"], ref["sha256"]))
                 if ref.get("path")
                 else resource("ticket", "prompts", f"{ref['name']}.toml")
             )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .scan import exceeds_log
-from .tables import Folder, Json, canonical, digests, increasing, level, naturals, need, parse, sha
+from .tables import Folder, Json, canonical, digests, fetch, increasing, level, naturals, need, parse, sha
 
 ONE = 1 << 32  # units are counted in 2^-32
 CRITERIA = ("published", "measured-max", "additive")
@@ -153,7 +153,7 @@ class Evidence:
 
     def __init__(self, path: Path) -> None:
         here = Folder(path.parent)
-        data = here.read(path.name)
+        data = fetch(path)
         m = parse(data)
         self.m, self.arms, self.sha256 = m, {arm["name"]: arm for arm in m["arms"]}, sha(data)
         about = ("certify.evidence", 1, {"translation": "translation/1", "loss": "loss/2"}[m["kind"]])

@@ -98,7 +98,7 @@ def verify(
     """
 
     def read() -> list[Json]:
-        content = parse(files.read(ticket_file))
+        content = parse(fetch(files.root / ticket_file))
         need((content["schema"], content["schema_version"]) == ("certify.tickets", 1), "TICKET_SCHEMA")
         names = [ticket["id"] for ticket in content["tickets"]]
         need(len({*names}) == len(names) and all(map(SLUG.fullmatch, names)), "TICKET_MALFORMED")

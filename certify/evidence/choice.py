@@ -18,9 +18,10 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from certify.base.errors import InvalidInputError
+from certify.base.files import inside
 from certify.base.jsonio import MAX_JSON_BYTES, parse_json, read_bytes, sha256_bytes
 from certify.base.model import Document, Model, Refusal, validate
-from certify.ticket.schema import Ticket, TokenId, inside
+from certify.ticket.schema import Ticket, TokenId
 
 SCHEMA_NAME: Final = "certify.choice"
 SCHEMA_VERSION: Final = 1
@@ -69,7 +70,7 @@ def read_choice(ticket: Ticket, folder: Path) -> frozenset[str]:
     """
     if ticket.choice is None:
         return frozenset()
-    path = inside(folder, ticket.choice.path)
+    path = inside(folder, ticket.choice.path, ticket.choice.sha256)
     if not path.is_file():
         raise InvalidInputError(
             f"{ticket.choice.path}, the record of how the ticket was chosen, is not there",

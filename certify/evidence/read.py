@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.files import opened
+from certify.base.files import inside, opened
 from certify.base.jsonio import read_json, sha256_bytes, write_bytes
 from certify.evidence.manifest import (
     BASE_ARM,
@@ -47,7 +47,6 @@ from certify.evidence.record import (
     TranslationRecord,
     parse_record,
 )
-from certify.ticket.schema import inside
 
 __all__ = [
     "BASE_ARM",
@@ -123,7 +122,7 @@ def read_used(entry: Used, folder: Path) -> frozenset[str]:
             sorted, distinct and ``count`` lines long (``EVIDENCE_MALFORMED``).
         UsageError: it cannot be read.
     """
-    with _opened(folder, entry.path) as stream:
+    with _opened(folder, entry.path, entry.sha256) as stream:
         data = stream.read(17 * (entry.count + 1))
     whole = _USED.match(data)
     lines = data[: whole.end()].decode("ascii").split() if whole else []
@@ -181,7 +180,7 @@ class RecordFile:
         Raises:
             InvalidInputError, UsageError: see :func:`iter_records`.
         """
-        with _opened(self._folder, stated.path) as stream:
+        with _opened(self._folder, stated.path, stated.sha256) as stream:
             stream.seek(self._offset)
             while line := stream.readline(MAX_LINE_BYTES + 1):
                 self._count += 1
@@ -228,9 +227,9 @@ def unit_key(records: Iterable[Record]) -> str:
 
 
 @contextmanager
-def _opened(folder: Path, relative: str) -> Iterator[IO[bytes]]:
+def _opened(folder: Path, relative: str, sha256: str) -> Iterator[IO[bytes]]:
     """The file, or, where only ``relative.xz`` is there, what that unpacks to, as it is read."""
-    path, packed = inside(folder, relative), inside(folder, f"{relative}.xz")
+    path, packed = (inside(folder, name, sha256) for name in (relative, f"{relative}.xz"))
     if not path.exists() and not packed.exists():
         raise InvalidInputError(f"{relative} is named by the evidence but is not there", code="FILE_MISSING")
     try:

@@ -45,6 +45,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from certify.base.errors import CertifyError, InvalidInputError
+from certify.base.files import inside
 from certify.base.jsonio import sha256_bytes
 from certify.base.verdict import Item, Outcome
 from certify.certificate.build import (
@@ -56,13 +57,7 @@ from certify.certificate.build import (
     evidence_ref,
     stated_claims,
 )
-from certify.certificate.schema import (
-    SCHEMA_VERSION,
-    Certificate,
-    EvidenceRef,
-    StatedClaim,
-    read_certificate,
-)
+from certify.certificate.schema import SCHEMA_VERSION, Certificate, EvidenceRef, StatedClaim, read_certificate
 from certify.claims.every import check_splits, role_of
 from certify.claims.exact import split_claim
 from certify.claims.subject import check_transfers, make_labels, make_subject
@@ -74,7 +69,7 @@ from certify.policy import outcomes
 from certify.policy.policy import TEXTS, Policy
 from certify.policy.requirement import RequirementAnswer
 from certify.stats.witness import hints
-from certify.ticket.schema import Ticket, inside
+from certify.ticket.schema import Ticket
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ class Sources:
             InvalidInputError: ``FILE_MISSING``, ``EVIDENCE_DIGEST``, or the evidence is refused.
             UsageError: a file cannot be read.
         """
-        path = inside(self.folder, ref.path)
+        path = inside(self.folder, ref.path, ref.sha256)
         if not path.exists():
             raise InvalidInputError(
                 f"{ref.path} is named by the certificate, but is not there", code="FILE_MISSING"
@@ -223,7 +218,8 @@ def _present(ticket: Ticket, sources: Sources) -> tuple[Certificate | None, str 
         text = "the ticket names no certificate: nothing is shown about what a model does with it"
         return None, None, Item(name, Outcome.MISSING, "NO_CERTIFICATE", text, outcomes.REMEDY)
     try:
-        path = sources.certificate or inside(sources.folder, located.path if located else "")
+        where = (located.path, located.sha256) if located else ("", None)
+        path = sources.certificate or inside(sources.folder, *where)
         if not path.exists():
             text = f"the certificate {path.name} is not there"
             return None, None, Item(name, Outcome.MISSING, "FILE_MISSING", text, outcomes.REMEDY)

@@ -10,13 +10,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from certify.base.errors import CertifyError, InvalidInputError
+from certify.base.files import inside
 from certify.base.verdict import Item, Outcome
 from certify.gate.session import Session
 from certify.tables.rowfile import Rows
 from certify.tables.table import Table, check_finite
-from certify.tables.vocabulary import Vocabulary
-from certify.ticket.released import Role, Source, check_bound, check_files, find_role, open_role, open_rows
-from certify.ticket.schema import inside
+from certify.tables.vocabulary import TOKENIZER_FILES, Vocabulary
+from certify.ticket.released import (
+    Role,
+    Source,
+    check_bound,
+    check_files,
+    find_role,
+    open_role,
+    open_rows,
+    refuse_links,
+)
 from certify.ticket.templates import template_names
 
 
@@ -76,7 +85,8 @@ def tokenizer(source: Source, given: Path | None, session: Session) -> tuple[Voc
     try:
         if given is None:
             bound = check_files(source.folder, ref.files, session.file_digest)
-            vocabulary = session.vocabulary(inside(source.folder, ref.path or ""))
+            refuse_links(source.folder, ref.path or "", TOKENIZER_FILES, bound)
+            vocabulary = session.vocabulary(inside(source.folder, ref.path or "", ref.sha256))
             check_bound(vocabulary.files, bound, "tokenizer")
         else:
             vocabulary = session.vocabulary(given)
@@ -100,7 +110,10 @@ def template(source: Source, session: Session) -> Item:
                 f"the template {ref.name!r} neither ships with the package nor travels with the ticket",
                 code="TEMPLATE_UNKNOWN",
             )
-        where = ref.name if ref.path is None else inside(source.folder, ref.path)
+        where: str | Path = ref.name
+        if ref.path is not None:
+            same = ref.sha256
+            where = inside(source.folder, ref.path, like=lambda path: session.template(path).digest() == same)
         if session.template(where).digest() != ref.sha256:
             raise InvalidInputError(
                 f"the template {ref.name!r} is not the one of the ticket: its digest differs",

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
+from certify.base.files import inside
 from certify.base.jsonio import sha256_bytes, write_bytes
 from certify.base.records import Engine
 from certify.base.staging import changing
@@ -28,7 +29,6 @@ from certify.ticket.schema import (
     Ticket,
     TicketFile,
     choose,
-    inside,
     level,
     read_ticket_file,
 )
@@ -111,7 +111,8 @@ def _earlier(ticket: Ticket, folder: Path, evidence: Sequence[Evidence]) -> tupl
 
     What the ticket names is asked, and what that names: a chain. Issuing the same again is no new look.
     """
-    path = inside(folder, ticket.certificate.path) if ticket.certificate else None
+    stated = ticket.certificate
+    path = inside(folder, stated.path, stated.sha256) if stated else None
     if path is None or not path.is_file():
         return ()
     try:
@@ -160,7 +161,7 @@ def within(folder: Path, path: Path, what: str) -> str:
         UsageError: it lies elsewhere (``OUTSIDE_FOLDER``).
     """
     try:
-        relative = path.resolve().relative_to(folder.resolve())
+        relative = (path.parent.resolve() / path.name).relative_to(folder.resolve())
     except ValueError as error:
         raise UsageError(
             f"{what} {path} lies outside the ticket's folder {folder}: put it there, both travel together",
@@ -194,7 +195,7 @@ def _attach(path: Path, ticket: Ticket, certificate: Certificate, target: str, s
     )
     with changing(path) as write:
         content = read_ticket_file(path)  # others may have attached something meanwhile
-        if _one(content, ticket.id).digest() != ticket.digest():
-            raise UsageError(f"{path}: ticket {ticket.id!r} was made again meanwhile", code="FILE_CHANGED")
+        if _one(content, ticket.id) != ticket:  # another look at the texts would go untold
+            raise UsageError(f"{path}: ticket {ticket.id!r} was changed meanwhile", code="FILE_CHANGED")
         tickets = tuple(changed if one.id == ticket.id else one for one in content.tickets)
         write(content.model_copy(update={"tickets": tickets}).to_json().encode("utf-8"))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from certify.base.errors import CertifyError
+from certify.base.files import inside
 from certify.base.records import BoolColumn, Excluded, FloatColumn, KSResult, Selection
 from certify.base.verdict import Item, Outcome
 from certify.gate import integrity
@@ -27,7 +28,7 @@ from certify.tables.table import Table, check_compatible
 from certify.tables.vocabulary import Vocabulary
 from certify.ticket.make import AUTHOR_EXCLUSION, selection_ref
 from certify.ticket.released import Source, check_files, equal_rows, shown
-from certify.ticket.schema import SelectionRef, Ticket, inside
+from certify.ticket.schema import SelectionRef, Ticket
 
 COSINE_FLOOR = 0.2
 """A row outside the ticket whose direction changed more than this is a blind spot (theory §2)."""
@@ -180,7 +181,7 @@ def _select_again(
     counts = None
     if ref.counts is not None:
         check_files(inputs.folder, (ref.counts,), inputs.session.file_digest)
-        counts = read_counts(inside(inputs.folder, ref.counts.path), result.rows)
+        counts = read_counts(inside(inputs.folder, ref.counts.path, ref.counts.sha256), result.rows)
     author = [Excluded(group.reason, group.ids) for group in ref.excluded if group.reason == AUTHOR_EXCLUSION]
     return select(
         result,

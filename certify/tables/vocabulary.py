@@ -25,6 +25,8 @@ MAX_PIECE_CHARS = 4096
 _FILE = "tokenizer.json"
 _TOKEN_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 _ID_FILES = ("config.json", "generation_config.json")
+TOKENIZER_FILES = (_FILE, *_TOKEN_FILES, *_ID_FILES)
+"""Files that are read with a tokenizer."""
 _ROLES = ("bos", "eos", "unk", "pad", "cls", "sep", "mask")
 _MORE_SPECIAL = ("additional_special_tokens", "extra_special_tokens")
 _BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")

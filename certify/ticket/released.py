@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError
+from certify.base.files import inside
 from certify.base.jsonio import sha256_file
+from certify.tables.checkpoint import CONFIG, INDEX
 from certify.tables.dtypes import storage_bits
 from certify.tables.rowfile import Rows, open_rows_file, transferred_rows
 from certify.tables.table import BLOCK_BYTES, Table, open_table
-from certify.ticket.schema import BoundFile, Ticket, choose, inside, read_ticket_file
+from certify.ticket.schema import BoundFile, Ticket, choose, read_ticket_file
 
 Role = Literal["base", "reference"]
 """The two tables of a ticket: E⁰ and E*."""
@@ -95,7 +97,8 @@ def find_role(
                 f"the {role} table does not lie beside the ticket: name it with {option}",
                 code=f"{role.upper()}_NEEDED",
             )
-        path, tensor = inside(source.folder, ref.path), ref.tensor or None
+        stated = next((file.sha256 for file in ref.files if file.path == ref.path), None)
+        path, tensor = inside(source.folder, ref.path, stated), ref.tensor or None
     return opened(path, tensor=tensor, allow_tied=ref.tied is True).as_dtype(ref.dtype)
 
 
@@ -131,7 +134,10 @@ def open_role(
     """
     ref = source.ticket.base if role == "base" else source.ticket.reference
     travels = path is None and ref.path is not None
-    bound = check_files(source.folder, ref.files, digest) if travels else frozenset()
+    bound = frozenset[Path]()
+    if travels:
+        bound = check_files(source.folder, ref.files, digest)
+        refuse_links(source.folder, ref.path or "", (CONFIG, INDEX), bound)
     table = find_role(source, role, path, tensor=tensor, opened=opened)
     if travels:
         check_bound(table.files, bound, f"{role} table")
@@ -165,15 +171,33 @@ def check_files(
     """
     bound = set()
     for file in files:
-        target = inside(folder, file.path)
+        target = inside(folder, file.path, file.sha256)
         if not target.is_file():
             raise InvalidInputError(f"{file.path} is named by the ticket but missing", code="FILE_MISSING")
         if digest(target) != file.sha256:
             raise InvalidInputError(
                 f"{file.path} is not the file of the ticket: its digest differs", code="FILE_DIGEST"
             )
-        bound.add(target)
+        bound.add(target.resolve())
     return frozenset(bound)
+
+
+def refuse_links(folder: Path, relative: str, names: Sequence[str], bound: frozenset[Path]) -> None:
+    """Refuse what would be read along with ``relative``, is a link out of the folder, and is not bound.
+
+    Raises:
+        InvalidInputError: ``FILE_UNBOUND``.
+    """
+    path = folder / relative
+    beside = path if path.is_dir() else path.parent
+    root = folder.resolve()
+    for name in names:
+        target = (beside / name).resolve()
+        if not target.is_relative_to(root) and target not in bound:
+            raise InvalidInputError(
+                f"{beside / name} leads out of the folder, and the ticket does not bind it",
+                code="FILE_UNBOUND",
+            )
 
 
 def check_bound(used: Sequence[Path], bound: frozenset[Path], what: str) -> None:
@@ -208,7 +232,7 @@ def open_rows(source: Source, reference: Table | None = None) -> Rows:
     if released.rows is None:
         return _rows_from(reference, ticket)
     bound = BoundFile(path=released.rows.path, sha256=released.rows.sha256)
-    path = inside(source.folder, bound.path)
+    path = inside(source.folder, bound.path, bound.sha256)
     try:
         rows, digests = open_rows_file(path)
     except CertifyError:

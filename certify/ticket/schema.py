@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from certify.base.errors import InvalidInputError, UsageError
+from certify.base.errors import UsageError
 from certify.base.jsonio import canonical_json, pretty_json, sha256_bytes, write_bytes
 from certify.base.model import Document, Model, Refusal, read, validate
 from certify.base.records import Correction, Dtype, Method
@@ -326,23 +326,3 @@ def choose(content: TicketFile, ids: Sequence[str]) -> tuple[Ticket, ...]:
             listed = ", ".join(sorted(known)) or "none"
             raise UsageError(f"no ticket {name!r} in the file; it holds: {listed}", code="TICKET_UNKNOWN")
     return tuple(ticket for ticket in content.tickets if not ids or ticket.id in ids)
-
-
-def inside(folder: Path, relative: str) -> Path:
-    """Resolve a path of a ticket inside ``folder``, following links, and refuse to leave it.
-
-    Raises:
-        InvalidInputError: the path, with links followed, lies outside the folder (``PATH_ESCAPES``), or no
-            file system takes it (``PATH_UNUSABLE``).
-    """
-    root = folder.resolve()
-    try:
-        target = (root / relative).resolve()
-        target.is_file()
-    except (OSError, RuntimeError) as error:  # a name too long; links that run in a circle
-        raise InvalidInputError(
-            f"the path {relative!r} in the ticket cannot be used", code="PATH_UNUSABLE"
-        ) from error
-    if not target.is_relative_to(root):
-        raise InvalidInputError(f"the path {relative!r} in the ticket leaves its folder", code="PATH_ESCAPES")
-    return target

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from certify.base.errors import InvalidInputError, UsageError
+from certify.base.files import inside
 from certify.base.jsonio import sha256_file
 from certify.evidence.read import UNIT, Manifest, TranslationRecord, iter_records, read_manifest
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table
 from certify.ticket.corpus import Pair, sentence_digest
 from certify.ticket.released import Source, open_base, open_reference, open_rows
-from certify.ticket.schema import inside
 from certify.ticket.templates import Example, Template, encode, load_template
 from lottery.evaluation.forced_decoding import Certainty, argmaxes, certainties
 from lottery.model.backbone import find_base, load_backbone, load_tokenizer
@@ -186,7 +186,9 @@ def _template(source: Source, manifest: Manifest, named: str | None) -> Template
     if wanted is None:
         raise InvalidInputError("the evidence does not name a template", code="EVIDENCE_TEMPLATE")
     if named is None and ours is not None and ours.sha256 == wanted.sha256 and ours.path is not None:
-        named = str(inside(source.folder, ours.path))
+        named = str(
+            inside(source.folder, ours.path, like=lambda path: load_template(path).digest() == wanted.sha256)
+        )
     loaded = load_template(named or wanted.name)
     if loaded.digest() != wanted.sha256:
         raise InvalidInputError(

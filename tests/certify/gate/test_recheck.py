@@ -541,14 +541,13 @@ def test_a_bound_file_that_is_gone_is_invalid(ticket_path: Path, which: str) -> 
     assert items[f"integrity.{which}"].code == "FILE_MISSING"
 
 
-@pytest.mark.parametrize("kind", ["outside", "loop", "fifo", "folder"])
-def test_bound_files_are_regular_files_inside_the_folder(
-    ticket_path: Path, tmp_path: Path, kind: str
-) -> None:
+@pytest.mark.parametrize("kind", ["other file outside", "loop", "fifo", "folder"])
+def test_bound_files_are_regular_and_the_stated_ones(ticket_path: Path, tmp_path: Path, kind: str) -> None:
     file = ticket_path.parent / "rows" / "tiny.safetensors"
     outside = tmp_path / "outside.safetensors"
     shutil.move(file, outside)
-    if kind == "outside":
+    if kind == "other file outside":
+        outside.write_bytes(outside.read_bytes() + b"x")
         file.symlink_to(outside)
     elif kind == "loop":
         file.symlink_to(file.name)
@@ -558,7 +557,7 @@ def test_bound_files_are_regular_files_inside_the_folder(
         file.mkdir()
     status, items, code = judged(ticket_path)
     assert (status, code) == (Status.INVALID, 4)
-    codes = {"outside": {"PATH_ESCAPES"}, "loop": {"PATH_UNUSABLE", "FILE_MISSING"}}
+    codes = {"other file outside": {"PATH_ESCAPES"}, "loop": {"PATH_UNUSABLE", "FILE_MISSING"}}
     assert items["integrity.rows"].code in codes.get(kind, {"FILE_MISSING"})
 
 

@@ -24,11 +24,11 @@ from ticket_strategies import (
 )
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
+from certify.base.files import inside
 from certify.base.model import json_schema
 from certify.ticket.schema import (
     TicketFile,
     choose,
-    inside,
     parse_ticket_file,
     read_ticket_file,
     write_ticket_file,
@@ -426,19 +426,27 @@ def test_choosing_keeps_the_order_of_the_file() -> None:
         choose(content, ["a", "zz"])
 
 
-def test_resolving_follows_links_and_stays_inside(tmp_path: Path) -> None:
+def test_a_link_leads_out_of_the_folder_only_to_what_is_stated(tmp_path: Path) -> None:
     folder, outside = tmp_path / "ticket", tmp_path / "outside"
     folder.mkdir()
     outside.write_text("secret")
+    stated, other = (hashlib.sha256(text).hexdigest() for text in (b"secret", b"x"))
     (folder / "real").write_text("x")
     (folder / "good").symlink_to("real")
-    (folder / "bad").symlink_to(outside)
+    (folder / "blob").symlink_to(outside)
     (folder / "up").symlink_to("..")
-    (tmp_path / "ticket2").mkdir()
-    assert inside(folder, "good") == folder.resolve() / "real"
-    for relative in ("bad", "up", "up/outside", "up/ticket2"):
+    (folder / "elsewhere").symlink_to(tmp_path / "folder")
+    (tmp_path / "folder").mkdir()
+    for sha256 in (None, stated, other):
+        assert inside(folder, "good", sha256) == folder.resolve() / "good"
+    assert inside(folder, "blob", stated) == folder.resolve() / "blob"
+    assert inside(folder, "blob", like=lambda path: path.read_text() == "secret")
+    for relative, sha256 in (
+        *(("blob", None), ("blob", other), ("up", None), ("up", stated), ("up/folder", None)),
+        *(("up/outside", None), ("up/outside", other), ("elsewhere", None), ("elsewhere/x", stated)),
+    ):
         with pytest.raises(InvalidInputError) as caught:
-            inside(folder, relative)
+            inside(folder, relative, sha256)
         assert caught.value.code == "PATH_ESCAPES"
 
 

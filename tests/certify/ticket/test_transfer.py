@@ -213,7 +213,7 @@ def test_a_missing_rows_file_is_named(case: Case) -> None:
 def test_paths_in_a_ticket_stay_inside_its_folder(case: Case, path: str) -> None:
     (case.folder / "elsewhere").mkdir()
     rows = case.tickets.parent / "rows" / "t.safetensors"
-    (case.folder / "elsewhere" / "t.safetensors").write_bytes(rows.read_bytes())
+    (case.folder / "elsewhere" / "t.safetensors").write_bytes(rows.read_bytes() + b"x")
     (case.tickets.parent / "link").symlink_to(case.folder / "elsewhere")
     content = json.loads(case.tickets.read_text())
     content["tickets"][0]["released"]["rows"]["path"] = path
