@@ -115,12 +115,13 @@ class ModelConfig:
 
 
 def read_config(path: Path, read: JsonReader = read_json) -> ModelConfig:
-    """Read a config.json and refuse quantised models.
+    """Read a config.json and refuse models that are quantised, or whose weights it puts elsewhere.
 
     Raises:
         UsageError: the file cannot be read.
-        InvalidInputError: it is not a JSON object (``CONFIG_MALFORMED``, ``JSON_*``), or has a
-            ``quantization_config`` (``QUANTISED_TABLE``).
+        InvalidInputError: it is not a JSON object (``CONFIG_MALFORMED``, ``JSON_*``), has a
+            ``quantization_config`` (``QUANTISED_TABLE``), or names a file of weights
+            (``CHECKPOINT_AMBIGUOUS``).
     """
     config = read(path, what="the model configuration")
     if not isinstance(config, dict):
@@ -130,6 +131,11 @@ def read_config(path: Path, read: JsonReader = read_json) -> ModelConfig:
     if any(part.get("quantization_config") is not None for part in parts):
         raise InvalidInputError(
             f"{path} has a quantization_config: quantised checkpoints are refused", code="QUANTISED_TABLE"
+        )
+    if any(part.get("transformers_weights") is not None for part in parts):
+        raise InvalidInputError(
+            f"{path} names another file of weights (transformers_weights): remove the entry",
+            code="CHECKPOINT_AMBIGUOUS",
         )
     return ModelConfig(path, parts)
 

@@ -118,7 +118,8 @@ def adapter_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    if not is_file(folder / INDEX):
+    # Where both are, loaders of models take the single file.
+    if is_file(folder / SINGLE) or not is_file(folder / INDEX):
         return [folder / SINGLE]
     index = read_json(folder / INDEX, what="the checkpoint index")
     names = index.get("weight_map") if isinstance(index, dict) else None

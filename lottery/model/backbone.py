@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.records import Dtype
+from certify.tables.checkpoint import CONFIG
+from certify.tables.modelconfig import read_config
 from lottery.text.hub import quiet_hub
 
 TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
@@ -23,6 +25,7 @@ TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
 }
 """PyTorch element types by the names used in this project."""
 
+_LISTED = 3
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
@@ -58,21 +61,65 @@ def find_base(name: str, *, download: bool = True) -> Path:
 def load_backbone(folder: Path, dtype: Dtype) -> PreTrainedModel:
     """Load a causal language model from a local checkpoint (safetensors only), with weights in ``dtype``.
 
+    The weights are exactly those that :func:`certify.tables.modeldigest.checkpoint_digest` covers: nothing is
+    filled with random numbers, dropped or read from elsewhere.
+
     Raises:
         UsageError: files are missing or cannot be read.
-        InvalidInputError: the architecture is unknown, or the weights do not fit it.
+        InvalidInputError: the architecture is unknown, the weights are not those of the configuration
+            (``MODEL_WEIGHTS``), or the configuration is refused
+            (:func:`certify.tables.modelconfig.read_config`).
     """
     from transformers import AutoModelForCausalLM
 
+    if (folder / CONFIG).is_file():
+        read_config(folder / CONFIG)
+    if (folder / "adapter_config.json").exists():
+        raise InvalidInputError(
+            f"{folder} has an adapter_config.json, and the loader would add the adapter to the model: move it"
+            " elsewhere",
+            code="MODEL_WEIGHTS",
+        )
+    model: PreTrainedModel
     with _loading(folder), quiet():
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=TORCH_DTYPES[dtype],
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, then refused
         )
+    mismatched = {name for name, *_ in found["mismatched_keys"]}
+    refuse_other_weights(
+        f"the weights of {folder} are not those of its config.json",
+        {
+            "missing": found["missing_keys"],
+            "unexpected": found["unexpected_keys"],
+            "of another shape": mismatched,
+        },
+    )
     return model
+
+
+def refuse_other_weights(what: str, faults: Mapping[str, Collection[str]]) -> None:
+    """Refuse weights that a model does not have as it needs them, which a library would only warn about.
+
+    Args:
+        what: beginning of the message.
+        faults: names of tensors by what is wrong with them.
+
+    Raises:
+        InvalidInputError: there are any (``MODEL_WEIGHTS``).
+    """
+    told = [
+        f"{len(names)} {fault} ({', '.join(sorted(names)[:_LISTED])}{', …' if len(names) > _LISTED else ''})"
+        for fault, names in faults.items()
+        if names
+    ]
+    if told:
+        raise InvalidInputError(f"{what}: {'; '.join(told)}", code="MODEL_WEIGHTS")
 
 
 def load_positions(folder: Path) -> int | None:
@@ -106,14 +153,16 @@ def _loading(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep ``transformers`` from drawing its own progress bars."""
+    """Keep ``transformers`` from drawing progress bars, and from warnings that are errors here."""
     from transformers.utils import logging
 
-    enabled = logging.is_progress_bar_enabled()
+    enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if enabled:
             logging.enable_progress_bar()
 

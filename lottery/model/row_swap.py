@@ -28,9 +28,10 @@ from certify.evidence.read import Arm
 from certify.tables.dtypes import to_float32
 from certify.tables.modeldigest import adapter_digest, checkpoint_digest
 from certify.tables.rowfile import Rows
+from certify.tables.safefile import read_header
 from certify.tables.table import Table
 from certify.ticket.transfer import transferred_blocks
-from lottery.model.backbone import first_line, load_backbone, output_head
+from lottery.model.backbone import first_line, load_backbone, output_head, refuse_other_weights
 from lottery.text.segments import SEGMENTS
 
 _PEFT_TYPES: Final = {"lora": "LORA", "prefix": "PREFIX_TUNING"}
@@ -248,18 +249,24 @@ def _write(model: PreTrainedModel, index: Tensor | slice, values: np.ndarray[Any
 @contextmanager
 def _adapted(model: PreTrainedModel, folder: Path, kind: str) -> Iterator[Any]:
     with needs_extra("an adapter"):
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
 
     _check_adapter(folder, kind)
     try:
-        # Libraries warn here about their own calls of one another.
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        # Libraries warn here about their own calls of one another, and about weights that are refused below.
+        with warnings.catch_warnings(action="ignore"):
             adapted = PeftModel.from_pretrained(model, folder).eval()
+            own = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
     except (ValueError, RuntimeError, KeyError) as error:
         raise InvalidInputError(
             f"the adapter {folder} does not fit the base: {first_line(error)}", code="ADAPTER_MALFORMED"
         ) from error
     try:
+        stored = read_header(folder / "adapter_model.safetensors").keys()
+        refuse_other_weights(
+            f"the weights of the adapter {folder} are not those of its adapter_config.json",
+            {"missing": own - stored, "unexpected": stored - own},
+        )
         yield adapted
     finally:
         if kind == "lora":

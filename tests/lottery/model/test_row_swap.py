@@ -15,11 +15,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra tune")
 pytest.importorskip("transformers", reason="needs the extra tune")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
 from slow_decoding import Logits, by_position, forced, greedy, plainly, segment  # noqa: E402
 from tiny_llama import VOCABULARY, WIDTH, save_checkpoint, tiny_llama, write_pairs  # noqa: E402
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError  # noqa: E402
 from certify.base.jsonio import tensor_digest  # noqa: E402
+from certify.evidence.manifest import ArmKind  # noqa: E402
 from certify.tables.modeldigest import adapter_digest  # noqa: E402
 from certify.tables.rowfile import Rows, make_rows  # noqa: E402
 from certify.tables.safefile import write_tensors  # noqa: E402
@@ -236,6 +238,28 @@ def test_an_adapter_acts_and_goes(
     assert [greedy(logits, prompt.ids, NEW, END) for prompt in prompts] != [
         greedy(plainly(model), prompt.ids, NEW, END) for prompt in prompts
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"), [("lora", "missing"), ("lora", "unexpected"), ("prefix", "unexpected")]
+)
+def test_an_adapter_with_other_weights_is_refused(
+    model: Any, kind: ArmKind, fault: str, tmp_path: Path
+) -> None:
+    saved = adapter(tmp_path / kind, kind)
+    file = saved / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = sorted(tensors)[0]
+    first = tensors[name] if fault == "unexpected" else tensors.pop(name)
+    save_file(tensors | ({f"{name}.old": first.clone()} if fault == "unexpected" else {}), file)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    placement = weights_placement(kind, kind, saved, parameters=10)
+    with pytest.raises(InvalidInputError, match=f"1 {fault} ") as caught, placed(model, placement, "F32"):
+        pass
+    assert caught.value.code == "MODEL_WEIGHTS"
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
 
 
 def test_full_tuning_is_a_model_of_its_own(
