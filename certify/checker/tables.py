@@ -31,6 +31,10 @@ Item = tuple[str, str]  # status, empty for a pass, and reason code
 Vocabulary = tuple[dict[int, str], dict[int, str], int | None]
 SLUG: Final = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PASS: Final = ("", "")
+HEAD: Final = re.compile(
+    r"(^|\.)(lm_head|embed_out|output|output_layer|output_projection|head|proj_out|unembed)\.[^.]+$"
+)
+ELSEWHERE: Final = re.compile("vision|audio|speech|image|video|talker|qformer|quantization")
 UNKNOWN: Final = ("NOT_RECOMPUTED", "INCONCLUSIVE")
 CONFIGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "config.json", "generation_config.json")
 
@@ -246,13 +250,15 @@ class Folder:
         index = path / "model.safetensors.index.json"
         plain = not index.exists() if path.is_dir() else path.suffix == ".safetensors"
         need(plain and ref["tensor"], *UNKNOWN)
+        found = tensors(file)
         for config in map(parse, configs):
-            parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
+            parts = [*nested(config)]
             need(all(part.get("quantization_config") is None for part in parts), "QUANTISED_TABLE")
             tied = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
             need(tied, *UNKNOWN)  # the architecture decides
+            need(any(tied) or len(found) == 1 or any(HEAD.search(name) for name in found), "HEAD_MISSING")
             need(ref["tied"] is any(tied), "TABLE_TIED")
-        found, stem = tensors(file), ref["tensor"].removesuffix("weight")
+        stem = ref["tensor"].removesuffix("weight")
         need(stem == ref["tensor"] or sum(name.startswith(stem) for name in found) == 1, "QUANTISED_TABLE")
         dtype, shape, start = found[ref["tensor"]]
         need(dtype in ("F32", "F16", "BF16") and shape == ref["shape"], "WRONG_TABLE")
@@ -344,6 +350,14 @@ def vocabulary(ref: Json, files: dict[str, bytes]) -> Vocabulary:
 def ordinary(text: str) -> bool:
     """Byte pieces and white space are ordinary text, whatever their flags say."""
     return bool(re.fullmatch("<0x[0-9A-Fa-f]{2}>", text)) or text.replace("▁", " ").isspace()
+
+
+def nested(config: Any, key: str = "") -> Iterator[Json]:
+    """A configuration and those inside it, but not of models for pictures or sound."""
+    if isinstance(config, dict) and not ELSEWHERE.search(key):
+        yield config
+        for name, inner in config.items():
+            yield from nested(inner, name)
 
 
 def tensors(data: Any) -> dict[str, tuple[str, list[int], int]]:

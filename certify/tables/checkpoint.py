@@ -63,9 +63,9 @@ def locate(path: Path, tensor: str | None, read: JsonReader = read_json) -> Loca
         UsageError: a required file does not exist (``FILE_UNREADABLE``, ``CHECKPOINT_MISSING``), the table
             cannot be determined (``TENSOR_AMBIGUOUS``), or ``tensor`` is missing (``TENSOR_MISSING``).
         InvalidInputError: the checkpoint is corrupt, contradictory, pickled or quantised; codes
-            ``CHECKPOINT_AMBIGUOUS``, ``CONFIG_MALFORMED``, ``CONFIG_MISMATCH``, ``INDEX_MALFORMED``,
-            ``INDEX_UNSAFE``, ``PICKLE_REFUSED``, ``QUANTISED_TABLE``, ``SHARD_MISSING``, ``TENSOR_MISSING``,
-            and those of :func:`certify.tables.safefile.read_header`.
+            ``CHECKPOINT_AMBIGUOUS``, ``CONFIG_MALFORMED``, ``CONFIG_MISMATCH``, ``HEAD_MISSING``,
+            ``INDEX_MALFORMED``, ``INDEX_UNSAFE``, ``PICKLE_REFUSED``, ``QUANTISED_TABLE``, ``SHARD_MISSING``,
+            ``TENSOR_MISSING``, and those of :func:`certify.tables.safefile.read_header`.
     """
     return _in_folder(path, tensor, read) if is_folder(path) else _in_file(path, tensor, read)
 
@@ -77,7 +77,7 @@ def _in_file(path: Path, tensor: str | None, read: JsonReader) -> Location:
     config = read_config(config_path, read) if is_file(config_path) else None
     name = _choose(header, {n for n, i in header.items() if len(i.shape) == 2}, tensor, path)
     _refuse_companions(name, header, path)
-    tied = None if config is None else config.tied(None)
+    tied = None if config is None else config.tied(header if path.name == SINGLE else None)
     files = (path,) if config is None else (config_path, path)
     return Location(file, name, tied, files)
 
@@ -105,7 +105,7 @@ def _in_folder(folder: Path, tensor: str | None, read: JsonReader) -> Location:
     name = _choose(names, candidates, tensor, folder, config.architecture)
     _refuse_companions(name, names, folder)
     file = whole or _in_shards(folder, shards or {}, name)
-    if config.architecture is not None and name in config.architecture.names:
+    if config.architecture is None or name in config.architecture.names:
         config.check_shape(table_shape(file.header[name].shape, file.path))
     files = (config_path, file.path) if shards is None else (config_path, index, file.path)
     return Location(file, name, config.tied(names), files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -54,13 +54,17 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 """Architectures whose layout is known, by ``model_type``."""
 
 # Modules that project to the vocabulary, in the architectures above and their relatives.
-_HEADS = frozenset({"lm_head", "embed_out", "output", "output_layer", "head"})
+_HEADS = frozenset(
+    {"lm_head", "embed_out", "output", "output_layer", "output_projection", "head", "proj_out", "unembed"}
+)
+# Entries with these in their names hold configurations of models that do not read this table.
+_OTHER_INPUTS = ("vision", "audio", "speech", "image", "video", "talker", "qformer", "quantization")
 _WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A parsed config.json. ``parts`` are the configuration and that of its text model, if any."""
+    """A parsed config.json. ``parts`` are the configuration and, at any depth, those of its text model."""
 
     path: Path
     parts: tuple[Mapping[str, Any], ...]
@@ -81,16 +85,24 @@ class ModelConfig:
             names: all tensors of a whole checkpoint; None if only a part of it is known.
 
         Raises:
-            InvalidInputError: ``tie_word_embeddings`` is neither true nor false (``CONFIG_MALFORMED``).
+            InvalidInputError: ``tie_word_embeddings`` is neither true nor false (``CONFIG_MALFORMED``), or
+                false although there is no head (``HEAD_MISSING``).
         """
         key = "tie_word_embeddings"
         stated = [part[key] for part in self.parts if key in part]
         if not all(isinstance(value, bool) for value in stated):
             raise InvalidInputError(f"{self.path}: {key} is neither true nor false", code="CONFIG_MALFORMED")
+        # A file with only the table says nothing about a head.
+        headless = names is not None and len(names) > 1 and not any(_is_head(name) for name in names)
+        if headless and stated and not any(stated):
+            raise InvalidInputError(
+                f"{self.path} states {key} false, but the checkpoint has no output head, which a loader would"
+                " fill with random numbers",
+                code="HEAD_MISSING",
+            )
         if stated:
             return any(stated)
-        # A file with only the table says nothing about a head.
-        if names is not None and len(names) > 1 and not any(_is_head(name) for name in names):
+        if headless:
             return True
         return None if self.architecture is None else self.architecture.tied
 
@@ -101,17 +113,28 @@ class ModelConfig:
             InvalidInputError: they differ (``CONFIG_MISMATCH``), or a stated size is not an integer
                 (``CONFIG_MALFORMED``).
         """
-        config = self.parts[0]
-        width_key = next((key for key in _WIDTH_KEYS if key in config), _WIDTH_KEYS[0])
-        for key, actual in zip(("vocab_size", width_key), shape, strict=True):
-            stated = config.get(key, actual)
-            if type(stated) is not int:
-                raise InvalidInputError(f"{self.path}: {key} is not an integer", code="CONFIG_MALFORMED")
-            if stated != actual:
+        known = self.architecture is not None
+        for part in self.parts:
+            width_key = next((key for key in _WIDTH_KEYS if key in part), _WIDTH_KEYS[0])
+            # Which width is the table's is known for known architectures only.
+            for key, actual in zip(("vocab_size", width_key)[: 1 + known], shape, strict=False):
+                stated = part.get(key, actual)
+                if type(stated) is not int:
+                    raise InvalidInputError(f"{self.path}: {key} is not an integer", code="CONFIG_MALFORMED")
+                if stated == actual:
+                    continue
                 raise InvalidInputError(
                     f"{self.path} states a {key} of {stated}, but the table has {actual}",
                     code="CONFIG_MISMATCH",
                 )
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The configuration and those inside it, at any depth, apart from those of models of other inputs."""
+    yield config
+    for key, inner in config.items():
+        if isinstance(inner, dict) and not any(other in key for other in _OTHER_INPUTS):
+            yield from _parts(inner)
 
 
 def read_config(path: Path, read: JsonReader = read_json) -> ModelConfig:
@@ -126,8 +149,7 @@ def read_config(path: Path, read: JsonReader = read_json) -> ModelConfig:
     config = read(path, what="the model configuration")
     if not isinstance(config, dict):
         raise InvalidInputError(f"{path} is not a JSON object", code="CONFIG_MALFORMED")
-    text = config.get("text_config")
-    parts = (config, text) if isinstance(text, dict) else (config,)
+    parts = tuple(_parts(config))
     if any(part.get("quantization_config") is not None for part in parts):
         raise InvalidInputError(
             f"{path} has a quantization_config: quantised checkpoints are refused", code="QUANTISED_TABLE"

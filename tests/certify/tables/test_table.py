@@ -255,7 +255,6 @@ def test_the_real_model(real_tables):
         ("llama", {"tie_word_embeddings": True}, HEAD, True),
         ("llama", {"tie_word_embeddings": True}, None, True),
         ("llama", {"tie_word_embeddings": False}, HEAD, False),
-        ("llama", {"tie_word_embeddings": False}, None, False),
         ("llama", {}, HEAD, False),
         ("mistral", {}, HEAD, False),
         ("qwen2", {}, HEAD, False),
@@ -283,6 +282,67 @@ def test_tied_heads_are_refused_unless_allowed(tmp_path, model_type, config, hea
     else:
         assert open_table(folder).tied is tied
     assert open_table(folder, allow_tied=True).tied is tied
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma", "unheard_of"])
+@pytest.mark.parametrize("around", [lambda inner: inner, lambda inner: {"llm_config": inner}])
+@pytest.mark.parametrize("make", [checkpoint, sharded])
+def test_an_untied_model_without_its_head_is_refused(tmp_path, make, around, model_type):
+    stated = around({"tie_word_embeddings": False})
+    folder = make(tmp_path / "m", storage(), **stated)
+    write_json(folder / "config.json", {"model_type": model_type, **stated})
+    assert open_table(folder).tied is False
+    if make is sharded:
+        index = folder / "model.safetensors.index.json"
+        weight_map = json.loads(index.read_text())["weight_map"]
+        del weight_map[HEAD]
+        write_json(index, {"weight_map": weight_map})
+    else:
+        save(folder / "model.safetensors", {EMBED: ("F32", storage()), **layer()})
+        assert refusal(folder / "model.safetensors").code == "HEAD_MISSING"
+    for allow_tied in (False, True):
+        error = refusal(folder, allow_tied=allow_tied)
+        assert (error.code, error.exit_code) == ("HEAD_MISSING", 4)
+    save(folder / "table.safetensors", {EMBED: ("F32", storage())})
+    assert open_table(folder / "table.safetensors").tied is False
+
+
+NESTS = {
+    "text": lambda inner: {"text_config": inner},
+    "llm": lambda inner: {"llm_config": inner},
+    "named model": lambda inner: {"language_model": inner},
+    "three deep": lambda inner: {"thinker_config": {"text_config": {"any": inner}}},
+}
+
+
+@pytest.mark.parametrize("nest", NESTS)
+def test_a_nested_configuration_is_asked(tmp_path, nest):
+    around = NESTS[nest]
+    tied = checkpoint(
+        tmp_path / "a", storage(), model_type="unheard_of", **around({"tie_word_embeddings": True})
+    )
+    assert refusal(tied).code == "TIED_HEAD"
+    for size, right in ((5, True), (6, False)):
+        config = around({"vocab_size": size, "tie_word_embeddings": False})
+        folder = checkpoint(tmp_path / f"{size}", storage(), model_type="unheard_of", **config)
+        if right:
+            assert open_table(folder).tied is False
+        else:
+            assert refusal(folder).code == "CONFIG_MISMATCH"
+    packed = around({"quantization_config": {"bits": 4}})
+    assert refusal(checkpoint(tmp_path / "q", storage(), **packed)).code == "QUANTISED_TABLE"
+
+
+def test_models_of_other_inputs_are_not_asked(tmp_path):
+    other = {"vocab_size": 9, "tie_word_embeddings": True}
+    config = {"vision_config": other, "audio_config": {"text_config": other}, "tie_word_embeddings": False}
+    folder = checkpoint(tmp_path / "m", storage(), model_type="unheard_of", **config)
+    assert open_table(folder).tied is False
+
+
+def test_the_vocabulary_of_an_unknown_model_is_compared(tmp_path):
+    folder = checkpoint(tmp_path / "m", storage(), model_type="unheard_of", vocab_size=6)
+    assert refusal(folder).code == "CONFIG_MISMATCH"
 
 
 def test_gpt2_is_tied_by_default(tmp_path):
