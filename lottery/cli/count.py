@@ -30,8 +30,12 @@ def count(
     vocabulary = find_vocabulary(tokenizer, base)
     if vocabulary is None:
         raise UsageError("no tokenizer.json beside the base; name one with --tokenizer")
-    lines = (line for path in text for line in read_lines(locate(path)))
+    lines = [line for path in text for line in read_lines(locate(path))]
+    empty = sum(not line.strip() for line in lines)
     counts = count_tokens(vocabulary.path, lines, rows)
     write_counts(out, counts)
     with surviving_closed_pipe():
-        typer.echo(f"{int(counts.sum())} tokens, {int((counts > 0).sum())} of {rows} ids occur: {out}")
+        typer.echo(
+            f"{int(counts.sum())} tokens, {int((counts > 0).sum())} of {rows} ids occur in {len(lines)} lines"
+            f" ({empty} empty, repeated ones counted each time): {out}"
+        )

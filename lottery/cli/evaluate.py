@@ -66,7 +66,7 @@ def evaluate(
         typer.Option(
             metavar="ROLE=DATA",
             help=f"With --evidence: text already used for {', '.join(_ROLES)}, or used.txt of a tuning run;"
-            " repeatable.",
+            " its sentences are left out. Repeatable.",
         ),
     ] = None,
     attribution: Annotated[
@@ -173,6 +173,7 @@ def evaluate(
             decided=watch,
             max_units=max_units,
             progress=progress,
+            notice=lambda text: typer.echo(text, err=True),
             **shared,
         )
     from lottery.evaluation.armscores import arm_scores

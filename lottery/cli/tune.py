@@ -153,12 +153,14 @@ def tune(
         )
     if not outcome.main:
         return
+    from lottery.text.tunedata import told
+
     held_out = "" if outcome.held_out is None else f", held-out loss {outcome.held_out:.4f}"
     loss = "" if outcome.loss is None else f", last training loss {outcome.loss:.4f}"
     started = f" (resumed at step {outcome.resumed})" if outcome.resumed else ""
     typer.echo(
         f"wrote {outcome.path}: {outcome.trainable} parameters trained on {outcome.examples} examples"
-        f" ({outcome.left_out} pairs left out) in {outcome.steps} steps{started}{loss}{held_out}"
+        f" (pairs left out: {told(outcome.left_out)}) in {outcome.steps} steps{started}{loss}{held_out}"
     )
 
 

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from certify.base.errors import InvalidInputError, UsageError
+from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.jsonio import sha256_file
 from certify.base.records import Dtype
 from certify.evidence.extraction import RULES
 from certify.evidence.read import BaseModelRef, Manifest
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table, check_compatible, check_finite, open_table
-from certify.ticket.corpus import corpus_digest
+from certify.ticket.corpus import corpus_digest, deduplicate
 from certify.ticket.released import open_base, open_reference, open_rows, open_source
 from certify.ticket.templates import encode, load_template
 from lottery.evaluation.assemble import Assembly, check_out
@@ -34,7 +34,7 @@ from lottery.model.row_swap import (
 )
 from lottery.text.pairsource import read_pairs
 from lottery.text.score import BleuTokenizer, Scorer, Scores
-from lottery.text.usedtext import UsedText
+from lottery.text.usedtext import UsedText, unused
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,7 @@ def evaluate_tickets(
     decided: Decided | None = None,
     max_units: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Evaluate base, embed tuning and tickets on one text, and write the evidence.
 
@@ -171,6 +172,8 @@ def evaluate_tickets(
         unit: unit of sampling, ``sentence``, ``block:N`` or ``document``. For documents, the text must name
             the document of each line (:mod:`lottery.text.pairsource`).
         attribution: owner of the text; if given, the evidence includes up to 50 sentences in words.
+        used: sentences used before. Pairs that hold one are left out.
+        notice: called with one line about pairs that are left out, if any are.
         decided: stopping rule. Units are drawn in the order of ``order_seed``, and the run stops once this
             returns True after a batch (:mod:`lottery.evaluation.sequential`). None evaluates the whole text.
         progress: called with (sentences done, sentences in all), counted over all arms unless ``decided``.
@@ -195,8 +198,18 @@ def evaluate_tickets(
     loaded = load_template(template)
     stored, tuned, placements = _placements(folder, reference, tickets)
     tokenizer = load_tokenizer(folder)
+    read = read_pairs(data, *languages, limit=limit, documents=unit == DOCUMENT)
+    distinct = deduplicate(read)
+    fresh = unused(distinct, used)
+    if len(fresh) < len(read):
+        notice(
+            f"{len(read)} pairs read, left out: {len(read) - len(distinct)} repeated,"
+            f" {len(distinct) - len(fresh)} used before"
+        )
+    if not fresh:
+        raise NothingToDoError(f"every sentence of {data} was used before", code="NO_EXAMPLES")
     task = make_task(
-        read_pairs(data, *languages, limit=limit, documents=unit == DOCUMENT),
+        fresh,
         languages,
         loaded,
         tokenizer,

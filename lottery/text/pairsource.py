@@ -198,7 +198,13 @@ def _load_parquet(path: Path, languages: tuple[str, str]) -> Iterator[Any]:
     try:
         with parquet.ParquetFile(path) as file:
             wanted = ("translation", _COLUMN, *languages)
-            columns = [name for name in wanted if name in file.schema_arrow.names]
+            found = file.schema_arrow.names
+            leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+            for name in (*wanted, *(f"translation.{language}" for language in languages)):
+                if found.count(name) > 1 or leaves.count(name) > 1:
+                    column = name.rpartition(".")[2]
+                    raise InvalidInputError(f"{path} has a column {column!r} twice", code="PARQUET_MALFORMED")
+            columns = [name for name in wanted if name in found]
             for batch in file.iter_batches(batch_size=1024, columns=columns):
                 yield from batch.to_pylist()
     except (ArrowException, OSError) as error:

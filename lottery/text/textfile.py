@@ -36,7 +36,9 @@ def locate(path: Path) -> Path:
 
 
 def read_lines(path: Path, *, limit: int = MAX_BYTES) -> list[str]:
-    """Read the lines of a text file without their ends. Only ``\\n`` and ``\\r\\n`` end a line.
+    """Read the lines of a text file without their ends, ``\\n`` or ``\\r\\n``.
+
+    A ``\\r`` elsewhere is refused: programs differ about whether it ends a line.
 
     Args:
         path: the file; ``.xz`` and ``.gz`` are decompressed.
@@ -44,8 +46,8 @@ def read_lines(path: Path, *, limit: int = MAX_BYTES) -> list[str]:
 
     Raises:
         UsageError: the file cannot be read.
-        InvalidInputError: it is not UTF-8 (the message names the line), not in the compressed format of its
-            suffix, or larger than ``limit``.
+        InvalidInputError: it is not UTF-8 or has a lone ``\\r`` (the message names the line), is not in the
+            compressed format of its suffix, or larger than ``limit``.
     """
     data = _read(path, limit)
     try:
@@ -56,7 +58,14 @@ def read_lines(path: Path, *, limit: int = MAX_BYTES) -> list[str]:
     lines = text.removeprefix("\ufeff").split("\n")
     if not lines[-1]:
         lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+    lines = [line.removesuffix("\r") for line in lines]
+    for number, one in enumerate(lines, start=1):
+        if "\r" in one:
+            raise InvalidInputError(
+                f"{path}, line {number}: a carriage return without a line feed; end lines with \\n or \\r\\n",
+                code="TEXT_MALFORMED",
+            )
+    return lines
 
 
 def _read(path: Path, limit: int) -> bytes:

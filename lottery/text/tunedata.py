@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,15 +53,20 @@ class Prepared:
     Attributes:
         digests: digests of ``train``, ``held_out`` (None without held-out text) and ``template``, and of the
             resulting ids (``encoded``), because ``tokenizer.json`` alone does not determine special tokens.
-        left_out: number of training pairs left out: repeated, held out, or too long.
+        left_out: numbers of pairs left out, by reason; reasons without pairs are not listed.
         used: digests (16 hexadecimal digits) of both sides of the pairs behind ``train``.
     """
 
     train: list[Example]
     held_out: list[Example]
     digests: dict[str, str | None]
-    left_out: int
+    left_out: dict[str, int]
     used: frozenset[str]
+
+
+def told(left_out: Mapping[str, int]) -> str:
+    """Say what was left out, such as ``3 repeated, 1 held out``; ``none`` if nothing was."""
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none"
 
 
 def prepare(data: Data, tokenizer: Any) -> Prepared:
@@ -80,12 +85,20 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
         left = None if data.limit is None else data.limit - len(read)
         if left != 0:
             read += read_pairs(source, *languages, limit=left)
-    pairs = exclude(deduplicate(read), held_out)
+    distinct = deduplicate(read)
+    pairs = exclude(distinct, held_out)
     trained, train = _encoded(template, pairs, tokenizer, data)
     _, shown = _encoded(template, held_out, tokenizer, data)
+    counts = {
+        "repeated": len(read) - len(distinct),
+        "held out": len(distinct) - len(pairs),
+        "longer than --max-length": len(pairs) - len(train),
+        "held-out and longer than --max-length": len(held_out) - len(shown),
+    }
+    left_out = {reason: count for reason, count in counts.items() if count}
     if not train:
         raise NothingToDoError(
-            f"no training example is left of {len(read)} pairs: see --max-length and the held-out text",
+            f"no training example is left of {len(read)} pairs: {told(left_out)}",
             code="NO_EXAMPLES",
         )
     digests = {
@@ -97,7 +110,7 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
         ),
     }
     used = used_pairs("tuning", trained).digests
-    return Prepared(train, shown, digests, len(read) - len(train), used)
+    return Prepared(train, shown, digests, left_out, used)
 
 
 def _encoded(

@@ -81,3 +81,13 @@ def used_pairs(role: UsedRole, pairs: Iterable[Pair]) -> UsedText:
 def used_sentences(role: UsedRole, sentences: Iterable[str]) -> UsedText:
     """Collect used sentences."""
     return UsedText(role, frozenset(sentence_digest(sentence)[:DIGITS] for sentence in sentences))
+
+
+def unused(pairs: Iterable[Pair], texts: Iterable[UsedText]) -> list[Pair]:
+    """The pairs with no sentence, on either side, that one of ``texts`` lists; order kept."""
+    banned = frozenset().union(*(text.digests for text in texts))
+    return [
+        pair
+        for pair in pairs
+        if banned.isdisjoint(sentence_digest(side)[:DIGITS] for side in (pair.source, pair.target))
+    ]

@@ -73,7 +73,7 @@ class TuningOutcome:
     Attributes:
         main: whether this is the first process, which wrote the result.
         resumed: step that this call started from; 0 for a fresh run.
-        left_out: number of pairs left out: repeated, held out, or too long.
+        left_out: numbers of pairs left out, by reason.
         loss: training loss of the last step, nats per token; None if this call only wrote the result.
         held_out: held-out loss at the end; None without held-out text.
     """
@@ -84,7 +84,7 @@ class TuningOutcome:
     resumed: int
     trainable: int
     examples: int
-    left_out: int
+    left_out: dict[str, int]
     loss: float | None
     held_out: float | None
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from certify.base.jsonio import canonical_json, parse_json, write_bytes
-from certify.ticket.corpus import Pair, deduplicate, sentence_digest
+from certify.ticket.corpus import Pair, deduplicate
 from lottery.experiment.engine.context import RunContext, procedure
 from lottery.experiment.engine.graph import Input, Result, Void, Work
 from lottery.text.pairsource import read_pairs
-from lottery.text.usedtext import UsedText, used_pairs
+from lottery.text.usedtext import UsedText, unused, used_pairs
 
 TEXT, USED = "text.jsonl", "used.json"
 
@@ -37,14 +37,9 @@ def prepare_text(context: RunContext, work: Work) -> Result:
         Void: none is left.
     """
     p = work.parameters
-    banned = frozenset().union(*(entry.digests for entry in used_texts(work)))
     read = read_pairs(context.text(work, p["data"]), *p["languages"], documents=p.get("documents", False))
     distinct = deduplicate(read)
-    fresh = [
-        pair
-        for pair in distinct
-        if not {sentence_digest(side)[:16] for side in (pair.source, pair.target)} & banned
-    ]
+    fresh = unused(distinct, used_texts(work))
     kept = fresh[: p["limit"]]
     if not kept:
         raise Void("every sentence of the text was used before")

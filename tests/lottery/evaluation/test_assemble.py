@@ -534,6 +534,33 @@ def test_the_command_leaves_evidence(
     assert "--resume" in capsys.readouterr().err
 
 
+def test_used_sentences_are_left_out_before_anything_is_computed(
+    base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told with their number; on either side, and in any role. What is left is evidence that holds."""
+    text, train = write_pairs(tmp_path / "dev", 7), write_pairs(tmp_path / "train", 3)
+    for code, other in (("en", "Wholly another."), ("ca", "Una altra.")):  # each pair shares one side at most
+        path, number = train.with_name(f"train.{code}"), 0 if code == "en" else 1
+        lines = path.read_text().splitlines()
+        lines[number] = other
+        path.write_text("\n".join(lines) + "\n")
+    with text.with_name("dev.en").open("a") as en, text.with_name("dev.ca").open("a") as ca:
+        en.write(text.with_name("dev.en").read_text().splitlines()[6] + "\n")
+        ca.write("Repetida.\n")
+    out = tmp_path / "evidence" / "dev.json"
+    command = words(base, text, "--evidence", out, "--unit", "sentence", "--reference", tuned)
+    assert run([*command, "--used", f"choice={train}"]) == 0
+    assert "8 pairs read, left out: 1 repeated, 3 used before" in capsys.readouterr().err.splitlines()
+    _, records = read(out.parent)
+    assert [record.id for record in records] == [f"dev:{number}" for number in (4, 5, 6, 7)]
+
+    none = tmp_path / "none" / "dev.json"
+    command[command.index(str(out))] = str(none)
+    assert run([*command, "--used", f"tuning={text}"]) == 5
+    assert "[NO_EXAMPLES]" in capsys.readouterr().err
+    assert not none.parent.exists()
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -23,7 +23,7 @@ from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 
 import lottery  # noqa: E402
 import lottery.evaluation.measure  # noqa: E402
-from certify.base.errors import InvalidInputError, UsageError  # noqa: E402
+from certify.base.errors import InvalidInputError, NothingToDoError, UsageError  # noqa: E402
 from certify.cli.main import run  # noqa: E402
 from certify.evidence.load import load  # noqa: E402
 from certify.evidence.read import Manifest, TranslationRecord, iter_records, read_manifest  # noqa: E402
@@ -265,12 +265,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         assert (tmp_path / "once" / name).read_bytes() == (out.parent / name).read_bytes()
 
 
-def test_used_sentences_stop_it_at_the_first_look(draw: Any, text: Path) -> None:
+def test_a_text_of_used_sentences_is_refused_before_the_first_look(draw: Any, text: Path) -> None:
     pairs = read_pairs(str(text), *LANGUAGES)
     used = used_sentences("tuning", (pair.source for pair in pairs))
-    with pytest.raises(InvalidInputError) as error:
+    with pytest.raises(NothingToDoError) as error:
         draw(["all"], used=[used])
-    assert error.value.code == "DATA_OVERLAP"
+    assert error.value.code == "NO_EXAMPLES"
 
 
 def test_evidence_of_a_fixed_design_is_not_looked_at(draw: Any, tmp_path: Path) -> None:

@@ -226,8 +226,34 @@ def test_a_decompression_bomb_is_bounded(tmp_path: Path) -> None:
 
 def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    path.write_bytes("\ufeffa\x0bb\x0c\u2029c\r\nd\re\n\nf".encode())
-    assert textfile.read_lines(path) == ["a\x0bb\x0c\u2029c", "d\re", "", "f"]
+    path.write_bytes("\ufeffa\x0bb\x0c\u2029c\r\nd\n\nf".encode())
+    assert textfile.read_lines(path) == ["a\x0bb\x0c\u2029c", "d", "", "f"]
+
+
+@pytest.mark.parametrize(
+    ("data", "line"), [(b"a\rb\r", 1), (b"a\nb\rc\n", 2), (b"a\r\nb\r\r\n", 2), (b"a\n\rb", 2)]
+)
+def test_a_lone_carriage_return_is_refused(data: bytes, line: int, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    with pytest.raises(InvalidInputError, match=f"line {line}: a carriage return") as caught:
+        textfile.read_lines(path)
+    assert caught.value.code == "TEXT_MALFORMED"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_parquet_column_twice_is_refused(nested: bool, tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    sides = [arrow.array([text]) for text in ("one", "un", "dos")]
+    names = ["en", "ca", "ca"]
+    table = arrow.Table.from_arrays(sides, names=names)
+    if nested:
+        struct = arrow.StructArray.from_arrays(sides, names=names)
+        table = arrow.Table.from_arrays([struct], names=["translation"])
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(InvalidInputError, match="'ca' twice") as caught:
+        read_pairs(tmp_path / "t.parquet", "en", "ca")
+    assert caught.value.code == "PARQUET_MALFORMED"
 
 
 # --- documents -------------------------------------------------------------------------------------------

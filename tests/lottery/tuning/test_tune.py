@@ -244,8 +244,9 @@ def test_held_out_and_repeated_sentences_leave_the_training_text(
     with pytest.raises(NothingToDoError) as caught:
         run(base, settings_for(text, data=data), tmp_path / "run")
     assert caught.value.code == "NO_EXAMPLES"
+    assert "21 repeated, 21 held out" in str(caught.value)
     outcome = run(base, settings_for(text, data=replace(data, held_out=None)), tmp_path / "run")
-    assert (outcome.examples, outcome.left_out) == (21, 21)
+    assert (outcome.examples, outcome.left_out) == (21, {"repeated": 21})
 
 
 def test_the_sentences_that_were_trained_on_are_listed(base: Path, text: Path, tmp_path: Path) -> None:
@@ -261,6 +262,11 @@ def test_the_sentences_that_were_trained_on_are_listed(base: Path, text: Path, t
     outcome = run(base, settings_for(text, data=data, rows="ids:5"), tmp_path / "run")
     kept = [side[i] for i, length in enumerate(lengths) if length <= limit for side in lines]
     assert outcome.examples == len(kept) / 2 < len(lengths)
+    short = len(kept) // 2
+    assert outcome.left_out == {
+        "repeated": len(lengths),
+        "longer than --max-length": len(lengths) - short,
+    }
     plain = ["".join(c for c in sentence.casefold() if c.isalnum()).encode() for sentence in kept]
     wanted = sorted({hashlib.sha256(sentence).hexdigest()[:16] for sentence in plain})
     path = tmp_path / "run" / "used.txt"
