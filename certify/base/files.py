@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Final
@@ -61,7 +62,12 @@ def opened(path: Path, *, what: str = "file") -> Iterator[BufferedReader]:
 
 
 def inside(
-    folder: Path, relative: str, sha256: str | None = None, *, like: Callable[[Path], bool] | None = None
+    folder: Path,
+    relative: str,
+    sha256: str | None = None,
+    *,
+    like: Callable[[Path], bool] | None = None,
+    endings: bool = True,
 ) -> Path:
     """Where ``relative``, a path that a file of ``folder`` names, lies: in ``folder``, as it is written.
 
@@ -73,6 +79,8 @@ def inside(
         relative: the path.
         sha256: the stated file digest, or of what the file unpacks to if its name ends in ``.xz``.
         like: whether a file is the stated one, where its content but not its bytes are stated.
+        endings: look for changed ends of lines beforehand. False: the caller compares digests, and then asks
+            :func:`check_endings` why they differ.
 
     Raises:
         InvalidInputError: the path leaves the folder, or a link leads out to another file (``PATH_ESCAPES``);
@@ -88,12 +96,8 @@ def inside(
         raise InvalidInputError(
             f"the path {relative!r} in the ticket cannot be used", code="PATH_UNUSABLE"
         ) from error
-    if sha256 is not None and there and _converted(target, sha256):
-        raise InvalidInputError(
-            f"{relative}: line endings were changed by the checkout (CRLF instead of LF): put '* -text' into"
-            " .gitattributes and check it out again",
-            code="LINE_ENDINGS",
-        )
+    if endings and sha256 is not None and there:
+        check_endings(target, relative, sha256)
     if Path(relative).is_absolute() or ".." in Path(relative).parts:
         raise InvalidInputError(f"the path {relative!r} in the ticket leaves its folder", code="PATH_ESCAPES")
     if not resolved.is_relative_to(root) and not (there and _is_stated(target, sha256, like)):
@@ -102,6 +106,21 @@ def inside(
             code="PATH_ESCAPES",
         )
     return target
+
+
+def check_endings(path: Path, relative: str, sha256: str) -> None:
+    """Refuse a text of which only the ends of its lines are not as stated.
+
+    Raises:
+        InvalidInputError: it is one (``LINE_ENDINGS``).
+    """
+    entry = path.stat()
+    if _converted(path, sha256, entry.st_mtime_ns, entry.st_size):
+        raise InvalidInputError(
+            f"{relative}: line endings were changed by the checkout (CRLF instead of LF): put '* -text' into"
+            " .gitattributes and check it out again",
+            code="LINE_ENDINGS",
+        )
 
 
 def _is_stated(path: Path, sha256: str | None, like: Callable[[Path], bool] | None) -> bool:
@@ -118,8 +137,9 @@ def _unpacked(stream: BufferedReader, path: Path) -> BufferedReader | lzma.LZMAF
     return lzma.open(stream) if path.suffix == ".xz" else stream
 
 
-def _converted(path: Path, sha256: str) -> bool:
-    """Whether a text has the stated digest once its lines end in LF."""
+@lru_cache(maxsize=256)
+def _converted(path: Path, sha256: str, *_version: int) -> bool:
+    """Whether a text has the stated digest once its lines end in LF; asked once, as tickets share files."""
     with opened(path) as stream:
         if stream.seek(0, os.SEEK_END) > _LONGEST_TEXT:
             return False

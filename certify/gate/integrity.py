@@ -86,7 +86,7 @@ def tokenizer(source: Source, given: Path | None, session: Session) -> tuple[Voc
         if given is None:
             bound = check_files(source.folder, ref.files, session.file_digest)
             refuse_links(source.folder, ref.path or "", TOKENIZER_FILES, bound)
-            vocabulary = session.vocabulary(inside(source.folder, ref.path or "", ref.sha256))
+            vocabulary = session.vocabulary(inside(source.folder, ref.path or "", ref.sha256, endings=False))
             check_bound(vocabulary.files, bound, "tokenizer")
         else:
             vocabulary = session.vocabulary(given)

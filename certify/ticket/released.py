@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError
-from certify.base.files import inside
+from certify.base.files import check_endings, inside
 from certify.base.jsonio import sha256_file
 from certify.tables.checkpoint import CONFIG, INDEX
 from certify.tables.dtypes import storage_bits
@@ -98,7 +98,7 @@ def find_role(
                 code=f"{role.upper()}_NEEDED",
             )
         stated = next((file.sha256 for file in ref.files if file.path == ref.path), None)
-        path, tensor = inside(source.folder, ref.path, stated), ref.tensor or None
+        path, tensor = inside(source.folder, ref.path, stated, endings=False), ref.tensor or None
     return opened(path, tensor=tensor, allow_tied=ref.tied is True).as_dtype(ref.dtype)
 
 
@@ -171,10 +171,11 @@ def check_files(
     """
     bound = set()
     for file in files:
-        target = inside(folder, file.path, file.sha256)
+        target = inside(folder, file.path, file.sha256, endings=False)
         if not target.is_file():
             raise InvalidInputError(f"{file.path} is named by the ticket but missing", code="FILE_MISSING")
         if digest(target) != file.sha256:
+            check_endings(target, file.path, file.sha256)
             raise InvalidInputError(
                 f"{file.path} is not the file of the ticket: its digest differs", code="FILE_DIGEST"
             )
@@ -232,7 +233,7 @@ def open_rows(source: Source, reference: Table | None = None) -> Rows:
     if released.rows is None:
         return _rows_from(reference, ticket)
     bound = BoundFile(path=released.rows.path, sha256=released.rows.sha256)
-    path = inside(source.folder, bound.path, bound.sha256)
+    path = inside(source.folder, bound.path, bound.sha256, endings=False)
     try:
         rows, digests = open_rows_file(path)
     except CertifyError:

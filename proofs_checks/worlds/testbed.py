@@ -134,6 +134,7 @@ class Stage:
         folder.mkdir(exist_ok=True)
         paths = [text.population.write(folder, text.places, text.tag) for text in texts]
         out = self.path.parent / "certificate.json"
+        out.unlink(missing_ok=True)  # every sample is the first look at its text
         issue.issue(self.path, paths, out=out, delta=DELTA, attach=True, engine="numpy", workers=1)
         found = {}
         for name in policies:
