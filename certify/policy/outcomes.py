@@ -28,15 +28,15 @@ _GRAVEST = (
 
 def asked(ticket: Ticket, policy: Policy) -> tuple[Requirement, ...]:
     """What is asked of claims: by the policy, and by the ticket itself where the policy reads evidence."""
-    own = declared(ticket) if policy.reads_evidence else ()
-    return (*policy.claims, *(one for one in own if isinstance(one, Requirement)))
+    return (*policy.claims, *(declared(ticket)[0] if policy.reads_evidence else ()))
 
 
 def required(ticket: Ticket, policy: Policy) -> tuple[str, ...]:
     """Names of all items that must pass."""
-    untestable = [item.name for item in _untestable(ticket, policy)]
-    own = [one.item for one in asked(ticket, policy)][len(policy.claims) :]
-    return (*policy.requires, *own, *untestable)
+    if not policy.reads_evidence:
+        return policy.requires
+    own, untestable = declared(ticket)
+    return (*policy.requires, *(one.item for one in own), *untestable)
 
 
 def not_run(ticket: Ticket, policy: Policy, why: str) -> list[Item]:
@@ -73,15 +73,10 @@ def items(
 
 
 def _untestable(ticket: Ticket, policy: Policy) -> list[Item]:
-    names = [one for one in declared(ticket) if isinstance(one, str)] if policy.reads_evidence else []
+    text = "there is no such claim, or it needs a margin: what the ticket declares cannot be tested"
     return [
-        Item(
-            f"declared.{name.replace(':', '.')}",
-            Outcome.INCONCLUSIVE,
-            "DECLARED_UNTESTABLE",
-            "there is no such claim, or it needs a margin: what the ticket declares cannot be tested",
-        )
-        for name in names
+        Item(name, Outcome.INCONCLUSIVE, "DECLARED_UNTESTABLE", text)
+        for name in (declared(ticket)[1] if policy.reads_evidence else ())
     ]
 
 

@@ -51,7 +51,7 @@ from certify.claims.criteria import DESCRIPTIVE_ABOVE
 from certify.claims.kind import LOWER, PROMISE, UPPER, Kind, Role, Test
 from certify.claims.quality import DEFAULT_RULE
 from certify.claims.registry import KINDS
-from certify.ticket.schema import Ticket
+from certify.ticket.schema import DeclaredClaim, Ticket
 
 TESTS: Final[Mapping[str, frozenset[Test]]] = MappingProxyType(
     {name: kind.tests for kind in KINDS.values() if kind.tests for name in kind.names}
@@ -69,7 +69,7 @@ class Requirement:
         threshold: what the limit is compared with; None for a guarantee.
         texts: names of the texts on which it is asked; empty: all of the role.
         delta: largest error probability of the claim over its texts; None if nothing limits it.
-        declared: the ticket asks it of itself.
+        declared: which of the ticket's own declarations asks it, from 1 on; 0: the policy does.
     """
 
     claim: str
@@ -77,7 +77,7 @@ class Requirement:
     threshold: Fraction | None = None
     texts: tuple[str, ...] = ()
     delta: Fraction | None = None
-    declared: bool = False
+    declared: int = 0
 
     @property
     def kind(self) -> str:
@@ -93,11 +93,11 @@ class Requirement:
     def item(self) -> str:
         """Name of the item that answers it: ``guarantee.CRITERION`` or ``claim.KIND.COMPARATOR[.RULE]``.
 
-        With ``declared.`` before the claim's name if the ticket declares it.
+        If the ticket declares it, ``declared.NUMBER.`` and the claim: one can be declared more than once.
         """
         name = self.claim.replace(":", ".")
         if self.declared:
-            return f"declared.{name}"
+            return f"declared.{self.declared}.{name}"
         return name if KINDS[self.kind].by_finding else f"claim.{name}"
 
     @property
@@ -114,33 +114,35 @@ class Requirement:
         return f"{sign} {float(self.threshold):g}"
 
 
-def declared(ticket: Ticket) -> tuple[Requirement | str, ...]:
-    """What a ticket declares, as requirements; a name where nothing can test it.
+def declared(ticket: Ticket) -> tuple[tuple[Requirement, ...], tuple[str, ...]]:
+    """What a ticket declares, as requirements; and the names of the items of what nothing can test.
 
     Of non-inferiority, the margin says how much may be lost; of any other claim with a limit, what must be
     reached, by default more than 0 for a gain and for null tickets. Without a comparator every one is meant,
     without an extraction rule the first line.
     """
-    found: list[Requirement | str] = []
-    for one in ticket.declared:
+    found: list[Requirement] = []
+    untestable: list[str] = []
+    for number, one in enumerate(ticket.declared, 1):
         kind = KINDS.get(one.kind)
-        rule = one.extraction or (DEFAULT_RULE if kind and kind.variants[0].extraction else None)
-        names = (
-            [
-                name
-                for variant, name in zip(kind.variants, kind.names, strict=True)
-                if one.comparator in (None, variant.comparator) and rule == variant.extraction
-            ]
-            if kind and kind.tests
-            else []
-        )
         test, threshold = _declared_test(kind, one.margin) if kind else (None, None)
+        names = _declared_names(kind, one) if kind and kind.tests else []
         if not names or test is None:
-            found.append(":".join(filter(None, (one.kind, one.comparator, one.extraction))))
+            spelled = ".".join(filter(None, (one.kind, one.comparator, one.extraction)))
+            untestable.append(f"declared.{number}.{spelled}")
             continue
         delta = None if one.delta is None else Fraction(one.delta)
-        found += [Requirement(name, test, threshold, one.texts, delta, declared=True) for name in names]
-    return tuple(dict.fromkeys(found))
+        found += [Requirement(name, test, threshold, one.texts, delta, number) for name in names]
+    return tuple(found), tuple(untestable)
+
+
+def _declared_names(kind: Kind, one: DeclaredClaim) -> list[str]:
+    rule = one.extraction or (DEFAULT_RULE if kind.variants[0].extraction else None)
+    return [
+        name
+        for variant, name in zip(kind.variants, kind.names, strict=True)
+        if one.comparator in (None, variant.comparator) and rule == variant.extraction
+    ]
 
 
 def _declared_test(kind: Kind, margin: str | None) -> tuple[Test | None, Fraction | None]:

@@ -198,7 +198,7 @@ def judge_items() -> Iterator[Fact]:
         given = {
             (name, text.path): RequirementAnswer(answer, "CODE", "text")
             for text, answer in pairs
-            for name in (one.item, "declared.guarantee.published")
+            for name in (one.item, "declared.1.guarantee.published")
         }
         *_, item = outcomes.items(ticket, policy, texts, given)
         return str(item.outcome)

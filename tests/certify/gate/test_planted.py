@@ -1041,28 +1041,26 @@ def a_gain_is_declared_that_is_smaller(folder: Path) -> Bundle:
     return _declares(folder, kind="gain", comparator="base", margin="90")
 
 
-@plant("VACUOUS", "GUARANTEE_VACUOUS", fresh=True)
-def a_guarantee_is_declared_that_says_nothing(folder: Path) -> Bundle:
+def _promises(folder: Path, units: int) -> Bundle:
+    """The ticket declares a guarantee, of which only the first so many units have certified steps."""
     declared = [DeclaredClaim(kind="guarantee", comparator="measured-max")]
     bundle = make_bundle(folder, declared=declared, issued=False)
-    for record in bundle.records:
+    for record in bundle.records[units:]:
         record["reference"]["p_b"] = record["reference"]["p_a"] = [4 * 10**8] * len(
             record["reference"]["p_a"]
         )
     bundle.issue()
     return bundle
+
+
+@plant("VACUOUS", "GUARANTEE_VACUOUS", fresh=True)
+def a_guarantee_is_declared_that_says_nothing(folder: Path) -> Bundle:
+    return _promises(folder, 0)
 
 
 @plant("INCONCLUSIVE", "GUARANTEE_INCONCLUSIVE", fresh=True)
 def a_guarantee_is_declared_that_too_few_units_show(folder: Path) -> Bundle:
-    declared = [DeclaredClaim(kind="guarantee", comparator="measured-max")]
-    bundle = make_bundle(folder, declared=declared, issued=False)
-    for record in bundle.records[30:]:
-        record["reference"]["p_b"] = record["reference"]["p_a"] = [4 * 10**8] * len(
-            record["reference"]["p_a"]
-        )
-    bundle.issue()
-    return bundle
+    return _promises(folder, 30)
 
 
 @plant("INCONCLUSIVE", "NOT_BOUND", fresh=True)
@@ -1087,6 +1085,12 @@ def a_claim_is_declared_on_another_text(folder: Path) -> Bundle:
 @plant("INCONCLUSIVE", "DECLARED_UNTESTABLE", fresh=True)
 def a_claim_is_declared_that_nothing_can_test(folder: Path) -> Bundle:
     return _declares(folder, kind="beauty")
+
+
+@plant("REFUTED", "CLAIM_REFUTED", fresh=True)
+def a_gain_is_declared_twice_and_once_too_large(folder: Path) -> Bundle:
+    declared = [DeclaredClaim(kind="gain", comparator="base", margin=margin) for margin in ("1", "90", "1")]
+    return make_bundle(folder, declared=declared)
 
 
 @plant("INCONCLUSIVE", "DECLARED_UNTESTABLE", fresh=True)
