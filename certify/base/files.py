@@ -96,10 +96,10 @@ def inside(
         raise InvalidInputError(
             f"the path {relative!r} in the ticket cannot be used", code="PATH_UNUSABLE"
         ) from error
-    if endings and sha256 is not None and there:
-        check_endings(target, relative, sha256)
     if Path(relative).is_absolute() or ".." in Path(relative).parts:
         raise InvalidInputError(f"the path {relative!r} in the ticket leaves its folder", code="PATH_ESCAPES")
+    if endings and sha256 is not None and there:
+        check_endings(target, relative, sha256)
     if not resolved.is_relative_to(root) and not (there and _is_stated(target, sha256, like)):
         raise InvalidInputError(
             f"the path {relative!r} in the ticket leads out of its folder, not to the file that is stated",
