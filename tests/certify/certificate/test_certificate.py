@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from evidence_folders import Bundle, make_bundle
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from certify.base.errors import InvalidInputError
 from certify.base.model import json_schema
@@ -32,6 +35,7 @@ from certify.certificate.schema import (
 )
 from certify.claims.claim import Claim, Finding
 from certify.evidence.extraction import RULES
+from certify.stats.betting import betting_exceeds
 
 Json = Any
 FRACTIONS = st.fractions(min_value=-1000, max_value=1000)
@@ -72,6 +76,18 @@ def test_a_number_holds_the_exact_fraction(fraction: Fraction) -> None:
 @given(st.integers(1, 20))
 def test_shares_of_the_error_probability_add_up_exactly(texts: int) -> None:
     assert share("0.05", texts) * texts == Fraction(1, 20)
+
+
+def test_the_best_of_eight_tickets_without_a_gain_passes_as_seldom_as_promised() -> None:
+    """Eight tickets on one text, none of them any good: that one passes has probability delta at most."""
+    random, draws, units = np.random.default_rng(7), 200, 80
+    passed = Counter[int]()
+    for values in random.integers(0, 2, size=(draws, 8, units)).tolist():
+        for choices in (1, 8):
+            part = share("0.05", 1, choices)
+            passed[choices] += any(betting_exceeds(one, Fraction(1, 2), part, "fixed") for one in values)
+    assert binom.sf(passed[8] - 1, draws, 0.05) > 1e-3
+    assert binom.sf(passed[1] - 1, draws, 0.05) < 1e-6, "unpaid, the best of eight passes far too often"
 
 
 # --- content -----------------------------------------------------------------------------------------------
