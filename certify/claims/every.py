@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from certify.base.errors import InvalidInputError
 from certify.claims.claim import DELTA, Claim, missing
-from certify.claims.kind import Role
+from certify.claims.kind import Kind, Role
 from certify.claims.registry import KINDS
 from certify.evidence.load import Evidence, Subject, check_binding
 from certify.evidence.null_labels import NULLS
@@ -110,26 +110,31 @@ def choices(evidence: Evidence, subject: Subject) -> int:
 def _claims(evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Claim, ...]:
     role = role_of(evidence, subject)
     check_binding(evidence, subject, other_template=role == "other-template")
-    units = evidence.windows if role == "loss" else evidence.units
     grouped = evidence.manifest.text.unit == "document"
+    units = evidence.windows if role == "loss" else evidence.units
     largest = largest_share(units.values()) if grouped else Fraction(0)
-    found: list[Claim] = []
-    for kind in KINDS.values():
-        if role not in kind.roles:
-            continue
-        if kind.tests and largest > LARGEST_SHARE:
-            text = f"the largest document holds {float(largest):.1%} of the text: its unit decides too much"
-            for variant in kind.variants:
-                found.append(
-                    missing(
-                        kind.name,
-                        "UNIT_TOO_LARGE",
-                        text,
-                        comparator=variant.comparator,
-                        extraction=variant.extraction,
-                        evidence=(evidence.sha256,),
-                    )
-                )
-        else:
-            found.extend(kind.claims(evidence, subject, delta))
-    return tuple(found)
+    return tuple(
+        claim
+        for kind in KINDS.values()
+        if role in kind.roles
+        for claim in (
+            _too_large(kind, evidence, largest)
+            if kind.tests and largest > LARGEST_SHARE
+            else kind.claims(evidence, subject, delta)
+        )
+    )
+
+
+def _too_large(kind: Kind, evidence: Evidence, largest: Fraction) -> tuple[Claim, ...]:
+    text = f"the largest document holds {float(largest):.1%} of the text: its unit decides too much"
+    return tuple(
+        missing(
+            kind.name,
+            "UNIT_TOO_LARGE",
+            text,
+            comparator=variant.comparator,
+            extraction=variant.extraction,
+            evidence=(evidence.sha256,),
+        )
+        for variant in kind.variants
+    )

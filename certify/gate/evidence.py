@@ -16,8 +16,7 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
     null tickets of this ticket are what their labels say (:mod:`certify.evidence.null_labels`). All
     manifests are examined, the gravest finding counts. MISSING: NO_EVIDENCE (none is named), FILE_MISSING,
     EVIDENCE_LEFT_OUT (the ticket lists evidence that the certificate does not name), NOT_BOUND (the ticket
-    binds no tokenizer or no template). INVALID: everything
-    else.
+    binds no tokenizer or no template). INVALID: everything else.
 ``evidence.split``
     Needs the former. No evaluated sentence occurs twice, no line of unrelated text stands in two units, none
     was used for scan, tuning, choice or order, and the record of choosing the ticket, if it binds one, is
