@@ -227,6 +227,14 @@ def _compare(
     return found
 
 
+def _by_sentence(evidence: Evidence, arm: Arm, other: Arm, rule: Rule) -> Fraction:
+    """Mean difference if every sentence weighs the same, which equal weights of documents can hide."""
+    sizes = [len(records) for records in evidence.units.values()]
+    ours, theirs = (unit_scores(evidence, one.name, rule) for one in (arm, other))
+    total = sum(((a - b) * n for a, b, n in zip(ours, theirs, sizes, strict=True)), Fraction(0))
+    return total / sum(sizes)
+
+
 def _claim(
     kind: str,
     comparator: str,
@@ -239,6 +247,11 @@ def _claim(
 ) -> Claim:
     least = min(found, key=lambda one: one.limit.value)
     limit = least.limit
+    beside = ""
+    if evidence.manifest.text.unit == "document":
+        weighted = _by_sentence(evidence, arm, least.other, rule)
+        beside = f"; {float(weighted):+.3f} if sentences weigh equally"
+        detail = detail | {"by_sentence": rational(weighted)}
     return Claim(
         kind=kind,
         comparator=comparator,
@@ -246,7 +259,7 @@ def _claim(
         finding=Finding.MEASURED,
         code="MEASURED",
         text=f"mean difference of sentence chrF to {least.other.name} {float(limit.estimate):+.3f},"
-        f" at least {float(limit.value):+.3f} ({rule}, {limit.n} units)",
+        f" at least {float(limit.value):+.3f} ({rule}, {limit.n} units){beside}",
         estimate=limit.estimate,
         lower=limit.value,
         delta=delta,

@@ -20,6 +20,7 @@ from certify.claims.subject import check_transfers
 from certify.evidence.load import load
 from certify.evidence.read import Manifest
 from certify.gate.choose import Choice, Goal, choose
+from certify.gate.session import Session
 from certify.tables.table import Table
 from certify.ticket.make import Found, choice_path, find, find_vocabulary, open_pair
 
@@ -81,15 +82,17 @@ def find_guaranteed(
             ``EVIDENCE_REFERENCE``), another tokenizer (``EVIDENCE_TOKENIZER``), or an arm that is not
             the base with rows of the reference (``ARM_TABLE``).
     """
-    loaded = load(evidence)
-    e0, e_star = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied)
+    loaded, session = load(evidence), Session()
+    e0, e_star = open_pair(
+        base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied, opened=session.table
+    )
     _check_tables(loaded.manifest, e0, e_star)
     vocabulary = find_vocabulary(tokenizer, base, tuned)
     if vocabulary is not None and sha256_file(vocabulary.path) != loaded.manifest.tokenizer_sha256:
         raise InvalidInputError(
             f"evidence {loaded.manifest.text.name}: another tokenizer was used", code="EVIDENCE_TOKENIZER"
         )
-    check_transfers([loaded], e0, e_star)
+    check_transfers([loaded], e0, e_star, session.table_digest)
     choice = choose(loaded, goal, delta)
     record = out.parent / choice_path(ticket_id)
     data = pretty_json(choice.to_json()).encode("utf-8")
@@ -109,6 +112,7 @@ def find_guaranteed(
             allow_tied=allow_tied,
             progress=progress,
             choice=data,
+            opened=session.table,
             **settings,
         )
     return Guaranteed(choice, record, found)

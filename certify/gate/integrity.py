@@ -22,7 +22,6 @@ from certify.ticket.released import (
     check_bound,
     check_files,
     find_role,
-    open_role,
     open_rows,
     refuse_links,
 )
@@ -52,14 +51,7 @@ def table(source: Source, role: Role, given: Path | None, session: Session) -> t
             f"name it with --{role} PATH; its digest decides whether it is the right one",
         )
     try:
-        opened = open_role(
-            source,
-            role,
-            given,
-            tensor=ref.tensor or None,
-            opened=session.table,
-            digest=session.file_digest,
-        )
+        opened = session.role(source, role, given)
         check_finite(opened)
     except CertifyError as error:
         return None, Item(name, Outcome.INVALID, error.code, str(error))

@@ -17,6 +17,7 @@ from certify.scan.scan import scan, under
 from certify.tables.rowfile import Rows
 from certify.tables.table import Table, open_table, read_whole
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
+from certify.ticket.released import Role, Source, open_role
 from certify.ticket.templates import Template, load_template
 from certify.ticket.transfer import table_digest
 
@@ -73,6 +74,12 @@ class Session:
             return table
 
         return self.once(("table", path, tensor, allow_tied), opened)
+
+    def role(self, source: Source, role: Role, given: Path | None) -> Table:
+        """:func:`certify.ticket.released.open_role`, with files opened and hashed once."""
+        ref = source.ticket.base if role == "base" else source.ticket.reference
+        tensor = ref.tensor or None
+        return open_role(source, role, given, tensor=tensor, opened=self.table, digest=self.file_digest)
 
     def vocabulary(self, path: Path) -> Vocabulary:
         """:func:`certify.tables.vocabulary.open_vocabulary`, once."""

@@ -15,7 +15,6 @@ from fractions import Fraction
 from pathlib import Path
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.records import KSResult
 from certify.base.verdict import Outcome
 from certify.claims.every import choices
 from certify.claims.exact import split_claim
@@ -24,11 +23,11 @@ from certify.claims.subject import make_subject
 from certify.evidence.choice import read_choice
 from certify.evidence.growing import Growing
 from certify.evidence.load import Evidence, Subject, check_binding
+from certify.gate.session import Session
 from certify.policy.outcomes import asked
 from certify.policy.policy import Policy
 from certify.policy.requirement import Requirement, RequirementAnswer, judge
-from certify.scan.scan import scan
-from certify.ticket.released import open_base, open_reference, open_rows, open_source
+from certify.ticket.released import open_rows, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,19 +190,18 @@ def open_subjects(specs: Iterable[str], base: Path | None, reference: Path | Non
         UsageError: something does not exist or must be named.
         InvalidInputError: a ticket, a table or rows are refused.
     """
-    scans: dict[tuple[str, str, str], KSResult] = {}
-    subjects = []
+    session, subjects = Session(), []
     for spec in specs:
         source = open_source(spec)
         ticket = source.ticket
-        stored, tuned = open_base(source, base), open_reference(source, reference)
-        if tuned is None:
+        if reference is None and ticket.reference.path is None:
             raise UsageError(
                 "the reference does not travel with the ticket: name it", code="REFERENCE_NEEDED"
             )
-        key = (ticket.base.tensor_sha256, ticket.reference.tensor_sha256, ticket.selection.method)
-        if key not in scans:
-            scans[key] = scan(stored, tuned, method=ticket.selection.method)
-        subject = make_subject(ticket, stored, tuned, open_rows(source, tuned), scans[key])
+        stored = session.role(source, "base", base)
+        tuned = session.role(source, "reference", reference)
+        result = session.scan(stored, tuned, ticket.selection.method)
+        rows = open_rows(source, tuned)
+        subject = make_subject(ticket, stored, tuned, rows, result, digest=session.table_digest)
         subjects.append(replace(subject, chosen_on=read_choice(ticket, source.folder)))
     return tuple(subjects)

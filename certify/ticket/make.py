@@ -21,6 +21,7 @@ from certify.tables.rowfile import Rows, make_rows, read_rows, transferred_rows,
 from certify.tables.table import Table, check_compatible, open_table
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
 from certify.ticket.bundle import bundle_counts, bundle_tables, table_ref, template_ref, tokenizer_ref
+from certify.ticket.released import OpenTable
 from certify.ticket.schema import (
     SLUG,
     BoundFile,
@@ -56,6 +57,7 @@ def open_pair(
     dtype: Dtype | None = None,
     tensor: str | None = None,
     allow_tied: bool = False,
+    opened: OpenTable = open_table,
 ) -> tuple[Table, Table]:
     """Open a base table and a reference table in one served dtype.
 
@@ -65,13 +67,14 @@ def open_pair(
         dtype: dtype to serve and compare rows in; None requires that both are stored in the same dtype.
         tensor: name of the table's tensor, if the architecture does not imply it.
         allow_tied: accept a table that is tied to the output head.
+        opened: opens tables.
 
     Raises:
         UsageError: a path does not exist, or the stored dtypes differ and ``dtype`` is None.
         InvalidInputError: a table is malformed, or shapes differ.
     """
-    first = open_table(base, tensor=tensor, allow_tied=allow_tied)
-    second = open_table(reference, tensor=tensor, allow_tied=allow_tied)
+    first = opened(Path(base), tensor=tensor, allow_tied=allow_tied)
+    second = opened(Path(reference), tensor=tensor, allow_tied=allow_tied)
     if dtype is None and first.dtype != second.dtype:
         raise UsageError(
             f"base is stored as {first.dtype}, reference as {second.dtype}: choose the served dtype"
@@ -110,6 +113,7 @@ def find(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     choice: bytes | None = None,
+    opened: OpenTable = open_table,
 ) -> Found:
     """Select a ticket from two tables and write it, the ticket file last (theory §2).
 
@@ -142,6 +146,7 @@ def find(
         progress: called with (rows done, rows in all).
         choice: record of choosing these rows by their evaluation (:mod:`certify.gate.choose`), written to
             ``choices/ID.json`` beside the ticket file and bound by its digest.
+        opened: opens tables.
 
     Returns:
         The ticket and the scan behind it.
@@ -159,7 +164,7 @@ def find(
     parse_alpha(alpha)
     alpha = format(Decimal(alpha), "f")
     _existing(out, ticket_id, replace)  # refuses before the work, not after it
-    e0, e_star = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied)
+    e0, e_star = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied, opened=opened)
     vocabulary = find_vocabulary(tokenizer, base, tuned)
     result = scan(e0, e_star, method=method, engine=engine, workers=workers, progress=progress)
     selection = select(

@@ -47,6 +47,7 @@ from proofs_checks.worlds.synthetic import (
     null_arms,
     plain_arms,
     sentence,
+    text_of,
     vector,
     window,
 )
@@ -181,17 +182,27 @@ def test_blocks_are_assumed_independent_and_say_so() -> None:
 
 def test_documents_are_the_independent_draws_that_theory_asks_for() -> None:
     """Sentences of a document are one draw, whatever it is called and wherever its lines stand."""
-    records, _ = Truth(disagreement=0.5, per_unit=3).world(0, 5)
+    truth = Truth(disagreement=0.5, per_unit=3, quality={"t": 60})
+    records = [one for one in truth.world(0, 30)[0] if one["id"] != "text:0"]
     for record in records:
         record["unit"] = f"news/{record['unit']}"
-    text = {"name": "x", "sha256": digest("x"), "attribution": "", "sentences": 15, "unit": "document"}
-    evidence = evidence_of(records[::2] + records[1::2], text=text, used={"tuning": []})
-    for claim in report([evidence], SUBJECT)[0].claims:
-        assert "A-BLOCKS" not in claim.assumptions, claim.name
-        if claim.lower is not None and claim.kind != "guarantee":
-            assert (claim.n, claim.unit) == (5, "document")
-            assert "A-UNITS" in claim.assumptions
-            assert "|unit:document|" in claim.signature
+    records = records[::2] + records[1::2]
+    text = {"name": "x", "attribution": "", "unit": "document"} | text_of(records)
+    evidence = evidence_of(records, text=text, used={"tuning": []})
+    made = [claim for claim in report([evidence], SUBJECT)[0].claims if claim.lower is not None]
+    assert {"gain", "agreement-rate", "guarantee"} <= {claim.kind for claim in made}
+    for claim in made:
+        assert "A-DOCUMENTS" in claim.assumptions, claim.name
+        assert not {"A-UNITS", "A-BLOCKS"} & set(claim.assumptions)
+        assert claim.unit == "document"
+        assert "|unit:document|" in claim.signature
+    gained = next(claim for claim in made if claim.kind == "gain")
+    index = RULES.index(gained.extraction)
+    rises = [
+        sentence_chrf(ours.stats[ours.rules[index]]) - sentence_chrf(its.stats[its.rules[index]])
+        for ours, its in ((record.arms["t"], record.arms["base"]) for record in evidence.records)
+    ]
+    assert gained.detail["by_sentence"] == rational(sum(rises, Fraction(0)) / 89)
 
 
 # --- quality -----------------------------------------------------------------------------------------------
@@ -336,6 +347,12 @@ def test_one_null_as_good_as_the_ticket_is_enough_to_deny() -> None:
     assert claim.lower is not None
     assert claim.lower < 0
     assert claim.detail["weakest"] == "null-4"
+
+
+def test_a_further_draw_is_named_and_not_compared() -> None:
+    claim = nulls(change=lambda arms: arms.append(arms[3] | {"name": "fourth", "seed": 3}))
+    assert claim.detail["further"] == ["fourth"]
+    assert len(claim.detail["compared"]) == 10
 
 
 NULL_FAULTS: dict[str, Callable[[list[Any]], None]] = {

@@ -83,6 +83,9 @@ def test_testing_goes_from_the_largest_and_stops_at_the_first_that_is_not_shown(
     assert [entry["tested"] for entry in record["candidates"]] == [True, True, True, False]
     assert record["goal"] == {"kind": "agreement", "value": "19/20"}
     assert record["delta"] == "1/20"
+    manifest = choice.evidence.manifest
+    assert record["evidence"]["order_seed"] == manifest.order_seed
+    assert record["evidence"]["text_sha256"] == manifest.text.sha256
 
 
 def test_a_large_ticket_that_fails_ends_everything() -> None:

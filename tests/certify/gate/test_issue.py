@@ -15,6 +15,7 @@ from ticket_folders import make_ticket
 
 import certify
 from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import sha256_file
 from certify.certificate.build import claims_of
 from certify.claims.claim import Claim
 from certify.claims.registry import opposite_limit
@@ -56,9 +57,9 @@ def test_the_command_issues_attaches_and_check_certifies(bundle: Bundle, capsys:
     assert "19 claims about tiny" in ran.out
     ticket = bundle.ticket()
     assert ticket["certificate"]["path"] == "certificates/tiny.json"
-    assert [one["path"] for one in ticket["evidence"]] == [
-        "evidence/translated.json",
-        "evidence/unrelated.json",
+    assert ticket["evidence"] == [
+        {"path": f"evidence/{one.name}", "sha256": sha256_file(one)}
+        for one in (bundle.translated, bundle.unrelated)
     ]
     assert {key: value for key, value in ticket.items() if key not in ("certificate", "evidence")} == {
         key: value for key, value in digest.items() if key not in ("certificate", "evidence")

@@ -363,23 +363,24 @@ def test_units_that_are_refused(values: list[Fraction], error: type[CertifyError
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("code", "call"),
     [
-        lambda: betting.betting_exceeds([1], Fraction(0), DELTA, "fixed"),
-        lambda: betting.betting_exceeds([1], Fraction(1), DELTA, "fixed"),
-        lambda: betting.betting_exceeds([1], 0.5, DELTA, "fixed"),
-        lambda: betting.betting_exceeds([1], Fraction(1, 2), Fraction(1), "fixed"),
-        lambda: betting.betting_exceeds([1], Fraction(1, 2), 0.05, "fixed"),
-        lambda: betting.betting_exceeds([1], Fraction(1, 2), DELTA, "anytime"),
-        lambda: betting.betting_lower([1], Fraction(0), "fixed"),
-        lambda: betting.noninferior([1], Fraction(100), DELTA, "fixed"),
-        lambda: betting.noninferior([1], Fraction(-100), DELTA, "fixed"),
-        lambda: betting.noninferior([0], Fraction(0), DELTA, "fixed", scale=0),
+        ("MEAN_RANGE", lambda: betting.betting_exceeds([1], Fraction(0), DELTA, "fixed")),
+        ("MEAN_RANGE", lambda: betting.betting_exceeds([1], Fraction(1), DELTA, "fixed")),
+        ("MEAN_RANGE", lambda: betting.betting_exceeds([1], 0.5, DELTA, "fixed")),
+        ("DELTA_RANGE", lambda: betting.betting_exceeds([1], Fraction(1, 2), Fraction(1), "fixed")),
+        ("DELTA_TYPE", lambda: betting.betting_exceeds([1], Fraction(1, 2), 0.05, "fixed")),
+        ("DESIGN_UNKNOWN", lambda: betting.betting_exceeds([1], Fraction(1, 2), DELTA, "anytime")),
+        ("DELTA_RANGE", lambda: betting.betting_lower([1], Fraction(0), "fixed")),
+        ("MEAN_RANGE", lambda: betting.noninferior([1], Fraction(100), DELTA, "fixed")),
+        ("MEAN_RANGE", lambda: betting.noninferior([1], Fraction(-100), DELTA, "fixed")),
+        ("SCALE_RANGE", lambda: betting.noninferior([0], Fraction(0), DELTA, "fixed", scale=0)),
     ],
 )
-def test_settings_that_are_refused(call: Callable[[], object]) -> None:
-    with pytest.raises(UsageError):
+def test_settings_that_are_refused(code: str, call: Callable[[], object]) -> None:
+    with pytest.raises(UsageError) as caught:
         call()
+    assert caught.value.code == code
 
 
 # --- the search for a limit, against playing every game in integers --------------------------------------

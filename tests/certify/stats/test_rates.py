@@ -219,10 +219,10 @@ def test_error_probabilities_that_are_refused(delta: Fraction) -> None:
 
 def test_other_refusals() -> None:
     for alpha in (Fraction(0), Fraction(1), 0.05):
-        with pytest.raises(UsageError):
-            rates.rate_at_most(1, 2, alpha, DELTA)
-        with pytest.raises(UsageError):
-            rates.rate_above(1, 2, alpha, DELTA)
+        for decide in (rates.rate_at_most, rates.rate_above):
+            with pytest.raises(UsageError) as caught:
+                decide(1, 2, alpha, DELTA)
+            assert caught.value.code == "RATE_RANGE"
     with pytest.raises(UsageError):
         rates.clopper_pearson(1, 2, DELTA, "both")
 
