@@ -228,7 +228,7 @@ def _check_names(content: PolicyFile, what: str) -> None:
         if unknown:
             raise refuse(f"unknown {sort} {unknown[0]!r}; there are: {', '.join(sorted(known))}")
         if len(set(names)) != len(names):
-            raise refuse(f"a {sort} is named twice")
+            raise refuse(f"one {sort} is named twice")
     if claims:
         lacking = [name for name in (*INTEGRITY_ITEMS, *EVIDENCE_ITEMS) if name not in content.items]
         if lacking:
