@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from certify.base.errors import InvalidInputError, UsageError
+from certify.base.errors import InvalidInputError
 from certify.base.jsonio import atomic_writer, read_bytes
 
 _MAX_BYTES = 1 << 30
@@ -61,11 +63,11 @@ def write_counts(path: Path, counts: NDArray[np.int64]) -> None:
         np.lib.format.write_array(stream, np.ascontiguousarray(counts, np.int64), allow_pickle=False)
 
 
-def count_tokens(tokenizer: Path, lines: Iterable[str], rows: int) -> NDArray[np.int64]:
-    """Count how often each token id occurs in ``lines``, tokenised in context (needs the extra ``tune``).
+def count_tokens(tokenizer: Any, lines: Iterable[str], rows: int) -> NDArray[np.int64]:
+    """Count how often each token id occurs in ``lines``, tokenised in context, without special tokens.
 
     Args:
-        tokenizer: ``tokenizer.json``.
+        tokenizer: a tokenizer of ``transformers``.
         lines: sentences.
         rows: number of rows V of the table.
 
@@ -73,39 +75,17 @@ def count_tokens(tokenizer: Path, lines: Iterable[str], rows: int) -> NDArray[np
         Counts ``[V]``.
 
     Raises:
-        UsageError: the package ``tokenizers`` is not installed.
-        InvalidInputError: the tokenizer is malformed, or produces an id outside the table.
+        InvalidInputError: the tokenizer produces an id outside the table (``TOKENIZER_TABLE_SIZE``).
     """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise UsageError(
-            "counting tokens needs the package tokenizers: python -m pip install -e '.[tune]'",
-            code="EXTRA_MISSING",
-        ) from error
-    try:
-        encoder = Tokenizer.from_file(str(tokenizer))
-    except Exception as error:  # the library raises plain Exception for malformed files
-        raise InvalidInputError(
-            f"{tokenizer} is not a usable tokenizer.json", code="TOKENIZER_MALFORMED"
-        ) from error
     counts = np.zeros(rows, np.int64)
-    batch: list[str] = []
-    for line in lines:
-        batch.append(line)
-        if len(batch) == 1024:
-            _add(counts, encoder, batch)
-            batch.clear()
-    _add(counts, encoder, batch)
+    remaining = iter(lines)
+    while batch := list(islice(remaining, 1024)):
+        encoded = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = np.fromiter((i for line in encoded for i in line), np.int64)
+        if ids.size and int(ids.max()) >= rows:
+            raise InvalidInputError(
+                f"the tokenizer produces id {int(ids.max())}, but the table has {rows} rows",
+                code="TOKENIZER_TABLE_SIZE",
+            )
+        counts += np.bincount(ids, minlength=rows)
     return counts
-
-
-def _add(counts: NDArray[np.int64], encoder: object, batch: list[str]) -> None:
-    encodings = encoder.encode_batch_fast(batch, add_special_tokens=False)  # type: ignore[attr-defined]
-    ids = np.fromiter((i for encoding in encodings for i in encoding.ids), np.int64)
-    if ids.size and int(ids.max()) >= counts.size:
-        raise InvalidInputError(
-            f"the tokenizer produces id {int(ids.max())}, but the table has {counts.size} rows",
-            code="TOKENIZER_TABLE_SIZE",
-        )
-    counts += np.bincount(ids, minlength=counts.size)

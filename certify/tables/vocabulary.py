@@ -106,7 +106,7 @@ def open_vocabulary(path: Path | str, read: JsonReader = read_json) -> Vocabular
         if token_id is not None and 0 <= token_id < size and role not in roles.setdefault(token_id, []):
             roles[token_id].append(role)
     for added_token in added:
-        if added_token.special and added_token.id not in roles and not _ordinary(added_token.content):
+        if added_token.special and added_token.id not in roles and not ordinary(added_token.content):
             roles[added_token.id] = ["special"]
     special = {i: f"{'/'.join(roles[i])} {pieces.get(i, '')}".rstrip() for i in sorted(roles)}
     return Vocabulary(file, size, MappingProxyType(pieces), MappingProxyType(special), (file, *present))
@@ -179,11 +179,12 @@ def _file_roles(file: Path, read: JsonReader) -> Iterator[tuple[str, str | int]]
         if not isinstance(entries, list):
             raise _malformed(file, f"{key} is not a list")
         for text in (_text(entry, file) for entry in entries):
-            if text is not None and not _ordinary(text):
+            if text is not None and not ordinary(text):
                 yield "additional", text
 
 
-def _ordinary(text: str) -> bool:
+def ordinary(text: str) -> bool:
+    """Whether a piece is a byte or white space: ordinary text, whatever its flags say."""
     return _BYTE_PIECE.fullmatch(text) is not None or text.replace("▁", " ").isspace()
 
 

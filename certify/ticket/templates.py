@@ -25,6 +25,7 @@ from pydantic import model_validator
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import canonical_json, read_bytes, sha256_bytes
 from certify.base.model import Model, Refusal, validate_toml
+from certify.tables.tokenisation import Controls, front_ids
 from certify.ticket.corpus import Pair
 
 IGNORED = -100
@@ -229,12 +230,13 @@ class Example:
 
     Attributes:
         id: id of the pair.
-        ids: token ids: ``<s>`` if the tokenizer has one, prompt, response, end of sentence; a bare prompt
-            lacks the last two.
+        ids: token ids: those that the tokenizer puts in front of a text, prompt, response, end of sentence; a
+            bare prompt lacks the last two.
         prompt_length: number of ids before the response; ``ids[prompt_length:]`` are the targets.
         instruction: positions of tokens that overlap the instruction; empty if there is none.
         source: positions of tokens that overlap the sentence to translate.
         target: positions of the response without its end-of-sentence token; empty for a bare prompt.
+        front: number of ids in front of the prompt's text.
     """
 
     id: str
@@ -243,6 +245,7 @@ class Example:
     instruction: Span
     source: Span
     target: Span
+    front: int = 0
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -265,7 +268,8 @@ def encode(
     """Encode pairs under a template as token ids, labels and spans.
 
     Prompt and response are tokenised together, and the cut between them is verified to fall between two
-    tokens. The ids of the prompt are exactly those that generation would feed.
+    tokens. The ids of the prompt are exactly those that an engine feeds that calls the tokenizer. Control
+    tokens can stand in the template only; :func:`encodable` leaves out pairs that contain one.
 
     Args:
         template: the template.
@@ -280,7 +284,8 @@ def encode(
 
     Raises:
         UsageError: the tokenizer is slow or has no end-of-sentence token, or a language is unknown.
-        InvalidInputError: a token crosses the cut (``TEMPLATE_CUT``).
+        InvalidInputError: a token crosses the cut (``TEMPLATE_CUT``), or a sentence contains a control token
+            (``CONTROL_TOKEN``).
     """
     if not getattr(tokenizer, "is_fast", False):
         raise UsageError("a fast tokenizer is needed (tokenizer.json)", code="TOKENIZER_SLOW")
@@ -289,7 +294,7 @@ def encode(
         raise UsageError("the tokenizer has no end-of-sentence token", code="TOKENIZER_NO_EOS")
     if not pairs:
         return []
-    front = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
+    front, controls = front_ids(tokenizer), Controls(tokenizer)
     prompts = [template.fill(pair.source, source_language, target_language) for pair in pairs]
     plain = _tokenise(tokenizer, [prompt.text for prompt in prompts])
     full = plain
@@ -299,7 +304,14 @@ def encode(
         ]
         full = _tokenise(tokenizer, texts)
     examples: list[Example] = []
-    for pair, prompt, (before, offsets), (ids, _) in zip(pairs, prompts, plain, full, strict=True):
+    for pair, prompt, (before, offsets), (ids, places) in zip(pairs, prompts, plain, full, strict=True):
+        said = Span(len(prompt.text) + len(template.join), len(prompt.text + template.join + pair.target))
+        for sentence, span in ((pair.source, prompt.source), (pair.target if response else "", said)):
+            inside = _positions(span, places, 0)
+            if controls.spelled(sentence) or not controls.ids.isdisjoint(ids[inside.start : inside.stop]):
+                raise InvalidInputError(
+                    f"{pair.id}: a sentence contains a control token of the tokenizer", code="CONTROL_TOKEN"
+                )
         if ids[: len(before)] != before:
             raise InvalidInputError(
                 f"{pair.id}: with this tokenizer a token of the response overlaps the prompt of template "
@@ -316,9 +328,17 @@ def encode(
                 instruction=_positions(prompt.instruction, offsets, len(front)),
                 source=_positions(prompt.source, offsets, len(front)),
                 target=Span(cut, stop),
+                front=len(front),
             )
         )
     return examples
+
+
+def encodable(pairs: Sequence[Pair], tokenizer: Any) -> list[Pair]:
+    """The pairs of which neither side contains a control token of the tokenizer; order kept."""
+    controls = Controls(tokenizer)
+    sides = [controls.held([getattr(pair, side) for pair in pairs]) for side in ("source", "target")]
+    return [pair for pair, *held in zip(pairs, *sides, strict=True) if not any(held)]
 
 
 def _tokenise(

@@ -20,10 +20,11 @@ def count(
 ) -> None:
     """Count how often each token id occurs in text, tokenised in context (needs the extra tune)."""
     from certify.base.errors import UsageError
-    from certify.cli.shell import surviving_closed_pipe
+    from certify.cli.shell import needs_extra, surviving_closed_pipe
     from certify.selection.frequency import count_tokens, write_counts
     from certify.tables.table import open_table
     from certify.ticket.make import find_vocabulary
+    from lottery.model.tokenizer import load_tokenizer
     from lottery.text.textfile import locate, read_lines
 
     rows = open_table(base, tensor=tensor, allow_tied=allow_tied).shape[0]
@@ -32,7 +33,8 @@ def count(
         raise UsageError("no tokenizer.json beside the base; name one with --tokenizer")
     lines = [line for path in text for line in read_lines(locate(path))]
     empty = sum(not line.strip() for line in lines)
-    counts = count_tokens(vocabulary.path, lines, rows)
+    with needs_extra("counting tokens", "transformers"):
+        counts = count_tokens(load_tokenizer(vocabulary.path.parent), lines, rows)
     write_counts(out, counts)
     with surviving_closed_pipe():
         typer.echo(

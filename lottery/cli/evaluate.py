@@ -252,7 +252,8 @@ def _watched_summary(watch: Watch) -> dict[str, Any]:
 
 
 def _lines(result: Evaluation) -> list[str]:
-    lines = [f"{result.sentences} sentences; the model ended {result.ended:.1%} of the outputs"]
+    held = f" ({result.control} left out, holding a control token)" if result.control else ""
+    lines = [f"{result.sentences} sentences{held}; the model ended {result.ended:.1%} of the outputs"]
     lines += [_score_line(score) for score in result.scores]
     first = result.scores[0]
     return [*lines, f"BLEU {first.bleu_signature}", f"chrF++ {first.chrf_signature}"]

@@ -31,7 +31,7 @@ def opportunity(
     from certify.cli.shell import needs_extra
 
     with needs_extra("counting prompts"):
-        from lottery.model.backbone import load_tokenizer
+        from lottery.model.tokenizer import load_tokenizer
     from certify.ticket.released import open_source
     from certify.ticket.templates import encode, load_template
     from lottery.controls.opportunity import of_examples
@@ -46,7 +46,7 @@ def opportunity(
     tokenizer = load_tokenizer(base)
     pairs = read_pairs(data, source, target, limit=limit)
     examples = encode(load_template(template), pairs, tokenizer, source, target)
-    found = of_examples(named.ids, examples, bos=tokenizer.bos_token_id)
+    found = of_examples(named.ids, examples)
     pieces = {token.id: token.piece or "" for token in named.tokens}
     facts = {
         "ticket": named.id,

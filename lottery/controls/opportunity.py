@@ -59,11 +59,8 @@ class Opportunity:
         return tuple(i for i, count in zip(self.ids, self.fed[segment], strict=True) if count == 0)
 
 
-def of_examples(ids: Sequence[int], examples: Iterable[Example], *, bos: int | None) -> Opportunity:
+def of_examples(ids: Sequence[int], examples: Iterable[Example]) -> Opportunity:
     """Count over tokenised examples, with or without responses.
-
-    Args:
-        bos: id that begins a sequence and does not belong to the frame; None if the tokenizer has none.
 
     Raises:
         UsageError: there are no ids, or one occurs twice.
@@ -78,7 +75,7 @@ def of_examples(ids: Sequence[int], examples: Iterable[Example], *, bos: int | N
     number = 0
     for example in examples:
         number += 1
-        prompt = _segments(example, bos)
+        prompt = _segments(example)
         for segment in SEGMENTS:
             met = wanted & prompt[segment]
             touched[segment] += bool(met)
@@ -90,7 +87,7 @@ def of_examples(ids: Sequence[int], examples: Iterable[Example], *, bos: int | N
     return Opportunity(chosen, number, counts, touched)
 
 
-def _segments(example: Example, bos: int | None) -> dict[str, frozenset[int]]:
+def _segments(example: Example) -> dict[str, frozenset[int]]:
     prompt = example.ids[: example.prompt_length]
     # The last token of a response, usually the end of sentence, is never fed.
     target = frozenset(example.ids[example.prompt_length : -1])
@@ -98,7 +95,7 @@ def _segments(example: Example, bos: int | None) -> dict[str, frozenset[int]]:
     return {
         "prompt": frozenset(prompt),
         "instruction": frozenset(i for i, code in zip(prompt, codes, strict=True) if code == INSTRUCTION),
-        "frame": frozenset(prompt[position] for position in frame_of(example, bos)),
+        "frame": frozenset(prompt[position] for position in frame_of(example)),
         "source": frozenset(i for i, code in zip(prompt, codes, strict=True) if code == SOURCE),
         "target": target,
         "anywhere": frozenset(prompt) | target,

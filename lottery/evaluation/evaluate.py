@@ -17,13 +17,13 @@ from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table, check_compatible, check_finite, open_table
 from certify.ticket.corpus import corpus_digest, deduplicate
 from certify.ticket.released import open_base, open_reference, open_rows, open_source
-from certify.ticket.templates import encode, load_template
+from certify.ticket.templates import encodable, encode, load_template
 from lottery.evaluation.assemble import Assembly, check_out
 from lottery.evaluation.generate import Output, generate
 from lottery.evaluation.measure import measure_arms
 from lottery.evaluation.prompts import DOCUMENT, make_task
 from lottery.evaluation.sequential import Decided, evaluate_until
-from lottery.model.backbone import find_base, load_backbone, load_tokenizer
+from lottery.model.backbone import find_base, load_backbone
 from lottery.model.row_swap import (
     Placement,
     base_placement,
@@ -32,6 +32,7 @@ from lottery.model.row_swap import (
     rows_placement,
     serve_base,
 )
+from lottery.model.tokenizer import load_tokenizer
 from lottery.text.pairsource import read_pairs
 from lottery.text.score import BleuTokenizer, Scorer, Scores
 from lottery.text.usedtext import UsedText, unused
@@ -43,9 +44,11 @@ class Evaluation:
 
     Attributes:
         ended: share of outputs that the model ended itself.
+        control: pairs left out because they hold a control token of the tokenizer.
     """
 
     sentences: int
+    control: int
     ended: float
     scores: tuple[Scores, ...]
     outputs: tuple[Output, ...]
@@ -95,8 +98,11 @@ def evaluate(
     scorer = Scorer(bleu_tokenizer)
     folder = find_base(base)
     loaded = load_template(template)
-    pairs = read_pairs(data, *languages, limit=limit)
+    read = read_pairs(data, *languages, limit=limit)
     tokenizer = load_tokenizer(folder)
+    pairs = encodable(read, tokenizer)
+    if not pairs:
+        raise NothingToDoError(f"no sentence of {data} is left", code="NO_EXAMPLES")
     prompts = encode(loaded, pairs, tokenizer, *languages, response=False)
     stored = open_table(folder, allow_tied=True)
     placement = base_placement(stored)
@@ -128,6 +134,7 @@ def evaluate(
     )
     return Evaluation(
         sentences=len(pairs),
+        control=len(read) - len(pairs),
         ended=sum(output.ended for output in outputs) / len(outputs),
         scores=scores,
         outputs=tuple(outputs),
@@ -201,15 +208,17 @@ def evaluate_tickets(
     read = read_pairs(data, *languages, limit=limit, documents=unit == DOCUMENT)
     distinct = deduplicate(read)
     fresh = unused(distinct, used)
-    if len(fresh) < len(read):
+    kept = encodable(fresh, tokenizer)
+    if len(kept) < len(read):
+        held = len(fresh) - len(kept)
         notice(
             f"{len(read)} pairs read, left out: {len(read) - len(distinct)} repeated,"
-            f" {len(distinct) - len(fresh)} used before"
+            f" {len(distinct) - len(fresh)} used before{f', {held} holding a control token' if held else ''}"
         )
-    if not fresh:
-        raise NothingToDoError(f"every sentence of {data} was used before", code="NO_EXAMPLES")
+    if not kept:
+        raise NothingToDoError(f"no sentence of {data} is left", code="NO_EXAMPLES")
     task = make_task(
-        fresh,
+        kept,
         languages,
         loaded,
         tokenizer,

@@ -16,6 +16,7 @@ from certify.ticket.templates import Example
 from lottery.model.backbone import output_head
 from lottery.model.loss import head_input, padded
 from lottery.model.row_swap import Placed
+from lottery.model.tokenizer import decode as to_text
 from lottery.text.segments import TARGET, segments_of
 
 
@@ -108,8 +109,7 @@ def decode(
     outputs = []
     for prompt, answer in zip(batch, answers, strict=True):
         ended = answer[-1] == end
-        # Some tokenizers flag line breaks as special, so only the end of sentence is dropped.
-        text = tokenizer.decode(answer[:-1] if ended else answer, skip_special_tokens=False)
+        text = to_text(tokenizer, answer[:-1] if ended else answer)
         outputs.append(Output(prompt.id, text, ended, tuple(answer)))
     return outputs
 

@@ -86,13 +86,13 @@ def special_tokens(tokenizer: Any) -> dict[str, Any]:
         tokenizer: a tokenizer of ``transformers``.
 
     Returns:
-        Ids that begin (``bos``) and end (``eos``) a sequence, None if there are none, and whether spaces are
-        cleaned up in decoded text.
+        Ids that begin (``bos``) and end (``eos``) a sequence, None if there are none. ``clean_up`` tells part
+        files apart in which spaces were cleaned up.
     """
     return {
         "bos": tokenizer.bos_token_id,
         "eos": tokenizer.eos_token_id,
-        "clean_up": bool(getattr(tokenizer, "clean_up_tokenization_spaces", False)),
+        "clean_up": False,
     }
 
 

@@ -26,8 +26,9 @@ from certify.ticket.corpus import Pair, sentence_digest
 from certify.ticket.released import Source, open_base, open_reference, open_rows
 from certify.ticket.templates import Example, Template, encode, load_template
 from lottery.evaluation.forced_decoding import Certainty, argmaxes, certainties
-from lottery.model.backbone import find_base, load_backbone, load_tokenizer
+from lottery.model.backbone import find_base, load_backbone
 from lottery.model.row_swap import Placement, placed, reference_placement, rows_placement, serve_base
+from lottery.model.tokenizer import load_tokenizer
 from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import DIGITS
 

@@ -1,4 +1,4 @@
-"""Load a model and tokenizer with ``transformers``: local files, safetensors, no code from a checkpoint."""
+"""Load a model with ``transformers``: local files, safetensors, no code from a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from certify.base.errors import InvalidInputError, UsageError
 from certify.base.records import Dtype
 from certify.tables.checkpoint import CONFIG
 from certify.tables.modelconfig import read_config
+from lottery.model.tokenizer import first_line
 from lottery.text.hub import quiet_hub
 
 TORCH_DTYPES: Final[dict[Dtype, torch.dtype]] = {
@@ -165,27 +166,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if enabled:
             logging.enable_progress_bar()
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer in a local checkpoint folder.
-
-    Raises:
-        UsageError: none can be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"cannot load a tokenizer from {folder}: {first_line(error)}", code="NO_TOKENIZER"
-        ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """First line of another library's message, for a one-line error."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def output_head(model: PreTrainedModel) -> nn.Module:

@@ -31,7 +31,8 @@ from certify.tables.rowfile import Rows
 from certify.tables.safefile import read_header
 from certify.tables.table import Table
 from certify.ticket.transfer import transferred_blocks
-from lottery.model.backbone import first_line, load_backbone, output_head, refuse_other_weights
+from lottery.model.backbone import load_backbone, output_head, refuse_other_weights
+from lottery.model.tokenizer import first_line
 from lottery.text.segments import SEGMENTS
 
 _PEFT_TYPES: Final = {"lora": "LORA", "prefix": "PREFIX_TUNING"}

@@ -28,15 +28,11 @@ def segments_of(prompt: Example) -> list[int]:
     return codes
 
 
-def frame_of(prompt: Example, bos: int | None) -> list[int]:
-    """Find the positions of the frame: the segment ``instruction`` less the instruction itself and ``bos``.
-
-    Args:
-        bos: id that begins a sequence; None if the tokenizer has none.
-    """
+def frame_of(prompt: Example) -> list[int]:
+    """Find the positions of the frame: ``instruction`` less the ids in front and the instruction itself."""
     inside = range(prompt.instruction.start, prompt.instruction.stop)
     return [
         position
         for position, code in enumerate(segments_of(prompt))
-        if code == INSTRUCTION and position not in inside and not (position == 0 and prompt.ids[0] == bos)
+        if code == INSTRUCTION and position not in inside and position >= prompt.front
     ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from certify.base.errors import NothingToDoError
 from certify.base.jsonio import canonical_json, sha256_bytes
 from certify.ticket.corpus import Pair, corpus_digest, deduplicate, exclude
-from certify.ticket.templates import Example, Template, encode, load_template
+from certify.ticket.templates import Example, Template, encodable, encode, load_template
 from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import used_pairs
 
@@ -86,14 +86,17 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
         if left != 0:
             read += read_pairs(source, *languages, limit=left)
     distinct = deduplicate(read)
-    pairs = exclude(distinct, held_out)
+    fresh = exclude(distinct, held_out)
+    pairs, asked = encodable(fresh, tokenizer), encodable(held_out, tokenizer)
     trained, train = _encoded(template, pairs, tokenizer, data)
-    _, shown = _encoded(template, held_out, tokenizer, data)
+    _, shown = _encoded(template, asked, tokenizer, data)
     counts = {
         "repeated": len(read) - len(distinct),
-        "held out": len(distinct) - len(pairs),
+        "held out": len(distinct) - len(fresh),
+        "holding a control token": len(fresh) - len(pairs),
         "longer than --max-length": len(pairs) - len(train),
-        "held-out and longer than --max-length": len(held_out) - len(shown),
+        "held-out and holding a control token": len(held_out) - len(asked),
+        "held-out and longer than --max-length": len(asked) - len(shown),
     }
     left_out = {reason: count for reason, count in counts.items() if count}
     if not train:

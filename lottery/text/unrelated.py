@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.tables.tokenisation import Controls, front_ids
 from certify.ticket.corpus import lines_digest, normalise, sentence_digest
 
 DIGEST_DIGITS = 16
@@ -55,6 +56,7 @@ class UnrelatedText:
         empty: lines without a letter or digit.
         repeated: lines left out because they had occurred before.
         used: lines left out because they had been used.
+        control: lines left out because they contain a control token of the tokenizer.
     """
 
     name: str
@@ -63,6 +65,7 @@ class UnrelatedText:
     empty: int
     repeated: int
     used: int
+    control: int = 0
 
     def digest(self) -> str:
         """The text's digest, as evidence binds it (:func:`certify.ticket.corpus.lines_digest`)."""
@@ -94,6 +97,7 @@ def choose_passages(
     every: int = 1,
     limit: int | None = None,
     used: Set[str] = frozenset(),
+    tokenizer: Any = None,
 ) -> UnrelatedText:
     """Choose passages of ``block`` consecutive lines, every ``every``-th of them, at most ``limit``.
 
@@ -106,6 +110,7 @@ def choose_passages(
         every: 1 takes all passages, 2 the first, third and so on.
         limit: largest number of passages; None for no limit.
         used: digests of sentences that no passage may contain, in full or their first 16 digits.
+        tokenizer: tokenizer of ``transformers`` whose control tokens no passage may contain; None for any.
 
     Raises:
         UsageError: ``block``, ``every`` or ``limit`` below 1 (``LIMITS``); a digest of fewer than 16 digits.
@@ -133,6 +138,10 @@ def choose_passages(
         else:
             kept.append((number, line.strip()))
         seen.add(digest)
+    whole = len(kept)
+    if tokenizer is not None:
+        held = Controls(tokenizer).held([line for _, line in kept])
+        kept = [entry for entry, control in zip(kept, held, strict=True) if not control]
     starts = range(0, len(kept) - block + 1, block * every)
     passages = tuple(
         Passage(
@@ -144,13 +153,15 @@ def choose_passages(
     )
     if not passages:
         raise NothingToDoError(f"{name} has fewer than {block} lines that are not used yet", code="NO_TEXT")
-    return UnrelatedText(name, passages, f"block:{block}", empty, repeated, taken)
+    return UnrelatedText(name, passages, f"block:{block}", empty, repeated, taken, whole - len(kept))
 
 
 def passage_windows(passages: Iterable[Passage], tokenizer: Any, *, max_tokens: int) -> list[Window]:
     """Cut passages into windows of at most ``max_tokens`` ids, each starting with a sequence-begin token.
 
-    The windows of a passage without their first ids are exactly its tokens.
+    The windows of a passage without their first ids are exactly its tokens. The first id is the last one that
+    the tokenizer puts in front of a text. If it puts none there, it is its sequence-begin token all the same:
+    the first token of a window is predicted too, and has to be predicted from something.
 
     Args:
         passages: the passages.
@@ -161,8 +172,9 @@ def passage_windows(passages: Iterable[Passage], tokenizer: Any, *, max_tokens: 
         UsageError: ``max_tokens`` is below 2, or the tokenizer has no such token.
         InvalidInputError: a passage has no tokens.
     """
-    bos = tokenizer.bos_token_id
-    if bos is None:
+    front = front_ids(tokenizer)
+    begin = front[-1] if front else tokenizer.bos_token_id
+    if begin is None:
         raise UsageError("the tokenizer has no token that begins a sequence", code="TOKENIZER_NO_BOS")
     if max_tokens < 2:
         raise UsageError("a window needs at least 2 tokens: one to begin, one to predict", code="LIMITS")
@@ -174,5 +186,5 @@ def passage_windows(passages: Iterable[Passage], tokenizer: Any, *, max_tokens: 
         step, digests = max_tokens - 1, passage.digests
         for index, start in enumerate(range(0, len(ids), step)):
             part = tuple(int(i) for i in ids[start : start + step])
-            windows.append(Window(f"{passage.id}/{index}", passage.unit, (int(bos), *part), digests))
+            windows.append(Window(f"{passage.id}/{index}", passage.unit, (int(begin), *part), digests))
     return windows

@@ -25,8 +25,9 @@ from certify.tables.modeldigest import adapter_settings
 from certify.tables.rowfile import make_rows, write_rows
 from certify.tables.safefile import write_tensors
 from certify.tables.table import DEFAULT_TENSOR, Table
-from lottery.model.backbone import TORCH_DTYPES, first_line, output_head, quiet
+from lottery.model.backbone import TORCH_DTYPES, output_head, quiet
 from lottery.model.rows import extract, install
+from lottery.model.tokenizer import first_line
 from lottery.tuning.recipe import Method
 
 TABLE_FILE, ROWS_FILE = "embed_tokens.safetensors", "rows.safetensors"

@@ -26,8 +26,9 @@ from certify.base.records import Dtype
 from certify.base.staging import clear_leftovers
 from certify.tables.table import Table, open_table
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
-from lottery.model.backbone import find_base, load_backbone, load_positions, load_tokenizer
+from lottery.model.backbone import find_base, load_backbone, load_positions
 from lottery.model.device import SLOW_BF16, Device, bf16_slowdown, lone_launch, open_accelerator
+from lottery.model.tokenizer import load_tokenizer
 from lottery.text.tunedata import MAX_LENGTH, Data, Prepared, feed_counts, prepare
 from lottery.text.usedtext import USED_FILE, write_used_list
 from lottery.tuning.arms import TrainableArm, checkpoint_activations, full_arm, peft_arm, rows_arm

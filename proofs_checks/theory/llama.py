@@ -51,7 +51,8 @@ def permuted_row(folder: Path, *, prompt: str = PROMPT) -> Check:
 @decided
 def search(folder: Path, prompt: str, budget: Budget) -> Facts:
     """Permute the rows of the prompt's tokens, one at a time, until the greedy output changes."""
-    from lottery.model.backbone import load_backbone, load_tokenizer
+    from lottery.model.backbone import load_backbone
+    from lottery.model.tokenizer import decode, load_tokenizer
 
     try:
         model, tokenizer = load_backbone(folder, "F32").eval(), load_tokenizer(folder)
@@ -77,7 +78,7 @@ def search(folder: Path, prompt: str, budget: Budget) -> Facts:
         table[token] = original
         yield f"permuting row {token} changed its entries", same_law
         if produced != expected:
-            words = [escape(tokenizer.decode(tokens)) for tokens in (expected, produced)]
+            words = [escape(decode(tokenizer, tokens)) for tokens in (expected, produced)]
             piece = escape(str(tokenizer.convert_ids_to_tokens(token)))
             found.append(f"row {token} ({piece}) permuted, h = 0: «{words[0]}» becomes «{words[1]}»")
             if not budget.full:

@@ -52,8 +52,9 @@ def main() -> int:
     from certify.ticket.templates import encode, load_template
     from lottery.evaluation.forced_decoding import certainties
     from lottery.evaluation.generate import generate
-    from lottery.model.backbone import load_backbone, load_tokenizer
+    from lottery.model.backbone import load_backbone
     from lottery.model.row_swap import Placed
+    from lottery.model.tokenizer import load_tokenizer
     from lottery.text.pairsource import read_pairs
 
     if options.threads is not None:

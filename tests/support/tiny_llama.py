@@ -41,11 +41,12 @@ def tiny_llama(seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: o
 
 def save_checkpoint(folder: Path, dtype: torch.dtype = torch.float32, **overrides: object) -> Path:
     """A checkpoint folder with tokenizer; its table has more rows than the tokenizer has tokens."""
-    from tokenizers import Tokenizer, models
+    from tokenizers import Tokenizer, models, processors
 
     tiny_llama(dtype=dtype, **overrides).save_pretrained(folder)
     tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(PIECES)}, [], unk_token="<unk>"))
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))
     roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **roles}

@@ -24,6 +24,15 @@ def tiny_tokenizer(vocab_size: int = 400) -> Any:
     )
 
 
+def framed(tokenizer: Any, frame: str) -> Any:
+    """The tokenizer, putting what ``frame`` says around a text ``$A``, as in ``<s> $A``."""
+    from tokenizers.processors import TemplateProcessing
+
+    around = [(piece, tokenizer.convert_tokens_to_ids(piece)) for piece in {*frame.split()} - {"$A"}]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=frame, special_tokens=around)
+    return tokenizer
+
+
 def greedy_tokenizer() -> Any:
     """A tokenizer without word boundaries, in which ``: `` and the letter after it can be one token."""
     from tokenizers import Tokenizer, models

@@ -30,7 +30,7 @@ from lottery.experiment.engine.context import (
 )
 from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.steps.texts import evaluated_pairs, used_texts
-from lottery.model.backbone import load_backbone, load_tokenizer
+from lottery.model.backbone import load_backbone
 from lottery.model.row_swap import (
     Placement,
     base_placement,
@@ -39,6 +39,7 @@ from lottery.model.row_swap import (
     serve_base,
     weights_placement,
 )
+from lottery.model.tokenizer import load_tokenizer
 from lottery.text.score import Scorer
 from lottery.text.textfile import locate, read_lines
 from lottery.text.unrelated import choose_passages, passage_windows
@@ -230,7 +231,7 @@ def count_opportunity(context: RunContext, work: Work) -> Result:
         given = work.inputs[name]
         ids = [] if given.void else given.json(SELECTION)["ids"]
         if ids:
-            found = of_examples(ids, examples, bos=tokenizer.bos_token_id)
+            found = of_examples(ids, examples)
             counted[name] = {
                 "rows": len(found.ids),
                 "examples": found.prompts,
@@ -269,7 +270,13 @@ def _loss_task(context: RunContext, work: Work, tokenizer: Any) -> LossTask:
     path = locate(Path(context.text(work, p["data"])))
     used = frozenset().union(*(entry.digests for entry in used_texts(work)))
     text = choose_passages(
-        read_lines(path), name=p["name"], block=p["block"], every=p["every"], limit=p["limit"], used=used
+        read_lines(path),
+        name=p["name"],
+        block=p["block"],
+        every=p["every"],
+        limit=p["limit"],
+        used=used,
+        tokenizer=tokenizer,
     )
     return LossTask(
         passage_windows(text.passages, tokenizer, max_tokens=p["window"]),

@@ -27,7 +27,7 @@ from lottery.experiment.engine.context import (
 from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.plan.fields import rows_of_share
 from lottery.experiment.steps.tuning import data_of
-from lottery.model.backbone import load_tokenizer
+from lottery.model.tokenizer import load_tokenizer
 from lottery.text.tunedata import feed_counts, prepare
 
 COUNTS, NULLS = "counts.npy", "nulls.json"

@@ -6,8 +6,10 @@ from dataclasses import asdict
 
 from certify.base.jsonio import canonical_json, parse_json, write_bytes
 from certify.ticket.corpus import Pair, deduplicate
+from certify.ticket.templates import encodable
 from lottery.experiment.engine.context import RunContext, procedure
 from lottery.experiment.engine.graph import Input, Result, Void, Work
+from lottery.model.tokenizer import load_tokenizer
 from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import UsedText, unused, used_pairs
 
@@ -29,9 +31,9 @@ def list_used(context: RunContext, work: Work) -> Result:
     return Result((USED,), {role: len(digests) for role, digests in found.items()})
 
 
-@procedure("text")
+@procedure("text", 2)
 def prepare_text(context: RunContext, work: Work) -> Result:
-    """Select the sentences of a text to evaluate: no duplicates, none used before.
+    """Select the sentences of a text to evaluate: no duplicates, none used before, no control tokens.
 
     Raises:
         Void: none is left.
@@ -40,15 +42,17 @@ def prepare_text(context: RunContext, work: Work) -> Result:
     read = read_pairs(context.text(work, p["data"]), *p["languages"], documents=p.get("documents", False))
     distinct = deduplicate(read)
     fresh = unused(distinct, used_texts(work))
-    kept = fresh[: p["limit"]]
+    plain = encodable(fresh, load_tokenizer(context.base_folder(work)))
+    kept = plain[: p["limit"]]
     if not kept:
-        raise Void("every sentence of the text was used before")
+        raise Void("no sentence of the text is left: all were used before, or hold a control token")
     # A pair without a document is written without the field, so that older measurements stay valid.
     written = ({key: value for key, value in asdict(pair).items() if value is not None} for pair in kept)
     lines = [canonical_json(pair) + b"\n" for pair in written]
     write_bytes(work.folder / TEXT, b"".join(lines))
     facts = {"sentences": len(kept), "repeated": len(read) - len(distinct)}
-    return Result((TEXT,), facts | {"used_before": len(distinct) - len(fresh)})
+    facts |= {"used_before": len(distinct) - len(fresh), "control_token": len(fresh) - len(plain)}
+    return Result((TEXT,), facts)
 
 
 def evaluated_pairs(given: Input) -> list[Pair]:

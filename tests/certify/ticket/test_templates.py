@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_tokenizer import greedy_tokenizer, tiny_tokenizer
+from tiny_tokenizer import framed, greedy_tokenizer, tiny_tokenizer
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.ticket.corpus import Pair
@@ -20,11 +21,13 @@ from certify.ticket.templates import (
     Example,
     Span,
     Template,
+    encodable,
     encode,
     language_name,
     load_template,
     template_names,
 )
+from lottery.model.tokenizer import load_tokenizer
 
 NAMES = [
     "alpaca",
@@ -246,12 +249,60 @@ def test_tokenizers_that_cannot_do_it_are_refused() -> None:
 
 
 def test_a_tokenizer_without_bos_gets_none() -> None:
-    bare = tiny_tokenizer()
-    bare.bos_token = None
+    """As where ``add_bos_token`` is false: that the tokenizer names such a token decides nothing."""
+    bare = framed(tiny_tokenizer(), "$A")
+    assert bare.bos_token_id == 1
     (without,) = encode(load_template("labels"), [PAIR], bare, "en", "ca")
     (with_bos,) = encode(load_template("labels"), [PAIR], tiny_tokenizer(), "en", "ca")
     assert without.ids == with_bos.ids[1:]
     assert without.source == Span(with_bos.source.start - 1, with_bos.source.stop - 1)
+    assert (without.front, with_bos.front) == (0, 1)
+
+
+def test_what_stands_in_front_is_what_the_tokenizer_puts_there() -> None:
+    wordy = framed(tiny_tokenizer(), "<unk> <s> $A </s>")
+    (example,) = encode(load_template("labels"), [PAIR], wordy, "en", "ca", response=False)
+    assert [*example.ids, 2] == wordy(load_template("labels").fill(PAIR.source, "en", "ca").text).input_ids
+    assert example.front == 2
+
+
+@pytest.mark.parametrize("spelled", ["</s>", "<s>", "a<unk>b"])
+def test_control_tokens_are_the_templates_alone(spelled: str, tmp_path: Path, tokenizer: Any) -> None:
+    template, source = load_template("labels"), replace(PAIR, source=f"The {spelled} ends.")
+    target = replace(PAIR, target=f"La frase {spelled} acaba.")
+    assert encodable([source, PAIR, target], tokenizer) == [PAIR]
+    for pair in (source, target):
+        with pytest.raises(InvalidInputError, match="x:1: ") as caught:
+            encode(template, [PAIR, pair], tokenizer, "en", "ca")
+        assert caught.value.code == "CONTROL_TOKEN"
+    assert encode(template, [target], tokenizer, "en", "ca", response=False)
+    # One that only the template's text completes.
+    (tmp_path / "open.toml").write_text("instruction = ''\nprompt = '</{source}'\njoin = ' '\nfields = []\n")
+    with pytest.raises(InvalidInputError) as caught:
+        encode(load_template(tmp_path / "open.toml"), [replace(PAIR, source="s>")], tokenizer, "en", "ca")
+    assert caught.value.code == "CONTROL_TOKEN"
+    (tmp_path / "chat.toml").write_text(
+        f"instruction = ''\nprompt = '{spelled}{{source}}{spelled}'\njoin = '{spelled}'\nfields = []\n"
+    )
+    (chat,) = encode(load_template(tmp_path / "chat.toml"), [PAIR], tokenizer, "en", "ca")
+    assert _piece_by_piece(tokenizer, chat.ids, chat.source).strip() == PAIR.source
+
+
+def test_a_control_token_that_normalising_makes_is_one() -> None:
+    from tokenizers import AddedToken
+    from tokenizers.normalizers import NFKC
+
+    wide = tiny_tokenizer()
+    wide.backend_tokenizer.normalizer = NFKC()
+    wide.backend_tokenizer.add_special_tokens([AddedToken("<end>", special=True, normalized=True)])
+    assert encodable([replace(PAIR, target="\uff1cend\uff1e"), PAIR], wide) == [PAIR]
+
+
+def test_published_prompts_begin_as_before() -> None:
+    published = load_tokenizer(Path(__file__).parents[3] / "reports" / "published" / "base-small")
+    (example,) = encode(load_template("alpaca"), [PAIR], published, "en", "ca")
+    prompt = load_template("alpaca").fill(PAIR.source, "en", "ca").text
+    assert example.ids[: example.prompt_length] == (1, *published(prompt, add_special_tokens=False).input_ids)
 
 
 def test_nothing_in_nothing_out(tokenizer: Any) -> None:

@@ -30,16 +30,17 @@ BOS, EOS = 1, 2
 
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
-    """BOS or none, an instruction, a source that may share a token with it, and a response or none."""
+    """Ids in front, an instruction, a source that may share a token with it, a response; each may lack."""
     ids = draw(st.lists(st.integers(1, 12), min_size=2, max_size=14))
     length = draw(st.integers(1, len(ids)))
     marks = sorted(draw(st.lists(st.integers(0, length), min_size=4, max_size=4)))
     source = draw(st.sampled_from([Span(marks[2], marks[3]), Span(max(0, marks[1] - 1), marks[3])]))
     target = Span(length, max(length, len(ids) - 1))
-    return Example("x", tuple(ids), length, Span(marks[0], marks[1]), source, target)
+    front = draw(st.integers(0, min(2, length)))
+    return Example("x", tuple(ids), length, Span(marks[0], marks[1]), source, target, front)
 
 
-def walked(ids: Sequence[int], prompts: Sequence[Example], bos: int | None) -> dict[str, list[set[int]]]:
+def walked(ids: Sequence[int], prompts: Sequence[Example]) -> dict[str, list[set[int]]]:
     """For every segment, the ids that each prompt feeds there: position by position."""
     found: dict[str, list[set[int]]] = {segment: [] for segment in SEGMENTS}
     for prompt in prompts:
@@ -50,7 +51,7 @@ def walked(ids: Sequence[int], prompts: Sequence[Example], bos: int | None) -> d
             places = []
             if position < prompt.prompt_length:
                 places.append("prompt")
-                begins = position == 0 and token == bos
+                begins = position < prompt.front
                 if prompt.source.start <= position < prompt.source.stop:
                     places.append("source")
                 else:
@@ -69,11 +70,10 @@ def walked(ids: Sequence[int], prompts: Sequence[Example], bos: int | None) -> d
 @given(
     prompts=st.lists(examples(), min_size=1, max_size=6),
     ids=st.lists(st.integers(1, 14), min_size=1, max_size=8, unique=True),
-    bos=st.sampled_from([None, 1]),
 )
-def test_counts_are_those_of_a_walk(prompts: list[Example], ids: list[int], bos: int | None) -> None:
-    found = of_examples(ids, iter(prompts), bos=bos)
-    expected = walked(ids, prompts, bos)
+def test_counts_are_those_of_a_walk(prompts: list[Example], ids: list[int]) -> None:
+    found = of_examples(ids, iter(prompts))
+    expected = walked(ids, prompts)
     assert (found.ids, found.prompts) == (tuple(sorted(ids)), len(prompts))
     assert tuple(found.fed) == tuple(found.touched) == SEGMENTS
     for segment in SEGMENTS:
@@ -93,7 +93,7 @@ def test_what_is_counted_is_what_a_gate_opens(prompt: Example) -> None:
     """Of every segment a count knows exactly the ids at positions at which a gate of it lets rows act."""
     codes = segments_of(prompt)
     assert len(codes) == len(prompt)
-    found = of_examples(sorted(set(prompt.ids)), [prompt], bos=BOS)
+    found = of_examples(sorted(set(prompt.ids)), [prompt])
     for segment in GATES:
         places = list(zip(prompt.ids, codes, strict=True))
         if segment == "target":
@@ -108,14 +108,14 @@ def test_in_context_and_not_in_isolation() -> None:
     prompts = encode(load_template("explicit"), pairs, tokenizer, "en", "ca")
     newline = tokenizer.convert_tokens_to_ids("<0x0A>")
     (house,) = set(prompts[0].ids[prompts[0].source.start : prompts[0].source.stop][-2:-1])
-    found = of_examples([BOS, EOS, newline, house], prompts, bos=BOS)
+    found = of_examples([BOS, EOS, newline, house], prompts)
     assert found.shares("instruction")[BOS] == 1
     assert found.shares("frame")[newline] == found.shares("instruction")[newline] == 1
     assert EOS in found.unsupported()  # taught, never fed
     assert found.shares("source")[house] == Fraction(1, 2)
     assert found.touched["anywhere"] == found.prompts
     bare = encode(load_template("explicit"), pairs, tokenizer, "en", "ca", response=False)
-    without = of_examples([BOS, EOS, newline, house], bare, bos=BOS)
+    without = of_examples([BOS, EOS, newline, house], bare)
     assert {s: without.fed[s] for s in ("prompt", "source", "frame")} == {
         s: found.fed[s] for s in ("prompt", "source", "frame")
     }
@@ -184,6 +184,6 @@ def test_refused() -> None:
     example = Example("x", (1, 5), 2, Span(0, 0), Span(1, 2), Span(2, 2))
     for ids in ([], [5, 5]):
         with pytest.raises(UsageError):
-            of_examples(ids, [example], bos=1)
+            of_examples(ids, [example])
     with pytest.raises(NothingToDoError):
-        of_examples([5], [], bos=1)
+        of_examples([5], [])

@@ -47,8 +47,9 @@ from lottery.evaluation.evaluate import evaluate, evaluate_tickets  # noqa: E402
 from lottery.evaluation.measure import measure_loss  # noqa: E402
 from lottery.evaluation.prompts import units_of  # noqa: E402
 from lottery.experiment.engine.inputs import base_digest  # noqa: E402
-from lottery.model.backbone import load_backbone, load_tokenizer  # noqa: E402
+from lottery.model.backbone import load_backbone  # noqa: E402
 from lottery.model.row_swap import Placement, base_placement, reference_placement  # noqa: E402
+from lottery.model.tokenizer import load_tokenizer  # noqa: E402
 from lottery.text.pairsource import read_pairs  # noqa: E402
 from lottery.text.score import extract  # noqa: E402
 from lottery.text.unrelated import Window  # noqa: E402
@@ -112,7 +113,7 @@ def read(folder: Path) -> tuple[Manifest, list[TranslationRecord]]:
 
 
 @pytest.mark.parametrize(
-    ("role", "token"), [("eos_token", "."), ("bos_token", "a")], ids=["end", "beginning"]
+    ("role", "token"), [("eos_token", "."), ("bos_token", "#")], ids=["end", "beginning"]
 )
 def test_another_special_token_is_another_run(
     base: Path, text: Path, tuned: Path, tickets: Path, tmp_path: Path, role: str, token: str
@@ -545,12 +546,15 @@ def test_used_sentences_are_left_out_before_anything_is_computed(
         lines[number] = other
         path.write_text("\n".join(lines) + "\n")
     with text.with_name("dev.en").open("a") as en, text.with_name("dev.ca").open("a") as ca:
-        en.write(text.with_name("dev.en").read_text().splitlines()[6] + "\n")
-        ca.write("Repetida.\n")
+        en.write(text.with_name("dev.en").read_text().splitlines()[6] + "\nended\n")
+        ca.write("Repetida.\nacabada</s> massa aviat\n")
     out = tmp_path / "evidence" / "dev.json"
     command = words(base, text, "--evidence", out, "--unit", "sentence", "--reference", tuned)
     assert run([*command, "--used", f"choice={train}"]) == 0
-    assert "8 pairs read, left out: 1 repeated, 3 used before" in capsys.readouterr().err.splitlines()
+    assert (
+        "9 pairs read, left out: 1 repeated, 3 used before, 1 holding a control token"
+        in capsys.readouterr().err.splitlines()
+    )
     _, records = read(out.parent)
     assert [record.id for record in records] == [f"dev:{number}" for number in (4, 5, 6, 7)]
 

@@ -22,8 +22,9 @@ from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.ticket.templates import encode, load_template  # noqa: E402
 from lottery.evaluation.evaluate import evaluate  # noqa: E402
 from lottery.evaluation.generate import generate  # noqa: E402
-from lottery.model.backbone import load_backbone, load_tokenizer  # noqa: E402
+from lottery.model.backbone import load_backbone  # noqa: E402
 from lottery.model.row_swap import Placed  # noqa: E402
+from lottery.model.tokenizer import load_tokenizer  # noqa: E402
 from lottery.text.pairsource import read_pairs  # noqa: E402
 from lottery.text.score import Scorer, extract  # noqa: E402
 

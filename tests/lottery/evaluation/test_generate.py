@@ -18,8 +18,9 @@ from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 from certify.base.errors import InvalidInputError, UsageError  # noqa: E402
 from certify.ticket.templates import Example, encode, load_template  # noqa: E402
 from lottery.evaluation.generate import batches, decode, generate  # noqa: E402
-from lottery.model.backbone import load_backbone, load_tokenizer  # noqa: E402
+from lottery.model.backbone import load_backbone  # noqa: E402
 from lottery.model.row_swap import Placed  # noqa: E402
+from lottery.model.tokenizer import load_tokenizer  # noqa: E402
 from lottery.text.pairsource import read_pairs  # noqa: E402
 
 LANGUAGES = ("en", "ca")

@@ -404,13 +404,15 @@ def test_texts_are_found_where_they_are_said_to_be(tmp_path: Path) -> None:
 
 def test_documents_of_a_text_decide_its_steps_and_reach_the_evaluation(tmp_path: Path) -> None:
     for language in ("en", "ca"):
-        (tmp_path / f"t.{language}").write_text(f"one {language}\ntwo {language}\none {language}\n")
+        (tmp_path / f"t.{language}").write_text(
+            f"one {language}\ntwo {language}\none {language}\n</s> {language}\n"
+        )
     input_digests, pair = InputDigests("", tmp_path), ("en", "ca")
     plain = input_digests.pairs("t", pair)
     with pytest.raises(UsageError, match=r"t\.doc"):
         input_digests.pairs("t", pair, documents=True)
     digests = set()
-    for ids in ("a\na\nb\n", "a\nb\nb\n"):
+    for ids in ("a\na\nb\nb\n", "a\nb\nb\nb\n"):
         (tmp_path / "t.doc").write_text(ids)
         digests.add(InputDigests("", tmp_path).pairs("t", pair, documents=True))
         assert InputDigests("", tmp_path).pairs("t", pair) == plain, "where nobody asks, nothing changes"
@@ -422,7 +424,8 @@ def test_documents_of_a_text_decide_its_steps_and_reach_the_evaluation(tmp_path:
         parameters = {"data": "t", "languages": list(pair), "limit": None, "avoid": [], **more}
         (folder / "used.json").write_text("{}")
         used = Input(folder, ("used.json",))
-        prepare_text(RunContext(None, tmp_path), Work(folder, parameters, {"used": used}))
+        done = prepare_text(RunContext(BASE_SMALL, tmp_path), Work(folder, parameters, {"used": used}))
+        assert (done.facts["repeated"], done.facts["control_token"]) == (1, 1)
         pairs = evaluated_pairs(Input(folder, ("text.jsonl",)))
         assert [one.id for one in pairs] == ["t:1", "t:2"]
         return [f"{one.document}" for one in pairs]

@@ -29,7 +29,7 @@ from certify.tables.table import Table, open_table  # noqa: E402
 from certify.ticket.templates import Example, encode, load_template  # noqa: E402
 from lottery.evaluation.forced_decoding import argmaxes  # noqa: E402
 from lottery.evaluation.generate import generate  # noqa: E402
-from lottery.model.backbone import load_backbone, load_tokenizer  # noqa: E402
+from lottery.model.backbone import load_backbone  # noqa: E402
 from lottery.model.row_swap import (  # noqa: E402
     Placement,
     base_placement,
@@ -39,6 +39,7 @@ from lottery.model.row_swap import (  # noqa: E402
     serve_base,
     weights_placement,
 )
+from lottery.model.tokenizer import load_tokenizer  # noqa: E402
 from lottery.text.pairsource import read_pairs  # noqa: E402
 
 LANGUAGES = ("en", "ca")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_tokenizer import tiny_tokenizer
+from tiny_tokenizer import framed, tiny_tokenizer
 
 from certify.base.errors import CertifyError
 from lottery.text.unrelated import Passage, choose_passages, passage_windows
@@ -120,12 +120,19 @@ def test_windows_lose_nothing(tokenizer: Any, most: int) -> None:
         }
 
 
+def test_lines_with_a_control_token_are_left_out(tokenizer: Any) -> None:
+    lines = ["Where is the house?", "The </s> dog.", "I do not know.", "On és la casa?"]
+    found = choose_passages(lines, name="t", block=1, tokenizer=tokenizer)
+    assert ([passage.text for passage in found.passages], found.control) == ([lines[0], *lines[2:]], 1)
+
+
 def test_windows_that_cannot_be(tokenizer: Any) -> None:
     passages = choose_passages(["a"], name="t", block=1).passages
     with pytest.raises(CertifyError) as caught:
         passage_windows(passages, tokenizer, max_tokens=1)
     assert caught.value.code == "LIMITS"
-    bare = tiny_tokenizer()
+    bare = framed(tiny_tokenizer(), "$A")
+    assert passage_windows(passages, bare, max_tokens=8)[0].ids[0] == bare.bos_token_id
     bare.bos_token = None
     with pytest.raises(CertifyError) as caught:
         passage_windows(passages, bare, max_tokens=8)

@@ -249,6 +249,14 @@ def test_held_out_and_repeated_sentences_leave_the_training_text(
     assert (outcome.examples, outcome.left_out) == (21, {"repeated": 21})
 
 
+def test_a_target_that_would_end_itself_is_not_trained_on(base: Path, text: Path, tmp_path: Path) -> None:
+    for code, line in (("en", "one two\n"), ("ca", "u</s> dos\n")):
+        lines = text.with_name(f"train.{code}").read_text()
+        (tmp_path / f"more.{code}").write_text(line + lines)
+    outcome = run(base, settings_for(tmp_path / "more", rows="ids:5"), tmp_path / "run")
+    assert (outcome.examples, outcome.left_out) == (21, {"holding a control token": 1})
+
+
 def test_the_sentences_that_were_trained_on_are_listed(base: Path, text: Path, tmp_path: Path) -> None:
     """As certify evaluate --used takes them; sentences that are too long were not trained on."""
     from lottery.cli.evaluate import _used
