@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from certify.base.errors import CertifyError, InvalidInputError
 from certify.base.jsonio import MAX_JSON_BYTES, parse_json, read_bytes
@@ -31,6 +38,19 @@ class Model(BaseModel):
     """Fields of a file: no unknown fields, no conversion of values, no NaN or infinity; frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+
+
+def unless_given(*names: str) -> Any:
+    """Serializer of a model that leaves out fields that were not given.
+
+    A file that lacks a field which came later keeps the text and the digest that it had before the field was.
+    """
+
+    def serialise(self: Model, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {key: one for key, one in content.items() if key not in names or key in self.model_fields_set}
+
+    return model_serializer(mode="wrap")(serialise)
 
 
 class Document(Model):

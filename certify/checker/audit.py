@@ -231,6 +231,8 @@ class Audit:
             same = m[part] is None or m[part]["tensor_sha256"] == t[part]["tensor_sha256"]
             need(same, f"EVIDENCE_{part.upper()}")
         need(not t["tokenizer"] or m["tokenizer_sha256"] == t["tokenizer"]["sha256"], "EVIDENCE_TOKENIZER")
+        probes = {(t["tokenizer"] or {}).get("probe_sha256"), m.get("tokenizer_probe_sha256")}
+        need(len(probes - {None}) < 2, "TOKENISATION_DIFFERS")
         if m["template"] and t["template"] and m["template"]["sha256"] != t["template"]["sha256"]:
             need(role != "loss", "EVIDENCE_TEMPLATE")
             role = "other-template"

@@ -38,6 +38,9 @@ RENDERERS: Final = {
 }
 """What renders the result of a command, or processes it further."""
 
+PROBE: Final = "lottery.model.tokenizer:serving_probe"
+"""What a tokenizer makes of the probe texts, for ``certify find``."""
+
 SCHEMAS: Final = {
     "ticket": "certify.ticket.schema:TicketFile",
     "evidence": "certify.evidence.manifest:Manifest",

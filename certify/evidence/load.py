@@ -204,8 +204,8 @@ def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool 
 
     Raises:
         InvalidInputError: ``EVIDENCE_BASE``, ``EVIDENCE_REFERENCE``, ``EVIDENCE_TOKENIZER``,
-            ``EVIDENCE_TEMPLATE``, ``EVIDENCE_IDS`` (an arm's ids lie beyond the table), or ``NULL_LABEL``
-            (:func:`certify.evidence.null_labels.check_labels`).
+            ``TOKENISATION_DIFFERS``, ``EVIDENCE_TEMPLATE``, ``EVIDENCE_IDS`` (an arm's ids lie beyond the
+            table), or ``NULL_LABEL`` (:func:`certify.evidence.null_labels.check_labels`).
     """
     manifest, ticket = evidence.manifest, subject.ticket
 
@@ -218,6 +218,10 @@ def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool 
         raise refuse("it is about another reference table than the ticket", "EVIDENCE_REFERENCE")
     if ticket.tokenizer is not None and manifest.tokenizer_sha256 != ticket.tokenizer.sha256:
         raise refuse("another tokenizer was used than the ticket binds", "EVIDENCE_TOKENIZER")
+    if len({ticket.probe_sha256, manifest.tokenizer_probe_sha256} - {None}) > 1:
+        raise refuse(
+            "its tokenizer made other ids of the probe texts than the ticket's", "TOKENISATION_DIFFERS"
+        )
     if manifest.template is not None and ticket.template is not None:
         same = manifest.template.sha256 == ticket.template.sha256
         if same == other_template:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from certify.base.jsonio import pretty_json
-from certify.base.model import Document, Model, Refusal, validate
+from certify.base.model import Document, Model, Refusal, unless_given, validate
 from certify.base.records import Dtype
 from certify.ticket.schema import RelativePath, Sha256, Slug, Text, TokenId
 
@@ -185,6 +185,10 @@ class Manifest(Document):
     base: BaseModelRef
     reference: ReferenceRef | None
     tokenizer_sha256: Sha256
+    tokenizer_probe_sha256: Sha256 | None = Field(
+        default=None,
+        description="digest of the ids that the tokenizer made of fixed texts (certify.tables.tokenisation)",
+    )
     template: EvidenceTemplateRef | None
     languages: tuple[Slug, Slug] | None
     text: TextRef
@@ -195,6 +199,8 @@ class Manifest(Document):
     arms: Annotated[tuple[Arm, ...], Field(min_length=1, max_length=512)]
     used: Annotated[tuple[Used, ...], Field(max_length=64)]
     records: RecordsRef
+
+    _as_given = unless_given("tokenizer_probe_sha256")
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

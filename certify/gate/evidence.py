@@ -275,7 +275,10 @@ def _integrity(
         return found, Item(name, outcome, code, text)
     records = sum(len(evidence.records) for _, evidence in found)
     texts = ", ".join(evidence.manifest.text.name for _, evidence in found)
-    return found, Item(name, Outcome.PASS, "EVIDENCE_READ", f"{records} records, about these tables: {texts}")
+    text = f"{records} records, about these tables: {texts}"
+    if any(None in (ticket.probe_sha256, one.manifest.tokenizer_probe_sha256) for _, one in found):
+        text += "; the tokenisation is not bound"
+    return found, Item(name, Outcome.PASS, "EVIDENCE_READ", text)
 
 
 def _listed(ticket: Ticket, certificate: Certificate) -> list[tuple[Outcome, str, str]]:

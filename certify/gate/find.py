@@ -22,7 +22,7 @@ from certify.evidence.read import Manifest
 from certify.gate.choose import Choice, Goal, choose
 from certify.gate.session import Session
 from certify.tables.table import Table
-from certify.ticket.make import Found, choice_path, find, find_vocabulary, open_pair
+from certify.ticket.make import Found, Probe, choice_path, find, find_vocabulary, open_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ def find_guaranteed(
     tokenizer: Path | None = None,
     allow_tied: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    probe: Probe | None = None,
     **settings: Any,
 ) -> Guaranteed:
     """Choose among the tickets of ``evidence`` and write the smallest that was shown to be good enough.
@@ -74,13 +75,15 @@ def find_guaranteed(
         tokenizer: ``tokenizer.json`` or its folder.
         allow_tied: accept a table tied to the output head.
         progress: called with (rows done, rows in all).
+        probe: see :func:`certify.ticket.make.find`.
         settings: passed on to :func:`certify.ticket.make.find` (alpha, correction, template, bundle ...).
 
     Raises:
         UsageError, InvalidInputError, NothingToDoError: see :func:`certify.gate.choose.choose` and
             :func:`certify.ticket.make.find`; evidence about other tables (``EVIDENCE_BASE``,
-            ``EVIDENCE_REFERENCE``), another tokenizer (``EVIDENCE_TOKENIZER``), or an arm that is not
-            the base with rows of the reference (``ARM_TABLE``).
+            ``EVIDENCE_REFERENCE``), another tokenizer (``EVIDENCE_TOKENIZER``,
+            ``TOKENISATION_DIFFERS``), or an arm that is not the base with rows of the reference
+            (``ARM_TABLE``).
     """
     loaded, session = load(evidence), Session()
     e0, e_star = open_pair(
@@ -91,6 +94,12 @@ def find_guaranteed(
     if vocabulary is not None and sha256_file(vocabulary.path) != loaded.manifest.tokenizer_sha256:
         raise InvalidInputError(
             f"evidence {loaded.manifest.text.name}: another tokenizer was used", code="EVIDENCE_TOKENIZER"
+        )
+    made = None if vocabulary is None or probe is None else probe(vocabulary.path.parent)
+    if len({made, loaded.manifest.tokenizer_probe_sha256} - {None}) > 1:
+        raise InvalidInputError(
+            f"evidence {loaded.manifest.text.name}: its tokenizer makes other ids",
+            code="TOKENISATION_DIFFERS",
         )
     check_transfers([loaded], e0, e_star, session.table_digest)
     choice = choose(loaded, goal, delta)
@@ -112,6 +121,7 @@ def find_guaranteed(
             allow_tied=allow_tied,
             progress=progress,
             choice=data,
+            probe=lambda _: made,
             opened=session.table,
             **settings,
         )

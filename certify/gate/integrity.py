@@ -86,9 +86,10 @@ def tokenizer(source: Source, given: Path | None, session: Session) -> tuple[Voc
             raise InvalidInputError("the tokenizer is not the one of the ticket", code="TOKENIZER_DIGEST")
     except CertifyError as error:
         return None, Item(name, Outcome.INVALID, error.code, str(error))
-    return vocabulary, Item(
-        name, Outcome.PASS, "DIGEST_MATCHES", f"tokenizer of {vocabulary.size} pieces, digest as stated"
-    )
+    text = f"tokenizer of {vocabulary.size} pieces, digest as stated"
+    if ref.probe_sha256 is None:
+        text += "; its tokenisation is not bound"
+    return vocabulary, Item(name, Outcome.PASS, "DIGEST_MATCHES", text)
 
 
 def template(source: Source, session: Session) -> Item:

@@ -1,4 +1,4 @@
-"""What a tokenizer makes of text as an engine serves it: ids in front, control tokens.
+"""What a tokenizer makes of text as an engine serves it: ids in front, control tokens, a probe.
 
 A tokenizer here is a loaded fast one of ``transformers`` (:func:`lottery.model.tokenizer.load_tokenizer`).
 ``tokenizer.json`` alone does not determine these answers: ``tokenizer_config.json`` and the library do, too.
@@ -8,10 +8,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from certify.base.errors import InvalidInputError
+from certify.base.jsonio import canonical_json, sha256_bytes
 from certify.tables.vocabulary import ordinary
+
+PROBES: Final = (
+    "The house is old.",
+    " leading space",
+    "  two leading spaces",
+    "two  spaces,   three spaces",
+    "trailing space ",
+    "one line\nanother line\n\n",
+    "a\ttab and\r\na carriage return",
+    "L'àvia, n\u2019hi ha; col\u00b7laborar!",
+    "Добрый день",
+    "\u03b1\u03b2\u03b3 \u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627",
+    "\u4f60\u597d\uff0c\u4e16\u754c\u3002",
+    "e\u0301 is not \u00e9, nor \uff45",
+    "0 12 345 6789 3.14 1,000",
+    "\u0915\u094d\u200d\u0937 a\u200db",
+    "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "(a) [b] {c} <d> \u00abe\u00bb \u2014 #@$%& ... ?! : ;",
+    "Mixed CASE, camelCase",
+    "<s>after",
+    "before</s> after",
+    "a <unk> b",
+    "<|endoftext|>after <pad> [SEP]",
+)
+"""Texts that loaders disagree on: white space, marks, scripts, digits, neighbours of control tokens.
+
+Digests rest on them: they stay as they are.
+"""
+
+
+def probe_digest(tokenizer: Any) -> str:
+    """SHA-256 of the canonical JSON of the ids of each of :data:`PROBES`, special tokens included."""
+    ids = [list(tokenizer(text, verbose=False)["input_ids"]) for text in PROBES]
+    return sha256_bytes(canonical_json(ids))
 
 
 def front_ids(tokenizer: Any) -> tuple[int, ...]:

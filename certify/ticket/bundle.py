@@ -31,7 +31,7 @@ def table_ref(table: Table, folder: Path) -> TableRef:
     )
 
 
-def tokenizer_ref(vocabulary: Vocabulary, folder: Path) -> TokenizerRef:
+def tokenizer_ref(vocabulary: Vocabulary, folder: Path, probe_sha256: str | None = None) -> TokenizerRef:
     """Make a reference to a tokenizer, with path and files if all lie in ``folder``."""
     files = _bound(vocabulary.files, folder)
     return TokenizerRef(
@@ -39,6 +39,7 @@ def tokenizer_ref(vocabulary: Vocabulary, folder: Path) -> TokenizerRef:
         files=files or (),
         sha256=sha256_file(vocabulary.path),
         size=vocabulary.size,
+        **({} if probe_sha256 is None else {"probe_sha256": probe_sha256}),
     )
 
 

@@ -40,6 +40,10 @@ AUTHOR_EXCLUSION = "named by the author"
 """Reason for ids that the author of a ticket excluded; the check recomputes every other group."""
 
 
+Probe = Callable[[Path], str | None]
+"""See :func:`certify.tables.tokenisation.probe_digest`; certify itself loads no tokenizer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """Result of :func:`find`: the ticket, its file, and the scan behind it."""
@@ -114,6 +118,7 @@ def find(
     progress: Callable[[int, int], None] | None = None,
     choice: bytes | None = None,
     opened: OpenTable = open_table,
+    probe: Probe | None = None,
 ) -> Found:
     """Select a ticket from two tables and write it, the ticket file last (theory §2).
 
@@ -147,6 +152,7 @@ def find(
         choice: record of choosing these rows by their evaluation (:mod:`certify.gate.choose`), written to
             ``choices/ID.json`` beside the ticket file and bound by its digest.
         opened: opens tables.
+        probe: digest of what the tokenizer in a folder makes of the probe texts, None if that is unknown.
 
     Returns:
         The ticket and the scan behind it.
@@ -166,6 +172,7 @@ def find(
     _existing(out, ticket_id, replace)  # refuses before the work, not after it
     e0, e_star = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied, opened=opened)
     vocabulary = find_vocabulary(tokenizer, base, tuned)
+    probe_sha256 = None if vocabulary is None or probe is None else probe(vocabulary.path.parent)
     result = scan(e0, e_star, method=method, engine=engine, workers=workers, progress=progress)
     selection = select(
         result,
@@ -194,7 +201,7 @@ def find(
             id=ticket_id,
             base=table_ref(e0, folder),
             reference=table_ref(e_star, folder),
-            tokenizer=tokenizer_ref(vocabulary, folder) if vocabulary else None,
+            tokenizer=tokenizer_ref(vocabulary, folder, probe_sha256) if vocabulary else None,
             template=template_ref(template, folder) if template else None,
             selection=selection_ref(selection, bound_counts),
             released=Released(

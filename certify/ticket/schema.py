@@ -24,7 +24,7 @@ from pydantic import (
 
 from certify.base.errors import UsageError
 from certify.base.jsonio import canonical_json, pretty_json, sha256_bytes, write_bytes
-from certify.base.model import Document, Model, Refusal, read, validate
+from certify.base.model import Document, Model, Refusal, read, unless_given, validate
 from certify.base.records import Correction, Dtype, Method
 
 SCHEMA_NAME: Final = "certify.tickets"
@@ -107,6 +107,12 @@ class TokenizerRef(Model):
     files: Annotated[tuple[BoundFile, ...], Field(max_length=16)]
     sha256: Sha256 = Field(description="file digest of tokenizer.json")
     size: Annotated[int, Field(ge=1, lt=_MAX_ROWS)]
+    probe_sha256: Sha256 | None = Field(
+        default=None,
+        description="digest of the ids that it makes of fixed texts (certify.tables.tokenisation)",
+    )
+
+    _as_given = unless_given("probe_sha256")
 
     @model_validator(mode="after")
     def _path_means_files(self) -> TokenizerRef:
@@ -235,13 +241,7 @@ class Ticket(Model):
         description="record of choosing these rows by their evaluation (certify.evidence.choice)",
     )
 
-    @model_serializer(mode="wrap")
-    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Tickets that were never chosen so keep the text and the digest that they had before the field was.
-        content: dict[str, Any] = handler(self)
-        if "choice" not in self.model_fields_set:
-            content.pop("choice", None)
-        return content
+    _as_given = unless_given("choice")
 
     @model_validator(mode="after")
     def _consistent(self) -> Ticket:
@@ -262,6 +262,11 @@ class Ticket(Model):
     def ids(self) -> tuple[int, ...]:
         """Token ids of the ticket, strictly increasing."""
         return tuple(token.id for token in self.tokens)
+
+    @property
+    def probe_sha256(self) -> str | None:
+        """What the ticket states of its tokenisation; None if it binds none."""
+        return None if self.tokenizer is None else self.tokenizer.probe_sha256
 
     def digest(self) -> str:
         """Digest of what the ticket asserts: canonical JSON without where evidence and certificate lie."""

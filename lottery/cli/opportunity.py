@@ -43,7 +43,7 @@ def opportunity(
             f"the tokenizer of {base} differs from that of ticket {named.id}: its ids mean other tokens",
             code="WRONG_TOKENIZER",
         )
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer(base, named.probe_sha256)
     pairs = read_pairs(data, source, target, limit=limit)
     examples = encode(load_template(template), pairs, tokenizer, source, target)
     found = of_examples(named.ids, examples)

@@ -105,6 +105,7 @@ class Assembly:
             base=task.base,
             reference=ReferenceRef(tensor_sha256=task.reference_sha256),
             tokenizer_sha256=task.tokenizer_sha256,
+            tokenizer_probe_sha256=task.probe_sha256,
             template=task.template,
             languages=task.languages,
             text=task.text,
@@ -125,6 +126,7 @@ class LossTask:
     Attributes:
         windows: token ids; the first of each begins a sequence.
         text: name, digest, unit and attribution of the text; ``sentences`` counts its lines.
+        probe_sha256: what the tokenizer makes of the probe (:mod:`certify.tables.tokenisation`).
         dtype: dtype that the models compute in; the softmax is in fp64.
     """
 
@@ -132,6 +134,7 @@ class LossTask:
     text: TextRef
     base: BaseModelRef
     tokenizer_sha256: str
+    probe_sha256: str
     dtype: Dtype = "F32"
 
     def key(self, arm: Arm) -> Mapping[str, Any]:
@@ -185,6 +188,7 @@ def assemble_loss(
         base=task.base,
         reference=None if reference_sha256 is None else ReferenceRef(tensor_sha256=reference_sha256),
         tokenizer_sha256=task.tokenizer_sha256,
+        tokenizer_probe_sha256=task.probe_sha256,
         template=None,
         languages=None,
         text=task.text,

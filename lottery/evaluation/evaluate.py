@@ -16,7 +16,7 @@ from certify.evidence.read import BaseModelRef, Manifest
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table, check_compatible, check_finite, open_table
 from certify.ticket.corpus import corpus_digest, deduplicate
-from certify.ticket.released import open_base, open_reference, open_rows, open_source
+from certify.ticket.released import Source, open_base, open_reference, open_rows, open_source
 from certify.ticket.templates import encodable, encode, load_template
 from lottery.evaluation.assemble import Assembly, check_out
 from lottery.evaluation.generate import Output, generate
@@ -99,7 +99,8 @@ def evaluate(
     folder = find_base(base)
     loaded = load_template(template)
     read = read_pairs(data, *languages, limit=limit)
-    tokenizer = load_tokenizer(folder)
+    source = None if ticket is None else open_source(ticket)
+    tokenizer = load_tokenizer(folder, None if source is None else source.ticket.probe_sha256)
     pairs = encodable(read, tokenizer)
     if not pairs:
         raise NothingToDoError(f"no sentence of {data} is left", code="NO_EXAMPLES")
@@ -108,8 +109,7 @@ def evaluate(
     placement = base_placement(stored)
     if table is not None:
         placement = reference_placement(_open_like(table, stored))
-    if ticket is not None:
-        source = open_source(ticket)
+    if source is not None:
         stored = open_base(source, folder)
         placement = rows_placement("ticket", source.ticket.released.object, stored, open_rows(source))
     model = load_backbone(folder, dtype).eval()
@@ -203,8 +203,9 @@ def evaluate_tickets(
     scorer = Scorer(bleu_tokenizer)
     folder = find_base(base)
     loaded = load_template(template)
-    stored, tuned, placements = _placements(folder, reference, tickets)
-    tokenizer = load_tokenizer(folder)
+    sources = [open_source(spec) for spec in tickets]
+    stored, tuned, placements = _placements(folder, reference, sources)
+    tokenizer = load_tokenizer(folder, *(source.ticket.probe_sha256 for source in sources))
     read = read_pairs(data, *languages, limit=limit, documents=unit == DOCUMENT)
     distinct = deduplicate(read)
     fresh = unused(distinct, used)
@@ -262,10 +263,9 @@ def evaluate_tickets(
 
 
 def _placements(
-    folder: Path, reference: Path | None, specs: Sequence[str]
+    folder: Path, reference: Path | None, sources: Sequence[Source]
 ) -> tuple[Table, Table, list[Placement]]:
     """Open base and reference as served, and list the arms with the reference first."""
-    sources = [open_source(spec) for spec in specs]
     if sources:
         stored = open_base(sources[0], folder)
         opened = open_reference(sources[0], reference)

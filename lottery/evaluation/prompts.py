@@ -10,6 +10,7 @@ from certify.base.errors import NothingToDoError, UsageError
 from certify.base.jsonio import canonical_json, sha256_bytes
 from certify.base.records import Dtype
 from certify.evidence.read import Arm, BaseModelRef, Decoding, EvidenceTemplateRef, TextRef
+from certify.tables.tokenisation import probe_digest
 from certify.ticket.corpus import Pair, deduplicate, text_digest
 from certify.ticket.templates import Example, Template, encode
 from lottery.text.score import Scorer
@@ -31,6 +32,7 @@ class Task:
         languages: codes of source and target.
         template: name and digest.
         tokenizer_sha256: file digest of ``tokenizer.json``.
+        probe_sha256: what the tokenizer makes of the probe (:mod:`certify.tables.tokenisation`).
         special_tokens: further settings of the tokenizer that determine outputs; see :func:`special_tokens`.
         prompts_sha256: SHA-256 of the canonical JSON of the ids of all prompts, as fed.
         base: digests of the base model.
@@ -48,6 +50,7 @@ class Task:
     languages: tuple[str, str]
     template: EvidenceTemplateRef
     tokenizer_sha256: str
+    probe_sha256: str
     special_tokens: Mapping[str, Any]
     prompts_sha256: str
     base: BaseModelRef
@@ -155,6 +158,7 @@ def make_task(
         languages=languages,
         template=EvidenceTemplateRef(name=template.name, sha256=template.digest()),
         tokenizer_sha256=tokenizer_sha256,
+        probe_sha256=probe_digest(tokenizer),
         special_tokens=special_tokens(tokenizer),
         prompts_sha256=sha256_bytes(canonical_json([list(prompt.ids) for prompt in prompts])),
         base=base,

@@ -102,7 +102,8 @@ def replay(
         UsageError: a named file does not exist, a required one is not named, or ``tolerance`` is negative.
         InvalidInputError: evidence, ticket, tables or model is malformed; the evidence was made with another
             model, tokenizer or template (``EVIDENCE_MODEL``, ``EVIDENCE_TOKENIZER``,
-            ``EVIDENCE_TEMPLATE``); no arm of the evidence served the ticket (``ARM_NOT_EVALUATED``).
+            ``TOKENISATION_DIFFERS``, ``EVIDENCE_TEMPLATE``); no arm of the evidence served the ticket
+            (``ARM_NOT_EVALUATED``).
     """
     if tolerance < 0:
         raise UsageError("the tolerance must not be negative", code="TOLERANCE_RANGE")
@@ -118,7 +119,7 @@ def replay(
     folder = find_base(base)
     stored, arm, tuned = _arms(source, folder, reference, manifest)
     name = _served(manifest, arm)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, source.ticket.probe_sha256, manifest.tokenizer_probe_sha256)
     spoken = _template(source, manifest, template)
     pairs: Mapping[str, Pair] | None = None
     if text is not None:

@@ -3,26 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from certify.base.errors import UsageError
+from certify.base.errors import InvalidInputError, UsageError
+from certify.tables.tokenisation import probe_digest
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, *stated: str | None) -> Any:
     """Load the tokenizer in a local checkpoint folder as engines do, with its ``tokenizer_config.json``.
 
+    Args:
+        folder: the folder.
+        stated: digests of its probe (:func:`probe_digest`) in tickets and evidence; None is not asked.
+
     Raises:
-        UsageError: none can be loaded.
+        UsageError: none can be loaded (``NO_TOKENIZER``).
+        InvalidInputError: it makes other ids of the probe (``TOKENISATION_DIFFERS``).
     """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the libraries raise plain Exception for malformed files
         raise UsageError(
             f"cannot load a tokenizer from {folder}: {first_line(error)}", code="NO_TOKENIZER"
         ) from error
+    for sha256 in stated:
+        check_probe(loaded, sha256)
+    return loaded
+
+
+def check_probe(tokenizer: Any, stated: str | None) -> None:
+    """Refuse a tokenizer that makes other ids of the probe than ``stated``, if that is.
+
+    Raises:
+        InvalidInputError: ``TOKENISATION_DIFFERS``.
+    """
+    if stated not in (None, probe_digest(tokenizer)):
+        raise InvalidInputError(
+            "the tokenizer makes other ids of the probe texts than the ticket or evidence states: its"
+            " tokenizer_config.json or the library is another",
+            code="TOKENISATION_DIFFERS",
+        )
+
+
+def serving_probe(folder: Path) -> str | None:
+    """Digest of the probe for the tokenizer in a folder; None if ``transformers`` cannot load it."""
+    if find_spec("transformers") is None:
+        return None
+    try:
+        return probe_digest(load_tokenizer(folder))
+    except UsageError:
+        return None
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -53,6 +53,7 @@ class Chosen:
     excluded: tuple[Excluded, ...] = ()
     ticket: str | None = None
     reference: str | None = None
+    probe: str | None = None
 
 
 def choose_rows(
@@ -92,7 +93,7 @@ def choose_rows(
         source = open_source(argument)
         open_base(source, base.path, tensor=base.tensor or None)
         ticket = source.ticket
-        return Chosen(f"ticket:{ticket.id}", ticket.ids, ticket=ticket.digest())
+        return Chosen(f"ticket:{ticket.id}", ticket.ids, ticket=ticket.digest(), probe=ticket.probe_sha256)
     if name not in ("published", "random", "frequency", "ids", *_COMPARING):
         raise UsageError(f"unknown rows {spec[:60]!r}: choose {SPECS}", code="ROWS_UNKNOWN")
     # Rules without comparison get a scan of the base against itself, which is cheap: every row is equal.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from certify.cli import options
-from certify.cli.registry import RENDERERS, load
+from certify.cli.registry import PROBE, RENDERERS, load
 
 if TYPE_CHECKING:
     from certify.ticket.make import Found
@@ -114,6 +114,7 @@ def find(
         "allow_tied": allow_tied,
         "engine": engine,
         "workers": workers,
+        "probe": load(PROBE),
     }
     found: Found | None
     if guarantee is None:

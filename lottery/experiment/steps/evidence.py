@@ -14,6 +14,7 @@ from certify.evidence.read import Arm, BaseModelRef, TextRef
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.rowfile import make_rows, read_rows
 from certify.tables.table import Table, open_table
+from certify.tables.tokenisation import probe_digest
 from certify.ticket.templates import encode, load_template
 from lottery.controls.opportunity import of_examples
 from lottery.evaluation.assemble import Assembly, LossTask, assemble_loss
@@ -289,6 +290,7 @@ def _loss_task(context: RunContext, work: Work, tokenizer: Any) -> LossTask:
         ),
         _base_ref(context, work),
         sha256_file(context.base_folder(work) / "tokenizer.json"),
+        probe_digest(tokenizer),
         p["dtype"],
     )
 

@@ -27,7 +27,7 @@ from lottery.experiment.engine.context import (
 from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.plan.fields import rows_of_share
 from lottery.experiment.steps.tuning import data_of
-from lottery.model.tokenizer import load_tokenizer
+from lottery.model.tokenizer import load_tokenizer, serving_probe
 from lottery.text.tunedata import feed_counts, prepare
 
 COUNTS, NULLS = "counts.npy", "nulls.json"
@@ -167,6 +167,7 @@ def write_tickets(context: RunContext, work: Work) -> Result:
             declared=[DeclaredClaim.model_validate(claim) for claim in entry["declared"]],
             tuned_rows=None if tuned is None else tuned_result(tuned)[0],
             bundle=p["bundle"],
+            probe=serving_probe,
         )
         written.append(entry["id"])
     if not written:

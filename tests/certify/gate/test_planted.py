@@ -217,6 +217,40 @@ def the_evidence_was_made_with_another_tokenizer(bundle: Bundle) -> None:
     bundle.forge()
 
 
+def _probed(bundle: Bundle, of_ticket: str, of_texts: tuple[str | None, str | None]) -> None:
+    """Let ticket and evidence state their tokenisation, with every digest true and the claims as they are."""
+    bundle.edit_ticket(lambda ticket: ticket["tokenizer"].update(probe_sha256=synthetic.digest(of_ticket)))
+    bundle.issue()
+    for fields, made in zip((bundle.fields, bundle.loss_fields), of_texts, strict=True):
+        if made is not None:
+            fields["tokenizer_probe_sha256"] = synthetic.digest(made)
+    bundle.forge()
+
+
+@plant("INVALID", "TOKENISATION_DIFFERS")
+def the_evaluation_tokenised_otherwise_than_the_ticket_says(bundle: Bundle) -> None:
+    _probed(bundle, "one", ("another", "one"))
+
+
+@plant("INVALID", "TOKENISATION_DIFFERS")
+def the_unrelated_text_was_tokenised_otherwise(bundle: Bundle) -> None:
+    _probed(bundle, "one", (None, "another"))
+
+
+@pytest.mark.parametrize(("of_texts", "bound"), [(("one", "one"), True), (("one", None), False)])
+def test_what_is_not_said_of_tokenisation_is_told_and_decides_nothing(
+    of_texts: tuple[str | None, str | None], bound: bool, pristine: Bundle, tmp_path: Path
+) -> None:
+    bundle = pristine.copy(tmp_path / "copy")
+    _probed(bundle, "one", of_texts)
+    report = check(bundle, "strict")
+    assert int(report.exit_code) == 0
+    told = {item.name for item in report.tickets[0].items if "not bound" in item.text}
+    assert told == (set() if bound else {"evidence.integrity"})
+    told = {item.name for item in check(pristine, "strict").tickets[0].items if "not bound" in item.text}
+    assert told == {"integrity.tokenizer", "evidence.integrity"}
+
+
 @plant("INVALID", "EVIDENCE_MODEL")
 def the_two_texts_were_evaluated_on_different_models(bundle: Bundle) -> None:
     table = bundle.arm("base")["table_sha256"]

@@ -479,7 +479,7 @@ def test_losses_become_evidence(base: Path, tuned: Path, tmp_path: Path) -> None
     windows = [Window(f"w/{i}", str(i // 2), ids[i], (f"{i // 2:016x}",)) for i in range(5)]
     text = TextRef(name="other", sha256="a" * 64, sentences=5, unit="block:2", attribution="")
     ref = BaseModelRef(tensor_sha256=stored.digest(), model_sha256="b" * 64)
-    task = LossTask(windows, text, ref, "c" * 64)
+    task = LossTask(windows, text, ref, "c" * 64, "d" * 64)
     placements: list[Placement] = [base_placement(stored), reference_placement(reference)]
     arms: list[Arm] = [placement.arm for placement in placements]
     parts = {

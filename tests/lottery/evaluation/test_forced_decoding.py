@@ -128,7 +128,7 @@ def windows(count: int) -> LossTask:
         )
         for i, n in enumerate(lengths)
     ]
-    return LossTask(made, TEXT, MODEL, "d" * 64)
+    return LossTask(made, TEXT, MODEL, "d" * 64, "e" * 64)
 
 
 def test_the_loss_of_a_window_is_the_sum_over_its_tokens(tmp_path: Path) -> None:
