@@ -232,6 +232,8 @@ class Audit:
             need(same, f"EVIDENCE_{part.upper()}")
         need(not t["tokenizer"] or m["tokenizer_sha256"] == t["tokenizer"]["sha256"], "EVIDENCE_TOKENIZER")
         probes = {(t["tokenizer"] or {}).get("probe_sha256"), m.get("tokenizer_probe_sha256")}
+        hexadecimal = all(len(one) == 64 and {*one} <= {*"0123456789abcdef"} for one in probes - {None})
+        need(hexadecimal, "EVIDENCE_MALFORMED")
         need(len(probes - {None}) < 2, "TOKENISATION_DIFFERS")
         if m["template"] and t["template"] and m["template"]["sha256"] != t["template"]["sha256"]:
             need(role != "loss", "EVIDENCE_TEMPLATE")

@@ -237,6 +237,12 @@ def the_unrelated_text_was_tokenised_otherwise(bundle: Bundle) -> None:
     _probed(bundle, "one", (None, "another"))
 
 
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def the_tokenisation_of_the_evidence_is_no_digest(bundle: Bundle) -> None:
+    bundle.fields["tokenizer_probe_sha256"] = "F" * 64
+    bundle.forge()
+
+
 @pytest.mark.parametrize(("of_texts", "bound"), [(("one", "one"), True), (("one", None), False)])
 def test_what_is_not_said_of_tokenisation_is_told_and_decides_nothing(
     of_texts: tuple[str | None, str | None], bound: bool, pristine: Bundle, tmp_path: Path
