@@ -34,6 +34,11 @@ COMPARED: Final = {  # what a ticket can declare: comparators, and extraction ru
     "unrelated-excess": (("base",), ()),
 }
 CAP: Final = 2  # nats per token
+AIMS: Final = {  # where limits of means are to be sharp, larger being better; 0 for the others
+    "non-inferiority": Fraction(-1),
+    "token-agreement": Fraction(19, 20),
+    "unrelated-loss": Fraction(-1, 10),
+}
 LARGEST: Final = Fraction(1, 20)  # share of one document
 STATUS: Final = {  # of a guarantee that must be held, by finding
     "held": "",
@@ -139,18 +144,19 @@ class Text:
         """
         hints = self.hints.get(name, ())
         lists, low, high = self.quantities[name]
+        aim = (AIMS.get(name.split(":")[0], Fraction(0)) - low) / (high - low)
         found: list[tuple[int, Fraction, Json]] = []
         for i, values in enumerate(lists):
             hint = hints[i] if i < len(hints) else {}
             ratios = map(Fraction.as_integer_ratio, values)
             floors = [(a - low * b) * ONE // (b * (high - low)) for a, b in ratios]
             units = [max(0, min(ONE, unit)) for unit in floors]
-            lower: int = self.e.lower(units, self.share, hint.get("lower"))
+            lower: int = self.e.lower(units, self.share, aim, hint.get("lower"))
             upper: int | None = None
             if both and max(values) <= high:
                 mirrored = [max(0, ONE - 1 - unit) for unit in units]
                 flipped = MEANS - hint["upper"] if type(hint.get("upper")) is int else None
-                upper = MEANS - self.e.lower(mirrored, self.share / len(lists), flipped)
+                upper = MEANS - self.e.lower(mirrored, self.share / len(lists), 1 - aim, flipped)
             found.append((lower, Fraction(sum(units), len(units) * ONE), witness(units, lower, upper)))
         index, mean, _ = min(found, key=lambda one: one[0])
         return [one for _, _, one in found], low + mean * (high - low), index
@@ -172,14 +178,14 @@ class Text:
             ends = Ends(limit, None)
             if self.role == "loss":
                 estimate, ends = -estimate, Ends(None, -limit)
-            self.claims[name] = Claim("measured", estimate, *ends, n, "betting/1", taken, found)
+            self.claims[name] = Claim("measured", estimate, *ends, n, "betting/2", taken, found)
         if self.role == "loss":
             name, ((falls,), least, _) = "unrelated-excess:base", self.quantities["unrelated-loss:base"]
             hits = [fall < least for fall in falls]
         else:
             name = "agreement-rate:reference"
             hits = [not any(r["arms"][arm]["differs"] for r in records) for records in e.units.values()]
-        exact = "clopper-pearson/1" if e.fixed else "betting/1"
+        exact = "clopper-pearson/1" if e.fixed else "betting/2"
         first, last, grid = e.rate(hits, share, *(self.hints.get(name) or [{}])[:1])
         found, mean = [witness([*map(int, hits)], first, last)], Fraction(sum(hits), n)
         ends = Ends(Fraction(first, grid), None) if self.role != "loss" else Ends(None, Fraction(last, grid))

@@ -83,26 +83,39 @@ def plog(x: Fraction) -> Fraction:
     return e + x / (1 << e) - 1
 
 
-def betting_lower(units: Sequence[int], delta: Fraction, design: str, hint: Any = None) -> int:
-    """betting/1: the largest multiple of 2^-20 that the mean of units / 2^32 is shown to exceed, or 0."""
+def step(wealth: int, unit: int, bet: int, m: Fraction) -> int:
+    """betting/2: wealth after a unit, at the threshold m."""
+    a, b = m.numerator, m.denominator
+    if 20 * a * bet >= 19 * b << 20:
+        return wealth * (19 * b * unit + (a << 32)) // (20 * a << 32)
+    return wealth * ((b << 52) + bet * (b * unit - (a << 32))) // (b << 52)
+
+
+def betting_lower(units: Sequence[int], delta: Fraction, design: str, aim: Fraction, hint: Any = None) -> int:
+    """betting/2: the largest multiple of 2^-20 that the mean of units / 2^32 is shown to exceed, or 0."""
     need(units and all(0 <= unit <= ONE for unit in units))
-    bets, log = [], plog(1 / delta)
-    fixed = Fraction(45426, 65536) * log / len(units)
-    total, squares, goal = 1 << 31, 1 << 63, -(-(delta.denominator << 512) // delta.numerator)
-    for i, unit in enumerate(units, 1):
-        rate = fixed if design == "fixed" else log / (i * plog(Fraction(i + 1)))
-        spread = rate.denominator * (i * squares - total**2)
-        bets.append(math.isqrt((i * i * rate.numerator << 105) // spread))
+    bets, log, n = list[int](), plog(1 / delta), len(units)
+    goal = -(-(delta.denominator << 512) // delta.numerator)
+    weight, scale = (5, 20) if design == "fixed" else (1, 4)
+    total, squares, wealth = 0, 0, 1 << 512
+    for k, unit in enumerate(units):
+        over, under = log.numerator, log.denominator * n
+        if design != "fixed":
+            over, under = (log / ((k + 1) * plog(Fraction(k + 2)))).as_integer_ratio()
+        elif 0 < wealth < goal:
+            e = (goal // wealth).bit_length() - 1
+            over, under = goal + ((e - 1) * wealth << e), (n - k) * wealth << e
+        some = k or 1  # the variance is (1/scale + spread / k^2) / (k + weight), in units of 2^64
+        over *= 2 * 45426 * scale * some * (k + weight)
+        under *= 65536 * ((some << 64) + scale * (k * squares - total**2))
+        bets.append(math.isqrt((over << 104) // under))
+        wealth = step(wealth, unit, bets[-1], aim) if design == "fixed" else wealth
         total, squares = total + unit, squares + unit**2
 
     def exceeds(j: int) -> bool:
-        m, wealth = Fraction(j, MEANS), 1 << 512
-        a, b = m.numerator, m.denominator
+        wealth, m = 1 << 512, Fraction(j, MEANS)
         for unit, bet in zip(units, bets, strict=True):
-            if 4 * a * bet >= 3 * b << 20:
-                wealth = wealth * (3 * b * unit + (a << 32)) // (a << 34)
-            else:
-                wealth = wealth * ((b << 52) + bet * (b * unit - (a << 32))) // (b << 52)
+            wealth = step(wealth, unit, bet, m)
             if wealth >= goal:
                 return True
         return False
@@ -166,7 +179,7 @@ class Evidence:
         lines = here.read(m["records"]["path"], m["records"]["sha256"], packed=True).split(b"\n")
         need(lines.pop() == b"" and len(lines) == m["records"]["count"] > 0, "EVIDENCE_TRUNCATED")
         self.fixed, self.scored = m["design"] == "fixed", dict[tuple[str, int], list[Fraction]]()
-        self.limits = dict[tuple[str, Fraction], int]()
+        self.limits = dict[tuple[str, Fraction, Fraction], int]()
         self.records = [parse(line) for line in lines]
         for name in ("id", "window")[: 1 + (m["kind"] == "loss")]:
             need(len({record[name] for record in self.records}) == len(lines), "EVIDENCE_DUPLICATE")
@@ -242,11 +255,11 @@ class Evidence:
                 need(all(e.used.get(role, set()).isdisjoint(lines) for e in everywhere), "DATA_OVERLAP")
         need(self.used.get("tuning"), "USED_NOT_LISTED", "INCONCLUSIVE")
 
-    def lower(self, units: list[int], delta: Fraction, hint: Any = None) -> int:
+    def lower(self, units: list[int], delta: Fraction, aim: Fraction, hint: Any = None) -> int:
         """Grid index of the lower limit of a mean; computed once for equal units."""
-        key = (sha(canonical(units)), delta)
+        key = (sha(canonical(units)), delta, aim)
         if key not in self.limits:
-            self.limits[key] = betting_lower(units, delta, self.m["design"], hint)
+            self.limits[key] = betting_lower(units, delta, self.m["design"], aim, hint)
         return self.limits[key]
 
     def drawn(self, arm: str, alpha: str, h: dict[int, int], d: int) -> dict[str, list[bool]]:
@@ -288,7 +301,9 @@ class Evidence:
             return RATES - rate_upper(n - k, n, delta, flipped), rate_upper(k, n, delta, high), RATES
         units, misses = [ONE * hit for hit in hits], [ONE * (not hit) for hit in hits]
         flipped = MEANS - high if type(high) is int else None
-        return self.lower(units, delta, low), MEANS - self.lower(misses, delta, flipped), MEANS
+        half = Fraction(1, 2)  # of no account while units are drawn
+        low, high = self.lower(units, delta, half, low), self.lower(misses, delta, half, flipped)
+        return low, MEANS - high, MEANS
 
     def means(self, value: Callable[[Json], tuple[Any, int]]) -> list[Fraction]:
         """Sum of values over sum of sizes of each unit, in their order."""

@@ -15,6 +15,9 @@ from certify.stats.limits import witnesses
 from certify.stats.rates import rate_limits
 from certify.stats.witness import upper_value
 
+AIM: Final = Fraction(19, 20)
+"""Mean token agreement at which limits are sharp (:mod:`certify.stats.betting`, step 3)."""
+
 
 def agreement_rate(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
     """Share of units in which every decision equals E*'s, teacher-forced on E*'s output (theory §5).
@@ -63,7 +66,7 @@ def token_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = D
     if arm is None:
         return not_evaluated(kind, evidence, comparator="reference")
     shares = equal_shares(evidence, arm.name)
-    limit = betting_lower(shares, delta, evidence.design)
+    limit = betting_lower(shares, delta, evidence.design, aim=AIM)
     return Claim(
         kind=kind,
         comparator="reference",
@@ -78,7 +81,7 @@ def token_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = D
         unit=evidence.manifest.text.unit,
         procedure=limit.procedure,
         assumptions=unit_assumptions(evidence),
-        signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta),
+        signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta, aim=AIM),
         evidence=(evidence.sha256,),
         witness=witnesses(limit),
     )

@@ -22,6 +22,9 @@ from certify.stats.witness import upper_value
 CAP: Final = 2
 """Nats per token up to which the rise of a unit counts in the mean."""
 
+AIM: Final = Fraction(1, 10)
+"""Rise, in nats per token, at which limits are sharp (:mod:`certify.stats.betting`, step 3)."""
+
 
 def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
     """Mean of min(rise, :data:`CAP`) of the loss per token on unrelated text: upper limit, in nats.
@@ -43,7 +46,7 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
     worst = max(rises, key=lambda unit: rises[unit])
     falls = [max(-Fraction(CAP), min(Fraction(CAP), -rise)) for rise in rises.values()]
     bounded = min(rises.values()) >= -CAP
-    limit = difference_lower(falls, delta, evidence.design, scale=2 * CAP, bounded=bounded)
+    limit = difference_lower(falls, delta, evidence.design, scale=2 * CAP, aim=-AIM, bounded=bounded)
     return Claim(
         kind=kind,
         comparator="base",
@@ -59,7 +62,7 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
         unit=evidence.manifest.text.unit,
         procedure=limit.procedure,
         assumptions=unit_assumptions(evidence),
-        signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta, cap=CAP),
+        signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta, cap=CAP, aim=AIM),
         evidence=(evidence.sha256,),
         detail={"worst_unit": evidence.windows[worst][0].unit, "worst": rational(rises[worst])},
         witness=witnesses(limit),
@@ -101,7 +104,7 @@ def unrelated_excess(evidence: Evidence, subject: Subject, *, delta: Fraction = 
         unit=evidence.manifest.text.unit,
         procedure=limit.procedure,
         assumptions=unit_assumptions(evidence),
-        signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta, cap=CAP),
+        signature=settings(kind, evidence, arm=arm, procedure=limit.procedure, delta=delta, cap=CAP, aim=AIM),
         evidence=(evidence.sha256,),
         detail={"above": sum(above)},
         witness=(witness,),

@@ -9,7 +9,7 @@ first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -43,6 +43,9 @@ DEFAULT_RULE: Final[Rule] = "first-line"
 
 SCORE: Final = "sentence-chrF/c6w2b2"
 """Name of the score in signatures: character order 6, word order 2, beta 2."""
+
+AIMS: Final[Mapping[str, Fraction]] = {"non-inferiority": Fraction(-1)}
+"""Differences at which limits are sharp, by kind (:mod:`certify.stats.betting`, step 3); 0 for the others."""
 
 _CHRF = slice(10, 34)
 
@@ -137,7 +140,7 @@ def non_inferiority(
         return not_compared(kind, evidence, comparator, rule)
     declared = subject.declared(kind, comparator)
     margin = None if declared is None else declared.margin
-    found = _compare(evidence, arm, others, rule, delta)
+    found = _compare(kind, evidence, arm, others, rule, delta)
     least = min(found, key=lambda one: one.limit.value)
     detail = {
         "declared_margin": None if margin is None else rational(Fraction(margin)),
@@ -152,7 +155,7 @@ def gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fraction = 
     arm = ticket_arm(evidence, subject)
     if arm is None:
         return not_evaluated("gain", evidence, comparator="base", extraction=rule)
-    found = _compare(evidence, arm, (evidence.manifest.arm(BASE_ARM),), rule, delta)
+    found = _compare("gain", evidence, arm, (evidence.manifest.arm(BASE_ARM),), rule, delta)
     return _claim("gain", "base", evidence, arm, rule, delta, found, {})
 
 
@@ -188,7 +191,7 @@ def better_than_nulls(
             detail={"lacking": lacking},
         )
     others = tuple(other for arms in nulls.values() for other in arms)
-    found = _compare(evidence, arm, others, rule, delta)
+    found = _compare(kind, evidence, arm, others, rule, delta)
     least = min(found, key=lambda one: one.limit.value)
     further = [
         other.name
@@ -214,16 +217,16 @@ def template_gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fr
 
 
 def _compare(
-    evidence: Evidence, arm: Arm, others: Sequence[Arm], rule: Rule, delta: Fraction
+    kind: str, evidence: Evidence, arm: Arm, others: Sequence[Arm], rule: Rule, delta: Fraction
 ) -> list[_Comparison]:
     ours = unit_scores(evidence, arm.name, rule)
     found = []
     for other in others:
         theirs = unit_scores(evidence, other.name, rule)
         paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]
-        found.append(
-            _Comparison(other, difference_lower(paired, delta, evidence.design, comparisons=len(others)))
-        )
+        aim = AIMS.get(kind, Fraction(0))
+        limit = difference_lower(paired, delta, evidence.design, aim=aim, comparisons=len(others))
+        found.append(_Comparison(other, limit))
     return found
 
 
@@ -273,6 +276,7 @@ def _claim(
             arm=arm,
             procedure=limit.procedure,
             delta=delta,
+            aim=AIMS.get(kind, Fraction(0)),
             vs=arm_digest(least.other),
             rule=rule,
             score=SCORE,

@@ -216,11 +216,11 @@ def _test(evidence: Evidence, arm: Arm, goal: Goal, delta: Fraction) -> Tested:
         ours = unit_scores(evidence, arm.name, "first-line")
         theirs = unit_scores(evidence, REFERENCE_ARM, "first-line")
         paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]
-        limit = difference_lower(paired, delta, design)
+        limit = difference_lower(paired, delta, design, aim=-goal.value)
         return Tested(arm, limit, noninferior(paired, goal.value, delta, design))
     shares = equal_shares(evidence, arm.name)
     if goal.kind == "token-agreement":
-        limit = betting_lower(shares, delta, design)
+        limit = betting_lower(shares, delta, design, aim=goal.value)
         return Tested(arm, limit, betting_exceeds(shares, goal.value, delta, design))
     equal = [int(share == 1) for share in shares]
     if design == "fixed":

@@ -80,7 +80,7 @@ class Plan:
         power: wanted probability of showing the claim.
         units: units needed; None if the truth is not known, or leaves nothing to show.
         clean: units needed if not one of them speaks against the claim; for rates only.
-        exact: the units are of an exact law; otherwise of a normal approximation.
+        exact: the units are of an exact law; otherwise of simulated normal units.
         obstacle: why ``units`` is None.
     """
 

@@ -9,34 +9,42 @@ which is a non-negative supermartingale, so it ever reaches ``1/delta`` with pro
 (Ville). The only requirement on the units is that each has the same mean given the units before it. The
 caller chooses their order, which must not depend on their values.
 
-The algorithm, version ``betting/1``, uses integers only: ``//`` rounds down, ``isqrt`` is the integer square
+The algorithm, version ``betting/2``, uses integers only: ``//`` rounds down, ``isqrt`` is the integer square
 root, ``e = floor(log2 x)``. Every correct implementation gets the same integers.
 
 1. Units. ``X_i = floor(2^32 x_i)``. Rounding down can only lower the mean that is bounded from below.
 2. Logarithms. ``plog(x) = e + x / 2^e - 1``, exact, for rational ``x >= 1``: the binary logarithm,
    interpolated linearly between powers of two. It only tunes the bets; validity does not depend on it.
-3. Bets. For unit ``i = 1, 2, ...`` let, over the units *before* it and two half units at 0 and at 1,
-   ``B = 2^31 + sum X_j``, ``A = 2^63 + sum X_j^2`` and ``S = i A - B^2`` (always positive), so that the
-   running variance is ``S / (i^2 2^64)``. The bet ``l_i`` is an integer in units of ``2^-20``:
+3. Bets. For unit ``i = 1, 2, ...`` let, over the k = i - 1 units *before* it, ``B = sum X_j``,
+   ``A = sum X_j^2`` and ``S = k A - B^2``. Their variance, with w units of variance c beside them, is
+   ``v_i = (w c + S / (k 2^64)) / (w + k)``, without the second term for k = 0: w = 5 and c = 1/100 for a
+   *fixed* number of units, w = 1 and c = 1/4 for a *sequential* design, whose first bets decide more. The bet
+   ``l_i`` is an integer in units of ``2^-20``:
 
-       l_i = isqrt(2^105 i^2 u // (v S)),     u / v = R_i in lowest terms,
+       l_i = isqrt(2^40 2 R_i / v_i).
 
-   with ``R_i = (45426 / 65536) plog(1/delta) / n`` for a *fixed* number of units n (45426/65536 is ln 2), and
-   ``R_i = plog(1/delta) / (i plog(i + 1))`` for a *sequential* design. This is
-   ``lambda_i = sqrt(2 ln(1/delta) / (n * variance))``, or with ``i ln(i + 1)`` in place of n, rounded down.
+   *Sequential* design: ``R_i = (45426 / 65536) plog(1/delta) / (i plog(i + 1))`` with 45426/65536 for ln 2,
+   bets that suit every stopping time. *Fixed* number of units n: bets toward the deadline, at one threshold,
+   the *aim*, that was set beforehand: ``R_i = (45426 / 65536) plog(G / W) / (n - i + 1)``, where W is the
+   wealth before the unit in the game at the aim (step 4) and ``G`` the least wealth that decides (step 5):
+   what is still to be won, over the units that are left. Unless ``0 < W < G``: then ``plog(1/delta) / n``.
 4. Wealth. At the threshold ``m = a/b`` in lowest terms, ``0 < m < 1``, start with ``W = 2^512``. Each unit:
 
-       W = W (3 b X_i + 2^32 a) // (2^34 a)                       if 4 a l_i >= 3 b 2^20
+       W = W (19 b X_i + 2^32 a) // (20 2^32 a)                   if 20 a l_i >= 19 b 2^20
        W = W (2^52 b + l_i (b X_i - 2^32 a)) // (2^52 b)          otherwise.
 
-   The first line is ``lambda = (3/4)/m``, the largest bet allowed: no unit takes more than three quarters of
+   The first line is ``lambda = (19/20)/m``, the largest bet allowed: no unit takes more than 19 twentieths of
    the wealth. Rounding wealth down is conservative.
 5. Decision. The mean exceeds ``m``, with error probability ``delta``, if ``W delta >= 2^512`` after any unit.
 6. Limit. The largest ``j / 2^20``, ``0 < j < 2^20``, that the mean exceeds in the sense of 5; 0 if none.
 
+*The same bets at every threshold.* Any bets that units not seen yet cannot influence are valid, so those
+tuned to the aim serve every other threshold too. At the aim the decision is the one that the deadline bets
+are made for; elsewhere it is valid, and less sharp.
+
 *The bisection for 6 is exact.* The factor of every unit, and so W after every unit, never rises with m. For
-the bet ``lambda`` it is ``1 + lambda (x - m)``, for the largest bet ``1/4 + (3/4) x / m``; neither rises with
-m, and both are 1 at ``m = x``. The smaller bet is used, so the factor is the minimum of the two where
+the bet ``lambda`` it is ``1 + lambda (x - m)``, for the largest bet ``1/20 + (19/20) x / m``; neither rises
+with m, and both are 1 at ``m = x``. The smaller bet is used, so the factor is the minimum of the two where
 ``x >= m`` and their maximum where ``x <= m``; minima and maxima of expressions that do not rise do not rise
 either. Products of non-negative factors and rounding down keep the order. Hence the rejected thresholds are
 an initial piece of the grid. At ``m = 1`` no factor exceeds 1.
@@ -45,7 +53,7 @@ an initial piece of the grid. At ``m = 1`` no factor exceeds 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Final, Literal
@@ -57,7 +65,7 @@ from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.stats.limits import GRID_BITS, Limit, Side, check_level, exact_units
 from certify.stats.witness import Witness, hint, largest, units_digest
 
-PROCEDURE = "betting/1"
+PROCEDURE = "betting/2"
 """Name and version of the algorithm in the docstring of this module."""
 
 Design = Literal["fixed", "sequential"]
@@ -69,9 +77,10 @@ LIMIT_GRID = 1 << 20
 _WEALTH_BITS = 512
 _BET_BITS = 20
 _LN2 = Fraction(45426, 65536)
+_HALF = Fraction(1, 2)
 
 _STEP_ERROR: Final = 2.0**-40
-"""More than the logarithm of a factor, between -1.4 and 13.9, is off by in binary floats (about 2**-45)."""
+"""More than the logarithm of a factor, between -3.0 and 13.9, is off by in binary floats (about 2**-45)."""
 
 _FLOOR: Final = -200.0
 """Logarithm of a wealth in which rounding down to multiples of 2**-512 is lost far below ``_STEP_ERROR``."""
@@ -115,27 +124,34 @@ def betting_p_value(
     """
     _check_threshold(m0)
     units = exact_units(values)
-    bets = _bets(units, delta, design)
+    bets = _bets(units, delta, design, m0)
     return Fraction(1 << _WEALTH_BITS, max(1 << _WEALTH_BITS, *_wealth(units, bets, m0)))
 
 
-def betting_lower(values: Sequence[Fraction | int], delta: Fraction, design: Design) -> Limit:
+def betting_lower(
+    values: Sequence[Fraction | int], delta: Fraction, design: Design, *, aim: Fraction = _HALF
+) -> Limit:
     """Compute the lower limit of the mean, a multiple of ``2**-20`` (steps 1 to 6), with its witness.
 
-    The mean exceeds every positive threshold up to ``value`` in the sense of :func:`betting_exceeds`; a limit
-    of 0 says nothing. The estimate is the mean of the rounded units, less than ``2**-32`` too low. Arguments
-    and errors as for :func:`betting_exceeds`.
+    The mean exceeds every positive threshold up to ``value``; a limit of 0 says nothing. The estimate is the
+    mean of the rounded units, less than ``2**-32`` too low. Arguments and errors as for
+    :func:`betting_exceeds`, and:
+
+    Args:
+        aim: threshold in (0, 1), set beforehand, at which the limit of a fixed design is to be sharp.
     """
-    return _lower(exact_units(values), delta, design)
+    return _lower(exact_units(values), delta, design, aim)
 
 
-def betting_upper(values: Sequence[Fraction | int], delta: Fraction, design: Design) -> Limit:
+def betting_upper(
+    values: Sequence[Fraction | int], delta: Fraction, design: Design, *, aim: Fraction = _HALF
+) -> Limit:
     """Compute the upper confidence limit of the mean: one minus the lower limit of all ``1 - x_i``.
 
-    Arguments and errors as for :func:`betting_exceeds`.
+    Arguments and errors as for :func:`betting_lower`.
     """
     exact_units(values)
-    mirrored = betting_lower([1 - value for value in values], delta, design)
+    mirrored = betting_lower([1 - value for value in values], delta, design, aim=1 - aim)
     return _limit(1 - mirrored.value, "upper", 1 - mirrored.estimate, mirrored.n, delta)
 
 
@@ -168,7 +184,7 @@ def noninferior(
         NothingToDoError: there are no differences.
     """
     units = _rescaled(differences, scale)
-    return _decided_after(units, Fraction(1, 2) - margin / scale, delta, design) is not None
+    return _decided_after(units, _HALF - margin / scale, delta, design) is not None
 
 
 def difference_lower(
@@ -177,6 +193,7 @@ def difference_lower(
     design: Design,
     scale: int = 200,
     *,
+    aim: Fraction = Fraction(0),
     comparisons: int = 1,
     bounded: bool = True,
 ) -> Limit:
@@ -185,23 +202,13 @@ def difference_lower(
     Arguments and errors as for :func:`noninferior`, and:
 
     Args:
+        aim: difference, set beforehand, at which the limits of a fixed design are to be sharp.
         comparisons: the upper limit of the witness has error probability ``delta / comparisons``.
         bounded: false if a difference was clipped from above, so there is no upper limit.
     """
-    limit = _lower(_rescaled(differences, scale), delta, design, comparisons, bounded=bounded)
-    half = Fraction(1, 2)
-    return replace(limit, value=(limit.value - half) * scale, estimate=(limit.estimate - half) * scale)
-
-
-def smallest_margin(
-    differences: Sequence[Fraction | int], delta: Fraction, design: Design, scale: int = 200
-) -> Fraction:
-    """Smallest margin on the grid that these differences could have shown: minus :func:`difference_lower`.
-
-    :func:`noninferior` holds from this margin on (``scale/2``: nothing could be shown). For information: a
-    margin chosen after seeing the data is no longer declared beforehand.
-    """
-    return -difference_lower(differences, delta, design, scale).value
+    units = _rescaled(differences, scale)
+    limit = _lower(units, delta, design, _HALF + aim / scale, comparisons, bounded=bounded)
+    return replace(limit, value=(limit.value - _HALF) * scale, estimate=(limit.estimate - _HALF) * scale)
 
 
 # --- inside ------------------------------------------------------------------------------------------------
@@ -215,11 +222,17 @@ def plog(x: Fraction) -> Fraction:
 
 def _decided_after(units: Sequence[int], m0: Fraction, delta: Fraction, design: Design) -> int | None:
     _check_threshold(m0)
-    return _first_win(units, _bets(units, delta, design), m0, _goal(delta))
+    return _first_win(units, _bets(units, delta, design, m0), m0, _goal(delta))
 
 
 def _lower(
-    units: list[int], delta: Fraction, design: Design, comparisons: int = 1, *, bounded: bool = True
+    units: list[int],
+    delta: Fraction,
+    design: Design,
+    aim: Fraction,
+    comparisons: int = 1,
+    *,
+    bounded: bool = True,
 ) -> Limit:
     def upper() -> int:
         # Of the complements rounded down once more, so that it follows from the units alone.
@@ -227,18 +240,20 @@ def _lower(
         share = delta / comparisons
         known = hint(lambda: units_digest(units), share, "upper")
         return LIMIT_GRID - _lower_index(
-            mirrored, share, design, None if known is None else LIMIT_GRID - known
+            mirrored, share, design, 1 - aim, None if known is None else LIMIT_GRID - known
         )
 
-    index = _lower_index(units, delta, design, hint(lambda: units_digest(units), delta, "lower"))
+    index = _lower_index(units, delta, design, aim, hint(lambda: units_digest(units), delta, "lower"))
     estimate = Fraction(sum(units), len(units) << GRID_BITS)
     limit = _limit(Fraction(index, LIMIT_GRID), "lower", estimate, len(units), delta)
     return replace(limit, witness=Witness(tuple(units), index, LIMIT_GRID, upper if bounded else None))
 
 
-def _lower_index(units: Sequence[int], delta: Fraction, design: Design, known: int | None) -> int:
+def _lower_index(
+    units: Sequence[int], delta: Fraction, design: Design, aim: Fraction, known: int | None
+) -> int:
     """Step 6: index of the limit on its grid; ``known`` is where it may be."""
-    bets, goal = _bets(units, delta, design), _goal(delta)
+    bets, goal = _bets(units, delta, design, aim), _goal(delta)
     sketch = _Sketch(units, bets, goal)
 
     def exceeds(j: int) -> bool:
@@ -249,39 +264,60 @@ def _lower_index(units: Sequence[int], delta: Fraction, design: Design, known: i
     return largest(exceeds, LIMIT_GRID, known)
 
 
-def _bets(units: Sequence[int], delta: Fraction, design: Design) -> list[int]:
+def _bets(units: Sequence[int], delta: Fraction, design: Design, aim: Fraction) -> list[int]:
     """Step 3: compute the bets in units of ``2**-20``; each depends only on earlier units."""
     check_level(delta)
+    _check_threshold(aim)
     if design not in ("fixed", "sequential"):
         raise UsageError(f"unknown design {design!r}: choose fixed or sequential", code="DESIGN_UNKNOWN")
-    log = plog(1 / delta)
-    ratio = _LN2 * log / len(units)
-    # Not in lowest terms below: the floor of a quotient is the same.
-    above, below = ratio.numerator, ratio.denominator
-    total, squares = 1 << 31, 1 << 63
+    goal, log, n = _goal(delta), plog(1 / delta), len(units)
+    play = _player(aim)
+    weight, scale = (5, 20) if design == "fixed" else (1, 4)  # w and 1 / (w c)
+    total, squares, wealth = 0, 0, 1 << _WEALTH_BITS
     bets = []
-    for i, unit in enumerate(units, 1):
+    for k, unit in enumerate(units):
+        # Not in lowest terms: the floor of a quotient is the same.
         if design == "sequential":
-            # plog(i + 1) = (i + 1 + (e - 1) 2^e) / 2^e
-            e = (i + 1).bit_length() - 1
-            above, below = log.numerator << e, log.denominator * i * (i + 1 + (e - 1 << e))
-        spread = i * squares - total * total
-        bets.append(math.isqrt((i * i * above << 105) // (below * spread)))
+            # plog(k + 2) = (k + 2 + (e - 1) 2^e) / 2^e
+            e = (k + 2).bit_length() - 1
+            above, below = log.numerator << e, log.denominator * (k + 1) * (k + 2 + (e - 1 << e))
+        elif 0 < wealth < goal:
+            # plog(goal / W) = (goal + (e - 1) W 2^e) / (W 2^e)
+            e = (goal // wealth).bit_length() - 1
+            above, below = goal + (e - 1) * (wealth << e), (wealth << e) * (n - k)
+        else:
+            above, below = log.numerator, log.denominator * n
+        # v = (2^64 k w c + S) / (2^64 k (w + k)), and for k = 0 as if k = 1 and S = 0
+        some = k or 1
+        spread = (some << 64) + scale * (k * squares - total * total)
+        above *= _LN2.numerator * scale * some * (k + weight)
+        bets.append(math.isqrt((above << 105) // (below * _LN2.denominator * spread)))
+        if design == "fixed":
+            wealth = play(wealth, unit, bets[-1])
         total += unit
         squares += unit * unit
     return bets
 
 
-def _wealth(units: Sequence[int], bets: Sequence[int], m: Fraction) -> Iterator[int]:
-    """Step 4: yield the wealth after each unit, in units of ``2**-512``."""
+def _player(m: Fraction) -> Callable[[int, int, int], int]:
+    """Step 4 at the threshold ``m``: from wealth (in ``2**-512``), unit and bet to the next wealth."""
     a, b = m.numerator, m.denominator
     unit_a, full = a << GRID_BITS, b << (GRID_BITS + _BET_BITS)
-    wealth = 1 << _WEALTH_BITS
+    cap = -(-(19 * b << _BET_BITS) // (20 * a))
+
+    def play(wealth: int, unit: int, bet: int) -> int:
+        if bet >= cap:
+            return wealth * (19 * b * unit + unit_a) // (20 * unit_a)
+        return wealth * (full + bet * (b * unit - unit_a)) // full
+
+    return play
+
+
+def _wealth(units: Sequence[int], bets: Sequence[int], m: Fraction) -> Iterator[int]:
+    """Step 4: yield the wealth after each unit, in units of ``2**-512``."""
+    play, wealth = _player(m), 1 << _WEALTH_BITS
     for unit, bet in zip(units, bets, strict=True):
-        if 4 * a * bet >= 3 * b << _BET_BITS:
-            wealth = wealth * (3 * b * unit + unit_a) // (unit_a << 2)
-        else:
-            wealth = wealth * (full + bet * (b * unit - unit_a)) // full
+        wealth = play(wealth, unit, bet)
         yield wealth
 
 
@@ -308,7 +344,7 @@ class _Sketch:
     def wins(self, m: Fraction) -> bool | None:
         """Whether the wealth at the threshold ``m`` ever reaches the goal; None: too close to tell."""
         threshold = float(m)
-        bets = np.minimum(self._bets, 0.75 / threshold)
+        bets = np.minimum(self._bets, 0.95 / threshold)
         logs: NDArray[np.float64] = np.cumsum(np.log1p(bets * (self._units - threshold)))
         most = float(np.abs(logs).max())
         # Of every logarithm, of every sum, and of the goal's logarithm.

@@ -1,6 +1,6 @@
 """Compute beforehand how many units a claim needs (theory §5). This is for planning and decides nothing.
 
-The numbers for rates are exact. Those for means rest on a normal approximation to the growth of wealth, which
+The numbers for rates are exact. Those for means come from games simulated in floats, which
 :func:`simulated_power` checks with the procedure itself.
 """
 
@@ -23,6 +23,7 @@ MAX_UNITS = 1_000_000
 """Larger numbers are an error: no evaluation has so many units."""
 
 _BLOCK = 4096
+_GAMES, _SIMULATED = 1000, 5000
 
 
 def clean_units_needed(alpha: Fraction, delta: Fraction) -> int:
@@ -97,13 +98,11 @@ def units_for_mean(
     truth: Fraction = Fraction(0),
     scale: int = 200,
 ) -> int:
-    """Estimate how many units :func:`certify.stats.betting.noninferior` needs, by a normal approximation.
+    """Estimate how many units :func:`certify.stats.betting.noninferior` needs, by playing its game in floats.
 
-    In units of [0, 1], with threshold ``m = 1/2 - margin/scale``, effect ``g = (truth + margin)/scale``,
-    standard deviation ``s = sd/scale`` and the bet ``l = min(sqrt(2 ln(1/delta) / (n s^2)), 3/(4m))``, the
-    logarithm of the wealth after n units is about normal with mean ``n (l g - l^2 (s^2 + g^2) / 2)`` and
-    variance ``n l^2 s^2``; n is the smallest number for which it reaches ``ln(1/delta)`` with probability
-    ``power``.
+    :data:`_GAMES` games with normal differences (seed 0, the same for every n); n is the smallest number, to
+    within a hundredth, of which a share ``power`` is won. Above :data:`_SIMULATED` units, where bets toward
+    the deadline are nearly as sharp as the test with known standard deviation, 1.12 times what that needs.
 
     Args:
         margin: the margin, in units of the differences.
@@ -124,28 +123,43 @@ def units_for_mean(
             "margin, standard deviation and true difference leave no effect to show", code="EFFECT_RANGE"
         )
     gain, spread = float((truth + margin) / scale), float(sd / scale)
-    need, quantile = -math.log(float(delta)), float(ndtri(float(power)))
+    sharpest = (float(ndtri(float(power)) - ndtri(float(delta))) * spread / gain) ** 2
+    units = math.ceil(1.12 * sharpest)
+    if units > MAX_UNITS:
+        raise _too_many()
+    if units > _SIMULATED:
+        return units
+    truths = float(Fraction(1, 2) + truth / scale), spread
 
     def enough(n: int) -> bool:
-        bet = min(math.sqrt(2 * need / n) / spread, 0.75 / float(threshold))
-        growth = n * (bet * gain - bet * bet * (spread**2 + gain**2) / 2)
-        return growth - quantile * math.sqrt(n) * bet * spread >= need
+        return _won(n, float(threshold), *truths, float(delta)) >= float(power)
 
-    high = 1
+    low, high = 0, max(1, units)
     while not enough(high):
-        high *= 2
-        if high > 2 * MAX_UNITS:
+        low, high = high, 2 * high
+        if high > MAX_UNITS:
             raise _too_many()
-    low = high // 2
-    while high - low > 1:
+    while high - low > max(1, high // 100):
         middle = (low + high) // 2
-        if enough(middle):
-            high = middle
-        else:
-            low = middle
-    if high > MAX_UNITS:
-        raise _too_many()
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def _won(n: int, m: float, mean: float, sd: float, delta: float) -> float:
+    """Share of games of design ``fixed`` (:mod:`certify.stats.betting`) won at the threshold ``m``."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    need = np.full(_GAMES, -math.log(delta))
+    total, squares = np.zeros(_GAMES), np.zeros(_GAMES)
+    won = np.zeros(_GAMES, np.bool_)
+    for k in range(n):
+        spread = squares - total * total / max(k, 1)
+        bets = np.sqrt(2 * np.maximum(need, 0) * (k + 5) / ((0.05 + spread.clip(0)) * (n - k)))
+        units = generator.normal(mean, sd, _GAMES).clip(0, 1)
+        need -= np.log1p(np.minimum(bets, 0.95 / m) * (units - m))
+        won |= need <= 0
+        total += units
+        squares += units * units
+    return float(won.mean())
 
 
 def simulated_power(

@@ -45,7 +45,7 @@ ENTRIES: Final = _table(
     # plog tunes the bets; validity must not depend on it, usefulness does
     ("coverage.betting coverage.betting-many", "betting.decided_after betting.plog"),
     ("coverage.betting-limits", "betting.betting_lower betting.betting_upper betting.difference_lower"),
-    ("coverage.betting-limits", "betting.noninferior betting.smallest_margin"),
+    ("coverage.betting-limits", "betting.noninferior"),
     ("coverage.asymptotic", "resampling.cluster_rate resampling.paired_bootstrap"),
     ("coverage.randomisation", "resampling.paired_swap"),
     ("coverage.budget", "budget.fixed_sequence"),

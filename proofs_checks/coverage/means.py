@@ -95,7 +95,7 @@ def try_limits(module: Any, n: int, draws: int, random: np.random.Generator) -> 
 
     Two trials for each: the truth is missed seldom, and the limit is within :func:`reach` of it often.
     """
-    names = ("betting_lower", "betting_upper", "difference_lower", "noninferior", "smallest_margin")
+    names = ("betting_lower", "betting_upper", "difference_lower", "noninferior")
     delta, half = Fraction(1, 4), Fraction(1, 2)
     trials = []
     for units, design in product(LIMIT_LAWS, ("fixed", "sequential")):
@@ -109,7 +109,6 @@ def try_limits(module: Any, n: int, draws: int, random: np.random.Generator) -> 
                 "betting_lower": module.betting_lower(sample, delta, design).value - units.mean,
                 "betting_upper": units.mean - module.betting_upper(sample, delta, design).value,
                 "difference_lower": (module.difference_lower(differences, delta, design).value - truth) / 200,
-                "smallest_margin": (-module.smallest_margin(differences, delta, design) - truth) / 200,
             }
             for name, excess in beyond.items():
                 misses[name] += excess > 0

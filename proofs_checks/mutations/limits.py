@@ -82,9 +82,8 @@ def judge_betting() -> Iterator[Fact]:
     yield "sixty zeros", betting.betting_upper([0] * 60, delta, "fixed").value < F(1, 5)
     yield "sixty zeros from below", betting.betting_lower([0] * 60, delta, "fixed").value == 0
     same = [F(0)] * 200
-    margin = betting.smallest_margin(same, delta, "fixed")
-    yield "the smallest margin is of use", 2 < margin < 20
-    yield "and holds", betting.noninferior(same, margin, delta, "fixed")
+    lower = betting.difference_lower(same, delta, "fixed").value
+    yield "a limit of equal scores is of use", -20 < lower < 0
     for shift, margin, scale, shown in (
         *((0, F(20), 200, True), (0, F(-20), 200, False), (-50, F(20), 200, False)),
         *((0, F(1, 2), 4, True), (0, F(1, 20), 4, False)),

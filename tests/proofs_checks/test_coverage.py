@@ -276,7 +276,6 @@ SILENT: dict[str, Any] = {
     "betting.difference_lower": limit(-100),
     "betting.noninferior": never,
     "betting.plog": lambda _: F(0),
-    "betting.smallest_margin": lambda *_: F(100),
     "resampling.cluster_rate": lambda *a: SimpleNamespace(value=F(a[3] == "upper")),
     "resampling.paired_bootstrap": lambda *_: ([-1e6], [1e6]),
     "resampling.paired_swap": lambda *_: (F(1),),
@@ -332,7 +331,7 @@ def test_a_bound_that_says_nothing_is_seen(name: str) -> None:
 
 
 def test_all_betting_bounds_silent_at_once_are_seen_by_their_own_check() -> None:
-    names = ("betting_lower", "betting_upper", "difference_lower", "noninferior", "smallest_margin")
+    names = ("betting_lower", "betting_upper", "difference_lower", "noninferior")
     fault = changed(betting, **{name: SILENT[f"betting.{name}"] for name in names})
     found = judge(means.try_limits(fault, 25, 30, random()))
     assert found.outcome == "failed"

@@ -595,8 +595,8 @@ def test_error_that_is_not_split_over_null_tickets_is_seen(monkeypatch: pytest.M
     """One of ten null tickets refutes the claim: together they have the error of one."""
     case = case_of("better-than-nulls")
     assert not failed([wrong_answers(case, 60, "CLAIM_REFUTED", F(1, 5))])
-    fault = planted("certify.claims.quality", "_least_upper", "claim.delta / len(others)", "claim.delta")
-    monkeypatch.setattr(quality, "_least_upper", fault._least_upper)
+    fault = planted("certify.stats.betting", "_lower", "delta / comparisons", "delta")
+    monkeypatch.setattr(quality, "difference_lower", fault.difference_lower)
     assert failed([wrong_answers(case, 100, "CLAIM_REFUTED", F(1, 5))])
 
 

@@ -27,7 +27,7 @@ from proofs_checks.worlds import synthetic
 Json = Any
 Half = NDArray[np.float16]
 
-UNITS = 90
+UNITS = 66
 """As many units as unchanged loss needs to be shown to rise by less than 0.1."""
 
 TICKET_ARM = "tiny.transfer"

@@ -134,7 +134,7 @@ def _lines(claim: str, found: Plan) -> list[str]:
     if found.units is None:
         lines.append(f"{claim}: {found.obstacle}")
     else:
-        law = "exact binomial distribution" if found.exact else "normal approximation to the growth of bets"
+        law = "exact binomial distribution" if found.exact else "simulated bets on normal units"
         lines.append(
             f"{claim} at delta {delta:g} is shown with probability {wanted:g} by"
             f" {'' if found.exact else 'about '}{found.units} units ({law})"

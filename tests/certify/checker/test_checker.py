@@ -37,7 +37,7 @@ from certify import checker
 from certify.base import exact as exactmath
 from certify.base.errors import CertifyError
 from certify.checker import audit, claims, scan, tables, units, verdict
-from certify.claims import every, loss, quality
+from certify.claims import agreement, every, loss, quality
 from certify.claims.criteria import drawn_index
 from certify.claims.registry import KINDS
 from certify.cli import archive
@@ -158,6 +158,8 @@ def test_its_constants_are_those_of_the_package() -> None:
     assert list(NULLS) == list(claims.NULLS), "the order decides ties"
     assert (verdict.SHIPPED, verdict.DEFAULT) == (policy.SHIPPED, policy.DEFAULT_POLICY)
     assert (loss.CAP, LARGEST_SHARE) == (claims.CAP, claims.LARGEST)
+    aims = {**quality.AIMS, "token-agreement": agreement.AIM, "unrelated-loss": -loss.AIM}
+    assert aims == claims.AIMS
     assert {
         name: ({v.comparator for v in kind.variants}, {v.extraction for v in kind.variants} - {None})
         for name, kind in KINDS.items()
@@ -189,15 +191,16 @@ def test_clopper_pearson(n: int, data: st.DataObject) -> None:
 
 
 @settings(max_examples=examples(40))
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=60), DELTAS, DESIGNS)
-def test_betting(twelfths: list[int], delta: Fraction, design: Any) -> None:
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=60), DELTAS, DESIGNS, st.integers(1, 99))
+def test_betting(twelfths: list[int], delta: Fraction, design: Any, percent: int) -> None:
+    aim = Fraction(percent, 100)
     values = [Fraction(one, 12) for one in twelfths]
     whole = [(one << 32) // 12 for one in twelfths]
-    limit = betting.betting_lower(values, delta, design).value
-    index = units.betting_lower(whole, delta, design)
+    limit = betting.betting_lower(values, delta, design, aim=aim).value
+    index = units.betting_lower(whole, delta, design, aim)
     assert Fraction(index, units.MEANS) == limit
     for hint in (index, index + 1, index - 1, 0, units.MEANS, -3, "x"):
-        assert units.betting_lower(whole, delta, design, hint) == index, "a hint is never believed"
+        assert units.betting_lower(whole, delta, design, aim, hint) == index, "a hint is never believed"
 
 
 _ORDER = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)).map(
@@ -274,7 +277,7 @@ def test_ks_counts_against_every_threshold(n: int, data: st.DataObject) -> None:
 
 def test_units_that_are_no_shares_are_refused() -> None:
     with pytest.raises(tables.Stop):
-        units.betting_lower([1 << 33], Fraction(1, 20), "fixed")
+        units.betting_lower([1 << 33], Fraction(1, 20), "fixed", Fraction(1, 2))
     with pytest.raises(tables.Stop):
         tables.numbers(np.array([np.nan], np.float32).tobytes(), "F32")
 
@@ -401,7 +404,7 @@ def _no_lines(bundle: Bundle) -> None:
 
 def _passages(bundle: Bundle) -> None:
     """Units of two windows that were cut from the same lines."""
-    pairs = zip(bundle.losses, [synthetic.window(90 + i, {}) for i in range(90)], strict=True)
+    pairs = zip(bundle.losses, [synthetic.window(90 + i, {}) for i in range(len(bundle.losses))], strict=True)
     twins = [[one, one | {key: two[key] for key in ("id", "window")}] for one, two in pairs]
     bundle.losses = [window for unit in twins for window in unit]
     bundle.issue()

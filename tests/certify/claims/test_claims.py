@@ -149,7 +149,7 @@ def test_mean_agreement_weighs_units_equally(records: list[Any], design: str) ->
 def test_a_sequential_design_has_no_fixed_sample_limit() -> None:
     records, _ = Truth().world(0, 30)
     claim = agreement_rate(evidence_of(records, design="sequential"), SUBJECT)
-    assert claim.procedure == "betting/1"
+    assert claim.procedure == "betting/2"
     assert "design:sequential" in claim.signature
 
 

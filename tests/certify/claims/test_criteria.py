@@ -341,7 +341,7 @@ def test_a_sequential_design_gets_anytime_limits() -> None:
     sequential = judge(sentences(200, 2), {}, design="sequential")
     assert fixed.upper is not None
     assert sequential.upper is not None
-    assert (fixed.upper.procedure, sequential.upper.procedure) == ("clopper-pearson/1", "betting/1")
+    assert (fixed.upper.procedure, sequential.upper.procedure) == ("clopper-pearson/1", "betting/2")
     assert sequential.lower is not None
     assert sequential.lower.value < Fraction(1, 100) < sequential.upper.value
     assert judge(sentences(400, 0), {}, design="sequential").finding is Finding.HELD

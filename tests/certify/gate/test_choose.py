@@ -115,7 +115,7 @@ def test_other_goals_and_the_sequential_design() -> None:
         for goal in ("token-agreement:0.9", "noninferiority:10", "agreement:0.8"):
             choice = choose(evidence, parse_goal(goal), DELTA)
             assert choice.chosen is not None, (design, goal)
-            expected = "clopper-pearson/1" if (design, goal[:5]) == ("fixed", "agree") else "betting/1"
+            expected = "clopper-pearson/1" if (design, goal[:5]) == ("fixed", "agree") else "betting/2"
             assert choice.chosen.limit.procedure == expected
     bad = world(wrong, {"t": 2}, quality={"reference": synthetic.FULL, "t": 1})
     assert choose(bad, parse_goal("noninferiority:10"), DELTA).chosen is None

@@ -47,27 +47,53 @@ def interpolated_log2(x: Fraction) -> Fraction:
     return exponent + (x - 2**exponent) / 2**exponent
 
 
+def bet_by_the_words(
+    seen: list[Fraction], n: int, delta: Fraction, design: Design, wealth: Fraction
+) -> Fraction:
+    """The next bet, after the units ``seen``, with so much wealth in the game at the aim."""
+    i, k = len(seen) + 1, len(seen)
+    squared = sum(x * x for x in seen) - Fraction(sum(seen)) ** 2 / k if k else Fraction(0)
+    prior, weight = (Fraction(1, 100), 5) if design == "fixed" else (Fraction(1, 4), 1)
+    variance = (weight * prior + squared) / (weight + k)
+    goal = math.ceil(2**512 / delta) / Fraction(2**512)
+    if design == "sequential":
+        ratio = interpolated_log2(1 / delta) / (i * interpolated_log2(Fraction(i + 1)))
+    elif 0 < wealth < goal:
+        ratio = interpolated_log2(goal / wealth) / (n - i + 1)
+    else:
+        ratio = interpolated_log2(1 / delta) / n
+    square = 2 * Fraction(45426, 65536) * ratio / variance
+    return Fraction(math.isqrt(math.floor(square * 2**40)), 2**20)
+
+
 def wealth_by_the_words(
-    values: list[Fraction], m: Fraction, delta: Fraction, design: Design, *, peek: bool = False
+    values: list[Fraction],
+    m: Fraction,
+    delta: Fraction,
+    design: Design,
+    *,
+    aim: Fraction | None = None,
+    peek: bool = False,
 ) -> Iterator[Fraction]:
     """Wealth after each unit. ``peek`` plants the fault of betting on a unit that was already seen."""
     units = [floor_to(Fraction(value), 32) for value in values]
-    wealth = Fraction(1)
-    for i, unit in enumerate(units, 1):
-        seen = [*units[: i - 1], *([unit] * 200 if peek else [])]
-        weight = len(seen) + 1
-        mean = (Fraction(1, 2) + sum(seen)) / weight
-        variance = (Fraction(1, 2) + sum(x * x for x in seen)) / weight - mean * mean
-        if design == "fixed":
-            square = 2 * Fraction(45426, 65536) * interpolated_log2(1 / delta) / (len(units) * variance)
-        else:
-            square = 2 * interpolated_log2(1 / delta) / (variance * i * interpolated_log2(Fraction(i + 1)))
-        bet = Fraction(math.isqrt(math.floor(square * 2**40)), 2**20)
-        if peek and unit < mean:
+    aim = m if aim is None else aim
+    wealth = {m: Fraction(1), aim: Fraction(1)}
+    for i, unit in enumerate(units):
+        bet = bet_by_the_words(units[:i], len(units), delta, design, wealth[aim])
+        if peek and unit < Fraction(1, 2):
             bet = Fraction(0)
-        factor = 1 + min(bet, Fraction(3, 4) / m) * (unit - m)
-        wealth = floor_to(wealth * factor, 512)
-        yield wealth
+        for at in wealth:
+            factor = 1 + min(bet, Fraction(19, 20) / at) * (unit - at)
+            wealth[at] = floor_to(wealth[at] * factor, 512)
+        yield wealth[m]
+
+
+def exceeds(
+    values: list[Fraction], m: Fraction, delta: Fraction, design: Design, aim: Fraction = Fraction(1, 2)
+) -> bool:
+    """Step 5 with bets that are tuned to another threshold."""
+    return any(wealth >= 1 / delta for wealth in wealth_by_the_words(values, m, delta, design, aim=aim))
 
 
 @given(
@@ -186,21 +212,27 @@ def test_lower_limits_cover(design: Design) -> None:
     delta=DELTAS,
     design=st.sampled_from(DESIGNS),
     m=THRESHOLDS,
+    aim=THRESHOLDS,
 )
 @settings(max_examples=examples(40), deadline=None)
 def test_the_limit_separates_the_thresholds(
-    values: list[Fraction], delta: Fraction, design: Design, m: Fraction
+    values: list[Fraction], delta: Fraction, design: Design, m: Fraction, aim: Fraction
 ) -> None:
-    limit = betting.betting_lower(values, delta, design)
+    limit = betting.betting_lower(values, delta, design, aim=aim)
     assert limit.value.denominator <= 1 << 20
-    assert betting.betting_exceeds(values, limit.value + STEP, delta, design) is False
-    assert limit.value == 0 or betting.betting_exceeds(values, limit.value, delta, design)
+    assert limit.value + STEP == 1 or not exceeds(values, limit.value + STEP, delta, design, aim)
+    assert limit.value == 0 or exceeds(values, limit.value, delta, design, aim)
     if m <= limit.value:
-        assert betting.betting_exceeds(values, m, delta, design)
+        assert exceeds(values, m, delta, design, aim)
     if m >= limit.value + STEP:
-        assert not betting.betting_exceeds(values, m, delta, design)
+        assert not exceeds(values, m, delta, design, aim)
+    # At the aim itself the limit says what the decision there says.
+    if betting.betting_exceeds(values, aim, delta, design):
+        assert limit.value > aim - STEP
+    else:
+        assert limit.value < aim
     assert 0 <= Fraction(sum(values)) / len(values) - limit.estimate < Fraction(1, 1 << 32)
-    assert (limit.side, limit.n, limit.procedure) == ("lower", len(values), "betting/1")
+    assert (limit.side, limit.n, limit.procedure) == ("lower", len(values), "betting/2")
     assert limit.assumptions == ("constant-conditional-mean",)
 
 
@@ -208,16 +240,15 @@ def test_the_limit_separates_the_thresholds(
     values=st.lists(UNITS, min_size=1, max_size=15),
     delta=DELTAS,
     design=st.sampled_from(DESIGNS),
+    aim=THRESHOLDS,
     pair=st.tuples(THRESHOLDS, THRESHOLDS),
 )
 @settings(max_examples=examples(50), deadline=None)
 def test_wealth_never_rises_with_the_threshold(
-    values: list[Fraction], delta: Fraction, design: Design, pair: tuple[Fraction, Fraction]
+    values: list[Fraction], delta: Fraction, design: Design, aim: Fraction, pair: tuple[Fraction, Fraction]
 ) -> None:
-    low, high = sorted(pair)
-    assert betting.betting_p_value(values, low, delta, design) <= betting.betting_p_value(
-        values, high, delta, design
-    )
+    low, high = (wealth_by_the_words(values, m, delta, design, aim=aim) for m in sorted(pair))
+    assert all(more >= less for more, less in zip(low, high, strict=True))
 
 
 @given(values=st.lists(UNITS, min_size=1, max_size=25), delta=DELTAS, design=st.sampled_from(DESIGNS))
@@ -240,12 +271,12 @@ def test_a_sequential_decision_stands_when_more_units_come() -> None:
 
 
 def test_wealth_that_meets_the_goal_exactly() -> None:
-    # The largest bet on one unit of 1 multiplies wealth by 1/4 + 3/(4m): by 2 at m = 3/7, by 7/3 at m = 9/25.
-    assert betting.betting_exceeds([1], Fraction(3, 7), Fraction(1, 2), "fixed")
-    assert not betting.betting_exceeds([1], Fraction(3, 7) + Fraction(1, 10**40), Fraction(1, 2), "fixed")
-    # 2^512 * 7/3 is no integer; wealth was rounded down, so it stays below the goal of delta = 3/7.
-    assert not betting.betting_exceeds([1], Fraction(9, 25), Fraction(3, 7), "fixed")
-    assert betting.betting_exceeds([1], Fraction(9, 25) - Fraction(1, 10**40), Fraction(3, 7), "fixed")
+    # The largest bet on one unit of 1 multiplies wealth by 1/20 + 19/(20 m): by 2 at m = 19/39.
+    assert betting.betting_exceeds([1], Fraction(19, 39), Fraction(1, 2), "fixed")
+    assert not betting.betting_exceeds([1], Fraction(19, 39) + Fraction(1, 10**40), Fraction(1, 2), "fixed")
+    # At m = 57/137 by 7/3. 2^512 * 7/3 is no integer; rounded down it stays below the goal of delta = 3/7.
+    assert not betting.betting_exceeds([1], Fraction(57, 137), Fraction(3, 7), "fixed")
+    assert betting.betting_exceeds([1], Fraction(57, 137) - Fraction(1, 10**40), Fraction(3, 7), "fixed")
 
 
 def test_a_unit_is_rounded_down() -> None:
@@ -264,8 +295,8 @@ def test_a_unit_is_rounded_down() -> None:
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_perfect_agreement_is_decided_soon(design: Design) -> None:
-    # ln 20 / ln(1 + (3/4)(1/19)) = 77.4 units at the largest bet; an exact count needs 59.
-    assert betting.decided_after([1] * 100, Fraction(19, 20), DELTA, design) in range(78, 90)
+    # ln 20 / ln(1 + (19/20)(1/19)) = 61.4 units at the largest bet; an exact count needs 59.
+    assert betting.decided_after([1] * 100, Fraction(19, 20), DELTA, design) in range(62, 90)
     assert betting.betting_lower([1] * 2000, DELTA, design).value > Fraction(997, 1000)
 
 
@@ -298,14 +329,13 @@ def test_noninferiority_is_betting_on_rescaled_differences(
     units = [(difference + 100) / 200 for difference in differences]
     shown = betting.noninferior(differences, margin, DELTA, design)
     assert shown == betting.betting_exceeds(units, (100 - margin) / 200, DELTA, design)
-    limit = betting.difference_lower(differences, DELTA, design)
-    assert limit.value == 200 * betting.betting_lower(units, DELTA, design).value - 100
+    limit = betting.difference_lower(differences, DELTA, design, aim=-margin)
+    rescaled = betting.betting_lower(units, DELTA, design, aim=(100 - margin) / 200)
+    assert limit.value == 200 * rescaled.value - 100
     assert abs(limit.estimate - sum(differences) / len(differences)) < Fraction(1, 10**7)
-    smallest = betting.smallest_margin(differences, DELTA, design)
-    assert smallest == -limit.value
-    if margin >= smallest:
+    if limit.value >= -margin:
         assert shown
-    if margin <= smallest - 200 * STEP:
+    if limit.value <= -margin - 200 * STEP:
         assert not shown
 
 
@@ -314,8 +344,8 @@ def test_identical_outputs_are_not_inferior_and_show_no_gain() -> None:
     for design in DESIGNS:
         assert betting.noninferior(same, Fraction(1), DELTA, design)
         assert not betting.noninferior(same, Fraction(0), DELTA, design)
-        assert 0 < betting.smallest_margin(same, DELTA, design) < 1
-        assert betting.smallest_margin([-100], DELTA, design) == 100
+        assert -1 < betting.difference_lower(same, DELTA, design).value < 0
+        assert betting.difference_lower([-100], DELTA, design).value == -100
 
 
 def test_another_scale() -> None:
@@ -355,7 +385,7 @@ def test_units_that_are_refused(values: list[Fraction], error: type[CertifyError
         lambda: betting.betting_lower(values, DELTA, "fixed"),
         lambda: betting.betting_upper(values, DELTA, "fixed"),
         lambda: betting.noninferior(values, half, DELTA, "fixed"),
-        lambda: betting.smallest_margin(values, DELTA, "fixed"),
+        lambda: betting.difference_lower(values, DELTA, "fixed"),
     ):
         with pytest.raises(error) as caught:
             call()
@@ -374,6 +404,8 @@ def test_units_that_are_refused(values: list[Fraction], error: type[CertifyError
         ("DELTA_RANGE", lambda: betting.betting_lower([1], Fraction(0), "fixed")),
         ("MEAN_RANGE", lambda: betting.noninferior([1], Fraction(100), DELTA, "fixed")),
         ("MEAN_RANGE", lambda: betting.noninferior([1], Fraction(-100), DELTA, "fixed")),
+        ("MEAN_RANGE", lambda: betting.betting_lower([1], DELTA, "fixed", aim=Fraction(1))),
+        ("MEAN_RANGE", lambda: betting.difference_lower([0], DELTA, "fixed", aim=Fraction(100))),
         ("SCALE_RANGE", lambda: betting.noninferior([0], Fraction(0), DELTA, "fixed", scale=0)),
     ],
 )
@@ -386,9 +418,9 @@ def test_settings_that_are_refused(code: str, call: Callable[[], object]) -> Non
 # --- the search for a limit, against playing every game in integers --------------------------------------
 
 
-def lower_in_integers(units: list[int], delta: Fraction, design: Design) -> Fraction:
+def lower_in_integers(units: list[int], delta: Fraction, design: Design, aim: Fraction) -> Fraction:
     """The limit as it was found before floats were asked: every threshold of the bisection is played."""
-    bets, goal = betting._bets(units, delta, design), betting._goal(delta)
+    bets, goal = betting._bets(units, delta, design, aim), betting._goal(delta)
     low, high = 0, 1 << 20
     while high - low > 1:
         middle = (low + high) // 2
@@ -399,19 +431,6 @@ def lower_in_integers(units: list[int], delta: Fraction, design: Design) -> Frac
     return Fraction(low, 1 << 20)
 
 
-def bets_in_fractions(units: list[int], delta: Fraction, design: Design) -> list[int]:
-    """Step 3 in lowest terms, as it is written."""
-    log = betting.plog(1 / delta)
-    total, squares, bets = 1 << 31, 1 << 63, []
-    for i, unit in enumerate(units, 1):
-        fixed = Fraction(45426, 65536) * log / len(units)
-        ratio = fixed if design == "fixed" else log / (i * betting.plog(Fraction(i + 1)))
-        spread = i * squares - total * total
-        bets.append(math.isqrt((i * i * ratio.numerator << 105) // (ratio.denominator * spread)))
-        total, squares = total + unit, squares + unit * unit
-    return bets
-
-
 GRIDDED = st.one_of(
     st.lists(st.integers(0, 1 << 32), min_size=1, max_size=300),
     st.lists(st.sampled_from([0, 1, 1 << 31, (1 << 32) - 1, 1 << 32]), min_size=1, max_size=300),
@@ -420,20 +439,21 @@ GRIDDED = st.one_of(
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(GRIDDED, st.one_of(DELTAS, st.sampled_from([Fraction(1, 10**30), Fraction(1, 10**400)])))
-def test_limits_are_those_of_integers_to_the_last_bit(units: list[int], delta: Fraction) -> None:
+@given(GRIDDED, st.one_of(DELTAS, st.sampled_from([Fraction(1, 10**30), Fraction(1, 10**400)])), THRESHOLDS)
+def test_limits_are_those_of_integers_to_the_last_bit(
+    units: list[int], delta: Fraction, aim: Fraction
+) -> None:
     for design in DESIGNS:
-        assert betting._bets(units, delta, design) == bets_in_fractions(units, delta, design)
-        index = betting._lower_index(units, delta, design, None)
-        assert index * STEP == lower_in_integers(units, delta, design)
+        index = betting._lower_index(units, delta, design, aim, None)
+        assert index * STEP == lower_in_integers(units, delta, design, aim)
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(GRIDDED, DELTAS, st.integers(1, (1 << 20) - 1))
-def test_floats_say_nothing_false(units: list[int], delta: Fraction, j: int) -> None:
+@given(GRIDDED, DELTAS, st.integers(1, (1 << 20) - 1), THRESHOLDS)
+def test_floats_say_nothing_false(units: list[int], delta: Fraction, j: int, aim: Fraction) -> None:
     m = Fraction(j, 1 << 20)
     for design in DESIGNS:
-        bets, goal = betting._bets(units, delta, design), betting._goal(delta)
+        bets, goal = betting._bets(units, delta, design, aim), betting._goal(delta)
         said = betting._Sketch(units, bets, goal).wins(m)
         assert said in (None, betting._first_win(units, bets, m, goal) is not None)
 
@@ -441,7 +461,7 @@ def test_floats_say_nothing_false(units: list[int], delta: Fraction, j: int) -> 
 def test_floats_abstain_where_rounding_decides() -> None:
     """A goal that the wealth meets exactly, or misses by the last bit; and a wealth that is all but lost."""
     units, m, delta = [1 << 32] * 40, Fraction(1, 2), Fraction(1, 20)
-    bets = betting._bets(units, delta, "fixed")
+    bets = betting._bets(units, delta, "fixed", m)
     last = list(betting._wealth(units, bets, m))[-1]
     for goal in (last, last + 1):
         assert betting._Sketch(units, bets, goal).wins(m) is None
