@@ -46,8 +46,11 @@ def parse_alpha(alpha: Fraction | str) -> Fraction:
     elif isinstance(alpha, str) and _DECIMAL.fullmatch(alpha):
         level = Fraction(alpha)
     else:
-        shown = repr(alpha)[:60]
-        raise UsageError(f"alpha must be a decimal number such as 0.05, not {shown}", code="ALPHA_MALFORMED")
+        given = f"{type(alpha).__name__} {repr(alpha)[:60]}"
+        raise UsageError(
+            f'alpha must be a decimal number as text, such as "0.05", or a Fraction, not {given}',
+            code="ALPHA_MALFORMED",
+        )
     if not 0 < level < 1:
         raise UsageError(
             f"alpha must lie strictly between 0 and 1, not at {str(alpha)[:60]}", code="ALPHA_RANGE"

@@ -82,6 +82,19 @@ def read_pairs(
     return pairs
 
 
+def read_sentences(source: str | Path, source_language: str, target_language: str) -> list[str]:
+    """Read both sides of parallel text, whether or not the other side of a pair is empty.
+
+    Raises:
+        UsageError, InvalidInputError, NothingToDoError: see :func:`read_pairs`; a text without sentences.
+    """
+    rows = _rows(str(source), (source_language, target_language), "train", documents=False)
+    found = [side.strip() for _, _, left, right, _ in rows for side in (left, right) if side.strip()]
+    if not found:
+        raise NothingToDoError(f"{source} holds no sentences", code="NO_PAIRS")
+    return found
+
+
 _Row = tuple[str, str, str, str, str | None]  # id, place for messages, source, target, document
 
 

@@ -196,6 +196,7 @@ def test_malformed_alpha_is_a_usage_error(alpha: object) -> None:
         parse_alpha(alpha)  # type: ignore[arg-type]
     assert caught.value.code == "ALPHA_MALFORMED"
     assert "\n" not in str(caught.value)
+    assert f"not {type(alpha).__name__}" in str(caught.value), "0.05 and '0.05' look alike"
 
 
 @pytest.mark.parametrize("alpha", ["0", "0.0", "1", "1.0", "2", "1e3", Fraction(0), Fraction(3, 2)])

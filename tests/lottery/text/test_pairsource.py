@@ -15,7 +15,7 @@ import pytest
 from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError
 from certify.ticket.corpus import deduplicate
 from lottery.text import textfile
-from lottery.text.pairsource import read_pairs
+from lottery.text.pairsource import read_pairs, read_sentences
 from lottery.text.textfile import locate
 
 ROWS = [
@@ -153,6 +153,12 @@ def test_empty_sides_can_be_dropped(tmp_path: Path) -> None:
     assert [pair.id for pair in pairs] == ["t:1", "t:3"]
     with pytest.raises(NothingToDoError):
         read_pairs(_write(tmp_path, b"\n", b"\n"), "en", "ca", drop_empty=True)
+
+
+def test_a_sentence_was_used_even_if_its_other_side_is_empty(tmp_path: Path) -> None:
+    assert read_sentences(_write(tmp_path, b"a\n\nc\n", b"d\ne\n\n"), "en", "ca") == ["a", "d", "e", "c"]
+    with pytest.raises(NothingToDoError):
+        read_sentences(_write(tmp_path, b"\n", b"\n"), "en", "ca")
 
 
 @pytest.mark.parametrize(
