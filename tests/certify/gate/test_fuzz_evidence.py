@@ -155,7 +155,7 @@ def fuzz(pristine: Bundle, tmp_path: Path, capsys: Capture, numbers: range) -> C
         if ran.code == 0 and name != "own.toml":
             assert decisive((folder / "certificate.json").read_bytes()) == claimed, what
         alone, said = verdict_alone(folder, policy), " ".join((ran.out + ran.err).split())
-        lax = bool(ran.err) or "reads less strictly" in said
+        lax = bool(ran.err) or "reads less strictly" in said or "MALFORMED" in said
         if ran.code in (0, 1, 3):
             assert alone == ran.code, what
         assert alone != 0 or ran.code == 0 or lax, what
