@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -96,6 +96,19 @@ def deduplicate(pairs: Iterable[Pair]) -> list[Pair]:
         seen["target"].add(target)
         kept.append(pair)
     return kept
+
+
+def drawn(pairs: Sequence[Pair], count: int | None) -> list[Pair]:
+    """Draw so many pairs, those whose digests of source and target come first; order kept, None takes all.
+
+    A digest says nothing about a sentence, so this is a sample, and one that anybody can draw again: it
+    depends neither on the order of the file nor on a seed.
+    """
+    if count is None or count >= len(pairs):
+        return list(pairs)
+    digests = [(sentence_digest(pair.source), sentence_digest(pair.target)) for pair in pairs]
+    kept = sorted(range(len(pairs)), key=digests.__getitem__)[:count]
+    return [pairs[index] for index in sorted(kept)]
 
 
 def exclude(pairs: Iterable[Pair], *others: Iterable[Pair]) -> list[Pair]:

@@ -12,5 +12,5 @@ SourceLanguage = Annotated[str, typer.Option(help="Source language, such as en."
 TargetLanguage = Annotated[str, typer.Option(help="Target language, such as ca.")]
 PromptTemplate = Annotated[str, typer.Option(help="Prompt template: a shipped name or a .toml file.")]
 SentenceLimit = Annotated[
-    int | None, typer.Option(min=1, help="Use only the first sentences, at most this many.")
+    int | None, typer.Option(min=1, help="Draw at most this many of the sentences, by their digests.")
 ]

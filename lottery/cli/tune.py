@@ -56,7 +56,7 @@ def tune(
     ] = None,
     template: Annotated[str, _data(help="Prompt template: a shipped name or a .toml file.")] = "alpaca",
     dev: Annotated[str | None, _data(help="Held-out text, to measure the loss after each epoch.")] = None,
-    limit: Annotated[int | None, _data(min=1, help="Largest number of training pairs.")] = None,
+    limit: Annotated[int | None, _data(min=1, help="Draw at most this many pairs, by digest.")] = None,
     max_length: Annotated[
         int | None,
         _data(

@@ -15,7 +15,7 @@ from certify.evidence.extraction import RULES
 from certify.evidence.read import BaseModelRef, Manifest
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table, check_compatible, check_finite, open_table
-from certify.ticket.corpus import corpus_digest, deduplicate
+from certify.ticket.corpus import corpus_digest, deduplicate, drawn
 from certify.ticket.released import Source, open_base, open_reference, open_rows, open_source
 from certify.ticket.templates import encodable, encode, load_template
 from lottery.evaluation.assemble import Assembly, check_out
@@ -98,10 +98,10 @@ def evaluate(
     scorer = Scorer(bleu_tokenizer)
     folder = find_base(base)
     loaded = load_template(template)
-    read = read_pairs(data, *languages, limit=limit)
+    read = read_pairs(data, *languages)
     source = None if ticket is None else open_source(ticket)
     tokenizer = load_tokenizer(folder, None if source is None else source.ticket.probe_sha256)
-    pairs = encodable(read, tokenizer)
+    pairs = drawn(encodable(read, tokenizer), limit)
     if not pairs:
         raise NothingToDoError(f"no sentence of {data} is left", code="NO_EXAMPLES")
     prompts = encode(loaded, pairs, tokenizer, *languages, response=False)
@@ -206,12 +206,13 @@ def evaluate_tickets(
     sources = [open_source(spec) for spec in tickets]
     stored, tuned, placements = _placements(folder, reference, sources)
     tokenizer = load_tokenizer(folder, *(source.ticket.probe_sha256 for source in sources))
-    read = read_pairs(data, *languages, limit=limit, documents=unit == DOCUMENT)
+    read = read_pairs(data, *languages, documents=unit == DOCUMENT)
     distinct = deduplicate(read)
     fresh = unused(distinct, used)
-    kept = encodable(fresh, tokenizer)
-    if len(kept) < len(read):
-        held = len(fresh) - len(kept)
+    plain = encodable(fresh, tokenizer)
+    kept = drawn(plain, limit)
+    if len(plain) < len(read):
+        held = len(fresh) - len(plain)
         notice(
             f"{len(read)} pairs read, left out: {len(read) - len(distinct)} repeated,"
             f" {len(distinct) - len(fresh)} used before{f', {held} holding a control token' if held else ''}"

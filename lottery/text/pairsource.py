@@ -40,7 +40,6 @@ def read_pairs(
     *,
     split: str = "train",
     drop_empty: bool = False,
-    limit: int | None = None,
     documents: bool = False,
 ) -> list[Pair]:
     """Read parallel text.
@@ -62,8 +61,6 @@ def read_pairs(
     """
     if source_language == target_language:
         raise UsageError(f"source and target language are both {source_language}", code="LANGUAGES")
-    if limit is not None and limit < 1:
-        raise UsageError("the limit on pairs must be at least 1", code="LIMITS")
     languages = (source_language, target_language)
     name = str(source)
     pairs: list[Pair] = []
@@ -75,8 +72,6 @@ def read_pairs(
             raise InvalidInputError(
                 f"{where}: the {languages[0] if not left else languages[1]} side is empty", code="EMPTY_LINE"
             )
-        if limit is not None and len(pairs) == limit:
-            break
     if not pairs:
         raise NothingToDoError(f"{name} holds no pairs", code="NO_PAIRS")
     return pairs

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from certify.base.errors import NothingToDoError
+from certify.base.errors import NothingToDoError, UsageError
 from certify.base.jsonio import canonical_json, sha256_bytes
-from certify.ticket.corpus import Pair, corpus_digest, deduplicate, exclude
+from certify.ticket.corpus import Pair, corpus_digest, deduplicate, drawn, exclude
 from certify.ticket.templates import Example, Template, encodable, encode, load_template
 from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import used_pairs
@@ -26,7 +26,9 @@ class Data:
 
     Attributes:
         held_out: text to measure the loss on after each epoch; its sentences are left out of training.
-        limit: largest number of training pairs, from the start of the sources; None takes all.
+        limit: largest number of training pairs; None takes all.
+        take: ``sample`` draws them from all that are left (:func:`certify.ticket.corpus.drawn`), ``first``
+            takes the first that are read, as experiments do.
         max_length: longest example in tokens; longer ones are left out and counted. None means 512, or the
             model's number of positions if smaller.
     """
@@ -37,6 +39,7 @@ class Data:
     template: str = "alpaca"
     held_out: str | None = None
     limit: int | None = None
+    take: Literal["sample", "first"] = "sample"
     max_length: int | None = None
 
 
@@ -73,27 +76,32 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
     """Read, clean and encode ``data`` with a fast tokenizer of ``transformers``.
 
     Raises:
-        UsageError: a source, template or tokenizer does not exist, or an extra is missing.
+        UsageError: a limit below 1 (``LIMITS``), a source, template or tokenizer that does not exist, or an
+            extra is missing.
         InvalidInputError: a source, template or tokenizer is malformed.
         NothingToDoError: no training example is left.
     """
+    if data.limit is not None and data.limit < 1:
+        raise UsageError("the limit on pairs must be at least 1", code="LIMITS")
     template = load_template(data.template)
     languages = (data.source_language, data.target_language)
     held_out = [] if data.held_out is None else read_pairs(data.held_out, *languages)
     read: list[Pair] = []
     for source in data.sources:
-        left = None if data.limit is None else data.limit - len(read)
-        if left != 0:
-            read += read_pairs(source, *languages, limit=left)
+        read += read_pairs(source, *languages)
+    if data.take == "first":
+        read = read[: data.limit]
     distinct = deduplicate(read)
     fresh = exclude(distinct, held_out)
-    pairs, asked = encodable(fresh, tokenizer), encodable(held_out, tokenizer)
+    plain, asked = encodable(fresh, tokenizer), encodable(held_out, tokenizer)
+    pairs = drawn(plain, data.limit)
     trained, train = _encoded(template, pairs, tokenizer, data)
     _, shown = _encoded(template, asked, tokenizer, data)
     counts = {
         "repeated": len(read) - len(distinct),
         "held out": len(distinct) - len(fresh),
-        "holding a control token": len(fresh) - len(pairs),
+        "holding a control token": len(fresh) - len(plain),
+        "not drawn": len(plain) - len(pairs),
         "longer than --max-length": len(pairs) - len(train),
         "held-out and holding a control token": len(held_out) - len(asked),
         "held-out and longer than --max-length": len(asked) - len(shown),

@@ -73,6 +73,7 @@ def data_of(context: RunContext, work: Work) -> Data:
         template=p["template"],
         held_out=None if p["held_out"] is None else context.text(work, p["held_out"]),
         limit=p["limit"],
+        take="first",
         max_length=p["max_length"],
     )
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certify.ticket import corpus
-from certify.ticket.corpus import Pair, deduplicate, normalise
+from certify.ticket.corpus import Pair, deduplicate, drawn, normalise
 from lottery.text.pairsource import read_pairs
 
 SENTENCES = st.text(alphabet="aAbB ,.!é", max_size=6)
@@ -129,3 +129,15 @@ def test_a_weaker_normal_form_would_be_caught(
     assert not corpus.exclude(second, first)
     monkeypatch.setattr(corpus, "normalise", broken)
     assert corpus.exclude(second, first)
+
+
+@given(st.permutations(range(30)), st.integers(0, 31))
+def test_a_drawn_sample_depends_on_the_sentences_alone(order: list[int], count: int) -> None:
+    pairs = [Pair(f"sentence {i}", f"frase {i}", f"t:{i}") for i in range(30)]
+    shuffled = [pairs[i] for i in order]
+    kept = drawn(shuffled, count)
+    assert {pair.id for pair in kept} == {pair.id for pair in drawn(pairs, count)}
+    assert kept == [pair for pair in shuffled if pair in kept], "in the order of the text"
+    assert len(kept) == min(count, 30)
+    assert drawn(shuffled, None) == shuffled
+    assert [pair.id for pair in drawn(pairs, 10)] != [f"t:{i}" for i in range(10)], "not the first ones"

@@ -134,7 +134,7 @@ def test_batches_of_the_small_real_model_say_what_it_says_alone(real_tables: Any
     """Identical text in fp32, prompts and answers of real length."""
     model, tokenizer = load_backbone(real_tables.base, "F32").eval(), load_tokenizer(real_tables.base)
     source = Path(os.environ["CERTIFY_DATA"]) / "data" / "test" / "tatoeba_en-ca"
-    pairs = read_pairs(str(source), *LANGUAGES, limit=24)
+    pairs = read_pairs(str(source), *LANGUAGES)[:24]
     prompts = encode(load_template("labels"), pairs, tokenizer, *LANGUAGES, response=False)
     outputs = generate(Placed(model), tokenizer, prompts, max_new_tokens=24, batch_size=24)
     for prompt, output in list(zip(prompts, outputs, strict=True))[::4]:

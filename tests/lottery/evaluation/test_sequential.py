@@ -40,8 +40,8 @@ TABLE = "model.embed_tokens.weight"
 LANGUAGES = ("en", "ca")
 SENTENCES = 40
 IDS = sorted(PIECES.index(piece) for piece in (":", "\n", " ", "a"))
-# With the largest bet allowed, ten agreeing units multiply the wealth by 1.1875^10 > 5: no fewer can show it.
-LEAST = 10
+# With the largest bet allowed, 11 agreeing units multiply the wealth by 1.1676^11 > 5: no fewer can show it.
+LEAST = 11
 POLICY = """
 schema = "certify.policy"
 schema_version = 1
@@ -57,7 +57,7 @@ design = ["A-UNITS", "A-BLOCKS", "A-EVIDENCE"]
 
 [[claim]]
 name = "agreement-rate:reference"
-at_least = "0.8"
+at_least = "0.85"
 """
 
 
