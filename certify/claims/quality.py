@@ -216,15 +216,18 @@ def template_gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fr
     return under_template(gain(evidence, subject, rule=rule, delta=delta), "template-gain", evidence)
 
 
+def _aim(kind: str) -> Fraction:
+    return AIMS.get(kind, Fraction(0))
+
+
 def _compare(
     kind: str, evidence: Evidence, arm: Arm, others: Sequence[Arm], rule: Rule, delta: Fraction
 ) -> list[_Comparison]:
-    ours = unit_scores(evidence, arm.name, rule)
+    ours, aim = unit_scores(evidence, arm.name, rule), _aim(kind)
     found = []
     for other in others:
         theirs = unit_scores(evidence, other.name, rule)
         paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]
-        aim = AIMS.get(kind, Fraction(0))
         limit = difference_lower(paired, delta, evidence.design, aim=aim, comparisons=len(others))
         found.append(_Comparison(other, limit))
     return found
@@ -276,7 +279,7 @@ def _claim(
             arm=arm,
             procedure=limit.procedure,
             delta=delta,
-            aim=AIMS.get(kind, Fraction(0)),
+            aim=_aim(kind),
             vs=arm_digest(least.other),
             rule=rule,
             score=SCORE,

@@ -129,10 +129,10 @@ def units_for_mean(
         raise _too_many()
     if units > _SIMULATED:
         return units
-    truths = float(Fraction(1, 2) + truth / scale), spread
+    mean = float(Fraction(1, 2) + truth / scale)
 
     def enough(n: int) -> bool:
-        return _won(n, float(threshold), *truths, float(delta)) >= float(power)
+        return _won(n, float(threshold), mean, spread, float(delta)) >= float(power)
 
     low, high = 0, max(1, units)
     while not enough(high):

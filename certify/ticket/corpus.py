@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from certify.base.errors import UsageError
 from certify.base.jsonio import canonical_json
 
 Side = Literal["source", "target"]
@@ -103,7 +104,12 @@ def drawn(pairs: Sequence[Pair], count: int | None) -> list[Pair]:
 
     A digest says nothing about a sentence, so this is a sample, and one that anybody can draw again: it
     depends neither on the order of the file nor on a seed.
+
+    Raises:
+        UsageError: ``count`` below 1 (``LIMITS``).
     """
+    if count is not None and count < 1:
+        raise UsageError("the limit on pairs must be at least 1", code="LIMITS")
     if count is None or count >= len(pairs):
         return list(pairs)
     digests = [(sentence_digest(pair.source), sentence_digest(pair.target)) for pair in pairs]

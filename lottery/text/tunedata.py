@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from certify.base.errors import NothingToDoError, UsageError
+from certify.base.errors import NothingToDoError
 from certify.base.jsonio import canonical_json, sha256_bytes
 from certify.ticket.corpus import Pair, corpus_digest, deduplicate, drawn, exclude
 from certify.ticket.templates import Example, Template, encodable, encode, load_template
@@ -81,8 +81,6 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
         InvalidInputError: a source, template or tokenizer is malformed.
         NothingToDoError: no training example is left.
     """
-    if data.limit is not None and data.limit < 1:
-        raise UsageError("the limit on pairs must be at least 1", code="LIMITS")
     template = load_template(data.template)
     languages = (data.source_language, data.target_language)
     held_out = [] if data.held_out is None else read_pairs(data.held_out, *languages)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certify.base.errors import UsageError
 from certify.ticket import corpus
 from certify.ticket.corpus import Pair, deduplicate, drawn, normalise
 from lottery.text.pairsource import read_pairs
@@ -131,7 +132,7 @@ def test_a_weaker_normal_form_would_be_caught(
     assert corpus.exclude(second, first)
 
 
-@given(st.permutations(range(30)), st.integers(0, 31))
+@given(st.permutations(range(30)), st.integers(1, 31))
 def test_a_drawn_sample_depends_on_the_sentences_alone(order: list[int], count: int) -> None:
     pairs = [Pair(f"sentence {i}", f"frase {i}", f"t:{i}") for i in range(30)]
     shuffled = [pairs[i] for i in order]
@@ -140,4 +141,8 @@ def test_a_drawn_sample_depends_on_the_sentences_alone(order: list[int], count: 
     assert kept == [pair for pair in shuffled if pair in kept], "in the order of the text"
     assert len(kept) == min(count, 30)
     assert drawn(shuffled, None) == shuffled
+    for none in (0, -1):
+        with pytest.raises(UsageError) as caught:
+            drawn(shuffled, none)
+        assert caught.value.code == "LIMITS"
     assert [pair.id for pair in drawn(pairs, 10)] != [f"t:{i}" for i in range(10)], "not the first ones"
