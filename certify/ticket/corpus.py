@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from certify.base.errors import UsageError
 from certify.base.jsonio import canonical_json
 
 Side = Literal["source", "target"]
+Take = Literal["sample", "first"]
+"""Which of a text a limit takes: a sample (:func:`drawn`), or those that are read first."""
+
+_Item = TypeVar("_Item")
 
 DIGEST_DIGITS: Final = 16
 """Hexadecimal digits of a sentence's digest that evidence and lists of used sentences keep."""
@@ -99,22 +103,38 @@ def deduplicate(pairs: Iterable[Pair]) -> list[Pair]:
     return kept
 
 
-def drawn(pairs: Sequence[Pair], count: int | None) -> list[Pair]:
-    """Draw so many pairs, those whose digests of source and target come first; order kept, None takes all.
+def pair_digests(pair: Pair) -> tuple[str, ...]:
+    """The digests of source and target."""
+    return sentence_digest(pair.source), sentence_digest(pair.target)
+
+
+def drawn(
+    items: Sequence[_Item],
+    count: int | None,
+    digests: Callable[[_Item], tuple[str, ...]],
+    take: Take = "sample",
+) -> list[_Item]:
+    """Draw so many parts of a text, those whose digests come first; order kept, None takes all.
 
     A digest says nothing about a sentence, so this is a sample, and one that anybody can draw again: it
     depends neither on the order of the file nor on a seed.
+
+    Args:
+        items: pairs or passages.
+        count: number to draw.
+        digests: digests of the sentences of one of them, such as :func:`pair_digests`.
+        take: ``first`` takes the first of ``items`` instead.
 
     Raises:
         UsageError: ``count`` below 1 (``LIMITS``).
     """
     if count is not None and count < 1:
-        raise UsageError("the limit on pairs must be at least 1", code="LIMITS")
-    if count is None or count >= len(pairs):
-        return list(pairs)
-    digests = [(sentence_digest(pair.source), sentence_digest(pair.target)) for pair in pairs]
-    kept = sorted(range(len(pairs)), key=digests.__getitem__)[:count]
-    return [pairs[index] for index in sorted(kept)]
+        raise UsageError("the limit on pairs or passages must be at least 1", code="LIMITS")
+    if count is None or count >= len(items) or take == "first":
+        return list(items[:count])
+    keys = [digests(item) for item in items]
+    kept = sorted(range(len(items)), key=keys.__getitem__)[:count]
+    return [items[index] for index in sorted(kept)]
 
 
 def exclude(pairs: Iterable[Pair], *others: Iterable[Pair]) -> list[Pair]:

@@ -32,7 +32,7 @@ def opportunity(
 
     with needs_extra("counting prompts"):
         from lottery.model.tokenizer import load_tokenizer
-    from certify.ticket.corpus import drawn
+    from certify.ticket.corpus import drawn, pair_digests
     from certify.ticket.released import open_source
     from certify.ticket.templates import encode, load_template
     from lottery.controls.opportunity import of_examples
@@ -45,7 +45,7 @@ def opportunity(
             code="WRONG_TOKENIZER",
         )
     tokenizer = load_tokenizer(base, named.probe_sha256)
-    pairs = drawn(read_pairs(data, source, target), limit)
+    pairs = drawn(read_pairs(data, source, target), limit, pair_digests)
     examples = encode(load_template(template), pairs, tokenizer, source, target)
     found = of_examples(named.ids, examples)
     pieces = {token.id: token.piece or "" for token in named.tokens}

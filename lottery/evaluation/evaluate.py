@@ -15,7 +15,7 @@ from certify.evidence.extraction import RULES
 from certify.evidence.read import BaseModelRef, Manifest
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table, check_compatible, check_finite, open_table
-from certify.ticket.corpus import corpus_digest, deduplicate, drawn
+from certify.ticket.corpus import corpus_digest, deduplicate, drawn, pair_digests
 from certify.ticket.released import Source, open_base, open_reference, open_rows, open_source
 from certify.ticket.templates import encodable, encode, load_template
 from lottery.evaluation.assemble import Assembly, check_out
@@ -101,7 +101,7 @@ def evaluate(
     read = read_pairs(data, *languages)
     source = None if ticket is None else open_source(ticket)
     tokenizer = load_tokenizer(folder, None if source is None else source.ticket.probe_sha256)
-    pairs = drawn(encodable(read, tokenizer), limit)
+    pairs = drawn(encodable(read, tokenizer), limit, pair_digests)
     if not pairs:
         raise NothingToDoError(f"no sentence of {data} is left", code="NO_EXAMPLES")
     prompts = encode(loaded, pairs, tokenizer, *languages, response=False)
@@ -210,7 +210,7 @@ def evaluate_tickets(
     distinct = deduplicate(read)
     fresh = unused(distinct, used)
     plain = encodable(fresh, tokenizer)
-    kept = drawn(plain, limit)
+    kept = drawn(plain, limit, pair_digests)
     if len(plain) < len(read):
         held = len(fresh) - len(plain)
         notice(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import NothingToDoError
 from certify.base.jsonio import canonical_json, sha256_bytes
-from certify.ticket.corpus import Pair, corpus_digest, deduplicate, drawn, exclude
+from certify.ticket.corpus import Pair, Take, corpus_digest, deduplicate, drawn, exclude, pair_digests
 from certify.ticket.templates import Example, Template, encodable, encode, load_template
 from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import used_pairs
@@ -28,7 +28,7 @@ class Data:
         held_out: text to measure the loss on after each epoch; its sentences are left out of training.
         limit: largest number of training pairs; None takes all.
         take: ``sample`` draws them from all that are left (:func:`certify.ticket.corpus.drawn`), ``first``
-            takes the first that are read, as experiments do.
+            takes the first that are read, before any is left out.
         max_length: longest example in tokens; longer ones are left out and counted. None means 512, or the
             model's number of positions if smaller.
     """
@@ -39,7 +39,7 @@ class Data:
     template: str = "alpaca"
     held_out: str | None = None
     limit: int | None = None
-    take: Literal["sample", "first"] = "sample"
+    take: Take = "sample"
     max_length: int | None = None
 
 
@@ -92,7 +92,7 @@ def prepare(data: Data, tokenizer: Any) -> Prepared:
     distinct = deduplicate(read)
     fresh = exclude(distinct, held_out)
     plain, asked = encodable(fresh, tokenizer), encodable(held_out, tokenizer)
-    pairs = drawn(plain, data.limit)
+    pairs = drawn(plain, data.limit, pair_digests)
     trained, train = _encoded(template, pairs, tokenizer, data)
     _, shown = _encoded(template, asked, tokenizer, data)
     counts = {

@@ -1,9 +1,10 @@
 """Text outside the task, to compare the loss before and after on (theory §6, point 6).
 
 Monolingual lines are grouped into *passages* of N consecutive lines; every M-th passage of a file is taken,
-so that they spread over it. Repeated lines, and lines used in scanning, tuning or choosing, are left out
-first. Two lines are the same if their normalised forms are (:func:`certify.ticket.corpus.normalise`). A
-passage is a unit of the evidence: adjacent lines are correlated, distant passages much less.
+so that they spread over it; of these, a limit draws a sample. Repeated lines, and lines used in scanning,
+tuning or choosing, are left out first. Two lines are the same if their normalised forms are
+(:func:`certify.ticket.corpus.normalise`). A passage is a unit of the evidence: adjacent lines are correlated,
+distant passages much less.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.tables.tokenisation import Controls, front_ids
-from certify.ticket.corpus import lines_digest, normalise, sentence_digest
+from certify.ticket.corpus import Take, drawn, lines_digest, normalise, sentence_digest
 
 DIGEST_DIGITS = 16
 """Hexadecimal digits of a sentence digest that evidence keeps."""
@@ -96,6 +97,7 @@ def choose_passages(
     block: int,
     every: int = 1,
     limit: int | None = None,
+    take: Take = "sample",
     used: Set[str] = frozenset(),
     tokenizer: Any = None,
 ) -> UnrelatedText:
@@ -109,6 +111,8 @@ def choose_passages(
         block: number of lines per passage.
         every: 1 takes all passages, 2 the first, third and so on.
         limit: largest number of passages; None for no limit.
+        take: whether ``limit`` draws a sample by digest (:func:`certify.ticket.corpus.drawn`) or takes the
+            first.
         used: digests of sentences that no passage may contain, in full or their first 16 digits.
         tokenizer: tokenizer of ``transformers`` whose control tokens no passage may contain; None for any.
 
@@ -143,17 +147,18 @@ def choose_passages(
         held = Controls(tokenizer).held([line for _, line in kept])
         kept = [entry for entry, control in zip(kept, held, strict=True) if not control]
     starts = range(0, len(kept) - block + 1, block * every)
-    passages = tuple(
+    passages = [
         Passage(
             unit=str(start // block),
             id=f"{name}:{kept[start][0]}-{kept[start + block - 1][0]}",
             lines=tuple(line for _, line in kept[start : start + block]),
         )
-        for start in starts[:limit]
-    )
+        for start in starts
+    ]
     if not passages:
         raise NothingToDoError(f"{name} has fewer than {block} lines that are not used yet", code="NO_TEXT")
-    return UnrelatedText(name, passages, f"block:{block}", empty, repeated, taken, whole - len(kept))
+    chosen = tuple(drawn(passages, limit, lambda passage: passage.digests, take))
+    return UnrelatedText(name, chosen, f"block:{block}", empty, repeated, taken, whole - len(kept))
 
 
 def passage_windows(passages: Iterable[Passage], tokenizer: Any, *, max_tokens: int) -> list[Window]:

@@ -53,8 +53,8 @@ def _text(builder: Builder, pair: PairPlan, text: TextPlan) -> list[GraphStep]:
         "data": text.data,
         "text_sha256": builder.input_digests.pairs(text.data, pair.languages, documents=documents),
         "languages": list(pair.languages),
-        "limit": text.limit,
         "avoid": avoid,
+        **plan.limited(text.limit),
     } | ({"documents": True} if documents else {})
     source = f"{pair.name}/text/{text.name}"
     steps = [
@@ -123,7 +123,6 @@ def _unrelated(builder: Builder, pair: PairPlan, text: UnrelatedPlan) -> list[Gr
         "name": UNRELATED,
         "data": text.data,
         "text_sha256": builder.input_digests.lines(text.data),
-        "limit": text.limit,
         "block": text.block,
         "every": text.every,
         "window": text.window,
@@ -132,6 +131,7 @@ def _unrelated(builder: Builder, pair: PairPlan, text: UnrelatedPlan) -> list[Gr
         "served_dtype": builder.served,
         "dtype": parse_dtype(plan.evaluation.dtype),
         "batch": plan.evaluation.batch,
+        **plan.limited(text.limit),
     }
     arms = [arm for arm in planned_arms(plan) if (arm.main or text.arms == "all") and arm.gate is None]
     about = {"file": UNRELATED, "arms": [arm.name for arm in arms], "order_seed": plan.evaluation.order_seed}

@@ -122,8 +122,8 @@ def _rule_of(entry: TicketPlan, seed: int) -> dict[str, Any]:
 def _counts(builder: Builder, pair: PairPlan) -> GraphStep:
     plan = builder.plan
     asked = tuning.tuning_parameters(plan, pair, plan.embed.recipe("embed"), seed=plan.seed)
-    wanted = ("data", "held_out", "languages", "template", "limit", "max_length")
-    parameters = {name: asked[name] for name in wanted} | builder.texts(pair)
+    wanted = ("data", "held_out", "languages", "template", "limit", "take", "max_length")
+    parameters = {name: asked[name] for name in wanted if name in asked} | builder.texts(pair)
     return builder.step(f"{pair.name}/counts", rows.count_fed, parameters)
 
 

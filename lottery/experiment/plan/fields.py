@@ -192,7 +192,7 @@ class TextPlan(Model):
 
     Attributes:
         pairs: language pairs (``en-ca``) to evaluate it in; default: all of the plan.
-        limit: largest number of sentences, from the start.
+        limit: largest number of sentences; ``take`` of the plan says which.
         unit: ``sentence``, ``block:N``, or ``document`` if the text names its documents.
         beams: hypotheses kept; 1 is greedy. Arms of prefix tuning and gated rows support only greedy decoding
             and are left out of a text with more beams.

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from certify.base.jsonio import canonical_json, sha256_bytes
 from certify.base.model import Model
+from certify.ticket.corpus import Take
 from certify.ticket.schema import DeclaredClaim, Slug
 from lottery.experiment.plan import fields
 from lottery.pretrain.plan import read_plan_file
@@ -33,7 +34,8 @@ class ExperimentPlan(Model):
     """A whole experiment; see the module's docstring and the shipped plans.
 
     ``threads`` limits PyTorch's threads unless the caller does: a tiny model runs best on one. It does not
-    affect results.
+    affect results. ``take`` says which pairs, sentences and passages a limit takes: a sample by digest
+    (:func:`certify.ticket.corpus.drawn`), or the first of a text, as all experiments did once.
     """
 
     name: Slug
@@ -43,6 +45,7 @@ class ExperimentPlan(Model):
     served_dtype: fields.Precision
     bundle: bool = True
     threads: Annotated[int, Field(ge=1)] | None = None
+    take: Take = "sample"
     pair: Annotated[tuple[fields.PairPlan, ...], Field(min_length=1)]
     tuning: fields.TuningPlan = fields.TuningPlan()
     embed: fields.EmbedPlan = fields.EmbedPlan()
@@ -90,6 +93,11 @@ class ExperimentPlan(Model):
     def controls_of(self, ticket: str) -> fields.ControlsPlan | None:
         """Controls of the ticket with that id; None if there are none."""
         return next((controls for controls in self.controls if controls.ticket == ticket), None)
+
+    def limited(self, limit: int | None) -> dict[str, Any]:
+        """A limit as parameters of a step; ``first`` is not named, so that older results keep their keys."""
+        sample = limit is not None and self.take == "sample"
+        return {"limit": limit} | ({"take": "sample"} if sample else {})
 
     @property
     def notices(self) -> tuple[str, ...]:

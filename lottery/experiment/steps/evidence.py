@@ -30,7 +30,7 @@ from lottery.experiment.engine.context import (
     tuned_result,
 )
 from lottery.experiment.engine.graph import Result, Void, Work
-from lottery.experiment.steps.texts import evaluated_pairs, used_texts
+from lottery.experiment.steps.texts import evaluated_pairs, taken, used_texts
 from lottery.model.backbone import load_backbone
 from lottery.model.row_swap import (
     Placement,
@@ -276,6 +276,7 @@ def _loss_task(context: RunContext, work: Work, tokenizer: Any) -> LossTask:
         block=p["block"],
         every=p["every"],
         limit=p["limit"],
+        take=taken(p),
         used=used,
         tokenizer=tokenizer,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from certify.base.jsonio import canonical_json, parse_json, write_bytes
-from certify.ticket.corpus import Pair, deduplicate
+from certify.ticket.corpus import Pair, Take, deduplicate, drawn, pair_digests
 from certify.ticket.templates import encodable
 from lottery.experiment.engine.context import RunContext, procedure
 from lottery.experiment.engine.graph import Input, Result, Void, Work
@@ -43,7 +45,7 @@ def prepare_text(context: RunContext, work: Work) -> Result:
     distinct = deduplicate(read)
     fresh = unused(distinct, used_texts(work))
     plain = encodable(fresh, load_tokenizer(context.base_folder(work)))
-    kept = plain[: p["limit"]]
+    kept = drawn(plain, p["limit"], pair_digests, taken(p))
     if not kept:
         raise Void("no sentence of the text is left: all were used before, or hold a control token")
     # A pair without a document is written without the field, so that older measurements stay valid.
@@ -53,6 +55,12 @@ def prepare_text(context: RunContext, work: Work) -> Result:
     facts = {"sentences": len(kept), "repeated": len(read) - len(distinct)}
     facts |= {"used_before": len(distinct) - len(fresh), "control_token": len(fresh) - len(plain)}
     return Result((TEXT,), facts)
+
+
+def taken(parameters: Mapping[str, Any]) -> Take:
+    """Which of a text a step's limit takes; steps of before the choice took the first and do not say so."""
+    take: Take = parameters.get("take", "first")
+    return take
 
 
 def evaluated_pairs(given: Input) -> list[Pair]:

@@ -12,6 +12,7 @@ from lottery.experiment.engine.context import BASE, RESULT, SELECTION, RunContex
 from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.plan.fields import PairPlan
 from lottery.experiment.plan.plan import ExperimentPlan
+from lottery.experiment.steps.texts import taken
 from lottery.pretrain.synthetic import write_checkpoint, write_text
 from lottery.text.tunedata import Data
 from lottery.tuning.journal import RUN_FILE
@@ -50,7 +51,6 @@ def tuning_parameters(
         "held_out": pair.choice,
         "languages": list(pair.languages),
         "template": plan.template,
-        "limit": min(filter(None, (limit, tuning.limit)), default=None),
         "max_length": tuning.max_length,
         "recipe": asdict(recipe),
         "micro_batch": tuning.micro_batch,
@@ -60,6 +60,7 @@ def tuning_parameters(
         "seed": seed,
         "method": method,
         "size": size,
+        **plan.limited(min(filter(None, (limit, tuning.limit)), default=None)),
     }
 
 
@@ -73,7 +74,7 @@ def data_of(context: RunContext, work: Work) -> Data:
         template=p["template"],
         held_out=None if p["held_out"] is None else context.text(work, p["held_out"]),
         limit=p["limit"],
-        take="first",
+        take=taken(p),
         max_length=p["max_length"],
     )
 

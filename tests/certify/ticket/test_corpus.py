@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from certify.base.errors import UsageError
 from certify.ticket import corpus
-from certify.ticket.corpus import Pair, deduplicate, drawn, normalise
+from certify.ticket.corpus import Pair, deduplicate, drawn, normalise, pair_digests
 from lottery.text.pairsource import read_pairs
 
 SENTENCES = st.text(alphabet="aAbB ,.!é", max_size=6)
@@ -136,13 +136,14 @@ def test_a_weaker_normal_form_would_be_caught(
 def test_a_drawn_sample_depends_on_the_sentences_alone(order: list[int], count: int) -> None:
     pairs = [Pair(f"sentence {i}", f"frase {i}", f"t:{i}") for i in range(30)]
     shuffled = [pairs[i] for i in order]
-    kept = drawn(shuffled, count)
-    assert {pair.id for pair in kept} == {pair.id for pair in drawn(pairs, count)}
+    kept = drawn(shuffled, count, pair_digests)
+    assert {pair.id for pair in kept} == {pair.id for pair in drawn(pairs, count, pair_digests)}
     assert kept == [pair for pair in shuffled if pair in kept], "in the order of the text"
     assert len(kept) == min(count, 30)
-    assert drawn(shuffled, None) == shuffled
+    assert drawn(shuffled, count, pair_digests, "first") == shuffled[:count]
+    assert drawn(shuffled, None, pair_digests) == shuffled
     for none in (0, -1):
         with pytest.raises(UsageError) as caught:
-            drawn(shuffled, none)
+            drawn(shuffled, none, pair_digests)
         assert caught.value.code == "LIMITS"
-    assert [pair.id for pair in drawn(pairs, 10)] != [f"t:{i}" for i in range(10)], "not the first ones"
+    assert drawn(pairs, 10, pair_digests) != pairs[:10], "not the first ones"

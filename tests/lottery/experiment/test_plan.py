@@ -443,3 +443,20 @@ def test_a_plan_says_that_documents_are_the_unit(tmp_path: Path) -> None:
 
     assert parameters("document") == parameters("block:3") | {"documents": True}
     assert parameters("sentence") == parameters("block:3")
+
+
+def test_a_limit_draws_a_sample_unless_the_plan_says_first(tmp_path: Path) -> None:
+    """Steps of older plans are found again: they took the first, and their parameters do not say so."""
+
+    def limited(plan: ExperimentPlan) -> dict[str, dict[str, object]]:
+        return {
+            step.name: dict(step.parameters) for step in graph_of(plan).steps if "limit" in step.parameters
+        }
+
+    sample = limited(read_experiment("smoke"))
+    first = limited(read_experiment(edited(tmp_path, "seed = 0", 'seed = 0\ntake = "first"')))
+    assert {"en-ca/embed", "en-ca/counts", "en-ca/text/test", "en-ca/loss/base"} <= set(sample)
+    for name, parameters in sample.items():
+        drawn = {"take": "sample"} if parameters["limit"] is not None else {}
+        assert parameters == first[name] | drawn
+        assert "take" not in first[name]
