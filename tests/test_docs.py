@@ -1,20 +1,18 @@
-"""What documents point at exists: sections of the theory, links, modules, commands. Judges have controls."""
+"""What documents point at exists: sections of the theory, links, modules, files. Judges have controls."""
 
 from __future__ import annotations
 
 import re
-import subprocess
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from command import in_process
+from documents import PAGES, tracked
 
 from certify.base.assumptions import ASSUMPTIONS
 from certify.base.version import __version__
 from certify.claims.registry import KINDS
-from certify.cli.registry import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("certify", "lottery", "reports", "proofs_checks", "tests")
@@ -32,18 +30,7 @@ _SECTIONS = re.compile(r"[Tt]heory(?:\.md)?`?\s+((?:§[0-9]+[a-z]?(?:\.[0-9]+)?(
 _SECTION = re.compile(r"§([0-9]+[a-z]?(?:\.[0-9]+)?)")
 _HEADING = re.compile(r"^#+ §([0-9]+[a-z]?(?:\.[0-9]+)?) ", re.MULTILINE)
 
-
-def tracked() -> list[str]:
-    """Paths of all files of the project, whether or not it is a git checkout."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode == 0 and listed.stdout:
-        return [path for path in listed.stdout.splitlines() if (ROOT / path).is_file()]
-    found = (path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file())
-    return sorted(path for path in found if not path.startswith((".", "build/")))
-
-
-DOCUMENTS = [path for path in tracked() if path.endswith(".md")]
-MANUALS = [path for path in DOCUMENTS if not path.startswith(LEFT_ALONE) and path != "docs/moved.md"]
+MANUALS = [path for path in PAGES if not path.startswith(LEFT_ALONE) and path != "docs/moved.md"]
 SOURCES = [path for path in tracked() if path.endswith((".py", ".toml")) and path.startswith(PACKAGES)]
 SOURCES.remove("tests/test_docs.py")  # its controls name what does not exist
 
@@ -108,12 +95,6 @@ def _exists(name: str, folder: Path) -> bool:
     return False
 
 
-def commands_named(text: str) -> set[str]:
-    """Commands in code: ``certify NAME`` at the start of an indented line, or in backticks."""
-    lines = re.findall(r"^ {4}(?:\.venv/bin/)?certify ([a-z][a-z-]*)", text, re.MULTILINE)
-    return {*lines, *re.findall(r"`certify ([a-z][a-z-]*)", text)}
-
-
 def test_the_documents_are_found() -> None:
     assert {"README.md", "CONTRIBUTING.md", "docs/theory.md", "certify/README.md"} <= set(MANUALS)
     assert "certify/scan/scan.py" in SOURCES
@@ -137,7 +118,7 @@ def test_sections_of_the_theory_exist(path: str) -> None:
     assert sections_named((ROOT / path).read_text(encoding="utf-8")) <= SECTIONS
 
 
-@pytest.mark.parametrize("path", DOCUMENTS)
+@pytest.mark.parametrize("path", PAGES)
 def test_links_lead_somewhere(path: str) -> None:
     assert broken_links((ROOT / path).read_text(encoding="utf-8"), (ROOT / path).parent) == []
 
@@ -146,11 +127,6 @@ def test_links_lead_somewhere(path: str) -> None:
 def test_modules_and_paths_exist(path: str) -> None:
     text = (ROOT / path).read_text(encoding="utf-8")
     assert missing([*paths_named(text), *files_named(text)], (ROOT / path).parent) == []
-
-
-@pytest.mark.parametrize("path", MANUALS)
-def test_commands_exist(path: str) -> None:
-    assert commands_named((ROOT / path).read_text(encoding="utf-8")) <= set(COMMANDS)
 
 
 def test_a_section_that_is_gone_is_seen() -> None:
@@ -200,68 +176,5 @@ def test_the_readme_lists_the_core() -> None:
     assert core[1].split(", ") == [re.split(r"[<>=]", one)[0] for one in project["dependencies"]]
 
 
-def commands_under(text: str, heading: str) -> list[str]:
-    """Lines of code that run ``certify`` in the section with that heading, without comments."""
-    section = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert section is not None, heading
-    lines = re.findall(r"^ {4}(?:\.venv/bin/)?(certify [^#\n]*(?:#\S[^#\n]*)?)", section[1], re.MULTILINE)
-    assert lines
-    return lines
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder in which the sessions of the documents can run: a base, a tuned table, what is published."""
-    published = ROOT / "reports/published"
-    (tmp_path / "base").symlink_to(published / "base-small")
-    (tmp_path / "tuned").symlink_to(published / "en-ca-experiment/tickets/reference")
-    (tmp_path / "reports").symlink_to(ROOT / "reports")
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.usefixtures("workplace")
-@pytest.mark.parametrize(
-    ("document", "headings"),
-    [
-        ("README.md", ("Check a ticket", "Find a ticket", "Put a ticket to use")),
-        ("lottery/README.md", ("Put rows to use",)),
-    ],
-)
-def test_the_commands_of_a_readme_run(
-    document: str, headings: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = [
-        line
-        for heading in headings
-        for line in commands_under((ROOT / document).read_text(encoding="utf-8"), heading)
-    ]
-    if document != "README.md":
-        lines = commands_under((ROOT / "README.md").read_text(encoding="utf-8"), "Find a ticket") + lines
-    for line in lines:
-        words = line.replace("BASE", "base").replace("TUNED", "tuned/embed_tokens.safetensors").split()
-        assert in_process(words[1:], capsys).code == 0, line
-
-
-def test_commands_are_found_under_their_heading() -> None:
-    text = "# A\n    certify a --ticket f#id  # says\n## B\n    .venv/bin/certify b\n    make c\n"
-    assert [line.rstrip() for line in commands_under(text, "A")] == ["certify a --ticket f#id"]
-    assert commands_under(text, "B") == ["certify b"]
-
-
-@pytest.mark.usefixtures("workplace")
-def test_the_library_session_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    session = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert session is not None
-    exec(session[1], {})
-    shown = capsys.readouterr().out
-    assert shown.startswith("0 [")
-    assert set(re.findall(r"Status\.([A-Z]+)", shown)) == {"CERTIFIED"}
-
-
 def test_the_citation_is_of_this_version() -> None:
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-
-
-def test_a_command_that_is_gone_is_seen() -> None:
-    text = "    certify check --id a\n    .venv/bin/certify gone\n`certify lost X`, the certify contributors"
-    assert commands_named(text) == {"check", "gone", "lost"}
