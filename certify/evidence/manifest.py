@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 from certify.base.jsonio import pretty_json
 from certify.base.model import Document, Model, Refusal, unless_given, validate
 from certify.base.records import Dtype
-from certify.ticket.schema import RelativePath, Sha256, Slug, Text, TokenId
+from certify.ticket.schema import RelativePath, Sha256, Slug, StrengthLaw, Text, TokenId
 
 SCHEMA_NAME: Final = "certify.evidence"
 SCHEMA_VERSION: Final = 1
@@ -156,6 +156,11 @@ class Arm(Model):
             raise ValueError(f"{self.name}: a gate names different segments, and only rows have one")
         return self
 
+    @property
+    def on_path(self) -> bool:
+        """It serves a ticket, as released: its labels along a path are recorded."""
+        return self.kind in ROW_KINDS and self.control is None and self.gate is None
+
 
 class Used(Model):
     """Sentences that were used for something: a file of sorted distinct 16-digit sentence digests."""
@@ -199,8 +204,12 @@ class Manifest(Document):
     arms: Annotated[tuple[Arm, ...], Field(min_length=1, max_length=512)]
     used: Annotated[tuple[Used, ...], Field(max_length=64)]
     records: RecordsRef
+    path: StrengthLaw | None = Field(
+        default=None,
+        description="strengths between the released table and E* at which labels were recorded (theory §4b)",
+    )
 
-    _as_given = unless_given("tokenizer_probe_sha256")
+    _as_given = unless_given("tokenizer_probe_sha256", "path")
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -217,6 +226,8 @@ class Manifest(Document):
             self.reference is None or self.arm(REFERENCE_ARM).table_sha256 != self.reference.tensor_sha256
         ):
             raise ValueError("the arm reference has another table than the reference")
+        if self.path is not None and self.kind != "translation":
+            raise ValueError("only translations have a path")
         if self.kind == "translation":
             if REFERENCE_ARM not in names:
                 raise ValueError("the arm reference is missing")

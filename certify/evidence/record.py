@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import canonical_json, parse_json
 from certify.evidence.manifest import BASE_ARM, REFERENCE_ARM, Manifest
+from certify.stats.path import decode
 
 UNIT: Final = 10**9
 """Probabilities and nats are counted in units of 1e-9."""
@@ -92,6 +93,8 @@ class Answer(_Fields, frozen=True):
         rules: for the rules whole, first-line and cut, the index of its vector in ``stats``.
         stated_differs: ``differs`` as the file has it; None in the file's answer of the reference itself.
         tokens: the generated ids; of the base arm only.
+        path: by step, the labels at the strengths of the manifest's path (:func:`certify.stats.path.encode`);
+            of the arms of tickets, if the manifest has a path.
     """
 
     text: Annotated[str, Meta(max_length=MAX_LINE_BYTES)]
@@ -101,6 +104,7 @@ class Answer(_Fields, frozen=True):
     rules: tuple[Index, Index, Index]
     stated_differs: Changes | None = field(default=None, name="differs")
     tokens: tuple[Token, ...] | None = None
+    path: tuple[Annotated[str, Meta(max_length=1 << 13)], ...] | None = None
 
     @property
     def differs(self) -> Changes:
@@ -188,6 +192,7 @@ class RecordParser:
         self._manifest = manifest
         self._decode = _DECODERS[manifest.kind].decode
         self._names = frozenset(arm.name for arm in manifest.arms)
+        self._on_path = {arm.name for arm in manifest.arms if manifest.path is not None and arm.on_path}
         self._ids: set[str] = set()
         self._windows: dict[str, str] = {}
         self._units: Counter[str] = Counter()
@@ -284,7 +289,7 @@ class RecordParser:
         argmaxes = steps.argmaxes()
         target = _of_target(record.arms[BASE_ARM].stats[0])
         for name, answer in record.arms.items():
-            if problem := _answer(answer, name, argmaxes, target, most):
+            if problem := _answer(answer, name, argmaxes, target, most) or self._path(answer, name, argmaxes):
                 return f"arms.{name}.{problem}"
         reference = record.arms[REFERENCE_ARM]
         if reference.length != len(steps.tokens):
@@ -294,6 +299,26 @@ class RecordParser:
         self._witnesses += record.witness is not None
         if self._witnesses > MAX_WITNESSES:
             return f"witness: expected at most {MAX_WITNESSES} in a file"
+        return ""
+
+    def _path(self, answer: Answer, name: str, argmaxes: tuple[int, ...]) -> str:
+        """What is wrong with the labels of an arm along the path; empty if nothing is."""
+        law, actual = self._manifest.path, dict(answer.differs)
+        if (answer.path is not None) != (name in self._on_path):
+            return "path: expected of every arm of a ticket if the manifest has one, and of no other"
+        if law is None or answer.path is None:
+            return ""
+        if len(answer.path) != len(argmaxes):
+            return "path: expected labels for every step"
+        for t, text in enumerate(answer.path):
+            try:
+                labels = decode(text, law.n, law.g)
+            except InvalidInputError as error:
+                return f"path, step {t}: {error}"
+            # At strength 0 the arm decides, at 1 the reference.
+            middle = law.n // 2
+            if (labels[middle], labels[middle + law.g]) != (actual.get(t, argmaxes[t]), argmaxes[t]):
+                return f"path, step {t}: expected the decisions of arm and reference at strengths 0 and 1"
         return ""
 
 

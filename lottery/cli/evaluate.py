@@ -75,6 +75,14 @@ def evaluate(
             help="With --evidence: owner of the text, to credit; up to 50 sentences are then included."
         ),
     ] = "",
+    path: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,G",
+            help="With --evidence: record labels at N + G + 1 strengths between each ticket and E*, for"
+            " guarantee:path; default: what the tickets declare.",
+        ),
+    ] = None,
     order_seed: Annotated[int, typer.Option(min=0, help="With --evidence: seed for the order of units.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="With --evidence: continue a run that was stopped.")
@@ -111,6 +119,7 @@ def evaluate(
     with needs_extra("evaluating"):
         from lottery.evaluation import evaluate as evaluation
     from certify.tables.dtypes import parse_dtype
+    from certify.ticket.schema import strength_law
 
     languages = (source, target)
     shared: dict[str, Any] = {
@@ -123,8 +132,8 @@ def evaluate(
         "bleu_tokenizer": bleu_tokenizer,
     }
     tickets = ticket or []
-    if evidence is None and (reference is not None or unit is not None or used or resume):
-        raise UsageError("--reference, --unit, --used and --resume require --evidence", code="USAGE")
+    if evidence is None and (reference is not None or unit is not None or used or resume or path):
+        raise UsageError("--reference, --unit, --used, --path and --resume require --evidence", code="USAGE")
     if evidence is None and len(tickets) > 1:
         raise UsageError("several tickets require --evidence", code="USAGE")
     if evidence is not None and (table is not None or out is not None):
@@ -168,6 +177,7 @@ def evaluate(
             unit=unit,
             attribution=attribution,
             used=texts,
+            path=None if path is None else strength_law(path),
             order_seed=order_seed,
             resume=resume,
             decided=watch,

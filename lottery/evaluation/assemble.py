@@ -98,7 +98,7 @@ class Assembly:
 
     def _draft(self, count: int) -> Manifest:
         task = self._task
-        return Manifest(
+        draft = Manifest(
             kind="translation",
             created_by=f"certify {__version__}",
             procedure="translation/1",
@@ -117,6 +117,7 @@ class Assembly:
             used=(),
             records=_pending(self._out, count),
         )
+        return draft if task.path is None else _with(draft, path=task.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +255,7 @@ def _translation(
                     f" {parts[REFERENCE_ARM].path}: measure the arm again",
                     code="PART_STALE",
                 )
-            answer["differs"] = made["differs"]
+            answer |= {field: made[field] for field in ("differs", "path") if field in made}
         if arm.name == BASE_ARM:
             answer["tokens"] = made["tokens"]
         answers[arm.name] = answer
@@ -314,7 +315,7 @@ class _Files:
 
 def _with(manifest: Manifest, **fields: Any) -> Manifest:
     """The manifest with other fields, validated again."""
-    return Manifest(**{name: getattr(manifest, name) for name in Manifest.model_fields} | fields)
+    return Manifest(**{name: getattr(manifest, name) for name in manifest.model_fields_set} | fields)
 
 
 def _pending(out: Path, count: int) -> RecordsRef:

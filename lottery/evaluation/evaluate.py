@@ -17,6 +17,7 @@ from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table, check_compatible, check_finite, open_table
 from certify.ticket.corpus import corpus_digest, deduplicate, drawn, pair_digests
 from certify.ticket.released import Source, open_base, open_reference, open_rows, open_source
+from certify.ticket.schema import StrengthLaw, common_law
 from certify.ticket.templates import encodable, encode, load_template
 from lottery.evaluation.assemble import Assembly, check_out
 from lottery.evaluation.generate import Output, generate
@@ -163,6 +164,7 @@ def evaluate_tickets(
     bleu_tokenizer: BleuTokenizer = "13a",
     order_seed: int = 0,
     resume: bool = False,
+    path: StrengthLaw | None = None,
     decided: Decided | None = None,
     max_units: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -180,6 +182,8 @@ def evaluate_tickets(
             the document of each line (:mod:`lottery.text.pairsource`).
         attribution: owner of the text; if given, the evidence includes up to 50 sentences in words.
         used: sentences used before. Pairs that hold one are left out.
+        path: strengths between each ticket's table and E* at which to record labels, too (theory §4b); None
+            means those that a ticket declares, if any.
         notice: called with one line about pairs that are left out, if any are.
         decided: stopping rule. Units are drawn in the order of ``order_seed``, and the run stops once this
             returns True after a batch (:mod:`lottery.evaluation.sequential`). None evaluates the whole text.
@@ -187,7 +191,8 @@ def evaluate_tickets(
 
     Raises:
         UsageError: a named file does not exist; part files exist and ``resume`` is false (``OUT_EXISTS``),
-            or belong to another run (``PART_MISMATCH``); the unit is the document, with ``decided``
+            or belong to another run (``PART_MISMATCH``); the tickets and ``path`` do not name the same
+            strengths (``PATH_DIFFERS``); the unit is the document, with ``decided``
             (``UNIT``).
         InvalidInputError: model, table, tickets, text or template is malformed, or the tickets have
             different bases or references.
@@ -204,6 +209,7 @@ def evaluate_tickets(
     folder = find_base(base)
     loaded = load_template(template)
     sources = [open_source(spec) for spec in tickets]
+    law = common_law((claim for source in sources for claim in source.ticket.declared), path)
     stored, tuned, placements = _placements(folder, reference, sources)
     tokenizer = load_tokenizer(folder, *(source.ticket.probe_sha256 for source in sources))
     read = read_pairs(data, *languages, documents=unit == DOCUMENT)
@@ -237,6 +243,7 @@ def evaluate_tickets(
         dtype=dtype,
         batch_size=batch_size,
         scorer=scorer,
+        path=law,
     )
     parts_folder = out.with_suffix(".parts")
     if not resume and parts_folder.exists():

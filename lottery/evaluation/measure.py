@@ -7,20 +7,25 @@ reference's outputs. Memory holds one batch at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from certify.base.errors import UsageError
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT
+from certify.stats.path import encode, path_law
+from certify.tables.table import Table
+from certify.ticket.schema import StrengthLaw
 from certify.ticket.templates import Example, Span
 from lottery.evaluation.assemble import LossTask, along
 from lottery.evaluation.forced_decoding import argmaxes, certainties, log_likelihoods
 from lottery.evaluation.generate import Output, batches, check_fits, decode
 from lottery.evaluation.prompts import Task
 from lottery.evaluation.shards import Part, open_part
-from lottery.model.row_swap import Placed, Placement, placed
+from lottery.model.row_swap import Placed, Placement, along_path, placed, values_of
 
 Progress = Callable[[int, int], None]
 
@@ -33,6 +38,7 @@ def measure(
     out: Path,
     *,
     reference: Part | None,
+    tuned: Table | None = None,
     resume: bool,
     opened: Part | None = None,
     indices: Sequence[int] | None = None,
@@ -44,6 +50,7 @@ def measure(
         model: the base with its table as served (:func:`lottery.model.row_swap.serve_base`), in eval mode;
             it is restored bit for bit.
         reference: the reference's part, with every sentence of ``indices``; None for the reference itself.
+        tuned: E* as served; needed if the task has a path.
         resume: continue with ``out`` if it exists, instead of starting over.
         opened: the part that an earlier call for this arm returned: ``out`` is not read again.
         indices: sentences to measure; None means all.
@@ -67,6 +74,11 @@ def measure(
         raise UsageError(f"{reference.path} is incomplete: finish it first", code="REFERENCE_NEEDED")
     if not missing:
         return part
+    law, end = task.path if arm.on_path else None, None
+    if law is not None:
+        if tuned is None:
+            raise UsageError("a path needs the table after embed tuning", code="REFERENCE_NEEDED")
+        end = values_of(tuned, model.device)
     with placed(model, placement, task.decoding.dtype) as ready:
         check_fits(ready, [task.prompts[index] for index in missing], task.decoding.max_new_tokens)
         done = len(wanted) - len(missing)
@@ -83,7 +95,7 @@ def measure(
             if reference is None:
                 steps = _reference_steps(ready, prompts, outputs)
             else:
-                steps = _steps_along(ready, prompts, [reference.read(index) for index in chosen])
+                steps = _steps_along(ready, prompts, [reference.read(index) for index in chosen], law, end)
             part.append(
                 [
                     _answer(task, index, output, arm.name) | step
@@ -113,6 +125,7 @@ def measure_arms(
     ``opened`` holds the parts that an earlier call returned; ``progress`` counts the sentences of all arms.
     """
     parts: dict[str, Part] = {}
+    tuned = next((one.table for one in placements if one.arm.name == REFERENCE_ARM), None)
     for number, placement in enumerate(placements):
         name = placement.arm.name
 
@@ -127,6 +140,7 @@ def measure_arms(
             placement,
             folder / f"{name}.jsonl",
             reference=parts.get(REFERENCE_ARM),
+            tuned=tuned,
             resume=resume,
             opened=(opened or {}).get(name),
             indices=indices,
@@ -205,15 +219,31 @@ def _reference_steps(
 
 
 def _steps_along(
-    ready: Placed, prompts: Sequence[Example], references: Sequence[Mapping[str, Any]]
+    ready: Placed,
+    prompts: Sequence[Example],
+    references: Sequence[Mapping[str, Any]],
+    law: StrengthLaw | None,
+    end: Tensor | None,
 ) -> list[dict[str, Any]]:
-    found = argmaxes(ready, prompts, [record["tokens"] for record in references])
-    steps = []
-    for record, said in zip(references, found, strict=True):
-        expected = list(record["tokens"])
+    answers = [record["tokens"] for record in references]
+    found = argmaxes(ready, prompts, answers)
+    expected = [list(answer) for answer in answers]
+    for record, said in zip(references, expected, strict=True):
         for step, token in record["top"]:
-            expected[step] = token
-        steps.append({"along": along(record), "differs": _differences(expected, said)})
+            said[step] = token
+    steps: list[dict[str, Any]] = [
+        {"along": along(record), "differs": _differences(wanted, said)}
+        for record, wanted, said in zip(references, expected, found, strict=True)
+    ]
+    if law is not None and end is not None:
+        # At strengths 0 and 1 arm and reference have decided already.
+        known: dict[Fraction, Sequence[Sequence[int]]] = {Fraction(0): found, Fraction(1): expected}
+        strengths = path_law(law.n, law.g).strengths
+        asked = along_path(ready, end, [t for t in strengths if t not in known])
+        known |= {t: argmaxes(ready, prompts, answers) for t in asked}
+        for number, step in enumerate(steps):
+            columns = zip(*(known[t][number] for t in strengths), strict=True)
+            step["path"] = [encode(labels) for labels in columns]
     return steps
 
 

@@ -12,6 +12,7 @@ from certify.base.records import Dtype
 from certify.evidence.read import Arm, BaseModelRef, Decoding, EvidenceTemplateRef, TextRef
 from certify.tables.tokenisation import probe_digest
 from certify.ticket.corpus import Pair, deduplicate, text_digest
+from certify.ticket.schema import StrengthLaw
 from certify.ticket.templates import Example, Template, encode
 from lottery.text.score import Scorer
 
@@ -40,6 +41,7 @@ class Task:
         decoding: beams, longest answer, dtype of the arithmetic.
         batch_size: number of prompts decoded together; affects speed, not outputs.
         scorer: computes the statistics.
+        path: strengths at which the arms of tickets are asked, too (theory §4b).
     """
 
     pairs: tuple[Pair, ...]
@@ -58,10 +60,12 @@ class Task:
     decoding: Decoding
     batch_size: int
     scorer: Scorer
+    path: StrengthLaw | None = None
 
     def key(self, arm: Arm) -> Mapping[str, Any]:
         """Everything that determines the part file of an arm, as JSON."""
-        return {
+        path = {} if self.path is None or not arm.on_path else {"path": self.path.model_dump(mode="json")}
+        return path | {
             "procedure": "translation/1",
             "arm": arm.model_dump(mode="json", include={"kind", "table_sha256", "model_sha256", "gate"}),
             "base": self.base.model_dump(mode="json"),
@@ -116,6 +120,7 @@ def make_task(
     dtype: Dtype = "F32",
     batch_size: int = 64,
     scorer: Scorer | None = None,
+    path: StrengthLaw | None = None,
 ) -> Task:
     """Prepare a text: drop repeated sentences, encode prompts, number units.
 
@@ -136,6 +141,7 @@ def make_task(
         dtype: dtype that the models compute in.
         batch_size: number of prompts decoded together.
         scorer: computes the statistics; None means BLEU with tokenizer 13a.
+        path: strengths at which to ask the arms of tickets, too.
 
     Raises:
         UsageError: the unit is unknown (``UNIT``), a pair does not name its document (``DOCUMENT_ID``), a
@@ -166,6 +172,7 @@ def make_task(
         decoding=Decoding(beams=beams, max_new_tokens=max_new_tokens, dtype=dtype),
         batch_size=batch_size,
         scorer=scorer or Scorer(),
+        path=path,
     )
 
 

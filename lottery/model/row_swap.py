@@ -8,9 +8,10 @@ loads a model of its own.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -213,6 +214,33 @@ def placed(model: PreTrainedModel, placement: Placement, dtype: Dtype) -> Iterat
         with _adapted(model, folder, kind) as adapted:
             inner = adapted.get_base_model()
             yield Placed(inner, prefix=adapted if kind == "prefix" else None)
+
+
+def values_of(table: Table, device: torch.device) -> Tensor:
+    """The whole table in fp32, ``[V, d]``."""
+    return torch.from_numpy(np.array(to_float32(table.rows(0, table.shape[0]), table.dtype))).to(device)
+
+
+def along_path(ready: Placed, reference: Tensor, strengths: Iterable[Fraction]) -> Iterator[Fraction]:
+    """Put ``R + t (E* - R)`` into the model at each strength t in turn, R being the table that it holds.
+
+    On leaving, R is restored bit for bit.
+
+    Args:
+        ready: a model with an arm in it, not gated.
+        reference: E* as served (:func:`values_of`), on the device of the model.
+    """
+    weight = ready.model.get_input_embeddings().weight
+    released = weight.detach().clone()
+    wide = released.float()
+    try:
+        for t in strengths:
+            with torch.no_grad():
+                weight.copy_(torch.lerp(wide, reference, float(t)))
+            yield t
+    finally:
+        with torch.no_grad():
+            weight.copy_(released)
 
 
 @contextmanager

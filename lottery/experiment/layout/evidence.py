@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from certify.evidence.manifest import ROW_KINDS
 from certify.tables.dtypes import parse_dtype
+from certify.ticket.schema import StrengthLaw
 from certify.ticket.templates import load_template
 from lottery.evaluation.prompts import DOCUMENT
 from lottery.experiment.plan.arms import ArmPlan, null_names, null_step, planned_arms
@@ -95,7 +97,8 @@ def _translated(
         "bleu_tokenizer": settings.bleu_tokenizer,
         "signatures": list(signatures(settings.bleu_tokenizer)),
     }
-    about = {
+    law = builder.plan.path if file == text.name else None
+    about = _path(law) | {
         "file": file,
         "name": text.name,
         "unit": text.unit,
@@ -109,7 +112,9 @@ def _translated(
     # The reference comes first: every other arm follows its outputs.
     ordered = sorted(arms, key=lambda arm: arm.kind != "reference")
     work = _decoding(builder, text)
-    steps = _measured(builder, pair, ordered, evidence.measure_arm, f"measure/{file}", common, sources, work)
+    steps = _measured(
+        builder, pair, ordered, evidence.measure_arm, f"measure/{file}", common, sources, work, law
+    )
     reference = {"reference": steps[0].name}
     steps[1:] = [replace(step, needs={**step.needs, **reference}) for step in steps[1:]]
     needs = sources | {"used": f"{pair.name}/used"} | _collected(ordered, steps)
@@ -153,8 +158,9 @@ def _measured(
     common: dict[str, Any],
     sources: dict[str, str],
     work: Amount,
+    law: StrengthLaw | None = None,
 ) -> list[GraphStep]:
-    """Build a step per arm, named ``PAIR/FOLDER/ARM``."""
+    """Build a step per arm, named ``PAIR/FOLDER/ARM``; ``law`` is for the arms of tickets."""
     steps = []
     for arm in arms:
         # The fields of an arm that determine its measurement or appear in its evidence.
@@ -162,11 +168,21 @@ def _measured(
             name: getattr(arm, name) for name in ("name", "kind", "source", "control", "of", "seed", "gate")
         }
         parameters = common | {"arm": kept | {"training_seed": builder.plan.seed}}
+        amount = work
+        if law is not None and arm.kind in ROW_KINDS and arm.control is None and arm.gate is None:
+            parameters |= _path(law)
+            amount = replace(work, read=work.read * (2 + law.n + law.g) // 2)  # work.read is about two passes
         weights = {} if arm.source in ("base", "reference") else {"arm": f"{pair.name}/{arm.step}"}
         name = f"{pair.name}/{folder}/{arm.name}"
         declared = (f"{pair.name}/tickets",)  # claims are declared before anything is evaluated
-        steps.append(builder.step(name, procedure, parameters, sources | weights, after=declared, work=work))
+        steps.append(
+            builder.step(name, procedure, parameters, sources | weights, after=declared, work=amount)
+        )
     return steps
+
+
+def _path(law: StrengthLaw | None) -> dict[str, Any]:
+    return {} if law is None else {"path": law.model_dump(mode="json")}
 
 
 def _collected(arms: list[ArmPlan], steps: list[GraphStep]) -> dict[str, str]:

@@ -8,11 +8,11 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from certify.base.model import Model
+from certify.base.model import Model, unless_given
 from certify.base.records import Correction
 from certify.evidence.manifest import Control, Segment, Unit
 from certify.evidence.null_labels import SEEDS
-from certify.ticket.schema import DeclaredClaim, Level, Slug, TokenId
+from certify.ticket.schema import DeclaredClaim, Level, Slug, StrengthLaw, TokenId
 from certify.ticket.templates import LANGUAGES
 from lottery.text.score import BleuTokenizer
 from lottery.tuning.recipe import RECIPES, Recipe, Schedule, adjusted
@@ -244,6 +244,7 @@ class EvaluationPlan(Model):
         bleu_tokenizer: how BLEU splits words. ``flores101`` and ``flores200`` give spBLEU, which needs the
             extra ``spbleu`` and a tokenizer model that sacreBLEU finds on this machine.
         witnesses: largest number of sentences to include as readable text, over all texts together.
+        path: strengths at which the arms of tickets are asked, too; default: those of a declared guarantee.
     """
 
     batch: _Count = 64
@@ -251,6 +252,9 @@ class EvaluationPlan(Model):
     order_seed: Seed = 0
     bleu_tokenizer: BleuTokenizer = "13a"
     witnesses: Annotated[int, Field(ge=0, le=50)] = 50
+    path: StrengthLaw | None = None
+
+    _as_given = unless_given("path")
 
 
 class GeometryPlan(Model):

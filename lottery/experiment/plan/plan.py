@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from certify.base.jsonio import canonical_json, sha256_bytes
 from certify.base.model import Model
 from certify.ticket.corpus import Take
-from certify.ticket.schema import DeclaredClaim, Slug
+from certify.ticket.schema import DeclaredClaim, Slug, StrengthLaw, common_law
 from lottery.experiment.plan import fields
 from lottery.pretrain.plan import read_plan_file
 
@@ -108,6 +108,12 @@ class ExperimentPlan(Model):
             for controls in self.controls
             if controls.draws < fields.FEWEST_DRAWS and fields.RANDOM_NULLS & set(controls.kinds)
         )
+
+    @property
+    def path(self) -> StrengthLaw | None:
+        """Strengths at which the arms of tickets are asked, too; raises as :func:`common_law`."""
+        claims = (*self.declared, *(claim for ticket in self.ticket for claim in ticket.declared))
+        return common_law(claims, self.evaluation.path)
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the plan."""

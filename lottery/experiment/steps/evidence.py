@@ -15,6 +15,7 @@ from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.rowfile import make_rows, read_rows
 from certify.tables.table import Table, open_table
 from certify.tables.tokenisation import probe_digest
+from certify.ticket.schema import StrengthLaw
 from certify.ticket.templates import encode, load_template
 from lottery.controls.opportunity import of_examples
 from lottery.evaluation.assemble import Assembly, LossTask, assemble_loss
@@ -67,6 +68,7 @@ def measure_arm(context: RunContext, work: Work) -> Result:
         placement,
         work.folder / PART,
         reference=reference,
+        tuned=_reference_table(work) if "path" in work.parameters else None,
         resume=True,
         progress=context.progress,
     )
@@ -109,7 +111,7 @@ def _placement(context: RunContext, work: Work) -> Placement:
     if source == "base":
         return base_placement(base)
     if source == "reference":
-        return reference_placement(open_table(reference_file(work)).as_dtype(base.dtype))
+        return reference_placement(_reference_table(work))
     given = work.inputs["arm"]
     if source == "model":
         path, trained = tuned_result(given)
@@ -139,6 +141,10 @@ def _base_table(context: RunContext, work: Work) -> Table:
     return open_table(context.base_folder(work)).as_dtype(work.parameters["served_dtype"])
 
 
+def _reference_table(work: Work) -> Table:
+    return open_table(reference_file(work)).as_dtype(work.parameters["served_dtype"])
+
+
 def _base_ref(context: RunContext, work: Work) -> BaseModelRef:
     base = _base_table(context, work)
     folder = context.base_folder(work)
@@ -165,7 +171,6 @@ def _model(context: RunContext, work: Work) -> tuple[PreTrainedModel, Any]:
 def _task(context: RunContext, work: Work) -> Task:
     p = work.parameters
     folder = context.base_folder(work)
-    reference = open_table(reference_file(work)).as_dtype(p["served_dtype"])
     return make_task(
         evaluated_pairs(work.inputs["text"]),
         (p["languages"][0], p["languages"][1]),
@@ -177,12 +182,13 @@ def _task(context: RunContext, work: Work) -> Task:
         attribution=p.get("attribution", ""),
         tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
         base=_base_ref(context, work),
-        reference_sha256=reference.digest(),
+        reference_sha256=_reference_table(work).digest(),
         max_new_tokens=p["max_new_tokens"],
         beams=p["beams"],
         dtype=p["dtype"],
         batch_size=p["batch"],
         scorer=Scorer(p["bleu_tokenizer"]),
+        path=StrengthLaw.model_validate(p["path"]) if "path" in p else None,
     )
 
 

@@ -250,6 +250,9 @@ MANIFEST_FAULTS = {
     "a number as text": edit("text.sentences", "4"),
     "no sentences": edit("text.sentences", 0),
     "a digest too short": edit("tokenizer_sha256", "ab"),
+    "strengths without 0 and 1": edit("path", {"n": 3, "g": 1}),
+    "laws that do not overlap": edit("path", {"n": 2, "g": 3}),
+    "too many strengths": edit("path", {"n": 258, "g": 1}),
 }
 
 
@@ -361,6 +364,35 @@ def test_a_faulty_record_is_refused(tmp_path: Path, name: str) -> None:
     parse_record(honest, found)
     with pytest.raises(InvalidInputError) as error:
         parse_record(spoiled(honest, RECORD_FAULTS[name], name), found)
+    assert error.value.code == "EVIDENCE_MALFORMED"
+
+
+PATH = {"n": 2, "g": 1}
+PATH_FAULTS: dict[str, Callable[[Json], None]] = {
+    "no labels": lambda arms: arms["t.transfer"].pop("path"),
+    "labels of an arm that serves no ticket": lambda arms: arms["base"].update(path=["9*4"] * 3),
+    "a step too few": lambda arms: arms["t.transfer"]["path"].pop(),
+    "a label too few": lambda arms: arms["t.transfer"]["path"].__setitem__(2, "2*3"),
+    "a run in two": lambda arms: arms["t.transfer"]["path"].__setitem__(2, "2*2,2*2"),
+    "another decision of the arm": lambda arms: arms["t.transfer"]["path"].__setitem__(0, "9*2,10*2"),
+    "another decision of the reference": lambda arms: arms["t.transfer"]["path"].__setitem__(1, "8*2,7*2"),
+    "another decision of both": lambda arms: arms["t.transfer"]["path"].__setitem__(0, "9*4"),
+}
+
+
+@pytest.mark.parametrize("fault", PATH_FAULTS.values(), ids=PATH_FAULTS.keys())
+def test_faulty_labels_along_a_path_are_refused(tmp_path: Path, fault: Callable[[Json], None]) -> None:
+    files = Files(tmp_path)
+    files.write()
+    honest = translation(0)
+    honest["arms"]["t.transfer"]["path"] = ["9*1,10*3", "8*4", "2*3,6*1"]
+    found = parse_manifest(files.manifest | {"path": PATH})
+    assert parse_record(honest, found).arms["t.transfer"].path[0] == "9*1,10*3"  # type: ignore[union-attr, index]
+    with pytest.raises(InvalidInputError, match="path"):
+        parse_record(honest, parse_manifest(files.manifest))
+    fault(honest["arms"])
+    with pytest.raises(InvalidInputError, match="path") as error:
+        parse_record(honest, found)
     assert error.value.code == "EVIDENCE_MALFORMED"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,9 +38,11 @@ from certify.evidence.read import (  # noqa: E402
     read_manifest,
     read_used,
 )
+from certify.stats.path import decode  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.tables.table import open_table  # noqa: E402
 from certify.ticket.corpus import sentence_digest  # noqa: E402
+from certify.ticket.schema import USUAL_LAW, DeclaredClaim, StrengthLaw  # noqa: E402
 from certify.ticket.templates import encode, load_template  # noqa: E402
 from lottery.evaluation.armscores import arm_scores  # noqa: E402
 from lottery.evaluation.assemble import LossTask, assemble_loss  # noqa: E402
@@ -238,6 +241,62 @@ def test_statistics_belong_to_their_rules(text: Path, evaluated: Any, tmp_path: 
                 assert answer.stats[index] == scorer.statistics(cut, pair.target)
 
 
+def test_labels_along_a_path_are_those_of_interpolated_tables(
+    base: Path, text: Path, tuned: Path, evaluated: Any, tmp_path: Path
+) -> None:
+    """Nine tables made by hand, one loop a table; without the labels, the bytes are those of before."""
+    evaluated("plain")
+    manifest = evaluated("path", path=StrengthLaw(n=6, g=2))
+    assert (manifest.path.n, manifest.path.g) == (6, 2)
+    before = np.array(open_tensor(base / "model.safetensors", TABLE), dtype=np.float64)
+    after = np.array(open_tensor(tuned, TABLE), dtype=np.float64)
+    moves = dict.fromkeys(("all.transfer", "one.transfer"), 0)
+    tokenizer = load_tokenizer(base)
+    pairs = read_pairs(str(text), *LANGUAGES)
+    prompts = encode(load_template("labels"), pairs, tokenizer, *LANGUAGES, response=False)
+    for name, ids in (("all.transfer", IDS), ("one.transfer", IDS[:1])):
+        released = before.copy()
+        released[ids] = after[ids]
+        slow = []
+        for strength in (-1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5):
+            model = load_backbone(base, "F32").eval()
+            table = torch.from_numpy(released + strength * (after - released)).float()
+            with torch.no_grad():
+                model.model.embed_tokens.weight.copy_(table)
+            slow.append(plainly(model))
+        for record, prompt in zip(read(tmp_path / "path")[1], prompts, strict=True):
+            said = [
+                [int(each.argmax()) for each in forced(logits, prompt.ids, record.reference.tokens)]
+                for logits in slow
+            ]
+            labels = [decode(step, 6, 2) for step in record.arms[name].path]
+            assert labels == list(zip(*said, strict=True))
+            moves[name] += sum(len(set(step)) > 1 for step in labels)
+    assert moves["all.transfer"] == 0, "R is E*: all tables are the same"
+    assert moves["one.transfer"] > 5
+    lines = contents(tmp_path / "path")["dev.records.jsonl"].splitlines(keepends=True)
+    without = [re.sub(rb'"path":\[[^]]*\],', b"", line) for line in lines]
+    assert b"".join(without) == contents(tmp_path / "plain")["dev.records.jsonl"]
+    assert b'"path": null' not in contents(tmp_path / "plain")["dev.json"]
+
+
+def test_a_path_is_the_one_that_tickets_declare(
+    base: Path, tuned: Path, evaluated: Any, tmp_path: Path
+) -> None:
+    for name, law in (("usual", None), ("other", StrengthLaw(n=4, g=1))):
+        declared = [DeclaredClaim(kind="guarantee", comparator="path", path=law)]
+        out = tmp_path / f"{name}.json"
+        lottery.find(base, tuned, out=out, ticket_id=name, rule="ids:3", declared=declared)
+    usual, other = (f"{tmp_path / name}.json#{name}" for name in ("usual", "other"))
+    assert evaluated("found", tickets=[usual], limit=1).path == USUAL_LAW
+    with pytest.raises(UsageError, match="n = 4, g = 1 and n = 16, g = 2") as error:
+        evaluated("both", tickets=[usual, other], limit=1)
+    assert error.value.code == "PATH_DIFFERS"
+    with pytest.raises(UsageError) as error:
+        evaluated("given", tickets=[other], path=USUAL_LAW, limit=1)
+    assert error.value.code == "PATH_DIFFERS"
+
+
 # --- interruption ----------------------------------------------------------------------------------------
 
 
@@ -304,6 +363,7 @@ def test_the_size_of_a_batch_changes_nothing(evaluated: Any, tmp_path: Path) -> 
         ({"resume": True, "max_new_tokens": 5}, "PART_MISMATCH", "decoding"),
         ({"resume": True, "limit": 9}, "PART_MISMATCH", "text"),
         ({"resume": True, "dtype": "BF16"}, "PART_MISMATCH", "decoding"),
+        ({"resume": True, "path": USUAL_LAW}, "PART_MISMATCH", "path"),
     ],
 )
 def test_parts_of_another_run_are_refused(

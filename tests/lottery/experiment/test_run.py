@@ -27,6 +27,7 @@ from certify.claims.quality import mean_score  # noqa: E402
 from certify.evidence.load import load  # noqa: E402
 from certify.evidence.read import check_files, iter_records, read_manifest  # noqa: E402
 from lottery.experiment.driver import dry_run, is_running, run, status  # noqa: E402
+from lottery.experiment.plan.arms import planned_tickets  # noqa: E402
 from lottery.experiment.plan.plan import ExperimentPlan, read_experiment  # noqa: E402
 
 SMALL = """
@@ -306,6 +307,19 @@ def test_an_order_seed_repeats_evidence_only(copy: Path) -> None:
     evidence = ["test", "test.explicit-paraphrase-wording", "choice", "unrelated"]
     assert go(plan, copy) == [*(f"en-ca/evidence/{name}" for name in evidence), "publish"]
     assert read_manifest(copy / "tickets" / "evidence" / "test.json").order_seed == 5
+
+
+def test_a_path_repeats_the_arms_of_tickets_only(copy: Path) -> None:
+    plan = changed(lambda plan: plan["evaluation"].update(path={"n": 2, "g": 1}))
+    arms = {ticket.arm for ticket in planned_tickets(plan)}
+    done = {*go(plan, copy)}
+    expected = {"publish"}
+    for text in ("test", "choice"):
+        expected |= {f"en-ca/evidence/{text}", *(f"en-ca/measure/{text}/{arm}" for arm in arms)}
+    assert done == expected
+    folder = copy / "tickets" / "evidence"
+    for record in iter_records(read_manifest(folder / "test.json"), folder):
+        assert set() < {name for name, answer in record.arms.items() if answer.path} <= arms
 
 
 def test_a_rate_repeats_exactly_what_depends_on_it(copy: Path) -> None:
