@@ -68,6 +68,11 @@ class UnrelatedText:
     used: int
     control: int = 0
 
+    def left_out(self) -> dict[str, int]:
+        """Numbers of lines left out, by reason."""
+        reasons = {"empty": self.empty, "repeated": self.repeated, "used_before": self.used}
+        return reasons | {"control_token": self.control}
+
     def digest(self) -> str:
         """The text's digest, as evidence binds it (:func:`certify.ticket.corpus.lines_digest`)."""
         return lines_digest(line for passage in self.passages for line in passage.digests)

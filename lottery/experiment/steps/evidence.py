@@ -44,7 +44,7 @@ from lottery.model.row_swap import (
 from lottery.model.tokenizer import load_tokenizer
 from lottery.text.score import Scorer
 from lottery.text.textfile import locate, read_lines
-from lottery.text.unrelated import choose_passages, passage_windows
+from lottery.text.unrelated import UnrelatedText, choose_passages, passage_windows
 
 PART, ARM, OPPORTUNITY = "part.jsonl", "arm.json", "opportunity.json"
 
@@ -88,7 +88,7 @@ def measure_losses(context: RunContext, work: Work) -> Result:
     """
     placement = _placement(context, work)
     model, tokenizer = _model(context, work)
-    task = _loss_task(context, work, tokenizer)
+    task = _loss_task(context, work, tokenizer, _unrelated(context, work, tokenizer))
     part = measure_loss(
         model,
         task,
@@ -211,8 +211,10 @@ def write_loss_evidence(context: RunContext, work: Work) -> Result:
     """Join the losses of all arms into evidence on unrelated text."""
     p = work.parameters
     arms, parts = _measured(work)
+    tokenizer = load_tokenizer(context.base_folder(work))
+    text = _unrelated(context, work, tokenizer)
     assemble_loss(
-        _loss_task(context, work, load_tokenizer(context.base_folder(work))),
+        _loss_task(context, work, tokenizer, text),
         arms,
         parts,
         work.folder / f"{p['file']}.json",
@@ -220,7 +222,7 @@ def write_loss_evidence(context: RunContext, work: Work) -> Result:
         used=used_texts(work),
         order_seed=p["order_seed"],
     )
-    return Result(_evidence_files(work.folder, p["file"]), {"arms": len(arms)})
+    return Result(_evidence_files(work.folder, p["file"]), {"arms": len(arms), **text.left_out()})
 
 
 @procedure("opportunity", 2, collects=True)
@@ -272,20 +274,22 @@ def _measured(work: Work) -> tuple[list[Arm], dict[str, Part]]:
     return list(arms.values()), parts
 
 
-def _loss_task(context: RunContext, work: Work, tokenizer: Any) -> LossTask:
+def _unrelated(context: RunContext, work: Work, tokenizer: Any) -> UnrelatedText:
     p = work.parameters
-    path = locate(Path(context.text(work, p["data"])))
-    used = frozenset().union(*(entry.digests for entry in used_texts(work)))
-    text = choose_passages(
-        read_lines(path),
+    return choose_passages(
+        read_lines(locate(Path(context.text(work, p["data"])))),
         name=p["name"],
         block=p["block"],
         every=p["every"],
         limit=p["limit"],
         take=taken(p),
-        used=used,
+        used=frozenset().union(*(entry.digests for entry in used_texts(work))),
         tokenizer=tokenizer,
     )
+
+
+def _loss_task(context: RunContext, work: Work, tokenizer: Any, text: UnrelatedText) -> LossTask:
+    p = work.parameters
     return LossTask(
         passage_windows(text.passages, tokenizer, max_tokens=p["window"]),
         TextRef(

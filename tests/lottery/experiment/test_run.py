@@ -272,6 +272,8 @@ def test_time_and_place_are_in_the_journal_only(smoke: Path) -> None:
     entries = [json.loads(line) for line in (smoke / "journal.jsonl").read_text().splitlines()]
     assert all("time" in entry for entry in entries)
     assert {"torch", "python", "cores"} <= set(entries[0])
+    facts = json.loads((smoke / "steps/en-ca+evidence+unrelated/done.json").read_text())["facts"]
+    assert {"empty", "repeated", "used_before", "control_token"} < facts.keys()
     year = entries[0]["time"][:5]
     for name in ("manifest.json", "summary.json", "summary.md", "tickets/tickets.json"):
         text = (smoke / name).read_text()
