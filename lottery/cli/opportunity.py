@@ -34,7 +34,7 @@ def opportunity(
         from lottery.model.tokenizer import load_tokenizer
     from certify.ticket.corpus import drawn, pair_digests
     from certify.ticket.released import open_source
-    from certify.ticket.templates import encode, load_template
+    from certify.ticket.templates import encodable, encode, load_template
     from lottery.controls.opportunity import of_examples
     from lottery.text.pairsource import read_pairs
 
@@ -45,26 +45,30 @@ def opportunity(
             code="WRONG_TOKENIZER",
         )
     tokenizer = load_tokenizer(base, named.probe_sha256)
-    pairs = drawn(read_pairs(data, source, target), limit, pair_digests)
+    read = read_pairs(data, source, target)
+    plain = encodable(read, tokenizer)
+    pairs = drawn(plain, limit, pair_digests)
     examples = encode(load_template(template), pairs, tokenizer, source, target)
     found = of_examples(named.ids, examples)
     pieces = {token.id: token.piece or "" for token in named.tokens}
     facts = {
         "ticket": named.id,
         "prompts": found.prompts,
+        "control": len(read) - len(plain),
         "ids": list(found.ids),
         "fed": {segment: list(counts) for segment, counts in found.fed.items()},
         "touched": dict(found.touched),
         "never_fed": list(found.unsupported()),
     }
-    interop.show(_lines(found, pieces), facts, report_format)
+    interop.show(_lines(found, pieces, len(read) - len(plain)), facts, report_format)
 
 
-def _lines(found: Opportunity, pieces: dict[int, str]) -> list[str]:
+def _lines(found: Opportunity, pieces: dict[int, str], control: int) -> list[str]:
     from certify.base.text import escape
 
     segments = list(found.fed)
-    lines = [f"{found.prompts} prompts; share of them that feed each row"]
+    held = f" ({control} left out, holding a control token)" if control else ""
+    lines = [f"{found.prompts} prompts{held}; share of them that feed each row"]
     lines.append(f"{'id':>8}  {'piece':<16}" + "".join(f"{segment:>13}" for segment in segments))
     shares = [found.shares(segment) for segment in segments]
     for i in found.ids:

@@ -172,6 +172,20 @@ def test_the_command_counts_what_the_library_counts(
     ]  # fmt: skip
 
 
+def test_the_command_leaves_out_control_tokens_and_says_so(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(workshop, "--format", "json")
+    plain = json.loads(capsys.readouterr().out)
+    for side in ("en", "ca"):
+        path = workshop / f"t.{side}"
+        path.write_text(path.read_text() + "One </s> more dog.\n")
+    run(workshop, "--format", "json")
+    assert json.loads(capsys.readouterr().out) == plain | {"control": 1}
+    run(workshop)
+    assert capsys.readouterr().out.startswith("2 prompts (1 left out, holding a control token); share")
+
+
 def test_the_command_refuses_another_tokenizer(workshop: Path) -> None:
     path = workshop / "base" / "tokenizer.json"
     path.write_text(path.read_text().replace("▁dog", "▁god"))
