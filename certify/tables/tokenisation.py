@@ -67,16 +67,25 @@ def front_ids(tokenizer: Any) -> tuple[int, ...]:
     )
 
 
+_MARKER: Final = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
+"""A word between signs, such as ``<think>``, ``[INST]`` or ``<|user|>``."""
+
+
 class Controls:
-    """The control tokens of a tokenizer: special ones, unless they are ordinary text such as line breaks.
+    """The control tokens of a tokenizer, unless they are ordinary text such as line breaks.
+
+    These are tokens with a role, and added tokens that are flagged special or spelled like a marker: many
+    chat models do not flag ``<think>`` or ``<tool_call>``. Other added tokens are ordinary text: letters that
+    a model's vocabulary lacks, words, runs of spaces or dashes.
 
     Attributes:
         ids: their ids, without the unknown token, which any rare character becomes.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        """Collect added tokens that are flagged special, and tokens with a role."""
-        spelling = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        """Collect them from a tokenizer."""
+        added = tokenizer.added_tokens_decoder.items()
+        spelling = {i: one.content for i, one in added if one.special or _MARKER.fullmatch(one.content)}
         spelling |= zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
         control = {i: text for i, text in spelling.items() if not ordinary(text)}
         self.ids = frozenset(control) - {tokenizer.unk_token_id}

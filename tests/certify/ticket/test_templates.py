@@ -288,6 +288,34 @@ def test_control_tokens_are_the_templates_alone(spelled: str, tmp_path: Path, to
     assert _piece_by_piece(tokenizer, chat.ids, chat.source).strip() == PAIR.source
 
 
+@pytest.mark.parametrize(
+    ("added", "control"),
+    [
+        ("<think>", True),  # as in Qwen3, which does not flag it
+        ("</tool_call>", True),
+        ("<\uff5cUser\uff5c>", True),  # as in DeepSeek
+        ("[INST]", True),
+        ("|||EMAIL_ADDRESS|||", True),
+        ("\u00c1", False),  # letters and signs that a vocabulary lacked, as in DeepSeek
+        ("\u00f7", False),
+        ("jardinet", False),
+        ("l'\u00e0via", False),
+        ("----", False),
+        ("...", False),
+        ("<0x0A>", False),
+        ("    ", False),
+    ],
+)
+def test_an_added_token_that_is_not_flagged_is_a_control_token_if_it_is_a_marker(
+    added: str, control: bool
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([added])
+    odd = replace(PAIR, source=f"The dog {added} the garden.")
+    assert tokenizer.convert_tokens_to_ids(added) in tokenizer(odd.source).input_ids
+    assert encodable([odd, PAIR], tokenizer) == ([PAIR] if control else [odd, PAIR])
+
+
 def test_a_control_token_that_normalising_makes_is_one() -> None:
     from tokenizers import AddedToken
     from tokenizers.normalizers import NFKC
