@@ -39,7 +39,7 @@ RENDERERS: Final = {
 """What renders the result of a command, or processes it further."""
 
 PROBE: Final = "lottery.model.tokenizer:serving_probe"
-"""What a tokenizer makes of the probe texts, for ``certify find``."""
+"""What a tokenizer makes of the probe texts, for commands of certify."""
 
 SCHEMAS: Final = {
     "ticket": "certify.ticket.schema:TicketFile",

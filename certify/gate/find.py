@@ -22,7 +22,8 @@ from certify.evidence.read import Manifest
 from certify.gate.choose import Choice, Goal, choose
 from certify.gate.session import Session
 from certify.tables.table import Table
-from certify.ticket.make import Found, Probe, choice_path, find, find_vocabulary, open_pair
+from certify.tables.tokenisation import Probe
+from certify.ticket.make import Found, choice_path, find, find_vocabulary, open_pair
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ A tokenizer here is a loaded fast one of ``transformers`` (:func:`lottery.model.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import canonical_json, sha256_bytes
+from certify.tables.safefile import is_file
 from certify.tables.vocabulary import ordinary
 
 PROBES: Final = (
@@ -47,6 +49,40 @@ def probe_digest(tokenizer: Any) -> str:
     """SHA-256 of the canonical JSON of the ids of each of :data:`PROBES`, special tokens included."""
     ids = [list(tokenizer(text, verbose=False)["input_ids"]) for text in PROBES]
     return sha256_bytes(canonical_json(ids))
+
+
+Probe = Callable[[Path], str | None]
+"""Digest of the probe for the tokenizer in a folder; None if it cannot be loaded: certify loads none."""
+
+Tokenisation = Literal["as stated", "not bound", "not compared"]
+"""How a tokenizer compares with what is stated: nothing is, or none can be loaded here."""
+
+
+def check_probe(made: str | None, stated: str | None) -> None:
+    """Refuse a tokenizer that makes other ids of the probe than stated; None is not known.
+
+    Raises:
+        InvalidInputError: ``TOKENISATION_DIFFERS``.
+    """
+    if len({made, stated} - {None}) > 1:
+        raise InvalidInputError(
+            "the tokenizer makes other ids of the probe texts than the ticket, adapter or evidence states:"
+            " its tokenizer_config.json or the library is another",
+            code="TOKENISATION_DIFFERS",
+        )
+
+
+def compare_tokenizer(stated: str | None, base: Path, probe: Probe | None) -> Tokenisation:
+    """Compare the tokenizer in the folder of a base with a stated digest of the probe.
+
+    Raises:
+        InvalidInputError: it makes other ids (``TOKENISATION_DIFFERS``).
+    """
+    if stated is None:
+        return "not bound"
+    made = probe(base) if probe and is_file(base / "tokenizer.json") else None
+    check_probe(made, stated)
+    return "not compared" if made is None else "as stated"
 
 
 def front_ids(tokenizer: Any) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from certify.tables.dtypes import DTYPES, storage_bits, to_float32
 from certify.tables.rowfile import Rows, make_rows, write_rows
 from certify.tables.safefile import open_tensor, quote, read_header, read_metadata, write_tensors
 from certify.tables.table import DEFAULT_TENSOR, Table, open_table
+from certify.tables.tokenisation import Probe, Tokenisation, compare_tokenizer
 from certify.ticket.released import shown
 from certify.ticket.transfer import Parts, write_transferred
 
@@ -36,6 +37,7 @@ PEFT_TYPE: Final = "TRAINABLE_TOKENS"
 BASE_KEY: Final = "certify.base_tensor_sha256"
 DTYPE_KEY: Final = "certify.base_dtype"
 TICKET_KEY: Final = "certify.ticket_sha256"
+PROBE_KEY: Final = "certify.tokenizer_probe_sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,14 @@ class ImportedAdapter:
         stored_dtype: dtype of the adapter's tensor.
         inert: ids whose rows in the served dtype equal the base's, whether trained or not.
         fingerprint: whether the adapter names its base by tensor digest, and it is this base.
+        tokenisation: how the base's tokenizer compares with the one that the adapter states.
     """
 
     rows: Rows
     stored_dtype: Dtype
     inert: tuple[int, ...]
     fingerprint: bool
+    tokenisation: Tokenisation
 
 
 def export_peft(parts: Parts, out: Path, *, base_name: str | None = None) -> Path:
@@ -89,18 +93,21 @@ def export_peft(parts: Parts, out: Path, *, base_name: str | None = None) -> Pat
         DTYPE_KEY: base.dtype,
         TICKET_KEY: parts.source.ticket.digest(),
     }
+    if stated := parts.source.ticket.probe_sha256:
+        metadata[PROBE_KEY] = stated
     with staged_folder(out) as staged:
         write_tensors(staged / WEIGHTS, {f"{PREFIX}{module}{SUFFIX}": (rows.dtype, rows.served)}, metadata)
         write_bytes(staged / CONFIG, pretty_json(config).encode("utf-8"))
     return out
 
 
-def import_peft(folder: Path, base: Table) -> ImportedAdapter:
+def import_peft(folder: Path, base: Table, probe: Probe | None = None) -> ImportedAdapter:
     """Read the rows of an adapter folder from an untrusted source, for ``base``.
 
     Args:
         folder: adapter folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
         base: the table that the adapter was trained on, in the dtype to serve it in.
+        probe: what compares the tokenizer in the base's folder with the adapter's; None compares none.
 
     Returns:
         The rows, sorted by id.
@@ -111,13 +118,14 @@ def import_peft(folder: Path, base: Table) -> ImportedAdapter:
             (``ADAPTER_UNSUPPORTED``); config or tensors are malformed (``ADAPTER_MALFORMED``); indices are
             duplicate, negative or too large (``ADAPTER_INDICES``); the width differs from the base's
             (``ADAPTER_WIDTH``); values are not finite (``NON_FINITE``); the adapter was made for another base
-            (``WRONG_BASE``).
+            (``WRONG_BASE``) or another tokenisation (``TOKENISATION_DIFFERS``).
         NothingToDoError: no row differs from the base's (``NOTHING_MOVES``).
     """
     config = _config(folder)
     ids = token_ids(config.get("token_indices"), folder / CONFIG, base.shape[0])
     stored, dtype = _weights(folder, base, len(ids))
     fingerprint = check_fingerprint(folder / WEIGHTS, base)
+    tokenisation = compare_tokenizer(read_metadata(folder / WEIGHTS).get(PROBE_KEY), base.path, probe)
     order = np.argsort(ids)
     rows = make_rows(ids[order], to_float32(stored, dtype)[order], base.dtype)
     original = base.take(rows.ids.tolist())
@@ -127,7 +135,7 @@ def import_peft(folder: Path, base: Table) -> ImportedAdapter:
             f"every row of the adapter {folder} equals the base's row, so it has no effect",
             code="NOTHING_MOVES",
         )
-    return ImportedAdapter(rows, dtype, tuple(inert.tolist()), fingerprint)
+    return ImportedAdapter(rows, dtype, tuple(inert.tolist()), fingerprint, tokenisation)
 
 
 def import_folder(
@@ -139,6 +147,7 @@ def import_folder(
     dtype: Dtype | None = None,
     tensor: str | None = None,
     allow_tied: bool = False,
+    probe: Probe | None = None,
 ) -> ImportedAdapter:
     """Read an adapter and write the folder ``out`` from it, completely or not at all.
 
@@ -155,6 +164,7 @@ def import_folder(
         dtype: served dtype; None means the base's.
         tensor: name of the table's tensor in ``base``, if the architecture does not imply it.
         allow_tied: accept a base whose head is tied to the table.
+        probe: see :func:`import_peft`; the ticket states the same.
 
     Raises:
         UsageError, InvalidInputError, NothingToDoError: see :func:`import_peft`, and
@@ -162,7 +172,7 @@ def import_folder(
     """
     table = open_table(base, tensor=tensor, allow_tied=allow_tied)
     table = table.as_dtype(dtype or table.dtype)
-    imported = import_peft(adapter, table)
+    imported = import_peft(adapter, table, probe)
     with staged_folder(out) as staged:
         write_rows(staged / "rows.safetensors", imported.rows)
         if ticket_id is not None:
@@ -179,6 +189,7 @@ def import_folder(
                 dtype=table.dtype,
                 tensor=tensor,
                 allow_tied=allow_tied,
+                probe=probe,
             )
     return imported
 

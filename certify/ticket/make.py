@@ -19,6 +19,7 @@ from certify.selection.frequency import read_counts
 from certify.selection.rules import select
 from certify.tables.rowfile import Rows, make_rows, read_rows, transferred_rows, write_rows
 from certify.tables.table import Table, check_compatible, open_table
+from certify.tables.tokenisation import Probe
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
 from certify.ticket.bundle import bundle_counts, bundle_tables, table_ref, template_ref, tokenizer_ref
 from certify.ticket.released import OpenTable
@@ -38,10 +39,6 @@ from certify.ticket.schema import (
 
 AUTHOR_EXCLUSION = "named by the author"
 """Reason for ids that the author of a ticket excluded; the check recomputes every other group."""
-
-
-Probe = Callable[[Path], str | None]
-"""See :func:`certify.tables.tokenisation.probe_digest`; certify itself loads no tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)

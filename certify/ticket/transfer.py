@@ -19,6 +19,7 @@ from certify.base.locks import temporary_neighbour
 from certify.base.records import Dtype
 from certify.tables.rowfile import Rows
 from certify.tables.table import DEFAULT_TENSOR, Table, open_table, write_table
+from certify.tables.tokenisation import Probe, Tokenisation, compare_tokenizer
 from certify.ticket.released import Source, equal_rows, open_base, open_reference, open_rows, shown
 from certify.ticket.served_rows import RowComparison, compare
 
@@ -38,6 +39,7 @@ class TransferReport:
         inert: those of them whose certified bits equal the base's.
         untouched: number of rows outside the ticket, all equal to the base's bit for bit.
         reference_checked: whether the rows were also compared with the reference table, bit for bit.
+        tokenisation: how the base's tokenizer compares with the ticket's.
         base_sha256: tensor digest of the base in the served dtype.
         table_sha256: tensor digest of the written table.
         file_sha256: file digest of the file with the written table.
@@ -53,6 +55,7 @@ class TransferReport:
     inert: tuple[int, ...]
     untouched: int
     reference_checked: bool
+    tokenisation: Tokenisation
     base_sha256: str
     table_sha256: str
     file_sha256: str
@@ -70,10 +73,16 @@ class Parts:
     base: Table
     rows: Rows
     reference_checked: bool
+    tokenisation: Tokenisation
 
 
 def open_parts(
-    source: Source, base: Path | None, tuned: Path | None = None, *, tensor: str | None = None
+    source: Source,
+    base: Path | None,
+    tuned: Path | None = None,
+    *,
+    tensor: str | None = None,
+    probe: Probe | None = None,
 ) -> Parts:
     """Open base and rows of a ticket for a transfer.
 
@@ -84,10 +93,12 @@ def open_parts(
         tuned: E*, to compare the rows with, or to take them from if the ticket has no rows file. A reference
             beside the ticket is always compared.
         tensor: name of the table's tensor in ``base``, if the architecture does not imply it.
+        probe: what compares the tokenizer in a ``base`` folder with the ticket's; None compares none.
 
     Raises:
         UsageError: a file is missing.
-        InvalidInputError: a file is malformed or is not the ticket's; see :mod:`certify.ticket.released`.
+        InvalidInputError: a file is malformed or is not the ticket's; see :mod:`certify.ticket.released`. The
+            tokenizer makes other ids (``TOKENISATION_DIFFERS``).
         NothingToDoError: no ticket row differs from the base (``NOTHING_MOVES``).
     """
     e0 = open_base(source, base, tensor=tensor)
@@ -98,7 +109,8 @@ def open_parts(
             f"every row of ticket {source.ticket.id!r} already equals the base's row: nothing would change",
             code="NOTHING_MOVES",
         )
-    return Parts(source, e0, rows, reference is not None and source.ticket.released.object == "transfer")
+    checked = reference is not None and source.ticket.released.object == "transfer"
+    return Parts(source, e0, rows, checked, compare_tokenizer(source.ticket.probe_sha256, e0.path, probe))
 
 
 def transfer(parts: Parts, out: Path) -> TransferReport:
@@ -205,6 +217,7 @@ def report(parts: Parts, written: Table, out: Path, file: Path) -> TransferRepor
         inert=found.inert,
         untouched=base.shape[0] - len(found.served),
         reference_checked=parts.reference_checked,
+        tokenisation=parts.tokenisation,
         base_sha256=base.digest(),
         table_sha256=written.digest(),
         file_sha256=sha256_file(file),

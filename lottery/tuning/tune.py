@@ -25,10 +25,11 @@ from certify.base.jsonio import sha256_file
 from certify.base.records import Dtype
 from certify.base.staging import clear_leftovers
 from certify.tables.table import Table, open_table
+from certify.tables.tokenisation import check_probe, probe_digest
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
 from lottery.model.backbone import find_base, load_backbone, load_positions
 from lottery.model.device import SLOW_BF16, Device, bf16_slowdown, lone_launch, open_accelerator
-from lottery.model.tokenizer import check_probe, load_tokenizer
+from lottery.model.tokenizer import load_tokenizer
 from lottery.text.tunedata import MAX_LENGTH, Data, Prepared, feed_counts, prepare
 from lottery.text.usedtext import USED_FILE, write_used_list
 from lottery.tuning.arms import TrainableArm, checkpoint_activations, full_arm, peft_arm, rows_arm
@@ -151,7 +152,7 @@ def tune(
             reference=settings.reference,
             seed=settings.seed,
         )
-        check_probe(tokenizer, chosen.probe)
+        check_probe(probe_digest(tokenizer), chosen.probe)
     weights = sorted({*table.files, *table.path.glob("*.safetensors")})
     size = sum(path.stat().st_size for path in weights)
     if size >= _LARGE:

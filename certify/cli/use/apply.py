@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from certify.cli import options
+from certify.cli.registry import PROBE, load
 from certify.cli.use import interop
 from certify.cli.use.transfer import lines
 
@@ -31,7 +32,8 @@ def apply(
     from certify.ticket.released import open_source
     from certify.ticket.transfer import open_parts
 
-    report = run_apply(open_parts(open_source(ticket), base, tuned, tensor=tensor), out, link=link)
+    parts = open_parts(open_source(ticket), base, tuned, tensor=tensor, probe=load(PROBE))
+    report = run_apply(parts, out, link=link)
     text = [*lines(report.transfer), f"rewritten: {report.rewritten}"]
     for title, names in (("copied", report.copied), ("linked", report.linked), ("left out", report.left_out)):
         if names:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from certify.cli import options
+from certify.cli.registry import PROBE, load
 from certify.cli.use import interop
 
 Adapter = Annotated[
@@ -30,12 +31,13 @@ def export(
     from certify.ticket.released import open_source
     from certify.ticket.transfer import open_parts
 
-    parts = open_parts(open_source(ticket), base, tensor=tensor)
+    parts = open_parts(open_source(ticket), base, tensor=tensor, probe=load(PROBE))
     export_peft(parts, out, base_name=base_name)
     rows = parts.rows
     text = [
         f"wrote {out}: {adapter_format} adapter of {rows.ids.size} rows in {rows.dtype}",
         "peft does not check the base model; the adapter's metadata names it by tensor digest",
+        interop.TOKENISATION[parts.tokenisation],
     ]
     interop.show(text, {}, "terminal")
 
@@ -67,6 +69,7 @@ def import_adapter(
         dtype=None if served_dtype is None else parse_dtype(served_dtype),
         tensor=tensor,
         allow_tied=allow_tied,
+        probe=load(PROBE),
     )
     rows = imported.rows
     text = [f"wrote {out}: {rows.ids.size} rows in {rows.dtype}, read from {adapter_format} {adapter}"]
@@ -76,4 +79,4 @@ def import_adapter(
         text.append(
             "the adapter does not name its base by digest: whether this is the right base was not checked"
         )
-    interop.show(text, {}, "terminal")
+    interop.show([*text, interop.TOKENISATION[imported.tokenisation]], {}, "terminal")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -21,6 +21,13 @@ ComparedTable = Annotated[
     Path | None,
     typer.Option("--tuned", "--reference", help="Table after embed tuning, to compare the rows with."),
 ]
+
+TOKENISATION: Final = {
+    "as stated": "tokenizer: makes the ids of the probe texts that are stated",
+    "not bound": "tokenizer: not bound, nothing is stated about its ids",
+    "not compared": "tokenizer: not compared, the base has none or the extra tune is missing",
+}
+"""What to tell of each :data:`certify.tables.tokenisation.Tokenisation`."""
 
 
 def show(lines: Iterable[str], data: dict[str, Any], report_format: options.FormatName) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from certify.cli import options
+from certify.cli.registry import PROBE, load
 from certify.cli.use import interop
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def transfer(
     from certify.ticket.transfer import open_parts
     from certify.ticket.transfer import transfer as run_transfer
 
-    report = run_transfer(open_parts(open_source(ticket), base, tuned, tensor=tensor), out)
+    parts = open_parts(open_source(ticket), base, tuned, tensor=tensor, probe=load(PROBE))
+    report = run_transfer(parts, out)
     interop.show(lines(report), report.to_json(), report_format)
 
 
@@ -47,4 +49,5 @@ def lines(report: TransferReport) -> list[str]:
     ]
     if report.inert:
         result.append(f"{len(report.inert)} of the transferred rows equal the base's and have no effect")
+    result.append(interop.TOKENISATION[report.tokenisation])
     return [*result, f"table sha256 {report.table_sha256}", f"file sha256  {report.file_sha256}"]

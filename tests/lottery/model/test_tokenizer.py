@@ -20,6 +20,7 @@ from certify.base.errors import InvalidInputError, UsageError
 from certify.cli.main import run
 from certify.tables.safefile import open_tensor, write_tensors
 from certify.tables.tokenisation import PROBES
+from certify.ticket.make import find
 from certify.ticket.schema import read_ticket_file
 from lottery.model.tokenizer import decode, load_tokenizer, serving_probe
 
@@ -97,6 +98,9 @@ def test_a_ticket_states_it_and_no_run_serves_another(
     evaluation = ["--max-new-tokens", 4, *LANGUAGE]
     training = ["--seed", 1, "--epochs", 1, "--batch-size", 4, "--device", "cpu", *LANGUAGE]
 
+    adapter, use = tmp_path / "adapter", ["--ticket", out, "--base"]
+    assert run([str(word) for word in ["export", *use, base, "--out", adapter]]) == 0
+
     def commands(folder: Path) -> list[list[Any]]:
         name = folder.name
         evidence = ["--evidence", tmp_path / name / "e.json", "--unit", "sentence", "--reference", tuned]
@@ -106,6 +110,10 @@ def test_a_ticket_states_it_and_no_run_serves_another(
             ["evaluate", *start, "--ticket", out, *evidence, *evaluation],
             ["tune", *start, "--rows", f"ticket:{out}#t", "--out", tmp_path / f"{name}-run", *training],
             ["opportunity", "--ticket", out, *start, *LANGUAGE],
+            ["transfer", *use, folder, "--out", tmp_path / f"{name}.safetensors"],
+            ["apply", *use, folder, "--out", tmp_path / f"{name}-merged"],
+            ["export", *use, folder, "--out", tmp_path / f"{name}-adapter"],
+            ["import", adapter, "--base", folder, "--out", tmp_path / f"{name}-rows", "--id", "again"],
         ]
 
     for good, bad in zip(commands(base), commands(other), strict=True):
@@ -115,6 +123,33 @@ def test_a_ticket_states_it_and_no_run_serves_another(
     manifest = json.loads((tmp_path / "base" / "e.json").read_text())
     assert manifest["tokenizer_probe_sha256"] == ticket.probe_sha256
     assert certify.read_ticket_file(out).to_json() == out.read_text()
+    (again,) = read_ticket_file(tmp_path / "base-rows" / "tickets.json").tickets
+    assert again.probe_sha256 == ticket.probe_sha256
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("other") and path != other]
+
+
+@pytest.mark.parametrize(
+    ("bound", "tokenizer", "told"),
+    [(True, True, "that are stated"), (True, False, "not compared"), (False, True, "not bound")],
+)
+def test_what_uses_a_ticket_tells_whether_its_tokenizer_was_compared(
+    base: Path, tuned: Path, tmp_path: Path, bound: bool, tokenizer: bool, told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out, folder = tmp_path / "tickets.json", Path(shutil.copytree(base, tmp_path / "base"))
+    find(base, tuned, out=out, ticket_id="t", rule="distance:1", probe=serving_probe if bound else None)
+    if not tokenizer:
+        (folder / "tokenizer.json").unlink()
+    use = ["--ticket", out, "--base", folder, "--out"]
+    for words in (
+        ["transfer", *use, tmp_path / "table.safetensors"],
+        ["apply", *use, tmp_path / "merged"],
+        ["export", *use, tmp_path / "adapter"],
+        ["import", tmp_path / "adapter", "--base", folder, "--out", tmp_path / "imported"],
+    ):
+        assert run([str(word) for word in words]) == 0, capsys.readouterr().err
+        (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("tokenizer: ")]
+        assert told in line
 
 
 def test_decoding_keeps_every_space(slim: Path, tmp_path: Path) -> None:
