@@ -20,10 +20,12 @@ from certify.base.errors import InvalidInputError
 from certify.base.jsonio import pretty_json, write_bytes
 from certify.ticket.corpus import normalise
 from certify.ticket.templates import language_name
+from lottery.model.tokenizer import load_tokenizer
 from lottery.pretrain.plan import PretrainPlan, TextSource
 from lottery.pretrain.windows import BOS, Documents, held_out_windows
 from lottery.text.textfile import locate, read_lines
 
+TOKENIZER = "tokenizer.json"
 EOS = 2
 # The ids of LLaMA: <unk> 0, <s> 1, </s> 2, then the bytes, so that the newline is 13.
 _SPECIAL = ("<unk>", "<s>", "</s>")
@@ -129,11 +131,11 @@ def write_tokenizer_config(folder: Path, **settings: Any) -> None:
 
 
 def encode_documents(tokenizer: Any, documents: Sequence[str]) -> Documents:
-    """Tokenise ``documents`` in order, without ``<s>``."""
+    """Tokenise ``documents`` in order, without ``<s>``, with a tokenizer of ``transformers``."""
     rows: list[NDArray[np.uint16]] = []
     for start in range(0, len(documents), 4096):
-        batch = tokenizer.encode_batch_fast(list(documents[start : start + 4096]), add_special_tokens=False)
-        rows += [np.array(encoding.ids, dtype=np.uint16) for encoding in batch]
+        batch = tokenizer(list(documents[start : start + 4096]), add_special_tokens=False, verbose=False)
+        rows += [np.array(ids, dtype=np.uint16) for ids in batch["input_ids"]]
     starts = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([row.size for row in rows], out=starts[1:])
     return Documents(np.concatenate(rows) if rows else np.zeros(0, dtype=np.uint16), starts)
@@ -154,23 +156,21 @@ class PretrainText:
     watch: NDArray[np.int64]
 
 
-def prepare_text(plan: PretrainPlan, data: Path, tokenizer_path: Path) -> PretrainText:
-    """Read the sources, train the tokenizer (or read an existing one) and tokenise.
+def prepare_text(plan: PretrainPlan, data: Path, folder: Path) -> PretrainText:
+    """Read the sources, train the tokenizer unless ``folder`` has one, load it as it is served and tokenise.
 
     Raises:
-        UsageError: a file or a package is missing.
+        UsageError: a file or a package is missing, or the tokenizer cannot be loaded (``NO_TOKENIZER``).
         InvalidInputError: a file does not match the plan.
     """
-    from tokenizers import Tokenizer
-
     banned = frozenset(normalise(line) for name in plan.exclude for line in read_lines(locate(data / name)))
     texts = [read_documents(data, source, banned=banned) for source in plan.source]
-    if tokenizer_path.is_file():
-        tokenizer = Tokenizer.from_file(str(tokenizer_path))
-    else:
+    if not (folder / TOKENIZER).is_file():
         documents = (document for training, _ in texts for document in training)
-        tokenizer = train_tokenizer(documents, vocab_size=plan.model.vocab_size)
-        write_bytes(tokenizer_path, tokenizer.to_str(pretty=True).encode("utf-8"))
+        trained = train_tokenizer(documents, vocab_size=plan.model.vocab_size)
+        write_bytes(folder / TOKENIZER, trained.to_str(pretty=True).encode("utf-8"))
+    write_tokenizer_config(folder, model_max_length=plan.model.max_position)
+    tokenizer = load_tokenizer(folder)
     training = tuple(encode_documents(tokenizer, documents) for documents, _ in texts)
     held = [encode_documents(tokenizer, documents) for _, documents in texts]
     watched = [group for group, source in zip(held, plan.source, strict=True) if source.watch]

@@ -12,9 +12,9 @@ from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import sha256_bytes, write_bytes
 from certify.base.staging import staged_folder
 from certify.ticket.templates import language_name
-from lottery.pretrain.data import write_tokenizer_config
+from lottery.pretrain.data import TOKENIZER, write_tokenizer_config
 from lottery.pretrain.plan import PretrainPlan
-from lottery.pretrain.run import TOKENIZER, read_log
+from lottery.pretrain.run import read_log
 from lottery.pretrain.step import PretrainState
 
 _WEIGHTS = "model.safetensors"

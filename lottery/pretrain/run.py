@@ -23,7 +23,6 @@ from lottery.pretrain.step import PretrainState
 from lottery.pretrain.windows import Windows
 
 CHECKPOINT = "checkpoint.safetensors"
-TOKENIZER = "tokenizer.json"
 LOG = "log.jsonl"
 
 
@@ -87,7 +86,7 @@ def pretrain(
             load_checkpoint(run, path)
         if run.step == plan.train.steps:
             return run
-        text = prepare_text(plan, data, out / TOKENIZER)
+        text = prepare_text(plan, data, out)
         _train(run, text, out, report, report_every, save_every)
     return run
 

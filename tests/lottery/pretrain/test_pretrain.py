@@ -26,11 +26,11 @@ from certify.base.errors import ExitCode, InvalidInputError, UsageError
 from certify.ticket.corpus import normalise
 from lottery.cli.pretrain import pretrain as command
 from lottery.pretrain import run as pretrain_module
-from lottery.pretrain.data import prepare_text, read_documents
+from lottery.pretrain.data import TOKENIZER, prepare_text, read_documents
 from lottery.pretrain.export import export_run
 from lottery.pretrain.linear_loss import linear_cross_entropy
 from lottery.pretrain.plan import ModelPlan, PretrainPlan, TextSource, TrainPlan, read_plan, shipped_plans
-from lottery.pretrain.run import CHECKPOINT, TOKENIZER, Progress, pretrain, read_log
+from lottery.pretrain.run import CHECKPOINT, Progress, pretrain, read_log
 from lottery.pretrain.step import PretrainState
 from lottery.pretrain.windows import BOS, Documents, Windows, mix
 
@@ -330,7 +330,7 @@ def test_the_tokenizer_has_the_ids_of_llama_and_keeps_newlines(
 ) -> None:
     from tokenizers import Tokenizer
 
-    text = prepare_text(plan, data, tmp_path / TOKENIZER)
+    text = prepare_text(plan, data, tmp_path)
     tokenizer = Tokenizer.from_file(str(tmp_path / TOKENIZER))
     assert tokenizer.get_vocab_size() == 340
     assert [tokenizer.id_to_token(i) for i in (0, 1, 2, 3, 13, 258)] == [
@@ -354,16 +354,28 @@ def test_the_tokenizer_has_the_ids_of_llama_and_keeps_newlines(
     assert tokenizer.encode("x", add_special_tokens=False).ids == tokenizer.encode("x").ids[1:]
     counts = Counter(int(token) for source in text.training for token in source.ids)
     assert counts[1] == counts[2] == counts[0] == 0  # no control token inside a document, above all no end
-    again = prepare_text(plan, data, tmp_path / "second.json")
-    assert (tmp_path / "second.json").read_bytes() == (tmp_path / TOKENIZER).read_bytes()
+    first, _ = read_documents(
+        data, plan.source[0], banned=frozenset({normalise((data / "choice.en").read_text())})
+    )
+    bare = [tokenizer.encode(document, add_special_tokens=False).ids for document in first]
+    assert text.training[0].ids.tolist() == [token for ids in bare for token in ids]
+    again = prepare_text(plan, data, tmp_path / "second")
+    assert (tmp_path / "second" / TOKENIZER).read_bytes() == (tmp_path / TOKENIZER).read_bytes()
     assert all(
         np.array_equal(one.ids, two.ids) for one, two in zip(text.training, again.training, strict=True)
     )
 
 
+def test_a_damaged_tokenizer_of_a_run_is_one_line(plan: PretrainPlan, data: Path, tmp_path: Path) -> None:
+    (tmp_path / TOKENIZER).write_text("{}")
+    with pytest.raises(UsageError, match="cannot load a tokenizer") as caught:
+        prepare_text(plan, data, tmp_path)
+    assert caught.value.code == "NO_TOKENIZER"
+
+
 def test_text_faults_are_one_line(plan: PretrainPlan, data: Path, tmp_path: Path) -> None:
     def prepare(*sources: TextSource, **changes: Any) -> None:
-        prepare_text(modified(plan, source=sources, **changes), data, tmp_path / TOKENIZER)
+        prepare_text(modified(plan, source=sources, **changes), data, tmp_path)
 
     with pytest.raises(UsageError, match=r"no file .*q\.en"):
         prepare(TextSource(path="q", languages=("en", "ca"), share=1))
