@@ -216,6 +216,7 @@ class Evidence:
         for one in m["used"]:
             found = here.read(one["path"], one["sha256"], packed=True).decode("ascii").split("\n")
             need(found.pop() == "" and len(found) == one["count"] and increasing(found))
+            need(one.get("table_sha256") in {None, *(arm["table_sha256"] for arm in m["arms"])})
             self.used.setdefault(one["role"], set()).update(found)
 
     def window(self, record: Json) -> None:

@@ -169,6 +169,11 @@ class Used(Model):
     path: RelativePath
     sha256: Sha256
     count: Annotated[int, Field(ge=0, le=_MAX_RECORDS * 4)]
+    table_sha256: Sha256 | None = Field(
+        default=None, description="tensor digest of the table that the tuning run made which used them"
+    )
+
+    _as_given = unless_given("table_sha256")
 
 
 class RecordsRef(Model):
@@ -237,6 +242,9 @@ class Manifest(Document):
                 self.design == "fixed" and self.records.count != self.text.sentences
             ):
                 raise ValueError("a fixed design has one record for every sentence of the text")
+        tables = {None, *(arm.table_sha256 for arm in self.arms)}
+        if not {entry.table_sha256 for entry in self.used} <= tables:
+            raise ValueError("a list of used sentences names a table that no arm has")
         if len({entry.path for entry in self.used} | {self.records.path}) != len(self.used) + 1:
             raise ValueError("two files of the evidence have the same path")
         return self

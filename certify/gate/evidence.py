@@ -317,6 +317,9 @@ def _split(found: Sequence[Evidence], subject: Subject) -> Item:
     if lacking:
         remedy = "evaluate with --used, which lists the sentences of scan, tuning and choice"
         return Item(name, Outcome.MISSING, "USED_NOT_LISTED", "; ".join(lacking), remedy)
+    bound = {entry.table_sha256 for evidence in found for entry in evidence.manifest.used}
+    if subject.ticket.reference.tensor_sha256 not in bound:
+        said.append("the list of the run that made the embed-tuned table is not bound")
     return Item(name, Outcome.PASS, "DISJOINT", "; ".join(said))
 
 

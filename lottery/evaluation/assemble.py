@@ -295,7 +295,10 @@ class _Files:
                 digest = sha256_bytes(data)
                 name = f"used/{entry.role}.{digest[:DIGITS]}.txt"
                 write_bytes(self._out.parent / name, data)
-                listed.append(Used(role=entry.role, path=name, sha256=digest, count=len(entry.digests)))
+                bound = {} if entry.table is None else {"table_sha256": entry.table}
+                listed.append(
+                    Used(role=entry.role, path=name, sha256=digest, count=len(entry.digests), **bound)
+                )
             self._draft = _with(self._draft, used=tuple(listed))
         stated = RecordsRef(path=self._draft.records.path, sha256=self._state.hexdigest(), count=self._count)
         manifest = _with(self._draft, records=stated)

@@ -194,8 +194,8 @@ def evaluate_tickets(
             or belong to another run (``PART_MISMATCH``); the tickets and ``path`` do not name the same
             strengths (``PATH_DIFFERS``); the unit is the document, with ``decided``
             (``UNIT``).
-        InvalidInputError: model, table, tickets, text or template is malformed, or the tickets have
-            different bases or references.
+        InvalidInputError: model, table, tickets, text or template is malformed, the tickets have different
+            bases or references, or a list of used sentences is that of another run (``USED_OTHER_RUN``).
         NothingToDoError: the text has no sentences.
     """
     check_out(out)
@@ -211,6 +211,14 @@ def evaluate_tickets(
     sources = [open_source(spec) for spec in tickets]
     law = common_law((claim for source in sources for claim in source.ticket.declared), path)
     stored, tuned, placements = _placements(folder, reference, sources)
+    tables = {placement.arm.table_sha256 for placement in placements}
+    for text in used:
+        if text.table is not None and text.table not in tables:
+            raise InvalidInputError(
+                f"a list of sentences used for {text.role} is that of another run: its table"
+                f" {text.table[:12]} is none of those evaluated",
+                code="USED_OTHER_RUN",
+            )
     tokenizer = load_tokenizer(folder, *(source.ticket.probe_sha256 for source in sources))
     read = read_pairs(data, *languages, documents=unit == DOCUMENT)
     distinct = deduplicate(read)

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.jsonio import read_json, tensor_digest
+from certify.base.jsonio import read_json
 from certify.base.records import Dtype
 from certify.cli.shell import needs_extra
 from certify.evidence.manifest import ArmKind, Control, Segment
@@ -31,7 +31,7 @@ from certify.tables.modeldigest import adapter_digest, checkpoint_digest
 from certify.tables.rowfile import Rows
 from certify.tables.safefile import read_header
 from certify.tables.table import Table
-from certify.ticket.transfer import transferred_blocks
+from certify.ticket.transfer import table_digest
 from lottery.model.backbone import load_backbone, output_head, refuse_other_weights
 from lottery.model.tokenizer import first_line
 from lottery.text.segments import SEGMENTS
@@ -105,7 +105,7 @@ def rows_placement(
         name=name,
         kind=kind,
         ids=tuple(rows.ids.tolist()),
-        table_sha256=tensor_digest(base.dtype, base.shape, transferred_blocks(base, rows)),
+        table_sha256=table_digest(base, rows),
         parameters=rows.ids.size * base.shape[1],
         control=control,
         of=of,

@@ -67,10 +67,13 @@ class UsedText:
 
     Attributes:
         digests: 16-digit sentence digests.
+        table: tensor digest of the table that the tuning run made which used them, as served; None if no run
+            says so.
     """
 
     role: UsedRole
     digests: frozenset[str]
+    table: str | None = None
 
 
 def used_pairs(role: UsedRole, pairs: Iterable[Pair]) -> UsedText:

@@ -24,7 +24,8 @@ from certify.tables.dtypes import to_float32
 from certify.tables.modeldigest import adapter_settings
 from certify.tables.rowfile import make_rows, write_rows
 from certify.tables.safefile import write_tensors
-from certify.tables.table import DEFAULT_TENSOR, Table
+from certify.tables.table import DEFAULT_TENSOR, Table, open_table
+from certify.ticket.transfer import table_digest
 from lottery.model.backbone import TORCH_DTYPES, output_head, quiet
 from lottery.model.rows import extract, install
 from lottery.model.tokenizer import first_line
@@ -41,13 +42,14 @@ class TrainableArm:
     Attributes:
         model: the model to run; only trained parameters require a gradient.
         output: name of the file or folder that :attr:`save` writes.
-        save: write the result into a folder, completely or not at all.
+        save: write the result into a folder, completely or not at all. Returns the tensor digest of the
+            input table that it serves, in the dtype of the stored table; None for other weights.
     """
 
     model: nn.Module
     head: nn.Module
     output: str
-    save: Callable[[Path], None]
+    save: Callable[[Path], str | None]
 
 
 def rows_arm(
@@ -66,12 +68,14 @@ def rows_arm(
     start = np.array(to_float32(raw, table.dtype))  # a copy, so that nothing writes through the memory map
     module = install(model, ids, init=start, tokens=tokens, allow_beyond=allow_beyond)
 
-    def save(out: Path) -> None:
+    def save(out: Path) -> str:
         values = extract(module)
         if ids is None:
             write_tensors(out / TABLE_FILE, {DEFAULT_TENSOR: ("F32", values)}, None)
-        else:
-            write_rows(out / ROWS_FILE, make_rows(np.asarray(ids, np.int64), values, table.stored_dtype))
+            return open_table(out / TABLE_FILE).as_dtype(table.stored_dtype).digest()
+        rows = make_rows(np.asarray(ids, np.int64), values, table.stored_dtype)
+        write_rows(out / ROWS_FILE, rows)
+        return table_digest(table.as_dtype(table.stored_dtype), rows)
 
     return TrainableArm(model, output_head(model), TABLE_FILE if ids is None else ROWS_FILE, save)
 

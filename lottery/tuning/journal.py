@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import Field
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
-from certify.base.jsonio import pretty_json, read_bytes, write_bytes
+from certify.base.jsonio import pretty_json, read_bytes, sha256_file, write_bytes
 from certify.base.model import Document, Refusal, read
 from certify.base.version import __version__
+from lottery.text.usedtext import USED_FILE
 
 if TYPE_CHECKING:
     from lottery.tuning.trainer import StepReport
@@ -31,6 +33,7 @@ SCHEMA: Final = "lottery.tune"
 SCHEMA_VERSION: Final = 1
 
 _METRICS_LIMIT = 1 << 30
+_SHA256 = re.compile("[0-9a-f]{64}", re.ASCII)
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "numpy")
 
 
@@ -51,6 +54,30 @@ class RunRecord(Document):
     details: dict[str, Any]
     versions: dict[str, str]
     outcome: dict[str, Any]
+
+
+def served_table(used: Path) -> str | None:
+    """Read which table the run made that wrote a list of used sentences, from the record beside the list.
+
+    Returns:
+        Tensor digest of the input table that its result serves, in the dtype of the base; None if no run
+        beside the list made a table, or one of before this was recorded.
+
+    Raises:
+        InvalidInputError: the record is malformed, or is that of a run that wrote another list
+            (``USED_OTHER_RUN``).
+    """
+    path = used.parent / RUN_FILE
+    if used.name != USED_FILE or not path.is_file():
+        return None
+    record, _ = read(RunRecord, path, what="record of a run", refusal=_REFUSAL)
+    table, listed = record.outcome.get("table_sha256"), record.outcome.get("used")
+    stated = listed.get("sha256") if isinstance(listed, dict) else None
+    if stated != sha256_file(used):
+        raise InvalidInputError(f"{used} is not the list that the run beside it wrote", code="USED_OTHER_RUN")
+    if table is not None and not (isinstance(table, str) and _SHA256.fullmatch(table)):
+        raise InvalidInputError(f"{path}: outcome.table_sha256 is not a digest", code="RUN_MALFORMED")
+    return table
 
 
 class Journal:

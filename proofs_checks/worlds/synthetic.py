@@ -238,13 +238,14 @@ def write(
     arms: Sequence[Json],
     *,
     used: Mapping[str, Iterable[str]] | None = None,
+    used_table: str | None = None,
     name: str = "synthetic",
     **fields: Json,
 ) -> Path:
     """Write evidence into an existing folder; returns the path of the manifest.
 
-    ``used`` has digests (16 hexadecimal digits) by role, ``name`` is the stem of the files, and ``fields``
-    replace top-level entries of the manifest.
+    ``used`` has digests (16 hexadecimal digits) by role, ``used_table`` is the table of the run that used
+    them, ``name`` is the stem of the files, and ``fields`` replace top-level entries of the manifest.
     """
     value = manifest(records, arms)
     value["records"]["path"] = f"{name}.records.jsonl"
@@ -254,6 +255,8 @@ def write(
         path = f"{name}.{role}.txt"
         (folder / path).write_bytes(data)
         entry = {"role": role, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "count": len(lines)}
+        if used_table is not None:
+            entry["table_sha256"] = used_table
         value["used"].append(entry)
     (folder / f"{name}.records.jsonl").write_bytes(b"".join(canonical(record) + b"\n" for record in records))
     target = folder / f"{name}.json"

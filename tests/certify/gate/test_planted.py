@@ -252,9 +252,9 @@ def test_what_is_not_said_of_tokenisation_is_told_and_decides_nothing(
     report = check(bundle, "strict")
     assert int(report.exit_code) == 0
     told = {item.name for item in report.tickets[0].items if "not bound" in item.text}
-    assert told == (set() if bound else {"evidence.integrity"})
+    assert told == ({"evidence.split"} if bound else {"evidence.integrity", "evidence.split"})
     told = {item.name for item in check(pristine, "strict").tickets[0].items if "not bound" in item.text}
-    assert told == {"integrity.tokenizer", "evidence.integrity"}
+    assert told == {"integrity.tokenizer", "evidence.integrity", "evidence.split"}
 
 
 @plant("INVALID", "EVIDENCE_MODEL")
@@ -480,6 +480,22 @@ def an_evaluated_sentence_was_tuned_on(bundle: Bundle) -> None:
 def an_evaluated_translation_was_tuned_on(bundle: Bundle) -> None:
     bundle.used = {"tuning": [bundle.records[5]["target"]]}
     bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def the_list_of_used_sentences_is_that_of_another_run(bundle: Bundle) -> None:
+    bundle.fields["used_table"] = synthetic.digest("another table")
+    bundle.forge()
+
+
+def test_a_list_of_used_sentences_may_name_the_table_of_its_run(pristine: Bundle, tmp_path: Path) -> None:
+    bundle = pristine.copy(tmp_path / "copy")
+    bundle.fields["used_table"] = bundle.arm("reference")["table_sha256"]
+    bundle.issue()
+    report = check(bundle, "strict")
+    assert int(report.exit_code) == 0
+    (split,) = (item for item in report.tickets[0].items if item.name == "evidence.split")
+    assert "not bound" not in split.text
 
 
 @plant("INVALID", "DATA_OVERLAP")

@@ -55,8 +55,12 @@ from lottery.model.row_swap import Placement, base_placement, reference_placemen
 from lottery.model.tokenizer import load_tokenizer  # noqa: E402
 from lottery.text.pairsource import read_pairs  # noqa: E402
 from lottery.text.score import extract  # noqa: E402
+from lottery.text.tunedata import Data  # noqa: E402
 from lottery.text.unrelated import Window  # noqa: E402
 from lottery.text.usedtext import used_pairs, used_sentences  # noqa: E402
+from lottery.tuning.recipe import Recipe  # noqa: E402
+from lottery.tuning.trainer import Limits  # noqa: E402
+from lottery.tuning.tune import Settings, tune  # noqa: E402
 
 TABLE = "model.embed_tokens.weight"
 LANGUAGES = ("en", "ca")
@@ -470,6 +474,38 @@ def test_used_sentences_are_listed_by_digest(evaluated: Any, tmp_path: Path) -> 
     wanted = {hashlib.sha256(b"u").hexdigest()[:16]}
     assert read_used(manifest.used[1], tmp_path / "evidence") == wanted
     check_files(manifest, tmp_path / "evidence")
+
+
+def test_a_list_of_used_sentences_is_that_of_the_run_that_made_the_table(
+    base: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``used.txt`` beside another table says nothing about this one."""
+    train = write_pairs(tmp_path / "train", 6, first=50)
+    for name, rate in (("run", 0.01), ("other", 0.02)):
+        data = Data((str(train),), *LANGUAGES, template="labels", max_length=120)
+        recipe = Recipe(learning_rate=rate, epochs=1, batch_size=6)
+        tune(
+            str(base),
+            Settings(data=data, recipe=recipe, limits=Limits(8), seed=0),
+            tmp_path / name,
+            device="cpu",
+        )
+        assert json.loads((tmp_path / name / "run.json").read_text())["outcome"]["table_sha256"] is not None
+    command = ["evaluate", "--base", base, "--reference", tmp_path / "run" / "embed_tokens.safetensors"]
+    command += ["--data", text, "--source", "en", "--target", "ca", "--template", "labels", "--limit", 2]
+    command += ["--max-new-tokens", 2, "--unit", "sentence", "--evidence", tmp_path / "dev.json"]
+    other = tmp_path / "other" / "used.txt"
+    assert run([*command, "--used", f"tuning={other}"]) == 4
+    assert "is that of another run" in capsys.readouterr().err
+    assert not (tmp_path / "dev.json").exists()
+    assert run([*command, "--used", f"tuning={tmp_path / 'run' / 'used.txt'}"]) == 0
+    manifest = read_manifest(tmp_path / "dev.json")
+    assert manifest.reference is not None
+    assert [entry.table_sha256 for entry in manifest.used] == [manifest.reference.tensor_sha256]
+    other.write_text("0123456789abcdef\n")
+    capsys.readouterr()
+    assert run([*command, "--used", f"tuning={other}"]) == 4
+    assert "is not the list that the run beside it wrote" in capsys.readouterr().err
 
 
 def test_repeated_sentences_count_once(base: Path, tuned: Path, tmp_path: Path) -> None:

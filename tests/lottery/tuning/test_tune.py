@@ -284,6 +284,10 @@ def test_the_sentences_that_were_trained_on_are_listed(base: Path, text: Path, t
     assert recorded == {"path": "used.txt", "sha256": digest, "count": len(wanted)}
     found = _used(f"tuning={path}", ("en", "ca"))
     assert (found.role, found.digests) == ("tuning", frozenset(wanted))
+    served = np.array(open_tensor(base / "model.safetensors", "model.embed_tokens.weight"))
+    served[5] = read_rows(tmp_path / "run" / "rows.safetensors").served[0]
+    head = json.dumps({"dtype": "F32", "shape": served.shape}, separators=(",", ":"))
+    assert found.table == hashlib.sha256(head.encode() + b"\n" + served.tobytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
