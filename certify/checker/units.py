@@ -239,8 +239,7 @@ class Evidence:
             for v in map(naturals, one["stats"]):
                 need(len(v) == 34 and [v[1], *v[11::3]] == translation)
                 need(all(map(le, v[12::3], map(min, v[10::3], v[11::3]))))
-            scored = [*map(chrf, one["stats"])]
-            one["chrf"] = [scored[index] for index in one["rules"]]
+            need(len(naturals(one["rules"])) == 3 and max(one["rules"]) < len(one["stats"]))
 
     def disjoint(self, everywhere: Sequence[Evidence], chosen: frozenset[str] = frozenset()) -> None:
         """No evaluated sentence occurs twice, or line in two units, or stands in any list of those used."""
@@ -314,7 +313,9 @@ class Evidence:
     def scores(self, name: str, rule: int) -> list[Fraction]:
         """Mean sentence chrF of one arm under the rule whole (0), first-line (1) or cut (2), by unit."""
         if (name, rule) not in self.scored:
-            self.scored[name, rule] = self.means(lambda r: (r["arms"][name]["chrf"][rule], 1))
+            arms = [[record["arms"][name] for record in records] for records in self.units.values()]
+            scored = [[chrf(arm["stats"][arm["rules"][rule]]) for arm in one] for one in arms]
+            self.scored[name, rule] = [sum(one) / len(one) for one in scored]
         return self.scored[name, rule]
 
     def holds(self, drawn: list[bool], alpha: Fraction, delta: Fraction, limits: tuple[int, int, int]) -> str:
