@@ -66,7 +66,9 @@ def _promises(ticket: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         claim
         for claim in ticket["claims"] or ()
-        if claim["name"].startswith(_GUARANTEE) and claim["role"] == "evaluation"
+        if claim["name"].startswith(_GUARANTEE)
+        and claim["role"] == "evaluation"
+        and claim["finding"] != "missing"
     ]
 
 

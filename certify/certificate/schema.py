@@ -183,7 +183,9 @@ class StatedClaim(Model):
     kind: StatedKind
     comparator: Slug | None
     extraction: Rule | None
-    finding: Literal["measured", "held", "refuted", "inconclusive", "vacuous", "premise failed", "failed"]
+    finding: Literal[
+        "measured", "held", "refuted", "inconclusive", "vacuous", "premise failed", "violated", "failed"
+    ]
     estimate: Number | None
     lower: Number | None
     upper: Number | None

@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from .scan import critical
-from .tables import PASS, Item, Json, Stop, canonical, level, sha
-from .units import CRITERIA, MEANS, ONE, RATES, Evidence, compared, largest
+from .tables import PASS, Item, Json, Stop, canonical, level, need, sha
+from .units import CRITERIA, MEANS, ONE, RATES, Evidence, compared, largest, law
 
 NULLS: Final = {
     "random": 3,
@@ -46,6 +46,7 @@ STATUS: Final = {  # of a guarantee that must be held, by finding
     "premise failed": "REFUTED",
     "vacuous": "VACUOUS",
     "inconclusive": "INCONCLUSIVE",
+    "violated": "INVALID",
 }
 
 
@@ -106,6 +107,7 @@ class Text:
         self.quantities: dict[str, tuple[list[list[Fraction]], int, int]] = {}
         self.hints: Mapping[str, Any] = {}
         m = evidence.m
+        need(evidence.label < ticket["base"]["shape"][0], "EVIDENCE_IDS")
         self.name, self.unit = m["text"]["name"], m["text"]["unit"]
         self.taken = [UNITS[self.unit.split(":")[0]], "A-EVIDENCE"]
 
@@ -195,9 +197,11 @@ class Text:
         above = max(h.values(), default=0) >= critical(d, alpha, "asymptotic")
         tied = [] if self.ticket["base"]["tied"] is False else ["A-UNTIED"]
         draws = e.drawn(arm, spelled, h, d)
-        for criterion in CRITERIA:
+        laws = {promised(one) for one in self.ticket.get("declared", [])} - {None} or {(16, 2)}
+        for criterion in CRITERIA if e.on_path(arm) and laws == {e.law} else CRITERIA[:3]:
             drawn, name = draws.get(criterion), f"guarantee:{criterion}"
-            claim = Claim("vacuous", None, None, None, 0, "", [*taken, *tied], [])
+            rests = [*taken, *(tied if criterion != "path" else ())]
+            claim = Claim("vacuous", None, None, None, 0, "", rests, [])
             if drawn:
                 first, last, grid = limits = e.rate(drawn, share, *(self.hints.get(name) or [{}])[:1])
                 claim = Claim(
@@ -213,6 +217,8 @@ class Text:
                 )
             if above and criterion == "published":
                 claim = claim._replace(finding="premise failed")
+            if criterion == "path" and arm in e.broken:
+                claim = claim._replace(finding="violated")
             self.claims[name] = claim
 
     def judge(self, asked: Requirement, taken: frozenset[str]) -> Item:
@@ -222,6 +228,8 @@ class Text:
             return "INCONCLUSIVE", "ASSUMPTION_NOT_ACCEPTED"
         if asked.finding == "held" and (claim.finding, alpha > Fraction(1, 10)) == ("held", True):
             return "INCONCLUSIVE", "GUARANTEE_DESCRIPTIVE"
+        if claim.finding == "violated":
+            return "INVALID", "GUARANTEE_VIOLATED"
         if asked.finding == "not refuted":
             return ("REFUTED", "GUARANTEE_REFUTED") if claim.finding == "refuted" else PASS
         if asked.finding == "held":
@@ -247,6 +255,13 @@ class Text:
         return Fraction(one["upper"], grid) if claim.upper is None else -Fraction(one["lower"], grid)
 
 
+def promised(one: Json) -> tuple[int, int] | None:
+    """The path that a declared claim needs."""
+    needs = (one["kind"], one.get("comparator")) == ("guarantee", "path")
+    need(needs or one.get("path") is None, "TICKET_MALFORMED")
+    return law(one.get("path") or {"n": 16, "g": 2}) if needs else None
+
+
 def declared(ticket: Json) -> list[Requirement | None]:
     """What a ticket declares, as requirements; None where nothing can test it."""
     found: list[Requirement | None] = []
@@ -257,8 +272,10 @@ def declared(ticket: Json) -> list[Requirement | None]:
         names = [
             ":".join(filter(None, (one["kind"], name, rule)))
             for name in comparators
-            if against in (None, name) and (rule in rules if rules else rule is None)
+            if against in ((name,) if name == "path" else (None, name))
+            and (rule in rules if rules else rule is None)
         ]
+        promised(one)
         value = None if margin is None else Fraction(margin)
         gains, promise = one["kind"] in ("gain", "better-than-nulls"), one["kind"] == "guarantee"
         if value is not None and one["kind"].startswith(("unrelated", "non-inferiority")):
@@ -288,7 +305,9 @@ def asserted(ticket: Json) -> Json:
 
     optional = dict.fromkeys(("comparator", "margin", "delta", "extraction"))
     declared = [optional | one for one in ticket.get("declared", [])]
-    full = ticket | {"declared": [{k: v for k, v in one.items() if k != "texts" or v} for one in declared]}
+    full = ticket | {
+        "declared": [{k: v for k, v in one.items() if k not in ("texts", "path") or v} for one in declared]
+    }
     full["template"] = ticket["template"] and {"path": None} | ticket["template"]
     full["selection"] = reals(ticket["selection"], "tau")
     full["tokens"] = [reals(row, "p", "log10_p", "shift_norm") for row in ticket["tokens"]]

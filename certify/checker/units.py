@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from fractions import Fraction
-from itertools import chain, compress, pairwise, repeat
+from functools import lru_cache
+from itertools import chain, compress, groupby, pairwise, repeat
 from operator import add, floordiv, le, mul, sub
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from .scan import exceeds_log
 from .tables import Folder, Json, canonical, digests, fetch, increasing, level, naturals, need, parse, sha
 
 ONE = 1 << 32  # units are counted in 2^-32
-CRITERIA = ("published", "measured-max", "additive")
+CRITERIA = ("published", "measured-max", "additive", "path")
 MEANS, RATES = 1 << 20, 1 << 32  # grids of the limits of means and of rates
 
 
@@ -134,6 +135,40 @@ def chrf(v: Sequence[int]) -> Fraction:
     return Fraction(500 * p * q, len(orders) * (4 * p * r + q * h))
 
 
+def law(one: Json) -> tuple[int, int]:
+    """n and g of the strengths along a path."""
+    n, g = naturals([one["n"], one["g"]])
+    need(len(one) == 2 and 1 <= g <= n <= 256 and n % 2 == 0)
+    return n, g
+
+
+@lru_cache(maxsize=1 << 16)
+def along(text: str, n: int, g: int) -> tuple[list[int], bool, bool]:
+    """Labels at the n + g + 1 strengths; whether the path theorem certifies the step, and is violated."""
+    runs = [(label, int(count)) for label, count in (run.split("*") for run in text.split(","))]
+    need(all(count > 0 for _, count in runs) and sum(count for _, count in runs) == n + g + 1)
+    labels = naturals([int(label) for label, count in runs for _ in range(count)])
+    need(text == ",".join(f"{label}*{len([*run])}" for label, run in groupby(labels)))
+    row = [math.comb(n, k) for k in range(n + 1)]
+    q0, q1, released, tuned = [*row, *[0] * g], [*[0] * g, *row], Counter[int](), Counter[int]()
+    for label, p, q in zip(labels, q0, q1, strict=True):
+        released[label] += p
+        tuned[label] += q
+
+    def most(mass: int) -> Fraction:
+        found = Fraction(0)
+        for p, q in zip(q0, q1, strict=True):  # by increasing q / p: what costs nothing comes first
+            part = min(mass, q)
+            found, mass = found + (p if part == q else Fraction(p * part, q)), mass - part
+        return found
+
+    winner = min(tuned, key=lambda label: (-tuned[label], label))
+    rival = max((q for label, q in tuned.items() if label != winner), default=0)
+    certified = 2**n - most(2**n - tuned[winner]) > most(rival)
+    kept = all(released[winner] > p for label, p in released.items() if label != winner)
+    return labels, certified, certified and not kept
+
+
 def rank(seed: int, unit: str) -> str:
     """Where a unit of a sequential design stands in the order in which units are drawn."""
     return sha(f"{seed}:{unit}".encode())
@@ -176,6 +211,8 @@ class Evidence:
             ours = [arm["name"] for arm in m["arms"] if name in (arm["kind"], arm["name"])]
             need(ours == [name] or (name == "reference" and m["kind"] == "loss" and not ours))
             need(not ours or self.arms[name]["table_sha256"] == m[name]["tensor_sha256"])
+        self.law, self.label, self.broken = m.get("path") and law(m["path"]), 0, set[str]()
+        need(not self.law or m["kind"] == "translation")
         lines = here.read(m["records"]["path"], m["records"]["sha256"], packed=True).split(b"\n")
         need(lines.pop() == b"" and len(lines) == m["records"]["count"] > 0, "EVIDENCE_TRUNCATED")
         self.fixed, self.scored = m["design"] == "fixed", dict[tuple[str, int], list[Fraction]]()
@@ -240,6 +277,22 @@ class Evidence:
                 need(len(v) == 34 and [v[1], *v[11::3]] == translation)
                 need(all(map(le, v[12::3], map(min, v[10::3], v[11::3]))))
             need(len(naturals(one["rules"])) == 3 and max(one["rules"]) < len(one["stats"]))
+        for name, one in arms.items():
+            need(("path" in one) == (self.law is not None and self.on_path(name)))
+            if self.law:
+                said, at = dict(one.get("differs", ())), self.law[0] // 2
+                steps = [along(text, *self.law) for text in one.get("path", [])]
+                need("path" not in one or len(steps) == len(tokens))
+                for t, (labels, _, broken) in enumerate(steps):
+                    need((labels[at], labels[at + self.law[1]]) == (said.get(t, best[t]), best[t]))
+                    self.label = max(self.label, *labels)
+                    self.broken |= {name} if broken else set()
+
+    def on_path(self, name: str) -> bool:
+        """The arm serves a ticket, as released."""
+        one = self.arms[name]
+        rows = one["kind"] in ("transfer", "tuned", "direction")
+        return rows and one.get("control") is None and one.get("gate") is None
 
     def disjoint(self, everywhere: Sequence[Evidence], chosen: frozenset[str] = frozenset()) -> None:
         """No evaluated sentence occurs twice, or line in two units, or stands in any list of those used."""
@@ -274,12 +327,14 @@ class Evidence:
                 fed = {*record["prompt"]}
                 moved = [h.get(i, 0) for i in fed]
                 largest, total = max(moved, default=0), sum(moved)
+                path = record["arms"][arm].get("path")
                 for t, (token, a, b) in enumerate(zip(e["tokens"], e["p_a"], e["p_b"], strict=True)):
                     margin = max(0, a - b)
                     bounds = (
                         margin >= least,
                         margin * d > largest * 2 * 10**9,
                         margin * d > total * 4 * 10**9,
+                        path and self.law and along(path[t], *self.law)[1],
                     )
                     for name in compress(CRITERIA, bounds):
                         certified[name].append(t in wrong)

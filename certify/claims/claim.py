@@ -35,6 +35,7 @@ class Finding(StrEnum):
     INCONCLUSIVE = "inconclusive"  # guarantee: neither
     VACUOUS = "vacuous"  # the claim speaks about nothing: no certified step, no row
     PREMISE_FAILED = "premise failed"  # the published criterion does not apply
+    VIOLATED = "violated"  # guarantee: a theorem is broken, so the program is
     MISSING = "missing"  # the evidence needed is not there
     NOT_APPLICABLE = "not applicable"  # the claim has no meaning here, and the text says why
 

@@ -7,16 +7,18 @@ the rate at which drawn steps disagree with E* is compared with ``alpha``.
 Definitions, exact to the last digit:
 
 * *Steps*, their margins, N and disagreement: :mod:`certify.evidence.distances`.
-* *Certified*: the criterion of :mod:`certify.stats.theorem` holds, on ``r = margin / 10**9``. The drawn
-  step does not depend on the premise of ``published``; the finding does.
+* *Certified*: the criterion of :mod:`certify.stats.theorem` holds, on ``r = margin / 10**9``; ``path``
+  (:mod:`certify.stats.path`) on the labels along it. The drawn step does not depend on the premise of
+  ``published``; the finding does.
 * *Drawn step* of a unit with m > 0 certified steps, pooled in the order of
   :attr:`certify.evidence.load.Evidence.units`: ``int(SHA-256(f"drawn:{unit}"), 16) mod m``, ``unit`` as it
   is named there. Nothing that could be chosen after the results has a part in it.
 * *Limits*, each with error ``delta``: Clopper-Pearson for a fixed design; for a sequential one the
   anytime-valid betting bound over drawn steps (1 = disagrees), units in the order drawn.
-* *Finding*: PREMISE_FAILED if the criterion is ``published`` and a row has D > tau(alpha); else VACUOUS if no
-  unit has a certified step; else HELD if upper <= alpha, REFUTED if lower > alpha, else INCONCLUSIVE. For a
-  fixed design both comparisons are of exact binomial tails, not of rounded limits.
+* *Finding*: VIOLATED if the label of a step that ``path`` certifies is not the unique argmax of Q0, which
+  its theorem excludes; else PREMISE_FAILED if the criterion is ``published`` and a row has D > tau(alpha);
+  else VACUOUS if no unit has a certified step; else HELD if upper <= alpha, REFUTED if lower > alpha, else
+  INCONCLUSIVE. For a fixed design both comparisons are of exact binomial tails, not of rounded limits.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from certify.evidence.distances import Distances, Step, Units, Violation, violat
 from certify.evidence.read import UNIT
 from certify.stats.betting import Design
 from certify.stats.limits import Limit
+from certify.stats.path import PathDecision, decision
 from certify.stats.rates import rate_above, rate_at_most, rate_limits
 from certify.stats.theorem import DEFAULT_VARIATION, Criterion, critical_margin
 from certify.stats.witness import Witness, largest
+from certify.ticket.schema import StrengthLaw
 
 MAX_WITNESSES: Final = 50
 """Violations that are listed; all of them are counted."""
@@ -54,11 +58,12 @@ class Guarantee:
         criterion: the criterion.
         alpha: the level, as the ticket spells it.
         delta: error probability of each limit.
-        finding: HELD, REFUTED, INCONCLUSIVE, VACUOUS or PREMISE_FAILED.
+        finding: HELD, REFUTED, INCONCLUSIVE, VACUOUS, PREMISE_FAILED or VIOLATED.
         descriptive: ``alpha`` is above :data:`DESCRIPTIVE_ABOVE`.
         steps: all steps.
         certified: certified steps.
         violations: certified steps that disagree.
+        broken: steps at which the theorem behind ``path`` is violated; 0 for the others.
         units: all units.
         drawn: units with a certified step, one drawn step each: n of the limits.
         disagreements: drawn steps that disagree.
@@ -84,6 +89,7 @@ class Guarantee:
     steps: int
     certified: int
     violations: int
+    broken: int
     units: int
     drawn: int
     disagreements: int
@@ -108,6 +114,7 @@ def guarantee(
     delta: Fraction = DELTA,
     design: Design = "fixed",
     v: int = DEFAULT_VARIATION,
+    law: StrengthLaw | None = None,
 ) -> Guarantee:
     """Judge the guarantee at one level under one criterion; see the module for every definition.
 
@@ -119,12 +126,14 @@ def guarantee(
         delta: error probability of each limit.
         design: of the evidence.
         v: V of the criterion ``additive``, at least 2.
+        law: strengths of the criterion ``path``.
 
     Raises:
-        ValueError: ``alpha`` is not strictly between 0 and 1, or ``v`` is below 2.
+        ValueError: ``alpha`` is not strictly between 0 and 1, ``v`` is below 2, or there are no labels for
+            ``path``.
     """
     level = Fraction(alpha)
-    certifies = _rule(criterion, distances.d, level, v)
+    certifies = _rule(criterion, distances.d, level, v, law)
     found = {unit: tuple(filter(certifies, steps)) for unit, steps in units.items()}
     certified = {unit: steps for unit, steps in found.items() if steps}
     drawn = [steps[drawn_index(unit, len(steps))].disagrees for unit, steps in certified.items()]
@@ -133,16 +142,18 @@ def guarantee(
     above = distances.premise(level)
     judged = _judge(drawn, level, delta, design)
     premise = criterion != "published" or not above
+    broken = sum(decided(step, law).violation for step in everything) if criterion == "path" else 0
     losses = [v * step.total for step in everything] if criterion == "additive" else []
     return Guarantee(
         criterion=criterion,
         alpha=alpha,
         delta=delta,
-        finding=judged.finding if premise else Finding.PREMISE_FAILED,
+        finding=Finding.VIOLATED if broken else judged.finding if premise else Finding.PREMISE_FAILED,
         descriptive=level > DESCRIPTIVE_ABOVE,
         steps=len(everything),
         certified=sum(map(len, certified.values())),
         violations=len(wrong),
+        broken=broken,
         units=len(units),
         drawn=len(drawn),
         disagreements=sum(drawn),
@@ -211,13 +222,28 @@ def _judge(drawn: Sequence[bool], alpha: Fraction, delta: Fraction, design: Desi
     return _Judged(finding, lower, upper, witness)
 
 
-def _rule(criterion: Criterion, d: int, alpha: Fraction, v: int) -> Callable[[Step], bool]:
+def decided(step: Step, law: StrengthLaw | None) -> PathDecision:
+    """What the labels of a step along the path show.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if law is None or step.labels is None:
+        raise ValueError("the step has no labels along a path")
+    return decision(step.labels, law.n, law.g)
+
+
+def _rule(
+    criterion: Criterion, d: int, alpha: Fraction, v: int, law: StrengthLaw | None
+) -> Callable[[Step], bool]:
     # The criteria of certify.stats.theorem multiplied out: a text has many steps. Tests compare the two.
     if v < 2:
         raise ValueError(f"a decision that can change has variation 2 at least, not {v}")
     if criterion == "published":
         least = critical_margin(d, alpha, UNIT)
         return lambda step: step.margin >= least
+    if criterion == "path":
+        return lambda step: decided(step, law).certified
     if criterion == "measured-max":
         return lambda step: step.margin * d > 2 * step.largest * UNIT
     return lambda step: step.margin * d > v * step.total * UNIT

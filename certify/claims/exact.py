@@ -8,7 +8,9 @@ from typing import Final
 
 from certify.base.exact import rational
 from certify.claims.claim import Claim, Finding, missing, not_evaluated, settings
+from certify.claims.criteria import decided
 from certify.claims.kind import Kind, Variant, one_by_one
+from certify.claims.promise import measured_steps, path_lacking
 from certify.claims.quality import SCORE, mean_score
 from certify.evidence.extraction import RULES
 from certify.evidence.load import Evidence, Subject, ticket_arm
@@ -100,6 +102,38 @@ def non_interference(evidence: Evidence, subject: Subject) -> Claim:
         signature=settings(kind, evidence),
         evidence=(evidence.sha256,),
         detail={"free": len(free), "contradictions": contradictions},
+    )
+
+
+def interval_share(evidence: Evidence, subject: Subject) -> Claim:
+    """Share of steps at which the strengths where E*'s smoothed winner is the argmax have no gap; exact.
+
+    How often the assumption that decision regions are intervals is met on the line of theory §4b.
+    """
+    kind = "interval-share"
+    arm, units = ticket_arm(evidence, subject), measured_steps(evidence, subject)
+    if arm is None or units is None:
+        return not_evaluated(kind, evidence)
+    if (lacking := path_lacking(kind, evidence, subject, arm)) is not None:
+        return lacking
+    law = evidence.manifest.path
+    found = [decided(step, law).interval for steps in units.values() for step in steps]
+    return Claim(
+        kind=kind,
+        comparator=None,
+        extraction=None,
+        finding=Finding.MEASURED,
+        code="COUNTED",
+        text=f"the winner of embed tuning is an interval along the path at {sum(found)} of {len(found)}"
+        " steps",
+        estimate=Fraction(sum(found), len(found)),
+        n=len(found),
+        unit="step",
+        procedure="exact",
+        assumptions=("A-EVIDENCE",),
+        signature=settings(kind, evidence, arm=arm, path=law and f"{law.n},{law.g}"),
+        evidence=(evidence.sha256,),
+        detail={"intervals": sum(found)},
     )
 
 
@@ -217,6 +251,12 @@ OPPORTUNITY: Final = Kind(
     meaning="share of prompts in which a row of the ticket is fed; exact",
     roles=("evaluation",),
     compute=one_by_one(lambda evidence, subject, _variant, _delta: opportunity(evidence, subject)),
+)
+INTERVAL_SHARE: Final = Kind(
+    name="interval-share",
+    meaning="share of steps at which E*'s smoothed winner is an interval along the path; exact",
+    roles=("evaluation",),
+    compute=one_by_one(lambda evidence, subject, _variant, _delta: interval_share(evidence, subject)),
 )
 NON_INTERFERENCE: Final = Kind(
     name="non-interference",

@@ -34,10 +34,12 @@ class Variant:
     Attributes:
         comparator: as in :class:`certify.claims.claim.Claim`; None if nothing, or if the evidence says.
         extraction: extraction rule, where outputs are scored.
+        by_name: a declaration without a comparator does not mean it.
     """
 
     comparator: str | None = None
     extraction: Rule | None = None
+    by_name: bool = False
 
     @property
     def against(self) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Final, get_args
 
 from certify.base.exact import rational
-from certify.claims.claim import DELTA, Claim, Finding, not_evaluated, settings, unit_assumptions
+from certify.claims.claim import DELTA, Claim, Finding, missing, not_evaluated, settings, unit_assumptions
 from certify.claims.criteria import MAX_NEEDED, Guarantee, guarantee
 from certify.claims.kind import PROMISE, Kind, Variant
 from certify.evidence.distances import QUANTILES, Margins, Units, margins, measure
@@ -16,6 +16,7 @@ from certify.evidence.read import UNIT, Arm
 from certify.stats.limits import Limit
 from certify.stats.resampling import cluster_rate
 from certify.stats.theorem import CRITERIA, DEFAULT_VARIATION, Criterion
+from certify.ticket.schema import USUAL_LAW
 
 
 def measured_steps(evidence: Evidence, subject: Subject) -> Units | None:
@@ -39,9 +40,28 @@ def guarantee_claims(
     if arm is None or steps is None:
         return tuple(not_evaluated("guarantee", evidence, comparator=criterion) for criterion in criteria)
     compared = margins(steps, subject.distances.d, v=v)
+    lacking = path_lacking("guarantee", evidence, subject, arm, "path")
     return tuple(
-        _guarantee(evidence, subject, arm, steps, criterion, delta, v, compared) for criterion in criteria
+        lacking
+        if lacking is not None and criterion == "path"
+        else _guarantee(evidence, subject, arm, steps, criterion, delta, v, compared)
+        for criterion in criteria
     )
+
+
+def path_lacking(
+    kind: str, evidence: Evidence, subject: Subject, arm: Arm, comparator: str | None = None
+) -> Claim | None:
+    """The claim that cannot be made for want of labels along the ticket's path; None if they are there."""
+    laws = [claim.law for claim in subject.ticket.declared if claim.law] or [USUAL_LAW]
+    wanted, found, code = laws[0], evidence.manifest.path if arm.on_path else None, "PATH_NOT_EVALUATED"
+    if all(law == found for law in laws):
+        return None
+    said = "no labels along a path"
+    if found is not None:
+        said, code = f"labels along the path n = {found.n}, g = {found.g}", "PATH_DIFFERS"
+    text = f"the evidence has {said}: certify evaluate --evidence ... --path {wanted.n},{wanted.g}"
+    return missing(kind, code, text, comparator=comparator, evidence=(evidence.sha256,))
 
 
 def _guarantee(
@@ -62,10 +82,12 @@ def _guarantee(
         delta=delta,
         design=evidence.design,
         v=v,
+        law=evidence.manifest.path,
     )
+    law = evidence.manifest.path if criterion == "path" else None
     procedure = found.lower.procedure if found.lower else ""
     assumptions = unit_assumptions(evidence)
-    if subject.ticket.base.tied is not False:
+    if subject.ticket.base.tied is not False and law is None:
         assumptions = (*assumptions, "A-UNTIED")
     return Claim(
         kind="guarantee",
@@ -92,9 +114,12 @@ def _guarantee(
             object=subject.ticket.released.object,
             d=subject.distances.d,
             V=v if criterion == "additive" else None,
+            path=None if law is None else f"{law.n},{law.g}",
         ),
         evidence=(evidence.sha256,),
-        detail=guarantee_detail(found) | {"plain_rate": _plain(found, delta), "margins": _margins(compared)},
+        detail=guarantee_detail(found)
+        | {"plain_rate": _plain(found, delta), "margins": _margins(compared)}
+        | ({} if law is None else {"path": {"n": law.n, "g": law.g, "violations": found.broken}}),
         witness=(found.witness,) if found.witness else (),
         critical=found.critical,
     )
@@ -163,6 +188,8 @@ def _margins(compared: Margins) -> dict[str, list[str | None]]:
 
 def _guarantee_text(found: Guarantee) -> str:
     counts = f"{found.certified} of {found.steps} steps certified, {found.violations} of them disagree"
+    if found.finding is Finding.VIOLATED:
+        return f"{counts}: {found.broken} violate the theorem, so this program is wrong"
     if found.finding is Finding.VACUOUS:
         return f"{counts}: no step is certified, nothing is promised"
     drawn = f"{found.disagreements} of {found.drawn} drawn steps disagree"
@@ -182,7 +209,7 @@ def _compute(
 ) -> tuple[Claim, ...]:
     # Together, because the criteria share the steps.
     asked = {variant.comparator for variant in variants}
-    criteria = [criterion for criterion in CRITERIA if criterion in asked]
+    criteria = [criterion for criterion in get_args(Criterion) if criterion in asked]
     return guarantee_claims(evidence, subject, delta=delta, criteria=criteria)
 
 
@@ -190,7 +217,7 @@ GUARANTEE: Final = Kind(
     name="guarantee",
     meaning="rate of disagreement at certified steps, held against alpha; lower and upper limit",
     roles=("evaluation",),
-    variants=tuple(map(Variant, CRITERIA)),
+    variants=(*map(Variant, CRITERIA), Variant("path", by_name=True)),
     compute=_compute,
     tests=PROMISE,
 )

@@ -22,7 +22,7 @@ from typing import Final
 from certify.claims.agreement import AGREEMENT_RATE, TEMPLATE_AGREEMENT, TOKEN_AGREEMENT
 from certify.claims.claim import Claim
 from certify.claims.corpus import CORPUS_BLEU, CORPUS_CHRF
-from certify.claims.exact import DATA_SPLIT, NON_INTERFERENCE, OPPORTUNITY, TERMINATION
+from certify.claims.exact import DATA_SPLIT, INTERVAL_SHARE, NON_INTERFERENCE, OPPORTUNITY, TERMINATION
 from certify.claims.kind import Kind, Role
 from certify.claims.loss import UNRELATED_EXCESS, UNRELATED_LOSS
 from certify.claims.promise import GUARANTEE
@@ -37,6 +37,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             AGREEMENT_RATE,
             TOKEN_AGREEMENT,
             GUARANTEE,
+            INTERVAL_SHARE,
             NON_INFERIORITY,
             GAIN,
             BETTER_THAN_NULLS,

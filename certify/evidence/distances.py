@@ -59,6 +59,7 @@ class Step:
         changed: number of ids in N.
         expected: the argmax of E*.
         actual: the argmax of the arm.
+        labels: of the arm along the path (:func:`certify.stats.path.encode`); None without one.
     """
 
     record: TranslationRecord = field(repr=False)
@@ -69,6 +70,7 @@ class Step:
     changed: int
     expected: int
     actual: int
+    labels: str | None = None
 
     @property
     def disagrees(self) -> bool:
@@ -112,7 +114,7 @@ def measure(
 def _steps(record: TranslationRecord, arm: str, distances: Distances) -> Iterator[Step]:
     reference = record.reference
     expected = reference.argmaxes()
-    actual = dict(record.arms[arm].differs)
+    actual, path = dict(record.arms[arm].differs), record.arms[arm].path
     fed: set[int] = set()
     largest = total = changed = 0
     new: Iterable[int] = record.prompt
@@ -123,9 +125,8 @@ def _steps(record: TranslationRecord, arm: str, distances: Distances) -> Iterato
                 if other in distances.h:
                     h = distances.h[other]
                     largest, total, changed = max(largest, h), total + h, changed + 1
-        yield Step(
-            record, t, reference.margin(t), largest, total, changed, expected[t], actual.get(t, expected[t])
-        )
+        said, labels = actual.get(t, expected[t]), None if path is None else path[t]
+        yield Step(record, t, reference.margin(t), largest, total, changed, expected[t], said, labels)
         new = (token,)
 
 

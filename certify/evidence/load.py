@@ -35,6 +35,7 @@ from certify.evidence.read import (
 )
 from certify.evidence.sampling import check_drawn
 from certify.stats.betting import Design
+from certify.stats.path import decode
 from certify.ticket.schema import DeclaredClaim, Ticket
 
 DISJOINT_ROLES: Final = ("tuning", "scan", "choice", "order")
@@ -204,8 +205,8 @@ def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool 
 
     Raises:
         InvalidInputError: ``EVIDENCE_BASE``, ``EVIDENCE_REFERENCE``, ``EVIDENCE_TOKENIZER``,
-            ``TOKENISATION_DIFFERS``, ``EVIDENCE_TEMPLATE``, ``EVIDENCE_IDS`` (an arm's ids lie beyond the
-            table), or ``NULL_LABEL`` (:func:`certify.evidence.null_labels.check_labels`).
+            ``TOKENISATION_DIFFERS``, ``EVIDENCE_TEMPLATE``, ``EVIDENCE_IDS`` (an arm's ids or labels lie
+            beyond the table), or ``NULL_LABEL`` (:func:`certify.evidence.null_labels.check_labels`).
     """
     manifest, ticket = evidence.manifest, subject.ticket
 
@@ -228,6 +229,14 @@ def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool 
             wanted = "another template than" if other_template else "the template of"
             raise refuse(f"it must use {wanted} the ticket", "EVIDENCE_TEMPLATE")
     beyond = [arm.name for arm in manifest.arms if arm.ids and arm.ids[-1] >= ticket.base.shape[0]]
+    if (law := manifest.path) is not None:
+        beyond += [
+            name
+            for record in evidence.sentences
+            for name, answer in record.arms.items()
+            for labels in answer.path or ()
+            if max(decode(labels, law.n, law.g)) >= ticket.base.shape[0]
+        ]
     if beyond:
         raise refuse(f"the arm {beyond[0]} has ids beyond the table", "EVIDENCE_IDS")
     if subject.labels is not None:

@@ -21,7 +21,7 @@ from certify.ticket.schema import Ticket
 REMEDY = "evaluate the ticket on held-out text (certify evaluate), then certify issue --attach"
 
 _GRAVEST = (
-    *(Outcome.FAIL, Outcome.MISSING, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.VACUOUS),
+    *(Outcome.INVALID, Outcome.FAIL, Outcome.MISSING, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.VACUOUS),
     Outcome.PASS,
 )
 

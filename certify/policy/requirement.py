@@ -27,7 +27,7 @@ applies decides:
    (GUARANTEE_DESCRIPTIVE) at a level above 1/10; ``refuted`` FAIL (GUARANTEE_REFUTED); ``premise failed``
    FAIL (GUARANTEE_PREMISE_FAILED); ``vacuous`` VACUOUS (GUARANTEE_VACUOUS); ``inconclusive`` INCONCLUSIVE
    (GUARANTEE_INCONCLUSIVE). One that must be ``not refuted``: ``refuted`` FAIL, any other finding PASS
-   (NOT_REFUTED).
+   (NOT_REFUTED). Either way, ``violated`` is INVALID (GUARANTEE_VIOLATED).
 
 Whatever a ticket *declares* is required of it, too (:func:`declared`), under every policy that reads
 evidence: at its own margin, extraction rule, ``delta`` and texts; a declared guarantee must be held.
@@ -118,8 +118,8 @@ def declared(ticket: Ticket) -> tuple[tuple[Requirement, ...], tuple[str, ...]]:
     """What a ticket declares, as requirements; and the names of the items of what nothing can test.
 
     Of non-inferiority, the margin says how much may be lost; of any other claim with a limit, what must be
-    reached, by default more than 0 for a gain and for null tickets. Without a comparator every one is meant,
-    without an extraction rule the first line.
+    reached, by default more than 0 for a gain and for null tickets. Without a comparator every one is meant
+    that needs no naming (``path`` does), without an extraction rule the first line.
     """
     found: list[Requirement] = []
     untestable: list[str] = []
@@ -141,7 +141,8 @@ def _declared_names(kind: Kind, one: DeclaredClaim) -> list[str]:
     return [
         name
         for variant, name in zip(kind.variants, kind.names, strict=True)
-        if one.comparator in (None, variant.comparator) and rule == variant.extraction
+        if one.comparator in ({variant.comparator} if variant.by_name else {None, variant.comparator})
+        and rule == variant.extraction
     ]
 
 
@@ -203,6 +204,8 @@ def judge(
 
 
 def _guarantee(requirement: Requirement, claim: Claim, alpha: str) -> RequirementAnswer:
+    if claim.finding is Finding.VIOLATED:
+        return RequirementAnswer(Outcome.INVALID, claim.code, claim.text)
     if requirement.test == "not refuted":
         if claim.finding is Finding.REFUTED:
             return RequirementAnswer(Outcome.FAIL, claim.code, claim.text)

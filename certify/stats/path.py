@@ -136,6 +136,12 @@ def decide(labels: Sequence[int], n: int, g: int) -> PathDecision:
     return path_law(n, g).decide(labels)
 
 
+@lru_cache(maxsize=1 << 16)
+def decision(text: str, n: int, g: int) -> PathDecision:
+    """Decide one step from its labels as :func:`encode` wrote them; raises as :func:`decode`."""
+    return decide(decode(text, n, g), n, g)
+
+
 def encode(labels: Sequence[int]) -> str:
     """Write labels as runs: ``17*9,4*3`` is nine times 17, then three times 4."""
     return ",".join(f"{label}*{sum(1 for _ in run)}" for label, run in groupby(labels))

@@ -37,10 +37,11 @@ from typing import Final, Literal, get_args
 
 from certify.base.exact import exceeds_log
 
-Criterion = Literal["published", "measured-max", "additive"]
-"""Names of the criteria, as in certificates."""
+Criterion = Literal["published", "measured-max", "additive", "path"]
+"""Names of the criteria, as in certificates; ``path`` is in :mod:`certify.stats.path`."""
 
-CRITERIA: Final[tuple[Criterion, ...]] = get_args(Criterion)
+CRITERIA: Final[tuple[Criterion, ...]] = get_args(Criterion)[:3]
+"""The criteria of margins and distances."""
 
 DEFAULT_VARIATION: Final = 4
 """V for decisions in which every class is an interval along each coordinate (theory §4)."""

@@ -62,6 +62,9 @@ def _unit(weight: int, *sentences: tuple[tuple[int, int], str, tuple[int, ...], 
         }
         tokens = [30 + t for t in range(len(letters))]
         record = synthetic.sentence(number, arms, prompt=prompt, tokens=tokens, base_tokens=output)
+        gap = {t for t, _ in wrong}  # where the arm decides otherwise, E* wins on both sides of it
+        labels = [f"{i}*8,99*2,{i}*9" if t in gap else f"{i}*19" for t, i in enumerate(tokens)]
+        record["arms"]["t"]["path"] = labels
         records.append(record)
     return UnitKind(weight, tuple(records))
 
@@ -74,11 +77,12 @@ _KINDS: Final = (
     _unit(3, ((9, 12), "aDa", FREE, SAID)),
     _unit(2, ((16, 7), "a", FREE, (40, 7)), ((15, 5), "aaaa", FREE, SAID), ((18, 4), "a", FED, SAID)),
 )
-TASK: Final = Population("units of one to three sentences", _KINDS)
+_PATH: Final = {"path": {"n": 16, "g": 2}}
+TASK: Final = Population("units of one to three sentences", _KINDS, fields=_PATH)
 OTHER: Final = Population(
     "the same under another template",
     _KINDS,
-    fields={"template": {"name": "reworded", "sha256": synthetic.digest("another template")}},
+    fields={"template": {"name": "reworded", "sha256": synthetic.digest("another template")}, **_PATH},
 )
 
 
@@ -90,6 +94,13 @@ def _share(units: Sequence[Sequence[Json]], *, run: bool) -> Fraction:
     records = [record for unit in units for record in unit]
     fed = [{*one["prompt"], *(one["arms"]["base"]["tokens"][:-1] if run else ())} for one in records]
     return Fraction(sum(not ids.isdisjoint(synthetic.TICKET_IDS) for ids in fed), len(records))
+
+
+def _without_gap(units: Sequence[Sequence[Json]]) -> Fraction:
+    """Share of steps at which the arm decides as E* does."""
+    records = [record for unit in units for record in unit]
+    wrong = sum(len(record["arms"]["t"]["differs"]) for record in records)
+    return 1 - Fraction(wrong, sum(len(record["reference"]["tokens"]) for record in records))
 
 
 def corpus_gain(population: Population, bleu: bool) -> float:
@@ -128,6 +139,7 @@ KNOWN: Final = (
     Known(
         "non-interference", _NONE, TASK, lambda claim, units: claim.estimate != 1 - _share(units, run=True)
     ),
+    Known("interval-share", _NONE, TASK, lambda claim, units: claim.estimate != _without_gap(units)),
     Known("termination", Variant("base"), TASK, _gains_differ),
     Known("corpus-bleu", _BASE, TASK, _above(corpus_gain(TASK, bleu=True)), DELTA + ASYMPTOTIC),
     Known("corpus-chrf", _BASE, TASK, _above(corpus_gain(TASK, bleu=False)), DELTA + ASYMPTOTIC),

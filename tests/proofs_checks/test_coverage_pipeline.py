@@ -368,6 +368,7 @@ LIES: dict[str, Callable[[Claim], Claim]] = {
     "data-split": lambda claim: replace(claim, n=claim.n - 1),
     "opportunity": lambda claim: replace(claim, estimate=F(1, 2)),
     "non-interference": lambda claim: replace(claim, estimate=1 - (claim.estimate or F(0))),
+    "interval-share": lambda claim: replace(claim, estimate=F(1)),
     "termination": lambda claim: replace(claim, detail={"gain": dict.fromkeys(RULES, "1/1")}),
     "corpus-bleu": lambda claim: replace(claim, lower=claim.upper),
     "corpus-chrf": lambda claim: replace(claim, lower=claim.upper),

@@ -45,9 +45,9 @@ from certify.evidence.null_labels import NULLS
 from certify.evidence.sampling import LARGEST_SHARE
 from certify.policy import policy
 from certify.scan import multiplicity, smirnov
-from certify.stats import betting, rates
+from certify.stats import betting, path, rates
 from certify.tables import dtypes
-from certify.ticket.schema import Ticket
+from certify.ticket.schema import StrengthLaw, Ticket
 from certify.ticket.templates import load_template, template_names
 from proofs_checks.worlds import synthetic
 
@@ -293,13 +293,20 @@ def test_every_claim_of_drawn_evidence_is_computed_alike(
     # The certificate states what the package computed from records in which every decision was drawn.
     drawn = pristine.copy(tmp_path_factory.mktemp("drawn") / "folder")
     drawn.edit_ticket(lambda ticket: ticket["selection"].update(alpha=alpha))
+    law = StrengthLaw(n=4, g=data.draw(st.integers(1, 2)))
+    claim = {"kind": "guarantee", "comparator": "path", "path": law.model_dump()}
+    drawn.edit_ticket(lambda ticket: ticket["declared"].append(claim))
     drawn.records = data.draw(worlds(max_units=3, arms=drawn.names))
+    for record in drawn.records:
+        ours = record["arms"][TICKET_ARM]
+        ours["differs"] = [[t, 50] for t, _ in ours["differs"]]  # an id of the table
+        ours["path"] = [data.draw(_labels(law, *ends)) for ends in _ends(record)]
     text = synthetic.manifest(drawn.records, drawn.arms)["text"] | {"unit": "document"}
     if design == "sequential":  # all of its units, so that none was picked
         text["unit"] = "sentence"
         for number, record in enumerate(drawn.records):
             record["unit"] = str(number)
-    drawn.fields = {"design": design, "text": text}
+    drawn.fields = {"design": design, "text": text, "path": law.model_dump()}
     nats = st.integers(0, 10**12)
     drawn.losses = [
         synthetic.window(number, {name: data.draw(nats) for name in drawn.names}, unit=str(number // 2))
@@ -314,6 +321,35 @@ def test_every_claim_of_drawn_evidence_is_computed_alike(
         one.examine()
     assert one.items["certificate.claims"] == ("", "")
     assert len(one.stated) == len(json.loads(drawn.certificate.read_bytes())["claims"]) > 9
+
+
+def _ends(record: Any) -> list[tuple[int, int]]:
+    """What the ticket's arm and the reference decide, step by step."""
+    best = dict(enumerate(record["reference"]["tokens"])) | dict(record["reference"]["top"])
+    said = dict(record["arms"][TICKET_ARM]["differs"])
+    return [(said.get(t, best[t]), best[t]) for t in sorted(best)]
+
+
+@st.composite
+def _labels(draw: st.DrawFn, law: StrengthLaw, released: int, tuned: int) -> str:
+    """Labels along a path, most often those of its ends."""
+    found = draw(st.lists(st.sampled_from([released, tuned, tuned, 5]), min_size=law.n + law.g + 1))
+    found = found[: law.n + law.g + 1]
+    found[law.n // 2], found[law.n // 2 + law.g] = released, tuned
+    return path.encode(found)
+
+
+@given(st.integers(1, 8), st.data())
+def test_the_path_theorem(half: int, data: st.DataObject) -> None:
+    n, g = 2 * half, data.draw(st.integers(1, 2 * half))
+    found = data.draw(st.lists(st.integers(0, 2), min_size=n + g + 1, max_size=n + g + 1))
+    decided = path.decide(found, n, g)
+    assert units.along(path.encode(found), n, g) == (found, decided.certified, decided.violation)
+
+
+@pytest.mark.parametrize("text", ["5*2,5*2", "5*5", "5*3", "-5*4", "5*04", "5*9,6*-5", "5", "٥*4"])
+def test_labels_are_spelled_in_one_way(text: str) -> None:
+    assert tables.answer(units.along, text, 2, 1)[1][0] == "INVALID"
 
 
 def test_the_step_that_is_drawn() -> None:

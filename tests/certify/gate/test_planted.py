@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from ticket_folders import MOVED, base_table, rebind, rewrite_rows, tuned_table
 
 import certify
 from certify.base.errors import InvalidInputError
+from certify.checker import units
+from certify.claims import criteria
 from certify.ticket.schema import DeclaredClaim, read_ticket_file
 from proofs_checks.worlds import synthetic
 
@@ -1419,6 +1421,136 @@ def more_decisions_may_be_wrong_than_the_level_allows(bundle: Bundle) -> None:
     _witnessed(
         bundle, lambda claim: claim["critical"].update(held=claim["critical"]["held"] + 1), "guarantee"
     )
+
+
+# --- the path ----------------------------------------------------------------------------------------------
+
+
+def along(folder: Path, labels: str = "{0}*19", path: Json = None, **declared: Any) -> Bundle:
+    """A bundle that declares ``guarantee:path``; ``labels`` at every step, ``{0}`` being what both say."""
+    path = path or {"n": 16, "g": 2}
+    claim = DeclaredClaim(kind="guarantee", comparator="path", **declared)
+    bundle = make_bundle(folder, declared=[claim], issued=False)
+    bundle.fields = {"path": path}
+    for record in bundle.records:
+        steps = [labels.format(token) for token in record["reference"]["tokens"]]
+        record["arms"][TICKET_ARM]["path"] = steps
+    bundle.issue()
+    return bundle
+
+
+def test_a_guarantee_along_the_path_is_held(tmp_path: Path) -> None:
+    report = check(along(tmp_path, labels="5*4,{0}*14,5*1"), "strict")
+    assert int(report.exit_code) == 0
+    (claim,) = (one for one in report.tickets[0].examined.texts[0].claims if one.name == "guarantee:path")
+    assert (claim.finding, claim.detail["certified"], claim.detail["path"]["violations"]) == ("held", 198, 0)
+
+
+def test_a_violated_theorem_is_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No labels can violate it; so gate and checker are both made to err, and say so."""
+    decision, seen = criteria.decision, units.along
+    monkeypatch.setattr(criteria, "decision", lambda *step: replace(decision(*step), kept=False))
+    monkeypatch.setattr(units, "along", lambda *step: (*seen(*step)[:2], seen(*step)[1]))
+    (ticket,) = check(along(tmp_path), "release").tickets
+    wrong = {item.name: item.code for item in ticket.items if item.outcome != "pass"}
+    assert (ticket.status.value, wrong) == ("INVALID", {"declared.1.guarantee.path": "GUARANTEE_VIOLATED"})
+
+
+def first_step(bundle: Bundle, labels: str) -> None:
+    bundle.records[0]["arms"][TICKET_ARM]["path"][0] = labels
+    bundle.forge()
+
+
+@plant("VACUOUS", "GUARANTEE_VACUOUS", fresh=True)
+def the_labels_change_too_often(folder: Path) -> Bundle:
+    return along(folder, labels="5*7,{0}*4,5*8")
+
+
+@plant("REFUTED", "GUARANTEE_REFUTED", fresh=True)
+def certified_labels_are_not_kept_at_strength_0(folder: Path) -> Bundle:
+    bundle = along(folder)
+    for record in bundle.records:
+        record["arms"][TICKET_ARM] |= {
+            "differs": [[t, 5] for t in range(3)],
+            "path": [f"{token}*8,5*1,{token}*10" for token in record["reference"]["tokens"]],
+        }
+    bundle.issue()
+    return bundle
+
+
+@plant("INCONCLUSIVE", "PATH_NOT_EVALUATED", fresh=True)
+def a_path_is_declared_and_not_evaluated(folder: Path) -> Bundle:
+    return _declares(folder, kind="guarantee", comparator="path")
+
+
+@plant("INCONCLUSIVE", "PATH_DIFFERS", fresh=True)
+def another_path_is_evaluated_than_is_declared(folder: Path) -> Bundle:
+    return along(folder, path={"n": 14, "g": 4})
+
+
+@plant("INCONCLUSIVE", "PATH_DIFFERS", fresh=True)
+def two_paths_are_declared(folder: Path) -> Bundle:
+    bundle = along(folder)
+    other = {"kind": "guarantee", "comparator": "path", "path": {"n": 4, "g": 1}}
+    bundle.edit_ticket(lambda ticket: ticket["declared"].append(other))
+    bundle.issue()
+    return bundle
+
+
+@plant("INVALID", "CERTIFICATE_OTHER_TICKET", fresh=True)
+def the_declared_path_is_changed_afterwards(folder: Path) -> Bundle:
+    bundle = along(folder)
+    bundle.edit_ticket(lambda ticket: ticket["declared"][0].update(path={"n": 14, "g": 4}))
+    return bundle
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED", fresh=True)
+def the_path_of_the_manifest_is_changed(folder: Path) -> Bundle:
+    bundle = along(folder)
+    bundle.fields = {"path": {"n": 14, "g": 2}}
+    bundle.forge()
+    return bundle
+
+
+@plant("REFUTED", "CLAIM_DIFFERS", fresh=True)
+def labels_between_are_changed(folder: Path) -> Bundle:
+    bundle = along(folder)
+    labels = [f"5*7,{token}*4,5*8" for token in (30, 31, 2)]
+    bundle.records[0]["arms"][TICKET_ARM]["path"] = labels
+    bundle.forge()
+    return bundle
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED", fresh=True)
+def a_label_of_the_released_table_is_changed(folder: Path) -> Bundle:
+    first_step(bundle := along(folder), "30*8,5*1,30*10")
+    return bundle
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED", fresh=True)
+def a_string_of_labels_is_too_short(folder: Path) -> Bundle:
+    first_step(bundle := along(folder), "30*18")
+    return bundle
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED", fresh=True)
+def counts_of_labels_cancel_out(folder: Path) -> Bundle:
+    first_step(bundle := along(folder), "30*20,5*-1")
+    return bundle
+
+
+@plant("INVALID", "EVIDENCE_IDS", fresh=True)
+def a_label_is_outside_the_table(folder: Path) -> Bundle:
+    first_step(bundle := along(folder), "64*1,30*18")
+    return bundle
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED", fresh=True)
+def the_labels_of_a_step_are_left_out(folder: Path) -> Bundle:
+    bundle = along(folder)
+    bundle.records[0]["arms"][TICKET_ARM]["path"].pop()
+    bundle.forge()
+    return bundle
 
 
 @plant("INVALID", "CERTIFICATE_MALFORMED")

@@ -291,6 +291,7 @@ HELD = {
     Finding.INCONCLUSIVE: (Outcome.INCONCLUSIVE, Outcome.PASS),
     Finding.MISSING: (Outcome.MISSING, Outcome.MISSING),
     Finding.NOT_APPLICABLE: (Outcome.MISSING, Outcome.MISSING),
+    Finding.VIOLATED: (Outcome.INVALID, Outcome.INVALID),
 }
 
 
