@@ -23,12 +23,14 @@ NULLS: Final = {
 }
 UNITS: Final = {"sentence": "A-UNITS", "block": "A-BLOCKS", "document": "A-DOCUMENTS"}
 RULES: Final = ("whole", "first-line", "cut")
+RETAINED: Final = ("0.5", "0.75", "0.9")  # shares of embed tuning's gain
 COMPARED: Final = {  # what a ticket can declare: comparators, and extraction rules if there are any
     "agreement-rate": (("reference",), ()),
     "token-agreement": (("reference",), ()),
     "guarantee": (CRITERIA, ()),
     "non-inferiority": (("reference", "full", "base"), RULES),
     "gain": (("base",), RULES),
+    "retention": (RETAINED, RULES),
     "better-than-nulls": (("nulls",), RULES),
     "unrelated-loss": (("base",), ()),
     "unrelated-excess": (("base",), ()),
@@ -137,6 +139,12 @@ class Text:
             for i, rule in enumerate(RULES) if names else ():
                 pairs = [zip(e.scores(arm, i), e.scores(name, i), strict=True) for name in names]
                 found[f"{claim}:{rule}"] = ([[x - y for x, y in pair] for pair in pairs], -100, 100)
+        for i, rule in enumerate(RULES):
+            scores = [e.scores(name, i) for name in (arm, "reference", "base")]
+            for share in RETAINED:
+                rho = Fraction(share)
+                kept = [x - rho * y - (1 - rho) * z for x, y, z in zip(*scores, strict=True)]
+                found[f"retention:{share}:{rule}"] = ([kept], -100, 100)
         return found
 
     def bets(self, name: str, *, both: bool) -> tuple[list[Json], Fraction, int]:
@@ -277,7 +285,7 @@ def declared(ticket: Json) -> list[Requirement | None]:
         ]
         promised(one)
         value = None if margin is None else Fraction(margin)
-        gains, promise = one["kind"] in ("gain", "better-than-nulls"), one["kind"] == "guarantee"
+        gains, promise = one["kind"] in ("gain", "retention", "better-than-nulls"), one["kind"] == "guarantee"
         if value is not None and one["kind"].startswith(("unrelated", "non-inferiority")):
             value = -value
         if not names or ((value is not None) if promise else (value is None and not gains)):

@@ -31,7 +31,7 @@ from certify.claims.kind import LOWER, Kind, Variant, one_by_one, under_template
 from certify.evidence.extraction import RULES, Rule
 from certify.evidence.load import Evidence, Subject, arms_of_kind, ticket_arm
 from certify.evidence.null_labels import NULLS, null_arms
-from certify.evidence.read import BASE_ARM, Arm
+from certify.evidence.read import BASE_ARM, REFERENCE_ARM, Arm
 from certify.stats.betting import difference_lower
 from certify.stats.limits import GRID_BITS, Limit, witnesses
 from certify.stats.witness import upper_value
@@ -43,6 +43,9 @@ DEFAULT_RULE: Final[Rule] = "first-line"
 
 SCORE: Final = "sentence-chrF/c6w2b2"
 """Name of the score in signatures: character order 6, word order 2, beta 2."""
+
+RETAINED: Final = ("0.5", "0.75", "0.9")
+"""Shares of embed tuning's gain that retention can be asked for; all of it is non-inferiority at 0."""
 
 AIMS: Final[Mapping[str, Fraction]] = {"non-inferiority": Fraction(-1)}
 """Differences at which limits are sharp, by kind (:mod:`certify.stats.betting`, step 3); 0 for the others."""
@@ -96,9 +99,10 @@ def mean_score(evidence: Evidence, arm: str, rule: Rule) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """The ticket's arm against one other: limit of the mean difference."""
+    """The ticket's arm against one other: differences of the units, limit of their mean."""
 
     other: Arm
+    differences: Sequence[Fraction]
     limit: Limit
 
     def to_json(self) -> dict[str, Any]:
@@ -203,6 +207,33 @@ def better_than_nulls(
     return _claim(kind, "nulls", evidence, arm, rule, delta, found, detail)
 
 
+def retention(
+    evidence: Evidence, subject: Subject, share: str, *, rule: Rule, delta: Fraction = DELTA
+) -> Claim:
+    """Of embed tuning's gain over the base the ticket keeps more than ``share``, rho (theory §5).
+
+    A unit is X_T - rho X* - (1 - rho) X_0, with X its mean sentence chrF for ticket, E* and base, in
+    [-100, 100]; shown if ``lower > 0``. Where embed tuning gains nothing, keeping a share of it says little:
+    ask for a gain beside it.
+
+    Args:
+        evidence: translations.
+        subject: the ticket.
+        share: rho, one of :data:`RETAINED`.
+        rule: extraction rule.
+        delta: error probability of the limit.
+    """
+    kind, rho = "retention", Fraction(share)
+    arm = ticket_arm(evidence, subject)
+    if arm is None:
+        return not_evaluated(kind, evidence, comparator=share, extraction=rule)
+    best, base = (unit_scores(evidence, name, rule) for name in (REFERENCE_ARM, BASE_ARM))
+    mixed = [rho * x + (1 - rho) * y for x, y in zip(best, base, strict=True)]
+    reference = evidence.manifest.arm(REFERENCE_ARM)
+    found = _difference(kind, evidence, arm, reference, mixed, rule, delta)
+    return _claim(kind, share, evidence, arm, rule, delta, [found], {})
+
+
 def difference_upper(claim: Claim) -> Fraction | None:
     """The opposite limit: the smallest upper limit of the mean differences, each at ``delta / m``.
 
@@ -223,22 +254,28 @@ def _aim(kind: str) -> Fraction:
 def _compare(
     kind: str, evidence: Evidence, arm: Arm, others: Sequence[Arm], rule: Rule, delta: Fraction
 ) -> list[_Comparison]:
-    ours, aim = unit_scores(evidence, arm.name, rule), _aim(kind)
-    found = []
-    for other in others:
-        theirs = unit_scores(evidence, other.name, rule)
-        paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]
-        limit = difference_lower(paired, delta, evidence.design, aim=aim, comparisons=len(others))
-        found.append(_Comparison(other, limit))
-    return found
+    return [
+        _difference(
+            kind, evidence, arm, other, unit_scores(evidence, other.name, rule), rule, delta, len(others)
+        )
+        for other in others
+    ]
 
 
-def _by_sentence(evidence: Evidence, arm: Arm, other: Arm, rule: Rule) -> Fraction:
-    """Mean difference if every sentence weighs the same, which equal weights of documents can hide."""
-    sizes = [len(records) for records in evidence.units.values()]
-    ours, theirs = (unit_scores(evidence, one.name, rule) for one in (arm, other))
-    total = sum(((a - b) * n for a, b, n in zip(ours, theirs, sizes, strict=True)), Fraction(0))
-    return total / sum(sizes)
+def _difference(
+    kind: str,
+    evidence: Evidence,
+    arm: Arm,
+    other: Arm,
+    theirs: Sequence[Fraction],
+    rule: Rule,
+    delta: Fraction,
+    comparisons: int = 1,
+) -> _Comparison:
+    ours = unit_scores(evidence, arm.name, rule)
+    paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]
+    limit = difference_lower(paired, delta, evidence.design, aim=_aim(kind), comparisons=comparisons)
+    return _Comparison(other, paired, limit)
 
 
 def _claim(
@@ -253,9 +290,13 @@ def _claim(
 ) -> Claim:
     least = min(found, key=lambda one: one.limit.value)
     limit = least.limit
-    beside = ""
+    rho = comparator if kind == "retention" else None
+    share, beside = f"base + {rho} of the gain of " if rho else "", ""
     if evidence.manifest.text.unit == "document":
-        weighted = _by_sentence(evidence, arm, least.other, rule)
+        # Equal weights of documents can hide what the difference is if every sentence weighs the same.
+        sizes = [len(records) for records in evidence.units.values()]
+        total = sum((one * n for one, n in zip(least.differences, sizes, strict=True)), Fraction(0))
+        weighted = total / sum(sizes)
         beside = f"; {float(weighted):+.3f} if sentences weigh equally"
         detail = detail | {"by_sentence": rational(weighted)}
     return Claim(
@@ -264,7 +305,7 @@ def _claim(
         extraction=rule,
         finding=Finding.MEASURED,
         code="MEASURED",
-        text=f"mean difference of sentence chrF to {least.other.name} {float(limit.estimate):+.3f},"
+        text=f"mean difference of sentence chrF to {share}{least.other.name} {float(limit.estimate):+.3f},"
         f" at least {float(limit.value):+.3f} ({rule}, {limit.n} units){beside}",
         estimate=limit.estimate,
         lower=limit.value,
@@ -280,6 +321,7 @@ def _claim(
             procedure=limit.procedure,
             delta=delta,
             aim=_aim(kind),
+            rho=rho,
             vs=arm_digest(least.other),
             rule=rule,
             score=SCORE,
@@ -311,6 +353,21 @@ GAIN: Final = Kind(
     variants=tuple(Variant("base", rule) for rule in RULES),
     compute=one_by_one(
         lambda evidence, subject, variant, delta: gain(evidence, subject, rule=variant.rule, delta=delta)
+    ),
+    tests=LOWER,
+    reverse=difference_upper,
+    gains=True,
+)
+RETENTION: Final = Kind(
+    name="retention",
+    meaning="mean of sentence chrF above the base's plus a share of embed tuning's gain; lower limit, in"
+    " chrF points",
+    roles=("evaluation",),
+    variants=tuple(Variant(share, rule) for share in RETAINED for rule in RULES),
+    compute=one_by_one(
+        lambda evidence, subject, variant, delta: retention(
+            evidence, subject, variant.against, rule=variant.rule, delta=delta
+        )
     ),
     tests=LOWER,
     reverse=difference_upper,

@@ -26,7 +26,7 @@ from certify.claims.exact import DATA_SPLIT, INTERVAL_SHARE, NON_INTERFERENCE, O
 from certify.claims.kind import Kind, Role
 from certify.claims.loss import UNRELATED_EXCESS, UNRELATED_LOSS
 from certify.claims.promise import GUARANTEE
-from certify.claims.quality import BETTER_THAN_NULLS, GAIN, NON_INFERIORITY, TEMPLATE_GAIN
+from certify.claims.quality import BETTER_THAN_NULLS, GAIN, NON_INFERIORITY, RETENTION, TEMPLATE_GAIN
 from certify.evidence.load import Evidence, Subject
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
@@ -40,6 +40,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             INTERVAL_SHARE,
             NON_INFERIORITY,
             GAIN,
+            RETENTION,
             BETTER_THAN_NULLS,
             CORPUS_BLEU,
             CORPUS_CHRF,

@@ -47,7 +47,8 @@ NULLS: Final = NAMES[3:]
 PLAIN: Final = NAMES[:3]
 
 REQUIRED: Final = {one.claim: one for one in POLICIES["strict"].claims if one.threshold is not None} | {
-    "agreement-rate:reference": Requirement("agreement-rate:reference", "at_least", Fraction(9, 10))
+    "agreement-rate:reference": Requirement("agreement-rate:reference", "at_least", Fraction(9, 10)),
+    "retention:0.5:first-line": Requirement("retention:0.5:first-line", "above", Fraction(0)),
 }
 """What is asked, by name of the claim."""
 
@@ -128,6 +129,20 @@ def rivals(name: str, ticket: int, coins: Sequence[str], hair: int = 0, tilt: in
     return Population(name, tuple(kinds), ARMS)
 
 
+def kept(name: str, lost: int, held: int, matches: int) -> Population:
+    """Units in which the ticket keeps nothing (one sentence), half of the gain, or ``matches`` (four).
+
+    ``lost`` is also the weight of those where it keeps exactly half. Skewed: it loses ten matches there, and
+    keeps ``matches - 14`` more than half, of a gain of 12, in units of weight ``held``.
+    """
+    kinds = (
+        scored(lost, {"reference": 20, "t": 0}, names=PLAIN),
+        scored(lost, {"reference": 20, "t": 10}, names=PLAIN),
+        scored(held, *[{"reference": 20, "base": 8, "t": matches}] * 4, names=PLAIN),
+    )
+    return Population(name, kinds, ARMS[:3])
+
+
 def drift(name: str, up: int, down: int, *more: UnitKind) -> Population:
     """Units of one window that rise by 1.5 nats, and units of two that fall by 1.3, with these weights."""
     falls = ((100, Fraction(-1, 10)), (300, Fraction(-17, 10)))
@@ -179,6 +194,15 @@ CASES: Final = (
         right=duel("a gain of .1", 499, 501, (-10, 10), "base"),
         good=duel("a gain of 30", 1, 2, (2, 8), "base"),
         bad=duel("a loss of 30", 3, 1, (-9, 3), "base"),
+        n=60,
+    ),
+    Case(
+        "retention:0.5:first-line",
+        lambda population: (advantage(population, "reference") + advantage(population, "base")) / 2,
+        wrong=kept("half of the gain", 1, 10, 15),
+        right=kept("half of the gain, and a hair", 200, 2001, 15),
+        good=kept("23 points above half of the gain", 1, 20, 20),
+        bad=kept("22 points below half of the gain", 4, 1, 15),
         n=60,
     ),
     Case(

@@ -30,6 +30,7 @@ RULES: Final = ("whole", "first-line", "cut")
 LOWER_CLAIMS: Final = (
     *("agreement-rate:reference", "token-agreement:reference"),
     *(f"non-inferiority:{other}:{rule}" for other in ("reference", "full", "base") for rule in RULES),
+    *(f"retention:{share}:{rule}" for share in ("0.5", "0.75", "0.9") for rule in RULES),
     *(f"{claim}:{rule}" for claim in ("gain:base", "better-than-nulls:nulls") for rule in RULES),
 )
 UPPER_CLAIMS: Final = ("unrelated-loss:base",)

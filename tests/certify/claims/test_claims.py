@@ -28,6 +28,7 @@ from certify.claims.quality import (
     gain,
     mean_score,
     non_inferiority,
+    retention,
     sentence_chrf,
 )
 from certify.evidence.extraction import RULES
@@ -260,6 +261,10 @@ def test_quality_compares_units_sentence_by_sentence(records: list[Any], index: 
     assert over_base.lower == difference_lower(difference("base"), DELTA, "fixed").value
     behind = non_inferiority(evidence, SUBJECT, "reference", rule=rule)
     assert behind.lower == difference_lower(difference("reference"), DELTA, "fixed").value
+    kept = retention(evidence, SUBJECT, "0.75", rule=rule)
+    to_both = zip(difference("reference"), difference("base"), strict=True)
+    mixed = [3 * to_tuned / 4 + to_base / 4 for to_tuned, to_base in to_both]
+    assert kept.lower == difference_lower(mixed, DELTA, "fixed").value
     assert behind.estimate is not None
     true_mean = sum(difference("reference"), Fraction(0)) / len(difference("reference"))
     assert abs(behind.estimate - true_mean) < Fraction(1, 10**6)
@@ -532,6 +537,7 @@ MAKERS: dict[str, Callable[[Evidence, Subject], Claim]] = {
     "token-agreement": token_agreement,
     "gain": lambda evidence, subject: gain(evidence, subject, rule="whole"),
     "non-inferiority": lambda evidence, subject: non_inferiority(evidence, subject, "reference"),
+    "retention": lambda evidence, subject: retention(evidence, subject, "0.5", rule="whole"),
     "better-than-nulls": better_than_nulls,
     "termination": termination,
 }
