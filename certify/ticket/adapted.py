@@ -24,31 +24,39 @@ from certify.tables.safefile import MappedFile, map_file, quote
 from certify.tables.table import BLOCK_BYTES, DEFAULT_TENSOR, Table
 from certify.ticket.adapters import CONFIG, PREFIX, WEIGHTS, check_fingerprint, token_ids
 
-_KINDS: Final = frozenset({"TRAINABLE_TOKENS", "LORA"})
-_WHOLE: Final = (
-    ".weight",
-    ".modules_to_save.weight",
-    ".base_layer.weight",
-)
-_TOKENS: Final = (".trainable_tokens_delta", ".token_adapter.trainable_tokens_delta")
-_LORA: Final = (".lora_embedding_A", ".lora_embedding_B")
-# Settings of LoRA that change the product; their plain values.
-_PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
-    "use_dora": (None, False),
-    "use_qalora": (None, False),
-    "lora_bias": (None, False),
-    "bias": (None, "none"),
-    "init_lora_weights": (None, True, False, "gaussian"),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
-    "alora_invocation_tokens": (None,),
-    "arrow_config": (None,),
-    "corda_config": (None,),
-    "eva_config": (None,),
-    "layer_replication": (None,),
-    "target_parameters": (None, []),
+# By the setting that puts something in place of the table's module: the names of a whole table, of rows.
+_WHOLE: Final[Mapping[str, tuple[str, ...]]] = {
+    "": (".weight",),
+    "modules_to_save": (".weight", ".modules_to_save.weight"),
+    "target_modules": (".base_layer.weight",),
+    "token_indices": (".base_layer.weight",),
+    "trainable_token_indices": (),
 }
-_LISTS: Final = ("target_modules", "modules_to_save")
+_TOKENS: Final = {
+    "token_indices": (".trainable_tokens_delta",),
+    "trainable_token_indices": (".token_adapter.trainable_tokens_delta",),
+}
+_LORA: Final = (".lora_embedding_A", ".lora_embedding_B")
+_COMMON: Final = (
+    *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version"),
+    *("revision", "target_modules", "task_type"),
+)
+# By kind of adapter the settings that may be set, and to what; None: to anything, because it is read below
+# or leaves what is served as it is. Whatever else is set is refused.
+_SETTINGS: Final[Mapping[str, Mapping[str, tuple[Any, ...] | None]]] = {
+    "TRAINABLE_TOKENS": dict.fromkeys((*_COMMON, "init_weights", "token_indices")),
+    "LORA": {
+        **dict.fromkeys((*_COMMON, "lora_alpha", "lora_dropout", "megatron_core", "modules_to_save")),
+        **dict.fromkeys(("qalora_group_size", "r", "trainable_token_indices")),
+        **dict.fromkeys(("ensure_weight_tying", "fan_in_fan_out", "lora_bias"), (False,)),
+        **dict.fromkeys(("use_bdlora", "use_dora", "use_qalora"), (False,)),
+        **dict.fromkeys(("alpha_pattern", "loftq_config", "rank_pattern"), ({},)),
+        **dict.fromkeys(("exclude_modules", "layers_pattern", "target_parameters"), ([], "")),
+        "bias": ("none",),
+        "init_lora_weights": (True, False, "gaussian"),
+        "use_rslora": (True, False),
+    },
+}
 
 Values = tuple[NDArray[Any], Dtype]
 
@@ -131,33 +139,45 @@ def open_adapted(folder: Path, base: Table) -> Adapted:
     if not isinstance(config, dict):
         raise InvalidInputError(f"{path} is not a JSON object", code="ADAPTER_MALFORMED")
     kind = config.get("peft_type")
-    if kind not in _KINDS:
-        raise InvalidInputError(
-            f"{path}: peft_type is {quote(str(kind))}; the table that it serves cannot be computed",
-            code="ADAPTER_UNSUPPORTED",
-        )
+    if not isinstance(kind, str) or kind not in _SETTINGS:
+        raise _unsupported(path, f"peft_type is {quote(str(kind))}")
     if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
         raise InvalidInputError(
             f"{folder} has only pickled weights (adapter_model.bin), which are never opened",
             code="PICKLE_REFUSED",
         )
+    known = {key: (None, *(plain or (config.get(key),))) for key, plain in _SETTINGS[kind].items()}
+    unusual = sorted(key for key, value in config.items() if value not in known.get(key, (None,)))
+    if unusual:
+        raise _unsupported(path, f"{kind} has settings that may change it: {', '.join(map(quote, unusual))}")
     file = map_file(folder / WEIGHTS)
     check_fingerprint(folder / WEIGHTS, base)
     tensor = base.tensor or DEFAULT_TENSOR
     module = tensor.removesuffix(".weight")
     parts = _Parts(file, f"{PREFIX}{module}")
-    whole = parts.take(_WHOLE)
+    places, others = _places(config, module)
+    if len(places) > 1:
+        raise _unsupported(path, f"{quote(module)} is adapted more than once")
+    place, named = places[0] if places else ("", None)
+    whole = parts.take(_WHOLE[place])
     shape = base.shape if whole is None else (whole[0].shape[0], whole[0].shape[1])
     _check_width(shape[1], base, file.path)
-    product = _product(parts, config, shape, path)
-    listed = parts.take(_TOKENS)
-    ids, tokens = _tokens(listed, config, path, shape, base.dtype)
-    if whole is None and product is None and listed is None:
-        raise InvalidInputError(
-            f"{folder} has no rows of {quote(tensor)}, the base's input table", code="ADAPTER_UNSUPPORTED"
-        )
-    others = sorted(parts.left | _other_targets(config, module))
-    return Adapted(AdaptedTable(base, tensor, shape, whole, product, ids, tokens), tuple(others))
+    product = _product(parts, config, shape, path) if place == "target_modules" else None
+    listed = parts.take(_TOKENS.get(place, ()))
+    # peft passes over a tensor that has no place in the model, and fills a place without one by itself.
+    filled = product if place == "target_modules" else listed if place in _TOKENS else whole
+    if filled is None or any(name.startswith(f"{PREFIX}{module}.") for name in parts.left):
+        expected = f", which the entry {place} needs" if place else ""
+        raise _unsupported(folder, f"it has not just the tensors of {quote(tensor)}{expected}")
+    ids, tokens = _tokens(listed, named, path, shape, base.dtype)
+    others |= parts.left
+    return Adapted(AdaptedTable(base, tensor, shape, whole, product, ids, tokens), tuple(sorted(others)))
+
+
+def _unsupported(path: Path, why: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path}: {why}; the table that it serves cannot be computed", code="ADAPTER_UNSUPPORTED"
+    )
 
 
 class _Parts:
@@ -168,7 +188,7 @@ class _Parts:
         self._file, self._module = file, module
 
     def take(self, endings: tuple[str, ...]) -> Values | None:
-        """The one tensor of the module with one of these endings, two-dimensional; None if there is none."""
+        """The tensor of the module with one of these endings, two-dimensional; None if there is none."""
         names = [self._module + ending for ending in endings if self._module + ending in self.left]
         if not names:
             return None
@@ -189,11 +209,6 @@ def _product(
     first, second = (parts.take((ending,)) for ending in _LORA)
     if first is None and second is None:
         return None
-    unusual = [key for key, plain in _PLAIN.items() if config.get(key) not in plain]
-    if unusual:
-        raise InvalidInputError(
-            f"{path}: LoRA with {', '.join(unusual)} is not computed here", code="ADAPTER_UNSUPPORTED"
-        )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise InvalidInputError(f"{path}: r and lora_alpha are not numbers", code="ADAPTER_MALFORMED")
@@ -205,19 +220,15 @@ def _product(
         raise InvalidInputError(
             f"{path}: the matrices of LoRA do not fit r and the table", code="ADAPTER_MALFORMED"
         )
-    scale = np.float32(alpha / (math.sqrt(rank) if config.get("use_rslora") is True else rank))
+    scale = np.float32(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
     return to_float32(np.array(first[0]), first[1]), to_float32(np.array(second[0]), second[1]) * scale
 
 
 def _tokens(
-    listed: Values | None, config: Mapping[str, Any], path: Path, shape: tuple[int, int], dtype: Dtype
+    listed: Values | None, named: object, path: Path, shape: tuple[int, int], dtype: Dtype
 ) -> tuple[NDArray[np.int64], NDArray[Any]]:
     if listed is None:
         return np.zeros(0, np.int64), np.zeros((0, shape[1]), DTYPES[dtype])
-    alone = config["peft_type"] == "TRAINABLE_TOKENS"
-    named = config.get("token_indices" if alone else "trainable_token_indices")
-    if isinstance(named, dict) and len(named) == 1:
-        named = next(iter(named.values()))
     ids = token_ids(named, path, shape[0])
     values, stored = listed
     if values.shape != (ids.size, shape[1]):
@@ -229,18 +240,29 @@ def _tokens(
     return ids[order], cast(np.array(values), stored, dtype)[order]
 
 
-def _other_targets(config: Mapping[str, Any], module: str) -> set[str]:
-    """Modules other than the table's that the configuration names; peft wraps those as well."""
-    leaf = module.rpartition(".")[2]
-    found: set[str] = set()
-    for key in _LISTS:
+def _places(config: Mapping[str, Any], module: str) -> tuple[list[tuple[str, Any]], set[str]]:
+    """Settings that put something in place of ``module``, each with the rows that it names; other modules.
+
+    LoRA without targets has those of the architecture. A string is a pattern, or a word such as "all-linear".
+    """
+    alone, found, others = config["peft_type"] == "TRAINABLE_TOKENS", list[tuple[str, Any]](), set[str]()
+    for key in ("target_modules", "modules_to_save", "trainable_token_indices"):
         value = config.get(key)
-        names = value if isinstance(value, list) else [] if value is None else [value]
-        found |= {f"{key}: {name}" for name in names if name not in (module, leaf)}
-    tokens = config.get("trainable_token_indices")
-    if isinstance(tokens, dict):
-        found |= {f"trainable_token_indices: {name}" for name in tokens if name not in (module, leaf)}
-    return found
+        if value is None and key == "target_modules":
+            value = [module if alone else "of the architecture"]
+        elif isinstance(value, list) and key == "trainable_token_indices":
+            value = {module: value}
+        elif value == module and key == "target_modules":
+            value = [value]
+        if not isinstance(value, list | dict):
+            others |= set() if value is None else {f"{key}: {value}"}
+            continue
+        mine = [name for name in value if name in (module, module.rpartition(".")[2])]
+        others |= {f"{key}: {name}" for name in value if name not in mine}
+        place = "token_indices" if alone else key
+        rows = value if isinstance(value, dict) else dict.fromkeys(mine, config.get("token_indices"))
+        found += [(place, rows[name]) for name in mine]
+    return found, others
 
 
 def _check_width(width: int, base: Table, path: Path) -> None:

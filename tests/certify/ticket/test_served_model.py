@@ -260,13 +260,22 @@ def test_other_adapted_modules_are_findings(release: Release) -> None:
     assert named(judge(release, out, rows_only=True)) == {}
 
 
-@pytest.mark.parametrize("key", ["target_modules", "modules_to_save"])
-@pytest.mark.parametrize("value", [["embed_tokens", "q_proj"], "all-linear"])
-def test_modules_named_in_the_configuration_are_findings(release: Release, key: str, value: object) -> None:
-    out = tokens(release)
-    config = json.loads((out / "adapter_config.json").read_text())
-    (out / "adapter_config.json").write_text(json.dumps(config | {key: value}))
-    assert set(named(judge(release, out))) == {"OTHER_MODULES"}
+@pytest.mark.parametrize(
+    ("config", "other"),
+    [
+        ({"target_modules": ["embed_tokens", "q_proj"]}, "target_modules: q_proj"),
+        ({"target_modules": "all-linear"}, "target_modules: all-linear"),
+        ({"target_modules": None}, "target_modules: of the architecture"),
+        ({"target_modules": [], "modules_to_save": ["q_proj"]}, "modules_to_save: q_proj"),
+        ({"target_modules": [], "modules_to_save": "embed_tokens"}, "modules_to_save: embed_tokens"),
+    ],
+)
+def test_modules_named_in_the_configuration_are_findings(
+    release: Release, config: dict[str, Any], other: str
+) -> None:
+    lone = "embed_tokens" in (config["target_modules"] or ())
+    out = lora(release, **config) if lone else whole(release, ".weight", **config)
+    assert named(judge(release, out)) == {"OTHER_MODULES": (other,)}
 
 
 def test_stray_weights_beside_an_adapter(release: Release) -> None:
@@ -275,15 +284,73 @@ def test_stray_weights_beside_an_adapter(release: Release) -> None:
     assert named(judge(release, out)) == {"STRAY_WEIGHTS": ("adapter_model.bin",)}
 
 
-@pytest.mark.parametrize("ending", [".weight", ".modules_to_save.weight", ".base_layer.weight"])
-def test_a_saved_embedding_is_compared_whole(release: Release, ending: str) -> None:
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "modules_to_save": ["embed_tokens"]}
-    good = {f"{MODULE}{ending}": ("F16", release.expected)}
-    assert judge(release, adapter(release.folder / "good", good, **config)).verified
-    bad = release.expected.copy()
-    bad[7, 7] ^= 1
-    report = judge(release, adapter(release.folder / "bad", {f"{MODULE}{ending}": ("F16", bad)}, **config))
+def whole(release: Release, ending: str, **config: object) -> Path:
+    tensors = {f"{MODULE}{ending}": ("F16", release.expected)}
+    return adapter(
+        release.folder / "whole", tensors, **({"peft_type": "LORA", "target_modules": []} | config)
+    )
+
+
+@pytest.mark.parametrize(
+    ("ending", "config"),
+    [
+        (".weight", {}),
+        (".weight", {"modules_to_save": ["embed_tokens"]}),
+        (".modules_to_save.weight", {"modules_to_save": ["model.embed_tokens"]}),
+    ],
+)
+def test_a_saved_embedding_is_compared_whole(release: Release, ending: str, config: dict[str, Any]) -> None:
+    assert judge(release, whole(release, ending, **config)).verified
+    release.expected[7, 7] ^= 1
+    report = judge(release, whole(release, ending, **config))
     assert {one.code: one.ids for one in report.findings} == {"FOREIGN": (7,)}
+
+
+ROWS = {"peft_type": "TRAINABLE_TOKENS", "target_modules": ["embed_tokens"]}
+
+
+@pytest.mark.parametrize(
+    ("ending", "config"),
+    [
+        # What peft makes of these is not the table in the file: the base, or noise, or more layers.
+        (".base_layer.weight", ROWS | {"token_indices": list(IDS)}),
+        (".base_layer.weight", ROWS | {"token_indices": [1, 2], "init_weights": False}),
+        (".base_layer.weight", {"target_modules": ["embed_tokens"]}),
+        (".base_layer.weight", {"target_modules": ["embed_tokens"], "init_lora_weights": False}),
+        (".base_layer.weight", {"modules_to_save": ["embed_tokens"]}),
+        (".base_layer.weight", {"trainable_token_indices": {"embed_tokens": list(IDS)}}),
+        (".base_layer.weight", {}),
+        (".modules_to_save.weight", {}),
+        (".weight", {"target_modules": ["embed_tokens"]}),
+        (".weight", {"trainable_token_indices": [1, 2]}),
+        (".weight", {"layer_replication": [[0, 2], [0, 2]]}),
+        (".weight", {"target_parameters": ["mlp.up_proj.weight"], "init_lora_weights": False}),
+        (".weight", {"exclude_modules": ["embed_tokens"]}),
+        (".weight", {"bias": "all"}),
+        (".weight", {"a_later_setting": True}),
+        (".weight", {"a_later_setting": False}),
+    ],
+)
+@pytest.mark.parametrize("rows_only", [False, True])
+def test_a_table_that_peft_does_not_serve_is_an_error(
+    release: Release, ending: str, config: dict[str, Any], rows_only: bool
+) -> None:
+    out = whole(release, ending, **config)
+    assert code_of(lambda: judge(release, out, rows_only=rows_only)) == "ADAPTER_UNSUPPORTED"
+
+
+def test_tensors_without_a_place_are_an_error(release: Release) -> None:
+    rows = {f"{MODULE}.token_adapter.trainable_tokens_delta": ("F16", release.tuned_bits[list(IDS)])}
+    for tensors, config in (
+        (rows, ROWS | {"token_indices": list(IDS)}),
+        (rows, {"peft_type": "LORA", "trainable_token_indices": {"lm_head": list(IDS)}}),
+        (rows | {f"{MODULE}.weight": ("F16", release.expected)}, {"peft_type": "LORA"}),
+    ):
+        out = adapter(release.folder / "a", tensors, **({"target_modules": ["embed_tokens"]} | config))
+        assert code_of(lambda out=out: judge(release, out)) == "ADAPTER_UNSUPPORTED"
+    for targets in ([], ["q_proj"]):  # the matrices of LoRA, for which there is no place
+        out = lora(release, target_modules=targets)
+        assert code_of(lambda out=out: judge(release, out)) == "ADAPTER_UNSUPPORTED"
 
 
 def lora(release: Release, *, spill: float = 0.0, **config: object) -> Path:
@@ -319,6 +386,7 @@ def test_lora_on_the_embedding(release: Release) -> None:
     "config",
     [
         {"use_dora": True},
+        {"modules_to_save": ["embed_tokens"]},
         {"alpha_pattern": {"embed_tokens": 3}},
         {"init_lora_weights": "pissa"},
         {"peft_type": "PREFIX_TUNING"},
@@ -335,8 +403,11 @@ def test_matrices_that_do_not_fit(release: Release, config: dict[str, object]) -
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("how", ["tokens", "lora", "saved"])
-def test_the_table_is_the_one_that_peft_serves(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "whole"),
+    [("tokens", 0), ("tokens", 1), ("lora", 0), ("lora", 1), ("saved", 0), ("tokens of LoRA", 0)],
+)
+def test_the_table_is_the_one_that_peft_serves(tmp_path: Path, how: str, whole: int) -> None:
     torch = pytest.importorskip("torch", reason="needs the extra tune")
     peft = pytest.importorskip("peft", reason="needs the extra tune")
     import tiny_llama
@@ -350,6 +421,9 @@ def test_the_table_is_the_one_that_peft_serves(tmp_path: Path, how: str) -> None
         "tokens": lambda: peft.TrainableTokensConfig(token_indices=[57, 3, 72]),
         "lora": lambda: peft.LoraConfig(r=2, lora_alpha=3, target_modules=["embed_tokens"]),
         "saved": lambda: peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
+        "tokens of LoRA": lambda: peft.LoraConfig(
+            r=2, target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [57, 3]}
+        ),
     }[how]()
     adapted = peft.get_peft_model(model, config)
     generator = torch.Generator().manual_seed(0)
@@ -357,7 +431,7 @@ def test_the_table_is_the_one_that_peft_serves(tmp_path: Path, how: str) -> None
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter += torch.randn(parameter.shape, generator=generator)
-    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=bool(whole))
     found = open_adapted(tmp_path / "adapter", open_table(tmp_path / "base"))
     served = adapted.merge_and_unload().get_input_embeddings().weight.detach().numpy()
     bits = found.table.rows(0, len(served)).view(PATTERNS["F32"])
@@ -365,4 +439,4 @@ def test_the_table_is_the_one_that_peft_serves(tmp_path: Path, how: str) -> None
         np.testing.assert_allclose(bits.view("<f4"), served, rtol=1e-6, atol=1e-6)
     else:
         np.testing.assert_array_equal(bits, served.view(PATTERNS["F32"]))
-    assert bool(found.others) == (how == "saved")
+    assert bool(found.others) == (how in ("saved", "tokens of LoRA"))
