@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -18,6 +19,7 @@ from certify.stats.rates import rate_at_most
 from proofs_checks.check import Fact
 from proofs_checks.mutations.bug import Judged
 from proofs_checks.theory.finite import CERTIFIED, restricted_strings, variation
+from proofs_checks.theory.path import facts_of
 
 F = Fraction
 TINY: Final = F(1, 10**12)
@@ -125,7 +127,7 @@ def judge_steps() -> Iterator[Fact]:
     """A record with repeated, unchanged and generated tokens, each step by hand."""
     said = (7, 5, 7, 9)
     reference = SimpleNamespace(tokens=said, argmaxes=lambda: said, margin=lambda t: 5 - t)
-    arms = {"t": SimpleNamespace(differs=((2, 8),))}
+    arms = {"t": SimpleNamespace(differs=((2, 8),), path=None)}
     record: Any = SimpleNamespace(prompt=(1, 5, 5, 2), reference=reference, arms=arms)
     found = distances.measure({"u": (record,)}, "t", Distances(10, {5: 3, 7: 4, 9: 9, 1: 0}))["u"]
     yield "largest h over N", [step.largest for step in found] == [3, 4, 4, 4]
@@ -209,3 +211,43 @@ def judge_guarantee() -> Iterator[Fact]:
         yield f"published where h = {count} of 4096", found.finding == finding
     draws = [criteria.drawn_index(f"u{i}", 5) for i in range(40)]
     yield "the unit decides the draw", set(draws) == set(range(5))
+
+
+PATH: Final = Judged("path", "the path theorem, from labels to the decision")
+
+
+@PATH.bug("certify.stats.path:PathLaw.decide")
+def _reached(original: Any, law: Any, labels: Sequence[int]) -> Any:
+    """The non-strict inequality: L(Q1(A)) = U(Q1(c)) leaves room for a tie."""
+    found = original(law, labels)
+    masses = Counter[int]()
+    for label, mass in zip(labels, law.q1, strict=True):
+        masses[label] += mass
+    rival = max((mass for label, mass in masses.items() if label != found.label), default=0)
+    return replace(found, certified=law.least(masses[found.label]) >= law.greatest(rival))
+
+
+@PATH.bug("certify.stats.path:PathLaw.greatest")
+def _unseen(original: Any, law: Any, mass: int) -> Fraction:
+    """What Q1 never sees taken for nothing: Q0 gives it the mass U(0)."""
+    return Fraction(original(law, mass)) if mass else F(0)
+
+
+@PATH.bug("certify.stats.path:PathLaw.decide")
+def _backwards(original: Any, law: Any, labels: Sequence[int]) -> Any:
+    """The lattice of Q0 shifted the wrong way: strengths beyond E* instead of those toward the release."""
+    return original(law, labels[::-1])
+
+
+@PATH.bug("certify.stats.path:PathLaw.decide")
+def _highest(original: Any, law: Any, labels: Sequence[int]) -> Any:
+    """Ties to the highest id: argmax takes the first, and so must whoever counts its labels."""
+    found = original(law, [-label for label in labels])
+    return replace(found, label=-found.label)
+
+
+@PATH.judge
+def judge_path() -> Iterator[Fact]:
+    """Every label string of small lattices, by the definitions."""
+    for n, g in ((2, 1), (2, 2), (3, 1), (3, 2), (4, 1)):
+        yield from facts_of(n, g)

@@ -70,6 +70,11 @@ _TABLE: Final = {
     "§4 C6": "counterexamples.C6 smt.wrong.not-strict",
     "§4 C7": "counterexamples.C7",
     "§4 C8": "counterexamples.C8 smt.wrong.2d-three-classes",
+    # §4b the path theorem
+    "§4b theorem: certified labels are kept, for all decision regions": "path.every-string mutations.path",
+    "§4b D is the Kolmogorov distance, as the laws are log-concave": "path.kolmogorov",
+    "§4b L and U by Neyman and Pearson": "path.bounds mutations.path",
+    "§4b strictly greater; the ratio must be monotone": "path.counterexamples mutations.path",
     # §5 certificates without these assumptions
     "§5 structural: rows act only where they are fed": "mutations.opportunity mutations.transfer",
     "§5 agreement: Clopper-Pearson by exact binomial tails": (

@@ -25,7 +25,7 @@ from proofs_checks.numbers import laws
 from proofs_checks.run import workers
 from proofs_checks.run.clauses import CLAUSES, checks_of
 from proofs_checks.run.record import FORMAT, LONGEST, ProofRecord, clause_outcome, parse_record
-from proofs_checks.theory import counterexamples, exact, llama, search, smt, tightness
+from proofs_checks.theory import counterexamples, exact, llama, path, search, smt, tightness
 
 SECONDS: Final[dict[Tier, float]] = {"fast": 120.0, "full": 600.0}
 """Default budget of one check; twice as much, and it is stopped."""
@@ -44,6 +44,7 @@ def checks(model: Path | None = None) -> tuple[Check, ...]:
         *exact.CHECKS,
         *tightness.CHECKS,
         *smt.CHECKS,
+        *path.CHECKS,
         *counterexamples.CHECKS,
         llama.permuted_row(published_model() if model is None else model),
         *search.CHECKS,
