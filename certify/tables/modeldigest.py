@@ -63,6 +63,19 @@ def model_settings(folder: Path) -> dict[str, Any]:
     }
 
 
+def settings(path: Path) -> Any:
+    """Read a JSON file of settings, without the paths and the library version in it.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+        InvalidInputError: it is not JSON (``JSON_*``).
+    """
+    content = read_json(path, what=path.name)
+    if not isinstance(content, dict):
+        return content
+    return {key: value for key, value in content.items() if key not in _NO_SETTING}
+
+
 def tokenizer_digest(folder: Path) -> str:
     """Compute the digest of the tokenizer of a checkpoint folder: SHA-256 of a canonical JSON.
 
@@ -76,10 +89,7 @@ def tokenizer_digest(folder: Path) -> str:
     beside: dict[str, Any] = {}
     for name in _BESIDE_TOKENIZER:
         if (folder / name).is_file():
-            content = read_json(folder / name, what=name)
-            if isinstance(content, dict):
-                content = {key: value for key, value in content.items() if key not in _NO_SETTING}
-            beside[name] = content
+            beside[name] = settings(folder / name)
     return sha256_bytes(canonical_json({"tokenizer": sha256_file(folder / "tokenizer.json"), **beside}))
 
 

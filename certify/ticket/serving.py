@@ -13,21 +13,35 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from certify.base.errors import ExitCode, UsageError
+from certify.base.jsonio import canonical_json, sha256_file
 from certify.base.records import Dtype
 from certify.tables.checkpoint import INDEX, SINGLE
-from certify.tables.modeldigest import model_settings
-from certify.tables.safefile import is_folder, quote
+from certify.tables.modeldigest import model_settings, settings
+from certify.tables.safefile import is_file, is_folder, quote
 from certify.tables.table import Table, open_table
 from certify.tables.weights import Stored, compare_weights, open_weights, stray_weights
 from certify.ticket.adapted import open_adapted
 from certify.ticket.adapters import CONFIG as ADAPTER_CONFIG
 from certify.ticket.adapters import WEIGHTS as ADAPTER_WEIGHTS
-from certify.ticket.released import Source, open_base, open_reference, open_rows, shown
+from certify.ticket.released import Source, check_files, open_base, open_reference, open_rows, shown
 from certify.ticket.served_rows import RowComparison, ServedTable, compare
 
 SERVED_SCHEMA: Final = "certify.served"
 SERVED_SCHEMA_VERSION: Final = 2
 _LISTED: Final = 6
+_GENERATION: Final = "generation_config.json"
+_TOKENIZER: Final = "tokenizer.json"
+_BESIDE: Final = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+_OF_TOKENIZERS: Final = (
+    *("added_tokens", "chat_template", "merges", "sentencepiece", "special_tokens", "spiece"),
+    *("tokenizer", "vocab"),
+)
+"""How names of files of a tokenizer begin."""
 FindingCode = Literal[
     "ADAPTER_IN_FOLDER",
     "ALTERED",
@@ -36,6 +50,7 @@ FindingCode = Literal[
     "EXTRA_ROWS",
     "EXTRA_TENSORS",
     "FOREIGN",
+    "GENERATION_DIFFERS",
     "MISSING_ROWS",
     "MISSING_TENSORS",
     "NOT_SERVED",
@@ -45,6 +60,7 @@ FindingCode = Literal[
     "TENSOR_DTYPE",
     "TENSOR_SHAPE",
     "TIED",
+    "TOKENIZER_DIFFERS",
     "WIDTH",
 ]
 Compared = Literal["model", "adapter", "rows"]
@@ -163,6 +179,11 @@ def verify(
             tensors, findings = _model_findings(e0, opened, weights, allow_extra_rows)
         if is_folder(served):
             findings += _folder_findings(served, {opened.file, *(one.file.path for one in weights.values())})
+    tokenizer = "no tokenizer was compared"
+    if not rows_only and is_folder(served):
+        findings += _generation_findings(e0.path, served, adapter=compared == "adapter")
+        more, tokenizer = _tokenizer_findings(source, e0.path, served)
+        findings += more
     findings = [*_form_findings(table, e0, ticket.base.tied, allow_extra_rows), *findings]
     comparison = None
     if table.dtype == e0.dtype and table.shape[1] == e0.shape[1]:
@@ -184,7 +205,7 @@ def verify(
         served_sha256=table.digest(),
         comparison=comparison,
         findings=tuple(findings),
-        notes=_notes(table, e0, comparison),
+        notes=(*_notes(table, e0, comparison), f"no code was compared; {tokenizer}"),
     )
 
 
@@ -227,10 +248,52 @@ def _model_findings(
         skipped = {"dtype", "torch_dtype"} if base.dtype != base.stored_dtype else set()
         skipped |= {"vocab_size"} if longer else set()
         before, after = model_settings(base.path), model_settings(served.path)
-        keys = sorted((before.keys() | after.keys()) - skipped)
-        keys = [key for key in keys if before.get(key) != after.get(key)]
+        keys = [key for key in _differing(before, after) if key not in skipped]
         findings += _named("CONFIG_DIFFERS", "settings in config.json are not the base's", keys)
     return found.compared, findings
+
+
+def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Keys that do not have the same value on both sides; null is as good as none."""
+    keys = sorted(before.keys() | after.keys())
+    return [key for key in keys if canonical_json(before.get(key)) != canonical_json(after.get(key))]
+
+
+def _content(path: Path) -> Any:
+    """What a file states, whatever wrote it, and from which place; None if there is none."""
+    if not is_file(path):
+        return None
+    return settings(path) if path.suffix == ".json" else sha256_file(path)
+
+
+def _generation_findings(base: Path, served: Path, *, adapter: bool) -> list[ServingFinding]:
+    """Compare the settings of generation of two folders; an adapter has those of its base or none."""
+    if not is_folder(base):
+        return []
+    before, after = (_content(folder / _GENERATION) for folder in (base, served))
+    if adapter and after is None:
+        return []
+    both = isinstance(before, dict) and isinstance(after, dict)
+    keys = _differing(before, after) if both else [_GENERATION] * (before != after)
+    return _named("GENERATION_DIFFERS", f"settings in {_GENERATION} are not the base's", keys)
+
+
+def _tokenizer_findings(source: Source, base: Path, served: Path) -> tuple[list[ServingFinding], str]:
+    """Compare the tokenizer of a folder with the ticket's, and what lies beside it with the base's."""
+    home, ref = base if is_folder(base) else base.parent, source.ticket.tokenizer
+    if not any(path.name.startswith(_OF_TOKENIZERS) for path in served.iterdir()):
+        return [], "no tokenizer was compared: the folder has none"
+    whole = is_file(home / _TOKENIZER)
+    if ref is None and not whole:
+        return [], "no tokenizer was compared: the ticket binds none, and the base has none"
+    if ref is not None and home.resolve().is_relative_to(source.folder.resolve()):
+        check_files(source.folder, ref.files)
+    expected = ref.sha256 if ref else sha256_file(home / _TOKENIZER)
+    same = is_file(served / _TOKENIZER) and sha256_file(served / _TOKENIZER) == expected
+    names = [] if same else [_TOKENIZER]
+    names += [name for name in _BESIDE if whole and _content(home / name) != _content(served / name)]
+    found = _named("TOKENIZER_DIFFERS", "files of the tokenizer are not the ticket's or the base's", names)
+    return found, f"of the tokenizer, {'all files' if whole else _TOKENIZER} compared"
 
 
 def _named(code: FindingCode, what: str, found: Sequence[str | tuple[str, str, str]]) -> list[ServingFinding]:
@@ -332,5 +395,4 @@ def _notes(table: ServedTable, base: Table, comparison: RowComparison | None) ->
         notes.append(f"certified rows equal to the base's, without effect: {shown(comparison.inert)}")
     if table.tied is None:
         notes.append("the source does not say whether the output head is tied to this table")
-    notes.append("no code and no tokenizer was compared")
     return tuple(notes)

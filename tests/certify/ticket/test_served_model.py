@@ -152,6 +152,53 @@ def test_a_setting_of_the_model_counts(release: Release, served: Path) -> None:
     assert named(judge(release, served)) == {"CONFIG_DIFFERS": ("rope_theta",)}
 
 
+def test_a_setting_of_generation_counts(release: Release, served: Path) -> None:
+    file = served / "generation_config.json"
+    file.write_text('{"transformers_version": "9", "top_p": null}')
+    assert judge(release, served).verified
+    file.write_text('{"suppress_tokens": [3], "do_sample": true}')
+    expected = {"GENERATION_DIFFERS": ("do_sample", "suppress_tokens")}
+    assert named(judge(release, served)) == expected
+    assert judge(release, served, rows_only=True).verified
+    (tokens(release) / file.name).write_bytes(file.read_bytes())
+    assert named(judge(release, release.folder / "a")) == expected
+    file.unlink()
+    assert named(judge(release, served)) == {"GENERATION_DIFFERS": (file.name,)}
+    file.write_text("[]")
+    assert named(judge(release, served)) == {"GENERATION_DIFFERS": (file.name,)}
+
+
+def test_a_tokenizer_that_the_ticket_does_not_bind_is_a_finding(tmp_path: Path) -> None:
+    bare = Release(tmp_path / "bare")
+    assert "the ticket binds none" in judge(bare, bare.base, rows_only=False).notes[-1]
+    release = Release(tmp_path / "with")
+    ours, config = "tokenizer.json", "tokenizer_config.json"
+    (release.base / ours).write_text(json.dumps({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}))
+    release.spec = make_ticket(release.folder / "bound.json", release.base, release.tuned, IDS)
+    served = release.folder / "merged"
+    apply(open_parts(open_source(release.spec), release.base), served)
+    report = judge(release, served)
+    assert report.verified
+    assert report.notes[-1].endswith("of the tokenizer, all files compared")
+    (served / config).write_text('{"name_or_path": "elsewhere", "model_max_length": 8}')
+    assert judge(release, served).verified
+    (served / config).write_text('{"add_bos_token": false, "model_max_length": 8}')
+    (served / "chat_template.jinja").write_text("{{ bos_token }}")
+    assert named(judge(release, served)) == {"TOKENIZER_DIFFERS": (config, "chat_template.jinja")}
+    (served / ours).write_text((release.base / ours).read_text() + " ")
+    for name in (config, "chat_template.jinja"):
+        (served / name).unlink()
+    assert named(judge(release, served)) == {"TOKENIZER_DIFFERS": (ours, config)}
+    (served / ours).unlink()
+    assert judge(release, served).verified
+    assert judge(release, served).notes[-1].endswith("no tokenizer was compared: the folder has none")
+    (served / "tokenizer.model").write_bytes(b"another")
+    assert named(judge(release, served)) == {"TOKENIZER_DIFFERS": (ours, config)}
+    out = tokens(release)
+    (out / ours).write_text("{}")
+    assert "TOKENIZER_DIFFERS" in named(judge(release, out))
+
+
 def test_a_resized_vocabulary_resizes_the_head_too(release: Release) -> None:
     longer = np.concatenate([release.expected, random_bits("F16", 7, 3)])
     out = write_checkpoint(release.folder / "longer", longer, "F16")
