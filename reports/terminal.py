@@ -18,6 +18,7 @@ from rich.text import Text
 
 from certify.base.text import escape
 from certify.claims.registry import KINDS
+from certify.ticket.make import AUTHOR_EXCLUSION
 
 _STYLES = {
     "CERTIFIED": "bold green",
@@ -72,6 +73,9 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
         )
     )
     answer = {"CERTIFIED": "Yes.", "REFUTED": "No."}.get(verdict, "Not shown.")
+    left_out = sum(len(g["ids"]) for g in ticket["selection"]["excluded"] if g["reason"] == AUTHOR_EXCLUSION)
+    if left_out:
+        answer += f" Rows that the author left out of the selection: {left_out}."
     console.print(_indent(Text(f"{view['question']} {answer}")))
     console.print(_indent(Text(_second_opinion(ticket))))
     if ticket["claims"]:

@@ -10,7 +10,8 @@ import lzma
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
@@ -28,6 +29,34 @@ _KINDS: Final = (
 _LONGEST_TEXT: Final = 256 << 20
 # Opening a pipe without a writer would wait for one. On Windows, text mode would change bytes.
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+_inputs: ContextVar[set[tuple[int, int]] | None] = ContextVar("inputs", default=None)
+
+
+@contextmanager
+def noting_inputs() -> Iterator[None]:
+    """Note which files are read from here on, so that :func:`check_output` knows them."""
+    token = _inputs.set(set())
+    try:
+        yield
+    finally:
+        _inputs.reset(token)
+
+
+def check_output(path: Path) -> None:
+    """Refuse to write over a file that the same command has read.
+
+    Raises:
+        UsageError: ``path`` is one of them (``OUT_IS_INPUT``).
+    """
+    with suppress(OSError, ValueError):
+        entry = path.stat()
+        if (entry.st_dev, entry.st_ino) in (_inputs.get() or ()):
+            raise UsageError(
+                f"{path} was read as input: writing there would destroy it; choose another file",
+                code="OUT_IS_INPUT",
+            )
 
 
 @contextmanager
@@ -52,7 +81,10 @@ def opened(path: Path, *, what: str = "file") -> Iterator[BufferedReader]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"cannot read {what} {path}: {reason}", code="FILE_UNREADABLE") from error
     try:
-        _check(os.fstat(descriptor).st_mode, path, what)
+        entry = os.fstat(descriptor)
+        _check(entry.st_mode, path, what)
+        if (noted := _inputs.get()) is not None:
+            noted.add((entry.st_dev, entry.st_ino))
         stream = os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)

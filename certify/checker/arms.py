@@ -11,16 +11,21 @@ from .claims import NULLS
 from .tables import Json, Moved, Vocabulary, need, sha
 
 
-def choices(ticket: Json, arms: Sequence[Json]) -> int:
-    """Among how many tickets a text could have served to choose; one if that was done on other text."""
-    tickets = [
-        one
-        for one in arms
-        if one["kind"] in ("transfer", "tuned", "direction")
-        and not one.get("gate")
-        and one.get("control") not in (*NULLS, "direction")
-    ]
-    return 1 if ticket.get("choice") else max(1, len(tickets))
+def choices(ticket: str, listed: Sequence[list[int]], arms: Sequence[Json]) -> int:
+    """Among how many tickets a text could have served to choose; those listed were chosen on other text."""
+    rows = [one for one in arms if one["kind"] in ("transfer", "tuned", "direction") and not one.get("gate")]
+    nulls = [one for one in rows if one.get("control") in (*NULLS, "direction")]
+    tickets = [one for one in rows if one not in nulls]
+
+    def beside(null: Json) -> bool:  # of this ticket, or of another with as many rows
+        of = str(null.get("of"))
+        names = (f"{of}.", f"{of.removesuffix('-tuned')}.")
+        sizes = {len(one["ids"]) for one in tickets if one["name"].startswith(names)}
+        one_row = sizes and null["control"].startswith("one-row") and len(null["ids"]) == 1
+        return bool(of == ticket or one_row or len(null["ids"]) in sizes)
+
+    paid = [*tickets, *(null for null in nulls if not beside(null))]
+    return max(1, sum(one["ids"] not in listed for one in paid) + bool(listed))
 
 
 def own_table(null: Json, arms: Sequence[Json]) -> bool:

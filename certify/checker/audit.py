@@ -275,17 +275,17 @@ class Audit:
         need(len(shown) == len(texts), "EVIDENCE_TEXT_TWICE")
         return texts
 
-    def chosen(self) -> set[str]:
-        """Sentences on which the rows were chosen, from the record that the ticket binds."""
+    def chosen(self) -> tuple[set[str], list[list[int]]]:
+        """Sentences on which the rows were chosen and among which ones, from the record of the ticket."""
         bound: Any = self.ticket.get("choice")
         if bound is None:
-            return set()
+            return set(), []
         record = parse(self.folder.read(bound["path"], str(bound["sha256"])))
         rows = [one["ids"] for one in record["candidates"] if one["arm"] == record["chosen"]]
         about = (record["schema"], record["schema_version"], rows) == ("certify.choice", 1, [self.ids])
         found = record["sentences"]
         need(about and digests(found), "CHOICE_MALFORMED")
-        return {*found}
+        return {*found}, [naturals(one["ids"]) for one in record["candidates"]]
 
     def examine(self) -> None:
         """Certificate, evidence and claims."""
@@ -294,8 +294,8 @@ class Audit:
             return
         texts = self.ask("evidence.integrity", self.gather, c)
         lists, (chosen, item) = [text.e for text in texts or ()], answer(self.chosen)
-        on = frozenset(chosen or ())
-        splits = [answer(text.e.disjoint, lists, on)[1] for text in texts or ()]
+        on, listed = chosen or (set(), [])
+        splits = [answer(text.e.disjoint, lists, frozenset(on))[1] for text in texts or ()]
         self.items["evidence.split"] = max([item, *splits])
         if texts is None or self.items["evidence.split"][0] == "INVALID":
             return
@@ -304,7 +304,8 @@ class Audit:
         for text in texts:
             ours = {name: found for (sha256, name), found in hints.items() if sha256 == text.e.sha256}
             self.folder.say(f"{self.ticket['id']}: claims on {text.name}")
-            paid = shares[text.role] * choices(self.ticket, text.e.m["arms"]) * (1 + len(c["earlier"]))
+            among = choices(self.ticket["id"], listed, text.e.m["arms"])
+            paid = shares[text.role] * among * (1 + len(c["earlier"]))
             text.compute(self.delta / paid, self.h, ours)
         self.texts = texts
         self.ask("certificate.content", self.subjects, c)
@@ -365,7 +366,7 @@ class Audit:
 
     def pinned(self, name: str, digest: str) -> Item:
         """Whether a text was evaluated, all of it, and is the one of that digest."""
-        ours = [text.e for text in self.texts if text.name == name]
+        ours = [text.e for text in self.texts if text.name == name and text.role != "other-template"]
         if any(e.m["text"]["sha256"] != digest for e in ours):
             return "REFUTED", "TEXT_DIFFERS"
         return PASS if any(e.fixed for e in ours) else ("INCONCLUSIVE", "NO_TEXT")
@@ -382,6 +383,9 @@ class Audit:
         asked = [name for name in rules.items if name != "checker.agrees"]
         found = [self.items.get(item, ("INCONCLUSIVE", "NOT_RUN")) for item in asked]
         found += [self.pinned(*one) for one in rules.texts.items()]
+        kinds = {text.e.m["kind"] for text in self.texts if text.name in rules.texts}
+        if any(text.e.m["kind"] in kinds and text.name not in rules.texts for text in self.texts):
+            found.append(("REFUTED", "TEXT_DIFFERS"))
         own = declared(self.ticket) if reads else []
         found += [self.judge(claim, rules) for claim in (*rules.claims, *filter(None, own))]
         found += [("INCONCLUSIVE", "DECLARED_UNTESTABLE")] * own.count(None)

@@ -244,7 +244,7 @@ class Evidence:
         self.units = {unit: units[unit] for unit in sorted(units, key=ranks.__getitem__)}
         if not self.fixed:  # the first units of the seeded order, each complete, or they were picked
             total = m["text"]["sentences"]
-            need(m["kind"] == "translation" and kind != "document" and total <= 1 << 22, "EVIDENCE_DRAWN")
+            need(m["kind"] == "translation" and kind != "document" and total <= 1 << 18, "EVIDENCE_DRAWN")
             known = map(str, range(-(-total // most)))
             for unit in heapq.nsmallest(len(units), known, key=lambda unit: rank(m["order_seed"], unit)):
                 complete = min(most, total - int(unit) * most)
@@ -370,7 +370,7 @@ class Evidence:
         if (name, rule) not in self.scored:
             arms = [[record["arms"][name] for record in records] for records in self.units.values()]
             scored = [[chrf(arm["stats"][arm["rules"][rule]]) for arm in one] for one in arms]
-            self.scored[name, rule] = [sum(one) / len(one) for one in scored]
+            self.scored[name, rule] = [sum(one, Fraction(0)) / len(one) for one in scored]
         return self.scored[name, rule]
 
     def holds(self, drawn: list[bool], alpha: Fraction, delta: Fraction, limits: tuple[int, int, int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,7 +12,7 @@ from certify.claims.kind import Kind, Role
 from certify.claims.registry import KINDS
 from certify.evidence.load import Evidence, Subject, check_binding
 from certify.evidence.null_labels import NULLS
-from certify.evidence.read import ROW_KINDS
+from certify.evidence.read import ROW_KINDS, Arm
 from certify.evidence.sampling import LARGEST_SHARE, largest_share
 from certify.evidence.split import check_split
 
@@ -94,17 +94,29 @@ def role_of(evidence: Evidence, subject: Subject) -> Role:
 def choices(evidence: Evidence, subject: Subject) -> int:
     """Among how many tickets this text could have been used to choose: their claims share its error.
 
-    Arms of rows without a gate count, but for null tickets and random directions. One, if the ticket binds a
-    record that it was chosen on other text (theory §5, "Choice and repetition are paid for").
+    Arms of rows without a gate count, but for null tickets and random directions of a ticket. If the ticket
+    binds a record that it was chosen on other text, the candidates listed there count as one (theory §5,
+    "Choice and repetition are paid for").
     """
-    if subject.ticket.choice is not None:
-        return 1
-    arms = [
-        arm
-        for arm in evidence.manifest.arms
-        if arm.kind in ROW_KINDS and arm.gate is None and arm.control not in (*NULLS, "direction")
-    ]
-    return max(1, len(arms))
+    rows = [arm for arm in evidence.manifest.arms if arm.kind in ROW_KINDS and arm.gate is None]
+    nulls = [arm for arm in rows if arm.control in (*NULLS, "direction")]
+    tickets = [arm for arm in rows if arm not in nulls]
+    others = [arm for arm in nulls if not _stands_beside(arm, tickets, subject.ticket.id)]
+    listed = set() if subject.choice is None else {one.ids for one in subject.choice.candidates}
+    unlisted = [arm for arm in (*tickets, *others) if arm.ids not in listed]
+    return max(1, len(unlisted) + bool(listed))
+
+
+def _stands_beside(null: Arm, tickets: Iterable[Arm], ours: str) -> bool:
+    """Whether an arm that is labelled as a null is one of a ticket here: ours, or one with as many rows.
+
+    Labels of our nulls are compared with their rows (:mod:`certify.evidence.null_labels`); any other ticket
+    could be labelled as a null of nothing, so that it would seem not to have been a choice.
+    """
+    names = (f"{null.of}.", f"{(null.of or '').removesuffix('-tuned')}.")
+    sizes = {len(arm.ids or ()) for arm in tickets if arm.name.startswith(names)}
+    one_row = (null.control or "").startswith("one-row") and bool(sizes)
+    return null.of == ours or len(null.ids or ()) in (sizes | {1} if one_row else sizes)
 
 
 def _claims(evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Claim, ...]:

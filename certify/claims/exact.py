@@ -195,8 +195,8 @@ def split_claim(evidence: Evidence, subject: Subject) -> Claim:
         InvalidInputError: one was, or does; see :func:`certify.evidence.split.check_split`.
     """
     used = dict(evidence.used)
-    if subject.chosen_on:
-        used["choice"] = subject.chosen_on | used.get("choice", frozenset())
+    if subject.choice is not None:
+        used["choice"] = used.get("choice", frozenset()).union(subject.choice.sentences)
     found = check_split(evidence.records, used)
     if found is None:
         text = "nothing says which sentences were used for tuning"

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from certify.base.errors import CertifyError, ExitCode, UsageError
+from certify.base.files import noting_inputs
 from certify.base.version import __version__
 from certify.cli.registry import COMMANDS, load
 from certify.cli.shell import complain, discard_output, needs_extra
@@ -109,7 +110,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Typer's own main would turn a closed pipe into exit code 1 and a stray EOFError into an abort.
         command = typer.main.get_command(app)
         words = list(sys.argv[1:] if arguments is None else arguments)
-        with command.make_context("certify", words) as context, needs_extra("this command"):
+        with noting_inputs(), command.make_context("certify", words) as context, needs_extra("this command"):
             result = command.invoke(context)
         return int(result) if isinstance(result, int) else int(ExitCode.CERTIFIED)
     except CertifyError as error:

@@ -121,10 +121,16 @@ def discard_output() -> None:
 
 
 def emit(text: str, out: Path | None) -> None:
-    """Write ``text`` to ``out`` atomically, or to standard output."""
+    """Write ``text`` to ``out`` atomically, or to standard output.
+
+    Raises:
+        UsageError: ``out`` was read as input (``OUT_IS_INPUT``), or cannot be written.
+    """
+    from certify.base.files import check_output
     from certify.base.jsonio import write_bytes
 
     if out is not None:
+        check_output(out)
         write_bytes(out, text.encode("utf-8"))
         return
     with surviving_closed_pipe():

@@ -39,7 +39,11 @@ class Candidate(Model):
 
 
 class ChoiceRecord(Document):
-    """What decides anything of the record; the rest is for people (:mod:`certify.gate.choose` writes it)."""
+    """What decides anything of the record; the rest is for people (:mod:`certify.gate.choose` writes it).
+
+    Attributes:
+        sentences: digests (16 hexadecimal digits) of both sides of the sentences that it was made on.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -56,8 +60,8 @@ class ChoiceRecord(Document):
         return self
 
 
-def read_choice(ticket: Ticket, folder: Path) -> frozenset[str]:
-    """Digests (16 hexadecimal digits) of the sentences on which the ticket was chosen; none without a record.
+def read_choice(ticket: Ticket, folder: Path) -> ChoiceRecord | None:
+    """Read the record of how the ticket was chosen; None if it binds none.
 
     Args:
         ticket: the ticket.
@@ -69,7 +73,7 @@ def read_choice(ticket: Ticket, folder: Path) -> frozenset[str]:
         UsageError: it cannot be read.
     """
     if ticket.choice is None:
-        return frozenset()
+        return None
     path = inside(folder, ticket.choice.path, ticket.choice.sha256)
     if not path.is_file():
         raise InvalidInputError(
@@ -85,4 +89,4 @@ def read_choice(ticket: Ticket, folder: Path) -> frozenset[str]:
     record = validate(ChoiceRecord, parse_json(data, what=what), what=what, refusal=_REFUSAL)
     if [one.ids for one in record.candidates if one.arm == record.chosen] != [ticket.ids]:
         raise _REFUSAL(f"{what} is not about the rows of the ticket")
-    return frozenset(record.sentences)
+    return record

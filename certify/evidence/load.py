@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import MAX_JSON_BYTES, parse_json, read_bytes, sha256_bytes
+from certify.evidence.choice import ChoiceRecord
 from certify.evidence.corpus_scores import CorpusSums
 from certify.evidence.distances import Distances
 from certify.evidence.extraction import Rule
@@ -52,14 +53,14 @@ class Subject:
         distances: rows of that table that differ from E*, with their KS counts (theory §1: for a transfer the
             rows outside the ticket; for tuned rows the ticket's own, too).
         labels: what labels of null tickets are judged by; None where nothing is decided.
-        chosen_on: digests of the sentences on which the ticket was chosen (:mod:`certify.evidence.choice`).
+        choice: the record of how the ticket was chosen; None if it binds none.
     """
 
     ticket: Ticket
     table_sha256: str
     distances: Distances
     labels: Labels | None = None
-    chosen_on: frozenset[str] = frozenset()
+    choice: ChoiceRecord | None = None
 
     def declared(self, kind: str, comparator: str | None = None) -> DeclaredClaim | None:
         """The first claim of that kind and comparator that the ticket declared, or None."""

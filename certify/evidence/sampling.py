@@ -25,6 +25,9 @@ from certify.base.errors import InvalidInputError
 from certify.evidence.read import LossRecord, Manifest, Record, unit_rank
 from certify.ticket.corpus import lines_digest
 
+MOST_DRAWN: Final = 1 << 18
+"""Largest number of sentences of a text from which units are drawn; the order of all of them is computed."""
+
 LARGEST_SHARE: Final = Fraction(1, 20)
 """Share of a text beyond which one document decides too much for any claim about units (theory §5)."""
 
@@ -62,6 +65,8 @@ def check_drawn(manifest: Manifest, records: Sequence[Record]) -> None:
     if manifest.kind != "translation" or kind == "document":
         text = "only sentences and blocks of a translated text can be drawn one by one"
         raise _refused(manifest, text, "EVIDENCE_DRAWN")
+    if manifest.text.sentences > MOST_DRAWN:
+        raise _refused(manifest, f"its text has more than {MOST_DRAWN} sentences", "EVIDENCE_DRAWN")
     _check_first(manifest, int(size or 1), {name: len(unit) for name, unit in units.items()})
 
 

@@ -57,15 +57,15 @@ from certify.certificate.build import (
     stated_claims,
 )
 from certify.certificate.schema import SCHEMA_VERSION, Certificate, EvidenceRef, StatedClaim, read_certificate
-from certify.claims.every import check_splits, role_of
-from certify.claims.exact import split_claim
+from certify.claims.every import role_of
 from certify.claims.subject import check_transfers, make_labels, make_subject
 from certify.evidence.choice import read_choice
 from certify.evidence.load import Evidence, Subject, check_binding, load, ticket_arm
 from certify.gate.recheck import Rechecked
 from certify.gate.session import Session
+from certify.gate.texts import pinned_texts, split
 from certify.policy import outcomes
-from certify.policy.policy import TEXTS, Policy
+from certify.policy.policy import Policy
 from certify.policy.requirement import RequirementAnswer
 from certify.stats.witness import hints
 from certify.ticket.schema import Ticket
@@ -178,22 +178,22 @@ def _examine(
     )
     refused = None
     try:
-        subject = replace(subject, chosen_on=read_choice(ticket, sources.folder))
+        subject = replace(subject, choice=read_choice(ticket, sources.folder))
     except CertifyError as error:
         refused = Item("evidence.split", Outcome.INVALID, error.code, str(error))
     found, integrity = _integrity(ticket, certificate, subject, checked, sources)
     if integrity.outcome is not Outcome.PASS:
         rest = _rest(ticket, policy, "the evidence is missing or invalid", skip=2)
         return Examined((integrity, *rest), subject=subject)
-    split = refused or _split([evidence for _, evidence in found], subject)
-    if split.outcome is Outcome.INVALID:
+    disjoint = refused or split([evidence for _, evidence in found], subject)
+    if disjoint.outcome is Outcome.INVALID:
         rest = _rest(ticket, policy, "the evidence is invalid", skip=3)
-        return Examined((integrity, split, *rest), subject=subject)
+        return Examined((integrity, disjoint, *rest), subject=subject)
     texts = claims_of(found, subject, certificate.parameters.delta, 1 + len(certificate.earlier))
     found_answers = outcomes.answer_all(policy, certificate, subject, texts)
     items = (
-        *(integrity, split),
-        *_texts(policy, [evidence for _, evidence in found]),
+        *(integrity, disjoint),
+        *pinned_texts(policy, [evidence for _, evidence in found], subject),
         *(_content(certificate, texts, subject), _claims(certificate, texts)),
         *outcomes.items(ticket, policy, texts, found_answers),
     )
@@ -299,44 +299,6 @@ def _listed(ticket: Ticket, certificate: Certificate) -> list[tuple[Outcome, str
             text = f"ticket and certificate mean different files by {located.path}"
             problems.append((Outcome.INVALID, "EVIDENCE_DIGEST", text))
     return problems
-
-
-def _split(found: Sequence[Evidence], subject: Subject) -> Item:
-    name = "evidence.split"
-    lacking: list[str] = []
-    said: list[str] = []
-    try:
-        for evidence in found:
-            claim = split_claim(evidence, subject)
-            (lacking if claim.code == "USED_NOT_LISTED" else said).append(
-                f"{evidence.manifest.text.name}: {claim.text}"
-            )
-        check_splits(found)
-    except CertifyError as error:
-        return Item(name, Outcome.INVALID, error.code, str(error))
-    if lacking:
-        remedy = "evaluate with --used, which lists the sentences of scan, tuning and choice"
-        return Item(name, Outcome.MISSING, "USED_NOT_LISTED", "; ".join(lacking), remedy)
-    bound = {entry.table_sha256 for evidence in found for entry in evidence.manifest.used}
-    if subject.ticket.reference.tensor_sha256 not in bound:
-        said.append("the list of the run that made the embed-tuned table is not bound")
-    return Item(name, Outcome.PASS, "DISJOINT", "; ".join(said))
-
-
-def _texts(policy: Policy, found: Sequence[Evidence]) -> list[Item]:
-    """The item of a policy that pins texts."""
-    if not policy.texts:
-        return []
-    for name, sha256 in policy.texts.items():
-        ours = [one.manifest for one in found if one.manifest.text.name == name]
-        if any(one.text.sha256 != sha256 for one in ours):
-            text = f"{name} is not the text that the policy pins: a sentence was dropped, added or changed"
-            return [Item(TEXTS, Outcome.FAIL, "TEXT_DIFFERS", text)]
-        if not any(one.design == "fixed" for one in ours):
-            return [
-                Item(TEXTS, Outcome.MISSING, "NO_TEXT", f"{name}, which the policy pins, is not evaluated")
-            ]
-    return [Item(TEXTS, Outcome.PASS, "DIGEST_MATCHES", f"evaluated as pinned: {', '.join(policy.texts)}")]
 
 
 def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Subject) -> Item:

@@ -13,6 +13,8 @@ from typing import Final
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.base.files import inside
 from certify.base.jsonio import sha256_bytes, write_bytes
+from certify.base.locks import locked
+from certify.base.model import Refusal
 from certify.base.records import Engine
 from certify.base.staging import changing
 from certify.base.verdict import Outcome
@@ -34,6 +36,9 @@ from certify.ticket.schema import (
 )
 
 DEFAULT_DELTA: Final = "0.05"
+
+_REFUSAL: Final = Refusal("CERTIFICATE_EARLIER")
+_EARLIER: Final = "how often these texts were looked at before is not known"
 
 _BASIS: Final = (
     *("integrity.base", "integrity.reference", "integrity.tokenizer", "integrity.template"),
@@ -89,7 +94,7 @@ def issue(
     _check_delta(delta)
     session = Session(engine, workers, progress)
     checked = recheck(ticket, Inputs(folder, base, reference, tokenizer, session))
-    subject = replace(verified_subject(ticket, checked, session), chosen_on=read_choice(ticket, folder))
+    subject = replace(verified_subject(ticket, checked, session), choice=read_choice(ticket, folder))
     loaded = [(relative, load(path)) for relative, path in located]
     check_together([one for _, one in loaded])
     check_splits([one for _, one in loaded])
@@ -99,26 +104,50 @@ def issue(
     earlier = _earlier(ticket, folder, [one for _, one in loaded])
     claims = claims_of(loaded, subject, delta, 1 + len(earlier))
     certificate = build(claims, subject, delta=delta, earlier=earlier)
-    data = certificate.to_bytes()
-    write_bytes(out, data)
-    if target is not None:
-        _attach(ticket_file, ticket, certificate, target, sha256_bytes(data))
+    with locked(folder if attach else out.parent):
+        _check_out(out, ticket)
+        data = certificate.to_bytes()
+        write_bytes(out, data)
+        if target is not None:
+            _attach(ticket_file, ticket, certificate, target, sha256_bytes(data))
     return certificate
+
+
+def _check_out(out: Path, ticket: Ticket) -> None:
+    """Refuse to replace anything but a certificate of the same ticket.
+
+    Raises:
+        UsageError: something else lies there (``OUT_EXISTS``).
+    """
+    if not out.exists():
+        return
+    try:
+        before, _, _ = read_certificate(out)
+        what = f"the certificate of ticket {before.ticket.id!r}" if before.ticket.id != ticket.id else ""
+    except CertifyError:
+        what = "something other than a certificate that this program reads"
+    if what:
+        raise UsageError(f"{out} holds {what}: choose another --out, or remove it", code="OUT_EXISTS")
 
 
 def _earlier(ticket: Ticket, folder: Path, evidence: Sequence[Evidence]) -> tuple[str, ...]:
     """Digests of the certificates that looked at these texts before, with other records or another ticket.
 
     What the ticket names is asked, and what that names: a chain. Issuing the same again is no new look.
+
+    Raises:
+        InvalidInputError: the certificate that the ticket names is gone, unreadable or another
+            (``CERTIFICATE_EARLIER``): how often the texts were looked at is not known.
     """
     stated = ticket.certificate
-    path = inside(folder, stated.path, stated.sha256) if stated else None
-    if path is None or not path.is_file():
+    if stated is None:
         return ()
     try:
-        before, data, version = read_certificate(path)
-    except CertifyError:
-        return ()
+        before, data, version = read_certificate(inside(folder, stated.path, stated.sha256))
+    except CertifyError as error:
+        raise _REFUSAL(f"{_EARLIER}: {error}") from error
+    if stated.sha256 not in (None, sha256_bytes(data)):
+        raise _REFUSAL(f"{_EARLIER}: {stated.path} has another digest")
     seen = {one.text: one.sha256 for one in before.evidence}
     again = {one.manifest.text.name: one.sha256 for one in evidence if one.manifest.text.name in seen}
     same = before.ticket.sha256 == ticket.digest() and again.items() <= seen.items()

@@ -218,6 +218,9 @@ def _ids(ticket: Ticket, chosen: Selection) -> Item:
     stated, again = set(ticket.ids), set(chosen.ids)
     if stated == again:
         text = f"the rule {ticket.selection.rule} selects exactly these {len(again)} rows"
+        left_out = sum(len(g.ids) for g in ticket.selection.excluded if g.reason == AUTHOR_EXCLUSION)
+        if left_out:
+            text += f", after {left_out} that the author left out"
         return Item("selection.ids", Outcome.PASS, "RECOMPUTED", text)
     extra, lacking = sorted(stated - again), sorted(again - stated)
     parts = []
@@ -268,6 +271,9 @@ def _released(ticket: Ticket, rows: Rows | None, base: Table, reference: Table) 
         if ids and equal_rows(rows, base).all():
             text = "released as tuned, but every row is the base's, bit for bit"
             return Item(name, Outcome.FAIL, "ROWS_UNMOVED", text, ids=ids)
+        if ids and equal_rows(rows, reference).all():
+            text = "released as tuned, but every row is the reference's, bit for bit: it is a transfer"
+            return Item(name, Outcome.PASS, "ROWS_ARE_REFERENCE", text)
         text = "rows tuned on their own: bound by digest, not derivable from the tables"
         return Item(name, Outcome.PASS, "TUNED_ROWS", text)
     differs = ~equal_rows(rows, reference)

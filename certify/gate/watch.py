@@ -203,5 +203,5 @@ def open_subjects(specs: Iterable[str], base: Path | None, reference: Path | Non
         result = session.scan(stored, tuned, ticket.selection.method)
         rows = open_rows(source, tuned)
         subject = make_subject(ticket, stored, tuned, rows, result, digest=session.table_digest)
-        subjects.append(replace(subject, chosen_on=read_choice(ticket, source.folder)))
+        subjects.append(replace(subject, choice=read_choice(ticket, source.folder)))
     return tuple(subjects)

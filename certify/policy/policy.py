@@ -186,7 +186,7 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
             asymptotic (``POLICY_ASYMPTOTIC``).
     """
     value = parse_toml(data, what=what, refusal=_REFUSAL)
-    if value.get("schema") == SCHEMA_NAME and not value.get("items"):
+    if value.get("schema") == SCHEMA_NAME and value.get("items") in (None, [], [CHECKER]):
         raise _REFUSAL(f"{what} requires nothing: name what must pass in items", "POLICY_EMPTY")
     content = validate(PolicyFile, value, what=what, refusal=_REFUSAL)
     _check_names(content, what)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from certify.base.errors import UsageError
+from certify.base.files import check_output
 from certify.base.jsonio import atomic_writer
 from certify.base.records import KSResult
 from certify.base.text import escape
@@ -72,6 +73,7 @@ def write_scan(
         data = _npz(columns, facts)
     else:
         data = _parquet(columns, facts)
+    check_output(path)
     with atomic_writer(path) as stream:
         stream.write(data)
 

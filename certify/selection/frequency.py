@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError
+from certify.base.files import check_output
 from certify.base.jsonio import atomic_writer, read_bytes
 
 _MAX_BYTES = 1 << 30
@@ -59,6 +60,7 @@ def read_counts(path: Path, rows: int) -> NDArray[np.int64]:
 
 def write_counts(path: Path, counts: NDArray[np.int64]) -> None:
     """Write token counts ``[V]`` as ``.npy``, atomically."""
+    check_output(path)
     with atomic_writer(path) as stream:
         np.lib.format.write_array(stream, np.ascontiguousarray(counts, np.int64), allow_pickle=False)
 

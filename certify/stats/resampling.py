@@ -181,7 +181,7 @@ def cluster_rate(successes: Sequence[int], sizes: Sequence[int], delta: Fraction
     else:
         from scipy.special import stdtrit  # takes a third of a second to load, and most runs need none
 
-        quantile = Fraction(float(stdtrit(n - 1, float(1 - delta))))
+        quantile = Fraction(float(-stdtrit(n - 1, float(delta))))
         width = quantile * sqrt_up(Fraction(n, n - 1) * squares / total**2)
         value = (
             max(Fraction(0), round_down(rate - width, GRID_BITS))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from certify.base.errors import InternalError, NothingToDoError, UsageError
+from certify.base.files import check_output
 from certify.base.jsonio import sha256_file, tensor_digest
 from certify.base.locks import temporary_neighbour
 from certify.base.records import Dtype
@@ -148,12 +149,13 @@ def check_out(out: Path, base: Table) -> None:
     """Refuse a path that a table cannot be read back from, and any file of the base.
 
     Raises:
-        UsageError: ``OUT_SUFFIX`` or ``OUT_IS_BASE``.
+        UsageError: ``OUT_SUFFIX``, ``OUT_IS_BASE``, or ``OUT_IS_INPUT``.
     """
     if out.suffix.lower() != ".safetensors" or out.is_dir():
         raise UsageError(f"{out}: expected the path of a .safetensors file to write", code="OUT_SUFFIX")
     if out.exists() and any(out.samefile(path) for path in base.files):
         raise UsageError(f"{out} is the base: the base is never written to", code="OUT_IS_BASE")
+    check_output(out)
 
 
 def write_transferred(out: Path, base: Table, rows: Rows) -> None:

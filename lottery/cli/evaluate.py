@@ -113,6 +113,7 @@ def evaluate(
     from dataclasses import asdict
 
     from certify.base.errors import UsageError
+    from certify.base.files import check_output
     from certify.base.jsonio import canonical_json, write_bytes
     from certify.cli.shell import needs_extra, progress_bar
 
@@ -155,6 +156,7 @@ def evaluate(
             )
         if out is not None:
             outputs = (canonical_json(asdict(output)) + b"\n" for output in result.outputs)
+            check_output(out)
             write_bytes(out, b"".join(outputs))
         interop.show(_lines(result), result.summary(), report_format)
         return

@@ -1,18 +1,22 @@
-"""``certify check --replay``: rerun on the model the violations that a verdict counts.
+"""``certify check --replay``: rerun on the model the violations that a verdict counts, and a drawn sample.
 
-``certify check`` calls :func:`run_again` after the verdict and shows the result. If a violation does not
-recur or cannot be run, the evidence claims something that was not observed. The check then fails, whatever
-the verdict.
+``certify check`` calls :func:`run_again` after the verdict and shows the result. If a decision does not
+recur, the evidence claims something that was not observed: the check then fails, whatever the verdict. If one
+cannot be run, or there is nothing to run, nothing is certified.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from certify.base.errors import ExitCode
+
+SAMPLE: Final = 16
+"""Records of each text that a replay draws: a forged one among ten is then missed in one of five."""
 
 if TYPE_CHECKING:
     from certify.gate.check import CheckReport, TicketReport
@@ -25,11 +29,16 @@ class Rerun:
 
     Attributes:
         evidence: path of the manifest, relative to the ticket's folder.
+        results: the violations first, then the drawn records.
+        drawn: number of drawn records.
+        seed: seed of the draw.
     """
 
     ticket: str
     evidence: str
     results: tuple[Replayed, ...]
+    drawn: int
+    seed: int
 
     def count(self, result: str) -> int:
         """Number of cases with that result."""
@@ -37,11 +46,17 @@ class Rerun:
 
 
 def run_again(
-    report: CheckReport, *, model: str, texts: Sequence[str] = (), reference: Path | None = None
+    report: CheckReport,
+    *,
+    model: str,
+    texts: Sequence[str] = (),
+    reference: Path | None = None,
+    seed: int | None = None,
 ) -> tuple[Rerun, ...]:
-    """Rerun every violation that the guarantee claims of a report list.
+    """Rerun every violation that the claims of a report list, and :data:`SAMPLE` drawn records of each text.
 
     Args:
+        seed: seed of the draw; None takes one that nobody could know beforehand.
         model: checkpoint folder of the base, or its name on the hub.
         texts: evaluated texts, as given to ``certify evaluate --data``; each is found by its name.
         reference: table E*, if it does not lie beside the ticket.
@@ -58,6 +73,7 @@ def run_again(
         from lottery.evaluation.replay import replay
     from certify.ticket.released import Source
 
+    seed = secrets.randbits(32) if seed is None else seed
     named = {Path(text).name: text for text in texts}
     found = []
     for ticket in report.tickets:
@@ -69,8 +85,10 @@ def run_again(
                 base=model,
                 reference=reference,
                 text=named.get(text),
+                sample=SAMPLE,
+                seed=seed,
             )
-            found.append(Rerun(ticket.ticket.id, path, results))
+            found.append(Rerun(ticket.ticket.id, path, results, len(results) - len(cases), seed))
     return tuple(found)
 
 
@@ -78,7 +96,8 @@ def exit_code(verdict: int, reruns: Sequence[Rerun]) -> int:
     """Exit code of a check with replay: evidence with a case that is not reproduced is invalid."""
     if any(rerun.count("NOT_REPRODUCED") for rerun in reruns) and verdict != ExitCode.INTERNAL:
         return int(ExitCode.INVALID)
-    if any(rerun.count("NOT_RUN") for rerun in reruns) and verdict == ExitCode.CERTIFIED:
+    all_run = reruns and not any(rerun.count("NOT_RUN") for rerun in reruns)
+    if not all_run and verdict == ExitCode.CERTIFIED:
         return int(ExitCode.INCONCLUSIVE)
     return verdict
 
@@ -86,13 +105,13 @@ def exit_code(verdict: int, reruns: Sequence[Rerun]) -> int:
 def lines(reruns: Sequence[Rerun]) -> list[str]:
     """Format the reruns for a terminal."""
     if not reruns:
-        return ["replay: the claims list no violation; nothing was run"]
+        return ["replay: there are no translations to run again, so nothing was shown"]
     shown = []
     for rerun in reruns:
         shown.append(
-            f"replay of {len(rerun.results)} violations of {rerun.ticket} in {rerun.evidence}:"
-            f" {rerun.count('REPRODUCED')} reproduced, {rerun.count('NOT_REPRODUCED')} not reproduced,"
-            f" {rerun.count('NOT_RUN')} not run"
+            f"replay of {len(rerun.results) - rerun.drawn} violations and {rerun.drawn} drawn sentences"
+            f" (seed {rerun.seed}) of {rerun.ticket} in {rerun.evidence}: {rerun.count('REPRODUCED')}"
+            f" reproduced, {rerun.count('NOT_REPRODUCED')} not reproduced, {rerun.count('NOT_RUN')} not run"
         )
         shown += [
             f"  {one.record}, step {one.step}: {one.result}: {one.text}"
@@ -105,17 +124,23 @@ def lines(reruns: Sequence[Rerun]) -> list[str]:
 def data(reruns: Sequence[Rerun]) -> list[dict[str, Any]]:
     """Convert the reruns to plain JSON values."""
     return [
-        {"ticket": one.ticket, "evidence": one.evidence, "results": list(map(asdict, one.results))}
+        {
+            "ticket": one.ticket,
+            "evidence": one.evidence,
+            "results": list(map(asdict, one.results)),
+            "drawn": one.drawn,
+            "seed": one.seed,
+        }
         for one in reruns
     ]
 
 
 def _cases(ticket: TicketReport) -> list[tuple[str, str, list[tuple[str, int]]]]:
-    """(path of the manifest, name of its text, violations) for each text with violations."""
+    """(path of the manifest, name of its text, violations) for each translated text."""
     found = []
     for text in ticket.examined.texts if ticket.examined else ():
         witnesses = (case for claim in text.claims for case in claim.detail.get("witnesses", ()))
         cases = sorted({(str(case["record"]), int(case["step"])) for case in witnesses})
-        if cases:
+        if text.role != "loss":
             found.append((text.path, text.name, cases))
     return found

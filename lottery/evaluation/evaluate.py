@@ -13,6 +13,7 @@ from certify.base.jsonio import sha256_file
 from certify.base.records import Dtype
 from certify.evidence.extraction import RULES
 from certify.evidence.read import BaseModelRef, Manifest
+from certify.evidence.sampling import MOST_DRAWN
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table, check_compatible, check_finite, open_table
 from certify.ticket.corpus import corpus_digest, deduplicate, drawn, pair_digests
@@ -233,6 +234,8 @@ def evaluate_tickets(
         )
     if not kept:
         raise NothingToDoError(f"no sentence of {data} is left", code="NO_EXAMPLES")
+    if decided is not None and len(kept) > MOST_DRAWN:
+        raise UsageError(f"units are drawn from at most {MOST_DRAWN} sentences: set --limit", code="LIMITS")
     task = make_task(
         kept,
         languages,

@@ -1,16 +1,18 @@
-"""Rerun recorded decisions, so that a witness can be verified (theory §7).
+"""Rerun recorded decisions, so that evidence can be verified (theory §7).
 
-A witness is a step of a record where the ticket's arm decided differently from embed tuning. A replay builds
-the prompt from the sentence, puts E* and then the ticket's rows into the base, feeds what embed tuning had
-generated, and compares both decisions and the two largest probabilities with the record.
+A case is a step of a record: one where a claim says that the ticket's arm decided differently from embed
+tuning (a witness), or the last one of a record that was drawn. A replay builds the prompt from the sentence,
+puts E* and then the ticket's rows into the base, feeds what embed tuning had generated, and compares the
+decisions and the two largest probabilities with the record.
 
-REPRODUCED: E* decides as recorded at this step and at all earlier steps (so greedy decoding would have come
-here), the ticket's arm decides as recorded at this step, and both probabilities of E* are within the
-tolerance. NOT_REPRODUCED: anything else. NOT_RUN: the sentence is not available; the text says why.
+REPRODUCED: E* (so greedy decoding would have come here) and the ticket's arm decide as recorded at this step
+and at all earlier steps, and both probabilities of E* are within the tolerance. NOT_REPRODUCED: anything
+else. NOT_RUN: the sentence is not available; the text says why.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +87,10 @@ def replay(
     text: str | None = None,
     template: str | None = None,
     tolerance: int = TOLERANCE,
+    sample: int = 0,
+    seed: int = 0,
 ) -> tuple[Replayed, ...]:
-    """Rerun ``cases`` of ``evidence`` about a ticket, in the given order.
+    """Rerun ``cases`` of ``evidence`` about a ticket, in the given order, and some that are drawn.
 
     Args:
         cases: cases to run, as listed by guarantee claims (``detail["witnesses"]``: record and step).
@@ -97,6 +101,9 @@ def replay(
         template: name or path of the template that the evidence names. None takes the ticket's if it is the
             same, otherwise the shipped one of that name.
         tolerance: largest difference of a probability, in units of 1e-9.
+        sample: number of further records, drawn among those whose sentence is available. If there is none,
+            they are drawn among all, and not run.
+        seed: seed of the draw; whoever wrote the evidence must not know it beforehand.
 
     Raises:
         UsageError: a named file does not exist, a required one is not named, or ``tolerance`` is negative.
@@ -110,12 +117,8 @@ def replay(
     manifest = read_manifest(evidence)
     if manifest.kind != "translation" or manifest.template is None or manifest.languages is None:
         raise InvalidInputError("only evidence with translations can be replayed", code="EVIDENCE_KIND")
-    wanted = {record for record, _ in cases}
-    records = {
-        record.id: record
-        for record in iter_records(manifest, evidence.parent)
-        if record.id in wanted and isinstance(record, TranslationRecord)
-    }
+    every = iter_records(manifest, evidence.parent)
+    records = {record.id: record for record in every if isinstance(record, TranslationRecord)}
     folder = find_base(base)
     stored, arm, tuned = _arms(source, folder, reference, manifest)
     name = _served(manifest, arm)
@@ -124,9 +127,13 @@ def replay(
     pairs: Mapping[str, Pair] | None = None
     if text is not None:
         pairs = {pair.id: pair for pair in read_pairs(text, *manifest.languages, drop_empty=True)}
+    available = [id_ for id_, record in records.items() if isinstance(_sentence(record, pairs), Pair)]
+    pool = sorted(available or records)
+    drawn = random.Random(seed).sample(pool, min(sample, len(pool)))
+    cases = [*cases, *((id_, len(records[id_].reference.tokens) - 1) for id_ in drawn)]
     ready: list[tuple[TranslationRecord, Example, int]] = []
     refused: dict[str, str] = {}
-    for record in records.values():
+    for record in (records[id_] for id_ in dict.fromkeys(id_ for id_, _ in cases) if id_ in records):
         pair = _sentence(record, pairs)
         if isinstance(pair, str):
             refused[record.id] = pair
@@ -251,7 +258,8 @@ def _compare(
         return Replayed(id_, step, "NOT_RUN", "the evidence has no such step")
     steps = record.reference
     expected = steps.argmaxes()
-    actual = dict(record.arms[arm].differs).get(step, expected[step])
+    differs = dict(record.arms[arm].differs)
+    actual = differs.get(step, expected[step])
     recorded = Decision(expected[step], actual, steps.p_a[step], steps.p_b[step])
     if id_ in refused:
         return Replayed(id_, step, "NOT_RUN", refused[id_], recorded)
@@ -263,6 +271,9 @@ def _compare(
         wrong.append(f"embed tuning decides differently already at step {at}")
     if found.reference != recorded.reference:
         wrong.append(f"embed tuning says {found.reference}, recorded is {recorded.reference}")
+    at = next((t for t in range(step) if said[t] != differs.get(t, expected[t])), step)
+    if at < step:
+        wrong.append(f"the ticket decides differently already at step {at}")
     if found.arm != recorded.arm:
         wrong.append(f"the ticket says {found.arm}, recorded is {recorded.arm}")
     off = max(abs(found.p_a - recorded.p_a), abs(found.p_b - recorded.p_b))

@@ -232,7 +232,7 @@ def _own_lists(_: Any, texts: Sequence[Any]) -> None:
 @SPLIT.bug("certify.claims.exact:split_claim")
 def _choice(original: Any, found: Any, about: Any) -> Any:
     """Ours, before a ticket named its data of choice: the text that it was chosen on is no evidence."""
-    return original(found, SimpleNamespace(**vars(about) | {"chosen_on": frozenset()}))
+    return original(found, SimpleNamespace(**vars(about) | {"choice": None}))
 
 
 @SPLIT.judge
@@ -298,7 +298,7 @@ def _evidence(used: Used, *, kind: str = "loss") -> Any:
 @SPLIT.judge
 def judge_texts() -> Iterator[Fact]:
     """That every text is held against what was used, also where another text or the choice says so."""
-    about: Any = SimpleNamespace(**vars(outlines.subject()), chosen_on=frozenset[str]())
+    about: Any = SimpleNamespace(**vars(outlines.subject()), choice=None)
     tuned = {"tuning": frozenset({TUNED})}
     line = _losses()[2].lines[0]
     good = _evidence(tuned)
@@ -306,7 +306,7 @@ def judge_texts() -> Iterator[Fact]:
     yield "lines are counted", (claim.code, claim.n) == ("DISJOINT", 4)
     silent = exact.split_claim(_evidence({"scan": frozenset({TUNED})}), about)
     yield "nothing says what tuning used", silent.code == "USED_NOT_LISTED"
-    about.chosen_on = frozenset({line})
+    about.choice = SimpleNamespace(sentences=(line,))
     ends = code_of(lambda: exact.split_claim(good, about))
     yield "the ticket was chosen on a line", ends == "DATA_OVERLAP"
     other = _evidence({"tuning": frozenset({TUNED, line})}, kind="translation")

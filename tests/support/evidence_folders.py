@@ -161,12 +161,15 @@ class Bundle:
         paths = self.write_evidence() if evidence is None else evidence
         # As if the text was looked at for the first time: what was issued before is out of sight.
         before = self.certificate.read_bytes() if self.certificate.exists() else b""
+        tickets = self.path.read_bytes()
         self.certificate.unlink(missing_ok=True)
+        self.edit_ticket(lambda ticket: ticket.update(certificate=None))
         try:
             issue(self.path, paths, out=self.certificate, attach=True, engine="numpy", workers=1, **options)
         finally:
             if before and not self.certificate.exists():
                 self.certificate.write_bytes(before)
+                self.path.write_bytes(tickets)
 
     # --- the adversary ------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def check(
 
     The exit code is the gravest verdict.
     """
-    from certify.base.errors import CertifyError, UsageError
+    from certify.base.errors import CertifyError, InternalError, UsageError
     from certify.base.verdict import gravest
     from certify.cli.shell import complain, emit, progress_bar
     from certify.gate.check import check as run_check
@@ -97,9 +97,12 @@ def check(
                 lines[-1] = replaying.lines(reruns)
                 code = replaying.exit_code(int(report.exit_code), reruns)
                 data |= {"exit_code": code, "replay": replaying.data(reruns)}
-        except CertifyError as error:
+        except Exception as error:  # a fault of this program with one file is no reason to hide the others
             if len(chosen) == 1:
                 raise
+            if not isinstance(error, CertifyError):
+                what = f"{path}: internal error: {type(error).__name__}: {error}"
+                error = InternalError(what, code="INTERNAL")
             complain(str(error), error.code)
             codes.append(error.exit_code)
             failed.append({"file": str(path), "code": error.code, "text": str(error)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,8 @@ from profiles import examples
 
 from certify.base.errors import InvalidInputError
 from certify.claims.claim import Claim, Finding
-from certify.claims.every import check_splits, report
+from certify.claims.every import check_splits, choices, report
+from certify.evidence.choice import ChoiceRecord
 from certify.evidence.load import Evidence, load
 from certify.evidence.read import LossRecord
 from certify.evidence.split import check_split
@@ -152,6 +153,38 @@ def test_a_null_that_holds_the_same_rows_is_not_taken_for_the_ticket() -> None:
     assert gain > 0
 
 
+def test_tickets_on_a_text_are_choices_whatever_they_are_called() -> None:
+    """A null is no choice if it is one of this ticket, or of another with as many rows."""
+    first, ours = plain_arms()[1:3]
+    size = len(ours["ids"])
+
+    def paid(*arms: dict[str, Any], listed: Sequence[Sequence[int]] = ()) -> int:
+        records, made = Truth().world(0, 2, [*plain_arms(), *arms])
+        record = None
+        if listed:
+            candidates = [{"arm": "x", "ids": list(ids)} for ids in listed]
+            record = ChoiceRecord.model_validate(
+                {"candidates": candidates, "chosen": "x", "sentences": ["0" * 16]}, strict=False
+            )
+        return choices(evidence_of(records, made), replace(SUBJECT, choice=record))
+
+    def rows(name: str, ids: Sequence[int], **fields: Any) -> dict[str, Any]:
+        return ours | {"name": name, "ids": list(ids), "table_sha256": digest(name)} | fields
+
+    rivals = [rows(f"r{k}.transfer", range(10, 11 + k)) for k in range(3)]
+    assert first["kind"] == "reference"
+    assert paid() == 1
+    assert paid(*rivals) == 4
+    label = {"control": "top-frequency", "of": SUBJECT.ticket.id}
+    assert paid(rows("null", range(10, 10 + size), **label)) == 1
+    for hidden in ({"of": "ghost"}, {"of": None}, {"of": "r2"}):
+        assert paid(*(one | label | hidden for one in rivals[:2]), rivals[2]) == 4
+    assert paid(rows("null", range(20, 23), **label | {"of": "r2"}), *rivals) == 4
+    assert paid(rows("null", [3], **label | {"of": "r2", "control": "one-row:newline"}), *rivals) == 4
+    assert paid(*rivals, listed=[ours["ids"]]) == 4, "a record excuses those that it lists"
+    assert paid(*rivals, listed=[ours["ids"], rivals[0]["ids"]]) == 3
+
+
 def test_a_ticket_without_tokenizer_or_template_takes_what_the_evidence_says() -> None:
     records, _ = Truth().world(0, 4)
     (found,) = report([evidence_of(records)], subject_of(tokenizer=None, template=None))
@@ -250,7 +283,8 @@ def test_a_line_that_was_used_before_is_found(role: str) -> None:
 
 
 def test_a_line_on_which_the_ticket_was_chosen_is_found() -> None:
-    chosen = replace(SUBJECT, chosen_on=frozenset({digest("line 0.0")[:16]}))
+    record = ChoiceRecord(candidates=(), chosen=None, sentences=(digest("line 0.0")[:16],))
+    chosen = replace(SUBJECT, choice=record)
     with pytest.raises(InvalidInputError, match="used for choice") as caught:
         report([losses(used={"tuning": ["0" * 16]})], chosen)
     assert caught.value.code == "DATA_OVERLAP"

@@ -243,6 +243,48 @@ def test_a_policy_of_ones_own_decides_on_named_texts(pristine: Bundle, tmp_path:
     assert items_of(report)["claim.gain.base.first-line"].code == "NO_TEXT"
 
 
+def other_text(bundle: Bundle, better: int) -> Path:
+    """Evidence on a second text, of other sentences, under the name ``second``."""
+    records = sentences(bundle.names, 90, **{TICKET_ARM: better})
+    for number, record in enumerate(records):
+        record |= {"source": f"{number:016x}", "target": f"{number + 500:016x}"}
+    fields = json.loads(bundle.translated.read_text(encoding="utf-8"))
+    return synthetic.write(
+        bundle.translated.parent,
+        records,
+        bundle.arms,
+        used=bundle.used,
+        name="second",
+        **{key: fields[key] for key in ("base", "reference", "tokenizer_sha256")},
+        template={key: bundle.ticket()["template"][key] for key in ("name", "sha256")},
+        text=fields["text"] | {"name": "second"} | synthetic.text_of(records),
+    )
+
+
+def test_a_pinned_text_is_the_one_that_claims_are_asked_on(pristine: Bundle, tmp_path: Path) -> None:
+    """Beside it no other text is accepted, and it does not count under another template."""
+    shipped = (Path(certify.gate.check.__file__).parents[1] / "policy" / "release.toml").read_text("utf-8")
+    digest = json.loads(pristine.translated.read_text(encoding="utf-8"))["text"]["sha256"]
+    own = tmp_path / "own.toml"
+    pin = f'[texts]\nsynthetic = "{digest}"\n\n[[claim]]'
+    own.write_text(shipped.replace('"release"', '"own"').replace("[[claim]]", pin, 1), encoding="utf-8")
+
+    def decided(bundle: Bundle) -> tuple[int, str]:
+        report = check(bundle.path, str(own))
+        assert items_of(report)["checker.agrees"].code == "CHECKER_AGREES"
+        return int(report.exit_code), items_of(report)["evidence.texts"].code
+
+    assert decided(pristine) == (0, "DIGEST_MATCHES")
+    bundle = pristine.copy(tmp_path / "bundle")
+    bundle.issue([*bundle.write_evidence(), other_text(bundle, 18)])
+    assert decided(bundle) == (1, "TEXT_DIFFERS")
+    bundle.fields["template"] = {"name": "another", "sha256": synthetic.digest("another")}
+    bundle.issue([*bundle.write_evidence(), other_text(bundle, 18)])
+    assert decided(bundle) == (1, "TEXT_DIFFERS")
+    bundle.issue(bundle.write_evidence())
+    assert decided(bundle) == (3, "NO_TEXT")
+
+
 def test_every_text_must_show_it_at_its_share_of_the_error_probability(
     pristine: Bundle, tmp_path: Path
 ) -> None:
@@ -250,19 +292,7 @@ def test_every_text_must_show_it_at_its_share_of_the_error_probability(
     paths = bundle.write_evidence()
     # A second text of other sentences: as good, then worse than the base.
     for better, status in ((18, "CERTIFIED"), (2, "REFUTED")):
-        records = sentences(bundle.names, 90, **{TICKET_ARM: better})
-        for number, record in enumerate(records):
-            record |= {"source": f"{number:016x}", "target": f"{number + 500:016x}"}
-        fields = json.loads(bundle.translated.read_text(encoding="utf-8"))
-        second = synthetic.write(
-            bundle.translated.parent,
-            records,
-            bundle.arms,
-            used=bundle.used,
-            name="second",
-            **{key: fields[key] for key in ("base", "reference", "tokenizer_sha256", "template")},
-            text=fields["text"] | {"name": "second"} | synthetic.text_of(records),
-        )
+        second = other_text(bundle, better)
         bundle.issue([*paths, second])
         certificate = json.loads(bundle.certificate.read_bytes())
         shares = {one["text"]: one["delta"] for one in certificate["evidence"]}

@@ -260,7 +260,10 @@ def test_the_chosen_ticket_is_written_with_its_record(tables: Tables, tmp_path: 
     assert ticket.choice is not None
     assert ticket.choice.path == "choices/chosen.json"
     on = {one[side] for one in tables.records for side in ("source", "target")}
-    assert read_choice(ticket, tmp_path) == on
+    record = read_choice(ticket, tmp_path)
+    assert record is not None
+    assert set(record.sentences) == on
+    assert {one.ids for one in record.candidates} == {tuple(arm["ids"]) for arm in tables.arms if arm["ids"]}
     none = find_guaranteed(*paths, path, parse_goal("agreement:0.99"), delta=DELTA, out=out, ticket_id="none")
     assert none.found is None
     assert '"chosen": null' in none.record.read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def test_the_command_issues_attaches_and_check_certifies(bundle: Bundle, capsys:
     ]
     ran = in_process(words, capsys)
     assert (ran.code, ran.err) == (0, "")
-    assert "19 claims about tiny" in ran.out
+    claims = json.loads((bundle.folder / "certificates" / "tiny.json").read_bytes())["claims"]
+    assert f"{len(claims)} claims about tiny" in ran.out
     ticket = bundle.ticket()
     assert ticket["certificate"]["path"] == "certificates/tiny.json"
     assert ticket["evidence"] == [
@@ -86,6 +88,74 @@ def test_another_look_at_a_text_is_told_and_paid_for(bundle: Bundle) -> None:
     hidden = certify.check(bundle.path, policy="release", workers=1).tickets[0]
     assert hidden.status == "REFUTED"
     assert {item.outcome for item in hidden.items if item.name == "checker.agrees"} == {"pass"}
+
+
+def _lost(bundle: Bundle) -> None:
+    bundle.certificate.unlink()
+
+
+def _replaced(bundle: Bundle) -> None:
+    bundle.certificate.write_bytes(b"junk\n")
+
+
+def _older(bundle: Bundle) -> None:
+    first = bundle.certificate.read_bytes()
+    bundle.records = sentences(bundle.names, len(bundle.records), **{TICKET_ARM: 19})
+    issue(
+        bundle.path, bundle.write_evidence(), out=bundle.certificate, attach=True, engine="numpy", workers=1
+    )
+    bundle.certificate.write_bytes(first)
+
+
+@pytest.mark.parametrize("change", [_lost, _replaced, _older])
+def test_earlier_looks_are_not_forgotten(bundle: Bundle, change: Callable[[Bundle], None]) -> None:
+    """Without the certificate that the ticket names, nobody knows how often a text was looked at."""
+    change(bundle)
+    before = bundle.path.read_bytes()
+    with pytest.raises(InvalidInputError) as caught:
+        issue(bundle.path, [bundle.translated], out=bundle.folder / "new.json", attach=True, engine="numpy")
+    assert caught.value.code == "CERTIFICATE_EARLIER"
+    assert bundle.path.read_bytes() == before
+    assert not (bundle.folder / "new.json").exists()
+
+
+def test_nothing_but_a_certificate_of_the_ticket_is_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    evidence = [bundle.translated, bundle.unrelated]
+    rows = bundle.folder / bundle.ticket()["released"]["rows"]["path"]
+    other = tmp_path / "other.json"
+    issue(bundle.path, evidence, out=other, engine="numpy")
+    content = json.loads(other.read_bytes())
+    content["ticket"]["id"] = "another"
+    other.write_bytes(synthetic.canonical(content) + b"\n")
+    for out in (bundle.path, bundle.translated, rows, other):
+        before = out.read_bytes()
+        for attach in (False, True)[: 1 + out.is_relative_to(bundle.folder)]:
+            with pytest.raises(UsageError) as caught:
+                issue(bundle.path, evidence, out=out, attach=attach, engine="numpy")
+            assert caught.value.code == "OUT_EXISTS"
+        assert out.read_bytes() == before
+
+
+def test_a_report_is_not_written_over_what_it_is_about(bundle: Bundle, capsys: Capture) -> None:
+    tables = list((bundle.folder / "base").glob("*.safetensors"))
+    for out in (bundle.path, bundle.certificate, bundle.translated, *tables):
+        before = out.read_bytes()
+        ran = in_process(["check", bundle.path, "--out", out], capsys)
+        assert (ran.code, "[OUT_IS_INPUT]" in ran.err) == (2, True), ran.err
+        assert out.read_bytes() == before
+    rows = bundle.folder / bundle.ticket()["released"]["rows"]["path"]
+    before = rows.read_bytes()
+    ran = in_process(["transfer", "--ticket", f"{bundle.path}#tiny", "--out", rows], capsys)
+    assert (ran.code, "[OUT_IS_INPUT]" in ran.err) == (2, True), ran.err
+    assert rows.read_bytes() == before
+
+
+def test_a_tiny_delta_is_a_level_like_any_other(bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "c.json"
+    delta = f"0.{'0' * 58}1"
+    made = issue(bundle.path, [bundle.translated, bundle.unrelated], out=out, delta=delta, engine="numpy")
+    assert made.parameters.delta == delta
+    assert int(certify.check(bundle.path, policy="release", certificate=out, workers=1).exit_code) == 3
 
 
 def test_without_attach_the_ticket_file_is_not_touched(bundle: Bundle, tmp_path: Path) -> None:

@@ -158,6 +158,10 @@ REFUSED = {
     "not TOML": (b"name = ", "POLICY_MALFORMED"),
     "not UTF-8": (b"\xff", "POLICY_MALFORMED"),
     "empty": (b"", "POLICY_MALFORMED"),
+    "only that the checker agrees": (
+        MINIMAL.replace('"integrity.base"', '"checker.agrees"').encode(),
+        "POLICY_EMPTY",
+    ),
     "nothing required": (MINIMAL.replace('"integrity.base"', "").encode(), "POLICY_EMPTY"),
     "unknown field": ((MINIMAL + "lenient = true").encode(), "POLICY_MALFORMED"),
     "unknown item": (MINIMAL.replace("integrity.base", "integrity.bass").encode(), "POLICY_MALFORMED"),

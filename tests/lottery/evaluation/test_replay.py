@@ -24,6 +24,7 @@ from certify.cli.main import run  # noqa: E402
 from certify.evidence.read import TranslationRecord, iter_records, read_manifest  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.ticket.released import open_source  # noqa: E402
+from lottery.cli import replay as replaying  # noqa: E402
 from lottery.evaluation.evaluate import evaluate_tickets  # noqa: E402
 from lottery.evaluation.replay import Case, Replayed, replay  # noqa: E402
 
@@ -252,7 +253,9 @@ def test_the_gate_replays_the_violations_that_it_counts(
     (rerun,) = report["replay"]
     assert rerun["results"], "some certified step must disagree"
     assert {one["result"] for one in rerun["results"]} == {"REPRODUCED"}
-    counted = {(one["record"], one["step"]) for one in rerun["results"]}
+    violations = rerun["results"][: len(rerun["results"]) - rerun["drawn"]]
+    counted = {(one["record"], one["step"]) for one in violations}
+    assert rerun["drawn"] == len(records(world)) < replaying.SAMPLE
 
     # One violation less and one more: the certificate fits the forged evidence, the model does not.
     victim, step = min(counted)
@@ -268,6 +271,31 @@ def test_the_gate_replays_the_violations_that_it_counts(
     assert check()[0] == plain, "nothing but a replay can tell"
     code, report = check("--replay", str(base), "--text", str(text))
     assert code == 4
-    assert [one["record"] for one in report["replay"][0]["results"] if one["result"] != "REPRODUCED"] == [
-        victim
-    ]
+    results = report["replay"][0]["results"]
+    assert {one["record"] for one in results if one["result"] != "REPRODUCED"} == {victim}
+
+    # No violation at all: what is drawn finds it.
+    def agree(lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            line["arms"]["one.transfer"]["differs"] = []
+
+    edited(world, folder, agree)
+    code, report = check("--replay", str(base))
+    assert code == 4
+    results = report["replay"][0]["results"]
+    assert {one["record"] for one in results if one["result"] != "REPRODUCED"} == {one for one, _ in counted}
+
+
+def test_a_replay_that_ran_nothing_certifies_nothing(world: Path, again: Run, tmp_path: Path) -> None:
+    def silent(lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            del line["witness"]
+
+    evidence = edited(world, tmp_path, silent)
+    results = again([], evidence=evidence, text=None, sample=3, seed=1)
+    assert [one.result for one in results] == ["NOT_RUN"] * 3
+    rerun = replaying.Rerun("one", "dev.json", results, 3, 1)
+    for nothing in ((), (rerun,)):
+        assert replaying.exit_code(0, nothing) == 3
+        assert replaying.exit_code(1, nothing) == 1
+    assert [one.record for one in again([], sample=3, seed=2)] != [one.record for one in results]
