@@ -236,15 +236,36 @@ def _steps_along(
         for record, wanted, said in zip(references, expected, found, strict=True)
     ]
     if law is not None and end is not None:
-        # At strengths 0 and 1 arm and reference have decided already.
-        known: dict[Fraction, Sequence[Sequence[int]]] = {Fraction(0): found, Fraction(1): expected}
-        strengths = path_law(law.n, law.g).strengths
-        asked = along_path(ready, end, [t for t in strengths if t not in known])
-        known |= {t: argmaxes(ready, prompts, answers) for t in asked}
-        for number, step in enumerate(steps):
-            columns = zip(*(known[t][number] for t in strengths), strict=True)
-            step["path"] = [encode(labels) for labels in columns]
+        labels = labels_along(ready, prompts, answers, found, expected, law, end)
+        for step, texts in zip(steps, labels, strict=True):
+            step["path"] = texts
     return steps
+
+
+def labels_along(
+    ready: Placed,
+    prompts: Sequence[Example],
+    answers: Sequence[Sequence[int]],
+    released: Sequence[Sequence[int]],
+    tuned: Sequence[Sequence[int]],
+    law: StrengthLaw,
+    end: Tensor,
+) -> list[list[str]]:
+    """Labels along the path at every step of every answer (:func:`certify.stats.path.encode`).
+
+    Args:
+        released: what the arm in the model decides: strength 0.
+        tuned: what the reference decides: strength 1.
+        end: E* (:func:`lottery.model.row_swap.values_of`).
+    """
+    known = {Fraction(0): released, Fraction(1): tuned}
+    strengths = path_law(law.n, law.g).strengths
+    for t in along_path(ready, end, [t for t in strengths if t not in known]):
+        known[t] = argmaxes(ready, prompts, answers)
+    return [
+        [encode(labels) for labels in zip(*(known[t][number] for t in strengths), strict=True)]
+        for number in range(len(answers))
+    ]
 
 
 def _differences(expected: Sequence[int], said: Sequence[int]) -> list[list[int]]:

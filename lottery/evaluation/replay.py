@@ -6,8 +6,9 @@ puts E* and then the ticket's rows into the base, feeds what embed tuning had ge
 decisions and the two largest probabilities with the record.
 
 REPRODUCED: E* (so greedy decoding would have come here) and the ticket's arm decide as recorded at this step
-and at all earlier steps, and both probabilities of E* are within the tolerance. NOT_REPRODUCED: anything
-else. NOT_RUN: the sentence is not available; the text says why.
+and at all earlier steps, both probabilities of E* are within the tolerance, and the labels along the path
+certify the step if the recorded ones do. NOT_REPRODUCED: anything else. NOT_RUN: the sentence is not
+available; the text says why.
 """
 
 from __future__ import annotations
@@ -22,14 +23,24 @@ from certify.base.errors import InvalidInputError, UsageError
 from certify.base.files import inside
 from certify.base.jsonio import sha256_file
 from certify.evidence.read import UNIT, Manifest, TranslationRecord, iter_records, read_manifest
+from certify.stats.path import decision
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table
 from certify.ticket.corpus import Pair, sentence_digest
 from certify.ticket.released import Source, open_base, open_reference, open_rows
+from certify.ticket.schema import StrengthLaw
 from certify.ticket.templates import Example, Template, encode, load_template
 from lottery.evaluation.forced_decoding import Certainty, argmaxes, certainties
+from lottery.evaluation.measure import labels_along
 from lottery.model.backbone import find_base, load_backbone
-from lottery.model.row_swap import Placement, placed, reference_placement, rows_placement, serve_base
+from lottery.model.row_swap import (
+    Placement,
+    placed,
+    reference_placement,
+    rows_placement,
+    serve_base,
+    values_of,
+)
 from lottery.model.tokenizer import load_tokenizer
 from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import DIGITS
@@ -41,6 +52,10 @@ Result = Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN"]
 
 Case = tuple[str, int]
 """Id of a record and one of its steps, counted from 0."""
+
+
+_Run = tuple[Certainty, tuple[int, ...], list[str]]
+"""What E* and the arm decide at each step, and the labels along the path, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +160,7 @@ def replay(
         last = max((step for id_, step in cases if id_ == record.id), default=0)
         ready.append((record, prompt, min(last + 1, len(record.reference.tokens))))
     found = _run(manifest, folder, stored, tuned, arm, ready)
-    return tuple(_compare(case, records, refused, found, name, tolerance) for case in cases)
+    return tuple(_compare(case, records, refused, found, name, manifest.path, tolerance) for case in cases)
 
 
 def _arms(
@@ -228,7 +243,7 @@ def _run(
     tuned: Placement,
     arm: Placement,
     ready: Sequence[tuple[TranslationRecord, Example, int]],
-) -> dict[str, tuple[Certainty, tuple[int, ...]]]:
+) -> dict[str, _Run]:
     """Decisions of E* and the arm at every step of each record, up to the last requested step."""
     if not ready:
         return {}
@@ -241,15 +256,20 @@ def _run(
         sure = certainties(served, prompts, answers)
     with placed(model, arm, dtype) as served:
         said = argmaxes(served, prompts, answers)
-    return {record.id: (sure[i], said[i]) for i, (record, _, _) in enumerate(ready)}
+        labels: list[list[str]] = [[] for _ in answers]
+        if manifest.path is not None and tuned.table is not None:
+            best, end = [one.argmax for one in sure], values_of(tuned.table, model.device)
+            labels = labels_along(served, prompts, answers, said, best, manifest.path, end)
+    return {record.id: (sure[i], said[i], labels[i]) for i, (record, _, _) in enumerate(ready)}
 
 
 def _compare(
     case: Case,
     records: Mapping[str, TranslationRecord],
     refused: Mapping[str, str],
-    runs: Mapping[str, tuple[Certainty, tuple[int, ...]]],
+    runs: Mapping[str, _Run],
     arm: str,
+    law: StrengthLaw | None,
     tolerance: int,
 ) -> Replayed:
     id_, step = case
@@ -263,7 +283,7 @@ def _compare(
     recorded = Decision(expected[step], actual, steps.p_a[step], steps.p_b[step])
     if id_ in refused:
         return Replayed(id_, step, "NOT_RUN", refused[id_], recorded)
-    sure, said = runs[id_]
+    sure, said, labels = runs[id_]
     found = Decision(sure.argmax[step], said[step], sure.p_a[step], sure.p_b[step])
     wrong = []
     if sure.argmax[:step] != expected[:step]:
@@ -276,6 +296,10 @@ def _compare(
         wrong.append(f"the ticket decides differently already at step {at}")
     if found.arm != recorded.arm:
         wrong.append(f"the ticket says {found.arm}, recorded is {recorded.arm}")
+    if law is not None and (path := record.arms[arm].path) is not None:
+        before, after = (decision(one[step], law.n, law.g) for one in (path, labels))
+        if before.certified and not after.certified:
+            wrong.append(f"the labels along the path are {labels[step]} and do not certify the step")
     off = max(abs(found.p_a - recorded.p_a), abs(found.p_b - recorded.p_b))
     if off > tolerance:
         wrong.append(f"a probability is off by {off / UNIT:.2e}")

@@ -22,8 +22,10 @@ import lottery  # noqa: E402
 from certify.base.errors import CertifyError, UsageError  # noqa: E402
 from certify.cli.main import run  # noqa: E402
 from certify.evidence.read import TranslationRecord, iter_records, read_manifest  # noqa: E402
+from certify.stats.path import decision  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.ticket.released import open_source  # noqa: E402
+from certify.ticket.schema import USUAL_LAW  # noqa: E402
 from lottery.cli import replay as replaying  # noqa: E402
 from lottery.evaluation.evaluate import evaluate_tickets  # noqa: E402
 from lottery.evaluation.replay import Case, Replayed, replay  # noqa: E402
@@ -124,6 +126,34 @@ def test_every_recorded_step_is_reproduced(world: Path, again: Run) -> None:
         assert one.found is not None
         assert (one.found.reference != one.found.arm) == ((one.record, one.step) in wrong)
         assert asdict(one)["recorded"]["p_a"] == one.recorded.p_a  # type: ignore[union-attr]
+
+
+def test_labels_that_certify_must_recur(
+    world: Path, base: Path, text: Path, again: Run, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"template": "labels", "unit": "sentence", "max_new_tokens": 6}
+    settings |= {"reference": world / "tuned.safetensors", "tickets": [str(world / "tickets.json")]}
+    out = tmp_path / "dev.json"
+    evaluate_tickets(str(base), str(text), LANGUAGES, out=out, path=USUAL_LAW, **settings)
+    cases = [(one.id, t) for one in records(tmp_path) for t in range(len(one.reference.tokens))]
+    assert {one.result for one in again(cases, evidence=out)} == {"REPRODUCED"}
+    victim, step = next(
+        (record, t)
+        for record in records(tmp_path)
+        for t, labels in enumerate(record.arms["one.transfer"].path or ())
+        if not decision(labels, 16, 2).certified and t in dict(record.arms["one.transfer"].differs)
+    )
+    said, best = dict(victim.arms["one.transfer"].differs)[step], victim.reference.argmaxes()[step]
+
+    def forge(lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            if line["id"] == victim.id:
+                line["arms"]["one.transfer"]["path"][step] = f"{best}*8,{said}*1,{best}*10"
+
+    (tmp_path / "forged").mkdir()
+    (result,) = again([(victim.id, step)], evidence=edited(tmp_path, tmp_path / "forged", forge))
+    assert result.result == "NOT_REPRODUCED"
+    assert "do not certify" in result.text
 
 
 def test_a_decision_that_was_edited_is_not_reproduced(world: Path, again: Run, tmp_path: Path) -> None:
