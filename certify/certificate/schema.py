@@ -1,4 +1,4 @@
-"""The certificate, schema ``certify.certificate`` version 2: what evidence shows about one ticket.
+"""The certificate, schema ``certify.certificate`` version 3: what evidence shows about one ticket.
 
 A certificate holds no verdict, no time and no machine. Whoever checks it computes everything in it again from
 the ticket's tables and the evidence, compares, and applies a policy (:mod:`certify.policy.policy`). Its

@@ -56,7 +56,7 @@ def agreement_rate(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
 
 
 def token_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
-    """Mean over units of the share of decisions that equal E*'s; units weigh equally (theory §5).
+    """Mean over units of the share of decisions that equal E*'s; units have equal weight (theory §5).
 
     The share of a unit is over all steps of its records together. Lower limit: betting, in the order of
     ranks.

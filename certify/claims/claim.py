@@ -150,7 +150,7 @@ def missing(
     finding: Finding = Finding.MISSING,
     detail: Mapping[str, Any] | None = None,
 ) -> Claim:
-    """A claim without figures: what would be needed is not there, or the question has no meaning."""
+    """A claim without figures: the evidence for it is missing, or the question does not apply."""
     return Claim(kind, comparator, extraction, finding, code, text, evidence=evidence, detail=detail or {})
 
 

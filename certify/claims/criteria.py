@@ -1,4 +1,4 @@
-"""Does the guarantee hold, here? Certified steps, drawn steps, disagreements, exact limits (theory §5).
+"""Does the guarantee hold? Certified steps, drawn steps, disagreements, exact limits (theory §5).
 
 The published theorem promises with confidence ``1 - alpha`` that a certified step keeps its prediction. Read
 as a frequency over inputs it can be tested: in each unit that has certified steps one of them is drawn, and

@@ -65,7 +65,8 @@ def report(
 
 
 def check_splits(evidence: Sequence[Evidence]) -> None:
-    """Refuse sentences that any evidence lists as used: what one text was tuned on is no news in another.
+    """Refuse sentences that any evidence lists as used: a sentence used for
+    tuning anywhere counts as used in every text.
 
     Raises:
         InvalidInputError: see :func:`certify.evidence.split.check_split`.

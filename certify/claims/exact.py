@@ -1,4 +1,4 @@
-"""Claims without a bound: counts that are exact for the evaluated text; what learning to stop is worth."""
+"""Claims without a bound: exact counts on the text; how much of the gain comes from learning to stop."""
 
 from __future__ import annotations
 

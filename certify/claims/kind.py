@@ -65,7 +65,7 @@ class Variant:
 
 
 Compute = Callable[[Evidence, Subject, tuple[Variant, ...], Fraction], Iterable[Claim]]
-"""From evidence, ticket, variants and the error probability of each limit to one claim a variant."""
+"""From evidence, ticket, variants and the error probability of each limit to one claim per variant."""
 
 Reverse = Callable[[Claim], Fraction | None]
 """From a claim to its opposite limit at the same ``delta``, by its witness; None if there is none."""
@@ -136,7 +136,7 @@ class Kind:
 
 
 def one_by_one(claim: Callable[[Evidence, Subject, Variant, Fraction], Claim]) -> Compute:
-    """How a kind is computed whose claims share no work: each from its own variant."""
+    """Compute each claim of a kind independently, from its own variant."""
     return lambda evidence, subject, variants, delta: (
         claim(evidence, subject, variant, delta) for variant in variants
     )

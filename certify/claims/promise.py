@@ -1,4 +1,4 @@
-"""The claim that the project exists for: does the published guarantee hold, here? (theory §3, §5)"""
+"""The central claim: does the published guarantee hold on this evidence? (theory §3, §5)"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The score of a sentence is sacreBLEU's sentence chrF with character order 6, word order 2 and beta 2, computed
 exactly from the statistics of the record (:func:`sentence_chrf`). The value of a unit is the mean over its
-records of the difference ticket minus comparator, in [-100, 100]; units weigh equally, in their order.
+records of the difference ticket minus comparator, in [-100, 100]; units have equal weight and are
+taken in the order of the evidence.
 Limits and estimates are those of :func:`certify.stats.betting.difference_lower`, which rounds units down
 first.
 """
@@ -91,7 +92,7 @@ def unit_scores(evidence: Evidence, arm: str, rule: Rule) -> tuple[Fraction, ...
 
 
 def mean_score(evidence: Evidence, arm: str, rule: Rule) -> Fraction:
-    """Mean over units of their scores, each rounded down to a multiple of ``2**-32``; units weigh equally."""
+    """Unweighted mean over units of their scores, each rounded down to a multiple of ``2**-32``."""
     scores = unit_scores(evidence, arm, rule)
     total = sum((score.numerator << GRID_BITS) // score.denominator for score in scores)
     return Fraction(total, len(scores) << GRID_BITS)

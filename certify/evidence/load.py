@@ -1,4 +1,4 @@
-"""One evidence in memory, the ticket it is about, and whether the two belong together.
+"""One manifest with its records, in memory, the ticket it is about, and whether the two belong together.
 
 A ticket's arm is recognised by the digest of its whole table, a control by what it says it controls; names
 decide nothing.

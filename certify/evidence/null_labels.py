@@ -1,7 +1,7 @@
 """Is a null ticket what its label says? And which ones a ticket is compared with (theory §6.3).
 
-Whoever issues a certificate writes the labels, so that a label is believed as far as it can be worked out
-again from the tables, the tokenizer and the ids of the ticket (:mod:`certify.selection.nulls` draws by
+Whoever issues a certificate writes the labels, so a label is trusted only as far as it can be recomputed
+from the tables, the tokenizer and the ids of the ticket (:mod:`certify.selection.nulls` draws by
 these rules):
 
 =====================  ====================================================================================
@@ -119,7 +119,7 @@ def check_labels(arms: Sequence[Arm], ticket: Ticket, labels: Labels) -> None:
 
 
 def _check_moved(nulls: Sequence[Arm], arms: Sequence[Arm]) -> None:
-    """Rows that were tuned on their own cannot be derived; that they were tuned at all can be told."""
+    """Rows that were tuned on their own cannot be derived; whether they were tuned at all can be checked."""
     taken = {arm.table_sha256 for arm in arms if arm.control not in NULLS}
     for arm in nulls:
         if arm.kind == "tuned" and arm.gate is None:

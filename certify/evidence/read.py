@@ -1,8 +1,8 @@
 """Reading evidence: the manifest, its records one at a time, and the lists of used sentences.
 
 Everything is read as hostile: bounded lines, strict types, digests of the very bytes that were parsed. A file
-may travel packed, as ``NAME.xz``; digests are of what it unpacks to. This is the public door; the manifest's
-schema is :mod:`certify.evidence.manifest`, a record's :mod:`certify.evidence.record`.
+may travel packed, as ``NAME.xz``; digests are of what it unpacks to. This module is the public interface;
+the manifest's schema is :mod:`certify.evidence.manifest`, a record's :mod:`certify.evidence.record`.
 """
 
 from __future__ import annotations

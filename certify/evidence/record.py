@@ -7,8 +7,8 @@ A line of the file is the canonical JSON of one of them.
 A *step* t is a position of ``reference.tokens``, counted from 0: the decision made after the prompt and
 ``tokens[:t]`` were fed.
 
-The fields below say what each may hold by itself, and decoding enforces it (msgspec); what fields say of each
-other, and records of each other, is checked by :class:`RecordParser`.
+The fields below say what each may hold by itself, and decoding enforces it (msgspec); consistency
+between fields and between records is checked by :class:`RecordParser`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Are scan, tuning, choice and evaluation data disjoint, sentence by sentence? (theory §5, §7)
 
-Two sentences are the same when their normalised forms are, whatever the files are called. What is evaluated
-are both sides of a pair, or the lines of the passage that a window of unrelated text was cut from: windows of
+Two sentences are the same when their normalised forms are, whatever the files are called. Both sides of a
+pair are evaluated, or the lines of the passage that a window of unrelated text was cut from: windows of
 one unit share lines, those of two units do not. Evidence lists the first 64 bits of the digests of what was
 used: a chance collision can make a split INVALID that is not, never the other way round.
 """

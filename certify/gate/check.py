@@ -53,7 +53,7 @@ class CheckReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Exit code of the run: the gravest verdict decides (70 > 4 > 1 > 3 > 5 > 0)."""
+        """Exit code of the run: the gravest verdict decides (70 > 4 > 1 > 2 > 3 > 5 > 0)."""
         return exit_code(report.status for report in self.tickets)
 
 
@@ -168,7 +168,7 @@ def _confirm(
             certificate=certificate,
         )
         found = dict(answers)
-    except Exception as error:  # a checker that breaks, however, confirms nothing
+    except Exception as error:  # a checker that fails for any reason confirms nothing
         broken = f"it broke: {type(error).__name__}: {error}"
     return [_compared(report, policy, found.get(report.ticket.id), broken) for report in reports]
 

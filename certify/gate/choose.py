@@ -1,8 +1,8 @@
 """Learn then Test: the smallest ticket that evidence shows to be good enough (theory §5).
 
-Candidates are the transferred tickets of one evidence. They are tested from the largest to the smallest, an
-order that their sizes fix and the evaluation cannot change; each null hypothesis "this ticket is not good
-enough" is tested at the full ``delta``, and testing stops at the first that is not rejected
+Candidates are the transferred tickets of one evidence manifest. They are tested from the largest to the
+smallest, an order that their sizes fix and the evaluation cannot change; each null hypothesis "this ticket is
+not good enough" is tested at the full ``delta``, and testing stops at the first that is not rejected
 (:func:`certify.stats.budget.fixed_sequence`). The smallest ticket before that is chosen; it is not good
 enough with probability at most ``delta``, however many candidates there are and however they depend on each
 other.
@@ -73,7 +73,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """One candidate whose turn came.
+    """One candidate that was tested.
 
     Attributes:
         arm: the arm that served it.
@@ -95,7 +95,7 @@ class Choice:
         delta: probability with which the chosen ticket may not be.
         evidence: the evidence.
         candidates: all candidates, in the order of testing.
-        tested: those whose turn came: all but the last are good enough.
+        tested: those that were tested: all but the last are good enough.
     """
 
     goal: Goal

@@ -24,8 +24,8 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
     what was used for tuning.
 ``evidence.texts``
     Under a policy that pins texts: each of them was evaluated, and is the text of that digest, else FAIL,
-    TEXT_DIFFERS. MISSING, NO_TEXT: it was not evaluated, or one by one, so that no digest follows from what
-    was drawn.
+    TEXT_DIFFERS. MISSING, NO_TEXT: it was not evaluated, or was drawn unit by unit, so its digest cannot be
+    recomputed.
 ``certificate.content``
     As all that follow, needs ``evidence.integrity`` passed and ``evidence.split`` not INVALID. Subjects,
     parameters, assumptions, non-claims and signatures are those of the certificate built again, else INVALID,

@@ -54,7 +54,7 @@ def bytes_per_row(n: int) -> int:
 
 
 def fit_buckets(samples: Iterable[NDArray[Any]], dtype: Dtype, n: int) -> Buckets:
-    """Fit a map to the values of some rows (storage arrays of any shape; none is fine too).
+    """Fit a map to the values of some rows (storage arrays of any shape; an empty list is accepted).
 
     Args:
         samples: what the values look like; NaN and infinities are left out.

@@ -1,8 +1,8 @@
 """The Kolmogorov-Smirnov scan: every row of one table against the same row of another (theory §2).
 
 The shell around the engines: blocks, threads, progress, p-values. The engines
-(:mod:`certify.scan.engine_numpy`,
-:mod:`certify.scan.engine_numba`) compute by different algorithms and agree bit for bit.
+(:mod:`certify.scan.engine_numpy`, :mod:`certify.scan.engine_numba`) compute by different algorithms and agree
+bit for bit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from certify.tables.dtypes import storage_bits
 from certify.tables.table import Reader, Table, check_compatible, check_finite, note_finite
 
 BUDGET = 128 * 1024 * 1024
-"""Bytes that all blocks in work may take together, beyond the memory maps."""
+"""Bytes that all blocks in progress may take together, beyond the memory maps."""
 
 AUTO_BYTES = 30_000_000
 """From this many bytes of moved rows (of one table, per thread) on, ``auto`` chooses numba.
@@ -122,7 +122,7 @@ def under(result: KSResult, method: Method) -> KSResult:
 
 
 def block_rows(n: int, extra: int, threads: int) -> int:
-    """Rows per block, so that all blocks in work stay within :data:`BUDGET` (one row at least).
+    """Rows per block, so that all blocks in progress stay within :data:`BUDGET` (one row at least).
 
     Args:
         n: entries per row.
