@@ -3,9 +3,8 @@
 The score of a sentence is sacreBLEU's sentence chrF with character order 6, word order 2 and beta 2, computed
 exactly from the statistics of the record (:func:`sentence_chrf`). The value of a unit is the mean over its
 records of the difference ticket minus comparator, in [-100, 100]; units have equal weight and are
-taken in the order of the evidence.
-Limits and estimates are those of :func:`certify.stats.betting.difference_lower`, which rounds units down
-first.
+taken in the order of the evidence. Limits and estimates are those of
+:func:`certify.stats.betting.difference_lower`, which rounds units down first.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,6 +148,23 @@ def null_tickets(
     drawn += [made("one-row:bos", (i,), None, f"ids:{i}") for i in bos_ids(vocabulary)]
     drawn += [made("one-row:newline", (i,), None, f"ids:{i}") for i in newline_ids(vocabulary)]
     return drawn
+
+
+def named(nulls: Iterable[NullTicket]) -> dict[str, NullTicket]:
+    """Null tickets by name, such as ``random-0`` or ``one-row-bos``, in the order of the table above.
+
+    If several ids spell a line break, the one is taken that is fed, of several the first.
+    """
+    kinds = list(get_args(NullKind))
+
+    def order(null: NullTicket) -> tuple[int, int]:
+        return kinds.index(null.kind), -null.fed if null.seed is None else 0
+
+    found: dict[str, NullTicket] = {}
+    for null in sorted(nulls, key=order):
+        name = null.kind.replace(":", "-") if null.seed is None else f"{null.kind}-{null.seed}"
+        found.setdefault(name, null)
+    return found
 
 
 def frequency_strata(counts: NDArray[Any]) -> list[int]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from lottery.text.score import Scores
     from lottery.text.usedtext import UsedRole, UsedText
 
+UNRELATED = "unrelated.json"
+"""Name of the evidence on text outside the task."""
+
 _ROLES: tuple[UsedRole, ...] = ("tuning", "scan", "choice", "order", "pretraining")
 
 
@@ -83,6 +86,28 @@ def evaluate(
             " guarantee:path; default: what the tickets declare.",
         ),
     ] = None,
+    nulls: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="COUNTS.npy",
+            help="With --evidence: evaluate null tickets of every transfer ticket, too. They are drawn by"
+            " how often tokens were fed in tuning: counts.npy of the run.",
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(min=1, help="With --nulls: draws of each random kind; claims need 3.")
+    ] = 3,
+    unrelated: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --evidence: measure the loss on this text outside the task, too, as evidence"
+            " unrelated.json beside the other.",
+        ),
+    ] = None,
+    passages: Annotated[
+        int, typer.Option(min=1, help="With --unrelated: largest number of passages of five lines, drawn.")
+    ] = 400,
     order_seed: Annotated[int, typer.Option(min=0, help="With --evidence: seed for the order of units.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="With --evidence: continue a run that was stopped.")
@@ -119,6 +144,8 @@ def evaluate(
 
     with needs_extra("evaluating"):
         from lottery.evaluation import evaluate as evaluation
+        from lottery.evaluation.arms import Nulls
+        from lottery.evaluation.unrelated import evaluate_unrelated
     from certify.tables.dtypes import parse_dtype
     from certify.ticket.schema import strength_law
 
@@ -133,8 +160,12 @@ def evaluate(
         "bleu_tokenizer": bleu_tokenizer,
     }
     tickets = ticket or []
-    if evidence is None and (reference is not None or unit is not None or used or resume or path):
-        raise UsageError("--reference, --unit, --used, --path and --resume require --evidence", code="USAGE")
+    alone = {"--reference": reference, "--unit": unit, "--used": used, "--path": path, "--resume": resume}
+    alone |= {"--nulls": nulls, "--unrelated": unrelated}
+    if evidence is None and any(alone.values()):
+        raise UsageError(f"{', '.join(n for n in alone if alone[n])}: only with --evidence", code="USAGE")
+    if evidence is not None and unrelated is not None and evidence.name == UNRELATED:
+        raise UsageError(f"{UNRELATED} is for the unrelated text: choose another name", code="USAGE")
     if evidence is None and len(tickets) > 1:
         raise UsageError("several tickets require --evidence", code="USAGE")
     if evidence is not None and (table is not None or out is not None):
@@ -168,30 +199,42 @@ def evaluate(
         )
     texts = [_used(spec, languages) for spec in used or []]
     watch = None if until_decided is None else _watch(until_decided, delta, tickets, base, reference)
+    common: dict[str, Any] = {
+        "reference": reference,
+        "tickets": tickets,
+        "used": texts,
+        "order_seed": order_seed,
+        "resume": resume,
+        "nulls": None if nulls is None else Nulls(nulls, draws),
+        "notice": lambda text: typer.echo(text, err=True),
+    }
     with progress_bar("evaluating", "sentences") as progress:
         manifest = evaluation.evaluate_tickets(
             base,
             data,
             languages,
-            reference=reference,
-            tickets=tickets,
             out=evidence,
             unit=unit,
             attribution=attribution,
-            used=texts,
             path=None if path is None else strength_law(path),
-            order_seed=order_seed,
-            resume=resume,
             decided=watch,
             max_units=max_units,
             progress=progress,
-            notice=lambda text: typer.echo(text, err=True),
+            **common,
             **shared,
         )
+    if unrelated is not None:
+        settings = {"batch_size": batch_size, "dtype": shared["dtype"], "limit": passages}
+        with progress_bar("measuring the loss", "windows") as progress:
+            evaluate_unrelated(
+                base, unrelated, out=evidence.with_name(UNRELATED), progress=progress, **common, **settings
+            )
     from lottery.evaluation.armscores import arm_scores
 
     scores = arm_scores(manifest, evidence.parent)
     lines = _arm_lines(evidence, manifest, scores)
+    if unrelated is not None:
+        lines.append(f"evidence {evidence.with_name(UNRELATED)}: loss on {unrelated.name}")
     summary: dict[str, Any] = {"evidence": str(evidence), "arms": [asdict(arm) for arm in scores]}
     if watch is not None:
         lines += _watched_lines(watch)

@@ -8,26 +8,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.base.errors import NothingToDoError, UsageError
 from certify.base.jsonio import sha256_file
 from certify.base.records import Dtype
 from certify.evidence.extraction import RULES
 from certify.evidence.read import BaseModelRef, Manifest
 from certify.evidence.sampling import MOST_DRAWN
 from certify.tables.modeldigest import checkpoint_digest
-from certify.tables.table import Table, check_compatible, check_finite, open_table
+from certify.tables.table import open_table
 from certify.ticket.corpus import corpus_digest, deduplicate, drawn, pair_digests
-from certify.ticket.released import Source, open_base, open_reference, open_rows, open_source
+from certify.ticket.released import open_base, open_rows, open_source
 from certify.ticket.schema import StrengthLaw, common_law
 from certify.ticket.templates import encodable, encode, load_template
+from lottery.evaluation.arms import Nulls, check_used, open_arms, open_like
 from lottery.evaluation.assemble import Assembly, check_out
 from lottery.evaluation.generate import Output, generate
 from lottery.evaluation.measure import measure_arms
 from lottery.evaluation.prompts import DOCUMENT, make_task
 from lottery.evaluation.sequential import Decided, evaluate_until
+from lottery.evaluation.shards import free_folder
 from lottery.model.backbone import find_base, load_backbone
 from lottery.model.row_swap import (
-    Placement,
     base_placement,
     placed,
     reference_placement,
@@ -110,7 +111,7 @@ def evaluate(
     stored = open_table(folder, allow_tied=True)
     placement = base_placement(stored)
     if table is not None:
-        placement = reference_placement(_open_like(table, stored))
+        placement = reference_placement(open_like(table, stored))
     if source is not None:
         stored = open_base(source, folder)
         placement = rows_placement("ticket", source.ticket.released.object, stored, open_rows(source))
@@ -166,6 +167,7 @@ def evaluate_tickets(
     order_seed: int = 0,
     resume: bool = False,
     path: StrengthLaw | None = None,
+    nulls: Nulls | None = None,
     decided: Decided | None = None,
     max_units: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -185,6 +187,7 @@ def evaluate_tickets(
         used: sentences used before. Pairs that hold one are left out.
         path: strengths between each ticket's table and E* at which to record labels, too (theory §4b); None
             means those that a ticket declares, if any.
+        nulls: null tickets to evaluate beside each ticket (:mod:`lottery.evaluation.arms`); None for none.
         notice: called with one line about pairs that are left out, if any are.
         decided: stopping rule. Units are drawn in the order of ``order_seed``, and the run stops once this
             returns True after a batch (:mod:`lottery.evaluation.sequential`). None evaluates the whole text.
@@ -211,15 +214,8 @@ def evaluate_tickets(
     loaded = load_template(template)
     sources = [open_source(spec) for spec in tickets]
     law = common_law((claim for source in sources for claim in source.ticket.declared), path)
-    stored, tuned, placements = _placements(folder, reference, sources)
-    tables = {placement.arm.table_sha256 for placement in placements}
-    for text in used:
-        if text.table is not None and text.table not in tables:
-            raise InvalidInputError(
-                f"a list of sentences used for {text.role} is that of another run: its table"
-                f" {text.table[:12]} is none of those evaluated",
-                code="USED_OTHER_RUN",
-            )
+    stored, tuned, placements = open_arms(folder, reference, sources, nulls)
+    check_used(used, placements)
     tokenizer = load_tokenizer(folder, *(source.ticket.probe_sha256 for source in sources))
     read = read_pairs(data, *languages, documents=unit == DOCUMENT)
     distinct = deduplicate(read)
@@ -256,11 +252,7 @@ def evaluate_tickets(
         scorer=scorer,
         path=law,
     )
-    parts_folder = out.with_suffix(".parts")
-    if not resume and parts_folder.exists():
-        raise UsageError(
-            f"{parts_folder} exists already: continue with --resume, or remove it", code="OUT_EXISTS"
-        )
+    parts_folder = free_folder(out, resume=resume)
     model = load_backbone(folder, dtype).eval()
     serve_base(model, stored)
     arms = sorted((placement.arm for placement in placements), key=lambda arm: arm.kind != "base")
@@ -279,44 +271,3 @@ def evaluate_tickets(
         max_units=max_units,
         progress=progress,
     )
-
-
-def _placements(
-    folder: Path, reference: Path | None, sources: Sequence[Source]
-) -> tuple[Table, Table, list[Placement]]:
-    """Open base and reference as served, and list the arms with the reference first."""
-    if sources:
-        stored = open_base(sources[0], folder)
-        opened = open_reference(sources[0], reference)
-        if opened is None:
-            raise UsageError(
-                "the reference table does not lie beside the ticket: name it", code="REFERENCE_NEEDED"
-            )
-        tuned = opened
-    else:
-        if reference is None:
-            raise UsageError("name the reference table if there is no ticket", code="REFERENCE_NEEDED")
-        stored = open_table(folder)
-        tuned = _open_like(reference, stored)
-    made = [reference_placement(tuned), base_placement(stored)]
-    for source in sources:
-        ticket = source.ticket
-        if (ticket.base.tensor_sha256, ticket.reference.tensor_sha256) != (stored.digest(), tuned.digest()):
-            raise InvalidInputError(
-                f"ticket {ticket.id!r} has another base or reference than ticket {sources[0].ticket.id!r}",
-                code="WRONG_BASE",
-            )
-        name = f"{ticket.id}.{ticket.released.object}"
-        made.append(rows_placement(name, ticket.released.object, stored, open_rows(source, tuned)))
-    names = [placement.arm.name for placement in made]
-    if len(set(names)) != len(names):
-        raise UsageError("two tickets have the same id", code="TICKET_AMBIGUOUS")
-    return stored, tuned, made
-
-
-def _open_like(path: Path, base: Table) -> Table:
-    """Open a table as it would be served in place of ``base``: in its dtype, and with its shape."""
-    table = open_table(path, allow_tied=base.tied is True).as_dtype(base.dtype)
-    check_compatible(base, table)
-    check_finite(table)
-    return table

@@ -79,6 +79,18 @@ class Part:
         return record
 
 
+def free_folder(out: Path, *, resume: bool) -> Path:
+    """Folder of the part files of evidence ``NAME.json``: ``NAME.parts`` beside it.
+
+    Raises:
+        UsageError: it exists and ``resume`` is false (``OUT_EXISTS``).
+    """
+    folder = out.with_suffix(".parts")
+    if not resume and folder.exists():
+        raise UsageError(f"{folder} exists already: continue with --resume, or remove it", code="OUT_EXISTS")
+    return folder
+
+
 def open_part(path: Path, key: Mapping[str, Any], *, resume: bool) -> Part:
     """Start a part file, or continue it.
 

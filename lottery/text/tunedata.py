@@ -16,6 +16,9 @@ from certify.ticket.templates import Example, Template, encodable, encode, load_
 from lottery.text.pairsource import read_pairs
 from lottery.text.usedtext import used_pairs
 
+COUNTS_FILE = "counts.npy"
+"""Name of the file beside the result of a tuning run that holds :func:`feed_counts`."""
+
 MAX_LENGTH = 512
 """Default for the longest example, in tokens, if the model has that many positions."""
 

@@ -1,7 +1,8 @@
 """Tuning from settings to files: embed tuning, partial tuning, and the comparison arms.
 
 A run writes ``run.json`` and ``metrics.jsonl`` (:mod:`lottery.tuning.journal`), ``used.txt`` with digests of
-the training sentences (:func:`lottery.text.usedtext.write_used_list`), and one of:
+the training sentences (:func:`lottery.text.usedtext.write_used_list`), ``counts.npy`` with how often each id
+was fed (:func:`certify.selection.frequency.write_counts`), and one of:
 
 ===================  ========================================================================================
 all rows             ``embed_tokens.safetensors``: the fp32 table
@@ -20,17 +21,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import sha256_file
 from certify.base.records import Dtype
 from certify.base.staging import clear_leftovers
+from certify.selection.frequency import write_counts
 from certify.tables.table import Table, open_table
 from certify.tables.tokenisation import check_probe, probe_digest
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
 from lottery.model.backbone import find_base, load_backbone, load_positions
 from lottery.model.device import SLOW_BF16, Device, bf16_slowdown, lone_launch, open_accelerator
 from lottery.model.tokenizer import load_tokenizer
-from lottery.text.tunedata import MAX_LENGTH, Data, Prepared, feed_counts, prepare
+from lottery.text.tunedata import COUNTS_FILE, MAX_LENGTH, Data, Prepared, feed_counts, prepare
 from lottery.text.usedtext import USED_FILE, write_used_list
 from lottery.tuning.arms import TrainableArm, checkpoint_activations, full_arm, peft_arm, rows_arm
 from lottery.tuning.journal import METRICS_FILE, RUN_FILE, STATES_FOLDER, Journal
@@ -186,7 +191,10 @@ def tune(
             accelerator=accelerator,
             held_out=prepared.held_out,
         )
-        return _run(trainer, arm, journal, out, prepared, save_every=save_every, keep=keep, report=report)
+        fed = feed_counts(prepared.train, table.shape[0])
+        return _run(
+            trainer, arm, journal, out, prepared, fed, save_every=save_every, keep=keep, report=report
+        )
 
 
 def _run(
@@ -195,6 +203,7 @@ def _run(
     journal: Journal,
     out: Path,
     prepared: Prepared,
+    fed: NDArray[np.int64],
     *,
     save_every: int,
     keep: int,
@@ -210,7 +219,7 @@ def _run(
     trainable = sum(parameter.numel() for parameter in trainer.parameters.values())
     plan = {"trainable": trainable, "steps": trainer.steps, "processes": accelerator.num_processes}
     if main:
-        clear_leftovers(out, (arm.output, USED_FILE, RUN_FILE, METRICS_FILE, STATES_FOLDER))
+        clear_leftovers(out, (arm.output, COUNTS_FILE, USED_FILE, RUN_FILE, METRICS_FILE, STATES_FOLDER))
         journal.write("running", plan)
         journal.rewind(resumed)
     last: list[StepReport] = []
@@ -237,6 +246,7 @@ def _run(
     loss = last[0].loss if last else None
     if main:
         table = arm.save(out)
+        write_counts(out / COUNTS_FILE, fed)
         used = write_used_list(out / USED_FILE, prepared.used)
         outcome = plan | {"output": arm.output, "tokens": trainer.tokens, "loss": loss, "held_out": held_out}
         outcome |= {"used": {"path": USED_FILE, "sha256": used, "count": len(prepared.used)}}

@@ -9,7 +9,7 @@ from typing import Any
 from certify.base.records import Excluded
 from certify.scan.scan import scan
 from certify.selection.frequency import read_counts, write_counts
-from certify.selection.nulls import null_tickets
+from certify.selection.nulls import named, null_tickets
 from certify.selection.rules import select
 from certify.tables.rowfile import transferred_rows, write_rows
 from certify.tables.table import open_table
@@ -84,13 +84,9 @@ def draw_nulls(context: RunContext, work: Work) -> Result:
     moved = scan(base, reference)
     drawing = {"seed": p["null_seed"], "draws": p["draws"]}
     nulls = null_tickets(ids, moved, vocabulary=vocabulary, counts=counts, **drawing)
-    named: dict[str, Any] = {}
-    for null in sorted(nulls, key=lambda null: (-null.fed, null.ids)):
-        # If several ids spell a line break, take the one that is fed.
-        name = null.kind.replace(":", "-") if null.seed is None else f"{null.kind}-{null.seed}"
-        named.setdefault(name, asdict(null) | {"ids": list(null.ids)})
-    work.write(NULLS, named)
-    return Result((NULLS,), {"nulls": len(named)})
+    found = {name: asdict(null) | {"ids": list(null.ids)} for name, null in named(nulls).items()}
+    work.write(NULLS, found)
+    return Result((NULLS,), {"nulls": len(found)})
 
 
 @procedure("null")

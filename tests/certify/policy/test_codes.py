@@ -42,7 +42,7 @@ NOT_CODES = {
         *("BASE_ARM", "MAX_LINE_BYTES", "MAX_WITNESSES", "REFERENCE_ARM", "ROW_KINDS", "STATISTICS"),
     },
     "names of scores": {"BLEU"},
-    "what an option is called in its help": {"DATA", "MODEL", "POLICY"},
+    "what an option is called in its help": {"DATA", "FILE", "MODEL", "POLICY"},
 }
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 

@@ -7,6 +7,7 @@ import json
 import lzma
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,9 @@ from certify.evidence.read import (  # noqa: E402
     read_manifest,
     read_used,
 )
+from certify.selection.frequency import write_counts  # noqa: E402
 from certify.stats.path import decode  # noqa: E402
+from certify.tables.rowfile import make_rows, write_rows  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.tables.table import open_table  # noqa: E402
 from certify.ticket.corpus import sentence_digest  # noqa: E402
@@ -631,6 +634,64 @@ def test_the_command_leaves_evidence(
     assert "--resume" in capsys.readouterr().err
 
 
+def test_the_command_leaves_evidence_for_every_claim_of_a_release(
+    base: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From tuning to a verdict without an experiment: nothing that the gate asks for is missing."""
+    data = Data((str(write_pairs(tmp_path / "train", 8, first=50)),), *LANGUAGES, "labels", max_length=120)
+    recipe = Recipe(learning_rate=0.05, epochs=2, batch_size=4)
+    made = tmp_path / "run"
+    tune(str(base), Settings(data=data, recipe=recipe, limits=Limits(8), seed=0), made, device="cpu")
+    tuned, folder = made / "embed_tokens.safetensors", tmp_path / "release"
+    ids = ",".join(map(str, IDS))
+    lottery.find(
+        base, tuned, out=folder / "tickets.json", ticket_id="t", rule=f"ids:{ids}", template="labels"
+    )
+    (tmp_path / "other.txt").write_text("".join(f"line {word} of it\n" for word in "abcdefghijklmnopqrst"))
+    ticket = f"{folder / 'tickets.json'}#t"
+    command = words(base, text, "--evidence", folder / "dev.json", "--unit", "sentence", "--ticket", ticket)
+    command += ["--reference", str(tuned), "--used", f"tuning={made / 'used.txt'}"]
+    command += ["--nulls", str(made / "counts.npy"), "--unrelated", str(tmp_path / "other.txt")]
+    assert run([*command, "--passages", "3"]) == 0
+    assert "unrelated.json" in capsys.readouterr().out
+    loss = read_manifest(folder / "unrelated.json")
+    assert (loss.kind, loss.text.unit, loss.text.sentences) == ("loss", "block:5", 15)
+    manifest = read_manifest(folder / "dev.json")
+    kinds = Counter(arm.control for arm in manifest.arms if arm.control)
+    assert kinds["random"] == kinds["frequency-matched"] == kinds["direction"] == 3
+    assert [arm.name for arm in loss.arms] == [arm.name for arm in manifest.arms]
+    files = ["--base", str(base), "--reference", str(tuned), "--tokenizer", str(base)]
+    issue = ["issue", "--ticket", ticket, "--evidence", str(folder / "dev.json"), *files]
+    issue += ["--evidence", str(folder / "unrelated.json"), "--out", str(folder / "c.json"), "--attach"]
+    assert run(issue) == 0
+    capsys.readouterr()
+    run(["check", ticket, *files, "--policy", "strict", "--format", "json"])
+    (report,) = json.loads(capsys.readouterr().out)["tickets"]
+    asked = {item["name"]: item for item in report["items"] if item["required"]}
+    assert {name for name, item in asked.items() if item["outcome"] in ("missing", "not run")} == set()
+    assert asked["evidence.split"]["code"] == "DISJOINT"
+    (checker,) = (item for item in report["items"] if item["name"] == "checker.agrees")
+    assert checker["code"] == "CHECKER_AGREES"
+
+
+def test_null_tickets_of_tuned_rows_need_an_experiment(
+    base: Path, tuned: Path, tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = make_rows(np.array(IDS), np.full((len(IDS), open_table(base).shape[1]), 0.5, np.float32), "F32")
+    write_rows(tmp_path / "rows.safetensors", rows)
+    out = tmp_path / "tickets.json"
+    ids = ",".join(map(str, IDS))
+    lottery.find(
+        base, tuned, out=out, ticket_id="t", rule=f"ids:{ids}", tuned_rows=tmp_path / "rows.safetensors"
+    )
+    write_counts(tmp_path / "counts.npy", np.ones(open_table(base).shape[0], np.int64))
+    command = words(
+        base, text, "--evidence", tmp_path / "dev.json", "--unit", "sentence", "--ticket", f"{out}#t"
+    )
+    assert run([*command, "--reference", str(tuned), "--nulls", str(tmp_path / "counts.npy")]) == 2
+    assert "[NULLS_TUNED]" in capsys.readouterr().err
+
+
 def test_used_sentences_are_left_out_before_anything_is_computed(
     base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -670,6 +731,9 @@ def test_used_sentences_are_left_out_before_anything_is_computed(
         ["--reference", "x"],
         ["--ticket", "a", "--ticket", "b"],
         ["--evidence", "e.json"],
+        ["--nulls", "x"],
+        ["--unrelated", "x"],
+        ["--evidence", "unrelated.json", "--unit", "sentence", "--unrelated", "x"],
         ["--evidence", "e.json", "--unit", "sentence", "--table", "x"],
         ["--evidence", "e.json", "--unit", "sentence", "--out", "x"],
         ["--evidence", "e.json", "--unit", "sentence", "--used", "lunch=x"],

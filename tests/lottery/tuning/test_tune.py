@@ -215,6 +215,7 @@ def test_run_record_and_metrics(base: Path, text: Path, tmp_path: Path) -> None:
     assert [line["step"] for line in lines if "held_out" in line] == [3, 6]
     assert lines[-1]["held_out"] < lines[2]["held_out"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "counts.npy",
         "metrics.jsonl",
         "rows.safetensors",
         "run.json",

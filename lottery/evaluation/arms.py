@@ -1,0 +1,140 @@
+"""The arms of an evaluation from files: base, embed tuning, tickets, and null tickets beside them.
+
+Null tickets of a ticket are those of :func:`certify.selection.nulls.null_tickets`, and random directions of
+its rows, as an experiment makes them. Null tickets of tuned rows must be trained: they need an experiment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from certify.base.errors import InvalidInputError, UsageError
+from certify.scan.scan import scan
+from certify.selection.frequency import read_counts
+from certify.selection.nulls import DRAWS, named, null_tickets
+from certify.tables.rowfile import transferred_rows
+from certify.tables.table import Table, check_compatible, check_finite, open_table
+from certify.tables.vocabulary import open_vocabulary
+from certify.ticket.released import Source, open_base, open_reference, open_rows
+from lottery.controls.direction import random_direction
+from lottery.model.row_swap import Placement, base_placement, reference_placement, rows_placement
+from lottery.text.usedtext import UsedText
+
+
+@dataclass(frozen=True, slots=True)
+class Nulls:
+    """Which null tickets to evaluate beside each ticket.
+
+    Attributes:
+        counts: how often each id was fed in tuning, ``.npy`` (``counts.npy`` of a tuning run).
+        draws: number of draws of each random kind, and of random directions.
+        seed: seed of the first draw; the following draws count up.
+    """
+
+    counts: Path
+    draws: int = DRAWS
+    seed: int = 0
+
+
+def open_arms(
+    folder: Path, reference: Path | None, sources: Sequence[Source], nulls: Nulls | None = None
+) -> tuple[Table, Table, list[Placement]]:
+    """Open base and reference as served, and list the arms with the reference first.
+
+    Args:
+        folder: checkpoint folder of the base.
+        reference: table E*; None takes the one beside the tickets.
+        sources: the tickets; all of one base and reference.
+        nulls: null tickets to list as well, after the tickets.
+
+    Raises:
+        UsageError: no reference is at hand (``REFERENCE_NEEDED``), two tickets have the same id
+            (``TICKET_AMBIGUOUS``), or null tickets are asked for tuned rows (``NULLS_TUNED``).
+        InvalidInputError: tables, tickets or counts are malformed or do not belong together.
+    """
+    if sources:
+        stored = open_base(sources[0], folder)
+        opened = open_reference(sources[0], reference)
+        if opened is None:
+            raise UsageError(
+                "the reference table does not lie beside the ticket: name it", code="REFERENCE_NEEDED"
+            )
+        tuned = opened
+    else:
+        if reference is None:
+            raise UsageError("name the reference table if there is no ticket", code="REFERENCE_NEEDED")
+        stored = open_table(folder)
+        tuned = open_like(reference, stored)
+    made = [reference_placement(tuned), base_placement(stored)]
+    for source in sources:
+        ticket = source.ticket
+        if (ticket.base.tensor_sha256, ticket.reference.tensor_sha256) != (stored.digest(), tuned.digest()):
+            raise InvalidInputError(
+                f"ticket {ticket.id!r} has another base or reference than ticket {sources[0].ticket.id!r}",
+                code="WRONG_BASE",
+            )
+        name = f"{ticket.id}.{ticket.released.object}"
+        made.append(rows_placement(name, ticket.released.object, stored, open_rows(source, tuned)))
+    names = [placement.arm.name for placement in made]
+    if len(set(names)) != len(names):
+        raise UsageError("two tickets have the same id", code="TICKET_AMBIGUOUS")
+    if nulls is not None:
+        made += _null_placements(folder, stored, tuned, sources, nulls)
+    return stored, tuned, made
+
+
+def check_used(used: Sequence[UsedText], placements: Sequence[Placement]) -> None:
+    """Refuse a list of used sentences that is that of a run whose table is not evaluated.
+
+    Raises:
+        InvalidInputError: ``USED_OTHER_RUN``.
+    """
+    tables = {None, *(placement.arm.table_sha256 for placement in placements)}
+    for text in used:
+        if text.table not in tables:
+            raise InvalidInputError(
+                f"a list of sentences used for {text.role} is that of another run: its table"
+                f" {str(text.table)[:12]} is none of those evaluated",
+                code="USED_OTHER_RUN",
+            )
+
+
+def _null_placements(
+    folder: Path, base: Table, reference: Table, sources: Sequence[Source], asked: Nulls
+) -> Iterator[Placement]:
+    counts, vocabulary = read_counts(asked.counts, base.shape[0]), open_vocabulary(folder)
+    moved = scan(base, reference)
+    for ticket in (source.ticket for source in sources):
+        if ticket.released.object != "transfer":
+            raise UsageError(
+                f"ticket {ticket.id!r} has tuned rows: its null tickets must be trained as well, which"
+                " certify experiment does",
+                code="NULLS_TUNED",
+            )
+        drawn = null_tickets(
+            ticket.ids, moved, vocabulary=vocabulary, counts=counts, seed=asked.seed, draws=asked.draws
+        )
+        for name, null in named(drawn).items():
+            yield rows_placement(
+                f"{ticket.id}.{name}.transfer",
+                "transfer",
+                base,
+                transferred_rows(null.ids, reference),
+                control=null.kind,
+                of=ticket.id,
+                seed=null.seed,
+            )
+        for seed in range(asked.seed, asked.seed + asked.draws):
+            rows = random_direction(ticket.ids, base, reference, seed=seed).rows
+            name = f"{ticket.id}.direction-{seed}"
+            yield rows_placement(name, "direction", base, rows, control="direction", of=ticket.id, seed=seed)
+
+
+def open_like(path: Path, base: Table) -> Table:
+    """Open a table as it would be served in place of ``base``: in its dtype, and with its shape."""
+    table = open_table(path, allow_tied=base.tied is True).as_dtype(base.dtype)
+    check_compatible(base, table)
+    check_finite(table)
+    return table
