@@ -14,12 +14,12 @@ from that program and named (:class:`verdict.Given`); records, units, claims, th
 verdict are derived again.
 
 Hostile input ends in INVALID. What is not computed again (a sharded table, a ``.npy`` file, rule
-``published:``) is NOT_RECOMPUTED and certifies nothing. Left to the schemas: fields that decide nothing, and
+``published:``) is NOT_RECOMPUTED and certifies nothing. Not read, and said so (:data:`verdict.NOT_READ`):
 the prose of a certificate. Believed, like the outputs of the models: which rows of the pool are fed often, or
 as often as the ticket's (null tickets by frequency); no evidence says so.
 
-Read the files in this order: ``tables.py``, ``scan.py``, ``units.py``, ``claims.py``,
-``audit.py``, ``verdict.py``.
+Read the files in this order: ``tables.py``, ``shapes.py``, ``scan.py``, ``units.py``, ``claims.py``,
+``arms.py``, ``audit.py``, ``verdict.py``.
 """
 
 from .audit import Given, Opinion

@@ -1,6 +1,6 @@
 """What the arms of an evidence are: null tickets and their labels, and the tickets to choose among.
 
-Fifth of seven files. The rules are those of :mod:`certify.evidence.null_labels`.
+Sixth of eight files. The rules are those of :mod:`certify.evidence.null_labels`.
 """
 
 from __future__ import annotations

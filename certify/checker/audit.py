@@ -1,4 +1,4 @@
-"""The audit of one ticket: tables, rows, certificate, evidence, verdict. Sixth of seven files."""
+"""The audit of one ticket: tables, rows, certificate, evidence, verdict. Seventh of eight files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from .arms import choices, labelled, own_table
-from .claims import NULLS, Policy, Requirement, Text, asserted, claim_name, declared, ratio
-from .scan import compare, critical, p_exact, select
+from .claims import NULLS, Policy, Requirement, Text, asserted, claim_name, declared, ratio, repeated, shown
+from .scan import compare, critical, moved, p_exact, select
+from .shapes import fits
 from .tables import (
     PASS,
     UNKNOWN,
@@ -21,7 +22,6 @@ from .tables import (
     Json,
     Moved,
     Stop,
-    Table,
     answer,
     canonical,
     digests,
@@ -214,6 +214,9 @@ class Audit:
         )
         need(content["ticket"] == about, "CERTIFICATE_OTHER_TICKET")
         need(content["schema_version"] > 2, "CERTIFICATE_OLDER", "INCONCLUSIVE")
+        need(fits(content, "certificate") and shown(content["claims"]), "CERTIFICATE_MALFORMED")
+        need(len(content["earlier"]) <= 64, "CERTIFICATE_MALFORMED")
+        need(data == canonical(content) + b"\n", "CERTIFICATE_NOT_CANONICAL")
         return content
 
     def transferred(self, ids: Sequence[int]) -> str:
@@ -318,7 +321,8 @@ class Audit:
         again = {"base": t["base"]["tensor_sha256"], "reference": t["reference"]["tensor_sha256"]}
         again |= {"table": self.table, "model": model, "rows": t["released"]["rows"]["served_sha256"]}
         again |= {part: t[part]["sha256"] for part in ("tokenizer", "template") if t[part]}
-        need(about == again and len(about) == len(c["subjects"]), "CERTIFICATE_CONTENT")
+        same = about == again and len(about) == len(c["subjects"])
+        need(same and repeated(c, t), "CERTIFICATE_CONTENT")
 
     def compared(self, c: Json) -> None:
         """The certificate states what was computed, or less."""
@@ -335,15 +339,8 @@ class Audit:
             numbers = [one[key] and one[key]["exact"] for key in ("estimate", "lower", "upper")]
             need(numbers == [ratio(claim.estimate), ratio(claim.lower), ratio(claim.upper)], *DIFFERS)
             facts = [one[key] for key in ("finding", "n", "procedure", "assumptions", "unit", "delta")]
-            stated = [
-                claim.finding,
-                claim.n,
-                claim.procedure,
-                claim.assumptions,
-                text.unit,
-                ratio(text.share),
-            ]
-            need(facts == stated, *DIFFERS)
+            stated = [claim.finding, claim.n, claim.procedure, claim.assumptions, text.unit]
+            need(facts == [*stated, ratio(text.share)], *DIFFERS)
             if one.get("witness") is not None:
                 need([one["witness"], one["critical"]] == [claim.witness, claim.critical], *DIFFERS)
             self.stated.add((one["evidence"], name))
@@ -392,9 +389,3 @@ class Audit:
         worst = min((status for status, _ in found), key=ORDER.index, default="")
         codes = tuple(dict.fromkeys(code for status, code in found if status))
         return Opinion(worst or "CERTIFIED", codes, tuple(name for name in asked if name in self.left))
-
-
-def moved(base: Table, reference: Table) -> Moved:
-    """How far the rows that differ have moved."""
-    pairs = enumerate(zip(base, reference, strict=True))
-    return {i: compare(a, b, base.served) for i, (a, b) in pairs if a != b}

@@ -1,15 +1,16 @@
 """From units to the claims that a certificate states, and what a policy makes of one (theory §5).
 
-Fourth of seven files. The rules are those of :mod:`certify.policy.requirement`.
+Fifth of eight files. The rules are those of :mod:`certify.policy.requirement`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from .scan import critical
+from .shapes import fits
 from .tables import PASS, Item, Json, Stop, canonical, level, need, sha
 from .units import CRITERIA, MEANS, ONE, RATES, Evidence, compared, largest, law
 
@@ -284,6 +285,7 @@ def declared(ticket: Json) -> list[Requirement | None]:
             and (rule in rules if rules else rule is None)
         ]
         promised(one)
+        need(fits(margin, "~threshold"), "TICKET_MALFORMED")
         value = None if margin is None else Fraction(margin)
         gains, promise = one["kind"] in ("gain", "retention", "better-than-nulls"), one["kind"] == "guarantee"
         if value is not None and one["kind"].startswith(("unrelated", "non-inferiority")):
@@ -330,3 +332,28 @@ def claim_name(stated: Json) -> str:
 def ratio(value: Fraction | None) -> str | None:
     """A rational number as a certificate spells it."""
     return None if value is None else f"{value.numerator}/{value.denominator}"
+
+
+def shown(claims: Sequence[Json]) -> bool:
+    """Whether no claim is stated twice, and each decimal is its number, rounded toward the weaker claim."""
+    for one in claims:
+        for key, sign in (("estimate", 1), ("lower", 1), ("upper", -1)):
+            value = Fraction(one[key]["exact"]) if one[key] else None
+            units = 0 if value is None else sign * (sign * value * 10**6 // 1)
+            whole, rest = divmod(abs(units), 10**6)
+            decimal = f"{'-' * (units < 0)}{whole}.{rest:06d}"
+            if one[key] not in (None, {"exact": ratio(value), "decimal": decimal}):
+                return False
+    return len({(one["evidence"], claim_name(one)) for one in claims}) == len(claims)
+
+
+def repeated(c: Json, ticket: Json) -> bool:
+    """Whether a certificate repeats settings and assumptions as ticket and claims have them."""
+    chosen, used = ticket["selection"], {name for one in c["claims"] for name in one["assumptions"]}
+    p = {key: chosen[key] for key in ("alpha", "correction", "method", "n")} | {"rule": chosen["rule"][:4096]}
+    p |= {"object": ticket["released"]["object"], "dtype": ticket["base"]["dtype"], "variation": 4}
+    p["delta"] = c["parameters"]["delta"]
+    line = "ks:{method}|n:{n}|dtype:{dtype}|agg:sum|V:4|alpha:{alpha}|correction:{correction}|object:{object}"
+    line = f"{line.format(**p)}|delta:{p['delta']}|schema:3|tool:{c['created_by'].removeprefix('certify ')}"
+    same = canonical([c["parameters"], c["signature"]]) == canonical([p, line])
+    return same and {one["id"] for one in c["assumptions"]} == used

@@ -1,4 +1,4 @@
-"""The two-sample KS scan, its exact law, and the selection of rows (theory §2). Second of seven files."""
+"""The two-sample KS scan, its exact law, and the selection of rows (theory §2). Third of eight files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from .tables import UNKNOWN, Json, Moved, Vocabulary, level, naturals, need, numbers, sha
+from .tables import UNKNOWN, Json, Moved, Table, Vocabulary, canonical, level, naturals, need, numbers, sha
 
 
 @lru_cache(maxsize=1 << 17)
@@ -129,5 +129,12 @@ def select(ticket: Json, moved: Moved, vocabulary: Vocabulary, counts: Sequence[
     again = {"n": n, "tests": len(pool), "h_alpha": critical(n, alpha, method), "excluded": groups}
     again["rule"] = f"{rule}:{argument}" if argument else rule
     sound = math.isclose(stated["tau"], math.sqrt(math.log(2 / alpha) / n), rel_tol=1e-9)
-    need(sound and again.items() <= stated.items(), "SELECTION_PARAMETERS", "REFUTED")
+    same = canonical({key: stated[key] for key in again}) == canonical(again)
+    need(sound and same, "SELECTION_PARAMETERS", "REFUTED")
     return sorted(ranked)
+
+
+def moved(base: Table, reference: Table) -> Moved:
+    """How far the rows that differ have moved."""
+    pairs = enumerate(zip(base, reference, strict=True))
+    return {i: compare(a, b, base.served) for i, (a, b) in pairs if a != b}

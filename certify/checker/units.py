@@ -1,4 +1,4 @@
-"""From records of evidence to units and limits of their means (theory §5). Third of seven files.
+"""From records of evidence to units and limits of their means (theory §5). Fourth of eight files.
 
 A limit is a multiple of a grid. Where a certificate states which one, two evaluations show whether it is the
 limit, so that a stated limit is checked, never believed; a wrong one is searched for by bisection.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .scan import exceeds_log
+from .shapes import consistent, fits
 from .tables import Folder, Json, canonical, digests, fetch, increasing, level, naturals, need, parse, sha
 
 ONE = 1 << 32  # units are counted in 2^-32
@@ -204,9 +205,14 @@ class Evidence:
         data = fetch(path)
         m = parse(data)
         self.m, self.arms, self.sha256 = m, {arm["name"]: arm for arm in m["arms"]}, sha(data)
+        need(fits(m, "manifest"))
         about = ("certify.evidence", 1, {"translation": "translation/1", "loss": "loss/2"}[m["kind"]])
         need((m["schema"], m["schema_version"], m["procedure"]) == about)
-        need(len(self.arms) == len(m["arms"]) and m["design"] in ("fixed", "sequential"))
+        need(len(self.arms) == len(m["arms"]))
+        need(len({m["records"]["path"], *(one["path"] for one in m["used"])}) == len(m["used"]) + 1)
+        self.most = m["decoding"]["max_new_tokens"]
+        need(m["kind"] == "loss" or (m["template"] and len(m["languages"] or ()) == 2 and self.most))
+        need(all(map(consistent, m["arms"])))
         for name in ("base", "reference"):
             ours = [arm["name"] for arm in m["arms"] if name in (arm["kind"], arm["name"])]
             need(ours == [name] or (name == "reference" and m["kind"] == "loss" and not ours))
@@ -221,7 +227,9 @@ class Evidence:
         for name in ("id", "window")[: 1 + (m["kind"] == "loss")]:
             need(len({record[name] for record in self.records}) == len(lines), "EVIDENCE_DUPLICATE")
         units: dict[str, list[Json]] = {}
+        need(sum("witness" in record for record in self.records) <= 50)
         for record in self.records:
+            need(fits(record, m["kind"]))
             (self.window if m["kind"] == "loss" else self.sentence)(record)
             units.setdefault(record["unit"], []).append(record)
         held, (kind, _, size) = [*map(sentences, units.values())], m["text"]["unit"].partition(":")
@@ -263,21 +271,26 @@ class Evidence:
 
     def sentence(self, record: Json) -> None:
         e, arms, target = record["reference"], record["arms"], record["arms"]["base"]["stats"][0]
-        tokens, p_a, p_b = (naturals(e[key]) for key in ("tokens", "p_a", "p_b"))
-        need(tokens and len(tokens) == len(p_a) == len(p_b))
+        tokens, (p_a, p_b) = naturals(e["tokens"], 1 << 24), (naturals(e[key]) for key in ("p_a", "p_b"))
+        need(0 < len(tokens) == len(p_a) == len(p_b) == arms["reference"]["length"])
         best = [dict(e["top"]).get(t, token) for t, token in enumerate(tokens)]
-        need(arms.keys() == self.arms.keys() and increasing(naturals(record["prompt"])))
-        need(max(map(sub, p_b, p_a)) <= 2 and max(map(add, p_b, p_a)) <= 10**9 + 1)
-        differs = [(one["differs"], best) for name, one in arms.items() if name != "reference"]
+        need(arms.keys() == self.arms.keys() and increasing(naturals(record["prompt"], 1 << 24)))
+        need(all(digests([record[one]]) for one in ("source", "target")) and record["prompt"])
+        need(max(p_a) <= 10**9 and max(map(sub, p_b, p_a)) <= 2 and max(map(add, p_b, p_a)) <= 10**9 + 1)
+        differs = [(one["differs"], best) for one in arms.values() if "differs" in one]
         for pairs, against in ((e["top"], tokens), *differs):
-            need(increasing([t for t, _ in map(naturals, pairs)]) and all(against[t] != i for t, i in pairs))
+            need(increasing([t for t, _ in pairs]) and all(against[t] != i for t, i in pairs))
+            need(all(naturals(pair, 1 << 24) for pair in pairs))
         translation = [target[1], *target[11::3]]
-        for one in arms.values():
-            for v in map(naturals, one["stats"]):
-                need(len(v) == 34 and [v[1], *v[11::3]] == translation)
-                need(all(map(le, v[12::3], map(min, v[10::3], v[11::3]))))
-            need(len(naturals(one["rules"])) == 3 and max(one["rules"]) < len(one["stats"]))
         for name, one in arms.items():
+            place = (name != "reference", name == "base")
+            need(fits(one, "answer") and ("differs" in one, "tokens" in one) == place)
+            need(len(naturals(one.get("tokens", []), 1 << 24)) == one["length"] * ("tokens" in one))
+            need(one["length"] <= self.most and len({*map(str, one["stats"])}) == len(one["stats"]))
+            for v in map(naturals, one["stats"]):
+                need(len(v) == 34 and [v[1], *v[11::3]] == translation and v[6] == v[0])
+                need(all(map(le, [*v[2:6], *v[12::3]], [*v[6:10], *map(min, v[10::3], v[11::3])])))
+            need(len(naturals(one["rules"])) == 3 and {*one["rules"]} == {*range(len(one["stats"]))})
             need(("path" in one) == (self.law is not None and self.on_path(name)))
             if self.law:
                 said, at = dict(one.get("differs", ())), self.law[0] // 2

@@ -1,4 +1,4 @@
-"""Policies, verdicts on the tickets of a folder, and the command line. Last of seven files."""
+"""Policies, verdicts on the tickets of a folder, and the command line. Last of eight files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Final
 
 from .audit import Audit, Given, Opinion
 from .claims import Policy, Requirement
+from .shapes import fits
 from .tables import (
     SLUG,
     Folder,
@@ -20,6 +21,7 @@ from .tables import (
     Stop,
     answer,
     fetch,
+    level,
     need,
     parse,
     resource,
@@ -27,6 +29,13 @@ from .tables import (
 
 SHIPPED: Final = ("selection", "paper", "release", "strict")
 DEFAULT: Final = "release"
+INTEGRITY: Final = (
+    *("integrity.base", "integrity.reference", "integrity.tokenizer", "integrity.template", "integrity.rows"),
+    *("released.rows", "certificate.present", "certificate.content", "certificate.claims"),
+    *("evidence.integrity", "evidence.split"),
+)
+"""What claims rest on."""
+NOT_READ: Final = "statements and status of assumptions, non-claims, signatures of claims"
 LOOKS: Final = str.maketrans(
     "\u0430\u03b1\u0251\u0432\u03b2\u0441\u05013\u0435\u03b5\u0261\u043d\u04bb\u0458\u043a\u03ba1i|\u0456\u0457\u03b9"
     "\u0131\u0269\u043c\u03b70\u043e\u03bf\u0440\u03c1\u051b5\u0455\u0442\u03c4\u03c5\u03bd\u051d\u03c9\u0445\u03c7\u0443\u03b3",
@@ -40,17 +49,26 @@ EXIT: Final = {"INVALID": 4, "REFUTED": 1, "USAGE": 2, "INCONCLUSIVE": 3, "VACUO
 def policy(data: bytes) -> Policy:
     """A policy from its file; what it asks and this program does not know is never shown."""
     read, claims = tomllib.loads(data.decode("utf-8")), []
-    need((read["schema"], read["schema_version"]) == ("certify.policy", 1), "POLICY_MALFORMED")
+    need(fits(read, "policy"), "POLICY_MALFORMED")
+    need(read["items"], "POLICY_EMPTY")
+    need(not read.get("claim") or ("delta" in read and {*INTEGRITY} <= {*read["items"]}), "POLICY_INCOMPLETE")
     for one in read.get("claim", []):
         (test,) = one.keys() - {"name", "texts"}
         sign = -1 if test in ("at_most", "below") else 1  # an upper limit is a lower one of the opposite
+        need(test == "finding" or fits(one[test], "threshold"), "POLICY_MALFORMED")
         threshold = None if test == "finding" else sign * Fraction(one[test])
         finding = one.get("finding", "")
         need(test == "finding" or test in ("at_least", "above", "at_most", "below"), "POLICY_MALFORMED")
         strict = test in ("above", "below")
         claims.append(Requirement(one["name"], threshold, strict, finding, tuple(one.get("texts", ()))))
+    lists = [
+        read["items"],
+        *(read.get(key, ()) for key in ("design", "accept")),
+        [one.name for one in claims],
+    ]
+    need(all(len({*one}) == len(one) for one in lists), "POLICY_MALFORMED")
     taken = frozenset([*read.get("design", ()), *read.get("accept", ())])
-    delta, texts = Fraction(read.get("delta", "1")), dict(read.get("texts", {}))
+    delta, texts = level(read["delta"]) if "delta" in read else Fraction(1), dict(read.get("texts", {}))
     return Policy(read["name"], tuple(read["items"]), tuple(claims), taken, delta, texts)
 
 
@@ -143,6 +161,7 @@ def main(arguments: Sequence[str]) -> int:
         found = {"-": {name: Opinion(stop.args[0], stop.args[1:]) for name in policies or SHIPPED}}
     if "--json" in arguments:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    say(f"not read: {NOT_READ}")
     for name, verdicts in found.items() if "--json" not in arguments else ():
         for rules, (status, codes, _) in verdicts.items():
             sys.stdout.write(" ".join([name, rules, status, *codes]) + "\n")

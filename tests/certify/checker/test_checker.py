@@ -111,7 +111,8 @@ def test_it_says_its_progress(pristine: Bundle) -> None:
     command = [sys.executable, "-I", "-S", str(SOURCE), str(pristine.folder), "--policy", "release"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd="/")
     assert ran.stdout == "tiny release CERTIFIED\n"
-    assert [line.partition(": ")[0] for line in ran.stderr.splitlines()] == ["checker"] * 4
+    assert [line.partition(": ")[0] for line in ran.stderr.splitlines()] == ["checker"] * 5
+    assert f"not read: {verdict.NOT_READ}" in ran.stderr
 
 
 def test_a_policy_of_ones_own(pristine: Bundle, tmp_path: Path) -> None:
@@ -139,6 +140,32 @@ def test_the_shipped_example(tmp_path: Path) -> None:
     ran = alone(folder, "--policy", "selection")
     assert (ran.returncode, ran.stderr) == (4, "")
     assert {line.split()[2] for line in ran.stdout.splitlines()} == {"INVALID"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("items = [", "items = []\nignored = ["),
+        ("[[claim]]", "[[claims]]"),
+        ("delta = ", "# delta = "),
+        ('"integrity.rows",', ""),
+        ('"integrity.base",', '"integrity.base", "integrity.base",'),
+        ('at_least = "-1.0"', 'at_least = "1e999999999"'),
+        ('at_least = "-1.0"', 'at_least = "-1.0"\nnote = "x"'),
+        ("[[claim]]", '[text]\nx = "1"\n\n[[claim]]'),
+        ("[[claim]]", '[texts]\nx = "1"\n\n[[claim]]'),
+    ],
+)
+def test_it_refuses_the_policies_that_the_gate_refuses(tmp_path: Path, old: str, new: str) -> None:
+    text = (ROOT / "certify" / "policy" / "release.toml").read_text(encoding="utf-8")
+    assert old in text
+    own = tmp_path / "own.toml"
+    own.write_text(text.replace('"release"', '"own"', 1).replace(old, new), encoding="utf-8")
+    with pytest.raises(CertifyError):
+        policy.get_policy(str(own))
+    with pytest.raises(tables.Stop) as refused:
+        checker.verify(EXAMPLE, policies=[str(own)])
+    assert refused.value.args[0] == "INVALID"
 
 
 @pytest.mark.parametrize("name", policy.SHIPPED)
@@ -636,3 +663,108 @@ def test_the_command_line(tmp_path: Path) -> None:
     empty = {"schema": "certify.tickets", "schema_version": 1, "created_by": "", "tickets": []}
     (tmp_path / "tickets.json").write_text(json.dumps(empty), encoding="utf-8")
     assert alone(tmp_path).returncode == 5
+
+
+# --- what a reader could rely on ---------------------------------------------------------------------------
+
+
+def figure(value: Any, **change: str) -> None:
+    next(one["lower"] for one in value["claims"] if one["lower"]).update(change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: figure(c, decimal="99.000000"),
+        lambda c: figure(c, exact="1e999999999"),
+        lambda c: c["claims"].append(c["claims"][0]),
+        lambda c: c["claims"][0].update(note="x"),
+        lambda c: c["claims"][0].update(signature="\x1b[2J"),
+        lambda c: c.update(assumptions=[]),
+        lambda c: c["parameters"].update(rule="ks2"),
+        lambda c: c["parameters"].update(n=float(c["parameters"]["n"])),
+        lambda c: c.update(signature=c["signature"].replace("alpha:0", "alpha:1")),
+        lambda c: c.update(signature="\x1b[2J"),
+        lambda c: c.update(proofs={}),
+        lambda c: c.update(earlier=["0" * 64] * 65),
+    ],
+)
+def test_what_a_certificate_displays_is_compared(bundle: Bundle, change: Callable[[Any], None]) -> None:
+    bundle.edit_certificate(change)
+    assert statuses(bundle.path)["release"] == "INVALID"
+    assert certify.check(bundle.path, policy="release").tickets[0].status.value == "INVALID"
+
+
+@pytest.mark.parametrize(
+    "prose", [("assumptions", 0, "statement"), ("assumptions", 0, "status"), ("non_claims", 0)]
+)
+def test_the_prose_of_a_certificate_is_not_read(bundle: Bundle, prose: tuple[Any, ...]) -> None:
+    def change(value: Any) -> None:
+        for key in prose[:-1]:
+            value = value[key]
+        value[prose[-1]] = "altered"
+
+    bundle.edit_certificate(change)
+    assert statuses(bundle.path)["release"] == "CERTIFIED"
+    assert certify.check(bundle.path, policy="release").tickets[0].status.value == "INVALID"
+
+
+def answer(bundle: Bundle, **change: Any) -> None:
+    bundle.records[0]["arms"][TICKET_ARM].update(change)
+
+
+def counted(bundle: Bundle, place: int) -> None:
+    answer(
+        bundle, stats=[[count + 10**6 * (i == place) for i, count in enumerate(one)] for one in stats(bundle)]
+    )
+
+
+def stats(bundle: Bundle) -> list[list[int]]:
+    found: list[list[int]] = bundle.records[0]["arms"][TICKET_ARM]["stats"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda b: answer(b, length=10**6),
+        lambda b: answer(b, length=0),
+        lambda b: answer(b, ended="no"),
+        lambda b: answer(b, text=5),
+        lambda b: answer(b, note=1),
+        lambda b: answer(b, rules=[0, 0, 0, 0]),
+        lambda b: answer(b, rules=[-1, -1, -1]),
+        lambda b: answer(b, rules=[False, False, False]),
+        lambda b: answer(b, stats=stats(b) * 2),
+        lambda b: answer(b, tokens=[1]),
+        lambda b: counted(b, 0),
+        lambda b: counted(b, 2),
+        lambda b: b.records[0].update(id=""),
+        lambda b: b.records[0].update(note=1),
+        lambda b: b.records[0].update(witness=None),
+        lambda b: b.records[0]["prompt"].append(1 << 24),
+        lambda b: b.records[0]["arms"]["base"].pop("tokens"),
+        lambda b: b.fields.update(template=None),
+        lambda b: b.fields.update(languages=None),
+        lambda b: b.fields.update(order_seed=-1),
+        lambda b: b.fields.update(schema_version=True),
+        lambda b: b.fields.update(note="x"),
+        lambda b: b.fields.update(decoding={"beams": 0, "max_new_tokens": 64, "dtype": "F32"}),
+        lambda b: b.fields.update(decoding={"beams": 1, "max_new_tokens": 1, "dtype": "F32"}),
+        lambda b: b.arm("base").update(ids=[1]),
+        lambda b: b.arm(TICKET_ARM).update(seed=1 << 64),
+        lambda b: b.arm(TICKET_ARM).update(of="no slug"),
+    ],
+)
+def test_it_refuses_the_evidence_that_the_gate_refuses(
+    bundle: Bundle, change: Callable[[Bundle], None]
+) -> None:
+    change(bundle)
+    bundle.forge()
+    assert statuses(bundle.path)["release"] == "INVALID"
+    assert certify.check(bundle.path, policy="release").tickets[0].status.value == "INVALID"
+
+
+def test_a_count_that_is_no_integer_is_another(bundle: Bundle) -> None:
+    bundle.edit_ticket(lambda t: t["selection"].update(tests=float(t["selection"]["tests"])))
+    assert statuses(bundle.path)["selection"] == "REFUTED"
