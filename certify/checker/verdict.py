@@ -84,6 +84,7 @@ def named(name: str) -> Policy:
     if name in SHIPPED:
         return policy(resource("policy", f"{name}.toml"))
     need(name.endswith(".toml"), "POLICY_UNKNOWN", "USAGE")
+    need(Path(name).is_file(), "FILE_UNREADABLE", "USAGE")
     rules = policy(fetch(Path(name)))
     need(looks(rules.name) not in map(looks, SHIPPED), "POLICY_NAME", "USAGE")
     need(SLUG.fullmatch(rules.name), "POLICY_MALFORMED")
@@ -116,6 +117,7 @@ def verify(
     """
 
     def read() -> list[Json]:
+        need((files.root / ticket_file).is_file(), "FILE_UNREADABLE", "USAGE")
         content = parse(fetch(files.root / ticket_file))
         need((content["schema"], content["schema_version"]) == ("certify.tickets", 1), "TICKET_SCHEMA")
         names = [ticket["id"] for ticket in content["tickets"]]

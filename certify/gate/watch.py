@@ -102,7 +102,7 @@ class Watch:
                 code="DELTA_TOO_LARGE",
             )
         self._policy, self._subjects = policy, tuple(subjects)
-        self._delta = policy.delta if delta is None else delta
+        self._most, self._delta = policy.delta, policy.delta if delta is None else delta
         self.left_out = tuple(one.claim for one in policy.claims if one.role != "evaluation")
         self.looks: list[Look] = []
         self._growing: dict[Path, Growing] = {}
@@ -128,18 +128,24 @@ class Watch:
         for subject in self._subjects:
             split_claim(evidence, subject)
             check_binding(evidence, subject)
-            for requirement in asked(subject.ticket, self._policy):
+            required = asked(subject.ticket, self._policy)
+            # A certificate has one error probability: the smallest that the policy or a declaration allows.
+            least = min(self._most, *(one.delta or self._most for one in required))
+            delta = self._delta * least / self._most / choices(evidence, subject)
+            for requirement in required:
                 if requirement.role != "evaluation":
                     continue
-                answer = self._answer(requirement, evidence, subject)
+                answer = self._answer(requirement, evidence, subject, delta)
                 found.append(Standing(subject.ticket.id, requirement, answer))
         self.looks.append(Look(len(evidence.units), tuple(found)))
         return self.looks[-1]
 
-    def _answer(self, requirement: Requirement, evidence: Evidence, subject: Subject) -> RequirementAnswer:
+    def _answer(
+        self, requirement: Requirement, evidence: Evidence, subject: Subject, delta: Fraction
+    ) -> RequirementAnswer:
         if requirement.texts and evidence.manifest.text.name not in requirement.texts:
             return RequirementAnswer(Outcome.NOT_RUN, "OTHER_TEXT", "the policy asks it of other texts")
-        claim = claim_named(requirement.claim, evidence, subject, self._delta / choices(evidence, subject))
+        claim = claim_named(requirement.claim, evidence, subject, delta)
         return judge(
             requirement,
             claim,

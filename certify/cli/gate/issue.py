@@ -38,11 +38,12 @@ def issue(
     from certify.base.text import escape
     from certify.cli.shell import console, progress_bar
     from certify.gate.issue import issue as run_issue
+    from certify.ticket.released import split_spec
 
-    path, _, name = ticket.partition("#")
+    path, name = split_spec(ticket)
     with progress_bar("scanning") as progress:
         certificate = run_issue(
-            Path(path),
+            path,
             evidence,
             out=out,
             ticket_id=name or None,

@@ -654,7 +654,8 @@ def test_a_ticket_name_that_would_drive_a_terminal_is_refused(bundle: Bundle) ->
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    assert alone(tmp_path).returncode == 4, "no ticket file"
+    assert alone(tmp_path).returncode == 2, "no ticket file"
+    assert alone(tmp_path, "--policy", "none.toml").returncode == 2
     for words in ((), ("--policy",), ("--policy", "kind"), ("--policy", "paper", "x")):
         ran = alone(tmp_path, *words)
         if words:

@@ -121,6 +121,15 @@ def test_a_share_of_the_error_probability_asks_for_more_units() -> None:
     assert not Watch(policy(AGREES), [subject_of()], Fraction(1, 10**6)).look(evidence).decided
 
 
+def test_a_declared_error_probability_is_that_of_the_certificate() -> None:
+    # The gate takes no certificate whose error probability is above a declared one.
+    evidence, claim = drawn(90), {"kind": "agreement-rate", "comparator": "reference", "margin": "0.95"}
+    for delta, code in (("0.05", "SHOWN"), ("0.000001", "NOT_SHOWN")):
+        subject = subject_of(declared=[claim | {"delta": delta}])
+        standings = Watch(policy(AGREES), [subject]).look(evidence).standings
+        assert [one.answer.code for one in standings] == [code, code]
+
+
 def test_a_policy_that_asks_nothing_of_translations_decides_nothing() -> None:
     loss = policy('name = "unrelated-loss:base"\nat_most = "0.1"')
     with pytest.raises(UsageError) as error:
