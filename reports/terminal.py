@@ -59,6 +59,7 @@ def render(view: dict[str, Any], console: Console, *, verbose: bool = False) -> 
         _summary(view, console)
     for ticket in view["tickets"]:
         _ticket(view, ticket, console, verbose)
+    console.print(Text("certify explain NAME says what any name above means", style="dim"))
 
 
 def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verbose: bool) -> None:
@@ -123,7 +124,6 @@ def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
     _heading(title, console)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold", max_width=_NAME)
     grid.add_column(overflow="fold")
     # Items that block the verdict come first, then those they kept from running, then the passes.
     for item in sorted(items, key=lambda item: _LAST.get(item["outcome"], 0)):
@@ -132,7 +132,8 @@ def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
             text = Text.assemble((item["code"], "bold"), ": ", text)
         if item["remedy"]:
             text.append(f"\n→ {escape(item['remedy'])}", style="italic")
-        grid.add_row(Text(item["outcome"], _STYLES[item["outcome"]]), item["name"], text)
+        name = Text.assemble((escape(item["name"]), "bold"), "\n", text)
+        grid.add_row(Text(item["outcome"], _STYLES[item["outcome"]]), name)
     console.print(_indent(grid))
 
 

@@ -5,7 +5,9 @@ Meaning and remedy of each code are data, in ``codes.toml``.
 
 from __future__ import annotations
 
+import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -49,6 +51,12 @@ def codes() -> Mapping[str, Code]:
     )
 
 
+@cache
+def words() -> Mapping[str, Mapping[str, str]]:
+    """Meanings of the names in reports that are no codes, by topic and name."""
+    return tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
+
+
 def names() -> dict[str, tuple[str, ...]]:
     """List everything that can be explained, by topic."""
     found: dict[str, list[str]] = {}
@@ -57,31 +65,52 @@ def names() -> dict[str, tuple[str, ...]]:
     found["assumptions"] = list(ASSUMPTIONS)
     found["claims"] = [f"claim:{name}" for name in KINDS]
     found["policies of the package"] = [f"policy:{name}" for name in POLICIES]
+    found |= {topic: list(entries) for topic, entries in words().items()}
     return {topic: tuple(entries) for topic, entries in found.items()}
 
 
 def explain(name: str) -> tuple[str, ...]:
-    """Explain a code, an assumption, ``claim:KIND`` or ``policy:NAME``, in lines.
+    """Explain any name that a report, a policy, a certificate or an exit can print, in lines.
+
+    Case and separators do not count: ``claim.gain.base.first-line`` is ``gain:base:first-line``.
 
     Raises:
         UsageError: the name is unknown (``CODE_UNKNOWN``).
     """
-    code = codes().get(name.upper())
-    if code is not None:
-        return (code.code, f"  means: {code.meaning}", f"  do: {code.remedy}")
-    assumption = ASSUMPTIONS.get(name.upper())
-    if assumption is not None:
-        return (assumption.id, f"  assumes: {assumption.statement}", f"  status: {assumption.status}")
-    kind = KINDS.get(name.removeprefix("claim:"))
-    if kind is not None and name.startswith("claim:"):
-        return _kind(kind)
-    policy = POLICIES.get(name.removeprefix("policy:"))
-    if policy is not None and name.startswith("policy:"):
-        return _policy(policy)
+    known = _index()
+    found = known.get(name) or known.get(_spelling(name))
+    if found is not None:
+        return found
     raise UsageError(
         f"unknown name {name[:80]!r}: certify explain lists every code, assumption, claim and policy",
         code="CODE_UNKNOWN",
     )
+
+
+def _spelling(name: str) -> str:
+    folded = re.sub(r"[\s:._-]+", "-", unicodedata.normalize("NFKC", name).casefold())
+    return re.sub(r"^declared-[0-9]+-", "", folded)
+
+
+@cache
+def _index() -> Mapping[str, tuple[str, ...]]:
+    """Explanations by name and by normalised spelling; where two share a spelling, the first has it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for code in codes().values():
+        found[code.code] = (code.code, f"  means: {code.meaning}", f"  do: {code.remedy}")
+    for one in ASSUMPTIONS.values():
+        found[one.id] = (one.id, f"  assumes: {one.statement}", f"  status: {one.status}")
+    for kind in KINDS.values():
+        for name in (kind.name, *kind.names):
+            found[name] = found[f"claim:{name}"] = _kind(kind)
+    for policy in POLICIES.values():
+        found[policy.name] = found[f"policy:{policy.name}"] = _policy(policy)
+    for topic, entries in words().items():
+        for name, meaning in entries.items():
+            found.setdefault(name, (name, f"  means: {meaning} ({topic})"))
+    for name, lines in tuple(found.items()):
+        found.setdefault(_spelling(name), lines)
+    return MappingProxyType(found)
 
 
 def _kind(kind: Kind) -> tuple[str, ...]:

@@ -10,10 +10,10 @@ import typer
 def explain(
     name: Annotated[
         str | None,
-        typer.Argument(help="A reason code, an assumption, claim:KIND or policy:NAME; default: list all."),
+        typer.Argument(help="Any name that a report or an exit prints; default: list all."),
     ] = None,
 ) -> None:
-    """Explain a reason code, an assumption, a claim or a policy: what it means and what to do."""
+    """Explain a name in a report, such as a reason code, an item, a claim or an exit code."""
     from certify.cli.shell import emit
     from certify.policy.codes import codes, names
     from certify.policy.codes import explain as run_explain

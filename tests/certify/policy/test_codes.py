@@ -11,10 +11,13 @@ import pytest
 from command import in_process
 
 from certify.base.assumptions import ASSUMPTIONS
-from certify.base.errors import UsageError
-from certify.base.verdict import Status
+from certify.base.errors import ExitCode, UsageError
+from certify.base.verdict import Outcome, Status
+from certify.claims.claim import Finding
+from certify.claims.registry import KINDS
 from certify.policy.codes import codes, explain, names
-from certify.policy.policy import POLICIES
+from certify.policy.policy import ITEMS, POLICIES, TEXTS
+from certify.stats.theorem import CRITERIA
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -118,10 +121,33 @@ def test_everything_that_is_listed_can_be_explained(name: str) -> None:
 def test_case_does_not_matter_and_unknown_names_are_refused() -> None:
     assert explain("claim_differs") == explain("CLAIM_DIFFERS")
     assert explain("a-law") == explain("A-LAW")
-    for name in ("NO_SUCH_CODE", "release", "gain", "policy:none", "policy:", "claim:none", "claim:", ""):
+    for name in ("NO_SUCH_CODE", "policy:none", "policy:", "claim:none", "claim:", ""):
         with pytest.raises(UsageError) as caught:
             explain(name)
         assert caught.value.code == "CODE_UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            *ITEMS,
+            TEXTS,
+            *CRITERIA,
+            *Status,
+            *Outcome,
+            *Finding,
+            *KINDS,
+            *POLICIES,
+            *(str(int(e)) for e in ExitCode),
+        ),
+        *(name for kind in KINDS.values() for name in kind.names),
+        *(one.item for policy in POLICIES.values() for one in policy.claims),
+        *("declared.1.gain.base.first-line", "E⁰", "E*", "h", "N", "τ"),
+    ],
+)
+def test_every_name_that_is_printed_can_be_explained(name: str) -> None:
+    assert len(explain(name)) > 1
 
 
 def test_a_policy_is_explained_with_its_thresholds() -> None:

@@ -77,7 +77,7 @@ def test_each_policy_asks_for_all_that_the_selection_asks_for() -> None:
 
 
 def test_the_files_and_the_policies_are_the_same() -> None:
-    assert {path.stem for path in FILES.glob("*.toml")} == {*POLICIES, "codes"}
+    assert {path.stem for path in FILES.glob("*.toml")} == {*POLICIES, "codes", "words"}
     for name in POLICIES:
         data = (FILES / f"{name}.toml").read_bytes()
         assert parse_policy(data, shipped=True) == POLICIES[name] == get_policy(name)
