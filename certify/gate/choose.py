@@ -16,7 +16,7 @@ goal                 quantity of a ticket                           test
                      E*'s, at least A                               betting (sequential)
 ``token-agreement:A``  mean over units of the share of equal        betting
                      decisions, at least A
-``noninferiority:E``   mean difference of sentence chrF (first      betting
+``non-inferiority:E``   mean difference of sentence chrF (first      betting
                      line) to embed tuning, at least -E
 ===================  =============================================  ==========================================
 
@@ -48,9 +48,9 @@ from certify.stats.rates import rate_at_least, rate_limit
 
 PROCEDURE: Final = "learn-then-test/fixed-sequence/1"
 
-GoalKind = Literal["agreement", "token-agreement", "noninferiority"]
+GoalKind = Literal["agreement", "token-agreement", "non-inferiority"]
 
-_KINDS: Final[tuple[GoalKind, ...]] = ("agreement", "token-agreement", "noninferiority")
+_KINDS: Final[tuple[GoalKind, ...]] = ("agreement", "token-agreement", "non-inferiority")
 _GOAL = re.compile(r"([a-z-]+):([0-9]{0,3}\.[0-9]{1,12}|[0-9]{1,3})")
 
 
@@ -140,17 +140,17 @@ class Choice:
 
 
 def parse_goal(text: str) -> Goal:
-    """Read ``agreement:0.95``, ``token-agreement:0.99`` or ``noninferiority:1.0``.
+    """Read ``agreement:0.95``, ``token-agreement:0.99`` or ``non-inferiority:1.0``.
 
     Raises:
         UsageError: something else, or a value out of range (``GOAL``).
     """
     found = _GOAL.fullmatch(text)
     for kind in _KINDS:
-        if found and found[1] == kind and 0 < Fraction(found[2]) < (100 if kind == "noninferiority" else 1):
+        if found and found[1] == kind and 0 < Fraction(found[2]) < (100 if kind == "non-inferiority" else 1):
             return Goal(kind, Fraction(found[2]))
     raise UsageError(
-        "a guarantee is agreement:A or token-agreement:A with 0 < A < 1, or noninferiority:E with 0 < E <"
+        "a guarantee is agreement:A or token-agreement:A with 0 < A < 1, or non-inferiority:E with 0 < E <"
         f" 100, not {text!r}",
         code="GOAL",
     )
@@ -212,7 +212,7 @@ def choose(evidence: Evidence, goal: Goal, delta: Fraction) -> Choice:
 
 def _test(evidence: Evidence, arm: Arm, goal: Goal, delta: Fraction) -> Tested:
     design = evidence.design
-    if goal.kind == "noninferiority":
+    if goal.kind == "non-inferiority":
         ours = unit_scores(evidence, arm.name, "first-line")
         theirs = unit_scores(evidence, REFERENCE_ARM, "first-line")
         paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]

@@ -2,8 +2,8 @@
 
 A claim is written as its goal: ``agreement:0.95`` (share of units that agree entirely),
 ``token-agreement:0.95``, ``guarantee:0.05`` (rate of disagreement at drawn certified steps),
-``noninferiority:1.0`` and ``gain:0`` (mean difference of sentence chrF to embed tuning and to the base, first
-line). What must be assumed about the truth is given, or taken from earlier evidence, which then must not be
+``non-inferiority:1.0`` and ``gain:0`` (mean difference of sentence chrF to embed tuning and to the base,
+first line). What must be assumed about the truth is given, or taken from earlier evidence, which then must not be
 the evidence of the claim.
 """
 
@@ -26,11 +26,11 @@ from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT, Arm
 from certify.stats.power import clean_units_needed, units_for_agreement, units_for_mean, units_for_rate
 from certify.stats.theorem import critical_margin
 
-ClaimKind = Literal["agreement", "token-agreement", "guarantee", "noninferiority", "gain"]
+ClaimKind = Literal["agreement", "token-agreement", "guarantee", "non-inferiority", "gain"]
 
 KINDS: Final[tuple[ClaimKind, ...]] = (
     *("agreement", "token-agreement", "guarantee"),
-    *("noninferiority", "gain"),
+    *("non-inferiority", "gain"),
 )
 
 _CLAIM = re.compile(r"([a-z-]+):(-?(?:[0-9]{0,3}\.[0-9]{1,12}|[0-9]{1,3}))")
@@ -95,7 +95,7 @@ class Plan:
 
 
 def parse_claim(text: str) -> Planned:
-    """Read ``agreement:0.95``, ``guarantee:0.05``, ``noninferiority:1.0``, ``gain:0`` and the like.
+    """Read ``agreement:0.95``, ``guarantee:0.05``, ``non-inferiority:1.0``, ``gain:0`` and the like.
 
     Raises:
         UsageError: another kind, or a value out of range (``CLAIM``).
@@ -104,12 +104,12 @@ def parse_claim(text: str) -> Planned:
     for kind in KINDS:
         if found and found[1] == kind:
             value = Fraction(found[2])
-            low, high = {"noninferiority": (0, 100), "gain": (-100, 100)}.get(kind, (0, 1))
+            low, high = {"non-inferiority": (0, 100), "gain": (-100, 100)}.get(kind, (0, 1))
             if low < value < high:
                 return Planned(kind, value)
     raise UsageError(
         "a claim is agreement:A, token-agreement:A or guarantee:ALPHA with a value between 0 and 1, or"
-        f" noninferiority:POINTS or gain:POINTS, not {text!r}",
+        f" non-inferiority:POINTS or gain:POINTS, not {text!r}",
         code="CLAIM",
     )
 
@@ -188,7 +188,7 @@ def _obstacle(claim: Planned, truth: Truth) -> str:
         return "the true value is not known: name it with --truth, or take it from --evidence"
     if not claim.is_rate and truth.sd is None:
         return "the standard deviation of a unit is not known: --sd, or --evidence"
-    shown = -claim.value if claim.kind == "noninferiority" else claim.value
+    shown = -claim.value if claim.kind == "non-inferiority" else claim.value
     if truth.value >= shown if claim.kind == "guarantee" else truth.value <= shown:
         return f"what is true ({float(truth.value):g}) is not better than what is to be shown"
     return ""
@@ -208,5 +208,5 @@ def _units(claim: Planned, truth: Truth, delta: Fraction, power: Fraction) -> in
         # Shares in [0, 1] as differences to one half, of which the range is 1 wide.
         half = Fraction(1, 2)
         return units_for_mean(half - claim.value, sd, delta, power, truth=value - half, scale=1)
-    margin = claim.value if claim.kind == "noninferiority" else -claim.value
+    margin = claim.value if claim.kind == "non-inferiority" else -claim.value
     return units_for_mean(margin, sd, delta, power, truth=value)

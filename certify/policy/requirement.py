@@ -39,6 +39,7 @@ FAIL, MISSING, INCONCLUSIVE, VACUOUS, PASS; MISSING and INCONCLUSIVE give the sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -247,10 +248,19 @@ def _threshold(
 
 
 def _needed(claim: Claim, limit: Fraction, threshold: Fraction, sign: int) -> str:
-    """How many units about would do, if the estimate stayed and the limit came closer with their root."""
+    """How many units would do, if the limit came closer with their root: a range, as the estimate is noisy.
+
+    The estimate is taken to be right to within half its distance from the limit, about a standard error.
+    """
     estimate = threshold if claim.estimate is None else sign * claim.estimate
     if estimate <= threshold:
         return "the estimate itself does not meet the threshold: more units alone will not show it"
-    ratio = (estimate - limit) / (estimate - threshold)
-    units = claim.n * ratio * ratio
-    return f"{claim.n} units do not decide, about {-(-units.numerator // units.denominator)} are needed"
+
+    def units(excess: Fraction) -> int:
+        return max(claim.n + 1, math.ceil(claim.n * (estimate - limit) ** 2 / excess**2))
+
+    excess, error = estimate - threshold, (estimate - limit) / 2
+    least = units(excess + error)
+    if excess <= error:
+        return f"{claim.n} units do not decide: at least about {least} are needed"
+    return f"{claim.n} units do not decide: about {least} to {units(excess - error)} are needed"

@@ -77,8 +77,8 @@ def try_goals(module: Any, draws: int, random: np.random.Generator) -> list[Tria
         ("agreement", "0.8", "sequential"),
         ("token-agreement", "0.8", "fixed"),
         ("token-agreement", "0.8", "sequential"),
-        ("noninferiority", "20", "fixed"),
-        ("noninferiority", "20", "sequential"),
+        ("non-inferiority", "20", "fixed"),
+        ("non-inferiority", "20", "sequential"),
     )
     arms = [arm("bad", 3), arm("good", 8), arm("reference", 0, kind="reference")]
     reference = [answer()] * UNITS
@@ -99,7 +99,7 @@ def try_goals(module: Any, draws: int, random: np.random.Generator) -> list[Tria
 def _answers(kind: str, random: np.random.Generator) -> dict[str, list[Any]]:
     """Units of a ticket just below the goal of :func:`try_goals`, and of one that is good."""
     bad, good = random.random((2, UNITS)).tolist()
-    if kind == "noninferiority":  # embed tuning has 50 points; on average 20.5 below it, and as good
+    if kind == "non-inferiority":  # embed tuning has 50 points; on average 20.5 below it, and as good
         below, above = (
             [answer(5 if u < 0.55 else 7) for u in bad],
             [answer(9 if u < 0.5 else 11) for u in good],

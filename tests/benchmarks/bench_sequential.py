@@ -109,7 +109,7 @@ def table(options: argparse.Namespace) -> list[Row]:
             )
         )
     for claim, sd, threshold, truths in (
-        ("noninferiority:1", 15, Fraction(1, 2) - Fraction(1, SCALE), (4, 2, 1, 0, -1, -3, -6)),
+        ("non-inferiority:1", 15, Fraction(1, 2) - Fraction(1, SCALE), (4, 2, 1, 0, -1, -3, -6)),
         ("gain:0", 15, Fraction(1, 2), (20, 10, 5, 2, 0, -5)),
     ):
         for truth in truths:

@@ -22,7 +22,7 @@ def power(
         str,
         typer.Option(
             "--claim",
-            help="agreement:A, token-agreement:A, guarantee:ALPHA, noninferiority:POINTS or gain:POINTS.",
+            help="agreement:A, token-agreement:A, guarantee:ALPHA, non-inferiority:POINTS or gain:POINTS.",
         ),
     ],
     truth: Annotated[
@@ -85,7 +85,7 @@ def _assumed(
         raise UsageError("--sd must be positive", code="NUMBER")
     if evidence is None:
         # By default the ticket is assumed to lose nothing, or never to disagree.
-        if value is None and claim.kind in ("noninferiority", "guarantee"):
+        if value is None and claim.kind in ("non-inferiority", "guarantee"):
             value = Fraction(0)
         return Truth(value, spread, "assumed")
     # Given values take precedence over estimates.

@@ -67,7 +67,7 @@ def find(
         typer.Option(
             "--guarantee",
             metavar="GOAL",
-            help="Choose among evaluated tickets: agreement:A, token-agreement:A or noninferiority:E.",
+            help="Choose among evaluated tickets: agreement:A, token-agreement:A or non-inferiority:E.",
         ),
     ] = None,
     evidence: Annotated[

@@ -57,21 +57,21 @@ def test_a_guarantee_supposes_no_disagreement_unless_told(capsys: pytest.Capture
 
 def test_what_is_not_known_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--truth" in answer(capsys, "--claim", "agreement:0.95")["obstacle"]
-    assert "--sd" in answer(capsys, "--claim", "noninferiority:1.0")["obstacle"]
-    found = answer(capsys, "--claim", "noninferiority:1.0", "--sd", "15")
+    assert "--sd" in answer(capsys, "--claim", "non-inferiority:1.0")["obstacle"]
+    found = answer(capsys, "--claim", "non-inferiority:1.0", "--sd", "15")
     assert found["truth"] == "0"
     assert found["clean_units"] is None
-    assert found["units"] > answer(capsys, "--claim", "noninferiority:2", "--sd", "15")["units"]
+    assert found["units"] > answer(capsys, "--claim", "non-inferiority:2", "--sd", "15")["units"]
     assert (
-        found["units"] > answer(capsys, "--claim", "noninferiority:1", "--sd", "15", "--truth", "1")["units"]
+        found["units"] > answer(capsys, "--claim", "non-inferiority:1", "--sd", "15", "--truth", "1")["units"]
     )
     assert run(["power", "--claim", "agreement:0.95", "--sd", "3"]) == 2
-    assert run(["power", "--claim", "noninferiority:1", "--sd", "-3"]) == 2
+    assert run(["power", "--claim", "non-inferiority:1", "--sd", "-3"]) == 2
     assert run(["power", "--claim", "gain:1", "--sd", "1e1"]) == 2
 
 
 @pytest.mark.parametrize(
-    "text", ["agreement:1", "guarantee:0", "noninferiority:-1", "gain", "bleu:1", "gain:"]
+    "text", ["agreement:1", "guarantee:0", "non-inferiority:-1", "gain", "bleu:1", "gain:"]
 )
 def test_claims_are_read_strictly(text: str) -> None:
     with pytest.raises(CertifyError) as error:
@@ -125,7 +125,7 @@ def test_the_truth_from_evidence_is_that_of_its_records() -> None:
     gain = truth_of(parse_claim("gain:0"), evidence, arm)
     assert gain.value == 20
     assert float(gain.sd) == pytest.approx(statistics.stdev([10, 30] * 4), abs=2e-6)
-    lost = truth_of(parse_claim("noninferiority:1"), evidence, arm)
+    lost = truth_of(parse_claim("non-inferiority:1"), evidence, arm)
     assert lost.value == -20
     # Every unit has one certified step, the first; unit 0 disagrees there.
     drawn = truth_of(parse_claim("guarantee:0.05"), evidence, arm, width=256)

@@ -112,13 +112,13 @@ def test_other_goals_and_the_sequential_design() -> None:
     quality = {"reference": synthetic.FULL, "t": synthetic.FULL}
     for design in ("fixed", "sequential"):
         evidence = world(wrong, {"t": 2}, quality=quality, design=design)
-        for goal in ("token-agreement:0.9", "noninferiority:10", "agreement:0.8"):
+        for goal in ("token-agreement:0.9", "non-inferiority:10", "agreement:0.8"):
             choice = choose(evidence, parse_goal(goal), DELTA)
             assert choice.chosen is not None, (design, goal)
             expected = "clopper-pearson/1" if (design, goal[:5]) == ("fixed", "agree") else "betting/2"
             assert choice.chosen.limit.procedure == expected
     bad = world(wrong, {"t": 2}, quality={"reference": synthetic.FULL, "t": 1})
-    assert choose(bad, parse_goal("noninferiority:10"), DELTA).chosen is None
+    assert choose(bad, parse_goal("non-inferiority:10"), DELTA).chosen is None
 
 
 def test_candidates_are_transfers_that_control_nothing() -> None:
@@ -166,7 +166,7 @@ def test_choosing_needs_data_that_nothing_else_has_used() -> None:
         "agreement:0",
         "agreement:",
         "agreement",
-        "noninferiority:100",
+        "non-inferiority:100",
         "quality:0.5",
         "agreement:-0.5",
     ],
