@@ -3,8 +3,8 @@
 A claim is written as its goal: ``agreement:0.95`` (share of units that agree entirely),
 ``token-agreement:0.95``, ``guarantee:0.05`` (rate of disagreement at drawn certified steps),
 ``non-inferiority:1.0`` and ``gain:0`` (mean difference of sentence chrF to embed tuning and to the base,
-first line). What must be assumed about the truth is given, or taken from earlier evidence, which then must not be
-the evidence of the claim.
+first line). What must be assumed about the truth is given, or taken from earlier evidence, which then must
+not be the evidence of the claim.
 """
 
 from __future__ import annotations
