@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 from certify.base.errors import ExitCode
+from certify.base.records import RULES
 from certify.claims.registry import KINDS
-from certify.evidence.extraction import RULES
 from certify.gate.check import check
 from certify.policy.policy import POLICIES
 from reports.terminal import p_value_text

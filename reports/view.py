@@ -158,7 +158,7 @@ def _claims(one: TicketReport, report: CheckReport, resample: bool) -> list[dict
     """Every claim computed from the evidence, by text, with the policy's use of it."""
     if one.examined is None:
         return []
-    asked = {requirement.claim: requirement for requirement in report.policy.claims}
+    asked = {requirement.about(one.ticket): requirement for requirement in report.policy.claims}
     stated = set()
     if one.examined.certificate is not None:
         stated = {(claim.evidence, claim.name) for claim in one.examined.certificate.claims}

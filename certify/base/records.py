@@ -7,7 +7,7 @@ docstring says otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,11 @@ Correction = Literal["none", "bonferroni", "holm", "bh", "by"]
 
 Engine = Literal["auto", "numba", "numpy"]
 """Implementation of the scan; ``auto`` takes numba for large tables if installed."""
+
+Rule = Literal["whole", "first-line", "cut"]
+"""Extraction rule: which part of a model's output is scored; in the order of ``rules`` of a record."""
+
+RULES: Final[tuple[Rule, ...]] = ("whole", "first-line", "cut")
 
 IntColumn = NDArray[np.int32]
 FloatColumn = NDArray[np.float64]

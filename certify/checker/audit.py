@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from .arms import choices, labelled, own_table
-from .claims import NULLS, Policy, Requirement, Text, asserted, claim_name, declared, ratio, repeated, shown
+from .claims import NULLS, Policy, Requirement, Text, asked_of, asserted, claim_name, ratio, repeated, shown
 from .scan import compare, critical, moved, p_exact, select
 from .shapes import fits
 from .tables import (
@@ -370,11 +370,8 @@ class Audit:
 
     def verdict(self, rules: Policy) -> Opinion:
         """The gravest status of what a policy requires, and every reason."""
-        reads = (
-            rules.claims
-            or rules.texts
-            or any(name.startswith(("certificate.", "evidence.")) for name in rules.items)
-        )
+        evidence = any(name.startswith(("certificate.", "evidence.")) for name in rules.items)
+        reads = rules.claims or rules.texts or evidence
         if reads and "certificate.present" not in self.items:
             self.examine()
         asked = [name for name in rules.items if name != "checker.agrees"]
@@ -383,8 +380,8 @@ class Audit:
         kinds = {text.e.m["kind"] for text in self.texts if text.name in rules.texts}
         if any(text.e.m["kind"] in kinds and text.name not in rules.texts for text in self.texts):
             found.append(("REFUTED", "TEXT_DIFFERS"))
-        own = declared(self.ticket) if reads else []
-        found += [self.judge(claim, rules) for claim in (*rules.claims, *filter(None, own))]
+        own = asked_of(self.ticket, rules.claims) if reads else []
+        found += [self.judge(claim, rules) for claim in own if claim]
         found += [("INCONCLUSIVE", "DECLARED_UNTESTABLE")] * own.count(None)
         worst = min((status for status, _ in found), key=ORDER.index, default="")
         codes = tuple(dict.fromkeys(code for status, code in found if status))

@@ -5,6 +5,7 @@ Fifth of eight files. The rules are those of :mod:`certify.policy.requirement`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
@@ -22,6 +23,11 @@ NULLS: Final = {
     "one-row:bos": 1,
     "one-row:newline": 1,
 }
+GROUPS: Final = {  # what a ticket can be better than
+    "chance": ("random", "frequency-matched"),
+    "rivals": ("top-frequency", "top-norm"),
+    "one-row": ("one-row:bos", "one-row:newline"),
+}
 UNITS: Final = {"sentence": "A-UNITS", "block": "A-BLOCKS", "document": "A-DOCUMENTS"}
 RULES: Final = ("whole", "first-line", "cut")
 RETAINED: Final = ("0.5", "0.75", "0.9")  # shares of embed tuning's gain
@@ -32,7 +38,7 @@ COMPARED: Final = {  # what a ticket can declare: comparators, and extraction ru
     "non-inferiority": (("reference", "full", "base"), RULES),
     "gain": (("base",), RULES),
     "retention": (RETAINED, RULES),
-    "better-than-nulls": (("nulls",), RULES),
+    "better-than-nulls": ((*GROUPS,), RULES),
     "unrelated-loss": (("base",), ()),
     "unrelated-excess": (("base",), ()),
 }
@@ -128,11 +134,13 @@ class Text:
             if (one.get("of"), one["kind"]) == (ticket["id"], ticket["released"]["object"]):
                 control = one.get("control")
                 nulls[control, one.get("seed") if NULLS.get(control) == 3 else 0] = one
-        wanted = [(control, seed) for control, count in NULLS.items() for seed in range(count)]
-        if all(label in nulls for label in wanted):
-            matched = {nulls["frequency-matched", seed]["table_sha256"] for seed in range(3)}
-            if len(matched) == 3:  # draws that cannot be made again must at least differ
-                against["better-than-nulls:nulls"] = [nulls[label]["name"] for label in wanted]
+        for group, controls in GROUPS.items():
+            wanted = [(control, seed) for control in controls for seed in range(NULLS[control])]
+            found_nulls = [nulls[label] for label in wanted if label in nulls]
+            # Draws that cannot be made again must at least differ.
+            matched = [one["table_sha256"] for one in found_nulls if one["control"] == "frequency-matched"]
+            if len(found_nulls) == len(wanted) and len({*matched}) == len(matched):
+                against[f"better-than-nulls:{group}"] = [one["name"] for one in found_nulls]
         for kind in ("reference", "full", "base"):
             plain = [one["name"] for one in arms if one["kind"] == kind and not one.get("control")]
             against[f"non-inferiority:{kind}"] = plain
@@ -271,13 +279,20 @@ def promised(one: Json) -> tuple[int, int] | None:
     return law(one.get("path") or {"n": 16, "g": 2}) if needs else None
 
 
+def scored_under(ticket: Json) -> str:
+    """The extraction rule that a ticket declares; whole outputs unless it says."""
+    rule: str | None = ticket.get("extraction")
+    need(rule in (None, *RULES), "TICKET_MALFORMED")
+    return rule or RULES[0]
+
+
 def declared(ticket: Json) -> list[Requirement | None]:
     """What a ticket declares, as requirements; None where nothing can test it."""
     found: list[Requirement | None] = []
     for one in ticket.get("declared", []):
         against, rule, margin = (one.get(key) for key in ("comparator", "extraction", "margin"))
         comparators, rules = COMPARED.get(one["kind"], ((), ()))
-        rule = rule or ("first-line" if rules else None)
+        rule = rule or (scored_under(ticket) if rules else None)
         names = [
             ":".join(filter(None, (one["kind"], name, rule)))
             for name in comparators
@@ -298,6 +313,14 @@ def declared(ticket: Json) -> list[Requirement | None]:
         held, threshold = ("held", None) if promise else ("", value or Fraction(0))
         found += [Requirement(name, threshold, value is None, held, texts, delta) for name in names]
     return found
+
+
+def asked_of(ticket: Json, claims: Sequence[Requirement]) -> list[Requirement | None]:
+    """What a policy asks, under the rule of the ticket where it says so, and what the ticket declares."""
+    rule = scored_under(ticket)
+    return [one._replace(name=re.sub(":declared$", f":{rule}", one.name)) for one in claims] + declared(
+        ticket
+    )
 
 
 def counts(n: int, alpha: Fraction, delta: Fraction) -> Json:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from .audit import Audit, Given, Opinion
-from .claims import Policy, Requirement
+from .claims import Policy, Requirement, scored_under
 from .shapes import fits
 from .tables import (
     SLUG,
@@ -27,7 +27,7 @@ from .tables import (
     resource,
 )
 
-SHIPPED: Final = ("selection", "paper", "release", "strict")
+SHIPPED: Final = ("selection", "paper", "release", "drop-in", "science", "strict")
 DEFAULT: Final = "release"
 INTEGRITY: Final = (
     *("integrity.base", "integrity.reference", "integrity.tokenizer", "integrity.template", "integrity.rows"),
@@ -46,11 +46,21 @@ LOOKS: Final = str.maketrans(
 EXIT: Final = {"INVALID": 4, "REFUTED": 1, "USAGE": 2, "INCONCLUSIVE": 3, "VACUOUS": 3, "CERTIFIED": 0}
 
 
+def extended(data: bytes) -> Json:
+    """A policy's fields: what it extends, its own items and claims added, other fields in their stead."""
+    own = tomllib.loads(data.decode("utf-8"))
+    need(fits(own, "policy"), "POLICY_MALFORMED")
+    if own.get("extends") is None:
+        return own
+    other = extended(resource("policy", f"{own['extends']}.toml"))
+    added = {key: [*other.get(key, []), *own.get(key, [])] for key in ("items", "claim")}
+    return other | own | added
+
+
 def policy(data: bytes) -> Policy:
     """A policy from its file; what it asks and this program does not know is never shown."""
-    read, claims = tomllib.loads(data.decode("utf-8")), []
-    need(fits(read, "policy"), "POLICY_MALFORMED")
-    need(read["items"], "POLICY_EMPTY")
+    read, claims = extended(data), []
+    need(read.get("items"), "POLICY_EMPTY")
     need(not read.get("claim") or ("delta" in read and {*INTEGRITY} <= {*read["items"]}), "POLICY_INCOMPLETE")
     for one in read.get("claim", []):
         (test,) = one.keys() - {"name", "texts"}
@@ -120,7 +130,7 @@ def verify(
         need((files.root / ticket_file).is_file(), "FILE_UNREADABLE", "USAGE")
         content = parse(fetch(files.root / ticket_file))
         need((content["schema"], content["schema_version"]) == ("certify.tickets", 1), "TICKET_SCHEMA")
-        names = [ticket["id"] for ticket in content["tickets"]]
+        names = [ticket["id"] for ticket in content["tickets"] if scored_under(ticket)]
         need(len({*names}) == len(names) and all(map(SLUG.fullmatch, names)), "TICKET_MALFORMED")
         return [ticket for ticket in content["tickets"] if ticket["id"] in (ids or names)]
 

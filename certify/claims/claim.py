@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from certify.base.exact import rational
-from certify.evidence.extraction import Rule
+from certify.base.records import Rule
 from certify.evidence.load import Evidence
 from certify.evidence.read import Arm
 from certify.stats.witness import Witness

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from certify.base.errors import InvalidInputError
 from certify.base.exact import rational, round_down, round_up
+from certify.base.records import RULES, Rule
 from certify.claims.claim import (
     DELTA,
     Claim,
@@ -34,7 +35,6 @@ from certify.claims.claim import (
 from certify.claims.kind import Kind, Variant, one_by_one
 from certify.claims.quality import COMPARATORS
 from certify.evidence.corpus_scores import BLEU, CHRF, DRAWS, place
-from certify.evidence.extraction import RULES, Rule
 from certify.evidence.load import Evidence, Subject, arms_of_kind, ticket_arm
 from certify.evidence.read import Arm
 from certify.stats.limits import GRID_BITS

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Literal
 
+from certify.base.records import Rule
 from certify.claims.claim import Claim
-from certify.evidence.extraction import Rule
 from certify.evidence.load import Evidence, Subject
 
 Role = Literal["evaluation", "other-template", "loss"]

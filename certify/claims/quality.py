@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, Final
 
 from certify.base.exact import rational
+from certify.base.records import RULES, Rule
 from certify.claims.claim import (
     DELTA,
     Claim,
@@ -28,9 +29,8 @@ from certify.claims.claim import (
     unit_assumptions,
 )
 from certify.claims.kind import LOWER, Kind, Variant, one_by_one, under_template
-from certify.evidence.extraction import RULES, Rule
 from certify.evidence.load import Evidence, Subject, arms_of_kind, ticket_arm
-from certify.evidence.null_labels import NULLS, null_arms
+from certify.evidence.null_labels import GROUPS, NULLS, null_arms
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, Arm
 from certify.stats.betting import difference_lower
 from certify.stats.limits import GRID_BITS, Limit, witnesses
@@ -164,47 +164,46 @@ def gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fraction = 
 
 
 def better_than_nulls(
-    evidence: Evidence, subject: Subject, *, rule: Rule = DEFAULT_RULE, delta: Fraction = DELTA
+    evidence: Evidence, subject: Subject, group: str, *, rule: Rule = DEFAULT_RULE, delta: Fraction = DELTA
 ) -> Claim:
-    """Better than every null ticket: the least lower limit of the mean differences (theory §6.3).
+    """Better than every null ticket of a group: the least lower limit of the mean differences (theory §6.3).
 
     An intersection-union test: each comparison has the full error probability, and the claim, shown if
     ``lower > 0``, is wrong with probability at most ``delta``. Every control of
-    :data:`certify.evidence.null_labels.NULLS` must be there as often as it says; which ones these are is
-    fixed (:func:`certify.evidence.null_labels.null_arms`). ``detail["further"]`` names other null tickets
-    of this ticket, which are not compared.
+    :data:`certify.evidence.null_labels.GROUPS` must be there as often as ``NULLS`` says; which ones these are
+    is fixed (:func:`certify.evidence.null_labels.null_arms`). ``detail["further"]`` names other null tickets
+    of the group, which are not compared.
     """
     kind = "better-than-nulls"
     arm = ticket_arm(evidence, subject)
-    nulls = {control: null_arms(evidence.manifest.arms, subject.ticket, control) for control in NULLS}
+    nulls = {control: null_arms(evidence.manifest.arms, subject.ticket, control) for control in GROUPS[group]}
     lacking = [
-        f"{control} ({len(nulls[control])} of {count})"
-        for control, count in NULLS.items()
-        if len(nulls[control]) < count
+        f"{control} ({len(arms)} of {NULLS[control]})"
+        for control, arms in nulls.items()
+        if len(arms) < NULLS[control]
     ]
     if arm is None:
-        return not_evaluated(kind, evidence, comparator="nulls", extraction=rule)
+        return not_evaluated(kind, evidence, comparator=group, extraction=rule)
     if lacking:
         return missing(
             kind,
             "NULLS_MISSING",
             f"null tickets are missing: {', '.join(lacking)}",
-            comparator="nulls",
+            comparator=group,
             extraction=rule,
             evidence=(evidence.sha256,),
             detail={"lacking": lacking},
         )
     others = tuple(other for arms in nulls.values() for other in arms)
     found = _compare(kind, evidence, arm, others, rule, delta)
-    least = min(found, key=lambda one: one.limit.value)
+    weakest = min(found, key=lambda one: one.limit.value).other.name
     further = [
         other.name
         for other in evidence.manifest.arms
-        if other.control in NULLS and other.of == subject.ticket.id and other not in others
+        if other.control in nulls and other.of == subject.ticket.id and other not in others
     ]
-    compared = [one.to_json() for one in found]
-    detail = {"compared": compared, "weakest": least.other.name, "further": further}
-    return _claim(kind, "nulls", evidence, arm, rule, delta, found, detail)
+    detail = {"compared": [one.to_json() for one in found], "weakest": weakest, "further": further}
+    return _claim(kind, group, evidence, arm, rule, delta, found, detail)
 
 
 def retention(
@@ -375,12 +374,12 @@ RETENTION: Final = Kind(
 )
 BETTER_THAN_NULLS: Final = Kind(
     name="better-than-nulls",
-    meaning="least mean difference of sentence chrF to all null tickets; lower limit, in chrF points",
+    meaning="least mean difference of sentence chrF to null tickets of a group; lower limit, in chrF points",
     roles=("evaluation",),
-    variants=tuple(Variant("nulls", rule) for rule in RULES),
+    variants=tuple(Variant(group, rule) for group in GROUPS for rule in RULES),
     compute=one_by_one(
         lambda evidence, subject, variant, delta: better_than_nulls(
-            evidence, subject, rule=variant.rule, delta=delta
+            evidence, subject, variant.against, rule=variant.rule, delta=delta
         )
     ),
     tests=LOWER,

@@ -45,6 +45,13 @@ NULLS: Final = {
 }
 """Null tickets that a ticket must be compared with, and how many of each (theory §6.3)."""
 
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "chance": ("random", "frequency-matched"),
+    "rivals": ("top-frequency", "top-norm"),
+    "one-row": ("one-row:bos", "one-row:newline"),
+}
+"""What a ticket is shown to be better than, each by itself: chance, rival selections, one row alone."""
+
 SEEDS: Final = (0, 1, 2)
 """Seeds of the draws that count."""
 

@@ -145,7 +145,7 @@ class Watch:
     ) -> RequirementAnswer:
         if requirement.texts and evidence.manifest.text.name not in requirement.texts:
             return RequirementAnswer(Outcome.NOT_RUN, "OTHER_TEXT", "the policy asks it of other texts")
-        claim = claim_named(requirement.claim, evidence, subject, delta)
+        claim = claim_named(requirement.about(subject.ticket), evidence, subject, delta)
         return judge(
             requirement,
             claim,

@@ -19,6 +19,7 @@ from certify.base.errors import UsageError
 from certify.claims.kind import Kind
 from certify.claims.registry import KINDS
 from certify.policy.policy import POLICIES, Policy
+from certify.policy.requirement import TESTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _kind(kind: Kind) -> tuple[str, ...]:
     lines = [f"claim {kind.name}", f"  means: {kind.meaning}", f"  made on evidence: {', '.join(kind.roles)}"]
     if kind.tests:
         lines.append(f"  a policy can require, {' or '.join(sorted(kind.tests))}:")
-        lines += [f"    {name}" for name in kind.names]
+        lines += [f"    {name}" for name in TESTS if name.partition(":")[0] == kind.name]
     else:
         lines.append("  informs: no policy can require it")
     return tuple(lines)

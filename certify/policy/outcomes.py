@@ -117,7 +117,8 @@ def _answer(
     if any(Fraction(delta) > most for most in allowed):
         said = f"the certificate is made at delta = {delta}, asked for is {float(min(allowed)):g}"
         return RequirementAnswer(Outcome.INCONCLUSIVE, "DELTA_TOO_LARGE", said)
-    claim = next(one for one in text.claims if one.name == requirement.claim)
+    name = requirement.about(subject.ticket)
+    claim = next(one for one in text.claims if one.name == name)
     if claim.finding not in UNSTATED and (text.evidence.sha256, claim.name) not in stated:
         return RequirementAnswer(Outcome.MISSING, "CLAIM_NOT_STATED", "the certificate does not state it")
     return judge(

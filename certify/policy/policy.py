@@ -22,7 +22,7 @@ from pydantic import Field
 from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import CertifyError, UsageError
 from certify.base.jsonio import read_bytes, sha256_bytes
-from certify.base.model import Document, Model, Refusal, parse_toml, validate
+from certify.base.model import Document, Model, Refusal, parse_toml, validate, validate_toml
 from certify.base.text import looks_like
 from certify.claims.kind import Test
 from certify.claims.registry import KINDS
@@ -34,8 +34,8 @@ SCHEMA_VERSION: Final = 1
 DEFAULT_POLICY: Final = "release"
 _REFUSAL: Final = Refusal("POLICY_MALFORMED")
 
-SHIPPED: Final = ("selection", "paper", "release", "strict")
-"""Names of the policies of the package, from the least that is asked on."""
+SHIPPED: Final = ("selection", "paper", "release", "drop-in", "science", "strict")
+"""Names of the policies of the package; each extends none, or one before it."""
 
 INTEGRITY_ITEMS: Final = (
     *("integrity.base", "integrity.reference", "integrity.tokenizer", "integrity.template"),
@@ -140,8 +140,12 @@ class PolicyFile(Document):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Slug
     question: Text
+    extends: Literal["selection", "paper", "release", "drop-in", "science", "strict"] | None = Field(
+        default=None,
+        description="policy of the package: items and claims are added, other fields replace",
+    )
     delta: Level | None = None
-    items: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+    items: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     design: tuple[str, ...] = ()
     accept: tuple[str, ...] = ()
     non_claims: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
@@ -186,9 +190,10 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
             asymptotic (``POLICY_ASYMPTOTIC``).
     """
     value = parse_toml(data, what=what, refusal=_REFUSAL)
-    if value.get("schema") == SCHEMA_NAME and value.get("items") in (None, [], [CHECKER]):
+    nothing = value.get("items") in (None, [], [CHECKER]) and "extends" not in value
+    if value.get("schema") == SCHEMA_NAME and nothing:
         raise _REFUSAL(f"{what} requires nothing: name what must pass in items", "POLICY_EMPTY")
-    content = validate(PolicyFile, value, what=what, refusal=_REFUSAL)
+    content = _extended(validate(PolicyFile, value, what=what, refusal=_REFUSAL))
     _check_names(content, what)
     return Policy(
         name=content.name,
@@ -203,6 +208,16 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
         sha256=sha256_bytes(data),
         shipped=shipped,
     )
+
+
+def _extended(own: PolicyFile) -> PolicyFile:
+    if own.extends is None:
+        return own
+    data = _file(own.extends)
+    other = _extended(validate_toml(PolicyFile, data, what=f"policy {own.extends}", refusal=_REFUSAL))
+    given = {name: getattr(own, name) for name in own.model_fields_set}
+    added = {"items": (*other.items, *own.items), "claim": (*other.claim, *own.claim)}
+    return other.model_copy(update=given | added)
 
 
 def _check_names(content: PolicyFile, what: str) -> None:
@@ -258,8 +273,11 @@ def _requirement(claim: PolicyClaim, what: str) -> Requirement:
 
 
 def _shipped(name: str) -> Policy:
-    path = Path(__file__).parent / f"{name}.toml"
-    return parse_policy(read_bytes(path, what="policy", limit=MAX_BYTES), what=f"policy {name}", shipped=True)
+    return parse_policy(_file(name), what=f"policy {name}", shipped=True)
+
+
+def _file(name: str) -> bytes:
+    return read_bytes(Path(__file__).parent / f"{name}.toml", what="policy", limit=MAX_BYTES)
 
 
 POLICIES: Mapping[str, Policy] = MappingProxyType({name: _shipped(name) for name in SHIPPED})

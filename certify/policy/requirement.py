@@ -50,12 +50,21 @@ from certify.base.verdict import Outcome
 from certify.claims.claim import Claim, Finding
 from certify.claims.criteria import DESCRIPTIVE_ABOVE
 from certify.claims.kind import LOWER, PROMISE, UPPER, Kind, Role, Test
-from certify.claims.quality import DEFAULT_RULE
 from certify.claims.registry import KINDS
 from certify.ticket.schema import DeclaredClaim, Ticket
 
+DECLARED: Final = ":declared"
+"""How the name of a claim ends that is asked for under the extraction rule that the ticket declares."""
+
 TESTS: Final[Mapping[str, frozenset[Test]]] = MappingProxyType(
     {name: kind.tests for kind in KINDS.values() if kind.tests for name in kind.names}
+    | {
+        f"{kind.name}:{variant.comparator}{DECLARED}": kind.tests
+        for kind in KINDS.values()
+        if kind.tests
+        for variant in kind.variants
+        if variant.extraction
+    }
 )
 """Every claim that a policy can require, and how it can be tested."""
 
@@ -65,7 +74,7 @@ class Requirement:
     """What a policy asks of one claim.
 
     Attributes:
-        claim: name of the claim, a key of :data:`TESTS`.
+        claim: name of the claim, a key of :data:`TESTS`; :meth:`about` says which one of a ticket it is.
         test: how it is tested.
         threshold: what the limit is compared with; None for a guarantee.
         texts: names of the texts on which it is asked; empty: all of the role.
@@ -79,6 +88,11 @@ class Requirement:
     texts: tuple[str, ...] = ()
     delta: Fraction | None = None
     declared: int = 0
+
+    def about(self, ticket: Ticket) -> str:
+        """Name of the claim about that ticket: ``declared`` is the rule that the ticket declares."""
+        plain = self.claim.removesuffix(DECLARED)
+        return plain if plain == self.claim else f"{plain}:{ticket.rule}"
 
     @property
     def kind(self) -> str:
@@ -119,15 +133,15 @@ def declared(ticket: Ticket) -> tuple[tuple[Requirement, ...], tuple[str, ...]]:
     """What a ticket declares, as requirements; and the names of the items of what nothing can test.
 
     Of non-inferiority, the margin says how much may be lost; of any other claim with a limit, what must be
-    reached, by default more than 0 for a gain and for null tickets. Without a comparator every one is meant
-    that needs no naming (``path`` does), without an extraction rule the first line.
+    reached, by default more than 0 for a gain, its retention and null tickets. Without a comparator every
+    one is meant that needs no naming (``path`` does), without an extraction rule that of the ticket is.
     """
     found: list[Requirement] = []
     untestable: list[str] = []
     for number, one in enumerate(ticket.declared, 1):
         kind = KINDS.get(one.kind)
         test, threshold = _declared_test(kind, one.margin) if kind else (None, None)
-        names = _declared_names(kind, one) if kind and kind.tests else []
+        names = _declared_names(kind, one, ticket) if kind and kind.tests else []
         if not names or test is None:
             spelled = ".".join(filter(None, (one.kind, one.comparator, one.extraction)))
             untestable.append(f"declared.{number}.{spelled}")
@@ -137,8 +151,8 @@ def declared(ticket: Ticket) -> tuple[tuple[Requirement, ...], tuple[str, ...]]:
     return tuple(found), tuple(untestable)
 
 
-def _declared_names(kind: Kind, one: DeclaredClaim) -> list[str]:
-    rule = one.extraction or (DEFAULT_RULE if kind.variants[0].extraction else None)
+def _declared_names(kind: Kind, one: DeclaredClaim, ticket: Ticket) -> list[str]:
+    rule = one.extraction or (ticket.rule if kind.variants[0].extraction else None)
     return [
         name
         for variant, name in zip(kind.variants, kind.names, strict=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from certify.base.errors import UsageError
 from certify.base.jsonio import sha256_bytes, sha256_file, write_bytes
-from certify.base.records import Correction, Dtype, Engine, Excluded, KSResult, Method, Selection
+from certify.base.records import Correction, Dtype, Engine, Excluded, KSResult, Method, Rule, Selection
 from certify.base.staging import changing
 from certify.base.version import __version__
 from certify.scan.scan import scan
@@ -106,6 +106,7 @@ def find(
     seed: int | None = None,
     template: str | None = None,
     declared: Sequence[DeclaredClaim] = (),
+    extraction: Rule | None = None,
     tuned_rows: Path | None = None,
     bundle: bool = False,
     replace: bool = False,
@@ -138,6 +139,7 @@ def find(
         template: prompt template used in tuning: the name of a shipped one, or the path of a ``.toml`` file,
             which is copied beside the ticket.
         declared: claims and margins fixed before evaluation.
+        extraction: rule under which quality is to be judged, fixed before evaluation; None: whole outputs.
         tuned_rows: rows file of partial tuning, to release instead of the reference's rows; its ids must be
             the selected ones. The ticket then is about Êᵀ (theory §1), not about Eᵀ.
         bundle: copy tables (in the served dtype) and tokenizer beside the ticket, to make it self-contained.
@@ -213,6 +215,8 @@ def find(
             tokens=tokens(selection.ids, result, vocabulary),
             declared=tuple(declared),
         )
+        if extraction is not None:
+            ticket = ticket.model_copy(update={"extraction": extraction})
         if choice is not None:
             write_bytes(folder / choice_path(ticket_id), choice)
             bound = BoundFile(path=choice_path(ticket_id), sha256=sha256_bytes(choice))

@@ -25,7 +25,7 @@ from pydantic import (
 from certify.base.errors import UsageError
 from certify.base.jsonio import canonical_json, pretty_json, sha256_bytes, write_bytes
 from certify.base.model import Document, Model, Refusal, read, unless_given, validate
-from certify.base.records import Correction, Dtype, Method
+from certify.base.records import Correction, Dtype, Method, Rule
 
 SCHEMA_NAME: Final = "certify.tickets"
 SCHEMA_VERSION: Final = 1
@@ -298,7 +298,12 @@ class Ticket(Model):
         description="record of choosing these rows by their evaluation (certify.evidence.choice)",
     )
 
-    _as_given = unless_given("choice")
+    extraction: Rule | None = Field(
+        default=None,
+        description="rule under which the outputs are used, and quality is judged; whole unless given",
+    )
+
+    _as_given = unless_given("choice", "extraction")
 
     @model_validator(mode="after")
     def _consistent(self) -> Ticket:
@@ -319,6 +324,11 @@ class Ticket(Model):
     def ids(self) -> tuple[int, ...]:
         """Token ids of the ticket, strictly increasing."""
         return tuple(token.id for token in self.tokens)
+
+    @property
+    def rule(self) -> Rule:
+        """Extraction rule under which quality is judged: the declared one, else what users get."""
+        return self.extraction or "whole"
 
     @property
     def probe_sha256(self) -> str | None:

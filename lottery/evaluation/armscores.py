@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from certify.base.errors import InvalidInputError
-from certify.evidence.extraction import RULES, Rule
+from certify.base.records import RULES, Rule
 from certify.evidence.read import Answer, Manifest, TranslationRecord, iter_records
 from certify.evidence.record import STATISTICS
 from lottery.text.score import Scores, Statistics, scored

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from certify.base.errors import NothingToDoError, UsageError
 from certify.base.jsonio import sha256_file
-from certify.base.records import Dtype
-from certify.evidence.extraction import RULES
+from certify.base.records import RULES, Dtype
 from certify.evidence.read import BaseModelRef, Manifest
 from certify.evidence.sampling import MOST_DRAWN
 from certify.tables.modeldigest import checkpoint_digest

@@ -27,7 +27,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from certify.base.errors import UsageError
-from certify.evidence.extraction import RULES, Rule
+from certify.base.records import RULES, Rule
 from certify.evidence.record import STATISTICS
 
 BleuTokenizer = Literal["13a", "flores101", "flores200"]

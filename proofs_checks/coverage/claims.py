@@ -3,10 +3,10 @@
 For each claim four populations of units (:mod:`proofs_checks.worlds.populations`): the quantity a hair on
 the wrong side of the threshold (an answer SHOWN is false), at the threshold or a hair on the right side (an
 answer CLAIM_REFUTED is false), and clearly good and clearly bad ones, where the right answer must come
-often. The thresholds are those of the shipped policy ``strict``, which has all of ``release``;
-``agreement-rate``, which no shipped policy asks for, is asked for here. Units weigh equally whatever their
-size (theory §5), and large ones are better than small ones: pooling their sentences, windows or decisions
-would show what is false.
+often. The thresholds are those of the shipped policies ``strict``, which has all of ``release``
+and ``drop-in``, and ``science``; ``agreement-rate``, which none of them asks for, is asked for here. Units
+weigh equally whatever their size (theory §5), and large ones are better than small ones: pooling their
+sentences, windows or decisions would show what is false.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from certify.claims import registry
 from certify.evidence.distances import Distances
 from certify.evidence.load import Evidence, Subject
+from certify.evidence.null_labels import GROUPS
 from certify.gate import watch as sequential
 from certify.policy import requirement
 from certify.policy.policy import DESIGN, POLICIES
@@ -44,11 +45,18 @@ from proofs_checks.worlds.populations import (
 ARMS: Final = [*synthetic.plain_arms(), *synthetic.null_arms()]
 NAMES: Final = [str(arm["name"]) for arm in ARMS]
 NULLS: Final = NAMES[3:]
+GROUPED: Final = {
+    group: [str(arm["name"]) for arm in ARMS if arm.get("control") in controls]
+    for group, controls in GROUPS.items()
+}
 PLAIN: Final = NAMES[:3]
 
-REQUIRED: Final = {one.claim: one for one in POLICIES["strict"].claims if one.threshold is not None} | {
+REQUIRED: Final = {
+    one.claim: one
+    for one in (*POLICIES["strict"].claims, *POLICIES["science"].claims)
+    if one.threshold is not None
+} | {
     "agreement-rate:reference": Requirement("agreement-rate:reference", "at_least", Fraction(9, 10)),
-    "retention:0.5:first-line": Requirement("retention:0.5:first-line", "above", Fraction(0)),
 }
 """What is asked, by name of the claim."""
 
@@ -157,6 +165,11 @@ def beyond(name: str, above: int, below: int) -> Population:
     return Population(name, kinds, ARMS[:3])
 
 
+def least_advantage(population: Population, others: Sequence[str]) -> Fraction:
+    """Mean difference of sentence chrF to the best of several arms."""
+    return min(advantage(population, arm) for arm in others)
+
+
 _CLEAN = "aaaa|aaaa|aaaa"
 
 CASES: Final = (
@@ -179,7 +192,7 @@ CASES: Final = (
         n=120,
     ),
     Case(
-        "non-inferiority:reference:first-line",
+        "non-inferiority:reference:declared",
         partial(advantage, other="reference"),
         wrong=duel("1.01 points worse", 5101, 5399, (-11, 10), "reference"),
         right=duel("1 point worse", 5100, 5400, (-11, 10), "reference"),
@@ -188,7 +201,7 @@ CASES: Final = (
         n=60,
     ),
     Case(
-        "gain:base:first-line",
+        "gain:base:declared",
         partial(advantage, other="base"),
         wrong=duel("no gain", 1, 1, (-10, 10), "base"),
         right=duel("a gain of .1", 499, 501, (-10, 10), "base"),
@@ -197,7 +210,7 @@ CASES: Final = (
         n=60,
     ),
     Case(
-        "retention:0.5:first-line",
+        "retention:0.5:declared",
         lambda population: (advantage(population, "reference") + advantage(population, "base")) / 2,
         wrong=kept("half of the gain", 1, 10, 15),
         right=kept("half of the gain, and a hair", 200, 2001, 15),
@@ -205,14 +218,17 @@ CASES: Final = (
         bad=kept("22 points below half of the gain", 4, 1, 15),
         n=60,
     ),
-    Case(
-        "better-than-nulls:nulls:first-line",
-        lambda population: min(advantage(population, arm) for arm in NULLS),
-        wrong=rivals("one null ticket as good", 10, NULLS[:1]),
-        right=rivals("ten null tickets a hair worse", 10, NULLS, hair=10),
-        good=rivals("50 points better than all", 20, NULLS),
-        bad=rivals("50 points worse than one null ticket", 0, NULLS[:1]),
-        n=48,
+    *(
+        Case(
+            f"better-than-nulls:{group}:first-line",
+            partial(least_advantage, others=arms),
+            wrong=rivals("one null ticket as good", 10, arms[:1]),
+            right=rivals("all null tickets a hair worse", 10, arms, hair=10),
+            good=rivals("50 points better than all", 20, arms),
+            bad=rivals("50 points worse than one null ticket", 0, arms[:1]),
+            n=48,
+        )
+        for group, arms in GROUPED.items()
     ),
     Case(
         "unrelated-loss:base",
@@ -250,13 +266,14 @@ EDGES: Final = tuple(
 
 def subject() -> Subject:
     """The ticket that the evidence is about; one row that differs from E*'s is in every prompt."""
-    ticket = Ticket.model_validate_json(synthetic.canonical(synthetic.ticket()), strict=True)
+    declared = synthetic.ticket() | {"extraction": "first-line"}
+    ticket = Ticket.model_validate_json(synthetic.canonical(declared), strict=True)
     return Subject(ticket, synthetic.TICKET_TABLE, Distances(synthetic.WIDTH, {20: 20}))
 
 
 def answer(asked: Requirement, evidence: Evidence, about: Subject, delta: Fraction) -> RequirementAnswer:
     """What the program makes of a requirement on one evidence."""
-    claim = registry.claim_named(asked.claim, evidence, about, delta)
+    claim = registry.claim_named(asked.about(about.ticket), evidence, about, delta)
     return requirement.judge(
         asked,
         claim,

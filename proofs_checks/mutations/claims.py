@@ -142,7 +142,7 @@ def judge_quality() -> Iterator[Fact]:
     world, about = _world(), subject()
     for rule, score in (("whole", 100), ("first-line", 60), ("cut", 20)):
         yield f"score under {rule}", set(quality.unit_scores(world, "t", rule)) == {score}  # type: ignore[arg-type]
-    nulls = quality.better_than_nulls(world, about, delta=DELTA)
+    nulls = quality.better_than_nulls(world, about, "rivals", delta=DELTA)
     yield "held against the best null ticket", nulls.detail["weakest"] == "top-norm-0"
     full = quality.non_inferiority(world, about, "full", delta=DELTA)
     gain = quality.gain(world, about, rule="cut", delta=DELTA)
@@ -243,8 +243,8 @@ def judge_opposite() -> Iterator[Fact]:
             yield f"{kind}, {design}: above a half, no more than needed", near
     world = _world()
     yield "a gain of 10 points", 10 < opposite("gain:base:cut", world) < 40
-    shared = -difference_lower([F(-5)] * 80, DELTA / sum(NULLS.values()), "fixed").value
-    found = opposite("better-than-nulls:nulls:first-line", world)
+    shared = -difference_lower([F(-5)] * 80, DELTA / 2, "fixed").value
+    found = opposite("better-than-nulls:rivals:first-line", world)
     yield "the strongest null ticket, at its share of the error", 0 <= found - shared < F(1, 1000)
     rises = windows([(5 * 10**9, 100)] * 100)
     yield "the loss rises by at least", F(-1, 2) < opposite("unrelated-loss:base", rises) < F(1, 20)

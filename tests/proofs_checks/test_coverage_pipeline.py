@@ -17,12 +17,12 @@ from scipy.stats import binom
 
 from certify import checker
 from certify.base import verdict
+from certify.base.records import RULES
 from certify.base.verdict import Status
 from certify.certificate import build
 from certify.claims import agreement as claims_agreement
 from certify.claims import criteria, loss, quality, registry
 from certify.claims.claim import Claim
-from certify.evidence.extraction import RULES
 from certify.evidence.load import Evidence, load
 from certify.evidence.read import Record
 from certify.gate import check as gate

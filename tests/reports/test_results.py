@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from evidence_folders import make_bundle
 
+from certify.base.records import RULES
 from certify.claims.corpus import resampled
-from certify.evidence.extraction import RULES
 from certify.gate.check import check
 from certify.policy.policy import POLICIES
 from reports.results import main

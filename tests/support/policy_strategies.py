@@ -26,12 +26,13 @@ OTHERS: Final = (
     *("blind-spots.order", "blind-spots.direction", "premise.published"),
     "checker.agrees",
 )
-RULES: Final = ("whole", "first-line", "cut")
+RULES: Final = ("whole", "first-line", "cut", "declared")
 LOWER_CLAIMS: Final = (
     *("agreement-rate:reference", "token-agreement:reference"),
     *(f"non-inferiority:{other}:{rule}" for other in ("reference", "full", "base") for rule in RULES),
     *(f"retention:{share}:{rule}" for share in ("0.5", "0.75", "0.9") for rule in RULES),
-    *(f"{claim}:{rule}" for claim in ("gain:base", "better-than-nulls:nulls") for rule in RULES),
+    *(f"gain:base:{rule}" for rule in RULES),
+    *(f"better-than-nulls:{group}:{rule}" for group in ("chance", "rivals", "one-row") for rule in RULES),
 )
 UPPER_CLAIMS: Final = ("unrelated-loss:base",)
 GUARANTEES: Final = tuple(f"guarantee:{name}" for name in ("published", "measured-max", "additive"))

@@ -49,6 +49,14 @@ def find(
         str | None,
         typer.Option("--template", help="Prompt template used in tuning: a shipped name or a .toml file."),
     ] = None,
+    extraction: Annotated[
+        str | None,
+        typer.Option(
+            "--extraction",
+            help="Rule under which quality is judged, for the ticket to declare: whole (default), first-line"
+            " or cut.",
+        ),
+    ] = None,
     tuned_rows: Annotated[
         Path | None,
         typer.Option(
@@ -89,12 +97,14 @@ def find(
     be good enough (Learn then Test). The exit code is 3 if none is.
     """
     from certify.base.errors import ExitCode, UsageError
+    from certify.base.records import RULES
     from certify.cli.shell import console, progress_bar, surviving_closed_pipe
     from certify.tables.dtypes import parse_dtype
     from certify.ticket.make import find as run_find
 
     render = load(RENDERERS["find"])
-
+    if extraction not in (None, *RULES):
+        raise UsageError(f"--extraction is {', '.join(RULES)}, not {extraction!r}", code="USAGE")
     try:
         exclude = [int(word) for word in exclude_ids.split(",") if word.strip()]
     except ValueError as error:
@@ -109,6 +119,7 @@ def find(
         "tensor": tensor,
         "tokenizer": tokenizer,
         "template": template,
+        "extraction": extraction,
         "bundle": bundle,
         "replace": replace,
         "allow_tied": allow_tied,

@@ -163,6 +163,8 @@ def _tickets(builder: Builder, pair: PairPlan) -> GraphStep:
             needs[ticket.tuned] = f"{pair.name}/{ticket.tuned}"
         declared = [claim.model_dump(mode="json") for claim in (*plan.declared, *ticket.plan.declared)]
         about = {"id": ticket.id, "role": ticket.select, "tuned": ticket.tuned or None, "declared": declared}
+        if ticket.plan.extraction:  # results of plans without one keep their keys
+            about["extraction"] = ticket.plan.extraction
         entries.append(about | _rule_of(ticket.plan, plan.seed))
     parameters = {
         "tickets": entries,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from certify.base.model import Model, unless_given
-from certify.base.records import Correction
+from certify.base.records import Correction, Rule
 from certify.evidence.manifest import Control, Segment, Unit
 from certify.evidence.null_labels import SEEDS
 from certify.ticket.schema import DeclaredClaim, Level, Slug, StrengthLaw, TokenId
@@ -119,7 +119,8 @@ class TicketPlan(Model):
 
     ``share`` takes the rows with the largest distance; their number is nearest to that share of the table.
     ``lr`` is the learning rate for these rows and equally many null rows, if different from that of
-    ``partial``: a good rate for ten rows does not suit thousands.
+    ``partial``: a good rate for ten rows does not suit thousands. The ticket declares the rule
+    ``extraction``.
     """
 
     id: Slug
@@ -131,6 +132,9 @@ class TicketPlan(Model):
     lr: _Positive | None = None
     objects: Annotated[tuple[Object, ...], Field(min_length=1)] = ("transfer", "tuned")
     declared: tuple[DeclaredClaim, ...] = ()
+    extraction: Rule | None = None
+
+    _as_given = unless_given("extraction")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -161,6 +161,7 @@ def write_tickets(context: RunContext, work: Work) -> Result:
             seed=entry["seed"] if rule.startswith("random:") else None,
             template=p["template"],
             declared=[DeclaredClaim.model_validate(claim) for claim in entry["declared"]],
+            extraction=entry.get("extraction"),
             tuned_rows=None if tuned is None else tuned_result(tuned)[0],
             bundle=p["bundle"],
             probe=serving_probe,

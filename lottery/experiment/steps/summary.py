@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from certify.evidence.extraction import RULES
+from certify.base.records import RULES
 from certify.evidence.read import (
     BASE_ARM,
     Arm,

@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import Any
 
 from certify.base.exact import round_down
+from certify.base.records import RULES
 from certify.claims.quality import sentence_chrf
-from certify.evidence.extraction import RULES
 from certify.evidence.read import BASE_ARM, Answer
 from certify.stats.limits import GRID_BITS
 

@@ -19,6 +19,7 @@ from scipy.stats import binom
 
 from certify.base.errors import InvalidInputError
 from certify.base.model import json_schema
+from certify.base.records import RULES
 from certify.certificate.schema import (
     EVALUATION_KINDS,
     LOSS_KINDS,
@@ -34,7 +35,6 @@ from certify.certificate.schema import (
     state,
 )
 from certify.claims.claim import Claim, Finding
-from certify.evidence.extraction import RULES
 from certify.stats.betting import betting_exceeds
 
 Json = Any
@@ -163,7 +163,7 @@ def test_limits_are_the_grid_points_that_their_witnesses_name(value: Json) -> No
         stated = claim["upper"] or claim["lower"]
         assert Fraction(stated["exact"]) == (-limit if claim["upper"] else limit)
         assert all(one["lower"] <= one["upper"] <= grid for one in claim["witness"])
-        assert len(claim["witness"]) == (10 if claim["kind"] == "better-than-nulls" else 1)
+        assert len(claim["witness"]) == {"chance": 6, "rivals": 2, "one-row": 2}.get(claim["comparator"], 1)
 
 
 def test_a_witness_names_its_units_by_digest(value: Json) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 import certify
 from certify.base.errors import InvalidInputError
+from certify.base.records import RULES
 from certify.certificate.schema import SCHEMA_VERSION, read_certificate
+from certify.evidence.null_labels import GROUPS
 
 ROOT = Path(__file__).resolve().parents[3]
 FIXTURES = ROOT / "tests" / "fixtures" / "certificates"
@@ -30,6 +32,10 @@ def test_an_old_certificate_is_read(path: Path) -> None:
     assert all(claim.witness is None and claim.critical is None for claim in certificate.claims)
     now, *_ = read_certificate(PUBLISHED / path.parent.name / "tickets" / "certificates" / path.name)
     estimates = [{claim.name: claim.estimate for claim in one.claims} for one in (certificate, now)]
+    for rule in RULES:  # null tickets made one claim then, with the figures of the weakest group
+        old = estimates[0].pop(f"better-than-nulls:nulls:{rule}", None)
+        groups = [estimates[1].get(f"better-than-nulls:{group}:{rule}") for group in GROUPS]
+        assert old is None or old in groups
     assert estimates[0].items() <= estimates[1].items(), "the limits have moved, the figures have not"
     assert certificate.signature == now.signature
 

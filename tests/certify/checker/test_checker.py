@@ -41,7 +41,7 @@ from certify.claims import agreement, every, loss, quality
 from certify.claims.criteria import drawn_index
 from certify.claims.registry import KINDS
 from certify.cli import archive
-from certify.evidence.null_labels import NULLS
+from certify.evidence.null_labels import GROUPS, NULLS
 from certify.evidence.sampling import LARGEST_SHARE
 from certify.policy import policy
 from certify.scan import multiplicity, smirnov
@@ -120,7 +120,7 @@ def test_a_policy_of_ones_own(pristine: Bundle, tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(text.replace('name = "release"', 'name = "own"', 1), encoding="utf-8")
     assert alone(pristine.folder, "--policy", str(own)).stdout == "tiny own CERTIFIED\n"
-    own.write_text(own.read_text(encoding="utf-8").replace('"-1.0"', '"99"'), encoding="utf-8")
+    own.write_text(own.read_text(encoding="utf-8").replace('above = "0"', 'above = "99"'), encoding="utf-8")
     assert alone(pristine.folder, "--policy", str(own)).returncode == 1
 
 
@@ -145,13 +145,14 @@ def test_the_shipped_example(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("items = [", "items = []\nignored = ["),
+        ("items = [", "ignored = ["),
         ("[[claim]]", "[[claims]]"),
         ("delta = ", "# delta = "),
-        ('"integrity.rows",', ""),
-        ('"integrity.base",', '"integrity.base", "integrity.base",'),
-        ('at_least = "-1.0"', 'at_least = "1e999999999"'),
-        ('at_least = "-1.0"', 'at_least = "-1.0"\nnote = "x"'),
+        ('"evidence.split",', ""),
+        ('"evidence.split",', '"evidence.split", "evidence.split",'),
+        ('above = "0"', 'above = "1e999999999"'),
+        ('above = "0"', 'above = "0"\nnote = "x"'),
+        ('extends = "selection"', 'extends = "own"'),
         ("[[claim]]", '[text]\nx = "1"\n\n[[claim]]'),
         ("[[claim]]", '[texts]\nx = "1"\n\n[[claim]]'),
     ],
@@ -168,9 +169,26 @@ def test_it_refuses_the_policies_that_the_gate_refuses(tmp_path: Path, old: str,
     assert refused.value.args[0] == "INVALID"
 
 
-@pytest.mark.parametrize("name", policy.SHIPPED)
+OWN = """
+schema = "certify.policy"
+schema_version = 1
+name = "own"
+question = "Is it?"
+extends = "strict"
+delta = "0.01"
+design = ["A-UNITS"]
+items = ["checker.agrees"]
+claim = [{name = "gain:base:cut", at_least = "2"}]
+"""
+
+
+@pytest.mark.parametrize("name", [*policy.SHIPPED, "own"])
 def test_it_reads_a_policy_as_the_gate_does(name: str) -> None:
-    ours, theirs = verdict.named(name), policy.get_policy(name)
+    ours, theirs = (
+        (verdict.policy(OWN.encode()), policy.parse_policy(OWN.encode()))
+        if name == "own"
+        else (verdict.named(name), policy.get_policy(name))
+    )
     assert (ours.name, ours.items, ours.taken) == (name, theirs.items, theirs.taken)
     assert ours.delta == (theirs.delta or 1)
     for mine, its in zip(ours.claims, theirs.claims, strict=True):
@@ -183,6 +201,8 @@ def test_it_reads_a_policy_as_the_gate_does(name: str) -> None:
 def test_its_constants_are_those_of_the_package() -> None:
     assert dict(NULLS) == dict(claims.NULLS)
     assert list(NULLS) == list(claims.NULLS), "the order decides ties"
+    assert dict(GROUPS) == dict(claims.GROUPS)
+    assert dict.fromkeys(NULLS) == dict.fromkeys(one for group in GROUPS.values() for one in group)
     assert (verdict.SHIPPED, verdict.DEFAULT) == (policy.SHIPPED, policy.DEFAULT_POLICY)
     assert (loss.CAP, LARGEST_SHARE) == (claims.CAP, claims.LARGEST)
     aims = {**quality.AIMS, "token-agreement": agreement.AIM, "unrelated-loss": -loss.AIM}
@@ -521,31 +541,34 @@ def _packed_and_damaged(bundle: Bundle) -> None:
     file.write_bytes(file.read_bytes()[:-40])
 
 
-# Statuses under selection, paper, release, strict.
+# Statuses under selection, paper, release, drop-in, science, strict.
 FAULTS: dict[str, tuple[Callable[[Bundle], object], Sequence[str]]] = {
-    "worse than embed tuning": (_worse, ("CERTIFIED", "CERTIFIED", "REFUTED", "REFUTED")),
-    "disagrees at certified steps": (_disagrees, ("CERTIFIED", "REFUTED", "CERTIFIED", "REFUTED")),
-    "records cut off": (_truncated, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "a claim edited": (_edited, ("CERTIFIED", "REFUTED", "REFUTED", "REFUTED")),
-    "evaluated on what was tuned on": (_tuned_on, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "no unrelated text": (_left_out, ("CERTIFIED", "CERTIFIED", "INCONCLUSIVE", "INCONCLUSIVE")),
-    "blocks of unknown documents": (_blocks, ("CERTIFIED", "CERTIFIED", "CERTIFIED", "INCONCLUSIVE")),
-    "documents": (_documents, ("CERTIFIED", *("INCONCLUSIVE",) * 3)),
-    "a sentence that is there twice": (_sentences_twice, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "a window that is there twice": (_window_twice, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "a line in two units": (_line_twice, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "unrelated text that was tuned on": (_tuned_on_line, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "unrelated text of unknown use": (_loss_of_unknown_use, ("CERTIFIED", *("INCONCLUSIVE",) * 3)),
-    "a window without lines": (_no_lines, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "windows of one passage (no fault)": (_passages, ("CERTIFIED",) * 4),
-    "windows with a source": (_ordered_by_a_name, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "certificate of another ticket": (_other_ticket, ("REFUTED", "INVALID", "INVALID", "INVALID")),
-    "a margin that is no integer": (_half_a_margin, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "units that were picked": (_picked, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "units that were drawn (no fault)": (_drawn, ("CERTIFIED",) * 4),
-    "packed records (no fault)": (_packed, ("CERTIFIED",) * 4),
-    "packed and cut off": (_packed_and_damaged, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
-    "more matches than n-grams": (_impossible, ("CERTIFIED", "INVALID", "INVALID", "INVALID")),
+    "worse than embed tuning": (_worse, ("CERTIFIED", "CERTIFIED", *("REFUTED",) * 4)),
+    "disagrees at certified steps": (_disagrees, ("CERTIFIED", "REFUTED", *("CERTIFIED",) * 3, "REFUTED")),
+    "records cut off": (_truncated, ("CERTIFIED", *("INVALID",) * 5)),
+    "a claim edited": (_edited, ("CERTIFIED", *("REFUTED",) * 5)),
+    "evaluated on what was tuned on": (_tuned_on, ("CERTIFIED", *("INVALID",) * 5)),
+    "no unrelated text": (
+        _left_out,
+        ("CERTIFIED", "CERTIFIED", "INCONCLUSIVE", "INCONCLUSIVE", "CERTIFIED", "INCONCLUSIVE"),
+    ),
+    "blocks of unknown documents": (_blocks, (*("CERTIFIED",) * 5, "INCONCLUSIVE")),
+    "documents": (_documents, ("CERTIFIED", *("INCONCLUSIVE",) * 5)),
+    "a sentence that is there twice": (_sentences_twice, ("CERTIFIED", *("INVALID",) * 5)),
+    "a window that is there twice": (_window_twice, ("CERTIFIED", *("INVALID",) * 5)),
+    "a line in two units": (_line_twice, ("CERTIFIED", *("INVALID",) * 5)),
+    "unrelated text that was tuned on": (_tuned_on_line, ("CERTIFIED", *("INVALID",) * 5)),
+    "unrelated text of unknown use": (_loss_of_unknown_use, ("CERTIFIED", *("INCONCLUSIVE",) * 5)),
+    "a window without lines": (_no_lines, ("CERTIFIED", *("INVALID",) * 5)),
+    "windows of one passage (no fault)": (_passages, ("CERTIFIED",) * 6),
+    "windows with a source": (_ordered_by_a_name, ("CERTIFIED", *("INVALID",) * 5)),
+    "certificate of another ticket": (_other_ticket, ("REFUTED", *("INVALID",) * 5)),
+    "a margin that is no integer": (_half_a_margin, ("CERTIFIED", *("INVALID",) * 5)),
+    "units that were picked": (_picked, ("CERTIFIED", *("INVALID",) * 5)),
+    "units that were drawn (no fault)": (_drawn, ("CERTIFIED",) * 6),
+    "packed records (no fault)": (_packed, ("CERTIFIED",) * 6),
+    "packed and cut off": (_packed_and_damaged, ("CERTIFIED", *("INVALID",) * 5)),
+    "more matches than n-grams": (_impossible, ("CERTIFIED", *("INVALID",) * 5)),
 }
 
 
@@ -644,6 +667,13 @@ def test_a_hostile_ticket_file_is_one_line_and_exit_4(tmp_path: Path, content: b
     ran = alone(tmp_path)
     assert (ran.returncode, ran.stderr) == (4, "")
     assert {line.split()[2] for line in ran.stdout.splitlines()} == {"INVALID"}
+
+
+def test_an_unknown_extraction_rule_is_refused(bundle: Bundle) -> None:
+    edit(bundle.path, lambda ticket: ticket.update(extraction="declared"))
+    assert alone(bundle.folder).returncode == 4
+    with pytest.raises(CertifyError, match="extraction"):
+        certify.check(bundle.path)
 
 
 def test_a_ticket_name_that_would_drive_a_terminal_is_refused(bundle: Bundle) -> None:

@@ -18,6 +18,7 @@ from scipy import stats
 
 from certify.base.assumptions import ASSUMPTIONS
 from certify.base.exact import rational
+from certify.base.records import RULES
 from certify.claims.agreement import agreement_rate, token_agreement
 from certify.claims.claim import Claim, Finding, signature
 from certify.claims.every import report
@@ -31,9 +32,8 @@ from certify.claims.quality import (
     retention,
     sentence_chrf,
 )
-from certify.evidence.extraction import RULES
 from certify.evidence.load import Evidence, Subject
-from certify.evidence.null_labels import NULLS
+from certify.evidence.null_labels import GROUPS, NULLS
 from certify.stats.betting import betting_lower, difference_lower
 from certify.stats.rates import clopper_pearson
 from proofs_checks.worlds.synthetic import (
@@ -328,57 +328,66 @@ def test_comparators_that_were_not_evaluated_are_missing() -> None:
 
 
 def nulls(
-    quality: float = 30.0, change: Callable[[list[Any]], None] = lambda _: None, units: int = 80
+    quality: float = 30.0,
+    change: Callable[[list[Any]], None] = lambda _: None,
+    units: int = 80,
+    group: str = "chance",
 ) -> Claim:
     arms = [*plain_arms(), *null_arms()]
     change(arms)
     truth = Truth(quality={"t": 60.0} | {one["name"]: quality for one in arms[3:]})
     records, arms = truth.world(7, units, arms)
-    return better_than_nulls(evidence_of(records, arms), SUBJECT)
+    return better_than_nulls(evidence_of(records, arms), SUBJECT, group)
 
 
-def test_a_ticket_beats_nulls_that_are_worse() -> None:
-    claim = nulls()
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_ticket_beats_nulls_that_are_worse(group: str) -> None:
+    claim = nulls(group=group)
     assert claim.lower is not None
     assert claim.lower > 0
-    assert len(claim.detail["compared"]) == sum(NULLS.values()) == 10
+    assert len(claim.detail["compared"]) == sum(NULLS[control] for control in GROUPS[group])
     assert claim.lower == min(Fraction(one["lower"]) for one in claim.detail["compared"])
 
 
 def test_one_null_as_good_as_the_ticket_is_enough_to_deny() -> None:
     truth = {"t": 60.0, "null-4": 60.0} | {f"null-{i}": 30.0 for i in range(10) if i != 4}
     records, arms = Truth(quality=truth).world(7, 80, [*plain_arms(), *null_arms()])
-    claim = better_than_nulls(evidence_of(records, arms), SUBJECT)
-    assert claim.lower is not None
-    assert claim.lower < 0
-    assert claim.detail["weakest"] == "null-4"
+    found = {group: better_than_nulls(evidence_of(records, arms), SUBJECT, group) for group in GROUPS}
+    assert {group: (claim.lower or 0) > 0 for group, claim in found.items()} == {
+        "chance": False,
+        "rivals": True,
+        "one-row": True,
+    }
+    assert found["chance"].detail["weakest"] == "null-4"
 
 
 def test_a_further_draw_is_named_and_not_compared() -> None:
     claim = nulls(change=lambda arms: arms.append(arms[3] | {"name": "fourth", "seed": 3}))
     assert claim.detail["further"] == ["fourth"]
-    assert len(claim.detail["compared"]) == 10
+    assert len(claim.detail["compared"]) == 6
 
 
-NULL_FAULTS: dict[str, Callable[[list[Any]], None]] = {
-    "a draw less": lambda arms: arms.pop(),
-    "another kind twice": lambda arms: arms[3].update(control="top-norm"),
-    "two matched draws with the same table": lambda arms: arms[6].update(
-        table_sha256=arms[7]["table_sha256"]
+NULL_FAULTS: dict[str, tuple[Callable[[list[Any]], None], str]] = {
+    "a draw less": (lambda arms: arms.pop(5), "chance"),
+    "another kind twice": (lambda arms: arms[3].update(control="top-norm"), "chance"),
+    "two matched draws with the same table": (
+        lambda arms: arms[6].update(table_sha256=arms[7]["table_sha256"]),
+        "chance",
     ),
-    "the null of another ticket": lambda arms: arms[3].update(of="other"),
-    "fewer rows than the ticket": lambda arms: arms[3].update(ids=arms[3]["ids"][:-1]),
-    "more than one row for one-row": lambda arms: arms[-1].update(ids=[1, 2, 3]),
-    "another seed": lambda arms: arms[3].update(seed=3),
-    "another object": lambda arms: arms[3].update(kind="tuned"),
-    "gated": lambda arms: arms[3].update(gate=["source"]),
-    "not a control": lambda arms: arms[3].update(control=None),
+    "the null of another ticket": (lambda arms: arms[9].update(of="other"), "rivals"),
+    "fewer rows than the ticket": (lambda arms: arms[3].update(ids=arms[3]["ids"][:-1]), "chance"),
+    "more than one row for one-row": (lambda arms: arms[-1].update(ids=[1, 2, 3]), "one-row"),
+    "another seed": (lambda arms: arms[3].update(seed=3), "chance"),
+    "another object": (lambda arms: arms[10].update(kind="tuned"), "rivals"),
+    "gated": (lambda arms: arms[3].update(gate=["source"]), "chance"),
+    "not a control": (lambda arms: arms[11].update(control=None), "one-row"),
 }
 
 
 @pytest.mark.parametrize("fault", NULL_FAULTS)
 def test_a_null_that_does_not_count_is_missing(fault: str) -> None:
-    claim = nulls(change=NULL_FAULTS[fault], units=3)
+    change, group = NULL_FAULTS[fault]
+    claim = nulls(change=change, units=3, group=group)
     assert (claim.finding, claim.code) == (Finding.MISSING, "NULLS_MISSING")
     assert claim.detail["lacking"]
 
@@ -538,7 +547,7 @@ MAKERS: dict[str, Callable[[Evidence, Subject], Claim]] = {
     "gain": lambda evidence, subject: gain(evidence, subject, rule="whole"),
     "non-inferiority": lambda evidence, subject: non_inferiority(evidence, subject, "reference"),
     "retention": lambda evidence, subject: retention(evidence, subject, "0.5", rule="whole"),
-    "better-than-nulls": better_than_nulls,
+    "better-than-nulls": lambda evidence, subject: better_than_nulls(evidence, subject, "chance"),
     "termination": termination,
 }
 

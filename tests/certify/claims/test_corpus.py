@@ -18,6 +18,7 @@ from sacrebleu.metrics.chrf import CHRF as SacreCHRF
 
 from certify.base.errors import InvalidInputError
 from certify.base.exact import rational
+from certify.base.records import RULES
 from certify.certificate.schema import is_stated
 from certify.claims.claim import Claim, Finding
 from certify.claims.corpus import METRICS, corpus_difference, resampled
@@ -25,7 +26,6 @@ from certify.claims.every import report
 from certify.claims.quality import COMPARATORS
 from certify.claims.registry import KINDS
 from certify.evidence.corpus_scores import DRAWS, corpus_bleu, corpus_chrf
-from certify.evidence.extraction import RULES
 from certify.evidence.load import Evidence, Subject
 from certify.policy.policy import parse_policy
 from certify.policy.requirement import TESTS

@@ -44,7 +44,7 @@ def test_release_is_inconclusive_until_there_is_evidence(ticket_path: Path) -> N
     assert {name: item.code for name, item in missing.items()} == {"certificate.present": "NO_CERTIFICATE"}
     assert all(item.remedy for item in missing.values())
     waiting = {item.name for item in ticket.items if item.outcome is Outcome.NOT_RUN}
-    assert {"evidence.integrity", "claim.gain.base.first-line"} <= waiting
+    assert {"evidence.integrity", "claim.gain.base.declared"} <= waiting
 
 
 def test_no_claim_in_the_ticket_stands_for_evidence(ticket_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_policy_of_ones_own_decides_on_named_texts(pristine: Bundle, tmp_path:
         report = check(pristine.path, str(own))
         assert int(report.exit_code) == code
         assert items_of(report)["checker.agrees"].code == "CHECKER_AGREES"
-    assert items_of(report)["claim.gain.base.first-line"].code == "NO_TEXT"
+    assert items_of(report)["claim.gain.base.declared"].code == "NO_TEXT"
 
 
 def other_text(bundle: Bundle, better: int) -> Path:
@@ -300,7 +300,7 @@ def test_every_text_must_show_it_at_its_share_of_the_error_probability(
         assert {claim["delta"] for claim in certificate["claims"] if claim["kind"] == "gain"} == {"1/40"}
         report = check(bundle.path, "release")
         assert report.tickets[0].status.value == status
-        item = items_of(report)["claim.gain.base.first-line"]
+        item = items_of(report)["claim.gain.base.declared"]
         assert "synthetic: " in item.text
         assert "second: " in item.text
 

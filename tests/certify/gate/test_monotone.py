@@ -22,6 +22,8 @@ import certify
 from certify.base.errors import CertifyError
 from proofs_checks.worlds import synthetic
 
+EVERYTHING = str(Path(__file__).parents[2] / "fixtures" / "policies" / "everything.toml")
+
 Json = Any
 Change = Callable[[Bundle], None]
 
@@ -210,7 +212,7 @@ def status(bundle: Bundle, policy: str) -> str:
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_each_defect_denies(defect: str, pristine: Bundle, tmp_path: Path) -> None:
     bundle = apply(pristine, tmp_path, [DEFECTS[defect]], [], "0.05")
-    assert status(bundle, "release") in {"REFUTED", "INVALID", "INCONCLUSIVE"}
+    assert status(bundle, EVERYTHING) in {"REFUTED", "INVALID", "INCONCLUSIVE"}
 
 
 def _further(bundle: Bundle) -> None:
@@ -232,7 +234,7 @@ def test_a_further_draw_neither_harms_nor_helps(weakening: str, pristine: Bundle
     for number, before in enumerate(([_further], [_further, change])):
         (tmp_path / str(number)).mkdir()
         bundle = apply(pristine, tmp_path / str(number), before, [], "0.05")
-        assert status(bundle, "release") == expected[number]
+        assert status(bundle, EVERYTHING) == expected[number]
 
 
 @settings(
@@ -244,7 +246,7 @@ def test_a_further_draw_neither_harms_nor_helps(weakening: str, pristine: Bundle
     before=st.sets(st.sampled_from(sorted(BEFORE)), max_size=2),
     after=st.sets(st.sampled_from(sorted(AFTER)), max_size=2),
     delta=st.sampled_from(["0.05", "0.5"]),
-    policy=st.sampled_from(["release", "strict"]),
+    policy=st.sampled_from([EVERYTHING, "strict"]),
 )
 def test_weakening_a_denied_bundle_never_certifies_it(
     pristine: Bundle,
@@ -271,4 +273,4 @@ def test_each_weakening_takes_a_certified_bundle_down(
     # A guarantee that is not claimed is not asked for; a witness makes checking quick, nothing else.
     unasked = {"do not state guarantee", "state no witnesses"}
     expected = {"CERTIFIED"} if weakening in unasked else {"INCONCLUSIVE", "INVALID"}
-    assert status(bundle, "release") in expected
+    assert status(bundle, EVERYTHING) in expected

@@ -22,6 +22,7 @@ import certify
 from certify.base.errors import InvalidInputError
 from certify.checker import units
 from certify.claims import criteria
+from certify.policy.policy import SHIPPED
 from certify.ticket.schema import DeclaredClaim, read_ticket_file
 from proofs_checks.worlds import synthetic
 
@@ -62,7 +63,7 @@ def check(bundle: Bundle, policy: str) -> certify.CheckReport:
     return certify.check(bundle.path, policy=policy, engine="numpy", workers=1)
 
 
-@pytest.mark.parametrize("policy", ["selection", "paper", "release", "strict"])
+@pytest.mark.parametrize("policy", SHIPPED)
 def test_the_bundle_itself_is_certified_under_every_policy(pristine: Bundle, policy: str) -> None:
     report = check(pristine, policy)
     assert {item.name: item.code for item in report.tickets[0].items if item.outcome != "pass"} == {}
@@ -753,13 +754,13 @@ def an_arm_has_ids_beyond_the_table(bundle: Bundle) -> None:
     bundle.forge()
 
 
-@plant("INCONCLUSIVE", "NULLS_MISSING")
+@plant("INCONCLUSIVE", "NULLS_MISSING", "science")
 def the_null_ticket_by_norm_is_missing(bundle: Bundle) -> None:
     _without(bundle, "top-norm")
     bundle.issue()
 
 
-@plant("INCONCLUSIVE", "NULLS_MISSING")
+@plant("INCONCLUSIVE", "NULLS_MISSING", "science")
 def there_is_one_random_draw_only(bundle: Bundle) -> None:
     _without(bundle, "random-1", "random-2")
     bundle.issue()
@@ -853,25 +854,25 @@ def _further(bundle: Bundle, matches: int) -> None:
     bundle.issue()
 
 
-@plant("INCONCLUSIVE", "NULLS_MISSING")
+@plant("INCONCLUSIVE", "NULLS_MISSING", "science")
 def a_null_ticket_is_of_another_ticket(bundle: Bundle) -> None:
     bundle.arm("top-norm")["of"] = "other"
     bundle.issue()
 
 
-@plant("INCONCLUSIVE", "NULLS_MISSING")
+@plant("INCONCLUSIVE", "NULLS_MISSING", "science")
 def a_null_ticket_is_of_another_kind(bundle: Bundle) -> None:
     bundle.arm("top-norm")["kind"] = "tuned"
     bundle.issue()
 
 
-@plant("INCONCLUSIVE", "NULLS_MISSING")
+@plant("INCONCLUSIVE", "NULLS_MISSING", "science")
 def a_null_ticket_was_active_in_the_source_only(bundle: Bundle) -> None:
     bundle.arm("top-norm")["gate"] = ["source"]
     bundle.issue()
 
 
-@plant("INCONCLUSIVE", "NULLS_MISSING")
+@plant("INCONCLUSIVE", "NULLS_MISSING", "science")
 def the_matched_draws_are_all_the_base(bundle: Bundle) -> None:
     for i in range(3):
         ids = (20 + i, 53, 54, 55, 56)
@@ -879,7 +880,7 @@ def the_matched_draws_are_all_the_base(bundle: Bundle) -> None:
     bundle.issue()
 
 
-@plant("INCONCLUSIVE", "NULLS_MISSING")
+@plant("INCONCLUSIVE", "NULLS_MISSING", "science")
 def another_draw_stands_in_for_one_that_is_as_good_as_the_ticket(bundle: Bundle) -> None:
     _further(bundle, 6)
     bundle.records = sentences(bundle.names, len(bundle.records), **{"random-1": 18})
@@ -894,7 +895,7 @@ def _scores(bundle: Bundle, **matches: int) -> None:
     bundle.records = sentences(bundle.names, len(bundle.records), **matches)
 
 
-@plant("REFUTED", "CLAIM_REFUTED")
+@plant("REFUTED", "CLAIM_REFUTED", "drop-in")
 def the_ticket_is_worse_than_embed_tuning(bundle: Bundle) -> None:
     _scores(bundle, **{TICKET_ARM: 10})
     bundle.issue()
@@ -906,13 +907,13 @@ def base_and_ticket_are_exchanged(bundle: Bundle) -> None:
     bundle.issue()
 
 
-@plant("INCONCLUSIVE", "NOT_SHOWN")
+@plant("INCONCLUSIVE", "NOT_SHOWN", "science")
 def any_rows_would_have_done(bundle: Bundle) -> None:
     _scores(bundle, **{"random-1": 18})
     bundle.issue()
 
 
-@plant("REFUTED", "CLAIM_REFUTED")
+@plant("REFUTED", "CLAIM_REFUTED", "science")
 def one_row_does_better_than_the_ticket(bundle: Bundle) -> None:
     _scores(bundle, **{"newline": 20, TICKET_ARM: 14})
     bundle.issue()
@@ -923,6 +924,27 @@ def the_whole_gain_is_learning_to_stop(bundle: Bundle) -> None:
     arms = {name: synthetic.Behaviour((4, 18, 18)) for name in bundle.names}
     arms[TICKET_ARM] = synthetic.Behaviour((18, 18, 18))
     bundle.records = [synthetic.sentence(i, arms) for i in range(len(bundle.records))]
+    bundle.edit_ticket(lambda ticket: ticket.update(extraction="first-line"))
+    bundle.issue()
+
+
+@plant("INVALID", "CERTIFICATE_OTHER_TICKET")
+def the_rule_is_changed_after_the_certificate(bundle: Bundle) -> None:
+    bundle.edit_ticket(lambda ticket: ticket.update(extraction="cut"))
+
+
+@plant("REFUTED", "CLAIM_REFUTED", fresh=True)
+def nine_tenths_of_the_gain_are_declared_and_six_are_kept(folder: Path) -> Bundle:
+    declared = [DeclaredClaim(kind="retention", comparator="0.9")]
+    bundle = make_bundle(folder, declared=declared, issued=False)
+    _scores(bundle, **{"base": 5, "reference": 20, TICKET_ARM: 14})
+    bundle.issue()
+    return bundle
+
+
+@plant("REFUTED", "CLAIM_REFUTED")
+def the_ticket_keeps_a_third_of_the_gain(bundle: Bundle) -> None:
+    _scores(bundle, **{"base": 5, "reference": 20, TICKET_ARM: 10})
     bundle.issue()
 
 
@@ -1339,7 +1361,7 @@ def a_claim_is_invented(bundle: Bundle) -> None:
 
 @plant("INCONCLUSIVE", "CLAIM_NOT_STATED")
 def a_claim_is_taken_out(bundle: Bundle) -> None:
-    bundle.edit_certificate(lambda value: value["claims"].remove(_claim(value)))
+    bundle.edit_certificate(lambda value: value["claims"].remove(_claim(value, "gain", "whole")))
 
 
 @plant("INCONCLUSIVE", "DELTA_TOO_LARGE")

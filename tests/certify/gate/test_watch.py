@@ -14,7 +14,7 @@ from certify.claims.registry import claim_named
 from certify.evidence.load import Evidence
 from certify.gate.watch import Standing, Watch
 from certify.policy.policy import Policy, parse_policy
-from certify.policy.requirement import TESTS
+from certify.policy.requirement import DECLARED, TESTS
 from proofs_checks.worlds import synthetic
 
 ITEMS = """
@@ -79,7 +79,7 @@ def test_shown_refuted_and_open() -> None:
 
 def test_what_no_unit_can_change_is_not_open() -> None:
     evidence = drawn(20)
-    (nulls,) = stands(evidence, 'name = "better-than-nulls:nulls:first-line"\nabove = "0"')
+    (nulls,) = stands(evidence, 'name = "better-than-nulls:chance:first-line"\nabove = "0"')
     assert (nulls.answer.code, nulls.open) == ("NULLS_MISSING", False)
     (full,) = stands(evidence, 'name = "non-inferiority:full:whole"\nat_least = "-1"')
     assert (full.answer.code, full.open) == ("COMPARATOR_NOT_EVALUATED", False)
@@ -144,6 +144,8 @@ def test_every_claim_is_computed_by_its_name() -> None:
     windows = [synthetic.window(i, nats) for i in range(3)]
     unrelated = evidence_of(windows, synthetic.plain_arms(), design="sequential")
     for name in TESTS:
+        if name.endswith(DECLARED):
+            continue
         evidence = unrelated if name.startswith("unrelated") else drawn(3)
         claim = claim_named(name, evidence, subject_of(), Fraction(1, 20))
         assert claim.name == name

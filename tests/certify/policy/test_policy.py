@@ -26,14 +26,17 @@ ASKED = {
     "selection": {},
     "paper": {"guarantee:published": "held"},
     "release": {
-        "non-inferiority:reference:first-line": "at_least -1",
-        "gain:base:first-line": "above 0",
-        "better-than-nulls:nulls:first-line": "above 0",
+        "gain:base:declared": "above 0",
+        "retention:0.5:declared": "above 0",
         "unrelated-loss:base": "at_most 1/10",
         "unrelated-excess:base": "at_most 1/20",
     },
 }
-ASKED["strict"] = ASKED["release"] | {"token-agreement:reference": "at_least 19/20"}
+ASKED["drop-in"] = ASKED["release"] | {"non-inferiority:reference:declared": "at_least -1"}
+ASKED["science"] = {
+    f"better-than-nulls:{group}:first-line": "above 0" for group in ("chance", "rivals", "one-row")
+}
+ASKED["strict"] = ASKED["drop-in"] | {"token-agreement:reference": "at_least 19/20"}
 
 MINIMAL = """
 schema = "certify.policy"
@@ -92,10 +95,12 @@ def test_a_file_can_be_named(tmp_path: Path) -> None:
         get_policy(str(tmp_path / "none.toml"))
 
 
-@pytest.mark.parametrize("threshold", ["-1.0", "-5.0"])
+@pytest.mark.parametrize("threshold", ["0", "-5.0"])
 def test_a_tampered_copy_cannot_pass_for_a_shipped_policy(tmp_path: Path, threshold: str) -> None:
     path = tmp_path / "release.toml"
-    text = (FILES / "release.toml").read_text(encoding="utf-8").replace("-1.0", threshold)
+    text = (
+        (FILES / "release.toml").read_text(encoding="utf-8").replace('above = "0"', f'above = "{threshold}"')
+    )
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
         get_policy(str(path))

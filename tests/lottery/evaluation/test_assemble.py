@@ -26,8 +26,8 @@ import lottery  # noqa: E402
 import lottery.evaluation.evaluate  # noqa: E402
 import lottery.evaluation.measure  # noqa: E402
 from certify.base.errors import CertifyError, InvalidInputError, UsageError  # noqa: E402
+from certify.base.records import RULES  # noqa: E402
 from certify.cli.main import run  # noqa: E402
-from certify.evidence.extraction import RULES  # noqa: E402
 from certify.evidence.read import (  # noqa: E402
     Arm,
     BaseModelRef,

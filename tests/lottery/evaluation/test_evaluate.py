@@ -16,8 +16,8 @@ from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 
 import lottery  # noqa: E402
 from certify.base.errors import CertifyError, InvalidInputError, UsageError  # noqa: E402
+from certify.base.records import RULES  # noqa: E402
 from certify.cli.main import run  # noqa: E402
-from certify.evidence.extraction import RULES  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.ticket.templates import encode, load_template  # noqa: E402
 from lottery.evaluation.evaluate import evaluate  # noqa: E402

@@ -12,8 +12,8 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from certify.base.errors import UsageError
+from certify.base.records import RULES
 from certify.claims.quality import sentence_chrf
-from certify.evidence.extraction import RULES
 from certify.evidence.record import STATISTICS
 from lottery.text.score import (
     Scorer,
