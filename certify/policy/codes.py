@@ -101,9 +101,8 @@ def _index() -> Mapping[str, tuple[str, ...]]:
         found[code.code] = (code.code, f"  means: {code.meaning}", f"  do: {code.remedy}")
     for one in ASSUMPTIONS.values():
         found[one.id] = (one.id, f"  assumes: {one.statement}", f"  status: {one.status}")
-    for kind in KINDS.values():
-        for name in (kind.name, *kind.names):
-            found[name] = found[f"claim:{name}"] = _kind(kind)
+    for name in (*KINDS, *(name for kind in KINDS.values() for name in kind.names), *TESTS):
+        found[name] = found[f"claim:{name}"] = _kind(KINDS[name.partition(":")[0]])
     for policy in POLICIES.values():
         found[policy.name] = found[f"policy:{policy.name}"] = _policy(policy)
     for topic, entries in words().items():

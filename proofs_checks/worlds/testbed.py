@@ -32,7 +32,7 @@ from certify.policy import outcomes
 from certify.policy import policy as policy_module
 from certify.policy.policy import EVIDENCE_ITEMS, parse_policy
 from certify.tables.rowfile import transferred_rows
-from certify.ticket.schema import read_ticket_file
+from certify.ticket.schema import read_ticket_file, write_ticket_file
 from certify.ticket.transfer import table_digest
 from proofs_checks.worlds import synthetic
 from proofs_checks.worlds.populations import Population
@@ -135,6 +135,9 @@ class Stage:
         paths = [text.population.write(folder, text.places, text.tag) for text in texts]
         out = self.path.parent / "certificate.json"
         out.unlink(missing_ok=True)  # every sample is the first look at its text
+        content = read_ticket_file(self.path)
+        tickets = tuple(one.model_copy(update={"certificate": None}) for one in content.tickets)
+        write_ticket_file(self.path, content.model_copy(update={"tickets": tickets}))
         issue.issue(self.path, paths, out=out, delta=DELTA, attach=True, engine="numpy", workers=1)
         found = {}
         for name in policies:

@@ -144,7 +144,7 @@ def test_release_says_what_is_missing_and_how_to_get_it(ticket_path: Path) -> No
     text = shown(ticket_path, "release")
     assert text.split()[0] == "INCONCLUSIVE"
     assert "NO_CERTIFICATE" in text
-    assert "claim.gain.base.first-line" in text
+    assert "claim.gain.base.declared" in text
     assert "→" in text
 
 
