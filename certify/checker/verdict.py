@@ -60,7 +60,7 @@ def extended(data: bytes) -> Json:
 def policy(data: bytes) -> Policy:
     """A policy from its file; what it asks and this program does not know is never shown."""
     read, claims = extended(data), []
-    need(read.get("items"), "POLICY_EMPTY")
+    need({*read.get("items", ())} - {"checker.agrees"}, "POLICY_EMPTY")
     need(not read.get("claim") or ("delta" in read and {*INTEGRITY} <= {*read["items"]}), "POLICY_INCOMPLETE")
     for one in read.get("claim", []):
         (test,) = one.keys() - {"name", "texts"}

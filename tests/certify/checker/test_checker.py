@@ -169,6 +169,19 @@ def test_it_refuses_the_policies_that_the_gate_refuses(tmp_path: Path, old: str,
     assert refused.value.args[0] == "INVALID"
 
 
+@pytest.mark.parametrize("items", ["", '"checker.agrees"'])
+def test_it_refuses_a_policy_that_asks_for_nothing_but_agreement(tmp_path: Path, items: str) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        f'schema = "certify.policy"\nschema_version = 1\nname = "own"\nquestion = "?"\nitems = [{items}]\n'
+    )
+    with pytest.raises(CertifyError):
+        policy.get_policy(str(own))
+    with pytest.raises(tables.Stop) as refused:
+        checker.verify(EXAMPLE, policies=[str(own)])
+    assert refused.value.args == ("INVALID", "POLICY_EMPTY")
+
+
 OWN = """
 schema = "certify.policy"
 schema_version = 1
