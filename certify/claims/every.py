@@ -65,8 +65,7 @@ def report(
 
 
 def check_splits(evidence: Sequence[Evidence]) -> None:
-    """Refuse sentences that any evidence lists as used: a sentence used for
-    tuning anywhere counts as used in every text.
+    """Refuse sentences that any evidence lists as used: used for one text, they are used for every one.
 
     Raises:
         InvalidInputError: see :func:`certify.evidence.split.check_split`.

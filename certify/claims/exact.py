@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 from certify.base.exact import rational
 from certify.base.records import RULES
@@ -43,22 +44,14 @@ def opportunity(evidence: Evidence, subject: Subject) -> Claim:
         runs.update(_run(record))
     never = [token for token in ids if not runs[token]]
     some = sum(any(token in prompts_of for token in ids) for prompts_of in (set(r.prompt) for r in records))
-    return Claim(
-        kind=kind,
-        comparator=None,
-        extraction=None,
-        finding=Finding.MEASURED,
-        code="COUNTED",
-        text=f"{some} of {len(records)} prompts feed a row of the ticket; {len(never)} of {len(ids)} rows are"
+    return _counted(
+        kind,
+        evidence,
+        f"{some} of {len(records)} prompts feed a row of the ticket; {len(never)} of {len(ids)} rows are"
         " never fed",
-        estimate=Fraction(some, len(records)),
-        n=len(records),
-        unit="sentence",
-        procedure="exact",
-        assumptions=("A-EVIDENCE",),
-        signature=settings(kind, evidence),
-        evidence=(evidence.sha256,),
-        detail={"ids": [[token, prompts[token], runs[token]] for token in ids], "never": never},
+        Fraction(some, len(records)),
+        len(records),
+        {"ids": [[token, prompts[token], runs[token]] for token in ids], "never": never},
     )
 
 
@@ -87,21 +80,13 @@ def non_interference(evidence: Evidence, subject: Subject) -> Claim:
     contradictions = 0
     if arm is not None:
         contradictions = sum(_differs(record, arm.name) for record in free)
-    return Claim(
-        kind=kind,
-        comparator=None,
-        extraction=None,
-        finding=Finding.MEASURED,
-        code="COUNTED",
-        text=f"the ticket cannot touch {len(free)} of {len(records)} sentences",
-        estimate=Fraction(len(free), len(records)),
-        n=len(records),
-        unit="sentence",
-        procedure="exact",
-        assumptions=("A-EVIDENCE",),
-        signature=settings(kind, evidence),
-        evidence=(evidence.sha256,),
-        detail={"free": len(free), "contradictions": contradictions},
+    return _counted(
+        kind,
+        evidence,
+        f"the ticket cannot touch {len(free)} of {len(records)} sentences",
+        Fraction(len(free), len(records)),
+        len(records),
+        {"free": len(free), "contradictions": contradictions},
     )
 
 
@@ -118,22 +103,16 @@ def interval_share(evidence: Evidence, subject: Subject) -> Claim:
         return lacking
     law = evidence.manifest.path
     found = [decided(step, law).interval for steps in units.values() for step in steps]
-    return Claim(
-        kind=kind,
-        comparator=None,
-        extraction=None,
-        finding=Finding.MEASURED,
-        code="COUNTED",
-        text=f"the winner of embed tuning is an interval along the path at {sum(found)} of {len(found)}"
-        " steps",
-        estimate=Fraction(sum(found), len(found)),
-        n=len(found),
+    return _counted(
+        kind,
+        evidence,
+        f"the winner of embed tuning is an interval along the path at {sum(found)} of {len(found)} steps",
+        Fraction(sum(found), len(found)),
+        len(found),
+        {"intervals": sum(found)},
         unit="step",
-        procedure="exact",
-        assumptions=("A-EVIDENCE",),
-        signature=settings(kind, evidence, arm=arm, path=law and f"{law.n},{law.g}"),
-        evidence=(evidence.sha256,),
-        detail={"intervals": sum(found)},
+        arm=arm,
+        path=law and f"{law.n},{law.g}",
     )
 
 
@@ -217,6 +196,36 @@ def split_claim(evidence: Evidence, subject: Subject) -> Claim:
         signature=settings("data-split", evidence),
         evidence=(evidence.sha256,),
         detail={"used": dict(found.used), "seen_in_pretraining": found.pretraining},
+    )
+
+
+def _counted(
+    kind: str,
+    evidence: Evidence,
+    text: str,
+    share: Fraction,
+    n: int,
+    detail: Mapping[str, Any],
+    *,
+    unit: str = "sentence",
+    **signed: Any,
+) -> Claim:
+    """A share that was counted, without a limit; ``signed`` goes into the signature."""
+    return Claim(
+        kind=kind,
+        comparator=None,
+        extraction=None,
+        finding=Finding.MEASURED,
+        code="COUNTED",
+        text=text,
+        estimate=share,
+        n=n,
+        unit=unit,
+        procedure="exact",
+        assumptions=("A-EVIDENCE",),
+        signature=settings(kind, evidence, **signed),
+        evidence=(evidence.sha256,),
+        detail=detail,
     )
 
 

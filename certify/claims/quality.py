@@ -9,7 +9,7 @@ taken in the order of the evidence. Limits and estimates are those of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -28,7 +28,7 @@ from certify.claims.claim import (
     settings,
     unit_assumptions,
 )
-from certify.claims.kind import LOWER, Kind, Variant, one_by_one, under_template
+from certify.claims.kind import LOWER, Compute, Kind, Variant, one_by_one, under_template
 from certify.evidence.load import Evidence, Subject, arms_of_kind, ticket_arm
 from certify.evidence.null_labels import GROUPS, NULLS, null_arms
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, Arm
@@ -331,16 +331,21 @@ def _claim(
     )
 
 
+def _against(claim: Callable[..., Claim]) -> Compute:
+    """Compute a kind by a function of evidence, subject, comparator, rule and error probability."""
+    return one_by_one(
+        lambda evidence, subject, variant, delta: claim(
+            evidence, subject, variant.against, rule=variant.rule, delta=delta
+        )
+    )
+
+
 NON_INFERIORITY: Final = Kind(
     name="non-inferiority",
     meaning="mean difference of sentence chrF to an arm; lower limit, in chrF points",
     roles=("evaluation",),
     variants=tuple(Variant(comparator, rule) for comparator in COMPARATORS for rule in RULES),
-    compute=one_by_one(
-        lambda evidence, subject, variant, delta: non_inferiority(
-            evidence, subject, variant.against, rule=variant.rule, delta=delta
-        )
-    ),
+    compute=_against(non_inferiority),
     tests=LOWER,
     reverse=difference_upper,
     tolerance=True,
@@ -363,11 +368,7 @@ RETENTION: Final = Kind(
     " chrF points",
     roles=("evaluation",),
     variants=tuple(Variant(share, rule) for share in RETAINED for rule in RULES),
-    compute=one_by_one(
-        lambda evidence, subject, variant, delta: retention(
-            evidence, subject, variant.against, rule=variant.rule, delta=delta
-        )
-    ),
+    compute=_against(retention),
     tests=LOWER,
     reverse=difference_upper,
     gains=True,
@@ -377,11 +378,7 @@ BETTER_THAN_NULLS: Final = Kind(
     meaning="least mean difference of sentence chrF to null tickets of a group; lower limit, in chrF points",
     roles=("evaluation",),
     variants=tuple(Variant(group, rule) for group in GROUPS for rule in RULES),
-    compute=one_by_one(
-        lambda evidence, subject, variant, delta: better_than_nulls(
-            evidence, subject, variant.against, rule=variant.rule, delta=delta
-        )
-    ),
+    compute=_against(better_than_nulls),
     tests=LOWER,
     reverse=difference_upper,
     gains=True,

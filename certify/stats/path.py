@@ -147,6 +147,7 @@ def encode(labels: Sequence[int]) -> str:
     return ",".join(f"{label}*{sum(1 for _ in run)}" for label, run in groupby(labels))
 
 
+@lru_cache(maxsize=1 << 16)
 def decode(text: str, n: int, g: int) -> tuple[int, ...]:
     """Read the n + g + 1 labels that :func:`encode` wrote, in its only spelling.
 

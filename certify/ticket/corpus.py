@@ -73,8 +73,8 @@ def lines_digest(lines: Iterable[str]) -> str:
 
 def text_digest(pairs: Iterable[Pair]) -> str:
     """Compute :func:`lines_digest` of a parallel text, as evidence binds it."""
-    sides = ((sentence_digest(pair.source), sentence_digest(pair.target)) for pair in pairs)
-    return lines_digest(" ".join(digest[:DIGEST_DIGITS] for digest in pair) for pair in sides)
+    sides = map(pair_digests, pairs)
+    return lines_digest(" ".join(digest[:DIGEST_DIGITS] for digest in digests) for digests in sides)
 
 
 def corpus_digest(pairs: Iterable[Pair]) -> str:

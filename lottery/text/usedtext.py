@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import read_bytes, sha256_bytes, write_bytes
-from certify.ticket.corpus import Pair, sentence_digest
+from certify.ticket.corpus import Pair, pair_digests, sentence_digest
 
 USED_FILE: Final = "used.txt"
 """Name of the list beside the result of a tuning run."""
@@ -89,8 +89,4 @@ def used_sentences(role: UsedRole, sentences: Iterable[str]) -> UsedText:
 def unused(pairs: Iterable[Pair], texts: Iterable[UsedText]) -> list[Pair]:
     """The pairs with no sentence, on either side, that one of ``texts`` lists; order kept."""
     banned = frozenset().union(*(text.digests for text in texts))
-    return [
-        pair
-        for pair in pairs
-        if banned.isdisjoint(sentence_digest(side)[:DIGITS] for side in (pair.source, pair.target))
-    ]
+    return [pair for pair in pairs if banned.isdisjoint(digest[:DIGITS] for digest in pair_digests(pair))]

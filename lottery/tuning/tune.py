@@ -147,13 +147,14 @@ def tune(
     settings = _within_positions(settings, folder)
     tokenizer = load_tokenizer(folder)
     prepared = prepare(settings.data, tokenizer)
+    fed = feed_counts(prepared.train, table.shape[0])
     chosen = None
     if settings.method == "rows":
         chosen = choose_rows(
             settings.rows,
             table,
             vocabulary=vocabulary,
-            counts=lambda: feed_counts(prepared.train, table.shape[0]),
+            counts=lambda: fed,
             reference=settings.reference,
             seed=settings.seed,
         )
@@ -191,7 +192,6 @@ def tune(
             accelerator=accelerator,
             held_out=prepared.held_out,
         )
-        fed = feed_counts(prepared.train, table.shape[0])
         return _run(
             trainer, arm, journal, out, prepared, fed, save_every=save_every, keep=keep, report=report
         )
