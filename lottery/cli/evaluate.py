@@ -144,7 +144,7 @@ def evaluate(
 
     with needs_extra("evaluating"):
         from lottery.evaluation import evaluate as evaluation
-        from lottery.evaluation.arms import Nulls
+        from lottery.evaluation.arms import Nulls, open_evaluation
         from lottery.evaluation.unrelated import evaluate_unrelated
     from certify.tables.dtypes import parse_dtype
     from certify.ticket.schema import strength_law
@@ -199,18 +199,22 @@ def evaluate(
         )
     texts = [_used(spec, languages) for spec in used or []]
     watch = None if until_decided is None else _watch(until_decided, delta, tickets, base, reference)
+    opened = open_evaluation(
+        base,
+        reference=reference,
+        tickets=tickets,
+        used=texts,
+        nulls=None if nulls is None else Nulls(nulls, draws),
+        dtype=shared.pop("dtype"),
+    )
     common: dict[str, Any] = {
-        "reference": reference,
-        "tickets": tickets,
-        "used": texts,
         "order_seed": order_seed,
         "resume": resume,
-        "nulls": None if nulls is None else Nulls(nulls, draws),
         "notice": lambda text: typer.echo(text, err=True),
     }
     with progress_bar("evaluating", "sentences") as progress:
         manifest = evaluation.evaluate_tickets(
-            base,
+            opened,
             data,
             languages,
             out=evidence,
@@ -224,10 +228,10 @@ def evaluate(
             **shared,
         )
     if unrelated is not None:
-        settings = {"batch_size": batch_size, "dtype": shared["dtype"], "limit": passages}
+        settings = common | {"batch_size": batch_size, "limit": passages}
         with progress_bar("measuring the loss", "windows") as progress:
             evaluate_unrelated(
-                base, unrelated, out=evidence.with_name(UNRELATED), progress=progress, **common, **settings
+                opened, unrelated, out=evidence.with_name(UNRELATED), progress=progress, **settings
             )
     from lottery.evaluation.armscores import arm_scores
 

@@ -8,18 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import sha256_file
+from certify.base.records import Dtype
+from certify.evidence.read import Arm, BaseModelRef
 from certify.scan.scan import scan
 from certify.selection.frequency import read_counts
 from certify.selection.nulls import DRAWS, named, null_tickets
+from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.rowfile import transferred_rows
 from certify.tables.table import Table, check_compatible, check_finite, open_table
 from certify.tables.vocabulary import open_vocabulary
-from certify.ticket.released import Source, open_base, open_reference, open_rows
+from certify.ticket.released import Source, open_base, open_reference, open_rows, open_source
 from lottery.controls.direction import random_direction
-from lottery.model.row_swap import Placement, base_placement, reference_placement, rows_placement
+from lottery.model.backbone import find_base, load_backbone
+from lottery.model.row_swap import (
+    Placement,
+    base_placement,
+    reference_placement,
+    rows_placement,
+    serve_base,
+)
+from lottery.model.tokenizer import load_tokenizer
 from lottery.text.usedtext import UsedText
 
 
@@ -38,22 +54,84 @@ class Nulls:
     seed: int = 0
 
 
-def open_arms(
-    folder: Path, reference: Path | None, sources: Sequence[Source], nulls: Nulls | None = None
-) -> tuple[Table, Table, list[Placement]]:
-    """Open base and reference as served, and list the arms with the reference first.
+@dataclass(frozen=True)
+class Opened:
+    """Base, embed tuning and tickets, opened once for every text that they are evaluated on.
+
+    Attributes:
+        folder: checkpoint folder of the base.
+        base: E⁰ as served.
+        reference: E* as served.
+        sources: the tickets.
+        placements: the arms, the reference first.
+        used: sentences used before.
+        dtype: dtype that the models compute in.
+    """
+
+    folder: Path
+    base: Table
+    reference: Table
+    sources: tuple[Source, ...]
+    placements: tuple[Placement, ...]
+    used: tuple[UsedText, ...]
+    dtype: Dtype
+
+    @property
+    def arms(self) -> list[Arm]:
+        """The arms as evidence lists them, the base first."""
+        return sorted((placement.arm for placement in self.placements), key=lambda arm: arm.kind != "base")
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Digest of ``tokenizer.json``."""
+        return sha256_file(self.folder / "tokenizer.json")
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer; it makes the ids that the tickets state."""
+        return load_tokenizer(self.folder, *(source.ticket.probe_sha256 for source in self.sources))
+
+    @cached_property
+    def model_ref(self) -> BaseModelRef:
+        """Digests of the base's table, and of all weights around it."""
+        rest = checkpoint_digest(self.folder, without=self.base.tensor)
+        return BaseModelRef(tensor_sha256=self.base.digest(), model_sha256=rest)
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The base with its table as served, in eval mode."""
+        model = load_backbone(self.folder, self.dtype).eval()
+        serve_base(model, self.base)
+        return model
+
+
+def open_evaluation(
+    base: str,
+    *,
+    reference: Path | None,
+    tickets: Sequence[str],
+    used: Sequence[UsedText] = (),
+    nulls: Nulls | None = None,
+    dtype: Dtype = "F32",
+) -> Opened:
+    """Open base and reference as served, tickets, and null tickets beside them.
 
     Args:
-        folder: checkpoint folder of the base.
-        reference: table E*; None takes the one beside the tickets.
-        sources: the tickets; all of one base and reference.
-        nulls: null tickets to list as well, after the tickets.
+        base: checkpoint folder, or name of a model on the hub.
+        reference: the table after embed tuning; None takes the one beside the tickets.
+        tickets: ``FILE#ID`` of each ticket; all must have the same base and reference.
+        used: sentences used before.
+        nulls: null tickets to evaluate beside each ticket; None for none.
+        dtype: dtype that the models compute in.
 
     Raises:
-        UsageError: no reference is at hand (``REFERENCE_NEEDED``), two tickets have the same id
-            (``TICKET_AMBIGUOUS``), or null tickets are asked for tuned rows (``NULLS_TUNED``).
-        InvalidInputError: tables, tickets or counts are malformed or do not belong together.
+        UsageError: a named file does not exist, no reference is at hand (``REFERENCE_NEEDED``), two tickets
+            have the same id (``TICKET_AMBIGUOUS``), or null tickets are asked for tuned rows
+            (``NULLS_TUNED``).
+        InvalidInputError: tables, tickets or counts are malformed or do not belong together, or a list of
+            used sentences is that of another run (``USED_OTHER_RUN``).
     """
+    folder, sources = find_base(base), tuple(open_source(spec) for spec in tickets)
     if sources:
         stored = open_base(sources[0], folder)
         opened = open_reference(sources[0], reference)
@@ -82,15 +160,12 @@ def open_arms(
         raise UsageError("two tickets have the same id", code="TICKET_AMBIGUOUS")
     if nulls is not None:
         made += _null_placements(folder, stored, tuned, sources, nulls)
-    return stored, tuned, made
+    _check_used(used, made)
+    return Opened(folder, stored, tuned, sources, tuple(made), tuple(used), dtype)
 
 
-def check_used(used: Sequence[UsedText], placements: Sequence[Placement]) -> None:
-    """Refuse a list of used sentences that is that of a run whose table is not evaluated.
-
-    Raises:
-        InvalidInputError: ``USED_OTHER_RUN``.
-    """
+def _check_used(used: Sequence[UsedText], placements: Sequence[Placement]) -> None:
+    """Refuse a list of used sentences that is that of a run whose table is not evaluated."""
     tables = {None, *(placement.arm.table_sha256 for placement in placements)}
     for text in used:
         if text.table not in tables:

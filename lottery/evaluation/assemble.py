@@ -32,10 +32,11 @@ from certify.evidence.read import (
     write_manifest,
 )
 from certify.evidence.record import RecordParser
+from certify.tables.tokenisation import probe_digest
 from certify.ticket.corpus import sentence_digest
 from lottery.evaluation.prompts import Task
 from lottery.evaluation.shards import Part, write_at
-from lottery.text.unrelated import Window
+from lottery.text.unrelated import UnrelatedText, Window, passage_windows
 from lottery.text.usedtext import DIGITS, UsedText, used_bytes
 
 _PENDING = "0" * 64
@@ -155,6 +156,33 @@ class LossTask:
             "tokenizer": self.tokenizer_sha256,
             "text": self.text.sha256,
         }
+
+
+def make_loss_task(
+    text: UnrelatedText,
+    tokenizer: Any,
+    *,
+    window: int,
+    attribution: str,
+    base: BaseModelRef,
+    tokenizer_sha256: str,
+    dtype: Dtype,
+) -> LossTask:
+    """Prepare passages of unrelated text, in windows of at most ``window`` tokens."""
+    return LossTask(
+        passage_windows(text.passages, tokenizer, max_tokens=window),
+        TextRef(
+            name=text.name,
+            sha256=text.digest(),
+            sentences=sum(len(passage.lines) for passage in text.passages),
+            unit=text.unit,
+            attribution=attribution,
+        ),
+        base,
+        tokenizer_sha256,
+        probe_digest(tokenizer),
+        dtype,
+    )
 
 
 def assemble_loss(

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from certify.base.errors import NothingToDoError, UsageError
-from certify.base.jsonio import sha256_file
 from certify.base.records import RULES, Dtype
-from certify.evidence.read import BaseModelRef, Manifest
+from certify.evidence.read import Manifest
 from certify.evidence.sampling import MOST_DRAWN
-from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import open_table
 from certify.ticket.corpus import corpus_digest, deduplicate, drawn, pair_digests
 from certify.ticket.released import open_base, open_rows, open_source
 from certify.ticket.schema import StrengthLaw, common_law
 from certify.ticket.templates import encodable, encode, load_template
-from lottery.evaluation.arms import Nulls, check_used, open_arms, open_like
+from lottery.evaluation.arms import Opened, open_like
 from lottery.evaluation.assemble import Assembly, check_out
 from lottery.evaluation.generate import Output, generate
 from lottery.evaluation.measure import measure_arms
@@ -37,7 +35,7 @@ from lottery.model.row_swap import (
 from lottery.model.tokenizer import load_tokenizer
 from lottery.text.pairsource import read_pairs
 from lottery.text.score import BleuTokenizer, Scorer, Scores
-from lottery.text.usedtext import UsedText, unused
+from lottery.text.usedtext import unused
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,27 +144,22 @@ def evaluate(
 
 
 def evaluate_tickets(
-    base: str,
+    opened: Opened,
     data: str,
     languages: tuple[str, str],
     *,
     template: str,
-    reference: Path | None,
-    tickets: Sequence[str],
     out: Path,
     unit: str,
     attribution: str = "",
-    used: Sequence[UsedText] = (),
     limit: int | None = None,
     max_new_tokens: int = 128,
     batch_size: int = 64,
     beams: int = 1,
-    dtype: Dtype = "F32",
     bleu_tokenizer: BleuTokenizer = "13a",
     order_seed: int = 0,
     resume: bool = False,
     path: StrengthLaw | None = None,
-    nulls: Nulls | None = None,
     decided: Decided | None = None,
     max_units: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -178,15 +171,12 @@ def evaluate_tickets(
     Arguments that are not listed are those of :func:`evaluate`.
 
     Args:
-        reference: the table after embed tuning; None takes the one beside the tickets.
-        tickets: ``FILE#ID`` of each ticket; all must have the same base and reference.
+        opened: the arms; pairs that hold a sentence which they list as used are left out.
         unit: unit of sampling, ``sentence``, ``block:N`` or ``document``. For documents, the text must name
             the document of each line (:mod:`lottery.text.pairsource`).
         attribution: owner of the text; if given, the evidence includes up to 50 sentences in words.
-        used: sentences used before. Pairs that hold one are left out.
         path: strengths between each ticket's table and E* at which to record labels, too (theory §4b); None
             means those that a ticket declares, if any.
-        nulls: null tickets to evaluate beside each ticket (:mod:`lottery.evaluation.arms`); None for none.
         notice: called with one line about pairs that are left out, if any are.
         decided: stopping rule. Units are drawn in the order of ``order_seed``, and the run stops once this
             returns True after a batch (:mod:`lottery.evaluation.sequential`). None evaluates the whole text.
@@ -195,10 +185,8 @@ def evaluate_tickets(
     Raises:
         UsageError: a named file does not exist; part files exist and ``resume`` is false (``OUT_EXISTS``),
             or belong to another run (``PART_MISMATCH``); the tickets and ``path`` do not name the same
-            strengths (``PATH_DIFFERS``); the unit is the document, with ``decided``
-            (``UNIT``).
-        InvalidInputError: model, table, tickets, text or template is malformed, the tickets have different
-            bases or references, or a list of used sentences is that of another run (``USED_OTHER_RUN``).
+            strengths (``PATH_DIFFERS``); the unit is the document, with ``decided`` (``UNIT``).
+        InvalidInputError: model, text or template is malformed.
         NothingToDoError: the text has no sentences.
     """
     check_out(out)
@@ -209,16 +197,11 @@ def evaluate_tickets(
             code="UNIT",
         )
     scorer = Scorer(bleu_tokenizer)
-    folder = find_base(base)
-    loaded = load_template(template)
-    sources = [open_source(spec) for spec in tickets]
-    law = common_law((claim for source in sources for claim in source.ticket.declared), path)
-    stored, tuned, placements = open_arms(folder, reference, sources, nulls)
-    check_used(used, placements)
-    tokenizer = load_tokenizer(folder, *(source.ticket.probe_sha256 for source in sources))
+    loaded, tokenizer = load_template(template), opened.tokenizer
+    law = common_law((claim for source in opened.sources for claim in source.ticket.declared), path)
     read = read_pairs(data, *languages, documents=unit == DOCUMENT)
     distinct = deduplicate(read)
-    fresh = unused(distinct, used)
+    fresh = unused(distinct, opened.used)
     plain = encodable(fresh, tokenizer)
     kept = drawn(plain, limit, pair_digests)
     if len(plain) < len(read):
@@ -239,25 +222,20 @@ def evaluate_tickets(
         name=Path(data).name,
         unit=unit,
         attribution=attribution,
-        tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
-        base=BaseModelRef(
-            tensor_sha256=stored.digest(), model_sha256=checkpoint_digest(folder, without=stored.tensor)
-        ),
-        reference_sha256=tuned.digest(),
+        tokenizer_sha256=opened.tokenizer_sha256,
+        base=opened.model_ref,
+        reference_sha256=opened.reference.digest(),
         max_new_tokens=max_new_tokens,
         beams=beams,
-        dtype=dtype,
+        dtype=opened.dtype,
         batch_size=batch_size,
         scorer=scorer,
         path=law,
     )
-    parts_folder = free_folder(out, resume=resume)
-    model = load_backbone(folder, dtype).eval()
-    serve_base(model, stored)
-    arms = sorted((placement.arm for placement in placements), key=lambda arm: arm.kind != "base")
-    measured = partial(measure_arms, model, tokenizer, task, placements, parts_folder, resume=resume)
+    parts = free_folder(out, resume=resume)
+    measured = partial(measure_arms, opened.model, tokenizer, task, opened.placements, parts, resume=resume)
     design: Literal["fixed", "sequential"] = "fixed" if decided is None else "sequential"
-    evidence = Assembly(task, arms, out, used=used, order_seed=order_seed, design=design)
+    evidence = Assembly(task, opened.arms, out, used=opened.used, order_seed=order_seed, design=design)
     if decided is None:
         return evidence.add(measured(progress=progress))
     return evaluate_until(

@@ -6,7 +6,7 @@ reference's outputs. Memory holds one batch at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -126,13 +126,8 @@ def measure_arms(
     """
     parts: dict[str, Part] = {}
     tuned = next((one.table for one in placements if one.arm.name == REFERENCE_ARM), None)
-    for number, placement in enumerate(placements):
+    for placement, within in _in_turn(placements, progress):
         name = placement.arm.name
-
-        def within(done: int, total: int, number: int = number) -> None:
-            if progress is not None:
-                progress(number * total + done, len(placements) * total)
-
         parts[name] = measure(
             model,
             tokenizer,
@@ -147,6 +142,44 @@ def measure_arms(
             progress=within,
         )
     return parts
+
+
+def _in_turn(
+    placements: Sequence[Placement], progress: Progress | None
+) -> Iterator[tuple[Placement, Progress]]:
+    """Every arm with what to call about its progress, so that ``progress`` counts all arms."""
+    for number, placement in enumerate(placements):
+
+        def within(done: int, total: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * total + done, len(placements) * total)
+
+        yield placement, within
+
+
+def measure_losses(
+    model: PreTrainedModel,
+    task: LossTask,
+    placements: Sequence[Placement],
+    folder: Path,
+    *,
+    batch_size: int = 64,
+    resume: bool,
+    progress: Progress | None = None,
+) -> dict[str, Part]:
+    """Call :func:`measure_loss` for several arms; part files lie in ``folder``."""
+    return {
+        placement.arm.name: measure_loss(
+            model,
+            task,
+            placement,
+            folder / f"{placement.arm.name}.jsonl",
+            batch_size=batch_size,
+            resume=resume,
+            progress=within,
+        )
+        for placement, within in _in_turn(placements, progress)
+    }
 
 
 def measure_loss(

@@ -10,15 +10,14 @@ from transformers import PreTrainedModel
 
 from certify.base.errors import UsageError
 from certify.base.jsonio import sha256_file
-from certify.evidence.read import Arm, BaseModelRef, TextRef
+from certify.evidence.read import Arm, BaseModelRef
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.rowfile import make_rows, read_rows
 from certify.tables.table import Table, open_table
-from certify.tables.tokenisation import probe_digest
 from certify.ticket.schema import StrengthLaw
 from certify.ticket.templates import encode, load_template
 from lottery.controls.opportunity import of_examples
-from lottery.evaluation.assemble import Assembly, LossTask, assemble_loss
+from lottery.evaluation.assemble import Assembly, LossTask, assemble_loss, make_loss_task
 from lottery.evaluation.measure import measure, measure_loss
 from lottery.evaluation.prompts import Task, make_task
 from lottery.evaluation.shards import Part, read_part
@@ -44,7 +43,7 @@ from lottery.model.row_swap import (
 from lottery.model.tokenizer import load_tokenizer
 from lottery.text.score import Scorer
 from lottery.text.textfile import locate, read_lines
-from lottery.text.unrelated import UnrelatedText, choose_passages, passage_windows
+from lottery.text.unrelated import UnrelatedText, choose_passages
 
 PART, ARM, OPPORTUNITY = "part.jsonl", "arm.json", "opportunity.json"
 
@@ -290,19 +289,14 @@ def _unrelated(context: RunContext, work: Work, tokenizer: Any) -> UnrelatedText
 
 def _loss_task(context: RunContext, work: Work, tokenizer: Any, text: UnrelatedText) -> LossTask:
     p = work.parameters
-    return LossTask(
-        passage_windows(text.passages, tokenizer, max_tokens=p["window"]),
-        TextRef(
-            name=p["name"],
-            sha256=text.digest(),
-            sentences=sum(len(passage.lines) for passage in text.passages),
-            unit=text.unit,
-            attribution=p["attribution"],
-        ),
-        _base_ref(context, work),
-        sha256_file(context.base_folder(work) / "tokenizer.json"),
-        probe_digest(tokenizer),
-        p["dtype"],
+    return make_loss_task(
+        text,
+        tokenizer,
+        window=p["window"],
+        attribution=p["attribution"],
+        base=_base_ref(context, work),
+        tokenizer_sha256=sha256_file(context.base_folder(work) / "tokenizer.json"),
+        dtype=p["dtype"],
     )
 
 

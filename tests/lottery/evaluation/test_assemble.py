@@ -19,6 +19,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra tune")
 pytest.importorskip("transformers", reason="needs the extra tune")
 
+from evaluations import evaluate_tickets  # noqa: E402
 from slow_decoding import forced, greedy, plainly  # noqa: E402
 from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 
@@ -49,7 +50,7 @@ from certify.ticket.schema import USUAL_LAW, DeclaredClaim, StrengthLaw  # noqa:
 from certify.ticket.templates import encode, load_template  # noqa: E402
 from lottery.evaluation.armscores import arm_scores  # noqa: E402
 from lottery.evaluation.assemble import LossTask, assemble_loss  # noqa: E402
-from lottery.evaluation.evaluate import evaluate, evaluate_tickets  # noqa: E402
+from lottery.evaluation.evaluate import evaluate  # noqa: E402
 from lottery.evaluation.measure import measure_loss  # noqa: E402
 from lottery.evaluation.prompts import units_of  # noqa: E402
 from lottery.experiment.engine.inputs import base_digest  # noqa: E402

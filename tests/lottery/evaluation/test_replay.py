@@ -16,6 +16,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra tune")
 pytest.importorskip("transformers", reason="needs the extra tune")
 
+from evaluations import evaluate_tickets  # noqa: E402
 from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 
 import lottery  # noqa: E402
@@ -27,7 +28,6 @@ from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.ticket.released import open_source  # noqa: E402
 from certify.ticket.schema import USUAL_LAW  # noqa: E402
 from lottery.cli import replay as replaying  # noqa: E402
-from lottery.evaluation.evaluate import evaluate_tickets  # noqa: E402
 from lottery.evaluation.replay import Case, Replayed, replay  # noqa: E402
 
 TABLE = "model.embed_tokens.weight"

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 torch = pytest.importorskip("torch", reason="needs the extra tune")
 pytest.importorskip("transformers", reason="needs the extra tune")
 
+from evaluations import evaluate_tickets  # noqa: E402
 from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 
 import lottery  # noqa: E402
@@ -31,7 +32,6 @@ from certify.evidence.record import RecordParser  # noqa: E402
 from certify.gate.watch import Watch, open_subjects, rehearse  # noqa: E402
 from certify.policy.policy import parse_policy  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
-from lottery.evaluation.evaluate import evaluate_tickets  # noqa: E402
 from lottery.evaluation.sequential import looks  # noqa: E402
 from lottery.text.pairsource import read_pairs  # noqa: E402
 from lottery.text.usedtext import used_sentences  # noqa: E402
