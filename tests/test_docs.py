@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from documents import PAGES, tracked
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from certify.base.assumptions import ASSUMPTIONS
 from certify.base.version import __version__
 from certify.claims.registry import KINDS
+from certify.cli.registry import SCHEMAS, load
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("certify", "lottery", "reports", "proofs_checks", "tests")
@@ -178,3 +183,45 @@ def test_the_readme_lists_the_core() -> None:
 
 def test_the_citation_is_of_this_version() -> None:
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def told(page: str) -> dict[str, dict[str, str]]:
+    """Fields of each table in a page about plans, and the default that it gives for each."""
+    found: dict[str, dict[str, str]] = {}
+    for part in page.split("\n## ")[1:]:
+        rows = re.findall(r"^\| (`.+?`) \| (.*?)\| ", part, re.MULTILINE)
+        name = re.sub(r"[`\[\]]", "", part.splitlines()[0])
+        found[name] = {one: said.strip() for names, said in rows for one in re.findall("`(.+?)`", names)}
+    return found
+
+
+def defaults(fields: Mapping[str, FieldInfo]) -> dict[str, str]:
+    """Each field with its default as a page spells it."""
+    return {name: "" if one.is_required() else _spelled(one.default) for name, one in fields.items()}
+
+
+def _spelled(default: object) -> str:
+    if default is None or isinstance(default, str):
+        return f"`{default}`" if default else "none"
+    return f"`{json.dumps(default)}`"
+
+
+def tables_of(plan: type[BaseModel]) -> dict[str, dict[str, str]]:
+    """Tables of a plan with their fields, and under ``Top level`` what is no table."""
+    kinds = {name: kind for name, one in plan.model_fields.items() if (kind := _table(one.annotation))}
+    top = {name: one for name, one in plan.model_fields.items() if name not in kinds}
+    return {"Top level": defaults(top)} | {name: defaults(kind.model_fields) for name, kind in kinds.items()}
+
+
+def _table(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_table, get_args(annotation))), None)
+
+
+def test_the_page_about_plans_has_every_field_and_default() -> None:
+    page = (ROOT / "docs/plans.md").read_text(encoding="utf-8")
+    stated = tables_of(load(SCHEMAS["plan"]))
+    assert told(page) == stated
+    assert told(page.replace("| `8` |", "| `9` |")) != stated, "control: another default"
+    assert told(page.replace("`micro_batch`", "`batch`")) != stated, "control: another name"
