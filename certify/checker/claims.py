@@ -86,6 +86,7 @@ class Policy(NamedTuple):
     taken: frozenset[str]
     delta: Fraction
     texts: Mapping[str, str]
+    sha256: str
 
 
 class Claim(NamedTuple):

@@ -25,6 +25,7 @@ from .tables import (
     need,
     parse,
     resource,
+    sha,
 )
 
 SHIPPED: Final = ("selection", "paper", "release", "drop-in", "science", "strict")
@@ -46,20 +47,23 @@ LOOKS: Final = str.maketrans(
 EXIT: Final = {"INVALID": 4, "REFUTED": 1, "USAGE": 2, "INCONCLUSIVE": 3, "VACUOUS": 3, "CERTIFIED": 0}
 
 
-def extended(data: bytes) -> Json:
-    """A policy's fields: what it extends, its own items and claims added, other fields in their stead."""
+def extended(data: bytes) -> tuple[Json, bytes]:
+    """A policy's fields: what it extends, its own items and claims added, other fields in their stead.
+
+    With the bytes of all these files, its own first.
+    """
     own = tomllib.loads(data.decode("utf-8"))
     need(fits(own, "policy"), "POLICY_MALFORMED")
     if own.get("extends") is None:
-        return own
-    other = extended(resource("policy", f"{own['extends']}.toml"))
+        return own, data
+    other, files = extended(resource("policy", f"{own['extends']}.toml"))
     added = {key: [*other.get(key, []), *own.get(key, [])] for key in ("items", "claim")}
-    return other | own | added
+    return other | own | added, data + files
 
 
 def policy(data: bytes) -> Policy:
     """A policy from its file; what it asks and this program does not know is never shown."""
-    read, claims = extended(data), []
+    (read, files), claims = extended(data), []
     need({*read.get("items", ())} - {"checker.agrees"}, "POLICY_EMPTY")
     need(not read.get("claim") or ("delta" in read and {*INTEGRITY} <= {*read["items"]}), "POLICY_INCOMPLETE")
     for one in read.get("claim", []):
@@ -79,7 +83,7 @@ def policy(data: bytes) -> Policy:
     need(all(len({*one}) == len(one) for one in lists), "POLICY_MALFORMED")
     taken = frozenset([*read.get("design", ()), *read.get("accept", ())])
     delta, texts = level(read["delta"]) if "delta" in read else Fraction(1), dict(read.get("texts", {}))
-    return Policy(read["name"], tuple(read["items"]), tuple(claims), taken, delta, texts)
+    return Policy(read["name"], tuple(read["items"]), tuple(claims), taken, delta, texts, sha(files))
 
 
 def looks(name: str) -> str:
@@ -141,6 +145,7 @@ def verify(
     for name in policies:
         rules, item = answer(named, name)
         need(rules is not None, *reversed(item))
+        say(f"policy {rules.name}, sha256 {rules.sha256}")
         asked.append(rules)
     found = dict[str, dict[str, Opinion]]()
     for ticket in tickets:

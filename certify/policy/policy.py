@@ -22,7 +22,7 @@ from pydantic import Field
 from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import CertifyError, UsageError
 from certify.base.jsonio import read_bytes, sha256_bytes
-from certify.base.model import Document, Model, Refusal, parse_toml, validate, validate_toml
+from certify.base.model import Document, Model, Refusal, parse_toml, validate_toml
 from certify.base.text import looks_like
 from certify.claims.kind import Test
 from certify.claims.registry import KINDS
@@ -83,7 +83,7 @@ class Policy:
         accept: assumptions about the model that are accepted.
         non_claims: what a CERTIFIED under this policy does not say.
         texts: digests of texts by name: they must be evaluated, and be these (item ``evidence.texts``).
-        sha256: digest of the policy's file.
+        sha256: digest of the policy's file, followed by those of the policies that it extends, nearest first.
         shipped: the policy is one of the package.
         file: where a policy of one's own lies; empty for one of the package.
     """
@@ -193,7 +193,7 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
     nothing = value.get("items") in (None, [], [CHECKER]) and "extends" not in value
     if value.get("schema") == SCHEMA_NAME and nothing:
         raise _REFUSAL(f"{what} requires nothing: name what must pass in items", "POLICY_EMPTY")
-    content = _extended(validate(PolicyFile, value, what=what, refusal=_REFUSAL))
+    content, files = _extended(data, what)
     _check_names(content, what)
     return Policy(
         name=content.name,
@@ -205,19 +205,20 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
         accept=content.accept,
         non_claims=content.non_claims,
         texts=MappingProxyType(dict(content.texts)),
-        sha256=sha256_bytes(data),
+        sha256=sha256_bytes(files),
         shipped=shipped,
     )
 
 
-def _extended(own: PolicyFile) -> PolicyFile:
+def _extended(data: bytes, what: str) -> tuple[PolicyFile, bytes]:
+    """What a file says together with all that it extends, and the bytes of these files, its own first."""
+    own = validate_toml(PolicyFile, data, what=what, refusal=_REFUSAL)
     if own.extends is None:
-        return own
-    data = _file(own.extends)
-    other = _extended(validate_toml(PolicyFile, data, what=f"policy {own.extends}", refusal=_REFUSAL))
+        return own, data
+    other, files = _extended(_file(own.extends), f"policy {own.extends}")
     given = {name: getattr(own, name) for name in own.model_fields_set}
     added = {"items": (*other.items, *own.items), "claim": (*other.claim, *own.claim)}
-    return other.model_copy(update=given | added)
+    return other.model_copy(update=given | added), data + files
 
 
 def _check_names(content: PolicyFile, what: str) -> None:

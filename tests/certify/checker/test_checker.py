@@ -111,7 +111,7 @@ def test_it_says_its_progress(pristine: Bundle) -> None:
     command = [sys.executable, "-I", "-S", str(SOURCE), str(pristine.folder), "--policy", "release"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd="/")
     assert ran.stdout == "tiny release CERTIFIED\n"
-    assert [line.partition(": ")[0] for line in ran.stderr.splitlines()] == ["checker"] * 5
+    assert [line.partition(": ")[0] for line in ran.stderr.splitlines()] == ["checker"] * 6
     assert f"not read: {verdict.NOT_READ}" in ran.stderr
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import certify.policy.policy
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.verdict import Outcome
+from certify.checker import verdict
 from certify.claims.claim import Claim, Finding
 from certify.policy.policy import EVIDENCE_ITEMS, INTEGRITY_ITEMS, POLICIES, get_policy, parse_policy
 from certify.policy.requirement import TESTS, Requirement, judge
@@ -153,6 +154,25 @@ def test_a_report_says_whose_policy_it_is(
     words[-1] = "selection"
     assert "of your own" not in in_process(words, capsys).out
     assert json.loads(in_process([*words, "--format", "json"], capsys).out)["policy_file"] is None
+
+
+def test_the_digest_covers_all_that_a_policy_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(MINIMAL.replace("items =", 'extends = "release"\nitems =').replace("base", "x"), "utf-8")
+    path.write_text(path.read_text("utf-8").replace('items = ["integrity.x"]', ""), encoding="utf-8")
+    files = [path, FILES / "release.toml", FILES / "selection.toml"]
+    pinned = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    assert get_policy(str(path)).sha256 == verdict.named(str(path)).sha256 == pinned
+    assert POLICIES["selection"].sha256 == hashlib.sha256(files[-1].read_bytes()).hexdigest()
+
+    def edited(name: str) -> bytes:
+        return (FILES / f"{name}.toml").read_bytes().replace(b'"0.1"', b'"0.9"')
+
+    monkeypatch.setattr(certify.policy.policy, "_file", edited)
+    monkeypatch.setattr(verdict, "resource", lambda _, name: edited(name.removesuffix(".toml")))
+    changed = get_policy(str(path))
+    assert "9/10" in {str(one.threshold) for one in changed.claims}, "control: the parent was edited"
+    assert changed.sha256 == verdict.named(str(path)).sha256 != pinned
 
 
 # --- what a file may say -----------------------------------------------------------------------------------
