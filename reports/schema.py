@@ -12,13 +12,13 @@ from pydantic import Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
 from certify.base.errors import ExitCode
-from certify.base.model import Document, Model, never_null
+from certify.base.model import Document, Level, Model, Sha256, Slug, TokenId, never_null
 from certify.base.records import Dtype
 from certify.base.verdict import Outcome, Status
 from certify.certificate.schema import EvidenceRef
 from certify.claims.claim import Finding
 from certify.claims.kind import Role
-from certify.ticket.schema import Level, SelectionRef, Sha256, Slug, Token, TokenId
+from certify.ticket.schema import SelectionRef, Token
 from reports.view import SCHEMA_NAME, SCHEMA_VERSION
 
 Rational = Annotated[str, Field(pattern=r"^-?[0-9]+/[1-9][0-9]*$")]

@@ -8,13 +8,16 @@ treated as hostile: no conversion, no ignored unknown fields, no guessing about 
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Final, NoReturn, TypeVar
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, ClassVar, Final, NoReturn, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -34,6 +37,45 @@ Migration = Callable[[dict[str, Any]], dict[str, Any]]
 """Convert the content of a file of one schema version to the next version."""
 
 
+MAX_ROWS: Final = 1 << 24  # far above any vocabulary; keeps hostile sizes out of every later product
+
+
+def _relative_path(value: str) -> str:
+    parts = PurePosixPath(value).parts
+    if (
+        not value
+        or "\\" in value
+        or value.startswith("/")
+        or ".." in parts
+        or re.match(r"^[A-Za-z]:", value)
+        or any(ord(char) < 32 or ord(char) == 127 for char in value)
+    ):
+        raise ValueError("a path inside a ticket must be relative and stay inside its folder")
+    return value
+
+
+def level(value: str) -> str:
+    """Validate a level and return it unchanged, as decimal text rather than as a binary float.
+
+    Raises:
+        ValueError: it is not a decimal strictly between 0 and 1.
+    """
+    if not re.fullmatch(r"0?\.[0-9]{1,60}", value) or not 0 < Fraction(value) < 1:
+        raise ValueError("a level must be a decimal strictly between 0 and 1, such as 0.05")
+    return value
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, Field(max_length=1024), AfterValidator(_relative_path)]
+Level = Annotated[str, AfterValidator(level)]
+SLUG: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+Slug = Annotated[str, Field(pattern=SLUG)]
+Text = Annotated[str, Field(max_length=4096)]
+TokenId = Annotated[int, Field(ge=0, lt=MAX_ROWS)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Model(BaseModel):
     """Fields of a file: no unknown fields, no conversion of values, no NaN or infinity; frozen."""
 
@@ -51,6 +93,13 @@ def unless_given(*names: str) -> Any:
         return {key: one for key, one in content.items() if key not in names or key in self.model_fields_set}
 
     return model_serializer(mode="wrap")(serialise)
+
+
+class BoundFile(Model):
+    """A file inside the ticket's folder, bound by its file digest."""
+
+    path: RelativePath
+    sha256: Sha256
 
 
 class Document(Model):

@@ -55,14 +55,24 @@ from pydantic import AfterValidator, Field, model_validator
 from certify.base.errors import InvalidInputError
 from certify.base.exact import rational
 from certify.base.jsonio import MAX_JSON_BYTES, canonical_json, parse_json, read_bytes
-from certify.base.model import Document, Migration, Model, Refusal, validate
+from certify.base.model import (
+    Document,
+    Level,
+    Migration,
+    Model,
+    Refusal,
+    RelativePath,
+    Sha256,
+    Slug,
+    Text,
+    validate,
+)
 from certify.base.records import Correction, Dtype, Method, Rule
 from certify.claims.claim import Claim, Finding
 from certify.claims.kind import Role
 from certify.claims.registry import stated_kinds
 from certify.stats.theorem import DEFAULT_VARIATION
 from certify.stats.witness import Key
-from certify.ticket.schema import Level, RelativePath, Sha256, Slug, Text
 
 SCHEMA_NAME: Final = "certify.certificate"
 SCHEMA_VERSION: Final = 3

@@ -38,7 +38,7 @@ from certify.stats.path import PathDecision, decision
 from certify.stats.rates import rate_above, rate_at_most, rate_limits
 from certify.stats.theorem import DEFAULT_VARIATION, Criterion, critical_margin
 from certify.stats.witness import Witness, largest
-from certify.ticket.schema import StrengthLaw
+from certify.ticket.declared import StrengthLaw
 
 MAX_WITNESSES: Final = 50
 """Violations that are listed; all of them are counted."""

@@ -16,7 +16,7 @@ from certify.evidence.read import UNIT, Arm
 from certify.stats.limits import Limit
 from certify.stats.resampling import cluster_rate
 from certify.stats.theorem import CRITERIA, DEFAULT_VARIATION, Criterion
-from certify.ticket.schema import USUAL_LAW
+from certify.ticket.declared import USUAL_LAW
 
 
 def measured_steps(evidence: Evidence, subject: Subject) -> Units | None:

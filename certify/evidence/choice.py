@@ -20,8 +20,8 @@ from pydantic import ConfigDict, Field, model_validator
 from certify.base.errors import InvalidInputError
 from certify.base.files import inside
 from certify.base.jsonio import MAX_JSON_BYTES, parse_json, read_bytes, sha256_bytes
-from certify.base.model import Document, Model, Refusal, validate
-from certify.ticket.schema import Ticket, TokenId
+from certify.base.model import Document, Model, Refusal, TokenId, validate
+from certify.ticket.schema import Ticket
 
 SCHEMA_NAME: Final = "certify.choice"
 SCHEMA_VERSION: Final = 1

@@ -37,7 +37,8 @@ from certify.evidence.read import (
 from certify.evidence.sampling import check_drawn
 from certify.stats.betting import Design
 from certify.stats.path import decode
-from certify.ticket.schema import DeclaredClaim, Ticket
+from certify.ticket.declared import DeclaredClaim
+from certify.ticket.schema import Ticket
 
 DISJOINT_ROLES: Final = ("tuning", "scan", "choice", "order")
 """Uses of a sentence that exclude it from evaluation; pretraining does not."""

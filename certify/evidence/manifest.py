@@ -16,9 +16,20 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from certify.base.jsonio import pretty_json
-from certify.base.model import Document, Model, Refusal, unless_given, validate
+from certify.base.model import (
+    Document,
+    Model,
+    Refusal,
+    RelativePath,
+    Sha256,
+    Slug,
+    Text,
+    TokenId,
+    unless_given,
+    validate,
+)
 from certify.base.records import Dtype
-from certify.ticket.schema import RelativePath, Sha256, Slug, StrengthLaw, Text, TokenId
+from certify.ticket.declared import StrengthLaw
 
 SCHEMA_NAME: Final = "certify.evidence"
 SCHEMA_VERSION: Final = 1

@@ -14,7 +14,7 @@ from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.base.files import inside
 from certify.base.jsonio import sha256_bytes, write_bytes
 from certify.base.locks import locked
-from certify.base.model import Refusal
+from certify.base.model import Refusal, level
 from certify.base.records import Engine
 from certify.base.staging import changing
 from certify.base.verdict import Outcome
@@ -26,14 +26,7 @@ from certify.evidence.choice import read_choice
 from certify.evidence.load import Evidence, Subject, load
 from certify.gate.recheck import Inputs, Rechecked, recheck
 from certify.gate.session import Session
-from certify.ticket.schema import (
-    Located,
-    Ticket,
-    TicketFile,
-    choose,
-    level,
-    read_ticket_file,
-)
+from certify.ticket.schema import Located, Ticket, TicketFile, choose, read_ticket_file
 
 DEFAULT_DELTA: Final = "0.05"
 

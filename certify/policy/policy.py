@@ -22,12 +22,21 @@ from pydantic import Field
 from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import CertifyError, UsageError
 from certify.base.jsonio import read_bytes, sha256_bytes
-from certify.base.model import Document, Model, Refusal, parse_toml, validate_toml
+from certify.base.model import (
+    Document,
+    Level,
+    Model,
+    Refusal,
+    Sha256,
+    Slug,
+    Text,
+    parse_toml,
+    validate_toml,
+)
 from certify.base.text import looks_like
 from certify.claims.kind import Test
 from certify.claims.registry import KINDS
 from certify.policy.requirement import TESTS, Requirement
-from certify.ticket.schema import Level, Sha256, Slug, Text
 
 SCHEMA_NAME: Final = "certify.policy"
 SCHEMA_VERSION: Final = 1

@@ -51,7 +51,8 @@ from certify.claims.claim import Claim, Finding
 from certify.claims.criteria import DESCRIPTIVE_ABOVE
 from certify.claims.kind import LOWER, PROMISE, UPPER, Kind, Role, Test
 from certify.claims.registry import KINDS
-from certify.ticket.schema import DeclaredClaim, Ticket
+from certify.ticket.declared import DeclaredClaim
+from certify.ticket.schema import Ticket
 
 DECLARED: Final = ":declared"
 """How the name of a claim ends that is asked for under the extraction rule that the ticket declares."""

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from certify.base.errors import UsageError
 from certify.base.jsonio import read_bytes, sha256_file, write_bytes
+from certify.base.model import SLUG, BoundFile
 from certify.tables.checkpoint import CONFIG
 from certify.tables.table import Table, open_table, write_table
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
-from certify.ticket.schema import SLUG, BoundFile, TableRef, TemplateRef, TokenizerRef
+from certify.ticket.schema import TableRef, TemplateRef, TokenizerRef
 from certify.ticket.templates import load_template
 
 _COPY_LIMIT = 256 * 1024 * 1024

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from certify.base.errors import UsageError
 from certify.base.jsonio import sha256_bytes, sha256_file, write_bytes
+from certify.base.model import SLUG, BoundFile
 from certify.base.records import Correction, Dtype, Engine, Excluded, KSResult, Method, Rule, Selection
 from certify.base.staging import changing
 from certify.base.version import __version__
@@ -22,11 +23,9 @@ from certify.tables.table import Table, check_compatible, open_table
 from certify.tables.tokenisation import Probe
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
 from certify.ticket.bundle import bundle_counts, bundle_tables, table_ref, template_ref, tokenizer_ref
+from certify.ticket.declared import DeclaredClaim
 from certify.ticket.released import OpenTable
 from certify.ticket.schema import (
-    SLUG,
-    BoundFile,
-    DeclaredClaim,
     ExcludedRef,
     Released,
     RowsRef,

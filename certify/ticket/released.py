@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError
 from certify.base.files import check_endings, inside
 from certify.base.jsonio import sha256_file
+from certify.base.model import BoundFile
 from certify.tables.checkpoint import CONFIG, INDEX
 from certify.tables.dtypes import storage_bits
 from certify.tables.rowfile import Rows, open_rows_file, transferred_rows
 from certify.tables.table import BLOCK_BYTES, Table, open_table
-from certify.ticket.schema import BoundFile, Ticket, choose, read_ticket_file
+from certify.ticket.schema import Ticket, choose, read_ticket_file
 
 Role = Literal["base", "reference"]
 """The two tables of a ticket: E⁰ and E*."""

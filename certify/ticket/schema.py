@@ -7,75 +7,39 @@ someone who wants the gate to open.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from certify.base.errors import UsageError
 from certify.base.jsonio import canonical_json, pretty_json, sha256_bytes, write_bytes
-from certify.base.model import Document, Model, Refusal, read, unless_given, validate
+from certify.base.model import (
+    MAX_ROWS,
+    BoundFile,
+    Document,
+    Finite,
+    Level,
+    Model,
+    Refusal,
+    RelativePath,
+    Sha256,
+    Slug,
+    Text,
+    TokenId,
+    read,
+    unless_given,
+    validate,
+)
 from certify.base.records import Correction, Dtype, Method, Rule
+from certify.ticket.declared import DeclaredClaim
 
 SCHEMA_NAME: Final = "certify.tickets"
 SCHEMA_VERSION: Final = 1
 
 _REFUSAL: Final = Refusal("TICKET_MALFORMED", schema="TICKET_SCHEMA", newer="TICKET_NEWER")
-
-_MAX_ROWS = 1 << 24  # far above any vocabulary; keeps hostile sizes out of every later product
-
-
-def _relative_path(value: str) -> str:
-    parts = PurePosixPath(value).parts
-    if (
-        not value
-        or "\\" in value
-        or value.startswith("/")
-        or ".." in parts
-        or re.match(r"^[A-Za-z]:", value)
-        or any(ord(char) < 32 or ord(char) == 127 for char in value)
-    ):
-        raise ValueError("a path inside a ticket must be relative and stay inside its folder")
-    return value
-
-
-def level(value: str) -> str:
-    """Validate a level and return it unchanged, as decimal text rather than as a binary float.
-
-    Raises:
-        ValueError: it is not a decimal strictly between 0 and 1.
-    """
-    if not re.fullmatch(r"0?\.[0-9]{1,60}", value) or not 0 < Fraction(value) < 1:
-        raise ValueError("a level must be a decimal strictly between 0 and 1, such as 0.05")
-    return value
-
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-RelativePath = Annotated[str, Field(max_length=1024), AfterValidator(_relative_path)]
-Level = Annotated[str, AfterValidator(level)]
-SLUG: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-Slug = Annotated[str, Field(pattern=SLUG)]
-Text = Annotated[str, Field(max_length=4096)]
-TokenId = Annotated[int, Field(ge=0, lt=_MAX_ROWS)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class BoundFile(Model):
-    """A file inside the ticket's folder, bound by its file digest."""
-
-    path: RelativePath
-    sha256: Sha256
 
 
 class TableRef(Model):
@@ -89,7 +53,7 @@ class TableRef(Model):
     files: Annotated[tuple[BoundFile, ...], Field(max_length=16)]
     tensor: Text
     dtype: Dtype
-    shape: tuple[Annotated[int, Field(ge=1, lt=_MAX_ROWS)], Annotated[int, Field(ge=1, lt=1 << 20)]]
+    shape: tuple[Annotated[int, Field(ge=1, lt=MAX_ROWS)], Annotated[int, Field(ge=1, lt=1 << 20)]]
     tensor_sha256: Sha256
     tied: bool | None = Field(description="output head tied to this table; null when the source does not say")
 
@@ -106,7 +70,7 @@ class TokenizerRef(Model):
     path: RelativePath | None
     files: Annotated[tuple[BoundFile, ...], Field(max_length=16)]
     sha256: Sha256 = Field(description="file digest of tokenizer.json")
-    size: Annotated[int, Field(ge=1, lt=_MAX_ROWS)]
+    size: Annotated[int, Field(ge=1, lt=MAX_ROWS)]
     probe_sha256: Sha256 | None = Field(
         default=None,
         description="digest of the ids that it makes of fixed texts (certify.tables.tokenisation)",
@@ -174,12 +138,12 @@ class SelectionRef(Model):
     correction: Correction
     method: Method
     n: Annotated[int, Field(ge=1, lt=1 << 20)]
-    tests: Annotated[int, Field(ge=0, lt=_MAX_ROWS)]
+    tests: Annotated[int, Field(ge=0, lt=MAX_ROWS)]
     h_alpha: Annotated[int, Field(ge=0, le=1 << 20)]
     tau: Annotated[Finite, Field(gt=0)]
     seed: int | None
     counts: BoundFile | None = Field(description="token counts behind rule frequency:k")
-    excluded: Annotated[tuple[ExcludedRef, ...], Field(max_length=_MAX_ROWS)]
+    excluded: Annotated[tuple[ExcludedRef, ...], Field(max_length=MAX_ROWS)]
 
 
 class Token(Model):
@@ -191,85 +155,6 @@ class Token(Model):
     p: Annotated[Finite, Field(gt=0, le=1)]
     log10_p: Annotated[Finite, Field(le=0)]
     shift_norm: Annotated[Finite, Field(ge=0)]
-
-
-class StrengthLaw(Model):
-    """Strengths of the criterion ``path`` (theory §4b): ``(Bin(n, 1/2) - n/2) / g``.
-
-    With n even, the released table (0) and E* (1) are among the n + g + 1 strengths of the lattice.
-    """
-
-    n: Annotated[int, Field(ge=2, le=256, multiple_of=2)]
-    g: Annotated[int, Field(ge=1)]
-
-    @model_validator(mode="after")
-    def _overlapping(self) -> StrengthLaw:
-        if self.g > self.n:
-            raise ValueError("g must not exceed n")
-        return self
-
-
-USUAL_LAW: Final = StrengthLaw(n=16, g=2)
-"""The law of a declared guarantee that names none."""
-
-
-def strength_law(text: str) -> StrengthLaw:
-    """Read ``n,g``, such as ``16,2``.
-
-    Raises:
-        UsageError: it is not the like, or out of range (``PATH_LAW``).
-    """
-    try:
-        n, g = map(int, text.split(","))
-        return StrengthLaw(n=n, g=g)
-    except ValueError as error:
-        message = f"expected n,g with n even and 1 <= g <= n <= 256, such as 16,2, not {text}"
-        raise UsageError(message, code="PATH_LAW") from error
-
-
-class DeclaredClaim(Model):
-    """A claim, declared before the evaluation: what the ticket itself promises.
-
-    ``texts`` names the texts on which it is promised; empty: all of them. ``path`` is for ``guarantee:path``.
-    """
-
-    kind: Slug
-    comparator: Slug | None = None
-    margin: Annotated[str, Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,12})?$")] | None = None
-    delta: Level | None = None
-    extraction: Slug | None = None
-    texts: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
-    path: StrengthLaw | None = None
-
-    @model_serializer(mode="wrap")
-    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Tickets that name neither keep the digest that they had before these fields were.
-        content: dict[str, Any] = handler(self)
-        return {key: one for key, one in content.items() if key not in ("texts", "path") or one}
-
-    @model_validator(mode="after")
-    def _of_the_path(self) -> DeclaredClaim:
-        if self.path is not None and (self.kind, self.comparator) != ("guarantee", "path"):
-            raise ValueError("only guarantee:path has a path")
-        return self
-
-    @property
-    def law(self) -> StrengthLaw | None:
-        """Strengths that the claim needs; None for any claim but ``guarantee:path``."""
-        return self.path or USUAL_LAW if (self.kind, self.comparator) == ("guarantee", "path") else None
-
-
-def common_law(claims: Iterable[DeclaredClaim], given: StrengthLaw | None = None) -> StrengthLaw | None:
-    """The one law that claims declare and a caller gives; None if nobody names one.
-
-    Raises:
-        UsageError: they name different ones (``PATH_DIFFERS``).
-    """
-    found = {(law.n, law.g): law for law in (given, *(claim.law for claim in claims)) if law is not None}
-    if len(found) > 1:
-        text = " and ".join(f"n = {n}, g = {g}" for n, g in sorted(found))
-        raise UsageError(f"one evaluation has one path, not {text}", code="PATH_DIFFERS")
-    return next(iter(found.values()), None)
 
 
 class Located(Model):
@@ -289,7 +174,7 @@ class Ticket(Model):
     template: TemplateRef | None
     selection: SelectionRef
     released: Released
-    tokens: Annotated[tuple[Token, ...], Field(max_length=_MAX_ROWS)]
+    tokens: Annotated[tuple[Token, ...], Field(max_length=MAX_ROWS)]
     declared: Annotated[tuple[DeclaredClaim, ...], Field(max_length=64)] = ()
     evidence: Annotated[tuple[Located, ...], Field(max_length=64)] = ()
     certificate: Located | None = None

@@ -147,7 +147,7 @@ def evaluate(
         from lottery.evaluation.arms import Nulls, open_evaluation
         from lottery.evaluation.unrelated import evaluate_unrelated
     from certify.tables.dtypes import parse_dtype
-    from certify.ticket.schema import strength_law
+    from certify.ticket.declared import strength_law
 
     languages = (source, target)
     shared: dict[str, Any] = {

@@ -14,8 +14,8 @@ from certify.evidence.read import Manifest
 from certify.evidence.sampling import MOST_DRAWN
 from certify.tables.table import open_table
 from certify.ticket.corpus import corpus_digest, deduplicate, drawn, pair_digests
+from certify.ticket.declared import StrengthLaw, common_law
 from certify.ticket.released import open_base, open_rows, open_source
-from certify.ticket.schema import StrengthLaw, common_law
 from certify.ticket.templates import encodable, encode, load_template
 from lottery.evaluation.arms import Opened, open_like
 from lottery.evaluation.assemble import Assembly, check_out

@@ -18,7 +18,7 @@ from certify.base.errors import UsageError
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT
 from certify.stats.path import encode, path_law
 from certify.tables.table import Table
-from certify.ticket.schema import StrengthLaw
+from certify.ticket.declared import StrengthLaw
 from certify.ticket.templates import Example, Span
 from lottery.evaluation.assemble import LossTask, along
 from lottery.evaluation.forced_decoding import argmaxes, certainties, log_likelihoods

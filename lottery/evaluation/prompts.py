@@ -12,7 +12,7 @@ from certify.base.records import Dtype
 from certify.evidence.read import Arm, BaseModelRef, Decoding, EvidenceTemplateRef, TextRef
 from certify.tables.tokenisation import probe_digest
 from certify.ticket.corpus import Pair, deduplicate, text_digest
-from certify.ticket.schema import StrengthLaw
+from certify.ticket.declared import StrengthLaw
 from certify.ticket.templates import Example, Template, encode
 from lottery.text.score import Scorer
 

@@ -27,8 +27,8 @@ from certify.stats.path import decision
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table
 from certify.ticket.corpus import Pair, sentence_digest
+from certify.ticket.declared import StrengthLaw
 from certify.ticket.released import Source, open_base, open_reference, open_rows
-from certify.ticket.schema import StrengthLaw
 from certify.ticket.templates import Example, Template, encode, load_template
 from lottery.evaluation.forced_decoding import Certainty, argmaxes, certainties
 from lottery.evaluation.measure import labels_along

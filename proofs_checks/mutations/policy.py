@@ -16,7 +16,7 @@ from certify.certificate import schema
 from certify.claims.claim import Claim, Finding
 from certify.policy import outcomes, requirement
 from certify.policy.requirement import Requirement, RequirementAnswer
-from certify.ticket.schema import DeclaredClaim
+from certify.ticket.declared import DeclaredClaim
 from proofs_checks.check import Fact
 from proofs_checks.mutations.bug import Judged
 from proofs_checks.mutations.evidence import code_of

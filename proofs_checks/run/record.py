@@ -20,8 +20,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, model_validator
 
 from certify.base.errors import ExitCode
-from certify.base.model import Model, Refusal, validate
-from certify.ticket.schema import Text
+from certify.base.model import Model, Refusal, Text, validate
 from proofs_checks.check import OUTCOMES, Outcome, Tier
 
 FORMAT: Final = "certify-proofs/1"

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from certify.base.jsonio import canonical_json, pretty_json, read_json, sha256_bytes, sha256_file, write_bytes
-from certify.base.model import Model, Refusal, read
-from certify.ticket.schema import SLUG, RelativePath, Sha256
+from certify.base.model import SLUG, Model, Refusal, RelativePath, Sha256, read
 from lottery.tuning.runstate import remove_folder
 
 STEPS: Final = "steps"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from certify.evidence.manifest import ROW_KINDS
 from certify.tables.dtypes import parse_dtype
-from certify.ticket.schema import StrengthLaw
+from certify.ticket.declared import StrengthLaw
 from certify.ticket.templates import load_template
 from lottery.evaluation.prompts import DOCUMENT
 from lottery.experiment.plan.arms import ArmPlan, null_names, null_step, planned_arms

@@ -8,11 +8,11 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from certify.base.model import Model, unless_given
+from certify.base.model import Level, Model, Slug, TokenId, unless_given
 from certify.base.records import Correction, Rule
 from certify.evidence.manifest import Control, Segment, Unit
 from certify.evidence.null_labels import SEEDS
-from certify.ticket.schema import DeclaredClaim, Level, Slug, StrengthLaw, TokenId
+from certify.ticket.declared import DeclaredClaim, StrengthLaw
 from certify.ticket.templates import LANGUAGES
 from lottery.text.score import BleuTokenizer
 from lottery.tuning.recipe import RECIPES, Recipe, Schedule, adjusted

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from certify.base.jsonio import canonical_json, sha256_bytes
-from certify.base.model import Model
+from certify.base.model import Model, Slug
 from certify.ticket.corpus import Take
-from certify.ticket.schema import DeclaredClaim, Slug, StrengthLaw, common_law
+from certify.ticket.declared import DeclaredClaim, StrengthLaw, common_law
 from lottery.experiment.plan import fields
 from lottery.pretrain.plan import read_plan_file
 

@@ -14,7 +14,7 @@ from certify.evidence.read import Arm, BaseModelRef
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.rowfile import make_rows, read_rows
 from certify.tables.table import Table, open_table
-from certify.ticket.schema import StrengthLaw
+from certify.ticket.declared import StrengthLaw
 from certify.ticket.templates import encode, load_template
 from lottery.controls.opportunity import of_examples
 from lottery.evaluation.assemble import Assembly, LossTask, assemble_loss, make_loss_task

@@ -13,8 +13,8 @@ from certify.selection.nulls import named, null_tickets
 from certify.selection.rules import select
 from certify.tables.rowfile import transferred_rows, write_rows
 from certify.tables.table import open_table
+from certify.ticket.declared import DeclaredClaim
 from certify.ticket.make import AUTHOR_EXCLUSION, find
-from certify.ticket.schema import DeclaredClaim
 from lottery.controls.direction import random_direction
 from lottery.experiment.engine.context import (
     ROWS,

@@ -47,7 +47,8 @@ from certify.policy import policy
 from certify.scan import multiplicity, smirnov
 from certify.stats import betting, path, rates
 from certify.tables import dtypes
-from certify.ticket.schema import StrengthLaw, Ticket
+from certify.ticket.declared import StrengthLaw
+from certify.ticket.schema import Ticket
 from certify.ticket.templates import load_template, template_names
 from proofs_checks.worlds import synthetic
 

@@ -23,7 +23,8 @@ from certify.base.errors import InvalidInputError
 from certify.checker import units
 from certify.claims import criteria
 from certify.policy.policy import SHIPPED
-from certify.ticket.schema import DeclaredClaim, read_ticket_file
+from certify.ticket.declared import DeclaredClaim
+from certify.ticket.schema import read_ticket_file
 from proofs_checks.worlds import synthetic
 
 Json = Any

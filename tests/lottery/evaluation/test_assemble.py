@@ -46,7 +46,7 @@ from certify.tables.rowfile import make_rows, write_rows  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.tables.table import open_table  # noqa: E402
 from certify.ticket.corpus import sentence_digest  # noqa: E402
-from certify.ticket.schema import USUAL_LAW, DeclaredClaim, StrengthLaw  # noqa: E402
+from certify.ticket.declared import USUAL_LAW, DeclaredClaim, StrengthLaw  # noqa: E402
 from certify.ticket.templates import encode, load_template  # noqa: E402
 from lottery.evaluation.armscores import arm_scores  # noqa: E402
 from lottery.evaluation.assemble import LossTask, assemble_loss  # noqa: E402

@@ -25,8 +25,8 @@ from certify.cli.main import run  # noqa: E402
 from certify.evidence.read import TranslationRecord, iter_records, read_manifest  # noqa: E402
 from certify.stats.path import decision  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
+from certify.ticket.declared import USUAL_LAW  # noqa: E402
 from certify.ticket.released import open_source  # noqa: E402
-from certify.ticket.schema import USUAL_LAW  # noqa: E402
 from lottery.cli import replay as replaying  # noqa: E402
 from lottery.evaluation.replay import Case, Replayed, replay  # noqa: E402
 
