@@ -1,6 +1,6 @@
 """What the arms of an evidence are: null tickets and their labels, and the tickets to choose among.
 
-Sixth of eight files. The rules are those of :mod:`certify.evidence.null_labels`.
+Seventh of nine files. The rules are those of :mod:`certify.evidence.null_labels`.
 """
 
 from __future__ import annotations

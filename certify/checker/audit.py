@@ -1,4 +1,4 @@
-"""The audit of one ticket: tables, rows, certificate, evidence, verdict. Seventh of eight files."""
+"""The audit of one ticket: tables, rows, certificate, evidence, verdict. Eighth of nine files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From units to the claims that a certificate states, and what a policy makes of one (theory §5).
 
-Fifth of eight files. The rules are those of :mod:`certify.policy.requirement`.
+Sixth of nine files. The rules are those of :mod:`certify.policy.requirement`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from .scan import critical
 from .shapes import fits
+from .steps import law
 from .tables import PASS, Item, Json, Stop, canonical, level, need, sha
-from .units import CRITERIA, MEANS, ONE, RATES, Evidence, compared, largest, law
+from .units import CRITERIA, MEANS, ONE, RATES, Evidence, compared, largest
 
 NULLS: Final = {
     "random": 3,
@@ -340,7 +341,10 @@ def asserted(ticket: Json) -> Json:
     optional = dict.fromkeys(("comparator", "margin", "delta", "extraction"))
     declared = [optional | one for one in ticket.get("declared", [])]
     full = ticket | {
-        "declared": [{k: v for k, v in one.items() if k not in ("texts", "path") or v} for one in declared]
+        "declared": [
+            {k: v for k, v in one.items() if k not in ("texts", "path", "calibration") or v}
+            for one in declared
+        ]
     }
     full["template"] = ticket["template"] and {"path": None} | ticket["template"]
     full["selection"] = reals(ticket["selection"], "tau")

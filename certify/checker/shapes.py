@@ -1,4 +1,4 @@
-"""What the objects of a file may hold: no other key, no value of another kind. Second of eight files."""
+"""What the objects of a file may hold: no other key, no value of another kind. Second of nine files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OBJECTS: Final = {
     "manifest": "schema:str schema_version:1 kind:str created_by:text procedure:str base:model path?:~dict"
     " reference:~table tokenizer_sha256:sha tokenizer_probe_sha256?:~sha template:~template text:of"
     " languages:~slug* decoding:decoding order_seed:u64 design:=fixed|sequential signatures:dict arms:arm*"
-    " used:used* records:bound",
+    " margins?:~dict used:used* records:bound",
     "model": "tensor_sha256:sha model_sha256:sha",
     "table": "tensor_sha256:sha",
     "template": "name:slug sha256:sha",
@@ -60,7 +60,9 @@ OBJECTS: Final = {
     " witness?:words",
     "steps": "tokens:list top:list p_a:list p_b:list",
     "words": "source:str target:str",
-    "answer": "text:str ended:bool length:long stats:list rules:list differs?:list tokens?:list path?:str*",
+    "answer": "text:str ended:bool length:long stats:list rules:list differs?:list tokens?:list path?:str*"
+    " own?:own",
+    "own": "tokens:list top:list p_a:list p_b:list differs:list",
     "loss": "id:name unit:name window:str lines:list tokens:u53 nats:dict",
 }
 """Kinds by key: ``key?`` may be left out; ``~`` is null or that, ``*`` a list, ``=a|b`` one of these."""

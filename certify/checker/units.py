@@ -1,4 +1,4 @@
-"""From records of evidence to units and limits of their means (theory §5). Fourth of eight files.
+"""From records of evidence to units and limits of their means (theory §5). Fifth of nine files.
 
 A limit is a multiple of a grid. Where a certificate states which one, two evaluations show whether it is the
 limit, so that a stated limit is checked, never believed; a wrong one is searched for by bisection.
@@ -13,15 +13,27 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from fractions import Fraction
-from functools import lru_cache
-from itertools import chain, compress, groupby, pairwise, repeat
-from operator import add, floordiv, le, mul, sub
+from itertools import chain, compress, pairwise, repeat
+from operator import floordiv, le, mul
 from pathlib import Path
 from typing import Any
 
 from .scan import exceeds_log
 from .shapes import consistent, fits
-from .tables import Folder, Json, canonical, digests, fetch, increasing, level, naturals, need, parse, sha
+from .steps import along, changed, decisions, law, nanos
+from .tables import (
+    Folder,
+    Json,
+    canonical,
+    digests,
+    fetch,
+    increasing,
+    level,
+    naturals,
+    need,
+    parse,
+    sha,
+)
 
 ONE = 1 << 32  # units are counted in 2^-32
 CRITERIA = ("published", "measured-max", "additive", "path")
@@ -136,40 +148,6 @@ def chrf(v: Sequence[int]) -> Fraction:
     return Fraction(500 * p * q, len(orders) * (4 * p * r + q * h))
 
 
-def law(one: Json) -> tuple[int, int]:
-    """n and g of the strengths along a path."""
-    n, g = naturals([one["n"], one["g"]])
-    need(len(one) == 2 and 1 <= g <= n <= 256 and n % 2 == 0)
-    return n, g
-
-
-@lru_cache(maxsize=1 << 16)
-def along(text: str, n: int, g: int) -> tuple[list[int], bool, bool]:
-    """Labels at the n + g + 1 strengths; whether the path theorem certifies the step, and is violated."""
-    runs = [(label, int(count)) for label, count in (run.split("*") for run in text.split(","))]
-    need(all(count > 0 for _, count in runs) and sum(count for _, count in runs) == n + g + 1)
-    labels = naturals([int(label) for label, count in runs for _ in range(count)])
-    need(text == ",".join(f"{label}*{len([*run])}" for label, run in groupby(labels)))
-    row = [math.comb(n, k) for k in range(n + 1)]
-    q0, q1, released, tuned = [*row, *[0] * g], [*[0] * g, *row], Counter[int](), Counter[int]()
-    for label, p, q in zip(labels, q0, q1, strict=True):
-        released[label] += p
-        tuned[label] += q
-
-    def most(mass: int) -> Fraction:
-        found = Fraction(0)
-        for p, q in zip(q0, q1, strict=True):  # by increasing q / p: what costs nothing comes first
-            part = min(mass, q)
-            found, mass = found + (p if part == q else Fraction(p * part, q)), mass - part
-        return found
-
-    winner = min(tuned, key=lambda label: (-tuned[label], label))
-    rival = max((q for label, q in tuned.items() if label != winner), default=0)
-    certified = 2**n - most(2**n - tuned[winner]) > most(rival)
-    kept = all(released[winner] > p for label, p in released.items() if label != winner)
-    return labels, certified, certified and not kept
-
-
 def rank(seed: int, unit: str) -> str:
     """Where a unit of a sequential design stands in the order in which units are drawn."""
     return sha(f"{seed}:{unit}".encode())
@@ -218,7 +196,9 @@ class Evidence:
             need(ours == [name] or (name == "reference" and m["kind"] == "loss" and not ours))
             need(not ours or self.arms[name]["table_sha256"] == m[name]["tensor_sha256"])
         self.law, self.label, self.broken = m.get("path") and law(m["path"]), 0, set[str]()
-        need(not self.law or m["kind"] == "translation")
+        self.margins: Json = m.get("margins") or {}
+        need(m["kind"] == "translation" or (m.get("path"), m.get("margins")) == (None, None))
+        need(all(self.on_path(name) and (t is None or nanos(t)) for name, t in self.margins.items()))
         lines = here.read(m["records"]["path"], m["records"]["sha256"], packed=True).split(b"\n")
         need(lines.pop() == b"" and len(lines) == m["records"]["count"] > 0, "EVIDENCE_TRUNCATED")
         self.fixed, self.scored = m["design"] == "fixed", dict[tuple[str, int], list[Fraction]]()
@@ -271,16 +251,10 @@ class Evidence:
 
     def sentence(self, record: Json) -> None:
         e, arms, target = record["reference"], record["arms"], record["arms"]["base"]["stats"][0]
-        tokens, (p_a, p_b) = naturals(e["tokens"], 1 << 24), (naturals(e[key]) for key in ("p_a", "p_b"))
-        need(0 < len(tokens) == len(p_a) == len(p_b) == arms["reference"]["length"])
-        best = [dict(e["top"]).get(t, token) for t, token in enumerate(tokens)]
         need(arms.keys() == self.arms.keys() and increasing(naturals(record["prompt"], 1 << 24)))
         need(all(digests([record[one]]) for one in ("source", "target")) and record["prompt"])
-        need(max(p_a) <= 10**9 and max(map(sub, p_b, p_a)) <= 2 and max(map(add, p_b, p_a)) <= 10**9 + 1)
-        differs = [(one["differs"], best) for one in arms.values() if "differs" in one]
-        for pairs, against in ((e["top"], tokens), *differs):
-            need(increasing([t for t, _ in pairs]) and all(against[t] != i for t, i in pairs))
-            need(all(naturals(pair, 1 << 24) for pair in pairs))
+        best = decisions(e, arms["reference"]["length"])
+        need(all(changed(one["differs"], best) for one in arms.values() if "differs" in one))
         translation = [target[1], *target[11::3]]
         for name, one in arms.items():
             place = (name != "reference", name == "base")
@@ -295,11 +269,14 @@ class Evidence:
             if self.law:
                 said, at = dict(one.get("differs", ())), self.law[0] // 2
                 steps = [along(text, *self.law) for text in one.get("path", [])]
-                need("path" not in one or len(steps) == len(tokens))
+                need("path" not in one or len(steps) == len(best))
                 for t, (labels, _, broken) in enumerate(steps):
                     need((labels[at], labels[at + self.law[1]]) == (said.get(t, best[t]), best[t]))
                     self.label = max(self.label, *labels)
                     self.broken |= {name} if broken else set()
+            need(("own" in one) == (name in self.margins))
+            own = one.get("own")
+            need(own is None or changed(own["differs"], decisions(own, one["length"])))
 
     def on_path(self, name: str) -> bool:
         """The arm serves a ticket, as released."""

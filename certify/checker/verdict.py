@@ -1,4 +1,4 @@
-"""Policies, verdicts on the tickets of a folder, and the command line. Last of eight files."""
+"""Policies, verdicts on the tickets of a folder, and the command line. Last of nine files."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def path_lacking(
 ) -> Claim | None:
     """The claim that cannot be made for want of labels along the ticket's path; None if they are there."""
     laws = [claim.law for claim in subject.ticket.declared if claim.law] or [USUAL_LAW]
-    wanted, found, code = laws[0], evidence.manifest.path if arm.on_path else None, "PATH_NOT_EVALUATED"
+    wanted, found, code = laws[0], evidence.manifest.path if arm.released else None, "PATH_NOT_EVALUATED"
     if all(law == found for law in laws):
         return None
     said = "no labels along a path"

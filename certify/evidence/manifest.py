@@ -29,7 +29,7 @@ from certify.base.model import (
     validate,
 )
 from certify.base.records import Dtype
-from certify.ticket.declared import StrengthLaw
+from certify.ticket.declared import MarginLevel, StrengthLaw
 
 SCHEMA_NAME: Final = "certify.evidence"
 SCHEMA_VERSION: Final = 1
@@ -168,8 +168,8 @@ class Arm(Model):
         return self
 
     @property
-    def on_path(self) -> bool:
-        """It serves a ticket, as released: its labels along a path are recorded."""
+    def released(self) -> bool:
+        """It serves a ticket, as released: labels along a path and margins are recorded of such arms."""
         return self.kind in ROW_KINDS and self.control is None and self.gate is None
 
 
@@ -225,7 +225,13 @@ class Manifest(Document):
         description="strengths between the released table and E* at which labels were recorded (theory §4b)",
     )
 
-    _as_given = unless_given("tokenizer_probe_sha256", "path")
+    margins: dict[ArmName, MarginLevel | None] | None = Field(
+        default=None,
+        description="arms whose margins along their own outputs were recorded, and the t that the ticket of"
+        " each had declared by then (theory §5)",
+    )
+
+    _as_given = unless_given("tokenizer_probe_sha256", "path", "margins")
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -242,8 +248,10 @@ class Manifest(Document):
             self.reference is None or self.arm(REFERENCE_ARM).table_sha256 != self.reference.tensor_sha256
         ):
             raise ValueError("the arm reference has another table than the reference")
-        if self.path is not None and self.kind != "translation":
-            raise ValueError("only translations have a path")
+        if (self.path, self.margins) != (None, None) and self.kind != "translation":
+            raise ValueError("only translations have a path or margins")
+        if not {*(self.margins or ())} <= {arm.name for arm in self.arms if arm.released}:
+            raise ValueError("margins are of arms that serve a ticket")
         if self.kind == "translation":
             if REFERENCE_ARM not in names:
                 raise ValueError("the arm reference is missing")

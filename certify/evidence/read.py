@@ -34,6 +34,7 @@ from certify.evidence.manifest import (
     Used,
     parse_manifest,
 )
+from certify.evidence.parser import RecordParser, parse_record
 from certify.evidence.record import (
     MAX_LINE_BYTES,
     MAX_WITNESSES,
@@ -42,10 +43,8 @@ from certify.evidence.record import (
     Answer,
     LossRecord,
     Record,
-    RecordParser,
     Steps,
     TranslationRecord,
-    parse_record,
 )
 
 __all__ = [

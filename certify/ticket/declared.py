@@ -8,7 +8,10 @@ from typing import Annotated, Any, Final
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from certify.base.errors import UsageError
-from certify.base.model import Level, Model, Slug, Text
+from certify.base.model import BoundFile, Level, Model, Sha256, Slug, Text
+
+MarginLevel = Annotated[Level, Field(pattern=r"^0?\.[0-9]{1,9}$")]
+"""A margin t as decimal text, in (0, 1): a whole number of 1e-9, in which evidence counts probabilities."""
 
 
 class StrengthLaw(Model):
@@ -45,10 +48,24 @@ def strength_law(text: str) -> StrengthLaw:
         raise UsageError(message, code="PATH_LAW") from error
 
 
+class Calibration(Model):
+    """A calibrated margin (theory §5): where the served model's own margin is at least ``t``, its decisions
+    disagree with E* at a mean unit rate of at most ``alpha``.
+
+    ``text_sha256`` is the digest of the text on which ``t`` was chosen, ``record`` the record of that.
+    """
+
+    t: MarginLevel
+    alpha: Level
+    text_sha256: Sha256
+    record: BoundFile
+
+
 class DeclaredClaim(Model):
     """A claim, declared before the evaluation: what the ticket itself promises.
 
-    ``texts`` names the texts on which it is promised; empty: all of them. ``path`` is for ``guarantee:path``.
+    ``texts`` names the texts on which it is promised; empty: all of them. ``path`` is for ``guarantee:path``,
+    ``calibration`` for ``guarantee:calibrated``.
     """
 
     kind: Slug
@@ -58,17 +75,22 @@ class DeclaredClaim(Model):
     extraction: Slug | None = None
     texts: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     path: StrengthLaw | None = None
+    calibration: Calibration | None = None
 
     @model_serializer(mode="wrap")
     def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Tickets that name neither keep the digest that they had before these fields were.
+        # Tickets that name none keep the digest that they had before these fields were.
         content: dict[str, Any] = handler(self)
-        return {key: one for key, one in content.items() if key not in ("texts", "path") or one}
+        return {
+            key: one for key, one in content.items() if key not in ("texts", "path", "calibration") or one
+        }
 
     @model_validator(mode="after")
-    def _of_the_path(self) -> DeclaredClaim:
+    def _of_its_kind(self) -> DeclaredClaim:
         if self.path is not None and (self.kind, self.comparator) != ("guarantee", "path"):
             raise ValueError("only guarantee:path has a path")
+        if self.calibration is not None and (self.kind, self.comparator) != ("guarantee", "calibrated"):
+            raise ValueError("only guarantee:calibrated has a calibration")
         return self
 
     @property

@@ -34,7 +34,7 @@ from certify.base.model import (
     validate,
 )
 from certify.base.records import Correction, Dtype, Method, Rule
-from certify.ticket.declared import DeclaredClaim
+from certify.ticket.declared import Calibration, DeclaredClaim
 
 SCHEMA_NAME: Final = "certify.tickets"
 SCHEMA_VERSION: Final = 1
@@ -214,6 +214,11 @@ class Ticket(Model):
     def rule(self) -> Rule:
         """Extraction rule under which quality is judged: the declared one, else what users get."""
         return self.extraction or "whole"
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibrated margin that the ticket declares, the first if there are several."""
+        return next((one.calibration for one in self.declared if one.calibration), None)
 
     @property
     def probe_sha256(self) -> str | None:

@@ -86,6 +86,14 @@ def evaluate(
             " guarantee:path; default: what the tickets declare.",
         ),
     ] = None,
+    margins: Annotated[
+        bool,
+        typer.Option(
+            "--margins",
+            help="With --evidence: record each ticket's two largest probabilities along its own output, and"
+            " what E* decides there, for certify calibrate; default: if the tickets declare its claim.",
+        ),
+    ] = False,
     nulls: Annotated[
         Path | None,
         typer.Option(
@@ -161,7 +169,7 @@ def evaluate(
     }
     tickets = ticket or []
     alone = {"--reference": reference, "--unit": unit, "--used": used, "--path": path, "--resume": resume}
-    alone |= {"--nulls": nulls, "--unrelated": unrelated}
+    alone |= {"--margins": margins, "--nulls": nulls, "--unrelated": unrelated}
     if evidence is None and any(alone.values()):
         raise UsageError(f"{', '.join(n for n in alone if alone[n])}: only with --evidence", code="USAGE")
     if evidence is not None and unrelated is not None and evidence.name == UNRELATED:
@@ -221,6 +229,7 @@ def evaluate(
             unit=unit,
             attribution=attribution,
             path=None if path is None else strength_law(path),
+            margins=margins,
             decided=watch,
             max_units=max_units,
             progress=progress,

@@ -26,6 +26,7 @@ from certify.tables.rowfile import transferred_rows
 from certify.tables.table import Table, check_compatible, check_finite, open_table
 from certify.tables.vocabulary import open_vocabulary
 from certify.ticket.released import Source, open_base, open_reference, open_rows, open_source
+from certify.ticket.schema import Ticket
 from lottery.controls.direction import random_direction
 from lottery.model.backbone import find_base, load_backbone
 from lottery.model.row_swap import (
@@ -80,6 +81,14 @@ class Opened:
     def arms(self) -> list[Arm]:
         """The arms as evidence lists them, the base first."""
         return sorted((placement.arm for placement in self.placements), key=lambda arm: arm.kind != "base")
+
+    def margins(self, every: bool) -> dict[str, str | None]:
+        """Arms to follow along their own outputs, with the t that the ticket of each declares.
+
+        They are those of all tickets, or only of tickets that declare ``guarantee:calibrated``.
+        """
+        found = {arm_name(source.ticket): source.ticket.calibration for source in self.sources}
+        return {name: one.t if one else None for name, one in found.items() if every or one}
 
     @property
     def tokenizer_sha256(self) -> str:
@@ -153,8 +162,9 @@ def open_evaluation(
                 f"ticket {ticket.id!r} has another base or reference than ticket {sources[0].ticket.id!r}",
                 code="WRONG_BASE",
             )
-        name = f"{ticket.id}.{ticket.released.object}"
-        made.append(rows_placement(name, ticket.released.object, stored, open_rows(source, tuned)))
+        made.append(
+            rows_placement(arm_name(ticket), ticket.released.object, stored, open_rows(source, tuned))
+        )
     names = [placement.arm.name for placement in made]
     if len(set(names)) != len(names):
         raise UsageError("two tickets have the same id", code="TICKET_AMBIGUOUS")
@@ -162,6 +172,11 @@ def open_evaluation(
         made += _null_placements(folder, stored, tuned, sources, nulls)
     _check_used(used, made)
     return Opened(folder, stored, tuned, sources, tuple(made), tuple(used), dtype)
+
+
+def arm_name(ticket: Ticket) -> str:
+    """Name of the arm that serves a ticket."""
+    return f"{ticket.id}.{ticket.released.object}"
 
 
 def _check_used(used: Sequence[UsedText], placements: Sequence[Placement]) -> None:

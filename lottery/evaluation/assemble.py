@@ -16,6 +16,7 @@ from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import atomic_writer, canonical_json, sha256_bytes, write_bytes
 from certify.base.records import Dtype
 from certify.base.version import __version__
+from certify.evidence.parser import RecordParser
 from certify.evidence.read import (
     BASE_ARM,
     MAX_WITNESSES,
@@ -31,7 +32,6 @@ from certify.evidence.read import (
     unit_rank,
     write_manifest,
 )
-from certify.evidence.record import RecordParser
 from certify.tables.tokenisation import probe_digest
 from certify.ticket.corpus import sentence_digest
 from lottery.evaluation.prompts import Task
@@ -118,7 +118,8 @@ class Assembly:
             used=(),
             records=_pending(self._out, count),
         )
-        return draft if task.path is None else _with(draft, path=task.path)
+        more = {"path": task.path, "margins": task.margins}
+        return _with(draft, **{name: one for name, one in more.items() if one is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +284,7 @@ def _translation(
                     f" {parts[REFERENCE_ARM].path}: measure the arm again",
                     code="PART_STALE",
                 )
-            answer |= {field: made[field] for field in ("differs", "path") if field in made}
+            answer |= {field: made[field] for field in ("differs", "path", "own") if field in made}
         if arm.name == BASE_ARM:
             answer["tokens"] = made["tokens"]
         answers[arm.name] = answer

@@ -160,6 +160,7 @@ def evaluate_tickets(
     order_seed: int = 0,
     resume: bool = False,
     path: StrengthLaw | None = None,
+    margins: bool = False,
     decided: Decided | None = None,
     max_units: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -177,6 +178,8 @@ def evaluate_tickets(
         attribution: owner of the text; if given, the evidence includes up to 50 sentences in words.
         path: strengths between each ticket's table and E* at which to record labels, too (theory §4b); None
             means those that a ticket declares, if any.
+        margins: follow the arms of all tickets along their own outputs, too (theory §5); otherwise those of
+            tickets that declare ``guarantee:calibrated``.
         notice: called with one line about pairs that are left out, if any are.
         decided: stopping rule. Units are drawn in the order of ``order_seed``, and the run stops once this
             returns True after a batch (:mod:`lottery.evaluation.sequential`). None evaluates the whole text.
@@ -231,6 +234,7 @@ def evaluate_tickets(
         batch_size=batch_size,
         scorer=scorer,
         path=law,
+        margins=opened.margins(margins),
     )
     parts = free_folder(out, resume=resume)
     measured = partial(measure_arms, opened.model, tokenizer, task, opened.placements, parts, resume=resume)

@@ -21,7 +21,7 @@ from certify.tables.table import Table
 from certify.ticket.declared import StrengthLaw
 from certify.ticket.templates import Example, Span
 from lottery.evaluation.assemble import LossTask, along
-from lottery.evaluation.forced_decoding import argmaxes, certainties, log_likelihoods
+from lottery.evaluation.forced_decoding import Certainty, argmaxes, certainties, log_likelihoods
 from lottery.evaluation.generate import Output, batches, check_fits, decode
 from lottery.evaluation.prompts import Task
 from lottery.evaluation.shards import Part, open_part
@@ -50,7 +50,7 @@ def measure(
         model: the base with its table as served (:func:`lottery.model.row_swap.serve_base`), in eval mode;
             it is restored bit for bit.
         reference: the reference's part, with every sentence of ``indices``; None for the reference itself.
-        tuned: E* as served; needed if the task has a path.
+        tuned: E* as served; needed if the task has a path or margins.
         resume: continue with ``out`` if it exists, instead of starting over.
         opened: the part that an earlier call for this arm returned: ``out`` is not read again.
         indices: sentences to measure; None means all.
@@ -74,10 +74,11 @@ def measure(
         raise UsageError(f"{reference.path} is incomplete: finish it first", code="REFERENCE_NEEDED")
     if not missing:
         return part
-    law, end = task.path if arm.on_path else None, None
-    if law is not None:
+    law, end = task.path if arm.released else None, None
+    if law is not None or arm.name in (task.margins or ()):
         if tuned is None:
-            raise UsageError("a path needs the table after embed tuning", code="REFERENCE_NEEDED")
+            text = "a path, and margins, need the table after embed tuning"
+            raise UsageError(text, code="REFERENCE_NEEDED")
         end = values_of(tuned, model.device)
     with placed(model, placement, task.decoding.dtype) as ready:
         check_fits(ready, [task.prompts[index] for index in missing], task.decoding.max_new_tokens)
@@ -96,6 +97,10 @@ def measure(
                 steps = _reference_steps(ready, prompts, outputs)
             else:
                 steps = _steps_along(ready, prompts, [reference.read(index) for index in chosen], law, end)
+                if end is not None and arm.name in (task.margins or ()):
+                    answers = [output.tokens for output in outputs]
+                    own = own_steps(ready, prompts, answers, certainties(ready, prompts, answers), end)
+                    steps = [step | {"own": one} for step, one in zip(steps, own, strict=True)]
             part.append(
                 [
                     _answer(task, index, output, arm.name) | step
@@ -240,14 +245,33 @@ def _answer(task: Task, index: int, output: Output, name: str) -> dict[str, Any]
 def _reference_steps(
     ready: Placed, prompts: Sequence[Example], outputs: Sequence[Output]
 ) -> list[dict[str, Any]]:
-    found = certainties(ready, prompts, [output.tokens for output in outputs])
+    answers = [output.tokens for output in outputs]
+    return [*map(_steps, answers, certainties(ready, prompts, answers))]
+
+
+def _steps(answer: Sequence[int], sure: Certainty) -> dict[str, Any]:
+    return {"top": _differences(answer, sure.argmax), "p_a": list(sure.p_a), "p_b": list(sure.p_b)}
+
+
+def own_steps(
+    ready: Placed,
+    prompts: Sequence[Example],
+    answers: Sequence[Sequence[int]],
+    sure: Sequence[Certainty],
+    end: Tensor,
+) -> list[dict[str, Any]]:
+    """An arm's steps along its own outputs, and where E* decides otherwise there (theory §5).
+
+    Args:
+        ready: the model with the arm in it.
+        answers: what the arm generated.
+        sure: its decisions and probabilities there.
+        end: E* (:func:`lottery.model.row_swap.values_of`).
+    """
+    (best,) = [argmaxes(ready, prompts, answers) for _ in along_path(ready, end, [Fraction(1)])]
     return [
-        {
-            "top": _differences(output.tokens, certainty.argmax),
-            "p_a": list(certainty.p_a),
-            "p_b": list(certainty.p_b),
-        }
-        for output, certainty in zip(outputs, found, strict=True)
+        {"tokens": list(answer), **_steps(answer, one), "differs": _differences(one.argmax, tuned)}
+        for answer, one, tuned in zip(answers, sure, best, strict=True)
     ]
 
 

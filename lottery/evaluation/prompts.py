@@ -42,6 +42,7 @@ class Task:
         batch_size: number of prompts decoded together; affects speed, not outputs.
         scorer: computes the statistics.
         path: strengths at which the arms of tickets are asked, too (theory §4b).
+        margins: arms to follow along their own outputs, and the t that the ticket of each declares.
     """
 
     pairs: tuple[Pair, ...]
@@ -61,24 +62,30 @@ class Task:
     batch_size: int
     scorer: Scorer
     path: StrengthLaw | None = None
+    margins: Mapping[str, str | None] | None = None
 
     def key(self, arm: Arm) -> Mapping[str, Any]:
         """Everything that determines the part file of an arm, as JSON."""
-        path = {} if self.path is None or not arm.on_path else {"path": self.path.model_dump(mode="json")}
-        return path | {
-            "procedure": "translation/1",
-            "arm": arm.model_dump(mode="json", include={"kind", "table_sha256", "model_sha256", "gate"}),
-            "base": self.base.model_dump(mode="json"),
-            "reference": self.reference_sha256,
-            "tokenizer": self.tokenizer_sha256,
-            "special_tokens": dict(self.special_tokens),
-            "prompts": self.prompts_sha256,
-            "template": self.template.sha256,
-            "text": self.text.sha256,
-            "languages": list(self.languages),
-            "decoding": self.decoding.model_dump(mode="json"),
-            "signatures": self.signatures,
-        }
+        path = {} if self.path is None or not arm.released else {"path": self.path.model_dump(mode="json")}
+        own = {"margins": True} if arm.name in (self.margins or ()) else {}
+        return (
+            path
+            | own
+            | {
+                "procedure": "translation/1",
+                "arm": arm.model_dump(mode="json", include={"kind", "table_sha256", "model_sha256", "gate"}),
+                "base": self.base.model_dump(mode="json"),
+                "reference": self.reference_sha256,
+                "tokenizer": self.tokenizer_sha256,
+                "special_tokens": dict(self.special_tokens),
+                "prompts": self.prompts_sha256,
+                "template": self.template.sha256,
+                "text": self.text.sha256,
+                "languages": list(self.languages),
+                "decoding": self.decoding.model_dump(mode="json"),
+                "signatures": self.signatures,
+            }
+        )
 
     @property
     def signatures(self) -> dict[str, str]:
@@ -121,6 +128,7 @@ def make_task(
     batch_size: int = 64,
     scorer: Scorer | None = None,
     path: StrengthLaw | None = None,
+    margins: Mapping[str, str | None] | None = None,
 ) -> Task:
     """Prepare a text: drop repeated sentences, encode prompts, number units.
 
@@ -142,6 +150,7 @@ def make_task(
         batch_size: number of prompts decoded together.
         scorer: computes the statistics; None means BLEU with tokenizer 13a.
         path: strengths at which to ask the arms of tickets, too.
+        margins: arms to follow along their own outputs (:class:`Task`).
 
     Raises:
         UsageError: the unit is unknown (``UNIT``), a pair does not name its document (``DOCUMENT_ID``), a
@@ -173,6 +182,7 @@ def make_task(
         batch_size=batch_size,
         scorer=scorer or Scorer(),
         path=path,
+        margins=margins or None,
     )
 
 

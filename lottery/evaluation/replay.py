@@ -6,9 +6,10 @@ puts E* and then the ticket's rows into the base, feeds what embed tuning had ge
 decisions and the two largest probabilities with the record.
 
 REPRODUCED: E* (so greedy decoding would have come here) and the ticket's arm decide as recorded at this step
-and at all earlier steps, both probabilities of E* are within the tolerance, and the labels along the path
-certify the step if the recorded ones do. NOT_REPRODUCED: anything else. NOT_RUN: the sentence is not
-available; the text says why.
+and at all earlier steps, both probabilities of E* are within the tolerance, the labels along the path certify
+the step if the recorded ones do, and along the arm's own output, where the record follows it, E* and the arm
+decide as recorded with both probabilities of the arm within the tolerance. NOT_REPRODUCED: anything else.
+NOT_RUN: the sentence is not available; the text says why.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from certify.base.errors import InvalidInputError, UsageError
 from certify.base.files import inside
 from certify.base.jsonio import sha256_file
 from certify.evidence.read import UNIT, Manifest, TranslationRecord, iter_records, read_manifest
+from certify.evidence.record import OwnSteps
 from certify.stats.path import decision
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table
@@ -31,7 +33,7 @@ from certify.ticket.declared import StrengthLaw
 from certify.ticket.released import Source, open_base, open_reference, open_rows
 from certify.ticket.templates import Example, Template, encode, load_template
 from lottery.evaluation.forced_decoding import Certainty, argmaxes, certainties
-from lottery.evaluation.measure import labels_along
+from lottery.evaluation.measure import labels_along, own_steps
 from lottery.model.backbone import find_base, load_backbone
 from lottery.model.row_swap import (
     Placement,
@@ -54,8 +56,9 @@ Case = tuple[str, int]
 """Id of a record and one of its steps, counted from 0."""
 
 
-_Run = tuple[Certainty, tuple[int, ...], list[str]]
-"""What E* and the arm decide at each step, and the labels along the path, if there is one."""
+_Run = tuple[Certainty, tuple[int, ...], list[str], str]
+"""What E* and the arm decide at each step, the labels along the path, if there is one, and what is not as
+recorded along the arm's own output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,7 @@ def replay(
             continue
         last = max((step for id_, step in cases if id_ == record.id), default=0)
         ready.append((record, prompt, min(last + 1, len(record.reference.tokens))))
-    found = _run(manifest, folder, stored, tuned, arm, ready)
+    found = _run(manifest, folder, stored, tuned, arm, ready, name, tolerance)
     return tuple(_compare(case, records, refused, found, name, manifest.path, tolerance) for case in cases)
 
 
@@ -243,6 +246,8 @@ def _run(
     tuned: Placement,
     arm: Placement,
     ready: Sequence[tuple[TranslationRecord, Example, int]],
+    name: str,
+    tolerance: int,
 ) -> dict[str, _Run]:
     """Decisions of E* and the arm at every step of each record, up to the last requested step."""
     if not ready:
@@ -257,10 +262,33 @@ def _run(
     with placed(model, arm, dtype) as served:
         said = argmaxes(served, prompts, answers)
         labels: list[list[str]] = [[] for _ in answers]
-        if manifest.path is not None and tuned.table is not None:
-            best, end = [one.argmax for one in sure], values_of(tuned.table, model.device)
+        wrong = dict.fromkeys((record.id for record, _, _ in ready), "")
+        end = None if tuned.table is None else values_of(tuned.table, model.device)
+        if manifest.path is not None and end is not None:
+            best = [one.argmax for one in sure]
             labels = labels_along(served, prompts, answers, said, best, manifest.path, end)
-    return {record.id: (sure[i], said[i], labels[i]) for i, (record, _, _) in enumerate(ready)}
+        along = [(one.id, prompt, own) for one, prompt, _ in ready if (own := one.arms[name].own) is not None]
+        if along and end is not None:
+            ids, prompts, recorded = (list(column) for column in zip(*along, strict=True))
+            outputs = [own.tokens for own in recorded]
+            again = certainties(served, prompts, outputs)
+            steps = own_steps(served, prompts, outputs, again, end)
+            wrong |= {
+                id_: _own_differs(own, one, step["differs"], tolerance)
+                for id_, own, one, step in zip(ids, recorded, again, steps, strict=True)
+            }
+    return {one.id: (sure[i], said[i], labels[i], wrong[one.id]) for i, (one, _, _) in enumerate(ready)}
+
+
+def _own_differs(own: OwnSteps, again: Certainty, differs: Sequence[Sequence[int]], tolerance: int) -> str:
+    """What is not as recorded along an arm's own output; empty if nothing is."""
+    if again.argmax != own.argmaxes():
+        return "along its own output the ticket decides otherwise than recorded"
+    if [*map(tuple, differs)] != list(own.differs):
+        return "along the ticket's own output embed tuning decides otherwise than recorded"
+    pairs = [*zip(again.p_a, own.p_a, strict=True), *zip(again.p_b, own.p_b, strict=True)]
+    off = max(abs(found - stated) for found, stated in pairs)
+    return f"a probability along its own output is off by {off / UNIT:.2e}" if off > tolerance else ""
 
 
 def _compare(
@@ -283,9 +311,9 @@ def _compare(
     recorded = Decision(expected[step], actual, steps.p_a[step], steps.p_b[step])
     if id_ in refused:
         return Replayed(id_, step, "NOT_RUN", refused[id_], recorded)
-    sure, said, labels = runs[id_]
+    sure, said, labels, own = runs[id_]
     found = Decision(sure.argmax[step], said[step], sure.p_a[step], sure.p_b[step])
-    wrong = []
+    wrong = [own] if own else []
     if sure.argmax[:step] != expected[:step]:
         at = next(t for t in range(step) if sure.argmax[t] != expected[t])
         wrong.append(f"embed tuning decides differently already at step {at}")

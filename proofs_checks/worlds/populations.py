@@ -24,8 +24,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from certify.evidence.load import Evidence
+from certify.evidence.parser import RecordParser
 from certify.evidence.read import Manifest, Record, TranslationRecord, parse_manifest
-from certify.evidence.record import RecordParser
 from proofs_checks.worlds import synthetic
 
 Json = Any

@@ -8,8 +8,8 @@ from typing import Any
 from certify.base.jsonio import canonical_json
 from certify.evidence.distances import Distances
 from certify.evidence.load import Evidence, Subject
+from certify.evidence.parser import RecordParser
 from certify.evidence.read import parse_manifest
-from certify.evidence.record import RecordParser
 from certify.ticket.schema import Ticket
 from proofs_checks.worlds import synthetic
 

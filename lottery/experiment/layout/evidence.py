@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from certify.evidence.manifest import ROW_KINDS
 from certify.tables.dtypes import parse_dtype
-from certify.ticket.declared import StrengthLaw
 from certify.ticket.templates import load_template
 from lottery.evaluation.prompts import DOCUMENT
 from lottery.experiment.plan.arms import ArmPlan, null_names, null_step, planned_arms
@@ -97,8 +96,8 @@ def _translated(
         "bleu_tokenizer": settings.bleu_tokenizer,
         "signatures": list(signatures(settings.bleu_tokenizer)),
     }
-    law = builder.plan.path if file == text.name else None
-    about = _path(law) | {
+    more = _asked(builder) if file == text.name else {}
+    about = more | {
         "file": file,
         "name": text.name,
         "unit": text.unit,
@@ -113,7 +112,7 @@ def _translated(
     ordered = sorted(arms, key=lambda arm: arm.kind != "reference")
     work = _decoding(builder, text)
     steps = _measured(
-        builder, pair, ordered, evidence.measure_arm, f"measure/{file}", common, sources, work, law
+        builder, pair, ordered, evidence.measure_arm, f"measure/{file}", common, sources, work, more
     )
     reference = {"reference": steps[0].name}
     steps[1:] = [replace(step, needs={**step.needs, **reference}) for step in steps[1:]]
@@ -158,9 +157,9 @@ def _measured(
     common: dict[str, Any],
     sources: dict[str, str],
     work: Amount,
-    law: StrengthLaw | None = None,
+    more: dict[str, Any] | None = None,
 ) -> list[GraphStep]:
-    """Build a step per arm, named ``PAIR/FOLDER/ARM``; ``law`` is for the arms of tickets."""
+    """Build a step per arm, named ``PAIR/FOLDER/ARM``; ``more`` is asked of the arms of tickets."""
     steps = []
     for arm in arms:
         # The fields of an arm that determine its measurement or appear in its evidence.
@@ -169,9 +168,11 @@ def _measured(
         }
         parameters = common | {"arm": kept | {"training_seed": builder.plan.seed}}
         amount = work
-        if law is not None and arm.kind in ROW_KINDS and arm.control is None and arm.gate is None:
-            parameters |= _path(law)
-            amount = replace(work, read=work.read * (2 + law.n + law.g) // 2)  # work.read is about two passes
+        if arm.kind in ROW_KINDS and arm.control is None and arm.gate is None:
+            more = more or {}
+            parameters |= more
+            passes = sum(more.get("path", {}).values()) + 2 * ("margins" in more)
+            amount = replace(work, read=work.read * (2 + passes) // 2)  # work.read is about two passes
         weights = {} if arm.source in ("base", "reference") else {"arm": f"{pair.name}/{arm.step}"}
         name = f"{pair.name}/{folder}/{arm.name}"
         declared = (f"{pair.name}/tickets",)  # claims are declared before anything is evaluated
@@ -181,8 +182,11 @@ def _measured(
     return steps
 
 
-def _path(law: StrengthLaw | None) -> dict[str, Any]:
-    return {} if law is None else {"path": law.model_dump(mode="json")}
+def _asked(builder: Builder) -> dict[str, Any]:
+    """What the arms of tickets are asked beside their decisions along the reference's outputs."""
+    law, margins = builder.plan.path, builder.plan.evaluation.margins
+    path = {} if law is None else {"path": law.model_dump(mode="json")}
+    return path | ({"margins": True} if margins else {})
 
 
 def _collected(arms: list[ArmPlan], steps: list[GraphStep]) -> dict[str, str]:

@@ -249,6 +249,7 @@ class EvaluationPlan(Model):
             extra ``spbleu`` and a tokenizer model that sacreBLEU finds on this machine.
         witnesses: largest number of sentences to include as readable text, over all texts together.
         path: strengths at which the arms of tickets are asked, too; default: those of a declared guarantee.
+        margins: follow the arms of tickets along their own outputs, too.
     """
 
     batch: _Count = 64
@@ -257,8 +258,9 @@ class EvaluationPlan(Model):
     bleu_tokenizer: BleuTokenizer = "13a"
     witnesses: Annotated[int, Field(ge=0, le=50)] = 50
     path: StrengthLaw | None = None
+    margins: bool = False
 
-    _as_given = unless_given("path")
+    _as_given = unless_given("path", "margins")
 
 
 class GeometryPlan(Model):

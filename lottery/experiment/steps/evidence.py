@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,11 +64,11 @@ def measure_arm(context: RunContext, work: Work) -> Result:
     part = measure(
         model,
         tokenizer,
-        _task(context, work),
+        _task(context, work, [placement.arm]),
         placement,
         work.folder / PART,
         reference=reference,
-        tuned=_reference_table(work) if "path" in work.parameters else None,
+        tuned=_reference_table(work) if {"path", "margins"} & work.parameters.keys() else None,
         resume=True,
         progress=context.progress,
     )
@@ -167,7 +168,7 @@ def _model(context: RunContext, work: Work) -> tuple[PreTrainedModel, Any]:
     return cast("tuple[PreTrainedModel, Any]", context.loaded[key])
 
 
-def _task(context: RunContext, work: Work) -> Task:
+def _task(context: RunContext, work: Work, arms: Sequence[Arm]) -> Task:
     p = work.parameters
     folder = context.base_folder(work)
     return make_task(
@@ -188,6 +189,7 @@ def _task(context: RunContext, work: Work) -> Task:
         batch_size=p["batch"],
         scorer=Scorer(p["bleu_tokenizer"]),
         path=StrengthLaw.model_validate(p["path"]) if "path" in p else None,
+        margins={arm.name: None for arm in arms if arm.released} if "margins" in p else None,
     )
 
 
@@ -201,7 +203,9 @@ def write_evidence(context: RunContext, work: Work) -> Result:
     arms, parts = _measured(work)
     used, out = used_texts(work), work.folder / f"{p['file']}.json"
     seed, witnesses = p["order_seed"], p["witnesses"]
-    Assembly(_task(context, work), arms, out, used=used, order_seed=seed, witnesses=witnesses).add(parts)
+    Assembly(_task(context, work, arms), arms, out, used=used, order_seed=seed, witnesses=witnesses).add(
+        parts
+    )
     return Result(_evidence_files(work.folder, p["file"]), {"arms": len(arms)})
 
 

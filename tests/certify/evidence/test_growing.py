@@ -19,7 +19,7 @@ from certify.claims import quality
 from certify.claims.quality import unit_scores
 from certify.evidence.growing import Growing
 from certify.evidence.load import Evidence, load
-from certify.evidence.record import RecordParser
+from certify.evidence.parser import RecordParser
 from certify.gate.watch import Watch
 from certify.policy.policy import parse_policy
 from proofs_checks.worlds import synthetic

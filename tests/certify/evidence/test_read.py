@@ -20,6 +20,7 @@ from certify.base.errors import CertifyError, InvalidInputError
 from certify.base.jsonio import canonical_json
 from certify.base.model import json_schema
 from certify.evidence.manifest import Manifest
+from certify.evidence.parser import RecordParser
 from certify.evidence.read import (
     check_files,
     iter_records,
@@ -32,7 +33,6 @@ from certify.evidence.read import (
     unit_rank,
     write_manifest,
 )
-from certify.evidence.record import RecordParser
 
 A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 USED = ["0123456789abcdef", "123456789abcdef0"]
@@ -253,6 +253,10 @@ MANIFEST_FAULTS = {
     "strengths without 0 and 1": edit("path", {"n": 3, "g": 1}),
     "laws that do not overlap": edit("path", {"n": 2, "g": 3}),
     "too many strengths": edit("path", {"n": 258, "g": 1}),
+    "margins of an arm without a ticket": edit("margins", {"base": None}),
+    "margins of an arm that is not there": edit("margins", {"other.transfer": None}),
+    "a margin of one": edit("margins", {"t.transfer": "1.0"}),
+    "a margin finer than what is counted": edit("margins", {"t.transfer": ".8500000001"}),
 }
 
 
@@ -392,6 +396,45 @@ def test_faulty_labels_along_a_path_are_refused(tmp_path: Path, fault: Callable[
         parse_record(honest, parse_manifest(files.manifest))
     fault(honest["arms"])
     with pytest.raises(InvalidInputError, match="path") as error:
+        parse_record(honest, found)
+    assert error.value.code == "EVIDENCE_MALFORMED"
+
+
+def own_steps(**changes: Any) -> Json:
+    """Six steps of ``t.transfer`` along its own output, the second with another argmax than its token."""
+    steps = {"tokens": [10, 7, 9, 9, 9, 2], "top": [[1, 8]], "p_a": [9 * 10**8] * 6, "p_b": [10**8] * 6}
+    return steps | {"differs": [[1, 7], [4, 3]]} | changes
+
+
+OWN_FAULTS: dict[str, Callable[[Json], None]] = {
+    "no steps": lambda arms: arms["t.transfer"].pop("own"),
+    "steps of an arm that is not listed": lambda arms: arms["base"].update(own=own_steps()),
+    "null": lambda arms: arms["t.transfer"].update(own=None),
+    "a token too few": lambda arms: arms["t.transfer"]["own"]["tokens"].pop(),
+    "no word on E*": lambda arms: arms["t.transfer"]["own"].pop("differs"),
+    "a probability too few": lambda arms: arms["t.transfer"]["own"]["p_a"].pop(),
+    "a second larger than the first": lambda arms: arms["t.transfer"]["own"].update(p_b=[9 * 10**8 + 3] * 6),
+    "probabilities above one": lambda arms: arms["t.transfer"]["own"].update(p_b=[10**8 + 2] * 6),
+    "a step beyond the output": lambda arms: arms["t.transfer"]["own"].update(differs=[[6, 7]]),
+    "E* differs with the same token": lambda arms: arms["t.transfer"]["own"].update(differs=[[1, 8]]),
+    "an argmax that is the token": lambda arms: arms["t.transfer"]["own"].update(top=[[1, 7]]),
+    "another length": lambda arms: arms["t.transfer"].update(length=5),
+}
+
+
+@pytest.mark.parametrize("fault", OWN_FAULTS.values(), ids=OWN_FAULTS.keys())
+def test_faulty_steps_along_an_own_output_are_refused(tmp_path: Path, fault: Callable[[Json], None]) -> None:
+    files = Files(tmp_path)
+    files.write()
+    honest = translation(0)
+    honest["arms"]["t.transfer"]["own"] = own_steps()
+    found = parse_manifest(files.manifest | {"margins": {"t.transfer": "0.85"}})
+    steps = parse_record(honest, found).arms["t.transfer"].own  # type: ignore[union-attr]
+    assert (steps.margin(0), steps.argmaxes()[1], steps.differs) == (8 * 10**8, 8, ((1, 7), (4, 3)))
+    with pytest.raises(InvalidInputError, match="own"):
+        parse_record(honest, parse_manifest(files.manifest))
+    fault(honest["arms"])
+    with pytest.raises(InvalidInputError, match=r"own|left out") as error:
         parse_record(honest, found)
     assert error.value.code == "EVIDENCE_MALFORMED"
 

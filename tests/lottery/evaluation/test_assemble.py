@@ -305,6 +305,66 @@ def test_a_path_is_the_one_that_tickets_declare(
     assert error.value.code == "PATH_DIFFERS"
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_steps_along_own_outputs_are_those_of_a_slow_loop(
+    base: Path, text: Path, tuned: Path, evaluated: Any, tmp_path: Path, beams: int
+) -> None:
+    """Two models by hand, one forced decoding each; without the steps, the bytes are those of before."""
+    evaluated("plain", beams=beams)
+    manifest = evaluated("margins", margins=True, beams=beams)
+    assert manifest.margins == {"all.transfer": None, "one.transfer": None}
+    table = torch.from_numpy(np.array(open_tensor(tuned, TABLE)))
+    one, best = (load_backbone(base, "F32").eval() for _ in range(2))
+    with torch.no_grad():
+        one.model.embed_tokens.weight[IDS[:1]] = table[IDS[:1]]
+        best.model.embed_tokens.weight.copy_(table)
+    tokenizer = load_tokenizer(base)
+    pairs = read_pairs(str(text), *LANGUAGES)
+    prompts = encode(load_template("labels"), pairs, tokenizer, *LANGUAGES, response=False)
+    disagreements = tops = 0
+    for record, prompt in zip(read(tmp_path / "margins")[1], prompts, strict=True):
+        assert record.arms["base"].own is record.arms["reference"].own is None
+        assert not record.arms["all.transfer"].own.differs, "its table is E*"
+        answer, own = record.arms["one.transfer"], record.arms["one.transfer"].own
+        said = list(own.tokens[:-1] if answer.ended else own.tokens)
+        assert (tokenizer.decode(said), len(own.tokens)) == (answer.text, answer.length)
+        ours = forced(plainly(one), prompt.ids, own.tokens)
+        theirs = [int(each.argmax()) for each in forced(plainly(best), prompt.ids, own.tokens)]
+        decided = [int(each.argmax()) for each in ours]
+        assert list(own.argmaxes()) == decided
+        assert own.differs == tuple(
+            (t, b) for t, (a, b) in enumerate(zip(decided, theirs, strict=True)) if a != b
+        )
+        for t, logits in enumerate(ours):
+            first, second = logits.double().softmax(0).topk(2).values.tolist()
+            # Batches round in fp32; down and up by less than two units beyond that.
+            assert own.p_a[t] == pytest.approx(first * 1e9, abs=1000)
+            assert own.p_b[t] == pytest.approx(second * 1e9, abs=1000)
+            assert own.p_a[t] + own.p_b[t] <= 10**9 + 1
+        disagreements, tops = disagreements + len(own.differs), tops + len(own.top)
+    assert disagreements, "a test in which E* agrees throughout would test little"
+    assert bool(tops) == (beams > 1)
+    lines = contents(tmp_path / "margins")["dev.records.jsonl"].splitlines(keepends=True)
+    without = [re.sub(rb'"own":{[^}]*},', b"", line) for line in lines]
+    assert b"".join(without) == contents(tmp_path / "plain")["dev.records.jsonl"]
+    assert b'"margins"' not in contents(tmp_path / "plain")["dev.json"]
+
+
+def test_margins_are_recorded_of_tickets_that_declare_one(
+    base: Path, tuned: Path, tickets: Path, evaluated: Any, tmp_path: Path
+) -> None:
+    calibration = {"t": "0.9", "alpha": "0.05", "text_sha256": "0" * 64}
+    record = {"path": "calibrations/declares.json", "sha256": "0" * 64}
+    claim = {"kind": "guarantee", "comparator": "calibrated", "calibration": calibration | {"record": record}}
+    declared = [DeclaredClaim.model_validate(claim)]
+    out = tmp_path / "declares.json"
+    lottery.find(base, tuned, out=out, ticket_id="declares", rule="ids:3", declared=declared)
+    both = [f"{tickets}#one", f"{out}#declares"]
+    assert evaluated("found", tickets=both, limit=1).margins == {"declares.transfer": "0.9"}
+    asked = evaluated("asked", tickets=both, limit=1, margins=True).margins
+    assert asked == {"one.transfer": None, "declares.transfer": "0.9"}
+
+
 # --- interruption ----------------------------------------------------------------------------------------
 
 
@@ -372,6 +432,7 @@ def test_the_size_of_a_batch_changes_nothing(evaluated: Any, tmp_path: Path) -> 
         ({"resume": True, "limit": 9}, "PART_MISMATCH", "text"),
         ({"resume": True, "dtype": "BF16"}, "PART_MISMATCH", "decoding"),
         ({"resume": True, "path": USUAL_LAW}, "PART_MISMATCH", "path"),
+        ({"resume": True, "margins": True}, "PART_MISMATCH", "margins"),
     ],
 )
 def test_parts_of_another_run_are_refused(

@@ -156,6 +156,34 @@ def test_labels_that_certify_must_recur(
     assert "do not certify" in result.text
 
 
+def test_steps_along_an_own_output_must_recur(
+    world: Path, base: Path, text: Path, again: Run, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"template": "labels", "unit": "sentence", "max_new_tokens": 6}
+    settings |= {"reference": world / "tuned.safetensors", "tickets": [str(world / "tickets.json")]}
+    out = tmp_path / "dev.json"
+    evaluate_tickets(str(base), str(text), LANGUAGES, out=out, margins=True, **settings)
+    cases = [(one.id, 0) for one in records(tmp_path)]
+    assert {one.result for one in again(cases, evidence=out)} == {"REPRODUCED"}
+    victim = next(one for one in records(tmp_path) if one.arms["one.transfer"].own.differs)  # type: ignore[union-attr]
+    forgeries: dict[str, Callable[[dict[str, Any]], None]] = {
+        "embed tuning decides otherwise": lambda own: own["differs"].pop(),
+        "a probability along": lambda own: own["p_b"].__setitem__(0, max(0, own["p_b"][0] - 200_000)),
+        "the ticket decides otherwise": lambda own: own["top"].append([len(own["tokens"]) - 1, 0]),
+    }
+    for number, (said, change) in enumerate(forgeries.items()):
+
+        def forge(lines: list[dict[str, Any]], change: Callable[[dict[str, Any]], None] = change) -> None:
+            for line in lines:
+                if line["id"] == victim.id:
+                    change(line["arms"]["one.transfer"]["own"])
+
+        (tmp_path / str(number)).mkdir()
+        path = edited(tmp_path, tmp_path / str(number), forge)
+        (result,) = again([(victim.id, 0)], evidence=path)
+        assert (result.result, said in result.text) == ("NOT_REPRODUCED", True), result.text
+
+
 def test_a_decision_that_was_edited_is_not_reproduced(world: Path, again: Run, tmp_path: Path) -> None:
     victim, step = next(
         (record, t)

@@ -27,8 +27,8 @@ import lottery.evaluation.measure  # noqa: E402
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError  # noqa: E402
 from certify.cli.main import run  # noqa: E402
 from certify.evidence.load import load  # noqa: E402
+from certify.evidence.parser import RecordParser  # noqa: E402
 from certify.evidence.read import Manifest, TranslationRecord, iter_records, read_manifest  # noqa: E402
-from certify.evidence.record import RecordParser  # noqa: E402
 from certify.gate.watch import Watch, open_subjects, rehearse  # noqa: E402
 from certify.policy.policy import parse_policy  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402

@@ -311,8 +311,13 @@ def test_an_order_seed_repeats_evidence_only(copy: Path) -> None:
     assert read_manifest(copy / "tickets" / "evidence" / "test.json").order_seed == 5
 
 
-def test_a_path_repeats_the_arms_of_tickets_only(copy: Path) -> None:
-    plan = changed(lambda plan: plan["evaluation"].update(path={"n": 2, "g": 1}))
+@pytest.mark.parametrize(
+    ("asked", "field"), [({"path": {"n": 2, "g": 1}}, "path"), ({"margins": True}, "own")]
+)
+def test_a_path_or_margins_repeat_the_arms_of_tickets_only(
+    copy: Path, asked: dict[str, Any], field: str
+) -> None:
+    plan = changed(lambda plan: plan["evaluation"].update(asked))
     arms = {ticket.arm for ticket in planned_tickets(plan)}
     done = {*go(plan, copy)}
     expected = {"publish"}
@@ -321,7 +326,7 @@ def test_a_path_repeats_the_arms_of_tickets_only(copy: Path) -> None:
     assert done == expected
     folder = copy / "tickets" / "evidence"
     for record in iter_records(read_manifest(folder / "test.json"), folder):
-        assert set() < {name for name, answer in record.arms.items() if answer.path} <= arms
+        assert set() < {name for name, answer in record.arms.items() if getattr(answer, field)} <= arms
 
 
 def test_a_rate_repeats_exactly_what_depends_on_it(copy: Path) -> None:
