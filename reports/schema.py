@@ -132,6 +132,13 @@ class ReportedAssumption(Model):
     status: str
 
 
+class ReportedEngine(Model):
+    """A text of which another engine made the outputs, and its name and version."""
+
+    text: str
+    engine: str
+
+
 class ReportedTicket(Model):
     """Everything found out about one ticket; what could not be computed is null."""
 
@@ -143,6 +150,7 @@ class ReportedTicket(Model):
     table: ReportedTable
     released: Literal["transfer", "tuned"]
     tokens: tuple[ReportedToken, ...]
+    engines: tuple[ReportedEngine, ...]
     certificate: ReportedCertificate | None
     claims: tuple[ReportedClaim, ...]
     premise: ReportedPremise | None
@@ -167,7 +175,7 @@ class ReportedReplay(Model):
 
     record: str
     step: Count
-    result: Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN"]
+    result: Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN", "SAME", "OTHER"]
     text: str
     recorded: ReportedDecision | None
     found: ReportedDecision | None

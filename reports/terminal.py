@@ -78,6 +78,12 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
     if left_out:
         answer += f" Rows that the author left out of the selection: {left_out}."
     console.print(_indent(Text(f"{view['question']} {answer}")))
+    for made in ticket["engines"]:
+        text = (
+            f"The outputs on {escape(made['text'])} were made by {escape(made['engine'])}: that it served"
+            " these tables is their author's word (A-ENGINE)."
+        )
+        console.print(_indent(Text(text)))
     console.print(_indent(Text(_second_opinion(ticket))))
     if ticket["claims"]:
         console.print(_indent(Text(_EVIDENCE)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Final
 
@@ -116,6 +117,7 @@ def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str,
         "table": {"shape": list(ticket.base.shape), "dtype": ticket.base.dtype, "tied": ticket.base.tied},
         "released": ticket.released.object,
         "tokens": [_token(token.model_dump(mode="json"), ticket.selection.n) for token in ticket.tokens],
+        "engines": [] if one.examined is None else _engines(one.examined.texts),
         "certificate": None if one.examined is None else _certificate(one),
         "claims": _claims(one, report, resample),
         "premise": None
@@ -139,6 +141,12 @@ def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str,
         "non_claims": list(report.policy.non_claims),
         "signature": signature(ticket, report.policy.name),
     }
+
+
+def _engines(texts: Sequence[TextClaims]) -> list[dict[str, str]]:
+    """Texts of which another engine made the outputs."""
+    made = [(text.name, text.evidence.manifest.produced_by) for text in texts]
+    return [{"text": name, "engine": str(engine)} for name, engine in made if engine is not None]
 
 
 def _certificate(one: TicketReport) -> dict[str, Any] | None:

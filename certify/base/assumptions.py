@@ -74,6 +74,11 @@ EVIDENCE_ASSUMPTIONS: tuple[Assumption, ...] = (
         "not checkable from the records alone; a replay on the model re-executes them",
     ),
     Assumption(
+        "A-ENGINE",
+        "another engine than this program made the outputs, from the tables and the model that the arms name",
+        "the author's word: nothing recorded depends on a table; a replay only counts outputs that differ",
+    ),
+    Assumption(
         "A-UNTIED",
         "the output head does not share the input table",
         "named where the ticket does not state it; with a tied head every logit moves with the ticket's rows",

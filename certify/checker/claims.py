@@ -120,7 +120,7 @@ class Text:
         m = evidence.m
         need(evidence.label < ticket["base"]["shape"][0], "EVIDENCE_IDS")
         self.name, self.unit = m["text"]["name"], m["text"]["unit"]
-        self.taken = [UNITS[self.unit.split(":")[0]], "A-EVIDENCE"]
+        self.taken = [UNITS[self.unit.split(":")[0]], "A-EVIDENCE", *["A-ENGINE"] * (not evidence.ours)]
 
     def measured(self, arm: str) -> dict[str, tuple[list[list[Fraction]], int, int]]:
         """By claim the values of the units against each arm compared, and their range; larger is better."""
@@ -128,8 +128,10 @@ class Text:
         if self.role == "loss":
             falls = e.means(lambda r: (r["nats"]["base"] - r["nats"][arm], r["tokens"] * 10**9))
             return {"unrelated-loss:base": ([falls], -CAP, CAP)}
-        wrong = e.means(lambda r: (len(r["arms"][arm]["differs"]), len(r["reference"]["tokens"])))
-        found = {"token-agreement:reference": ([[1 - share for share in wrong]], 0, 1)}
+        found = dict[str, tuple[list[list[Fraction]], int, int]]()
+        if e.ours:
+            wrong = e.means(lambda r: (len(r["arms"][arm]["differs"]), len(r["reference"]["tokens"])))
+            found["token-agreement:reference"] = ([[1 - share for share in wrong]], 0, 1)
         nulls, against = dict[Any, Json](), {"gain:base": ["base"]}
         arms = [one for one in e.arms.values() if not one.get("gate")]
         for one in arms:
@@ -203,6 +205,8 @@ class Text:
         if self.role == "loss":
             name, ((falls,), least, _) = "unrelated-excess:base", self.quantities["unrelated-loss:base"]
             hits = [fall < least for fall in falls]
+        elif not e.ours:
+            return
         else:
             name = "agreement-rate:reference"
             hits = [not any(r["arms"][arm]["differs"] for r in records) for records in e.units.values()]

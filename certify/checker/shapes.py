@@ -44,7 +44,8 @@ OBJECTS: Final = {
     "manifest": "schema:str schema_version:1 kind:str created_by:text procedure:str base:model path?:~dict"
     " reference:~table tokenizer_sha256:sha tokenizer_probe_sha256?:~sha template:~template text:of"
     " languages:~slug* decoding:decoding order_seed:u64 design:=fixed|sequential signatures:dict arms:arm*"
-    " margins?:~dict used:used* records:bound",
+    " margins?:~dict used:used* records:bound produced_by?:~producer",
+    "producer": "engine:slug version:text settings?:text weights?:dict",
     "model": "tensor_sha256:sha model_sha256:sha",
     "table": "tensor_sha256:sha",
     "template": "name:slug sha256:sha",
@@ -56,11 +57,11 @@ OBJECTS: Final = {
     " ids?:~list seed?:~u64 table_sha256?:~sha model_sha256?:~sha parameters:u53 of?:~slug note?:text"
     " gate?:~=instruction|source|target* control?:~=random|frequency-matched|top-frequency|top-norm|gate|seed"
     "|one-row:bos|one-row:newline|direction",
-    "translation": "id:name unit:name source:str target:str prompt:list reference:steps arms:dict"
+    "translation": "id:name unit:name source:str target:str prompt:list reference?:steps arms:dict"
     " witness?:words",
     "steps": "tokens:list top:list p_a:list p_b:list",
     "words": "source:str target:str",
-    "answer": "text:str ended:bool length:long stats:list rules:list differs?:list tokens?:list path?:str*"
+    "answer": "text:str ended?:bool length?:long stats:list rules:list differs?:list tokens?:list path?:str*"
     " own?:own",
     "own": "tokens:list top:list p_a:list p_b:list differs:list",
     "loss": "id:name unit:name window:str lines:list tokens:u53 nats:dict",

@@ -197,7 +197,13 @@ class Evidence:
             need(not ours or self.arms[name]["table_sha256"] == m[name]["tensor_sha256"])
         self.law, self.label, self.broken = m.get("path") and law(m["path"]), 0, set[str]()
         self.margins: Json = m.get("margins") or {}
-        need(m["kind"] == "translation" or (m.get("path"), m.get("margins")) == (None, None))
+        made = m.get("produced_by") or {}  # by another engine, which records no steps
+        self.ours, weights = not made, made.get("weights", {})
+        need(self.ours or made["version"])
+        need(weights.keys() <= self.arms.keys() and all(fits(one, "sha") for one in weights.values()))
+        extras = (m.get("path"), m.get("margins"))
+        need((m["kind"] == "translation" and self.ours) or extras == (None, None))
+        need(m["kind"] == "translation" or self.ours)
         need(all(self.on_path(name) and (t is None or nanos(t)) for name, t in self.margins.items()))
         lines = here.read(m["records"]["path"], m["records"]["sha256"], packed=True).split(b"\n")
         need(lines.pop() == b"" and len(lines) == m["records"]["count"] > 0, "EVIDENCE_TRUNCATED")
@@ -250,17 +256,20 @@ class Evidence:
         need(digests(record["lines"]) and digests([record["window"]]) and "source" not in record)
 
     def sentence(self, record: Json) -> None:
-        e, arms, target = record["reference"], record["arms"], record["arms"]["base"]["stats"][0]
+        arms, target = record["arms"], record["arms"]["base"]["stats"][0]
         need(arms.keys() == self.arms.keys() and increasing(naturals(record["prompt"], 1 << 24)))
         need(all(digests([record[one]]) for one in ("source", "target")) and record["prompt"])
-        best = decisions(e, arms["reference"]["length"])
+        need(("reference" in record) == self.ours)
+        best = decisions(record["reference"], arms["reference"]["length"]) if self.ours else []
         need(all(changed(one["differs"], best) for one in arms.values() if "differs" in one))
         translation = [target[1], *target[11::3]]
         for name, one in arms.items():
-            place = (name != "reference", name == "base")
+            place = (self.ours and name != "reference", self.ours and name == "base")
             need(fits(one, "answer") and ("differs" in one, "tokens" in one) == place)
-            need(len(naturals(one.get("tokens", []), 1 << 24)) == one["length"] * ("tokens" in one))
-            need(one["length"] <= self.most and len({*map(str, one["stats"])}) == len(one["stats"]))
+            length = one.get("length", 0)
+            need(not self.ours or (length and "ended" in one))
+            need(len(naturals(one.get("tokens", []), 1 << 24)) == length * ("tokens" in one))
+            need(length <= self.most and len({*map(str, one["stats"])}) == len(one["stats"]))
             for v in map(naturals, one["stats"]):
                 need(len(v) == 34 and [v[1], *v[11::3]] == translation and v[6] == v[0])
                 need(all(map(le, [*v[2:6], *v[12::3]], [*v[6:10], *map(min, v[10::3], v[11::3])])))

@@ -94,6 +94,7 @@ def upper_rate(claim: Claim) -> Fraction | None:
 
 def equal_shares(evidence: Evidence, arm: str) -> list[Fraction]:
     """Share of decisions of each unit that equal E*'s, over all its records; in the order of units."""
+    evidence.check_steps()
     return [_share(records, arm) for records in evidence.units.values()]
 
 
@@ -111,6 +112,7 @@ AGREEMENT_RATE: Final = Kind(
     name="agreement-rate",
     meaning="share of units in which every decision is E*'s; lower limit",
     roles=("evaluation",),
+    steps=True,
     variants=(Variant("reference"),),
     compute=one_by_one(
         lambda evidence, subject, _variant, delta: agreement_rate(evidence, subject, delta=delta)
@@ -122,6 +124,7 @@ TOKEN_AGREEMENT: Final = Kind(
     name="token-agreement",
     meaning="mean over units of the share of decisions that are E*'s; lower limit",
     roles=("evaluation",),
+    steps=True,
     variants=(Variant("reference"),),
     compute=one_by_one(
         lambda evidence, subject, _variant, delta: token_agreement(evidence, subject, delta=delta)
@@ -133,6 +136,7 @@ TEMPLATE_AGREEMENT: Final = Kind(
     name="template-agreement",
     meaning="agreement-rate under another template; lower limit",
     roles=("other-template",),
+    steps=True,
     compute=one_by_one(
         lambda evidence, subject, _variant, delta: template_agreement(evidence, subject, delta=delta)
     ),

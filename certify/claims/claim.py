@@ -181,13 +181,20 @@ def settings(
         beams=manifest.decoding.beams,
         tokens=manifest.decoding.max_new_tokens,
         dtype=manifest.decoding.dtype,
+        engine=manifest.produced_by,
     )
 
 
 def unit_assumptions(evidence: Evidence) -> tuple[str, ...]:
     """What makes the units independent draws, and that the evidence is what it says."""
     kind = evidence.manifest.text.unit.partition(":")[0]
-    return {"sentence": "A-UNITS", "block": "A-BLOCKS", "document": "A-DOCUMENTS"}[kind], "A-EVIDENCE"
+    units = {"sentence": "A-UNITS", "block": "A-BLOCKS", "document": "A-DOCUMENTS"}[kind]
+    return units, *record_assumptions(evidence)
+
+
+def record_assumptions(evidence: Evidence) -> tuple[str, ...]:
+    """What makes the records those of the named models."""
+    return ("A-EVIDENCE",) if evidence.manifest.produced_by is None else ("A-EVIDENCE", "A-ENGINE")
 
 
 def not_evaluated(

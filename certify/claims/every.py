@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from certify.base.errors import InvalidInputError
-from certify.claims.claim import DELTA, Claim, missing
+from certify.claims.claim import DELTA, Claim
 from certify.claims.kind import Kind, Role
 from certify.claims.registry import KINDS
 from certify.evidence.load import Evidence, Subject, check_binding
@@ -139,14 +139,4 @@ def _claims(evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Clai
 
 def _too_large(kind: Kind, evidence: Evidence, largest: Fraction) -> tuple[Claim, ...]:
     text = f"the largest document holds {float(largest):.1%} of the text: its unit decides too much"
-    return tuple(
-        missing(
-            kind.name,
-            "UNIT_TOO_LARGE",
-            text,
-            comparator=variant.comparator,
-            extraction=variant.extraction,
-            evidence=(evidence.sha256,),
-        )
-        for variant in kind.variants
-    )
+    return kind.lacking(evidence, "UNIT_TOO_LARGE", text, kind.variants)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from certify.base.exact import rational
 from certify.base.records import RULES
-from certify.claims.claim import Claim, Finding, missing, not_evaluated, settings
+from certify.claims.claim import Claim, Finding, missing, not_evaluated, record_assumptions, settings
 from certify.claims.criteria import decided
 from certify.claims.kind import Kind, Variant, one_by_one
 from certify.claims.promise import measured_steps, path_lacking
@@ -120,7 +120,8 @@ def termination(evidence: Evidence, subject: Subject) -> Claim:
     """How much of the raw gain is learning to stop: descriptive, under the three rules (theory §6.1).
 
     ``detail["arms"]``: for the arms base, ticket and reference mean sentence chrF under each rule, the share
-    of outputs that ended, and tokens generated over tokens of the reference arm. ``detail["share"]``: for
+    of outputs that ended, and tokens generated over tokens of the reference arm (None where another engine
+    does not say). ``detail["share"]``: for
     each rule but ``whole``, the part of the gain under ``whole`` that is gone under it,
     ``1 - gain(rule) / gain(whole)``; None unless the gain under ``whole`` is positive.
     """
@@ -148,7 +149,7 @@ def termination(evidence: Evidence, subject: Subject) -> Claim:
         n=len(evidence.units),
         unit=evidence.manifest.text.unit,
         procedure="descriptive",
-        assumptions=("A-EVIDENCE",),
+        assumptions=record_assumptions(evidence),
         signature=settings(kind, evidence, arm=arm, score=SCORE),
         evidence=(evidence.sha256,),
         detail={
@@ -240,13 +241,14 @@ def _differs(record: TranslationRecord, arm: str) -> bool:
 
 
 def _ending(evidence: Evidence, arm: str) -> dict[str, str | None]:
-    answers = [(record.arms[arm], record.arms[REFERENCE_ARM]) for record in evidence.sentences]
-    return {
-        "ended": rational(Fraction(sum(answer.ended for answer, _ in answers), len(answers))),
-        "length_ratio": rational(
-            Fraction(sum(answer.length for answer, _ in answers), sum(other.length for _, other in answers))
-        ),
-    }
+    answers = [record.arms[arm] for record in evidence.sentences]
+    others = [record.arms[REFERENCE_ARM] for record in evidence.sentences]
+    ended = [one.ended for one in answers if one.ended is not None]
+    ratio = None
+    if all(one.length for one in (*answers, *others)):
+        ratio = Fraction(sum(one.length for one in answers), sum(one.length for one in others))
+    share = Fraction(sum(ended), len(ended)) if len(ended) == len(answers) else None
+    return {"ended": rational(share), "length_ratio": rational(ratio)}
 
 
 DATA_SPLIT: Final = Kind(
@@ -259,18 +261,21 @@ OPPORTUNITY: Final = Kind(
     name="opportunity",
     meaning="share of prompts in which a row of the ticket is fed; exact",
     roles=("evaluation",),
+    steps=True,
     compute=one_by_one(lambda evidence, subject, _variant, _delta: opportunity(evidence, subject)),
 )
 INTERVAL_SHARE: Final = Kind(
     name="interval-share",
     meaning="share of steps at which E*'s smoothed winner is an interval along the path; exact",
     roles=("evaluation",),
+    steps=True,
     compute=one_by_one(lambda evidence, subject, _variant, _delta: interval_share(evidence, subject)),
 )
 NON_INTERFERENCE: Final = Kind(
     name="non-interference",
     meaning="share of sentences that the ticket cannot touch; exact",
     roles=("evaluation",),
+    steps=True,
     compute=one_by_one(lambda evidence, subject, _variant, _delta: non_interference(evidence, subject)),
 )
 TERMINATION: Final = Kind(

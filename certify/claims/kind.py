@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Final, Literal
 
 from certify.base.records import Rule
-from certify.claims.claim import Claim
+from certify.claims.claim import Claim, missing
 from certify.evidence.load import Evidence, Subject
 
 Role = Literal["evaluation", "other-template", "loss"]
@@ -83,6 +83,7 @@ class Kind:
         meaning: the quantity and its limits, in one phrase.
         roles: evidence on which it is made; one role if policies can require it.
         variants: its claims on one text, in the order of reports.
+        steps: about single decisions, of which outputs of another engine say nothing.
         compute: computes the claims of some variants.
         tests: how a policy can test it; all of :data:`LOWER`, :data:`UPPER` or :data:`PROMISE`, or none.
         reverse: the limit on the other side, which can refute a claim with a threshold.
@@ -96,6 +97,7 @@ class Kind:
     meaning: str
     roles: tuple[Role, ...]
     variants: tuple[Variant, ...] = (Variant(),)
+    steps: bool = False
     compute: Compute
     tests: frozenset[Test] = frozenset()
     reverse: Reverse | None = None
@@ -130,9 +132,34 @@ class Kind:
             for one in self.variants
         )
 
-    def claims(self, evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Claim, ...]:
-        """All its claims on one text."""
-        return tuple(self.compute(evidence, subject, self.variants, delta))
+    def claims(
+        self,
+        evidence: Evidence,
+        subject: Subject,
+        delta: Fraction,
+        variants: tuple[Variant, ...] | None = None,
+    ) -> tuple[Claim, ...]:
+        """Its claims on one text; all of them, unless ``variants`` names some."""
+        variants = self.variants if variants is None else variants
+        if not self.steps or evidence.manifest.produced_by is None:
+            return tuple(self.compute(evidence, subject, variants, delta))
+        return self.lacking(evidence, "STEPS_NOT_RECORDED", evidence.without_steps, variants)
+
+    def lacking(
+        self, evidence: Evidence, code: str, text: str, variants: tuple[Variant, ...]
+    ) -> tuple[Claim, ...]:
+        """Its claims without figures, and why."""
+        return tuple(
+            missing(
+                self.name,
+                code,
+                text,
+                comparator=variant.comparator,
+                extraction=variant.extraction,
+                evidence=(evidence.sha256,),
+            )
+            for variant in variants
+        )
 
 
 def one_by_one(claim: Callable[[Evidence, Subject, Variant, Fraction], Claim]) -> Compute:

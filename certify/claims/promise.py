@@ -217,6 +217,7 @@ GUARANTEE: Final = Kind(
     name="guarantee",
     meaning="rate of disagreement at certified steps, held against alpha; lower and upper limit",
     roles=("evaluation",),
+    steps=True,
     variants=(*map(Variant, CRITERIA), Variant("path", by_name=True)),
     compute=_compute,
     tests=PROMISE,

@@ -71,7 +71,7 @@ def claim_named(name: str, evidence: Evidence, subject: Subject, delta: Fraction
     kind = KINDS.get(name.partition(":")[0])
     for variant, spelled in zip(kind.variants, kind.names, strict=True) if kind else ():
         if kind and spelled == name:
-            (claim,) = kind.compute(evidence, subject, (variant,), delta)
+            (claim,) = kind.claims(evidence, subject, delta, (variant,))
             return claim
     raise ValueError(f"there is no claim {name}")
 

@@ -44,6 +44,7 @@ PROBE: Final = "lottery.model.tokenizer:serving_probe"
 SCHEMAS: Final = {
     "ticket": "certify.ticket.schema:TicketFile",
     "evidence": "certify.evidence.manifest:Manifest",
+    "outputs": "lottery.text.outputs:OutputsHeader",
     "certificate": "certify.certificate.schema:Certificate",
     "policy": "certify.policy.policy:PolicyFile",
     "plan": "lottery.experiment.plan.plan:ExperimentPlan",

@@ -114,6 +114,23 @@ class Evidence:
         """
         return {}
 
+    def check_steps(self) -> None:
+        """Refuse outputs that another engine made where their steps are asked for.
+
+        Raises:
+            InvalidInputError: ``STEPS_NOT_RECORDED``.
+        """
+        if self.manifest.produced_by is not None:
+            raise InvalidInputError(self.without_steps, code="STEPS_NOT_RECORDED")
+
+    @property
+    def without_steps(self) -> str:
+        """Why claims about single decisions are missing, and the command that makes them."""
+        return (
+            f"{self.manifest.produced_by} made the outputs on {self.manifest.text.name}, and no step of them"
+            " is recorded: certify evaluate --evidence ... without --outputs"
+        )
+
     @property
     def sentences(self) -> tuple[TranslationRecord, ...]:
         """All sentences in file order. Kind ``translation``."""

@@ -121,6 +121,26 @@ class Decoding(Model):
     dtype: Dtype
 
 
+class Producer(Model):
+    """The engine that made the outputs, where it was not this program: its author's word.
+
+    Attributes:
+        engine: its name, such as ``vllm`` or ``llama.cpp``.
+        version: its version.
+        settings: all else that determines an output, in words; empty if nothing does.
+        weights: SHA-256 of the weights that it served, by arm, where known.
+    """
+
+    engine: Annotated[Slug, Field(description="name of the engine, such as vllm or llama.cpp")]
+    version: Annotated[Text, Field(min_length=1)]
+    settings: Text = ""
+    weights: Annotated[dict[ArmName, Sha256], Field(default_factory=dict, max_length=512)]
+
+    def __str__(self) -> str:
+        """Name and version."""
+        return f"{self.engine} {self.version}"
+
+
 class Arm(Model):
     """One model that was evaluated: the base with something put in.
 
@@ -230,8 +250,11 @@ class Manifest(Document):
         description="arms whose margins along their own outputs were recorded, and the t that the ticket of"
         " each had declared by then (theory §5)",
     )
+    produced_by: Producer | None = Field(
+        default=None, description="another engine that made the outputs: no step of them was recorded"
+    )
 
-    _as_given = unless_given("tokenizer_probe_sha256", "path", "margins")
+    _as_given = unless_given("tokenizer_probe_sha256", "path", "margins", "produced_by")
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -248,10 +271,13 @@ class Manifest(Document):
             self.reference is None or self.arm(REFERENCE_ARM).table_sha256 != self.reference.tensor_sha256
         ):
             raise ValueError("the arm reference has another table than the reference")
-        if (self.path, self.margins) != (None, None) and self.kind != "translation":
-            raise ValueError("only translations have a path or margins")
+        made, followed = self.produced_by, (self.path, self.margins) != (None, None)
+        if (followed or made is not None) and self.kind != "translation":
+            raise ValueError("only translations have a path or margins, or are made by another engine")
         if not {*(self.margins or ())} <= {arm.name for arm in self.arms if arm.released}:
             raise ValueError("margins are of arms that serve a ticket")
+        if made is not None and (followed or not made.weights.keys() <= {*names}):
+            raise ValueError("another engine served the arms, and records neither path nor margins")
         if self.kind == "translation":
             if REFERENCE_ARM not in names:
                 raise ValueError("the arm reference is missing")

@@ -16,6 +16,7 @@ from certify.base.jsonio import canonical_json, parse_json
 from certify.evidence.manifest import BASE_ARM, REFERENCE_ARM, Manifest
 from certify.evidence.record import (
     MAX_WITNESSES,
+    NO_STEPS,
     UNIT,
     Answer,
     LossRecord,
@@ -138,14 +139,17 @@ class RecordParser:
             return f"reference.{problem}"
         if record.arms.keys() != self._names:
             return "arms: expected one answer for every arm of the manifest"
+        ours = self._manifest.produced_by is None
+        if (steps is NO_STEPS) == ours:
+            return "reference: expected unless another engine made the outputs, and only then"
         argmaxes = steps.argmaxes()
         target = _of_target(record.arms[BASE_ARM].stats[0])
         for name, answer in record.arms.items():
-            problem = _answer(answer, name, argmaxes, target, most)
+            problem = _answer(answer, name, argmaxes, target, most, ours)
             if problem := problem or self._path(answer, name, argmaxes) or self._own(answer, name):
                 return f"arms.{name}.{problem}"
         reference = record.arms[REFERENCE_ARM]
-        if reference.length != len(steps.tokens):
+        if ours and reference.length != len(steps.tokens):
             return "arms.reference.length: expected the number of reference.tokens"
         # Whoever decides as the reference does has an equal answer.
         record.arms[REFERENCE_ARM] = replace(reference, stated_differs=())
@@ -204,8 +208,12 @@ def _steps(steps: Steps, most: int) -> str:
     return "" if _changes(steps.top, steps.tokens) else f"top: {_CHANGES}"
 
 
-def _answer(answer: Answer, name: str, argmaxes: tuple[int, ...], target: tuple[int, ...], most: int) -> str:
-    """What is wrong between the fields of an arm's answer; empty if nothing is."""
+def _answer(
+    answer: Answer, name: str, argmaxes: tuple[int, ...], target: tuple[int, ...], most: int, ours: bool
+) -> str:
+    """What is wrong between the fields of an arm's answer; empty if nothing is. Ours: no other engine's."""
+    if ours and (answer.ended is None or not answer.length):
+        return "ended and length: expected unless another engine made the outputs"
     if answer.length > most:
         return f"length: expected at most {most}, max_new_tokens"
     if len(set(answer.stats)) != len(answer.stats) or not all(map(_possible, answer.stats)):
@@ -215,12 +223,12 @@ def _answer(answer: Answer, name: str, argmaxes: tuple[int, ...], target: tuple[
         return "stats: expected statistics against the same translation"
     if set(answer.rules) != set(range(len(answer.stats))):
         return "rules: expected indices that name every vector of stats"
-    if (answer.stated_differs is None) != (name == REFERENCE_ARM):
-        return "differs: expected of every arm but the reference"
+    if (answer.stated_differs is not None) != (ours and name != REFERENCE_ARM):
+        return "differs: expected of every arm but the reference, unless another engine made the outputs"
     if not _changes(answer.differs, argmaxes):
         return f"differs: {_CHANGES}"
-    if (answer.tokens is not None) != (name == BASE_ARM):
-        return "tokens: expected of the arm base, and of no other"
+    if (answer.tokens is not None) != (ours and name == BASE_ARM):
+        return "tokens: expected of the arm base, and of no other, unless another engine made the outputs"
     if answer.tokens is not None and len(answer.tokens) != answer.length:
         return "tokens: expected as many ids as length says"
     return ""

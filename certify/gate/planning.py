@@ -162,6 +162,7 @@ def truth_of(claim: Planned, evidence: Evidence, arm: Arm, *, width: int | None 
 
 
 def _drawn(alpha: Fraction, evidence: Evidence, arm: Arm, width: int) -> list[bool]:
+    evidence.check_steps()
     least = critical_margin(width, alpha, UNIT)
     drawn = []
     for unit, steps in measure(evidence.units, arm.name, Distances(width, {})).items():

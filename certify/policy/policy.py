@@ -69,7 +69,7 @@ ITEMS: Final = (
 )
 """Every item that a policy can require by name; those of claims follow from the claims."""
 
-DESIGN: Final = frozenset({"A-UNITS", "A-BLOCKS", "A-DOCUMENTS", "A-EVIDENCE"})
+DESIGN: Final = frozenset({"A-UNITS", "A-BLOCKS", "A-DOCUMENTS", "A-EVIDENCE", "A-ENGINE"})
 """Assumptions about how the evidence was sampled and made, which ``design`` can name."""
 
 INFORMATIVE: Final = frozenset({"A-ASYMPTOTIC"})

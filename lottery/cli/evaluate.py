@@ -116,6 +116,14 @@ def evaluate(
     passages: Annotated[
         int, typer.Option(min=1, help="With --unrelated: largest number of passages of five lines, drawn.")
     ] = 400,
+    outputs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="With --evidence: take translations that another engine made; --max-new-tokens, --beams and"
+            " --dtype are then what its first line says. Repeatable, one file per arm or one for all.",
+        ),
+    ] = None,
     order_seed: Annotated[int, typer.Option(min=0, help="With --evidence: seed for the order of units.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="With --evidence: continue a run that was stopped.")
@@ -168,8 +176,9 @@ def evaluate(
         "bleu_tokenizer": bleu_tokenizer,
     }
     tickets = ticket or []
-    alone = {"--reference": reference, "--unit": unit, "--used": used, "--path": path, "--resume": resume}
-    alone |= {"--margins": margins, "--nulls": nulls, "--unrelated": unrelated}
+    alone: dict[str, Any] = {"--reference": reference, "--unit": unit, "--used": used, "--path": path}
+    alone |= {"--resume": resume, "--margins": margins, "--nulls": nulls, "--unrelated": unrelated}
+    alone |= {"--outputs": outputs}
     if evidence is None and any(alone.values()):
         raise UsageError(f"{', '.join(n for n in alone if alone[n])}: only with --evidence", code="USAGE")
     if evidence is not None and unrelated is not None and evidence.name == UNRELATED:
@@ -182,6 +191,8 @@ def evaluate(
         raise UsageError("--max-units and --delta require --until-decided", code="USAGE")
     if until_decided is not None and evidence is None:
         raise UsageError("--until-decided requires --evidence", code="USAGE")
+    if outputs and (path is not None or until_decided is not None):
+        raise UsageError("--path and --until-decided do not combine with --outputs", code="USAGE")
     if evidence is None:
         with progress_bar("translating", "sentences") as progress:
             result = evaluation.evaluate(
@@ -194,9 +205,9 @@ def evaluate(
                 **shared,
             )
         if out is not None:
-            outputs = (canonical_json(asdict(output)) + b"\n" for output in result.outputs)
+            written = (canonical_json(asdict(output)) + b"\n" for output in result.outputs)
             check_output(out)
-            write_bytes(out, b"".join(outputs))
+            write_bytes(out, b"".join(written))
         interop.show(_lines(result), result.summary(), report_format)
         return
     if unit is None:
@@ -230,6 +241,7 @@ def evaluate(
             attribution=attribution,
             path=None if path is None else strength_law(path),
             margins=margins,
+            outputs=outputs or (),
             decided=watch,
             max_units=max_units,
             progress=progress,
@@ -332,7 +344,8 @@ def _lines(result: Evaluation) -> list[str]:
 def _arm_lines(path: Path, manifest: Manifest, scores: Sequence[ArmScores]) -> list[str]:
     lines = [f"evidence {path}: {manifest.records.count} sentences of {manifest.text.name}"]
     for arm in scores:
-        lines.append(f"{arm.arm}: the model ended {arm.ended:.1%} of the outputs")
+        ended = "" if arm.ended is None else f" the model ended {arm.ended:.1%} of the outputs"
+        lines.append(f"{arm.arm}:{ended}")
         lines += [_score_line(score) for score in arm.scores]
     return [*lines, *(f"{name} {signature}" for name, signature in manifest.signatures.items())]
 

@@ -2,7 +2,8 @@
 
 ``certify check`` calls :func:`run_again` after the verdict and shows the result. If a decision does not
 recur, the evidence claims something that was not observed: the check then fails, whatever the verdict. If one
-cannot be run, or there is nothing to run, nothing is certified.
+cannot be run, or there is nothing to run, nothing is certified. Nor is it where another engine made outputs,
+which can only be compared with those decoded here.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def exit_code(verdict: int, reruns: Sequence[Rerun]) -> int:
     """Exit code of a check with replay: evidence with a case that is not reproduced is invalid."""
     if any(rerun.count("NOT_REPRODUCED") for rerun in reruns) and verdict != ExitCode.INTERNAL:
         return int(ExitCode.INVALID)
-    all_run = reruns and not any(rerun.count("NOT_RUN") for rerun in reruns)
+    all_run = reruns and all(one.result == "REPRODUCED" for rerun in reruns for one in rerun.results)
     if not all_run and verdict == ExitCode.CERTIFIED:
         return int(ExitCode.INCONCLUSIVE)
     return verdict
@@ -108,6 +109,13 @@ def lines(reruns: Sequence[Rerun]) -> list[str]:
         return ["replay: there are no translations to run again, so nothing was shown"]
     shown = []
     for rerun in reruns:
+        if other := rerun.count("OTHER") + rerun.count("SAME"):
+            shown.append(
+                f"replay of {rerun.ticket} in {rerun.evidence}: another engine made the outputs, which cannot"
+                f" be run again exactly; of {other} drawn (seed {rerun.seed}) and decoded here,"
+                f" {rerun.count('OTHER')} differ, {rerun.count('NOT_RUN')} were not run"
+            )
+            continue
         shown.append(
             f"replay of {len(rerun.results) - rerun.drawn} violations and {rerun.drawn} drawn sentences"
             f" (seed {rerun.seed}) of {rerun.ticket} in {rerun.evidence}: {rerun.count('REPRODUCED')}"

@@ -17,14 +17,14 @@ class ArmScores:
     """Scores of one arm on the whole text.
 
     Attributes:
-        ended: share of outputs that the arm ended itself.
-        tokens: mean number of generated tokens per sentence.
+        ended: share of outputs that the arm ended itself, of those that say; None if none does.
+        tokens: mean number of generated tokens per sentence; 0 if the evidence does not say.
         scores: one entry per extraction rule.
     """
 
     arm: str
     sentences: int
-    ended: float
+    ended: float | None
     tokens: float
     scores: tuple[Scores, ...]
 
@@ -34,18 +34,20 @@ class ArmTally:
 
     Attributes:
         ended: outputs that the arm ended itself.
+        told: outputs that say whether it did.
         differing: steps along the reference's outputs at which the arm would have said something else.
         equal: sentences without such a step.
     """
 
     def __init__(self) -> None:
         """Nothing is counted yet."""
-        self.ended = self.tokens = self.differing = self.equal = 0
+        self.ended = self.told = self.tokens = self.differing = self.equal = 0
         self._sums = [[0] * STATISTICS for _ in RULES]
 
     def add(self, answer: Answer) -> None:
         """Count the answer to one sentence."""
-        self.ended += answer.ended
+        self.ended += answer.ended is True
+        self.told += answer.ended is not None
         self.tokens += answer.length
         self.differing += len(answer.differs)
         self.equal += not answer.differs
@@ -83,7 +85,7 @@ def arm_scores(manifest: Manifest, folder: Path) -> tuple[ArmScores, ...]:
         ArmScores(
             arm=name,
             sentences=sentences,
-            ended=tally.ended / sentences,
+            ended=tally.ended / tally.told if tally.told else None,
             tokens=tally.tokens / sentences,
             scores=tuple(scored(rule, total, *signatures) for rule, total in tally.totals.items()),
         )

@@ -7,7 +7,7 @@ older manifest does not match the records, so nobody can mistake them for its ow
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,7 @@ from certify.tables.tokenisation import probe_digest
 from certify.ticket.corpus import sentence_digest
 from lottery.evaluation.prompts import Task
 from lottery.evaluation.shards import Part, write_at
+from lottery.text.outputs import Outputs
 from lottery.text.unrelated import UnrelatedText, Window, passage_windows
 from lottery.text.usedtext import DIGITS, UsedText, used_bytes
 
@@ -88,14 +89,21 @@ class Assembly:
         task, chosen = self._task, sorted(range(len(self._task.pairs)) if indices is None else indices)
         for arm in self._arms:
             _check_part(arm.name, parts, task.key(arm), chosen)
+        return self._append(chosen, lambda index: _translation(self._arms, parts, index))
+
+    def add_outputs(self, outputs: Outputs) -> Manifest:
+        """Append every sentence with the outputs that another engine made, and write the manifest."""
+        task = self._task
+        return self._append(range(len(task.pairs)), lambda index: _produced(task, outputs, index))
+
+    def _append(self, chosen: Sequence[int], content: Callable[[int], dict[str, Any]]) -> Manifest:
+        task = self._task
         ranked = sorted(chosen, key=lambda i: (unit_rank(self._order_seed, task.pairs[i].id), i))
         shown = set(ranked[: self._witnesses])
         self._witnesses -= len(shown)
         if self._files is None:
             self._files = _Files(self._out, self._draft(len(chosen)), self._used)
-        return self._files.add(
-            _translation(task, self._arms, parts, index, index in shown) for index in chosen
-        )
+        return self._files.add(_about(task, index, index in shown) | content(index) for index in chosen)
 
     def _draft(self, count: int) -> Manifest:
         task = self._task
@@ -118,7 +126,7 @@ class Assembly:
             used=(),
             records=_pending(self._out, count),
         )
-        more = {"path": task.path, "margins": task.margins}
+        more = {"path": task.path, "margins": task.margins, "produced_by": task.produced_by}
         return _with(draft, **{name: one for name, one in more.items() if one is not None})
 
 
@@ -267,10 +275,31 @@ def _check_part(name: str, parts: Mapping[str, Part], key: Mapping[str, Any], wa
         raise UsageError(f"{part.path} was not made from arm {name}", code="PART_MISMATCH")
 
 
-def _translation(
-    task: Task, arms: Sequence[Arm], parts: Mapping[str, Part], index: int, shown: bool
-) -> dict[str, Any]:
-    pair, prompt = task.pairs[index], task.prompts[index]
+def _about(task: Task, index: int, shown: bool) -> dict[str, Any]:
+    """What a record says of its sentence, whoever translated it."""
+    pair = task.pairs[index]
+    return {
+        "id": pair.id,
+        "unit": task.units[index],
+        "source": sentence_digest(pair.source)[:DIGITS],
+        "target": sentence_digest(pair.target)[:DIGITS],
+        "prompt": sorted(set(task.prompts[index].ids)),
+    } | ({"witness": {"source": pair.source, "target": pair.target}} if shown else {})
+
+
+def _produced(task: Task, outputs: Outputs, index: int) -> dict[str, Any]:
+    pair = task.pairs[index]
+    answers: dict[str, Any] = {}
+    for name, lines in outputs.lines.items():
+        line = lines[pair.id]
+        stats, rules = task.scorer.rules(line.text, task.labels, pair.target)
+        answers[name] = {"text": line.text, "stats": list(map(list, stats)), "rules": list(rules)}
+        answers[name] |= {} if line.ended is None else {"ended": line.ended}
+        answers[name] |= {} if line.tokens is None else {"length": len(line.tokens)}
+    return {"arms": answers}
+
+
+def _translation(arms: Sequence[Arm], parts: Mapping[str, Part], index: int) -> dict[str, Any]:
     reference = parts[REFERENCE_ARM].read(index)
     steps = along(reference)
     answers: dict[str, Any] = {}
@@ -288,16 +317,10 @@ def _translation(
         if arm.name == BASE_ARM:
             answer["tokens"] = made["tokens"]
         answers[arm.name] = answer
-    record = {
-        "id": pair.id,
-        "unit": task.units[index],
-        "source": sentence_digest(pair.source)[:DIGITS],
-        "target": sentence_digest(pair.target)[:DIGITS],
-        "prompt": sorted(set(prompt.ids)),
+    return {
         "reference": {field: reference[field] for field in ("tokens", "top", "p_a", "p_b")},
         "arms": answers,
     }
-    return record | ({"witness": {"source": pair.source, "target": pair.target}} if shown else {})
 
 
 class _Files:

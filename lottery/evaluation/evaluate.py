@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from certify.base.errors import NothingToDoError, UsageError
 from certify.base.records import RULES, Dtype
-from certify.evidence.read import Manifest
+from certify.evidence.read import Decoding, Manifest
 from certify.evidence.sampling import MOST_DRAWN
 from certify.tables.table import open_table
 from certify.ticket.corpus import corpus_digest, deduplicate, drawn, pair_digests
@@ -33,6 +33,7 @@ from lottery.model.row_swap import (
     serve_base,
 )
 from lottery.model.tokenizer import load_tokenizer
+from lottery.text.outputs import read_outputs
 from lottery.text.pairsource import read_pairs
 from lottery.text.score import BleuTokenizer, Scorer, Scores
 from lottery.text.usedtext import unused
@@ -161,6 +162,7 @@ def evaluate_tickets(
     resume: bool = False,
     path: StrengthLaw | None = None,
     margins: bool = False,
+    outputs: Sequence[Path] = (),
     decided: Decided | None = None,
     max_units: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -180,6 +182,8 @@ def evaluate_tickets(
             means those that a ticket declares, if any.
         margins: follow the arms of all tickets along their own outputs, too (theory §5); otherwise those of
             tickets that declare ``guarantee:calibrated``.
+        outputs: files with the outputs of every arm, made by another engine: nothing is decoded, its decoding
+            is recorded, and path, margins and ``decided`` do not apply (:mod:`lottery.text.outputs`).
         notice: called with one line about pairs that are left out, if any are.
         decided: stopping rule. Units are drawn in the order of ``order_seed``, and the run stops once this
             returns True after a batch (:mod:`lottery.evaluation.sequential`). None evaluates the whole text.
@@ -189,7 +193,8 @@ def evaluate_tickets(
         UsageError: a named file does not exist; part files exist and ``resume`` is false (``OUT_EXISTS``),
             or belong to another run (``PART_MISMATCH``); the tickets and ``path`` do not name the same
             strengths (``PATH_DIFFERS``); the unit is the document, with ``decided`` (``UNIT``).
-        InvalidInputError: model, text or template is malformed.
+        InvalidInputError: model, text or template is malformed, or the outputs are refused
+            (:func:`lottery.text.outputs.read_outputs`).
         NothingToDoError: the text has no sentences.
     """
     check_out(out)
@@ -217,6 +222,11 @@ def evaluate_tickets(
         raise NothingToDoError(f"no sentence of {data} is left", code="NO_EXAMPLES")
     if decided is not None and len(kept) > MOST_DRAWN:
         raise UsageError(f"units are drawn from at most {MOST_DRAWN} sentences: set --limit", code="LIMITS")
+    made = None
+    if outputs:
+        names = [arm.name for arm in opened.arms]
+        made = read_outputs(outputs, names, read, kept, name=Path(data).name)
+    decoding = Decoding(beams=beams, max_new_tokens=max_new_tokens, dtype=opened.dtype)
     task = make_task(
         kept,
         languages,
@@ -228,18 +238,19 @@ def evaluate_tickets(
         tokenizer_sha256=opened.tokenizer_sha256,
         base=opened.model_ref,
         reference_sha256=opened.reference.digest(),
-        max_new_tokens=max_new_tokens,
-        beams=beams,
-        dtype=opened.dtype,
+        decoding=decoding if made is None else made.decoding,
         batch_size=batch_size,
         scorer=scorer,
-        path=law,
-        margins=opened.margins(margins),
+        path=law if made is None else None,
+        margins=opened.margins(margins) if made is None else None,
+        produced_by=None if made is None else made.producer,
     )
-    parts = free_folder(out, resume=resume)
-    measured = partial(measure_arms, opened.model, tokenizer, task, opened.placements, parts, resume=resume)
     design: Literal["fixed", "sequential"] = "fixed" if decided is None else "sequential"
     evidence = Assembly(task, opened.arms, out, used=opened.used, order_seed=order_seed, design=design)
+    if made is not None:
+        return evidence.add_outputs(made)
+    parts = free_folder(out, resume=resume)
+    measured = partial(measure_arms, opened.model, tokenizer, task, opened.placements, parts, resume=resume)
     if decided is None:
         return evidence.add(measured(progress=progress))
     return evaluate_until(

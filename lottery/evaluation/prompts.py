@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from certify.base.errors import NothingToDoError, UsageError
 from certify.base.jsonio import canonical_json, sha256_bytes
-from certify.base.records import Dtype
-from certify.evidence.read import Arm, BaseModelRef, Decoding, EvidenceTemplateRef, TextRef
+from certify.evidence.read import Arm, BaseModelRef, Decoding, EvidenceTemplateRef, Producer, TextRef
 from certify.tables.tokenisation import probe_digest
 from certify.ticket.corpus import Pair, deduplicate, text_digest
 from certify.ticket.declared import StrengthLaw
@@ -43,6 +42,7 @@ class Task:
         scorer: computes the statistics.
         path: strengths at which the arms of tickets are asked, too (theory §4b).
         margins: arms to follow along their own outputs, and the t that the ticket of each declares.
+        produced_by: another engine that made the outputs; None if they are made here.
     """
 
     pairs: tuple[Pair, ...]
@@ -63,6 +63,7 @@ class Task:
     scorer: Scorer
     path: StrengthLaw | None = None
     margins: Mapping[str, str | None] | None = None
+    produced_by: Producer | None = None
 
     def key(self, arm: Arm) -> Mapping[str, Any]:
         """Everything that determines the part file of an arm, as JSON."""
@@ -122,13 +123,12 @@ def make_task(
     tokenizer_sha256: str,
     base: BaseModelRef,
     reference_sha256: str,
-    max_new_tokens: int,
-    beams: int = 1,
-    dtype: Dtype = "F32",
+    decoding: Decoding,
     batch_size: int = 64,
     scorer: Scorer | None = None,
     path: StrengthLaw | None = None,
     margins: Mapping[str, str | None] | None = None,
+    produced_by: Producer | None = None,
 ) -> Task:
     """Prepare a text: drop repeated sentences, encode prompts, number units.
 
@@ -144,13 +144,12 @@ def make_task(
         tokenizer_sha256: file digest of ``tokenizer.json``.
         base: digests of the base model.
         reference_sha256: tensor digest of E* in the served dtype.
-        max_new_tokens: longest answer, in tokens.
-        beams: hypotheses kept; 1 is greedy.
-        dtype: dtype that the models compute in.
+        decoding: beams, longest answer, dtype of the arithmetic.
         batch_size: number of prompts decoded together.
         scorer: computes the statistics; None means BLEU with tokenizer 13a.
         path: strengths at which to ask the arms of tickets, too.
         margins: arms to follow along their own outputs (:class:`Task`).
+        produced_by: another engine that made the outputs.
 
     Raises:
         UsageError: the unit is unknown (``UNIT``), a pair does not name its document (``DOCUMENT_ID``), a
@@ -178,11 +177,12 @@ def make_task(
         prompts_sha256=sha256_bytes(canonical_json([list(prompt.ids) for prompt in prompts])),
         base=base,
         reference_sha256=reference_sha256,
-        decoding=Decoding(beams=beams, max_new_tokens=max_new_tokens, dtype=dtype),
+        decoding=decoding,
         batch_size=batch_size,
         scorer=scorer or Scorer(),
         path=path,
         margins=margins or None,
+        produced_by=produced_by,
     )
 
 

@@ -10,6 +10,10 @@ and at all earlier steps, both probabilities of E* are within the tolerance, the
 the step if the recorded ones do, and along the arm's own output, where the record follows it, E* and the arm
 decide as recorded with both probabilities of the arm within the tolerance. NOT_REPRODUCED: anything else.
 NOT_RUN: the sentence is not available; the text says why.
+
+Outputs of another engine cannot be run again: its kernels round otherwise, and what it served is its author's
+word. The ticket's outputs of drawn records are decoded here instead, and compared: SAME or OTHER, of which
+neither shows anything for sure.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.files import inside
@@ -33,6 +37,7 @@ from certify.ticket.declared import StrengthLaw
 from certify.ticket.released import Source, open_base, open_reference, open_rows
 from certify.ticket.templates import Example, Template, encode, load_template
 from lottery.evaluation.forced_decoding import Certainty, argmaxes, certainties
+from lottery.evaluation.generate import generate
 from lottery.evaluation.measure import labels_along, own_steps
 from lottery.model.backbone import find_base, load_backbone
 from lottery.model.row_swap import (
@@ -50,7 +55,7 @@ from lottery.text.usedtext import DIGITS
 TOLERANCE: Final = 10**5
 """Tolerance for probabilities, in units of 1e-9: other batches and processors round differently."""
 
-Result = Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN"]
+Result = Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN", "SAME", "OTHER"]
 
 Case = tuple[str, int]
 """Id of a record and one of its steps, counted from 0."""
@@ -148,7 +153,8 @@ def replay(
     available = [id_ for id_, record in records.items() if isinstance(_sentence(record, pairs), Pair)]
     pool = sorted(available or records)
     drawn = random.Random(seed).sample(pool, min(sample, len(pool)))
-    cases = [*cases, *((id_, len(records[id_].reference.tokens) - 1) for id_ in drawn)]
+    steps = {id_: max(0, len(records[id_].reference.tokens) - 1) for id_ in drawn}
+    cases = [*cases, *steps.items()]
     ready: list[tuple[TranslationRecord, Example, int]] = []
     refused: dict[str, str] = {}
     for record in (records[id_] for id_ in dict.fromkeys(id_ for id_, _ in cases) if id_ in records):
@@ -162,6 +168,9 @@ def replay(
             continue
         last = max((step for id_, step in cases if id_ == record.id), default=0)
         ready.append((record, prompt, min(last + 1, len(record.reference.tokens))))
+    if manifest.produced_by is not None:
+        outputs = _decoded(manifest, folder, stored, arm, tokenizer, ready)
+        return tuple(_same(case, records, refused, outputs, name) for case in cases)
     found = _run(manifest, folder, stored, tuned, arm, ready, name, tolerance)
     return tuple(_compare(case, records, refused, found, name, manifest.path, tolerance) for case in cases)
 
@@ -289,6 +298,45 @@ def _own_differs(own: OwnSteps, again: Certainty, differs: Sequence[Sequence[int
     pairs = [*zip(again.p_a, own.p_a, strict=True), *zip(again.p_b, own.p_b, strict=True)]
     off = max(abs(found - stated) for found, stated in pairs)
     return f"a probability along its own output is off by {off / UNIT:.2e}" if off > tolerance else ""
+
+
+def _decoded(
+    manifest: Manifest,
+    folder: Path,
+    base: Table,
+    arm: Placement,
+    tokenizer: Any,
+    ready: Sequence[tuple[TranslationRecord, Example, int]],
+) -> dict[str, str]:
+    """What the arm says here, by record."""
+    decoding = manifest.decoding
+    model = load_backbone(folder, decoding.dtype).eval()
+    serve_base(model, base)
+    with placed(model, arm, decoding.dtype) as served:
+        said = generate(
+            served,
+            tokenizer,
+            [prompt for _, prompt, _ in ready],
+            max_new_tokens=decoding.max_new_tokens,
+            batch_size=max(1, len(ready)),
+            beams=decoding.beams,
+        )
+    return {record.id: output.text for (record, _, _), output in zip(ready, said, strict=True)}
+
+
+def _same(
+    case: Case,
+    records: Mapping[str, TranslationRecord],
+    refused: Mapping[str, str],
+    outputs: Mapping[str, str],
+    arm: str,
+) -> Replayed:
+    id_, step = case
+    if id_ in refused:
+        return Replayed(id_, step, "NOT_RUN", refused[id_])
+    if outputs[id_].strip() == records[id_].arms[arm].text.strip():
+        return Replayed(id_, step, "SAME", "decoded here, the ticket says the same")
+    return Replayed(id_, step, "OTHER", "decoded here, the ticket says something else")
 
 
 def _compare(

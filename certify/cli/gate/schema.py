@@ -21,9 +21,10 @@ def schema(
 ) -> None:
     """Print the JSON Schema of a file format.
 
-    ticket describes tickets.json, evidence a manifest, certificate a certificate, proofs the record that
-    certify prove --out writes, report what certify check --format json prints of one file and reports of
-    several. policy and plan (of an experiment) are TOML files; the schema describes their content as JSON.
+    ticket describes tickets.json, evidence a manifest, outputs the first line of outputs of another engine,
+    certificate a certificate, proofs the record that certify prove --out writes, report what certify check
+    --format json prints of one file and reports of several. policy and plan (of an experiment) are TOML
+    files; the schema describes their content as JSON.
     """
     from certify.base.jsonio import pretty_json
     from certify.base.model import json_schema

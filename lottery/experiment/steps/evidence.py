@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from certify.base.errors import UsageError
 from certify.base.jsonio import sha256_file
-from certify.evidence.read import Arm, BaseModelRef
+from certify.evidence.read import Arm, BaseModelRef, Decoding
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.rowfile import make_rows, read_rows
 from certify.tables.table import Table, open_table
@@ -183,9 +183,7 @@ def _task(context: RunContext, work: Work, arms: Sequence[Arm]) -> Task:
         tokenizer_sha256=sha256_file(folder / "tokenizer.json"),
         base=_base_ref(context, work),
         reference_sha256=_reference_table(work).digest(),
-        max_new_tokens=p["max_new_tokens"],
-        beams=p["beams"],
-        dtype=p["dtype"],
+        decoding=Decoding(beams=p["beams"], max_new_tokens=p["max_new_tokens"], dtype=p["dtype"]),
         batch_size=p["batch"],
         scorer=Scorer(p["bleu_tokenizer"]),
         path=StrengthLaw.model_validate(p["path"]) if "path" in p else None,
