@@ -124,6 +124,14 @@ def evaluate(
             " --dtype are then what its first line says. Repeatable, one file per arm or one for all.",
         ),
     ] = None,
+    paraphrase: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help="With --evidence: evaluate base, reference and tickets under this other template, too, as"
+            " evidence NAME.TEMPLATE.json beside the other. Repeatable.",
+        ),
+    ] = None,
     order_seed: Annotated[int, typer.Option(min=0, help="With --evidence: seed for the order of units.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="With --evidence: continue a run that was stopped.")
@@ -178,7 +186,7 @@ def evaluate(
     tickets = ticket or []
     alone: dict[str, Any] = {"--reference": reference, "--unit": unit, "--used": used, "--path": path}
     alone |= {"--resume": resume, "--margins": margins, "--nulls": nulls, "--unrelated": unrelated}
-    alone |= {"--outputs": outputs}
+    alone |= {"--outputs": outputs, "--paraphrase": paraphrase}
     if evidence is None and any(alone.values()):
         raise UsageError(f"{', '.join(n for n in alone if alone[n])}: only with --evidence", code="USAGE")
     if evidence is not None and unrelated is not None and evidence.name == UNRELATED:
@@ -191,8 +199,12 @@ def evaluate(
         raise UsageError("--max-units and --delta require --until-decided", code="USAGE")
     if until_decided is not None and evidence is None:
         raise UsageError("--until-decided requires --evidence", code="USAGE")
-    if outputs and (path is not None or until_decided is not None):
-        raise UsageError("--path and --until-decided do not combine with --outputs", code="USAGE")
+    if outputs and (path is not None or margins or until_decided is not None or paraphrase):
+        raise UsageError(
+            "--path, --margins, --paraphrase and --until-decided do not combine with --outputs", code="USAGE"
+        )
+    if paraphrase and until_decided is not None:
+        raise UsageError("--until-decided does not combine with --paraphrase", code="USAGE")
     if evidence is None:
         with progress_bar("translating", "sentences") as progress:
             result = evaluation.evaluate(
@@ -217,6 +229,7 @@ def evaluate(
             code="UNIT",
         )
     texts = [_used(spec, languages) for spec in used or []]
+    others = {evidence.with_suffix(f".{name}.json"): one for name, one in _paraphrases(template, paraphrase)}
     watch = None if until_decided is None else _watch(until_decided, delta, tickets, base, reference)
     opened = open_evaluation(
         base,
@@ -248,6 +261,19 @@ def evaluate(
             **common,
             **shared,
         )
+    for place, other in others.items():
+        with progress_bar(f"evaluating under {other}", "sentences") as progress:
+            evaluation.evaluate_tickets(
+                opened,
+                data,
+                languages,
+                out=place,
+                unit=unit,
+                paraphrase=True,
+                progress=progress,
+                **common,
+                **shared | {"template": other},
+            )
     if unrelated is not None:
         settings = common | {"batch_size": batch_size, "limit": passages}
         with progress_bar("measuring the loss", "windows") as progress:
@@ -258,6 +284,7 @@ def evaluate(
 
     scores = arm_scores(manifest, evidence.parent)
     lines = _arm_lines(evidence, manifest, scores)
+    lines += [f"evidence {place}: under the template {other}" for place, other in others.items()]
     if unrelated is not None:
         lines.append(f"evidence {evidence.with_name(UNRELATED)}: loss on {unrelated.name}")
     summary: dict[str, Any] = {"evidence": str(evidence), "arms": [asdict(arm) for arm in scores]}
@@ -265,6 +292,19 @@ def evaluate(
         lines += _watched_lines(watch)
         summary["until_decided"] = _watched_summary(watch)
     interop.show(lines, summary, report_format)
+
+
+def _paraphrases(template: str, named: Sequence[str] | None) -> list[tuple[str, str]]:
+    """Name and place of each other template; none twice, and none the template of the evaluation."""
+    from certify.base.errors import UsageError
+    from certify.ticket.templates import load_template
+
+    loaded = {one: load_template(one) for one in (template, *(named or ()))}
+    found = [(loaded[one].name, one) for one in named or ()]
+    digests = {loaded[one].digest() for one in (template, *(one for _, one in found))}
+    if len(digests) <= len(found) or len({name for name, _ in found}) < len(found):
+        raise UsageError("--paraphrase takes other templates than --template, each once", code="USAGE")
+    return found
 
 
 def _used(spec: str, languages: tuple[str, str]) -> UsedText:

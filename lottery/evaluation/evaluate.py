@@ -163,6 +163,7 @@ def evaluate_tickets(
     path: StrengthLaw | None = None,
     margins: bool = False,
     outputs: Sequence[Path] = (),
+    paraphrase: bool = False,
     decided: Decided | None = None,
     max_units: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -184,6 +185,8 @@ def evaluate_tickets(
             tickets that declare ``guarantee:calibrated``.
         outputs: files with the outputs of every arm, made by another engine: nothing is decoded, its decoding
             is recorded, and path, margins and ``decided`` do not apply (:mod:`lottery.text.outputs`).
+        paraphrase: the template is another than the tickets' (theory §6.2): only base, reference and tickets
+            are evaluated, and neither path nor margins are recorded.
         notice: called with one line about pairs that are left out, if any are.
         decided: stopping rule. Units are drawn in the order of ``order_seed``, and the run stops once this
             returns True after a batch (:mod:`lottery.evaluation.sequential`). None evaluates the whole text.
@@ -207,6 +210,7 @@ def evaluate_tickets(
     scorer = Scorer(bleu_tokenizer)
     loaded, tokenizer = load_template(template), opened.tokenizer
     law = common_law((claim for source in opened.sources for claim in source.ticket.declared), path)
+    placements = [one for one in opened.placements if not paraphrase or one.arm.control is None]
     read = read_pairs(data, *languages, documents=unit == DOCUMENT)
     distinct = deduplicate(read)
     fresh = unused(distinct, opened.used)
@@ -222,7 +226,7 @@ def evaluate_tickets(
         raise NothingToDoError(f"no sentence of {data} is left", code="NO_EXAMPLES")
     if decided is not None and len(kept) > MOST_DRAWN:
         raise UsageError(f"units are drawn from at most {MOST_DRAWN} sentences: set --limit", code="LIMITS")
-    made = None
+    made, followed = None, not outputs and not paraphrase
     if outputs:
         names = [arm.name for arm in opened.arms]
         made = read_outputs(outputs, names, read, kept, name=Path(data).name)
@@ -241,16 +245,17 @@ def evaluate_tickets(
         decoding=decoding if made is None else made.decoding,
         batch_size=batch_size,
         scorer=scorer,
-        path=law if made is None else None,
-        margins=opened.margins(margins) if made is None else None,
+        path=law if followed else None,
+        margins=opened.margins(margins) if followed else None,
         produced_by=None if made is None else made.producer,
     )
     design: Literal["fixed", "sequential"] = "fixed" if decided is None else "sequential"
-    evidence = Assembly(task, opened.arms, out, used=opened.used, order_seed=order_seed, design=design)
+    arms = [arm for arm in opened.arms if not paraphrase or arm.control is None]
+    evidence = Assembly(task, arms, out, used=opened.used, order_seed=order_seed, design=design)
     if made is not None:
         return evidence.add_outputs(made)
     parts = free_folder(out, resume=resume)
-    measured = partial(measure_arms, opened.model, tokenizer, task, opened.placements, parts, resume=resume)
+    measured = partial(measure_arms, opened.model, tokenizer, task, placements, parts, resume=resume)
     if decided is None:
         return evidence.add(measured(progress=progress))
     return evaluate_until(

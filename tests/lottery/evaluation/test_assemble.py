@@ -23,6 +23,7 @@ from evaluations import evaluate_tickets  # noqa: E402
 from slow_decoding import forced, greedy, plainly  # noqa: E402
 from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 
+import certify.ticket.templates  # noqa: E402
 import lottery  # noqa: E402
 import lottery.evaluation.evaluate  # noqa: E402
 import lottery.evaluation.measure  # noqa: E402
@@ -714,8 +715,20 @@ def test_the_command_leaves_evidence_for_every_claim_of_a_release(
     command = words(base, text, "--evidence", folder / "dev.json", "--unit", "sentence", "--ticket", ticket)
     command += ["--reference", str(tuned), "--used", f"tuning={made / 'used.txt'}"]
     command += ["--nulls", str(made / "counts.npy"), "--unrelated", str(tmp_path / "other.txt")]
+    wording = tmp_path / "wording.toml"
+    shipped = Path(certify.ticket.templates.__file__).parent / "prompts/labels.toml"
+    wording.write_text(shipped.read_text("utf-8").replace(" {source}", "  {source}"), "utf-8")
+    command += ["--paraphrase", str(wording)]
     assert run([*command, "--passages", "3"]) == 0
-    assert "unrelated.json" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "unrelated.json" in shown
+    assert "dev.wording.json" in shown
+    other = read_manifest(folder / "dev.wording.json")
+    assert (other.template.name, other.text.sha256) == (
+        "wording",
+        read_manifest(folder / "dev.json").text.sha256,
+    )
+    assert [arm.name for arm in other.arms] == ["base", "reference", "t.transfer"]
     loss = read_manifest(folder / "unrelated.json")
     assert (loss.kind, loss.text.unit, loss.text.sentences) == ("loss", "block:5", 15)
     manifest = read_manifest(folder / "dev.json")
@@ -724,11 +737,15 @@ def test_the_command_leaves_evidence_for_every_claim_of_a_release(
     assert [arm.name for arm in loss.arms] == [arm.name for arm in manifest.arms]
     files = ["--base", str(base), "--reference", str(tuned), "--tokenizer", str(base)]
     issue = ["issue", "--ticket", ticket, "--evidence", str(folder / "dev.json"), *files]
+    issue += ["--evidence", str(folder / "dev.wording.json")]
     issue += ["--evidence", str(folder / "unrelated.json"), "--out", str(folder / "c.json"), "--attach"]
     assert run(issue) == 0
     capsys.readouterr()
     run(["check", ticket, *files, "--policy", "strict", "--format", "json"])
     (report,) = json.loads(capsys.readouterr().out)["tickets"]
+    found = {one["name"]: one for one in report["claims"] if one["role"] == "other-template"}
+    assert found["template-gain:wording:first-line"]["finding"] == "measured"
+    assert found["template-agreement:wording"]["finding"] == "measured"
     asked = {item["name"]: item for item in report["items"] if item["required"]}
     assert {name for name, item in asked.items() if item["outcome"] in ("missing", "not run")} == set()
     assert asked["evidence.split"]["code"] == "DISJOINT"
@@ -795,6 +812,10 @@ def test_used_sentences_are_left_out_before_anything_is_computed(
         ["--evidence", "e.json"],
         ["--nulls", "x"],
         ["--unrelated", "x"],
+        ["--paraphrase", "alpaca"],
+        ["--evidence", "e.json", "--unit", "sentence", "--paraphrase", "labels"],
+        ["--evidence", "e.json", "--unit", "sentence", "--paraphrase", "alpaca", "--paraphrase", "alpaca"],
+        ["--evidence", "e.json", "--unit", "sentence", "--paraphrase", "alpaca", "--outputs", "x"],
         ["--evidence", "unrelated.json", "--unit", "sentence", "--unrelated", "x"],
         ["--evidence", "e.json", "--unit", "sentence", "--table", "x"],
         ["--evidence", "e.json", "--unit", "sentence", "--out", "x"],
