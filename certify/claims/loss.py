@@ -41,7 +41,7 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
     arm = ticket_arm(evidence, subject)
     if arm is None:
         return not_evaluated(kind, evidence, comparator="base")
-    rises = _rises(evidence, arm)
+    rises = unit_rises(evidence, arm)
     n = len(rises)
     worst = max(rises, key=lambda unit: rises[unit])
     falls = [max(-Fraction(CAP), min(Fraction(CAP), -rise)) for rise in rises.values()]
@@ -87,7 +87,7 @@ def unrelated_excess(evidence: Evidence, subject: Subject, *, delta: Fraction = 
     arm = ticket_arm(evidence, subject)
     if arm is None:
         return not_evaluated(kind, evidence, comparator="base")
-    above = [int(rise > CAP) for rise in _rises(evidence, arm).values()]
+    above = [int(rise > CAP) for rise in unit_rises(evidence, arm).values()]
     _, limit, witness = rate_limits(above, delta, evidence.design)
     return Claim(
         kind=kind,
@@ -117,7 +117,7 @@ def unrelated_excess_lower(claim: Claim) -> Fraction | None:
     return Fraction(witness.lower, witness.grid)
 
 
-def _rises(evidence: Evidence, arm: Arm) -> dict[str, Fraction]:
+def unit_rises(evidence: Evidence, arm: Arm) -> dict[str, Fraction]:
     """Rise of the loss per token of each unit, in nats, in the order of units."""
     return {
         unit: Fraction(

@@ -16,8 +16,9 @@ goal                 quantity of a ticket                           test
                      E*'s, at least A                               betting (sequential)
 ``token-agreement:A``  mean over units of the share of equal        betting
                      decisions, at least A
-``non-inferiority:E``   mean difference of sentence chrF (first      betting
-                     line) to embed tuning, at least -E
+``non-inferiority:E``   mean difference of sentence chrF to embed    betting
+                     tuning, at least -E, under the extraction
+                     rule that the ticket will declare
 ===================  =============================================  ==========================================
 
 No ticket is trained here. The limit shown beside each test is for the reader; the test decides.
@@ -33,6 +34,7 @@ from typing import Any, Final, Literal
 
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.exact import rational
+from certify.base.records import Rule
 from certify.base.version import __version__
 from certify.claims.agreement import equal_shares
 from certify.claims.claim import unit_assumptions
@@ -92,6 +94,7 @@ class Choice:
 
     Attributes:
         goal: what is good enough.
+        rule: extraction rule of quality.
         delta: probability with which the chosen ticket may not be.
         evidence: the evidence.
         candidates: all candidates, in the order of testing.
@@ -99,6 +102,7 @@ class Choice:
     """
 
     goal: Goal
+    rule: Rule
     delta: Fraction
     evidence: Evidence
     candidates: tuple[Arm, ...]
@@ -119,7 +123,8 @@ class Choice:
             "schema_version": SCHEMA_VERSION,
             "created_by": f"certify {__version__}",
             "procedure": PROCEDURE,
-            "goal": {"kind": self.goal.kind, "value": rational(self.goal.value)},
+            "goal": {"kind": self.goal.kind, "value": rational(self.goal.value)}
+            | ({"extraction": self.rule} if self.goal.kind == "non-inferiority" else {}),
             "delta": rational(self.delta),
             "evidence": {
                 "sha256": self.evidence.sha256,
@@ -176,13 +181,14 @@ def candidates(evidence: Evidence) -> tuple[Arm, ...]:
     return tuple(sorted(found.values(), key=lambda arm: (-len(arm.ids or ()), arm.table_sha256 or "")))
 
 
-def choose(evidence: Evidence, goal: Goal, delta: Fraction) -> Choice:
+def choose(evidence: Evidence, goal: Goal, delta: Fraction, rule: Rule = "whole") -> Choice:
     """Test the candidates of ``evidence`` from the largest on; see the module.
 
     Args:
         evidence: loaded evidence of kind ``translation``.
         goal: what is good enough.
         delta: error probability of the choice.
+        rule: extraction rule under which quality is judged: the one that the ticket will declare.
 
     Raises:
         UsageError: ``delta`` out of range.
@@ -203,18 +209,17 @@ def choose(evidence: Evidence, goal: Goal, delta: Fraction) -> Choice:
 
     def rejections() -> Iterator[bool]:
         for arm in ordered:
-            tested.append(_test(evidence, arm, goal, delta))
+            tested.append(_test(evidence, arm, goal, delta, rule))
             yield tested[-1].good
 
     fixed_sequence(rejections())
-    return Choice(goal, delta, evidence, ordered, tuple(tested))
+    return Choice(goal, rule, delta, evidence, ordered, tuple(tested))
 
 
-def _test(evidence: Evidence, arm: Arm, goal: Goal, delta: Fraction) -> Tested:
+def _test(evidence: Evidence, arm: Arm, goal: Goal, delta: Fraction, rule: Rule) -> Tested:
     design = evidence.design
     if goal.kind == "non-inferiority":
-        ours = unit_scores(evidence, arm.name, "first-line")
-        theirs = unit_scores(evidence, REFERENCE_ARM, "first-line")
+        ours, theirs = (unit_scores(evidence, name, rule) for name in (arm.name, REFERENCE_ARM))
         paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]
         limit = difference_lower(paired, delta, design, aim=-goal.value)
         return Tested(arm, limit, noninferior(paired, goal.value, delta, design))

@@ -77,7 +77,8 @@ def find_guaranteed(
         allow_tied: accept a table tied to the output head.
         progress: called with (rows done, rows in all).
         probe: see :func:`certify.ticket.make.find`.
-        settings: passed on to :func:`certify.ticket.make.find` (alpha, correction, template, bundle ...).
+        settings: passed on to :func:`certify.ticket.make.find` (alpha, correction, template, bundle ...); the
+            rule ``extraction`` is also that of the choice.
 
     Raises:
         UsageError, InvalidInputError, NothingToDoError: see :func:`certify.gate.choose.choose` and
@@ -103,7 +104,9 @@ def find_guaranteed(
             code="TOKENISATION_DIFFERS",
         )
     check_transfers([loaded], e0, e_star, session.table_digest)
-    choice = choose(loaded, goal, delta)
+    if goal.kind != "non-inferiority":
+        loaded.check_steps()
+    choice = choose(loaded, goal, delta, settings.get("extraction") or "whole")
     record = out.parent / choice_path(ticket_id)
     data = pretty_json(choice.to_json()).encode("utf-8")
     found = None

@@ -1,37 +1,60 @@
 """How many units a claim needs: ``certify power`` as a function (theory §5). For planning; decides nothing.
 
 A claim is written as its goal: ``agreement:0.95`` (share of units that agree entirely),
-``token-agreement:0.95``, ``guarantee:0.05`` (rate of disagreement at drawn certified steps),
-``non-inferiority:1.0`` and ``gain:0`` (mean difference of sentence chrF to embed tuning and to the base,
-first line). What must be assumed about the truth is given, or taken from earlier evidence, which then must
-not be the evidence of the claim.
+``token-agreement:0.95``, ``guarantee:0.05`` (rate of disagreement at drawn certified steps) or, with a
+ticket, ``guarantee:published`` at its level; ``non-inferiority:1.0``, ``gain:0`` and ``retention:0.5``
+(differences of mean sentence chrF, under an extraction rule); ``unrelated-loss:0.1`` and
+``unrelated-excess:0.05``. What must be assumed about the truth is given, or taken from earlier evidence,
+which then must not be the evidence of the claim.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from certify.base.errors import NothingToDoError, UsageError
+from certify.base.records import Rule
 from certify.claims.agreement import equal_shares
 from certify.claims.criteria import drawn_index
+from certify.claims.loss import CAP, unit_rises
+from certify.claims.promise import GUARANTEE
 from certify.claims.quality import unit_scores
 from certify.evidence.distances import Distances, measure
 from certify.evidence.load import Evidence
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT, Arm
+from certify.policy.requirement import Requirement
 from certify.stats.power import clean_units_needed, units_for_agreement, units_for_mean, units_for_rate
 from certify.stats.theorem import critical_margin
 
-ClaimKind = Literal["agreement", "token-agreement", "guarantee", "non-inferiority", "gain"]
+ClaimKind = Literal[
+    "agreement",
+    "token-agreement",
+    "guarantee",
+    "non-inferiority",
+    "gain",
+    "retention",
+    "unrelated-loss",
+    "unrelated-excess",
+]
 
-KINDS: Final[tuple[ClaimKind, ...]] = (
-    *("agreement", "token-agreement", "guarantee"),
-    *("non-inferiority", "gain"),
-)
+KINDS: Final[tuple[ClaimKind, ...]] = get_args(ClaimKind)
+
+_UPPER: Final = ("guarantee", "unrelated-loss", "unrelated-excess")
+"""Kinds of which little is good: their upper limits are tested."""
+
+_NAMES: Final[Mapping[str, ClaimKind]] = {"agreement-rate": "agreement", **{kind: kind for kind in KINDS}}
+"""Kinds of claims that can be planned for, as policies call them."""
+
+_SCORED: Final = ("non-inferiority", "gain", "retention")
+"""Kinds about quality, under an extraction rule."""
+
+_RANGES: Final = {"non-inferiority": (0, 100), "gain": (-100, 100), "unrelated-loss": (0, CAP)}
+"""Between what the value of a kind lies, if not between 0 and 1."""
 
 _CLAIM = re.compile(r"([a-z-]+):(-?(?:[0-9]{0,3}\.[0-9]{1,12}|[0-9]{1,3}))")
 
@@ -42,16 +65,23 @@ class Planned:
 
     Attributes:
         kind: see the module.
-        value: the rate, level, margin (points that may be lost) or gain that is to be shown.
+        value: the rate, level, margin (points that may be lost), gain or share that is to be shown.
+        criterion: of a guarantee; evidence tells the rate of ``published`` alone.
     """
 
     kind: ClaimKind
     value: Fraction
+    criterion: str = "published"
 
     @property
     def is_rate(self) -> bool:
         """A share of units, planned for with exact binomial laws."""
-        return self.kind in ("agreement", "guarantee")
+        return self.kind in ("agreement", "guarantee", "unrelated-excess")
+
+    @property
+    def on_loss(self) -> bool:
+        """About unrelated text, of which the units are passages."""
+        return self.kind.startswith("unrelated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +124,49 @@ class Plan:
     obstacle: str
 
 
-def parse_claim(text: str) -> Planned:
+def parse_claim(text: str, alpha: str | None = None) -> Planned:
     """Read ``agreement:0.95``, ``guarantee:0.05``, ``non-inferiority:1.0``, ``gain:0`` and the like.
 
+    A criterion in place of the rate, as in ``guarantee:published``, means the level of the ticket, ``alpha``:
+    what any criterion certifies is sampled alike, one step per unit that has one. Premise and theorem are
+    not sampled: they hold or are violated.
+
     Raises:
-        UsageError: another kind, or a value out of range (``CLAIM``).
+        UsageError: another kind, or a value out of range (``CLAIM``); a criterion without a ticket
+            (``TICKET_NEEDED``).
     """
+    kind, _, criterion = text.partition(":")
+    if kind == "guarantee" and criterion in {variant.comparator for variant in GUARANTEE.variants}:
+        if alpha is None:
+            raise UsageError(f"{text} is held against the level of a ticket: --ticket", code="TICKET_NEEDED")
+        return Planned("guarantee", Fraction(alpha), criterion)
     found = _CLAIM.fullmatch(text)
     for kind in KINDS:
         if found and found[1] == kind:
             value = Fraction(found[2])
-            low, high = {"non-inferiority": (0, 100), "gain": (-100, 100)}.get(kind, (0, 1))
+            low, high = _RANGES.get(kind, (0, 1))
             if low < value < high:
                 return Planned(kind, value)
     raise UsageError(
-        "a claim is agreement:A, token-agreement:A or guarantee:ALPHA with a value between 0 and 1, or"
-        f" non-inferiority:POINTS or gain:POINTS, not {text!r}",
+        "a claim is agreement:A, token-agreement:A, guarantee:ALPHA, retention:SHARE or unrelated-excess:RATE"
+        " with a value between 0 and 1, guarantee:CRITERION, non-inferiority:POINTS, gain:POINTS or"
+        f" unrelated-loss:NATS, not {text!r}",
         code="CLAIM",
     )
+
+
+def planned(requirement: Requirement, alpha: str | None) -> Planned | None:
+    """What a policy asks of a claim, to plan for; None for what nobody plans: null tickets, not refuted."""
+    kind, threshold = _NAMES.get(requirement.kind), requirement.threshold
+    if kind is None or requirement.test == "not refuted":
+        return None
+    if kind == "guarantee":
+        return parse_claim(requirement.claim, alpha)
+    if kind == "retention":
+        return Planned(kind, Fraction(requirement.comparator))
+    if threshold is None:
+        return None
+    return Planned(kind, -threshold if kind == "non-inferiority" else threshold)
 
 
 def plan(claim: Planned, truth: Truth, *, delta: Fraction, power: Fraction) -> Plan:
@@ -122,19 +177,22 @@ def plan(claim: Planned, truth: Truth, *, delta: Fraction, power: Fraction) -> P
     """
     clean = None
     if claim.is_rate:
-        clean = clean_units_needed(claim.value if claim.kind == "guarantee" else 1 - claim.value, delta)
+        clean = clean_units_needed(claim.value if claim.kind in _UPPER else 1 - claim.value, delta)
     obstacle = _obstacle(claim, truth)
     units = None if obstacle else _units(claim, truth, delta, power)
     return Plan(claim, truth, delta, power, units, clean, claim.is_rate, obstacle)
 
 
-def truth_of(claim: Planned, evidence: Evidence, arm: Arm, *, width: int | None = None) -> Truth:
+def truth_of(
+    claim: Planned, evidence: Evidence, arm: Arm, *, width: int | None = None, rule: Rule = "whole"
+) -> Truth:
     """What ``evidence`` suggests about the truth behind ``claim``: estimates, no limits.
 
     Args:
         claim: the claim.
-        evidence: translations.
+        evidence: translations, or losses for a claim about unrelated text.
         arm: the ticket's arm.
+        rule: extraction rule under which quality is judged.
         width: entries of a row, d, for ``guarantee``: its steps are those that the published criterion
             certifies at the claim's level, one drawn from each unit.
 
@@ -148,17 +206,27 @@ def truth_of(claim: Planned, evidence: Evidence, arm: Arm, *, width: int | None 
             raise UsageError("the rate of a guarantee needs --ticket: its width", code="TICKET_NEEDED")
         drawn = _drawn(claim.value, evidence, arm, width)
         return Truth(Fraction(sum(drawn), len(drawn)), None, f"{source}, {len(drawn)} drawn steps")
-    shares = equal_shares(evidence, arm.name)
-    if claim.kind == "agreement":
-        agreeing = sum(share == 1 for share in shares)
-        return Truth(Fraction(agreeing, len(shares)), None, f"{source}, {len(shares)} units")
-    if claim.kind == "token-agreement":
-        values: Sequence[Fraction] = shares
-    else:
-        other = BASE_ARM if claim.kind == "gain" else REFERENCE_ARM
-        ours, theirs = (unit_scores(evidence, name, "first-line") for name in (arm.name, other))
-        values = [mine - its for mine, its in zip(ours, theirs, strict=True)]
-    return Truth(sum(values, Fraction(0)) / len(values), _deviation(values), f"{source}, {len(values)} units")
+    values = _unit_values(claim, evidence, arm, rule)
+    said = f"{source}, {len(values)} units" + (f", {rule}" if claim.kind in _SCORED else "")
+    mean = sum(values, Fraction(0)) / len(values)
+    return Truth(mean, None if claim.is_rate else _deviation(values), said)
+
+
+def _unit_values(claim: Planned, evidence: Evidence, arm: Arm, rule: Rule) -> Sequence[Fraction]:
+    """What the claim is the mean of, unit by unit."""
+    if claim.on_loss:
+        rises = unit_rises(evidence, arm).values()
+        if claim.kind == "unrelated-excess":
+            return [Fraction(rise > CAP) for rise in rises]
+        return [max(-Fraction(CAP), min(Fraction(CAP), rise)) for rise in rises]
+    if claim.kind not in _SCORED:
+        evidence.check_steps()
+        shares = equal_shares(evidence, arm.name)
+        return shares if claim.kind == "token-agreement" else [Fraction(share == 1) for share in shares]
+    # Of embed tuning's gain over the base, the share that the ticket is compared with.
+    share = {"gain": Fraction(0), "retention": claim.value}.get(claim.kind, Fraction(1))
+    scores = [unit_scores(evidence, name, rule) for name in (arm.name, REFERENCE_ARM, BASE_ARM)]
+    return [x - share * best - (1 - share) * base for x, best, base in zip(*scores, strict=True)]
 
 
 def _drawn(alpha: Fraction, evidence: Evidence, arm: Arm, width: int) -> list[bool]:
@@ -189,8 +257,8 @@ def _obstacle(claim: Planned, truth: Truth) -> str:
         return "the true value is not known: name it with --truth, or take it from --evidence"
     if not claim.is_rate and truth.sd is None:
         return "the standard deviation of a unit is not known: --sd, or --evidence"
-    shown = -claim.value if claim.kind == "non-inferiority" else claim.value
-    if truth.value >= shown if claim.kind == "guarantee" else truth.value <= shown:
+    shown = {"non-inferiority": -claim.value, "retention": Fraction(0)}.get(claim.kind, claim.value)
+    if truth.value >= shown if claim.kind in _UPPER else truth.value <= shown:
         return f"what is true ({float(truth.value):g}) is not better than what is to be shown"
     return ""
 
@@ -201,7 +269,7 @@ def _units(claim: Planned, truth: Truth, delta: Fraction, power: Fraction) -> in
         raise ValueError("units are worked out for a known truth")
     if claim.kind == "agreement":
         return units_for_agreement(claim.value, value, delta, power)
-    if claim.kind == "guarantee":
+    if claim.is_rate:
         return units_for_rate(claim.value, value, delta, power)
     if sd is None:
         raise ValueError("units for a mean are worked out for a known standard deviation")
@@ -209,5 +277,7 @@ def _units(claim: Planned, truth: Truth, delta: Fraction, power: Fraction) -> in
         # Shares in [0, 1] as differences to one half, of which the range is 1 wide.
         half = Fraction(1, 2)
         return units_for_mean(half - claim.value, sd, delta, power, truth=value - half, scale=1)
-    margin = claim.value if claim.kind == "non-inferiority" else -claim.value
+    if claim.kind == "unrelated-loss":
+        return units_for_mean(claim.value, sd, delta, power, truth=-value, scale=2 * CAP)
+    margin = {"gain": -claim.value, "retention": Fraction(0)}.get(claim.kind, claim.value)
     return units_for_mean(margin, sd, delta, power, truth=value)

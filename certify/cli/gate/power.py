@@ -11,6 +11,9 @@ from certify.cli import options
 from certify.cli.use import interop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from certify.base.records import Rule
     from certify.evidence.load import Evidence
     from certify.evidence.read import Arm
     from certify.gate.planning import Plan, Planned, Truth
@@ -19,12 +22,18 @@ if TYPE_CHECKING:
 
 def power(
     claim: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--claim",
-            help="agreement:A, token-agreement:A, guarantee:ALPHA, non-inferiority:POINTS or gain:POINTS.",
+            help="agreement:A, token-agreement:A, guarantee:ALPHA or (with --ticket) guarantee:CRITERION,"
+            " non-inferiority:POINTS, gain:POINTS, retention:SHARE, unrelated-loss:NATS or"
+            " unrelated-excess:RATE. Repeatable.",
         ),
-    ],
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", metavar="NAME|FILE.toml", help="Plan for all claims that a policy asks."),
+    ] = None,
     truth: Annotated[
         str | None,
         typer.Option("--truth", help="Assumed true value: a rate, or a mean difference (default 0)."),
@@ -37,9 +46,11 @@ def power(
         str, typer.Option("--power", help="Probability with which the claim should be shown.")
     ] = "0.8",
     evidence: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            "--evidence", metavar="NAME.json", help="Estimate --truth and --sd from earlier evidence."
+            "--evidence",
+            metavar="NAME.json",
+            help="Estimate --truth and --sd from earlier evidence, of translations or losses. Repeatable.",
         ),
     ] = None,
     ticket: Annotated[
@@ -47,29 +58,66 @@ def power(
         typer.Option(
             "--ticket",
             metavar="FILE[#ID]",
-            help="With --evidence: the ticket whose arm to use; default: the only arm.",
+            help="The ticket whose level, extraction rule and arm to use; default: the only arm.",
+        ),
+    ] = None,
+    extraction: Annotated[
+        str | None,
+        typer.Option(
+            "--extraction", help="Rule of quality: whole, first-line or cut; default: the ticket's."
         ),
     ] = None,
     report_format: options.Format = "terminal",
 ) -> None:
-    """Compute how many units a claim needs under an assumed truth. For planning only.
+    """Compute how many units claims need under an assumed truth. For planning only.
 
     Do not test a claim on the evidence that you planned it with.
     """
     from certify.base.errors import UsageError
+    from certify.base.records import RULES
     from certify.cli.numbers import level
-    from certify.gate.planning import parse_claim, plan
+    from certify.gate.planning import parse_claim, plan, planned
+    from certify.policy.policy import get_policy
 
-    planned = parse_claim(claim)
-    if evidence is None and ticket is not None:
-        raise UsageError("--ticket requires --evidence", code="USAGE")
-    assumed = _assumed(planned, truth, sd, evidence, ticket)
-    found = plan(planned, assumed, delta=level("--delta", delta), power=level("--power", power_))
-    interop.show(_lines(claim, found), _summary(claim, found), report_format)
+    named = _ticket(ticket)
+    alpha = None if named is None else named.selection.alpha
+    rule = extraction or (named.rule if named else "whole")
+    if rule not in RULES:
+        raise UsageError(f"--extraction is {', '.join(RULES)}, not {rule!r}", code="USAGE")
+    if bool(claim) == bool(policy):
+        raise UsageError("name claims with --claim, or a policy with --policy", code="USAGE")
+    if policy and (truth is not None or sd is not None):
+        raise UsageError("--truth and --sd are of one claim: they do not combine with --policy", code="USAGE")
+    asked = {text: parse_claim(text, alpha) for text in claim or ()}
+    left: list[str] = []
+    for requirement in get_policy(policy).claims if policy else ():
+        found = planned(requirement, alpha)
+        if found is None:
+            left.append(requirement.claim)
+        else:
+            asked[f"{requirement.claim} {requirement}"] = found
+    lines: list[str] = []
+    plans: list[dict[str, Any]] = []
+    settings = {"delta": level("--delta", delta), "power": level("--power", power_)}
+    for text, one in asked.items():
+        made = plan(one, _assumed(one, truth, sd, evidence or (), named, rule), **settings)
+        lines += _lines(text, made)
+        plans.append(_summary(text, made))
+    if left:
+        lines.append(f"not planned, because the least of several comparisons decides: {', '.join(left)}")
+    if policy and not asked and not left:
+        lines.append(f"policy {policy} asks nothing of claims")
+    whole = {"claims": plans, "not_planned": left} if policy or len(plans) > 1 else plans[0]
+    interop.show(lines, whole, report_format)
 
 
 def _assumed(
-    claim: Planned, truth: str | None, sd: str | None, evidence: Path | None, ticket: str | None
+    claim: Planned,
+    truth: str | None,
+    sd: str | None,
+    evidence: Sequence[Path],
+    ticket: Ticket | None,
+    rule: Rule,
 ) -> Truth:
     from fractions import Fraction
 
@@ -83,18 +131,18 @@ def _assumed(
     spread = None if sd is None else decimal("--sd", sd)
     if spread is not None and spread <= 0:
         raise UsageError("--sd must be positive", code="NUMBER")
-    if evidence is None:
-        # By default the ticket is assumed to lose nothing, or never to disagree.
-        if value is None and claim.kind in ("non-inferiority", "guarantee"):
+    from certify.evidence.load import load
+
+    kind = "loss" if claim.on_loss else "translation"
+    loaded = next((one for one in map(load, evidence) if one.manifest.kind == kind), None)
+    if loaded is None or claim.criterion != "published":
+        # By default the ticket is assumed to lose nothing, or never to disagree or to do harm.
+        if value is None and (claim.kind in ("non-inferiority", "guarantee") or claim.on_loss):
             value = Fraction(0)
         return Truth(value, spread, "assumed")
     # Given values take precedence over estimates.
-    from certify.evidence.load import load
-
-    loaded = load(evidence)
-    named = _ticket(ticket)
-    width = None if named is None else named.selection.n
-    found = truth_of(claim, loaded, _arm(loaded, named), width=width)
+    width = None if ticket is None else ticket.selection.n
+    found = truth_of(claim, loaded, _arm(loaded, ticket), width=width, rule=rule)
     return Truth(
         found.value if value is None else value, found.sd if spread is None else spread, found.source
     )
@@ -143,6 +191,8 @@ def _lines(claim: str, found: Plan) -> list[str]:
         if found.truth.sd is not None:
             true += f", standard deviation per unit {_number(found.truth.sd)}"
         lines.append(f"if: {true} ({found.truth.source})")
+    if found.claim.kind == "guarantee":
+        lines.append("units are those with a certified step; premise and theorem are not sampled")
     if found.clean is not None:
         lines.append(f"at the very least {found.clean} units, none of them against the claim")
     return lines

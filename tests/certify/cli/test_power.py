@@ -15,9 +15,11 @@ import pytest
 from claims_world import evidence_of
 
 from certify.base.errors import CertifyError
+from certify.base.records import RULES
 from certify.cli.main import run
 from certify.gate.planning import Truth, parse_claim, plan, truth_of
-from certify.stats.betting import betting_exceeds
+from certify.policy.policy import POLICIES
+from certify.stats.betting import betting_exceeds, noninferior
 from proofs_checks.worlds import synthetic
 
 DELTA, POWER = Fraction(1, 20), Fraction(4, 5)
@@ -179,3 +181,59 @@ def test_the_drawn_step_is_the_specified_one() -> None:
     found = truth_of(parse_claim("guarantee:0.05"), evidence, evidence.manifest.arm("t"), width=256)
     assert found.value == Fraction(expected, 12)
     assert 0 < expected < 12
+
+
+def test_a_policy_is_planned_claim_by_claim(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records, arms = small_world()
+    translated = synthetic.write(tmp_path, records, arms)
+    found = answer(capsys, "--policy", "drop-in", "--evidence", translated)
+    plans = {one["claim"].split()[0]: one for one in found["claims"]}
+    assert [*plans] == [one.claim for one in POLICIES["drop-in"].claims]
+    # Scores: base 20, reference 60, the ticket 30 and 50 by turns.
+    assert plans["gain:base:declared"]["truth"] == "20"
+    assert plans["retention:0.5:declared"]["truth"] == "0"
+    assert "not better" in plans["retention:0.5:declared"]["obstacle"]
+    assert plans["non-inferiority:reference:declared"]["truth"] == "-20"
+    assert plans["unrelated-excess:base"]["units"] == 59
+    assert "--sd" in plans["unrelated-loss:base"]["obstacle"]
+    assert answer(capsys, "--policy", "science", "--evidence", translated) == {
+        "claims": [],
+        "not_planned": [one.claim for one in POLICIES["science"].claims],
+    }
+    assert run(["power", "--policy", "release", "--claim", "gain:0"]) == 2
+    assert run(["power"]) == 2
+    assert run(["power", "--policy", "paper"]) == 2, "its level is that of a ticket"
+
+
+def test_quality_is_planned_under_the_rule_that_is_declared() -> None:
+    arms, rng = synthetic.plain_arms(), random.Random(0)
+    records = []
+    for unit in range(40):
+        whole = synthetic.Behaviour((8 + rng.randrange(4), 2, 2))
+        others = {"base": synthetic.Behaviour((4, 4, 4)), "reference": synthetic.Behaviour((12, 12, 12))}
+        records.append(synthetic.sentence(unit, {**others, "t": whole}))
+    evidence = evidence_of(records, arms)
+    arm = evidence.manifest.arm("t")
+    for claim, rho in (("gain:0", 0), ("retention:0.5", 0.5), ("non-inferiority:1", 1)):
+        for number, rule in enumerate(RULES):
+            found = truth_of(parse_claim(claim), evidence, arm, rule=rule)
+            scores = [5 * r["arms"]["t"]["stats"][r["arms"]["t"]["rules"][number]][12] for r in records]
+            assert found.value == Fraction(sum(scores), 40) - Fraction(60 * rho) - Fraction(20 * (1 - rho))
+            assert float(found.sd or 0) == pytest.approx(statistics.stdev(scores), abs=2e-6)
+
+
+def test_so_many_passages_show_a_bounded_loss() -> None:
+    claim, truth = parse_claim("unrelated-loss:0.1"), Truth(Fraction(0), Fraction(1, 5), "known")
+    units = plan(claim, truth, delta=DELTA, power=POWER).units
+    assert units is not None
+    rng = random.Random(2)
+
+    def shown(n: int) -> int:
+        drawn = ([Fraction(rng.gauss(0, 0.2)) for _ in range(n)] for _ in range(100))
+        return sum(noninferior(one, claim.value, DELTA, "fixed", 4) for one in drawn)
+
+    assert shown(units // 2) < 70 <= shown(units)
+    for text in ("unrelated-loss:0", "unrelated-loss:2", "retention:1", "guarantee:nobody"):
+        with pytest.raises(CertifyError):
+            parse_claim(text)
+    assert parse_claim("guarantee:path", "0.05").value == DELTA

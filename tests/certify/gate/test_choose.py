@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from certify.base.errors import CertifyError
 from certify.base.jsonio import tensor_digest
+from certify.base.records import RULES
 from certify.cli.main import run
 from certify.evidence.choice import read_choice
 from certify.evidence.load import Evidence
@@ -119,6 +120,17 @@ def test_other_goals_and_the_sequential_design() -> None:
             assert choice.chosen.limit.procedure == expected
     bad = world(wrong, {"t": 2}, quality={"reference": synthetic.FULL, "t": 1})
     assert choose(bad, parse_goal("non-inferiority:10"), DELTA).chosen is None
+
+
+def test_quality_is_judged_under_the_rule_that_is_asked_for() -> None:
+    full, arms = synthetic.FULL, [*synthetic.plain_arms()[:2], synthetic.arm("t", "transfer", (3, 4))]
+    ours = {"base": synthetic.Behaviour(), "reference": synthetic.Behaviour((full,) * 3)}
+    ours["t"] = synthetic.Behaviour((full, 1, 1))
+    evidence = evidence_of([synthetic.sentence(unit, ours) for unit in range(120)], arms, used=USED)
+    for rule in RULES:
+        choice = choose(evidence, parse_goal("non-inferiority:10"), DELTA, rule)
+        assert (choice.chosen is not None) == (rule == "whole")
+        assert choice.to_json()["goal"]["extraction"] == rule
 
 
 def test_candidates_are_transfers_that_control_nothing() -> None:

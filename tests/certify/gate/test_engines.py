@@ -16,6 +16,7 @@ from certify.base.errors import InvalidInputError
 from certify.base.verdict import Outcome, Status
 from certify.evidence.load import load
 from certify.gate.check import check
+from certify.gate.planning import parse_claim, truth_of
 from certify.policy.policy import POLICIES
 
 ENGINE = {"engine": "vllm", "version": "0.6.3", "settings": "temperature 0", "weights": {}}
@@ -142,3 +143,13 @@ def test_what_made_them_is_read_strictly(bundle: Bundle, made: dict[str, Any]) -
     with pytest.raises(InvalidInputError):
         load(bundle.translated)
     assert certify.checker.verify(bundle.folder)["tiny"]["release"].status == "INVALID"
+
+
+def test_plans_take_quality_from_them_and_no_decision(bundle: Bundle) -> None:
+    evidence = load(bundle.translated)
+    arm = evidence.manifest.arm("tiny.transfer")
+    assert truth_of(parse_claim("gain:0"), evidence, arm).value == 70
+    for claim in ("agreement:0.9", "token-agreement:0.9", "guarantee:0.05"):
+        with pytest.raises(InvalidInputError) as caught:
+            truth_of(parse_claim(claim), evidence, arm, width=4)
+        assert caught.value.code == "STEPS_NOT_RECORDED"

@@ -6,8 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from command import in_process
 
 from certify.base.assumptions import ASSUMPTIONS
@@ -15,6 +17,7 @@ from certify.base.errors import ExitCode, UsageError
 from certify.base.verdict import Outcome, Status
 from certify.claims.claim import Finding
 from certify.claims.registry import KINDS
+from certify.cli.main import app
 from certify.policy.codes import codes, explain, names
 from certify.policy.policy import ITEMS, POLICIES, TEXTS
 from certify.stats.theorem import CRITERIA
@@ -164,3 +167,57 @@ def test_the_command_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> N
     shown = in_process(["explain", "A-LAW"], capsys)
     assert (shown.code, shown.out.splitlines()[0]) == (0, "A-LAW")
     assert in_process(["explain", "NOTHING_LIKE_IT"], capsys).code == 2
+
+
+# --- what a remedy tells to do can be done ------------------------------------------------------------------
+
+COMMAND: Any = typer.main.get_command(app)
+OPTIONS = {
+    name: {option for one in COMMAND.get_command(None, name).params for option in one.opts}
+    for name in COMMAND.list_commands(None)
+}
+
+
+def undoable(text: str) -> list[str]:
+    """Commands and options that a text names and that do not exist; an option belongs to its command."""
+    wrong = []
+    for said, name, rest in re.findall(r"(certify ([a-z]+)\b)([^,;:()\n]*)", text):
+        if name not in OPTIONS:
+            wrong.append(said)
+        wrong += [one for one in re.findall("--[a-z-]+", rest) if one not in OPTIONS.get(name, ())]
+    known = set().union(*OPTIONS.values()) | OTHERS
+    return wrong + [one for one in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text) if one not in known]
+
+
+OTHERS = {"--help", "--version", "--dirty"}
+
+
+def spoken(path: Path) -> Iterator[str]:
+    """Strings of a module, docstrings aside; the pieces of a formatted one are joined."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documented = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = (one.value if isinstance(one, ast.Constant) else "…" for one in node.values)
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented:
+            yield node.value
+
+
+def test_remedies_name_commands_and_options_that_exist() -> None:
+    assert undoable("certify evaluate --evidence ... --path N,G; --used") == []
+    assert undoable("run certify evaluat") == ["certify evaluat"], "control"
+    assert undoable("certify issue --nulls x") == ["--nulls"], "control: an option of another command"
+    assert undoable("name it with --gone") == ["--gone"], "control"
+    for code in codes().values():
+        assert undoable(f"{code.meaning}; {code.remedy}") == [], code.code
+    for folder in ("gate", "claims", "evidence", "policy", "certificate", "stats"):
+        for path in (ROOT / "certify" / folder).glob("*.py"):
+            for text in spoken(path):
+                assert undoable(text) == [], (path.name, text)
