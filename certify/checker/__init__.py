@@ -19,7 +19,7 @@ the prose of a certificate. Believed, like the outputs of the models: which rows
 as often as the ticket's (null tickets by frequency); no evidence says so.
 
 Read the files in this order: ``tables.py``, ``shapes.py``, ``scan.py``, ``steps.py``, ``units.py``,
-``claims.py``, ``arms.py``, ``audit.py``, ``verdict.py``.
+``declared.py``, ``claims.py``, ``arms.py``, ``audit.py``, ``verdict.py``.
 """
 
 from .audit import Given, Opinion

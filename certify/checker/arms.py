@@ -1,6 +1,6 @@
 """What the arms of an evidence are: null tickets and their labels, and the tickets to choose among.
 
-Seventh of nine files. The rules are those of :mod:`certify.evidence.null_labels`.
+Eighth of ten files. The rules are those of :mod:`certify.evidence.null_labels`.
 """
 
 from __future__ import annotations

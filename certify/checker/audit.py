@@ -1,4 +1,4 @@
-"""The audit of one ticket: tables, rows, certificate, evidence, verdict. Eighth of nine files."""
+"""The audit of one ticket: tables, rows, certificate, evidence, verdict. Ninth of ten files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from .arms import choices, labelled, own_table
-from .claims import NULLS, Policy, Requirement, Text, asked_of, asserted, claim_name, ratio, repeated, shown
+from .claims import NULLS, Policy, Text, claim_name, ratio, repeated, shown
+from .declared import Requirement, asked_of, asserted, calibrated_on
 from .scan import compare, critical, moved, p_exact, select
 from .shapes import fits
 from .tables import (
@@ -280,15 +281,15 @@ class Audit:
 
     def chosen(self) -> tuple[set[str], list[list[int]]]:
         """Sentences on which the rows were chosen and among which ones, from the record of the ticket."""
-        bound: Any = self.ticket.get("choice")
+        on, bound = calibrated_on(self.folder, self.ticket), self.ticket.get("choice")
         if bound is None:
-            return set(), []
+            return on, []
         record = parse(self.folder.read(bound["path"], str(bound["sha256"])))
         rows = [one["ids"] for one in record["candidates"] if one["arm"] == record["chosen"]]
         about = (record["schema"], record["schema_version"], rows) == ("certify.choice", 1, [self.ids])
         found = record["sentences"]
         need(about and digests(found), "CHOICE_MALFORMED")
-        return {*found}, [naturals(one["ids"]) for one in record["candidates"]]
+        return on | {*found}, [naturals(one["ids"]) for one in record["candidates"]]
 
     def examine(self) -> None:
         """Certificate, evidence and claims."""

@@ -1,18 +1,17 @@
 """From units to the claims that a certificate states, and what a policy makes of one (theory §5).
 
-Sixth of nine files. The rules are those of :mod:`certify.policy.requirement`.
+Seventh of ten files. The rules are those of :mod:`certify.policy.requirement`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
+from .declared import GROUPS, RETAINED, RULES, Requirement, margin, promised
 from .scan import critical
-from .shapes import fits
-from .steps import law
+from .steps import nanos
 from .tables import PASS, Item, Json, Stop, canonical, level, need, sha
 from .units import CRITERIA, MEANS, ONE, RATES, Evidence, compared, largest
 
@@ -24,25 +23,7 @@ NULLS: Final = {
     "one-row:bos": 1,
     "one-row:newline": 1,
 }
-GROUPS: Final = {  # what a ticket can be better than
-    "chance": ("random", "frequency-matched"),
-    "rivals": ("top-frequency", "top-norm"),
-    "one-row": ("one-row:bos", "one-row:newline"),
-}
 UNITS: Final = {"sentence": "A-UNITS", "block": "A-BLOCKS", "document": "A-DOCUMENTS"}
-RULES: Final = ("whole", "first-line", "cut")
-RETAINED: Final = ("0.5", "0.75", "0.9")  # shares of embed tuning's gain
-COMPARED: Final = {  # what a ticket can declare: comparators, and extraction rules if there are any
-    "agreement-rate": (("reference",), ()),
-    "token-agreement": (("reference",), ()),
-    "guarantee": (CRITERIA, ()),
-    "non-inferiority": (("reference", "full", "base"), RULES),
-    "gain": (("base",), RULES),
-    "retention": (RETAINED, RULES),
-    "better-than-nulls": ((*GROUPS,), RULES),
-    "unrelated-loss": (("base",), ()),
-    "unrelated-excess": (("base",), ()),
-}
 CAP: Final = 2  # nats per token
 AIMS: Final = {  # where limits of means are to be sharp, larger being better; 0 for the others
     "non-inferiority": Fraction(-1),
@@ -65,17 +46,6 @@ class Ends(NamedTuple):
 
     lower: Fraction | None
     upper: Fraction | None
-
-
-class Requirement(NamedTuple):
-    """What a policy asks of a claim: larger than a threshold, or a finding."""
-
-    name: str
-    threshold: Fraction | None
-    strict: bool
-    finding: str
-    texts: tuple[str, ...]
-    delta: Fraction | None = None
 
 
 class Policy(NamedTuple):
@@ -243,10 +213,33 @@ class Text:
             if criterion == "path" and arm in e.broken:
                 claim = claim._replace(finding="violated")
             self.claims[name] = claim
+        self.calibrated(arm, share)
+
+    def calibrated(self, arm: str, share: Fraction) -> None:
+        """The claim about decisions whose own margin is at least the declared one, if it can be made."""
+        e, declared, name = self.e, margin(self.ticket), "guarantee:calibrated"
+        t = e.margins.get(arm)
+        if declared is None or t is None or nanos(t) != declared[0]:
+            return
+        units, values = e.sure(arm, declared[0]), [0, 0]
+        self.claims[name] = Claim("vacuous", None, None, None, 0, "", self.taken, [])
+        if not units:
+            return
+        alpha, hint = declared[1], (self.hints.get(name) or [{}])[0]
+        flipped = MEANS - hint["upper"] if type(hint.get("upper")) is int else None
+        values[0] = e.lower(units, share, alpha, hint.get("lower"))
+        mirrored = [max(0, ONE - 1 - unit) for unit in units]
+        values[1] = MEANS - e.lower(mirrored, share, 1 - alpha, flipped)
+        low, high = (Fraction(value, MEANS) for value in values)
+        finding = "held" if high <= alpha else "refuted" if low > alpha else "inconclusive"
+        mean, shown = Fraction(sum(units), len(units) * ONE), [witness(units, *values)]
+        self.claims[name] = Claim(finding, mean, low, high, len(units), "betting/2", self.taken, shown)
 
     def judge(self, asked: Requirement, taken: frozenset[str]) -> Item:
         """What this text makes of a claim that the certificate states and a policy requires."""
         claim, alpha = self.claims[asked.name], level(self.ticket["selection"]["alpha"])
+        if asked.name == "guarantee:calibrated":
+            alpha = (margin(self.ticket) or (0, alpha))[1]
         if set(claim.assumptions) - taken:
             return "INCONCLUSIVE", "ASSUMPTION_NOT_ACCEPTED"
         if asked.finding == "held" and (claim.finding, alpha > Fraction(1, 10)) == ("held", True):
@@ -278,82 +271,11 @@ class Text:
         return Fraction(one["upper"], grid) if claim.upper is None else -Fraction(one["lower"], grid)
 
 
-def promised(one: Json) -> tuple[int, int] | None:
-    """The path that a declared claim needs."""
-    needs = (one["kind"], one.get("comparator")) == ("guarantee", "path")
-    need(needs or one.get("path") is None, "TICKET_MALFORMED")
-    return law(one.get("path") or {"n": 16, "g": 2}) if needs else None
-
-
-def scored_under(ticket: Json) -> str:
-    """The extraction rule that a ticket declares; whole outputs unless it says."""
-    rule: str | None = ticket.get("extraction")
-    need(rule in (None, *RULES), "TICKET_MALFORMED")
-    return rule or RULES[0]
-
-
-def declared(ticket: Json) -> list[Requirement | None]:
-    """What a ticket declares, as requirements; None where nothing can test it."""
-    found: list[Requirement | None] = []
-    for one in ticket.get("declared", []):
-        against, rule, margin = (one.get(key) for key in ("comparator", "extraction", "margin"))
-        comparators, rules = COMPARED.get(one["kind"], ((), ()))
-        rule = rule or (scored_under(ticket) if rules else None)
-        names = [
-            ":".join(filter(None, (one["kind"], name, rule)))
-            for name in comparators
-            if against in ((name,) if name == "path" else (None, name))
-            and (rule in rules if rules else rule is None)
-        ]
-        promised(one)
-        need(fits(margin, "~threshold"), "TICKET_MALFORMED")
-        value = None if margin is None else Fraction(margin)
-        gains, promise = one["kind"] in ("gain", "retention", "better-than-nulls"), one["kind"] == "guarantee"
-        if value is not None and one["kind"].startswith(("unrelated", "non-inferiority")):
-            value = -value
-        if not names or ((value is not None) if promise else (value is None and not gains)):
-            found.append(None)
-            continue
-        delta = None if one.get("delta") is None else level(one["delta"])
-        texts = tuple(one.get("texts", ()))
-        held, threshold = ("held", None) if promise else ("", value or Fraction(0))
-        found += [Requirement(name, threshold, value is None, held, texts, delta) for name in names]
-    return found
-
-
-def asked_of(ticket: Json, claims: Sequence[Requirement]) -> list[Requirement | None]:
-    """What a policy asks, under the rule of the ticket where it says so, and what the ticket declares."""
-    rule = scored_under(ticket)
-    return [one._replace(name=re.sub(":declared$", f":{rule}", one.name)) for one in claims] + declared(
-        ticket
-    )
-
-
 def counts(n: int, alpha: Fraction, delta: Fraction) -> Json:
     """Of n decisions: how many may be wrong for HELD (-1: not even none), from how many on it is REFUTED."""
     held = largest(lambda k: compared(k - 1, n, alpha, delta) <= 0, n + 2) - 1
     refuted = largest(lambda k: compared(n - k + 1, n, 1 - alpha, delta) >= 0, n + 2)
     return {"held": held, "refuted": refuted}
-
-
-def asserted(ticket: Json) -> Json:
-    """What a ticket asserts, without places of evidence; what may be left out or be an integer, in full."""
-
-    def reals(part: Json, *names: str) -> Json:
-        return part | {name: float(part[name]) for name in names if type(part[name]) is int}
-
-    optional = dict.fromkeys(("comparator", "margin", "delta", "extraction"))
-    declared = [optional | one for one in ticket.get("declared", [])]
-    full = ticket | {
-        "declared": [
-            {k: v for k, v in one.items() if k not in ("texts", "path", "calibration") or v}
-            for one in declared
-        ]
-    }
-    full["template"] = ticket["template"] and {"path": None} | ticket["template"]
-    full["selection"] = reals(ticket["selection"], "tau")
-    full["tokens"] = [reals(row, "p", "log10_p", "shift_norm") for row in ticket["tokens"]]
-    return {name: one for name, one in full.items() if name not in ("evidence", "certificate")}
 
 
 def claim_name(stated: Json) -> str:

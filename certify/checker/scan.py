@@ -1,4 +1,4 @@
-"""The two-sample KS scan, its exact law, and the selection of rows (theory §2). Third of nine files."""
+"""The two-sample KS scan, its exact law, and the selection of rows (theory §2). Third of ten files."""
 
 from __future__ import annotations
 

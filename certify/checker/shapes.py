@@ -1,4 +1,4 @@
-"""What the objects of a file may hold: no other key, no value of another kind. Second of nine files."""
+"""What the objects of a file may hold: no other key, no value of another kind. Second of ten files."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ OBJECTS: Final = {
     " subjects:subject* earlier:sha* claims:claim* evidence:located* assumptions:assumed* non_claims:prose*",
     "subject": "name:str sha256:sha",
     "located": "path:str sha256:sha text:text role:str delta:str",
+    "calibration": "t:str alpha:str text_sha256:sha record:file",
+    "file": "path:str sha256:sha",
     "assumed": "id:slug statement:prose status:prose",
     "claim": "evidence:sha kind:str comparator:~slug extraction:~str finding:str estimate:~number"
     " lower:~number upper:~number delta:str n:u53 unit:text procedure:text assumptions:slug*"

@@ -1,6 +1,6 @@
 """Files of a ticket's folder: tables, tokenizer, rows, template, counts, with the standard library alone.
 
-The first of nine files. Everything here treats its input as hostile: what is malformed stops with a status
+The first of ten files. Everything here treats its input as hostile: what is malformed stops with a status
 and a reason code, and whatever else breaks is INVALID.
 """
 

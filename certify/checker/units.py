@@ -1,4 +1,4 @@
-"""From records of evidence to units and limits of their means (theory §5). Fifth of nine files.
+"""From records of evidence to units and limits of their means (theory §5). Fifth of ten files.
 
 A limit is a multiple of a grid. Where a certificate states which one, two evaluations show whether it is the
 limit, so that a stated limit is checked, never believed; a wrong one is searched for by bisection.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from fractions import Fraction
 from itertools import chain, compress, pairwise, repeat
-from operator import floordiv, le, mul
+from operator import floordiv, le, mul, sub
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +363,18 @@ class Evidence:
         """Sum of values over sum of sizes of each unit, in their order."""
         pairs = [[value(record) for record in records] for records in self.units.values()]
         return [Fraction(sum(v for v, _ in one), sum(size for _, size in one)) for one in pairs]
+
+    def sure(self, arm: str, t: int) -> list[int]:
+        """Of each unit with own margins of at least t: the share of these steps at which E* differs."""
+        found = []
+        for records in self.units.values():
+            wrong = list[bool]()
+            for own in (record["arms"][arm]["own"] for record in records):
+                differs = {at for at, _ in own["differs"]}
+                gaps = map(sub, own["p_a"], own["p_b"])
+                wrong += [at in differs for at, gap in enumerate(gaps) if max(0, gap) >= t]
+            found += [sum(wrong) * ONE // len(wrong)] if wrong else []
+        return found
 
     def scores(self, name: str, rule: int) -> list[Fraction]:
         """Mean sentence chrF of one arm under the rule whole (0), first-line (1) or cut (2), by unit."""

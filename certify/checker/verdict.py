@@ -1,4 +1,4 @@
-"""Policies, verdicts on the tickets of a folder, and the command line. Last of nine files."""
+"""Policies, verdicts on the tickets of a folder, and the command line. Last of ten files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from .audit import Audit, Given, Opinion
-from .claims import Policy, Requirement, scored_under
+from .claims import Policy
+from .declared import Requirement, scored_under
 from .shapes import fits
 from .tables import (
     SLUG,

@@ -169,14 +169,15 @@ def termination(evidence: Evidence, subject: Subject) -> Claim:
 def split_claim(evidence: Evidence, subject: Subject) -> Claim:
     """No evaluated sentence or line was used for tuning, scan, choice or order, and none occurs twice; exact.
 
-    Used for choice is what the evidence lists, and what the record that the ticket binds lists.
+    Used for choice is what the evidence lists, and what the records that the ticket binds list.
 
     Raises:
         InvalidInputError: one was, or does; see :func:`certify.evidence.split.check_split`.
     """
     used = dict(evidence.used)
-    if subject.choice is not None:
-        used["choice"] = used.get("choice", frozenset()).union(subject.choice.sentences)
+    chosen_on = subject.calibrated_on.union(() if subject.choice is None else subject.choice.sentences)
+    if chosen_on:
+        used["choice"] = used.get("choice", frozenset()) | chosen_on
     found = check_split(evidence.records, used)
     if found is None:
         text = "nothing says which sentences were used for tuning"

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Final, get_args
 
 from certify.base.exact import rational
+from certify.claims.calibrated import calibrated
 from certify.claims.claim import DELTA, Claim, Finding, missing, not_evaluated, settings, unit_assumptions
 from certify.claims.criteria import MAX_NEEDED, Guarantee, guarantee
 from certify.claims.kind import PROMISE, Kind, Variant
@@ -210,7 +211,8 @@ def _compute(
     # Together, because the criteria share the steps.
     asked = {variant.comparator for variant in variants}
     criteria = [criterion for criterion in get_args(Criterion) if criterion in asked]
-    return guarantee_claims(evidence, subject, delta=delta, criteria=criteria)
+    found = guarantee_claims(evidence, subject, delta=delta, criteria=criteria) if criteria else ()
+    return (*found, calibrated(evidence, subject, delta)) if "calibrated" in asked else found
 
 
 GUARANTEE: Final = Kind(
@@ -218,7 +220,7 @@ GUARANTEE: Final = Kind(
     meaning="rate of disagreement at certified steps, held against alpha; lower and upper limit",
     roles=("evaluation",),
     steps=True,
-    variants=(*map(Variant, CRITERIA), Variant("path", by_name=True)),
+    variants=(*map(Variant, CRITERIA), Variant("path", by_name=True), Variant("calibrated", by_name=True)),
     compute=_compute,
     tests=PROMISE,
 )

@@ -55,6 +55,7 @@ class Subject:
             rows outside the ticket; for tuned rows the ticket's own, too).
         labels: what labels of null tickets are judged by; None where nothing is decided.
         choice: the record of how the ticket was chosen; None if it binds none.
+        calibrated_on: digests of the sentences on which its margin was chosen; empty if it declares none.
     """
 
     ticket: Ticket
@@ -62,6 +63,7 @@ class Subject:
     distances: Distances
     labels: Labels | None = None
     choice: ChoiceRecord | None = None
+    calibrated_on: frozenset[str] = frozenset()
 
     def declared(self, kind: str, comparator: str | None = None) -> DeclaredClaim | None:
         """The first claim of that kind and comparator that the ticket declared, or None."""

@@ -19,9 +19,9 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
     binds no tokenizer or no template). INVALID: everything else.
 ``evidence.split``
     Needs the former. No evaluated sentence occurs twice, no line of unrelated text stands in two units, none
-    was used for scan, tuning, choice or order, and the record of choosing the ticket, if it binds one, is
-    there (:mod:`certify.evidence.choice`): else INVALID. MISSING, USED_NOT_LISTED: a manifest does not say
-    what was used for tuning.
+    was used for scan, tuning, choice or order, and the records of choosing the ticket and its margin, if it
+    binds them, are there (:mod:`certify.evidence.choice`): else INVALID. MISSING, USED_NOT_LISTED: a manifest
+    does not say what was used for tuning.
 ``evidence.texts``
     Under a policy that pins texts: each of them was evaluated, and is the text of that digest, else FAIL,
     TEXT_DIFFERS. MISSING, NO_TEXT: it was not evaluated, or was drawn unit by unit, so its digest cannot be
@@ -59,7 +59,7 @@ from certify.certificate.build import (
 from certify.certificate.schema import SCHEMA_VERSION, Certificate, EvidenceRef, StatedClaim, read_certificate
 from certify.claims.every import role_of
 from certify.claims.subject import check_transfers, make_labels, make_subject
-from certify.evidence.choice import read_choice
+from certify.evidence.choice import read_calibration, read_choice
 from certify.evidence.load import Evidence, Subject, check_binding, load, ticket_arm
 from certify.gate.recheck import Rechecked
 from certify.gate.session import Session
@@ -178,7 +178,8 @@ def _examine(
     )
     refused = None
     try:
-        subject = replace(subject, choice=read_choice(ticket, sources.folder))
+        choice, on = read_choice(ticket, sources.folder), read_calibration(ticket, sources.folder)
+        subject = replace(subject, choice=choice, calibrated_on=on)
     except CertifyError as error:
         refused = Item("evidence.split", Outcome.INVALID, error.code, str(error))
     found, integrity = _integrity(ticket, certificate, subject, checked, sources)

@@ -22,7 +22,7 @@ from certify.certificate.build import build, check_together, claims_of
 from certify.certificate.schema import SCHEMA_VERSION, Certificate, read_certificate
 from certify.claims.every import check_splits
 from certify.claims.subject import check_transfers, make_labels, make_subject
-from certify.evidence.choice import read_choice
+from certify.evidence.choice import read_calibration, read_choice
 from certify.evidence.load import Evidence, Subject, load
 from certify.gate.recheck import Inputs, Rechecked, recheck
 from certify.gate.session import Session
@@ -87,7 +87,8 @@ def issue(
     _check_delta(delta)
     session = Session(engine, workers, progress)
     checked = recheck(ticket, Inputs(folder, base, reference, tokenizer, session))
-    subject = replace(verified_subject(ticket, checked, session), choice=read_choice(ticket, folder))
+    choice, on = read_choice(ticket, folder), read_calibration(ticket, folder)
+    subject = replace(verified_subject(ticket, checked, session), choice=choice, calibrated_on=on)
     loaded = [(relative, load(path)) for relative, path in located]
     check_together([one for _, one in loaded])
     check_splits([one for _, one in loaded])

@@ -20,7 +20,7 @@ from certify.claims.every import choices
 from certify.claims.exact import split_claim
 from certify.claims.registry import claim_named, opposite_limit
 from certify.claims.subject import make_subject
-from certify.evidence.choice import read_choice
+from certify.evidence.choice import read_calibration, read_choice
 from certify.evidence.growing import Growing
 from certify.evidence.load import Evidence, Subject, check_binding
 from certify.gate.session import Session
@@ -149,7 +149,7 @@ class Watch:
         return judge(
             requirement,
             claim,
-            alpha=subject.ticket.selection.alpha,
+            alpha=requirement.level(subject.ticket),
             taken=self._policy.taken,
             opposite=lambda: opposite_limit(claim),
         )
@@ -209,5 +209,6 @@ def open_subjects(specs: Iterable[str], base: Path | None, reference: Path | Non
         result = session.scan(stored, tuned, ticket.selection.method)
         rows = open_rows(source, tuned)
         subject = make_subject(ticket, stored, tuned, rows, result, digest=session.table_digest)
-        subjects.append(replace(subject, choice=read_choice(ticket, source.folder)))
+        choice, on = read_choice(ticket, source.folder), read_calibration(ticket, source.folder)
+        subjects.append(replace(subject, choice=choice, calibrated_on=on))
     return tuple(subjects)

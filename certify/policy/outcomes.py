@@ -124,7 +124,7 @@ def _answer(
     return judge(
         requirement,
         claim,
-        alpha=subject.ticket.selection.alpha,
+        alpha=requirement.level(subject.ticket),
         taken=policy.taken,
         opposite=lambda: opposite_limit(claim),
     )

@@ -95,6 +95,11 @@ class Requirement:
         plain = self.claim.removesuffix(DECLARED)
         return plain if plain == self.claim else f"{plain}:{ticket.rule}"
 
+    def level(self, ticket: Ticket) -> str:
+        """Level of the promise about that ticket: the declared one of a calibrated margin."""
+        own = ticket.calibration if self.comparator == "calibrated" else None
+        return ticket.selection.alpha if own is None else own.alpha
+
     @property
     def kind(self) -> str:
         """Kind of the claim."""
@@ -201,7 +206,7 @@ def judge(
     Args:
         requirement: what is asked.
         claim: the claim of that name, computed from the evidence.
-        alpha: level of the ticket.
+        alpha: level of the promise (:meth:`Requirement.level`).
         taken: assumptions that the policy takes as given.
         opposite: computes the limit on the other side (:func:`certify.claims.registry.opposite_limit`);
             called only where needed.

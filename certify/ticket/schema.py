@@ -203,6 +203,8 @@ class Ticket(Model):
             raise ValueError("selection.n must be the width of the table")
         if any(token.h > self.selection.n for token in self.tokens):
             raise ValueError("a count h cannot exceed n")
+        if sum(one.calibration is not None for one in self.declared) > 1:
+            raise ValueError("a ticket declares one calibrated margin")
         return self
 
     @property
@@ -217,7 +219,7 @@ class Ticket(Model):
 
     @property
     def calibration(self) -> Calibration | None:
-        """The calibrated margin that the ticket declares, the first if there are several."""
+        """The calibrated margin that the ticket declares, if any."""
         return next((one.calibration for one in self.declared if one.calibration), None)
 
     @property

@@ -62,6 +62,7 @@ class Bundle:
         loss_used: the same for the unrelated text.
         fields: further entries of its manifest.
         loss_fields: of the manifest of the unrelated text.
+        margin: the t that the ticket declared when it was evaluated; None if margins are not recorded.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Bundle:
     loss_used: Mapping[str, Iterable[str]] | None = None
     fields: dict[str, Json] = field(default_factory=dict)
     loss_fields: dict[str, Json] = field(default_factory=dict)
+    margin: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -147,12 +149,18 @@ class Bundle:
             "reference": {"tensor_sha256": tensor_sha256(self.tuned)},
             "tokenizer_sha256": self.ticket()["tokenizer"]["sha256"],
         }
+        records, margins = self.records, {}
+        served = (one["name"] for one in self.arms if not one.get("gate") and not one.get("control"))
+        if self.margin is not None and TICKET_ARM in served:
+            margins = {"margins": {TICKET_ARM: self.margin}}
+            records = [followed(record) for record in records]
         template = self.ticket()["template"]
-        translated = common | {"template": {key: template[key] for key in ("name", "sha256")}} | self.fields
+        translated = common | {"template": {key: template[key] for key in ("name", "sha256")}}
+        translated |= margins | self.fields
         text = synthetic.manifest(self.losses, self.arms)["text"] | {"name": "unrelated"}
         unrelated = common | {"text": text} | self.loss_fields
         folder = self.translated.parent
-        synthetic.write(folder, self.records, self.arms, used=self.used, name="translated", **translated)
+        synthetic.write(folder, records, self.arms, used=self.used, name="translated", **translated)
         synthetic.write(folder, self.losses, self.arms, used=self.loss_used, name="unrelated", **unrelated)
         return [self.translated, self.unrelated]
 
@@ -170,6 +178,25 @@ class Bundle:
             if before and not self.certificate.exists():
                 self.certificate.write_bytes(before)
                 self.path.write_bytes(tickets)
+
+    def calibrate(self, t: str = "0.9", alpha: str = "0.1", **record: Json) -> None:
+        """Let the ticket declare a margin, with the record of its choice; ``record`` replaces entries."""
+        text = synthetic.digest("choice text")
+        chosen = {"t": t, "alpha": alpha, "text_sha256": text}
+        value = {"schema": "certify.calibration", "schema_version": 1, **chosen}
+        value |= {"sentences": [synthetic.digest("chosen on this")[:16]]} | record
+        path = self.folder / "calibrations" / "tiny.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(value), encoding="utf-8")
+        bound = {"path": "calibrations/tiny.json", "sha256": _sha256(path)}
+        claim = {"kind": "guarantee", "comparator": "calibrated", "calibration": chosen | {"record": bound}}
+
+        def declare(ticket: Json) -> None:
+            others = [one for one in ticket["declared"] if one.get("comparator") != "calibrated"]
+            ticket["declared"] = [*others, claim]
+
+        self.edit_ticket(declare)
+        self.margin = t
 
     # --- the adversary ------------------------------------------------------------------------------------
 
@@ -231,6 +258,21 @@ def fill(bundle: Bundle, *, units: int = UNITS) -> Bundle:
     return bundle
 
 
+def own_steps(tokens: Sequence[int], **changes: Json) -> Json:
+    """Steps along an own output, sure of each token (own margin .95) and with E* agreeing."""
+    p_a, p_b = [975_000_000] * len(tokens), [25_000_000] * len(tokens)
+    return {"tokens": list(tokens), "top": [], "p_a": p_a, "p_b": p_b, "differs": []} | changes
+
+
+def followed(record: Json) -> Json:
+    """The record with the ticket's arm along its own output, if it does not say what that is."""
+    ours = record["arms"].get(TICKET_ARM)
+    if not isinstance(ours, dict) or "own" in ours or not isinstance(ours.get("length"), int):
+        return record
+    ours = ours | {"own": own_steps([50] * max(0, ours["length"]))}
+    return record | {"arms": record["arms"] | {TICKET_ARM: ours}}
+
+
 def null_arm(bundle: Bundle, name: str) -> Json:
     """The arm of a null ticket: one of :data:`NULLS`, or a further draw."""
     ids, (kind, _, seed) = bundle.null_ids(name), name.partition("-")
@@ -264,6 +306,7 @@ def make_bundle(
     path = make_ticket(root, base=base, tuned=tuned, template="explicit", **options)
     ids = tuple(token["id"] for token in json.loads(path.read_text(encoding="utf-8"))["tickets"][0]["tokens"])
     bundle = fill(Bundle(path, base, tuned, ids), units=units)
+    bundle.calibrate()
     if issued:
         bundle.issue()
     return bundle

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evidence_folders import TICKET_ARM, Bundle, make_bundle, sentences
+from evidence_folders import TICKET_ARM, Bundle, followed, make_bundle, sentences
 from real_tables import RealTables
 from safetensors.numpy import load_file
 from ticket_folders import base_table, edit, make_ticket, rebind, tuned_table, write_json
@@ -251,10 +251,11 @@ def other_text(bundle: Bundle, better: int) -> Path:
     fields = json.loads(bundle.translated.read_text(encoding="utf-8"))
     return synthetic.write(
         bundle.translated.parent,
-        records,
+        list(map(followed, records)),
         bundle.arms,
         used=bundle.used,
         name="second",
+        margins={TICKET_ARM: bundle.margin},
         **{key: fields[key] for key in ("base", "reference", "tokenizer_sha256")},
         template={key: bundle.ticket()["template"][key] for key in ("name", "sha256")},
         text=fields["text"] | {"name": "second"} | synthetic.text_of(records),

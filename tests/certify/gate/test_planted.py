@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from evidence_folders import TICKET_ARM, Bundle, fill, make_bundle, null_arm, sentences
+from evidence_folders import TICKET_ARM, Bundle, fill, make_bundle, null_arm, own_steps, sentences
 from ticket_folders import MOVED, base_table, rebind, rewrite_rows, tuned_table
 
 import certify
@@ -1574,6 +1575,183 @@ def the_labels_of_a_step_are_left_out(folder: Path) -> Bundle:
     bundle.records[0]["arms"][TICKET_ARM]["path"].pop()
     bundle.forge()
     return bundle
+
+
+# --- the calibrated margin ---------------------------------------------------------------------------------
+
+
+def decided(bundle: Bundle, wrong: int, margin: int = 950_000_000) -> Bundle:
+    """E* differs at the first own step of so many sentences; the others have that margin there."""
+    for number, record in enumerate(bundle.records):
+        p_a = [(10**9 + margin) // 2, 975_000_000, 975_000_000]
+        p_b = [(10**9 - margin) // 2, 25_000_000, 25_000_000]
+        own = own_steps([50, 51, 52], p_a=p_a, p_b=p_b, differs=[[0, 7]] if number < wrong else [])
+        record["arms"][TICKET_ARM] |= {"own": own, "length": 3}
+    return bundle
+
+
+def calibrated_claim(bundle: Bundle) -> Any:
+    texts = check(bundle, "release").tickets[0].examined.texts  # type: ignore[union-attr]
+    (found,) = (one for text in texts for one in text.claims if one.name == "guarantee:calibrated")
+    return found
+
+
+@pytest.mark.parametrize(("margin", "sure"), [(900_000_000, 198), (899_999_999, 132)])
+def test_a_margin_of_t_is_sure_and_one_below_is_not(tmp_path: Path, margin: int, sure: int) -> None:
+    bundle = decided(make_bundle(tmp_path, issued=False), 0, margin)
+    bundle.issue()
+    found = calibrated_claim(bundle)
+    assert (found.detail["sure"], found.detail["steps"], found.n) == (sure, 198, 66)
+    assert (found.finding, found.upper < Fraction(1, 10)) == ("held", True)
+
+
+def test_units_weigh_equally_and_unsure_steps_do_not_count(tmp_path: Path) -> None:
+    bundle = decided(make_bundle(tmp_path, issued=False), 10)
+    own = bundle.records[0]["arms"][TICKET_ARM]["own"]
+    own.update(p_a=[975_000_000, 6 * 10**8, 6 * 10**8], p_b=[25_000_000, 10**8, 10**8])
+    bundle.records[1]["arms"][TICKET_ARM]["own"].update(p_a=[6 * 10**8] * 3, p_b=[10**8] * 3)
+    bundle.issue()
+    found = calibrated_claim(bundle)
+    assert found.n == 65
+    # One unit of one sure step that is wrong, eight of one in three, the others of none.
+    assert abs(found.estimate - (1 + Fraction(8, 3)) / 65) < Fraction(1, 2**31)
+
+
+@plant("REFUTED", "GUARANTEE_REFUTED", fresh=True)
+def sure_decisions_disagree(folder: Path) -> Bundle:
+    bundle = decided(make_bundle(folder, issued=False), 66)
+    bundle.issue()
+    return bundle
+
+
+@plant("INCONCLUSIVE", "GUARANTEE_INCONCLUSIVE", fresh=True)
+def some_sure_decisions_disagree(folder: Path) -> Bundle:
+    bundle = decided(make_bundle(folder, issued=False), 18)
+    bundle.issue()
+    return bundle
+
+
+@plant("VACUOUS", "GUARANTEE_VACUOUS", fresh=True)
+def no_decision_is_sure(folder: Path) -> Bundle:
+    bundle = decided(make_bundle(folder, issued=False), 0)
+    for record in bundle.records:
+        record["arms"][TICKET_ARM]["own"].update(p_a=[6 * 10**8] * 3, p_b=[10**8] * 3)
+    bundle.issue()
+    return bundle
+
+
+@plant("INCONCLUSIVE", "GUARANTEE_DESCRIPTIVE", fresh=True)
+def a_margin_is_declared_at_a_large_level(folder: Path) -> Bundle:
+    bundle = make_bundle(folder, issued=False)
+    bundle.calibrate(alpha="0.2")
+    bundle.issue()
+    return bundle
+
+
+@plant("INCONCLUSIVE", "MARGINS_NOT_EVALUATED", fresh=True)
+def a_margin_is_declared_and_margins_are_not_recorded(folder: Path) -> Bundle:
+    bundle = make_bundle(folder, issued=False)
+    bundle.margin = None
+    bundle.issue()
+    return bundle
+
+
+@plant("INCONCLUSIVE", "CALIBRATION_NOT_DECLARED", fresh=True)
+def a_calibrated_margin_is_declared_without_t(folder: Path) -> Bundle:
+    bundle = make_bundle(folder, issued=False)
+    bundle.edit_ticket(lambda ticket: ticket["declared"][0].pop("calibration"))
+    bundle.issue()
+    return bundle
+
+
+@plant("INCONCLUSIVE", "CALIBRATION_DIFFERS", fresh=True)
+def the_margin_is_moved_after_the_evaluation(folder: Path) -> Bundle:
+    bundle = make_bundle(folder, issued=False)
+    bundle.calibrate("0.8")
+    bundle.margin = "0.9"
+    bundle.issue()
+    return bundle
+
+
+@plant("INCONCLUSIVE", "CALIBRATION_DIFFERS", fresh=True)
+def the_margin_is_declared_after_the_evaluation(folder: Path) -> Bundle:
+    bundle = make_bundle(folder, issued=False)
+    bundle.fields = {"margins": {TICKET_ARM: None}}
+    bundle.issue()
+    return bundle
+
+
+@plant("INVALID", "CERTIFICATE_OTHER_TICKET")
+def the_margin_is_moved_after_the_certificate(bundle: Bundle) -> None:
+    bundle.calibrate("0.8")
+
+
+@plant("INVALID", "CALIBRATION_DIFFERS")
+def the_margin_is_moved_and_its_record_is_not(bundle: Bundle) -> None:
+    bundle.edit_ticket(lambda ticket: ticket["declared"][0]["calibration"].update(t="0.8"))
+    bundle.adopt(read_ticket_file(bundle.path).tickets[0].digest())
+
+
+@plant("INVALID", "FILE_DIGEST")
+def the_record_of_the_margin_is_changed(bundle: Bundle) -> None:
+    path = bundle.folder / "calibrations" / "tiny.json"
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+@plant("INVALID", "FILE_MISSING")
+def the_record_of_the_margin_is_gone(bundle: Bundle) -> None:
+    (bundle.folder / "calibrations" / "tiny.json").unlink()
+
+
+@plant("INVALID", "DATA_OVERLAP", fresh=True)
+def the_margin_is_chosen_on_an_evaluated_sentence(folder: Path) -> Bundle:
+    bundle = make_bundle(folder)
+    bundle.calibrate(sentences=[bundle.records[5]["target"]])
+    bundle.adopt(read_ticket_file(bundle.path).tickets[0].digest())
+    return bundle
+
+
+def test_two_margins_cannot_be_declared(pristine: Bundle, tmp_path: Path) -> None:
+    bundle = pristine.copy(tmp_path / "bundle")
+    bundle.edit_ticket(lambda ticket: ticket["declared"].append(ticket["declared"][0]))
+    with pytest.raises(InvalidInputError, match="one calibrated margin") as error:
+        check(bundle, "release")
+    assert error.value.code == "TICKET_MALFORMED"
+
+
+@plant("REFUTED", "CLAIM_DIFFERS")
+def a_disagreement_of_e_star_is_hidden(bundle: Bundle) -> None:
+    decided(bundle, 3)
+    bundle.forge()
+
+
+@plant("REFUTED", "CLAIM_DIFFERS", fresh=True)
+def an_own_margin_is_made_smaller(folder: Path) -> Bundle:
+    bundle = decided(make_bundle(folder, issued=False), 3)
+    bundle.issue()
+    bundle.records[0]["arms"][TICKET_ARM]["own"]["p_b"][0] += 10**8
+    bundle.records[0]["arms"][TICKET_ARM]["own"]["p_a"][0] -= 10**8
+    bundle.forge()
+    return bundle
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def margins_are_of_an_arm_that_serves_no_ticket(bundle: Bundle) -> None:
+    bundle.fields = {"margins": {TICKET_ARM: "0.9", "base": "0.9"}}
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def a_declared_margin_is_finer_than_probabilities(bundle: Bundle) -> None:
+    bundle.fields = {"margins": {TICKET_ARM: "0.9000000001"}}
+    bundle.forge()
+
+
+@plant("INVALID", "EVIDENCE_MALFORMED")
+def an_own_step_has_no_second_probability(bundle: Bundle) -> None:
+    decided(bundle, 0)
+    bundle.records[0]["arms"][TICKET_ARM]["own"]["p_b"].pop()
+    bundle.forge()
 
 
 @plant("INVALID", "CERTIFICATE_MALFORMED")
