@@ -21,7 +21,10 @@ FLOORS = (
     *(f"certify.{room}" for room in ("base", "tables", "scan", "selection", "ticket", "stats", "evidence")),
     *(f"certify.{room}" for room in ("claims", "certificate", "policy", "checker", "gate")),
     *("certify", "certify.cli", "certify.__main__"),
-    *(f"lottery.{room}" for room in ("text", "model", "tuning", "controls", "evaluation", "pretrain")),
+    *(
+        f"lottery.{room}"
+        for room in ("text", "model", "tuning", "controls", "evaluation", "serving", "pretrain")
+    ),
     *(f"lottery.experiment.{room}" for room in ("plan", "engine", "steps", "layout")),
     *("lottery.experiment", "lottery", "lottery.cli"),
     "reports",

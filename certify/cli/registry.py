@@ -8,6 +8,7 @@ from typing import Any, Final
 COMMANDS: Final = {
     "scan": "certify.cli.make.scan:scan",
     "find": "certify.cli.make.find:find",
+    "calibrate": "certify.cli.make.calibrate:calibrate",
     "issue": "certify.cli.gate.issue:issue",
     "check": "certify.cli.gate.check:check",
     "checker": "certify.cli.gate.checker:checker",

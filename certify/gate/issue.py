@@ -76,7 +76,7 @@ def issue(
         InvalidInputError: the ticket is not what it says, or the evidence is refused.
     """
     content = read_ticket_file(ticket_file)
-    ticket = _one(content, ticket_id)
+    ticket = one_ticket(content, ticket_id)
     folder = ticket_file.parent
     if not evidence:
         raise UsageError(
@@ -84,7 +84,7 @@ def issue(
         )
     located = [(within(folder, path, "evidence"), path) for path in evidence]
     target = within(folder, out, "the certificate") if attach else None
-    _check_delta(delta)
+    check_delta(delta)
     session = Session(engine, workers, progress)
     checked = recheck(ticket, Inputs(folder, base, reference, tokenizer, session))
     choice, on = read_choice(ticket, folder), read_calibration(ticket, folder)
@@ -193,7 +193,12 @@ def within(folder: Path, path: Path, what: str) -> str:
     return str(PurePosixPath(relative))
 
 
-def _one(content: TicketFile, ticket_id: str | None) -> Ticket:
+def one_ticket(content: TicketFile, ticket_id: str | None) -> Ticket:
+    """The ticket of that id; None: the only one.
+
+    Raises:
+        UsageError: there is no such one (``TICKET_UNKNOWN``).
+    """
     chosen = choose(content, () if ticket_id is None else (ticket_id,))
     if len(chosen) != 1:
         names = ", ".join(ticket.id for ticket in content.tickets) or "none"
@@ -201,11 +206,12 @@ def _one(content: TicketFile, ticket_id: str | None) -> Ticket:
     return chosen[0]
 
 
-def _check_delta(delta: str) -> None:
+def check_delta(value: str, option: str = "--delta") -> None:
+    """Refuse what is no level (``DELTA_RANGE``)."""
     try:
-        level(delta)
+        level(value)
     except ValueError as error:
-        text = f"--delta {delta} is no decimal strictly between 0 and 1, such as 0.05"
+        text = f"{option} {value} is no decimal strictly between 0 and 1, such as 0.05"
         raise UsageError(text, code="DELTA_RANGE") from error
 
 
@@ -218,7 +224,7 @@ def _attach(path: Path, ticket: Ticket, certificate: Certificate, target: str, s
     )
     with changing(path) as write:
         content = read_ticket_file(path)  # others may have attached something meanwhile
-        if _one(content, ticket.id) != ticket:  # another look at the texts would go untold
+        if one_ticket(content, ticket.id) != ticket:  # another look at the texts would go untold
             raise UsageError(f"{path}: ticket {ticket.id!r} was changed meanwhile", code="FILE_CHANGED")
         tickets = tuple(changed if one.id == ticket.id else one for one in content.tickets)
         write(content.model_copy(update={"tickets": tickets}).to_json().encode("utf-8"))

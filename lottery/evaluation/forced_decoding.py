@@ -24,9 +24,9 @@ from lottery.text.segments import TARGET, segments_of
 LOGITS: Final = 1 << 24
 """Number of logits held at the same time: about 64 MB in fp32, twice that in fp64."""
 
-# In units of 1e-9. A softmax in fp64 is off by less than 1e-12. With this margin, "rounded down" and
-# "rounded up" hold for the exact probabilities of the logits.
-_SLACK = 1e-3
+SLACK: Final = 1e-3
+"""In units of 1e-9. A softmax in fp64 is off by less than 1e-12. With this margin, "rounded down" and
+"rounded up" hold for the exact probabilities of the logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +70,25 @@ def certainties(
     """
     found: dict[int, Certainty] = {}
     for chosen, logits in _forced(placed, prompts, answers):
-        wide = logits.double()
-        top, tokens = wide.topk(2, dim=-1)
-        check_finite(top[:, 0])
-        units = (top - wide.logsumexp(dim=-1, keepdim=True)).exp() * UNIT
         # topk does not define which of two equal logits comes first; max, which decoding uses, does.
-        tokens = logits.max(dim=-1).indices
-        down = (units[:, 0] - _SLACK).floor().clamp(0, UNIT).long()
-        up = (units[:, 1] + _SLACK).ceil().clamp(0, UNIT).long()
-        parts = [_split(column, chosen, answers) for column in (tokens, down, up)]
+        best, tokens = logits.max(dim=-1)
+        check_finite(best)
+        parts = [_split(column, chosen, answers) for column in (tokens, *two_largest(logits))]
         for index, token, p_a, p_b in zip(chosen, *parts, strict=True):
             found[index] = Certainty(tuple(token), tuple(p_a), tuple(p_b))
     return [found[index] for index in range(len(prompts))]
+
+
+def two_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The two largest probabilities of each row of raw logits ``[M, V]``, at temperature 1, in fp64.
+
+    Returns:
+        ``[M]`` each, in units of 1e-9: the largest, rounded down, and the second, rounded up.
+    """
+    wide = logits.double()
+    units = (wide.topk(2, dim=-1).values - wide.logsumexp(dim=-1, keepdim=True)).exp() * UNIT
+    down = (units[:, 0] - SLACK).floor().clamp(0, UNIT).long()
+    return down, (units[:, 1] + SLACK).ceil().clamp(0, UNIT).long()
 
 
 def log_likelihoods(

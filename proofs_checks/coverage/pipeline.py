@@ -15,9 +15,10 @@ from typing import Final
 
 import numpy as np
 
-from certify.claims import criteria, registry
+from certify.claims import calibrated, criteria, registry
 from certify.claims.promise import GUARANTEE
 from proofs_checks.check import Budget, Check, CheckFinding, check
+from proofs_checks.coverage.calibrated import try_calibrated
 from proofs_checks.coverage.claims import CASES, try_claim, try_edges, try_stopping
 from proofs_checks.coverage.guarantee import UNITS, try_guarantee, try_power
 from proofs_checks.coverage.informing import KNOWN, try_known
@@ -36,10 +37,11 @@ FULL_VERDICTS: Final = 12
 
 
 def guarantee_trials(scale: int, random: np.random.Generator) -> list[Trial]:
-    """:mod:`proofs_checks.coverage.guarantee`, ``scale`` times the draws of a fast run."""
+    """Criteria and calibrated margins, with ``scale`` times the draws of a fast run."""
     return [
         *try_guarantee(criteria, UNITS, 80 * scale, random),
         *try_power(criteria, UNITS, 20 * scale, random),
+        *try_calibrated(calibrated, UNITS, 80 * scale, random),
     ]
 
 

@@ -21,7 +21,7 @@ from certify.base.records import RULES
 from certify.base.verdict import Status
 from certify.certificate import build
 from certify.claims import agreement as claims_agreement
-from certify.claims import criteria, loss, quality, registry
+from certify.claims import calibrated, criteria, loss, quality, registry
 from certify.claims.claim import Claim
 from certify.evidence.load import Evidence, load
 from certify.evidence.read import Record
@@ -34,6 +34,7 @@ from proofs_checks.check import Budget, Check
 from proofs_checks.coverage import claims, informing, pipeline
 from proofs_checks.coverage import guarantee as coverage_guarantee
 from proofs_checks.coverage import verdict as coverage_verdict
+from proofs_checks.coverage.calibrated import follow, try_calibrated
 from proofs_checks.coverage.claims import (
     CASES,
     EDGES,
@@ -95,6 +96,32 @@ def plot_of(name: str, policy: str = "release") -> Plot:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return make_stage(tmp_path_factory.mktemp("stage"))
+
+
+# --- the calibrated margin ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "old", "new"),
+    [
+        ("disagreement_shares", "Fraction(sum(steps), len(steps)) for steps in sure if steps", "Fraction(0)"),
+        ("disagreement_shares", "if margin >= least", "if True"),
+        ("disagreement_shares", "for steps in sure if steps", "for steps in [sum(sure, [])] * 120 if steps"),
+        ("disagreement_shares", "Fraction(sum(steps), len(steps))", "Fraction(steps[0])"),
+        ("calibrated", "upper <= alpha", "limit.estimate <= alpha"),
+        ("calibrated", "lower > alpha", "limit.estimate > alpha"),
+    ],
+)
+def test_a_faulty_claim_about_margins_is_seen(function: str, old: str, new: str) -> None:
+    if new == "Fraction(0)":
+        new = "Fraction(0) for steps in sure if steps"
+    faulty = planted("certify.claims.calibrated", function, old, new)
+    assert failed(try_calibrated(faulty, 120, 240, random()))
+
+
+def test_the_claim_about_margins_is_right_where_it_is_judged() -> None:
+    assert not failed(try_calibrated(calibrated, 120, 240, random()))
+    assert drawn_rate(follow(AT)) == drawn_rate(AT)
 
 
 # --- populations -------------------------------------------------------------------------------------------
