@@ -11,6 +11,8 @@ export CERTIFY_DATA
 endif
 
 PYTEST := $(BIN)/python -m pytest
+# Tests start hundreds of processes: each module is compiled once, not in every one of them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test lint format test-slow test-statistical test-gpu test-mutation prove bench clean
 
