@@ -377,18 +377,17 @@ def untimely(stop: bool, last: bool, flip: bool = False) -> Any:
 
 
 @pytest.mark.parametrize(
-    "choose",
+    ("choose", "draws"),
     [
-        untimely(stop=False, last=True),
-        untimely(stop=True, last=False),
-        untimely(stop=True, last=True, flip=True),
-        lambda evidence, goal, delta: ltt.choose(evidence, goal, 4 * delta),
-        lambda evidence, goal, delta: ltt.choose(evidence, goal, delta / 10),
+        (untimely(stop=False, last=True), 400),
+        (untimely(stop=True, last=False), 200),
+        (untimely(stop=True, last=True, flip=True), 200),
+        (lambda evidence, goal, delta: ltt.choose(evidence, goal, 4 * delta), 200),
+        (lambda evidence, goal, delta: ltt.choose(evidence, goal, delta / 10), 200),
     ],
     ids=["goes on", "the largest", "from the smallest", "4 delta", "timid"],
 )
-def test_faulty_choices_are_seen(choose: Any) -> None:
-    draws = 400
+def test_faulty_choices_are_seen(choose: Any, draws: int) -> None:
     assert failed(coverage_ltt.try_agreement(changed(ltt, choose=choose), draws, random()))
 
 

@@ -510,7 +510,7 @@ def test_differences_between_memory_and_files_are_told(stage: Stage, monkeypatch
     assert difference is not None
 
 
-def certified(plot: Plot, stage: Stage, draws: int = 10) -> bool:
+def certified(plot: Plot, stage: Stage, draws: int = 7) -> bool:
     """Whether the simulation sees that a false ticket is certified too often."""
     return failed([try_plot(plot, stage, draws, random())[0]])
 
