@@ -28,9 +28,11 @@ KINDS: Final[dict[str, Any]] = {
     "all": range(1, (1 << 22) + 1),
     "long": range(1, 1 << 53),
 }
+SHIPPED: Final = ("selection", "paper", "release", "drop-in", "science", "strict")
+
 OBJECTS: Final = {
     "policy": "schema:=certify.policy schema_version:1 name:str question:text delta?:str items?:list"
-    " extends?:~=selection|paper|release|drop-in|science|strict"
+    f" extends?:~={'|'.join(SHIPPED)}"
     " design?:list accept?:list non_claims?:text* claim?:dict* texts?:dict",
     "certificate": "schema:str schema_version:3 created_by:text signature:text parameters:dict ticket:dict"
     " subjects:subject* earlier:sha* claims:claim* evidence:located* assumptions:assumed* non_claims:prose*",

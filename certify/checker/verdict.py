@@ -14,7 +14,7 @@ from typing import Final
 from .audit import Audit, Given, Opinion
 from .claims import Policy
 from .declared import Requirement, scored_under
-from .shapes import fits
+from .shapes import SHIPPED, fits
 from .tables import (
     SLUG,
     Folder,
@@ -29,7 +29,6 @@ from .tables import (
     sha,
 )
 
-SHIPPED: Final = ("selection", "paper", "release", "drop-in", "science", "strict")
 DEFAULT: Final = "release"
 INTEGRITY: Final = (
     *("integrity.base", "integrity.reference", "integrity.tokenizer", "integrity.template", "integrity.rows"),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
 
@@ -43,7 +43,8 @@ SCHEMA_VERSION: Final = 1
 DEFAULT_POLICY: Final = "release"
 _REFUSAL: Final = Refusal("POLICY_MALFORMED")
 
-SHIPPED: Final = ("selection", "paper", "release", "drop-in", "science", "strict")
+Shipped = Literal["selection", "paper", "release", "drop-in", "science", "strict"]
+SHIPPED: Final[tuple[Shipped, ...]] = get_args(Shipped)
 """Names of the policies of the package; each extends none, or one before it."""
 
 INTEGRITY_ITEMS: Final = (
@@ -149,7 +150,7 @@ class PolicyFile(Document):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Slug
     question: Text
-    extends: Literal["selection", "paper", "release", "drop-in", "science", "strict"] | None = Field(
+    extends: Shipped | None = Field(
         default=None,
         description="policy of the package: items and claims are added, other fields replace",
     )
