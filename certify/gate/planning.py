@@ -22,14 +22,13 @@ from certify.base.records import Rule
 from certify.claims.agreement import equal_shares
 from certify.claims.criteria import drawn_index
 from certify.claims.loss import CAP, unit_rises
-from certify.claims.promise import GUARANTEE
 from certify.claims.quality import unit_scores
 from certify.evidence.distances import Distances, measure
 from certify.evidence.load import Evidence
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT, Arm
 from certify.policy.requirement import Requirement
 from certify.stats.power import clean_units_needed, units_for_agreement, units_for_mean, units_for_rate
-from certify.stats.theorem import critical_margin
+from certify.stats.theorem import Criterion, critical_margin
 
 ClaimKind = Literal[
     "agreement",
@@ -136,7 +135,7 @@ def parse_claim(text: str, alpha: str | None = None) -> Planned:
             (``TICKET_NEEDED``).
     """
     kind, _, criterion = text.partition(":")
-    if kind == "guarantee" and criterion in {variant.comparator for variant in GUARANTEE.variants}:
+    if kind == "guarantee" and criterion in get_args(Criterion):
         if alpha is None:
             raise UsageError(f"{text} is held against the level of a ticket: --ticket", code="TICKET_NEEDED")
         return Planned("guarantee", Fraction(alpha), criterion)
@@ -156,9 +155,10 @@ def parse_claim(text: str, alpha: str | None = None) -> Planned:
 
 
 def planned(requirement: Requirement, alpha: str | None) -> Planned | None:
-    """What a policy asks of a claim, to plan for; None for what nobody plans: null tickets, not refuted."""
+    """What a policy asks of a claim, to plan for; None for what nobody plans: nulls, margins, not refuted."""
     kind, threshold = _NAMES.get(requirement.kind), requirement.threshold
-    if kind is None or requirement.test == "not refuted":
+    # Of a calibrated margin a unit counts the share of its steps, which is not what a drawn step says.
+    if kind is None or requirement.test == "not refuted" or requirement.comparator == "calibrated":
         return None
     if kind == "guarantee":
         return parse_claim(requirement.claim, alpha)

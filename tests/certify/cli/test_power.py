@@ -73,7 +73,8 @@ def test_what_is_not_known_is_asked_for(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["agreement:1", "guarantee:0", "non-inferiority:-1", "gain", "bleu:1", "gain:"]
+    "text",
+    ["agreement:1", "guarantee:0", "guarantee:calibrated", "non-inferiority:-1", "gain", "bleu:1", "gain:"],
 )
 def test_claims_are_read_strictly(text: str) -> None:
     with pytest.raises(CertifyError) as error:
