@@ -74,6 +74,15 @@ class Claim(NamedTuple):
     critical: Json | None = None
 
 
+class Quantity(NamedTuple):
+    """Values of the units against each arm compared, in multiples of 1 / grid, and the range of a value."""
+
+    values: Sequence[Sequence[Fraction | int]]
+    low: int
+    high: int
+    grid: int = 1
+
+
 def witness(units: list[int], lower: int | None, upper: int | None) -> Json:
     """Units by their digest, and the limits of their mean as indices of the grid."""
     return {"units": sha(canonical(units)), "lower": lower, "upper": upper}
@@ -85,23 +94,23 @@ class Text:
     def __init__(self, evidence: Evidence, role: str, arm: str | None, ticket: Json) -> None:
         self.e, self.role, self.arm, self.ticket = evidence, role, arm, ticket
         self.share, self.claims = Fraction(1), dict[str, Claim]()
-        self.quantities: dict[str, tuple[list[list[Fraction]], int, int]] = {}
+        self.quantities: dict[str, Quantity] = {}
         self.hints: Mapping[str, Any] = {}
         m = evidence.m
         need(evidence.label < ticket["base"]["shape"][0], "EVIDENCE_IDS")
         self.name, self.unit = m["text"]["name"], m["text"]["unit"]
         self.taken = [UNITS[self.unit.split(":")[0]], "A-EVIDENCE", *["A-ENGINE"] * (not evidence.ours)]
 
-    def measured(self, arm: str) -> dict[str, tuple[list[list[Fraction]], int, int]]:
-        """By claim the values of the units against each arm compared, and their range; larger is better."""
+    def measured(self, arm: str) -> dict[str, Quantity]:
+        """What claims about means are about, larger being better."""
         e, ticket = self.e, self.ticket
         if self.role == "loss":
             falls = e.means(lambda r: (r["nats"]["base"] - r["nats"][arm], r["tokens"] * 10**9))
-            return {"unrelated-loss:base": ([falls], -CAP, CAP)}
-        found = dict[str, tuple[list[list[Fraction]], int, int]]()
+            return {"unrelated-loss:base": Quantity([falls], -CAP, CAP)}
+        found = dict[str, Quantity]()
         if e.ours:
             wrong = e.means(lambda r: (len(r["arms"][arm]["differs"]), len(r["reference"]["tokens"])))
-            found["token-agreement:reference"] = ([[1 - share for share in wrong]], 0, 1)
+            found["token-agreement:reference"] = Quantity([[1 - share for share in wrong]], 0, 1)
         nulls, against = dict[Any, Json](), {"gain:base": ["base"]}
         arms = [one for one in e.arms.values() if not one.get("gate")]
         for one in arms:
@@ -121,13 +130,13 @@ class Text:
         for claim, names in against.items():
             for i, rule in enumerate(RULES) if names else ():
                 pairs = [zip(e.scores(arm, i), e.scores(name, i), strict=True) for name in names]
-                found[f"{claim}:{rule}"] = ([[x - y for x, y in pair] for pair in pairs], -100, 100)
+                found[f"{claim}:{rule}"] = Quantity([[x - y for x, y in p] for p in pairs], -100, 100, ONE)
         for i, rule in enumerate(RULES):
             scores = [e.scores(name, i) for name in (arm, "reference", "base")]
             for share in RETAINED:
-                rho = Fraction(share)
-                kept = [x - rho * y - (1 - rho) * z for x, y, z in zip(*scores, strict=True)]
-                found[f"retention:{share}:{rule}"] = ([kept], -100, 100)
+                a, b = Fraction(share).as_integer_ratio()
+                kept = [b * x - a * y - (b - a) * z for x, y, z in zip(*scores, strict=True)]
+                found[f"retention:{share}:{rule}"] = Quantity([kept], -100, 100, b * ONE)
         return found
 
     def bets(self, name: str, *, both: bool) -> tuple[list[Json], Fraction, int]:
@@ -136,17 +145,17 @@ class Text:
         ``both``: with the limit on the other side; over m comparisons each of these has a share of 1/m.
         """
         hints = self.hints.get(name, ())
-        lists, low, high = self.quantities[name]
+        lists, low, high, grid = self.quantities[name]
         aim = (AIMS.get(name.split(":")[0], Fraction(0)) - low) / (high - low)
         found: list[tuple[int, Fraction, Json]] = []
         for i, values in enumerate(lists):
             hint = hints[i] if i < len(hints) else {}
-            ratios = map(Fraction.as_integer_ratio, values)
-            floors = [(a - low * b) * ONE // (b * (high - low)) for a, b in ratios]
+            ratios = [(value.numerator, value.denominator) for value in values]
+            floors = [(a - low * grid * b) * ONE // (grid * b * (high - low)) for a, b in ratios]
             units = [max(0, min(ONE, unit)) for unit in floors]
             lower: int = self.e.lower(units, self.share, aim, hint.get("lower"))
             upper: int | None = None
-            if both and max(values) <= high:
+            if both and max(values) <= high * grid:
                 mirrored = [max(0, ONE - 1 - unit) for unit in units]
                 flipped = MEANS - hint["upper"] if type(hint.get("upper")) is int else None
                 upper = MEANS - self.e.lower(mirrored, self.share / len(lists), 1 - aim, flipped)
@@ -165,7 +174,7 @@ class Text:
         if arm is None or self.role == "other-template" or e.largest > LARGEST:
             return
         self.quantities = self.measured(arm)
-        for name, (_, low, high) in self.quantities.items():
+        for name, (_, low, high, _) in self.quantities.items():
             found, estimate, index = self.bets(name, both=True)
             limit = low + Fraction(index, MEANS) * (high - low)
             ends = Ends(limit, None)
@@ -173,7 +182,7 @@ class Text:
                 estimate, ends = -estimate, Ends(None, -limit)
             self.claims[name] = Claim("measured", estimate, *ends, n, "betting/2", taken, found)
         if self.role == "loss":
-            name, ((falls,), least, _) = "unrelated-excess:base", self.quantities["unrelated-loss:base"]
+            name, ((falls,), least, _, _) = "unrelated-excess:base", self.quantities["unrelated-loss:base"]
             hits = [fall < least for fall in falls]
         elif not e.ours:
             return
@@ -263,7 +272,7 @@ class Text:
     def opposite(self, name: str, claim: Claim) -> Fraction | None:
         """The limit on the other side of a claim, larger being better."""
         if name in self.quantities:
-            _, low, high = self.quantities[name]
+            _, low, high, _ = self.quantities[name]
             ends = [one["upper"] for one in self.bets(name, both=True)[0]]
             return None if None in ends else low + Fraction(min(ends), MEANS) * (high - low)
         grid = RATES if self.e.fixed else MEANS

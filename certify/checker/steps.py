@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from operator import add, sub
 
 from .tables import Json, increasing, level, naturals, need
@@ -22,8 +22,9 @@ def nanos(text: str) -> int:
 
 def changed(pairs: Sequence[Sequence[int]], against: Sequence[int]) -> bool:
     """Whether steps increase, and each names a token that is not the one ``against`` has there."""
-    told = all(len(naturals(pair, 1 << 24)) == 2 and pair[0] < len(against) for pair in pairs)
-    return told and increasing([t for t, _ in pairs]) and all(against[t] != i for t, i in pairs)
+    naturals([*chain(*pairs)], 1 << 24)
+    told = increasing([t for t, _ in pairs]) and (not pairs or pairs[-1][0] < len(against))
+    return told and all(against[t] != i for t, i in pairs)
 
 
 def decisions(e: Json, length: int) -> list[int]:

@@ -137,15 +137,15 @@ def betting_lower(units: Sequence[int], delta: Fraction, design: str, aim: Fract
     return largest(exceeds, MEANS, hint)
 
 
-def chrf(v: Sequence[int]) -> Fraction:
-    """Sentence chrF with beta 2: precision and recall, each averaged over the orders that both sides have."""
+def chrf(v: Sequence[int]) -> int:
+    """Sentence chrF, beta 2: precision and recall, each a mean over the orders of both sides; in 2^-32."""
     orders = [order for order in zip(v[10::3], v[11::3], v[12::3], strict=True) if order[0] and order[1]]
     if not any(v[12::3]):
-        return Fraction(0)
+        return 0
     said, meant, matched = zip(*orders, strict=True)
     h, r = math.lcm(*said), math.lcm(*meant)
     p, q = (sum(map(floordiv, map(mul, matched, repeat(x)), y)) for x, y in ((h, said), (r, meant)))
-    return Fraction(500 * p * q, len(orders) * (4 * p * r + q * h))
+    return int(500 * p * q * ONE // (len(orders) * (4 * p * r + q * h)))
 
 
 def rank(seed: int, unit: str) -> str:
@@ -207,7 +207,7 @@ class Evidence:
         need(all(self.on_path(name) and (t is None or nanos(t)) for name, t in self.margins.items()))
         lines = here.read(m["records"]["path"], m["records"]["sha256"], packed=True).split(b"\n")
         need(lines.pop() == b"" and len(lines) == m["records"]["count"] > 0, "EVIDENCE_TRUNCATED")
-        self.fixed, self.scored = m["design"] == "fixed", dict[tuple[str, int], list[Fraction]]()
+        self.fixed, self.scored = m["design"] == "fixed", dict[tuple[str, int], list[int]]()
         self.limits = dict[tuple[str, Fraction, Fraction], int]()
         self.records = [parse(line) for line in lines]
         for name in ("id", "window")[: 1 + (m["kind"] == "loss")]:
@@ -262,6 +262,7 @@ class Evidence:
         need(("reference" in record) == self.ours)
         best = decisions(record["reference"], arms["reference"]["length"]) if self.ours else []
         need(all(changed(one["differs"], best) for one in arms.values() if "differs" in one))
+        naturals([*chain(*(v for one in arms.values() for v in one["stats"]))])
         translation = [target[1], *target[11::3]]
         for name, one in arms.items():
             place = (self.ours and name != "reference", self.ours and name == "base")
@@ -270,7 +271,7 @@ class Evidence:
             need(not self.ours or (length and "ended" in one))
             need(len(naturals(one.get("tokens", []), 1 << 24)) == length * ("tokens" in one))
             need(length <= self.most and len({*map(str, one["stats"])}) == len(one["stats"]))
-            for v in map(naturals, one["stats"]):
+            for v in one["stats"]:
                 need(len(v) == 34 and [v[1], *v[11::3]] == translation and v[6] == v[0])
                 need(all(map(le, [*v[2:6], *v[12::3]], [*v[6:10], *map(min, v[10::3], v[11::3])])))
             need(len(naturals(one["rules"])) == 3 and {*one["rules"]} == {*range(len(one["stats"]))})
@@ -376,12 +377,12 @@ class Evidence:
             found += [sum(wrong) * ONE // len(wrong)] if wrong else []
         return found
 
-    def scores(self, name: str, rule: int) -> list[Fraction]:
-        """Mean sentence chrF of one arm under the rule whole (0), first-line (1) or cut (2), by unit."""
+    def scores(self, name: str, rule: int) -> list[int]:
+        """Mean chrF of one arm under the rule whole (0), first-line (1) or cut (2), by unit, in 2^-32."""
         if (name, rule) not in self.scored:
             arms = [[record["arms"][name] for record in records] for records in self.units.values()]
             scored = [[chrf(arm["stats"][arm["rules"][rule]]) for arm in one] for one in arms]
-            self.scored[name, rule] = [sum(one, Fraction(0)) / len(one) for one in scored]
+            self.scored[name, rule] = [sum(one) // len(one) for one in scored]
         return self.scored[name, rule]
 
     def holds(self, drawn: list[bool], alpha: Fraction, delta: Fraction, limits: tuple[int, int, int]) -> str:

@@ -13,9 +13,9 @@ from certify.claims.claim import Claim, Finding, missing, not_evaluated, record_
 from certify.claims.criteria import decided
 from certify.claims.kind import Kind, Variant, one_by_one
 from certify.claims.promise import measured_steps, path_lacking
-from certify.claims.quality import SCORE, mean_score
 from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, TranslationRecord
+from certify.evidence.sentence_scores import SCORE, mean_score
 from certify.evidence.split import check_split
 
 

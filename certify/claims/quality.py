@@ -1,10 +1,8 @@
 """Claims about translations: sentence chrF of the ticket's arm against other arms, sentence by sentence.
 
-The score of a sentence is sacreBLEU's sentence chrF with character order 6, word order 2 and beta 2, computed
-exactly from the statistics of the record (:func:`sentence_chrf`). The value of a unit is the mean over its
-records of the difference ticket minus comparator, in [-100, 100]; units have equal weight and are
-taken in the order of the evidence. Limits and estimates are those of
-:func:`certify.stats.betting.difference_lower`, which rounds units down first.
+The value of a unit is the difference of scores (:mod:`certify.evidence.sentence_scores`), ticket minus
+comparator, in [-100, 100]; units have equal weight and are taken in the order of the evidence. Limits and
+estimates are those of :func:`certify.stats.betting.difference_lower`, which rounds units down first.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 from typing import Any, Final
 
 from certify.base.exact import rational
@@ -32,8 +29,9 @@ from certify.claims.kind import LOWER, Compute, Kind, Variant, one_by_one, under
 from certify.evidence.load import Evidence, Subject, arms_of_kind, ticket_arm
 from certify.evidence.null_labels import GROUPS, NULLS, null_arms
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, Arm
+from certify.evidence.sentence_scores import POINT, SCORE, unit_scores
 from certify.stats.betting import difference_lower
-from certify.stats.limits import GRID_BITS, Limit, witnesses
+from certify.stats.limits import Limit, witnesses
 from certify.stats.witness import upper_value
 
 COMPARATORS: Final = ("reference", "full", "base")
@@ -41,68 +39,20 @@ COMPARATORS: Final = ("reference", "full", "base")
 
 DEFAULT_RULE: Final[Rule] = "first-line"
 
-SCORE: Final = "sentence-chrF/c6w2b2"
-"""Name of the score in signatures: character order 6, word order 2, beta 2."""
-
 RETAINED: Final = ("0.5", "0.75", "0.9")
 """Shares of embed tuning's gain that retention can be asked for; all of it is non-inferiority at 0."""
 
 AIMS: Final[Mapping[str, Fraction]] = {"non-inferiority": Fraction(-1)}
 """Differences at which limits are sharp, by kind (:mod:`certify.stats.betting`, step 3); 0 for the others."""
 
-_CHRF = slice(10, 34)
-
-
-def sentence_chrf(vector: Sequence[int]) -> Fraction:
-    """Sentence chrF, exactly, in [0, 100].
-
-    ``vector[10:34]`` holds (hypothesis n-grams, reference n-grams, matches) for each of the 8 orders. Over
-    the k orders with n-grams on both sides, precision and recall are averaged, then
-    ``F = 5 P R / (4 P + R)``; 0 if k = 0 or nothing matches.
-    """
-    # P = p/(k h) and R = q/(k r), with h and r the products of all counts: one fraction at the end.
-    p = q = 0
-    h = r = 1
-    k = 0
-    counts = vector[_CHRF]
-    for hypothesis, reference, match in zip(counts[::3], counts[1::3], counts[2::3], strict=True):
-        if hypothesis and reference:
-            p, h = p * hypothesis + match * h, h * hypothesis
-            q, r = q * reference + match * r, r * reference
-            k += 1
-    if not p or not q:
-        return Fraction(0)
-    return Fraction(500 * p * q, k * (4 * p * r + q * h))
-
-
-def unit_scores(evidence: Evidence, arm: str, rule: Rule) -> tuple[Fraction, ...]:
-    """Mean sentence chrF of one arm under one rule over the records of each unit, in their order."""
-    known = evidence.scores.get((arm, rule), ())
-    if len(known) == len(evidence.units):
-        return known
-    index = RULES.index(rule)
-    found = []
-    for records in islice(evidence.units.values(), len(known), None):
-        answers = [record.arms[arm] for record in records]
-        scores = [sentence_chrf(one.stats[one.rules[index]]) for one in answers]
-        found.append(scores[0] if len(scores) == 1 else sum(scores, Fraction(0)) / len(scores))
-    evidence.scores[arm, rule] = (*known, *found)
-    return evidence.scores[arm, rule]
-
-
-def mean_score(evidence: Evidence, arm: str, rule: Rule) -> Fraction:
-    """Unweighted mean over units of their scores, each rounded down to a multiple of ``2**-32``."""
-    scores = unit_scores(evidence, arm, rule)
-    total = sum((score.numerator << GRID_BITS) // score.denominator for score in scores)
-    return Fraction(total, len(scores) << GRID_BITS)
-
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """The ticket's arm against one other: differences of the units, limit of their mean."""
+    """The ticket's arm against one other: differences of the units in points / grid, limit of their mean."""
 
     other: Arm
-    differences: Sequence[Fraction]
+    differences: Sequence[int]
+    grid: int
     limit: Limit
 
     def to_json(self) -> dict[str, Any]:
@@ -226,10 +176,11 @@ def retention(
     arm = ticket_arm(evidence, subject)
     if arm is None:
         return not_evaluated(kind, evidence, comparator=share, extraction=rule)
+    kept, whole = rho.as_integer_ratio()
     best, base = (unit_scores(evidence, name, rule) for name in (REFERENCE_ARM, BASE_ARM))
-    mixed = [rho * x + (1 - rho) * y for x, y in zip(best, base, strict=True)]
+    mixed = [kept * x + (whole - kept) * y for x, y in zip(best, base, strict=True)]
     reference = evidence.manifest.arm(REFERENCE_ARM)
-    found = _difference(kind, evidence, arm, reference, mixed, rule, delta)
+    found = _difference(kind, evidence, arm, reference, mixed, rule, delta, whole=whole)
     return _claim(kind, share, evidence, arm, rule, delta, [found], {})
 
 
@@ -255,7 +206,14 @@ def _compare(
 ) -> list[_Comparison]:
     return [
         _difference(
-            kind, evidence, arm, other, unit_scores(evidence, other.name, rule), rule, delta, len(others)
+            kind,
+            evidence,
+            arm,
+            other,
+            unit_scores(evidence, other.name, rule),
+            rule,
+            delta,
+            comparisons=len(others),
         )
         for other in others
     ]
@@ -266,15 +224,19 @@ def _difference(
     evidence: Evidence,
     arm: Arm,
     other: Arm,
-    theirs: Sequence[Fraction],
+    theirs: Sequence[int],
     rule: Rule,
     delta: Fraction,
+    *,
     comparisons: int = 1,
+    whole: int = 1,
 ) -> _Comparison:
-    ours = unit_scores(evidence, arm.name, rule)
-    paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]
-    limit = difference_lower(paired, delta, evidence.design, aim=_aim(kind), comparisons=comparisons)
-    return _Comparison(other, paired, limit)
+    """The ticket's arm against ``theirs / whole``."""
+    ours, grid = unit_scores(evidence, arm.name, rule), whole * POINT
+    paired = [whole * mine - its for mine, its in zip(ours, theirs, strict=True)]
+    design, aim = evidence.design, _aim(kind)
+    limit = difference_lower(paired, delta, design, grid=grid, aim=aim, comparisons=comparisons)
+    return _Comparison(other, paired, grid, limit)
 
 
 def _claim(
@@ -294,8 +256,8 @@ def _claim(
     if evidence.manifest.text.unit == "document":
         # Equal weights of documents can hide what the difference is if every sentence weighs the same.
         sizes = [len(records) for records in evidence.units.values()]
-        total = sum((one * n for one, n in zip(least.differences, sizes, strict=True)), Fraction(0))
-        weighted = total / sum(sizes)
+        total = sum(one * n for one, n in zip(least.differences, sizes, strict=True))
+        weighted = Fraction(total, sum(sizes) * least.grid)
         beside = f"; {float(weighted):+.3f} if sentences weigh equally"
         detail = detail | {"by_sentence": rational(weighted)}
     return Claim(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Final, TypeVar
@@ -109,10 +108,10 @@ class Evidence:
         return CorpusSums(self.units, self.manifest.order_seed)
 
     @cached_property
-    def scores(self) -> dict[tuple[str, Rule], tuple[Fraction, ...]]:
+    def scores(self) -> dict[tuple[str, Rule], tuple[int, ...]]:
         """Scores of each arm and rule that was asked for, by unit: tickets share arms, and claims do.
 
-        Of the first units at least; see :func:`certify.claims.quality.unit_scores`.
+        Of the first units at least; see :func:`certify.evidence.sentence_scores.unit_scores`.
         """
         return {}
 

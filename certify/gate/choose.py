@@ -38,10 +38,10 @@ from certify.base.records import Rule
 from certify.base.version import __version__
 from certify.claims.agreement import equal_shares
 from certify.claims.claim import unit_assumptions
-from certify.claims.quality import unit_scores
 from certify.evidence.choice import SCHEMA_NAME, SCHEMA_VERSION
 from certify.evidence.load import Evidence
 from certify.evidence.read import REFERENCE_ARM, Arm
+from certify.evidence.sentence_scores import POINT, unit_scores
 from certify.evidence.split import check_split
 from certify.stats.betting import betting_exceeds, betting_lower, difference_lower, noninferior
 from certify.stats.budget import fixed_sequence
@@ -221,8 +221,8 @@ def _test(evidence: Evidence, arm: Arm, goal: Goal, delta: Fraction, rule: Rule)
     if goal.kind == "non-inferiority":
         ours, theirs = (unit_scores(evidence, name, rule) for name in (arm.name, REFERENCE_ARM))
         paired = [mine - its for mine, its in zip(ours, theirs, strict=True)]
-        limit = difference_lower(paired, delta, design, aim=-goal.value)
-        return Tested(arm, limit, noninferior(paired, goal.value, delta, design))
+        limit = difference_lower(paired, delta, design, grid=POINT, aim=-goal.value)
+        return Tested(arm, limit, noninferior(paired, goal.value, delta, design, grid=POINT))
     shares = equal_shares(evidence, arm.name)
     if goal.kind == "token-agreement":
         limit = betting_lower(shares, delta, design, aim=goal.value)

@@ -22,10 +22,10 @@ from certify.base.records import Rule
 from certify.claims.agreement import equal_shares
 from certify.claims.criteria import drawn_index
 from certify.claims.loss import CAP, unit_rises
-from certify.claims.quality import unit_scores
 from certify.evidence.distances import Distances, measure
 from certify.evidence.load import Evidence
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT, Arm
+from certify.evidence.sentence_scores import POINT, unit_scores
 from certify.policy.requirement import Requirement
 from certify.stats.power import clean_units_needed, units_for_agreement, units_for_mean, units_for_rate
 from certify.stats.theorem import Criterion, critical_margin
@@ -226,7 +226,7 @@ def _unit_values(claim: Planned, evidence: Evidence, arm: Arm, rule: Rule) -> Se
     # Of embed tuning's gain over the base, the share that the ticket is compared with.
     share = {"gain": Fraction(0), "retention": claim.value}.get(claim.kind, Fraction(1))
     scores = [unit_scores(evidence, name, rule) for name in (arm.name, REFERENCE_ARM, BASE_ARM)]
-    return [x - share * best - (1 - share) * base for x, best, base in zip(*scores, strict=True)]
+    return [(x - share * best - (1 - share) * base) / POINT for x, best, base in zip(*scores, strict=True)]
 
 
 def _drawn(alpha: Fraction, evidence: Evidence, arm: Arm, width: int) -> list[bool]:

@@ -164,6 +164,8 @@ def noninferior(
     delta: Fraction,
     design: Design,
     scale: int = 200,
+    *,
+    grid: int = 1,
 ) -> bool:
     """Decide "the mean difference exceeds ``-margin``" with error probability ``delta``.
 
@@ -177,13 +179,14 @@ def noninferior(
         delta: error probability.
         design: as for :func:`betting_exceeds`.
         scale: width of the range of a difference; 200 for scores in [0, 100].
+        grid: differences are given in multiples of ``1/grid``.
 
     Raises:
         UsageError: ``margin``, ``delta``, ``scale`` or ``design`` is out of range.
         InvalidInputError: a difference is not exact or out of range.
         NothingToDoError: there are no differences.
     """
-    units = _rescaled(differences, scale)
+    units = _rescaled(differences, scale, grid)
     return _decided_after(units, _HALF - margin / scale, delta, design) is not None
 
 
@@ -193,6 +196,7 @@ def difference_lower(
     design: Design,
     scale: int = 200,
     *,
+    grid: int = 1,
     aim: Fraction = Fraction(0),
     comparisons: int = 1,
     bounded: bool = True,
@@ -206,7 +210,7 @@ def difference_lower(
         comparisons: the upper limit of the witness has error probability ``delta / comparisons``.
         bounded: false if a difference was clipped from above, so there is no upper limit.
     """
-    units = _rescaled(differences, scale)
+    units = _rescaled(differences, scale, grid)
     limit = _lower(units, delta, design, _HALF + aim / scale, comparisons, bounded=bounded)
     return replace(limit, value=(limit.value - _HALF) * scale, estimate=(limit.estimate - _HALF) * scale)
 
@@ -369,8 +373,8 @@ def _check_threshold(m0: Fraction) -> None:
         )
 
 
-def _rescaled(differences: Sequence[Fraction | int], scale: int) -> list[int]:
-    """Compute the units ``1/2 + d/scale``, rounded down to multiples of ``2**-32``, as integers."""
+def _rescaled(differences: Sequence[Fraction | int], scale: int, grid: int) -> list[int]:
+    """Compute the units ``1/2 + d/(grid scale)``, rounded down to multiples of ``2**-32``, as integers."""
     if scale < 1:
         raise UsageError("the range of a difference must be at least 1 wide", code="SCALE_RANGE")
     if not differences:
@@ -382,7 +386,7 @@ def _rescaled(differences: Sequence[Fraction | int], scale: int) -> list[int]:
             raise InvalidInputError(
                 f"difference {index} is of type {kind}, not an exact number", code="UNIT_TYPE"
             )
-        denominator = 2 * scale * value.denominator
+        denominator = 2 * scale * grid * value.denominator
         numerator = 2 * value.numerator + denominator // 2
         if not 0 <= numerator <= denominator:
             half = Fraction(scale, 2)

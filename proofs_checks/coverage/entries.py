@@ -60,7 +60,7 @@ ENTRIES: Final = _table(
 ELSEWHERE: Final = _table(
     ("coverage.betting-limits", "stats.limits"),
     ("coverage.claims", "stats.witness evidence.load claims.agreement claims.kind claims.loss"),
-    ("coverage.claims", "claims.claim claims.quality claims.registry"),
+    ("coverage.claims", "claims.claim claims.quality claims.registry evidence.sentence_scores"),
     ("coverage.asymptotic", "evidence.corpus_scores"),
     ("coverage.claims coverage.asymptotic", "claims.corpus"),
     ("coverage.guarantee coverage.drawn-steps", "claims.criteria"),

@@ -11,8 +11,9 @@ from typing import Any, Final
 import numpy as np
 
 from certify.claims import agreement, exact, loss, quality, registry
-from certify.evidence import corpus_scores
+from certify.evidence import corpus_scores, sentence_scores
 from certify.evidence.null_labels import NULLS
+from certify.evidence.sentence_scores import POINT
 from certify.stats.betting import difference_lower
 from proofs_checks.check import Fact
 from proofs_checks.coverage.exact import tail
@@ -69,28 +70,28 @@ def judge_agreement() -> Iterator[Fact]:
 QUALITY: Final = Judged("quality", "differences of quality")
 
 
-def _f_score(vector: Sequence[int], beta2: int, *, every: bool) -> Fraction:
+def _f_score(vector: Sequence[int], beta2: int, *, every: bool) -> int:
     """Sentence F score of n-gram counts, averaged over all eight orders, or over those of both sides."""
     orders = list(zip(vector[10::3], vector[11::3], vector[12::3], strict=True))
     used = [one for one in orders if one[0] and one[1]]
     k = len(orders) if every else len(used)
     p, q = (sum((F(one[2], one[side]) for one in used), F(0)) for side in (0, 1))
-    return 100 * (1 + beta2) * p * q / (k * (beta2 * p + q)) if p else F(0)
+    return int(100 * POINT * (1 + beta2) * p * q / (k * (beta2 * p + q))) if p else 0
 
 
-@QUALITY.bug("certify.claims.quality:sentence_chrf")
-def _chrf1(_: Any, vector: Sequence[int]) -> Fraction:
+@QUALITY.bug("certify.evidence.sentence_scores:sentence_chrf")
+def _chrf1(_: Any, vector: Sequence[int]) -> int:
     """ChrF1, the default of the first chrF paper, reported as chrF: a score is named with its beta."""
     return _f_score(vector, 1, every=False)
 
 
-@QUALITY.bug("certify.claims.quality:sentence_chrf")
-def _all_orders(_: Any, vector: Sequence[int]) -> Fraction:
+@QUALITY.bug("certify.evidence.sentence_scores:sentence_chrf")
+def _all_orders(_: Any, vector: Sequence[int]) -> int:
     """NLTK and chrF++.py, which average over all orders: a short sentence has no 6-grams to miss."""
     return _f_score(vector, 4, every=True)
 
 
-@QUALITY.bug("certify.claims.quality:unit_scores")
+@QUALITY.bug("certify.evidence.sentence_scores:unit_scores")
 def _whole_output(original: Any, found: Any, name: str, _: str) -> Any:
     """Lived through our first judges: the rule decides how much of a gain is learning to stop."""
     return original(found, name, "whole")
@@ -108,7 +109,7 @@ def _easiest_null(original: Any, *world: Any, **more: Any) -> Any:
 @QUALITY.bug("certify.claims.quality:retention")
 def _share_of_the_score(original: Any, found: Any, about: Any, share: str, **more: Any) -> Any:
     """A share of embed tuning's score instead of its gain: the base alone has most of that."""
-    base = (1 - F(share)) * quality.mean_score(found, "base", more["rule"])
+    base = (1 - F(share)) * sentence_scores.mean_score(found, "base", more["rule"])
     claim = original(found, about, share, **more)
     return replace(claim, estimate=claim.estimate + base, lower=claim.lower + base)
 
@@ -118,8 +119,8 @@ def judge_score() -> Iterator[Fact]:
     """Sentence chrF by hand: precision 1/2, recall 1/4 over the orders that have n-grams on both sides."""
     vector = [0] * 10 + [4, 8, 2] * 3 + [0, 3, 0] * 5
     p, q = F(1, 2), F(1, 4)
-    yield "F2", quality.sentence_chrf(vector) == 100 * 5 * p * q / (4 * p + q)
-    yield "nothing in common", quality.sentence_chrf([0] * 10 + [4, 8, 0] * 8) == 0
+    yield "F2", sentence_scores.sentence_chrf(vector) == 100 * 5 * p * q * POINT // (4 * p + q)
+    yield "nothing in common", sentence_scores.sentence_chrf([0] * 10 + [4, 8, 0] * 8) == 0
 
 
 def _world() -> Any:
@@ -141,7 +142,7 @@ def judge_quality() -> Iterator[Fact]:
     """Which arm a ticket is held against, and under which extraction rule."""
     world, about = _world(), subject()
     for rule, score in (("whole", 100), ("first-line", 60), ("cut", 20)):
-        yield f"score under {rule}", set(quality.unit_scores(world, "t", rule)) == {score}  # type: ignore[arg-type]
+        yield f"score under {rule}", set(sentence_scores.unit_scores(world, "t", rule)) == {score * POINT}  # type: ignore[arg-type]
     nulls = quality.better_than_nulls(world, about, "rivals", delta=DELTA)
     yield "held against the best null ticket", nulls.detail["weakest"] == "top-norm-0"
     full = quality.non_inferiority(world, about, "full", delta=DELTA)

@@ -23,6 +23,7 @@ from certify.certificate import build
 from certify.claims import agreement as claims_agreement
 from certify.claims import calibrated, criteria, loss, quality, registry
 from certify.claims.claim import Claim
+from certify.evidence import sentence_scores
 from certify.evidence.load import Evidence, load
 from certify.evidence.read import Record
 from certify.gate import check as gate
@@ -374,7 +375,7 @@ def test_sentences_for_units_are_seen(claim: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_another_rule_than_the_one_asked_for_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "RULES", ("first-line", "whole", "cut"))
+    monkeypatch.setattr(sentence_scores, "RULES", ("first-line", "whole", "cut"))
     assert failed([wrong_answers(case_of("gain"))])
 
 

@@ -10,11 +10,9 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from certify.base.exact import round_down
 from certify.base.records import RULES
-from certify.claims.quality import sentence_chrf
 from certify.evidence.read import BASE_ARM, Answer
-from certify.stats.limits import GRID_BITS
+from certify.evidence.sentence_scores import POINT, sentence_chrf
 
 NULLS_RULE = "first-line"
 
@@ -22,7 +20,7 @@ NULLS_RULE = "first-line"
 class UnitMeans:
     """Mean sentence chrF of every arm under every rule, with equal weight per unit, from records one by one.
 
-    Equals :func:`certify.claims.quality.mean_score`, without keeping the records in memory.
+    Equals :func:`certify.evidence.sentence_scores.mean_score`, without keeping the records in memory.
     """
 
     def __init__(self) -> None:
@@ -32,7 +30,7 @@ class UnitMeans:
     def add(self, unit: str, arm: str, answer: Answer) -> None:
         """Count the answer of one arm to a sentence of ``unit``."""
         for rule, which in zip(RULES, answer.rules, strict=True):
-            found = self._sums.setdefault((arm, rule), {}).setdefault(unit, [Fraction(0), 0])
+            found = self._sums.setdefault((arm, rule), {}).setdefault(unit, [0, 0])
             found[0] += sentence_chrf(answer.stats[which])
             found[1] += 1
 
@@ -43,7 +41,7 @@ class UnitMeans:
             KeyError: the arm was never counted.
         """
         units = self._sums[arm, rule].values()
-        return sum((round_down(total / count, GRID_BITS) for total, count in units), Fraction(0)) / len(units)
+        return Fraction(sum(total // count for total, count in units), len(units) * POINT)
 
     def termination(self, arm: str) -> dict[str, Any]:
         """Compute how much of an arm's gain over the base comes from learning to stop.

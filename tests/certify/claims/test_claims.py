@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -24,16 +25,10 @@ from certify.claims.claim import Claim, Finding, signature
 from certify.claims.every import report
 from certify.claims.exact import non_interference, opportunity, split_claim, termination
 from certify.claims.loss import unrelated_excess, unrelated_loss
-from certify.claims.quality import (
-    better_than_nulls,
-    gain,
-    mean_score,
-    non_inferiority,
-    retention,
-    sentence_chrf,
-)
+from certify.claims.quality import better_than_nulls, gain, non_inferiority, retention
 from certify.evidence.load import Evidence, Subject
 from certify.evidence.null_labels import GROUPS, NULLS
+from certify.evidence.sentence_scores import POINT, mean_score, sentence_chrf
 from certify.stats.betting import betting_lower, difference_lower
 from certify.stats.rates import clopper_pearson
 from proofs_checks.worlds.synthetic import (
@@ -203,7 +198,7 @@ def test_documents_are_the_independent_draws_that_theory_asks_for() -> None:
         sentence_chrf(ours.stats[ours.rules[index]]) - sentence_chrf(its.stats[its.rules[index]])
         for ours, its in ((record.arms["t"], record.arms["base"]) for record in evidence.records)
     ]
-    assert gained.detail["by_sentence"] == rational(sum(rises, Fraction(0)) / 89)
+    assert abs(Fraction(gained.detail["by_sentence"]) - Fraction(sum(rises), 89 * POINT)) < Fraction(1, POINT)
 
 
 # --- quality -----------------------------------------------------------------------------------------------
@@ -233,13 +228,13 @@ def chrf_by_definition(counts: list[int]) -> Fraction:
 def test_sentence_chrf_is_sacrebleus(counts: list[int]) -> None:
     # Its only way from statistics to a score; sentence_score takes text.
     expected = CHRF(word_order=2)._compute_f_score(counts[10:])
-    assert float(sentence_chrf(counts)) == pytest.approx(expected, abs=1e-9)
-    assert 0 <= sentence_chrf(counts) <= 100
-    assert sentence_chrf(counts) == chrf_by_definition(counts)
+    assert sentence_chrf(counts) / POINT == pytest.approx(expected, abs=1e-9)
+    assert 0 <= sentence_chrf(counts) <= 100 * POINT
+    assert sentence_chrf(counts) == chrf_by_definition(counts) * POINT // 1
 
 
 def test_sentence_chrf_of_whole_numbers() -> None:
-    assert [sentence_chrf(vector(m)) for m in (0, 7, FULL)] == [0, 35, 100]
+    assert [sentence_chrf(vector(m)) for m in (0, 7, FULL)] == [0, 35 * POINT, 100 * POINT]
     assert sentence_chrf([0] * 34) == 0
 
 
@@ -249,12 +244,10 @@ def test_quality_compares_units_sentence_by_sentence(records: list[Any], index: 
     rule = RULES[index]
 
     def difference(other: str) -> list[Fraction]:
-        def mean(unit: list[Any]) -> Fraction:
-            return sum((chrf(one, "t", index) - chrf(one, other, index) for one in unit), Fraction(0)) / len(
-                unit
-            )
+        def score(unit: list[Any], name: str) -> int:
+            return math.floor(sum(chrf(one, name, index) for one in unit) * POINT / len(unit))
 
-        return per_unit(records, mean)
+        return per_unit(records, lambda unit: Fraction(score(unit, "t") - score(unit, other), POINT))
 
     evidence = evidence_of(records)
     over_base = gain(evidence, SUBJECT, rule=rule)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from profiles import examples
 
 from certify.base.errors import InvalidInputError
-from certify.claims import quality
-from certify.claims.quality import unit_scores
+from certify.evidence import sentence_scores
 from certify.evidence.growing import Growing
 from certify.evidence.load import Evidence, load
 from certify.evidence.parser import RecordParser
+from certify.evidence.sentence_scores import unit_scores
 from certify.gate.watch import Watch
 from certify.policy.policy import parse_policy
 from proofs_checks.worlds import synthetic
@@ -121,8 +121,8 @@ def test_each_byte_is_parsed_once(tmp_path: Path, parsed: list[bytes]) -> None:
 
 def test_scores_of_units_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    real = quality.sentence_chrf
-    monkeypatch.setattr(quality, "sentence_chrf", lambda vector: calls.append(1) or real(vector))
+    real = sentence_scores.sentence_chrf
+    monkeypatch.setattr(sentence_scores, "sentence_chrf", lambda vector: calls.append(1) or real(vector))
     watching = watch()
     for units in range(1, UNITS + 1):
         watching(write(tmp_path, drawn(units)))

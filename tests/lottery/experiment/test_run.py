@@ -23,9 +23,9 @@ from command import environment  # noqa: E402
 
 import certify  # noqa: E402
 from certify.base.errors import UsageError  # noqa: E402
-from certify.claims.quality import mean_score  # noqa: E402
 from certify.evidence.load import load  # noqa: E402
 from certify.evidence.read import check_files, iter_records, read_manifest  # noqa: E402
+from certify.evidence.sentence_scores import mean_score  # noqa: E402
 from lottery.experiment.driver import dry_run, is_running, run, status  # noqa: E402
 from lottery.experiment.plan.arms import planned_tickets  # noqa: E402
 from lottery.experiment.plan.plan import ExperimentPlan, read_experiment  # noqa: E402
