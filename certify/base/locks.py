@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,58 +27,117 @@ fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None  # only POSI
 _HELD: set[tuple[int, int]] = set()
 """Device and inode of what this process holds."""
 
+_made: ContextVar[list[Path] | None] = ContextVar("made", default=None)
+
+
+@contextmanager
+def undone_if_failed() -> Iterator[None]:
+    """Remove the files and folders that were newly made inside if the block fails, say on a full disk.
+
+    Those are known that :func:`make_folder` made and that :func:`note_made` named. Folders with other files
+    stay.
+    """
+    made: list[Path] = []
+    token = _made.set(made)
+    try:
+        yield
+    except BaseException:
+        for path in reversed(made):
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
+        raise
+    finally:
+        _made.reset(token)
+    note_made(*made)
+
+
+def note_made(*paths: Path) -> None:
+    """Say what was newly made, parents first, to the :func:`undone_if_failed` around."""
+    if (made := _made.get()) is not None:
+        made.extend(paths)
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and its parents where they are missing.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    note_made(*reversed(missing))
+
 
 @contextmanager
 def temporary_neighbour(target: Path, *, folder: bool = False) -> Iterator[tuple[Path, int]]:
     """Yield a new, private file or folder beside ``target`` and its descriptor; remove what is left of it.
 
+    Folders above it are made where they are missing, and removed again if the block fails.
+
     Raises:
         OSError: it cannot be made.
     """
-    _remove_leftovers(target)
-    path, descriptor = _make(target, folder)
-    try:
-        with _held(descriptor):
-            yield path, descriptor
-    finally:
-        _remove(path)
-        with suppress(OSError):
-            os.close(descriptor)
+    new = not target.exists()
+    with undone_if_failed():
+        make_folder(target.parent)
+        _remove_leftovers(target)
+        path, descriptor = _make(target, folder)
+        try:
+            with _held(descriptor):
+                yield path, descriptor
+        finally:
+            _remove(path)
+            with suppress(OSError):
+                os.close(descriptor)
+        if new:
+            note_made(target)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make ``folder`` if needed, and wait until no other process is in here for the same one.
 
-    Without locks in the system, it does not wait.
+    Without locks in the system, it does not wait. If the block fails, what was newly made in it is removed.
 
     Raises:
         UsageError: the folder cannot be made or opened (``FILE_UNWRITABLE``).
     """
+    descriptor = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}", code="FILE_UNWRITABLE") from error
-    try:
-        if _key(descriptor) in _HELD:  # by this very process: it must not wait for itself
-            yield
-        else:
-            _hold(descriptor, wait=True)
+        with undone_if_failed():  # undone before others are let in
+            while descriptor is None:
+                descriptor = _enter(folder)
             with _held(descriptor):
                 yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _enter(folder: Path) -> int | None:
+    """Open and hold ``folder``; None if whoever held it before removed it."""
+    try:
+        make_folder(folder)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}", code="FILE_UNWRITABLE") from error
+    if _key(descriptor) not in _HELD:  # by this very process: it must not wait for itself
+        _hold(descriptor, wait=True)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(folder.stat(), os.fstat(descriptor)):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 @contextmanager
 def _held(descriptor: int) -> Iterator[None]:
-    key = _key(descriptor)
-    _HELD.add(key)
+    new = {_key(descriptor)} - _HELD
+    _HELD.update(new)
     try:
         yield
     finally:
-        _HELD.discard(key)
+        _HELD.difference_update(new)
 
 
 def _key(descriptor: int) -> tuple[int, int]:

@@ -29,7 +29,6 @@ def staged_folder(out: Path) -> Iterator[Path]:
     _check_free(target, out)
     drawn = ""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with temporary_neighbour(target, folder=True) as (temporary, _):
             drawn = temporary.name.removeprefix(f".{target.name}.")
             yield temporary

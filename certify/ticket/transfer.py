@@ -125,7 +125,6 @@ def transfer(parts: Parts, out: Path) -> TransferReport:
     """
     check_out(out, parts.base)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         # Written and read back in a separate folder: a file that fails verification never gets the requested
         # name, and no configuration beside that name affects how the file is read.
         with temporary_neighbour(out, folder=True) as (folder, _):
