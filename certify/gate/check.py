@@ -94,8 +94,8 @@ def check(
         Verdicts with their reasons; ``report.exit_code`` is what the command line exits with.
 
     Raises:
-        UsageError: unknown policy, a path given by the caller does not exist, or one certificate for several
-            tickets.
+        UsageError: unknown policy, a path given by the caller does not exist or cannot be read, or one
+            certificate for several tickets.
         InvalidInputError: the ticket file or the policy is refused.
         NothingToDoError: the file holds no ticket.
     """

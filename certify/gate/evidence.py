@@ -61,6 +61,7 @@ from certify.claims.every import role_of
 from certify.claims.subject import check_transfers, make_labels, make_subject
 from certify.evidence.choice import read_calibration, read_choice
 from certify.evidence.load import Evidence, Subject, check_binding, load, ticket_arm
+from certify.gate.integrity import refused
 from certify.gate.recheck import Rechecked
 from certify.gate.session import Session
 from certify.gate.texts import pinned_texts, split
@@ -236,7 +237,7 @@ def _present(ticket: Ticket, sources: Sources) -> tuple[Certificate | None, str 
                 code="CERTIFICATE_OTHER_TICKET",
             )
     except CertifyError as error:
-        return None, None, Item(name, Outcome.INVALID, error.code, str(error))
+        return None, None, refused(name, error, sources.certificate)
     if version < SCHEMA_VERSION:
         text = (
             f"the certificate has schema version {version}: its limits do not pay for the choice of a ticket"

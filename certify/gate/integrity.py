@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from certify.base.errors import CertifyError, InvalidInputError
+from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.base.files import inside
 from certify.base.verdict import Item, Outcome
 from certify.gate.session import Session
@@ -26,6 +26,17 @@ from certify.ticket.released import (
     refuse_links,
 )
 from certify.ticket.templates import template_names
+
+
+def refused(name: str, error: CertifyError, given: Path | None) -> Item:
+    """What was refused, as an item.
+
+    Raises:
+        UsageError: it was ``given`` by the caller and cannot be read at all.
+    """
+    if given is not None and isinstance(error, UsageError):
+        raise error
+    return Item(name, Outcome.INVALID, error.code, str(error))
 
 
 def read_ahead(source: Source, base: Path | None, reference: Path | None, session: Session) -> None:
@@ -54,7 +65,7 @@ def table(source: Source, role: Role, given: Path | None, session: Session) -> t
         opened = session.role(source, role, given)
         check_finite(opened)
     except CertifyError as error:
-        return None, Item(name, Outcome.INVALID, error.code, str(error))
+        return None, refused(name, error, given)
     count, width = opened.shape
     text = f"{role} table {count} x {width} {opened.dtype}, digest as stated"
     return opened, Item(name, Outcome.PASS, "DIGEST_MATCHES", text)
@@ -85,7 +96,7 @@ def tokenizer(source: Source, given: Path | None, session: Session) -> tuple[Voc
         if session.file_digest(vocabulary.path) != ref.sha256 or vocabulary.size != ref.size:
             raise InvalidInputError("the tokenizer is not the one of the ticket", code="TOKENIZER_DIGEST")
     except CertifyError as error:
-        return None, Item(name, Outcome.INVALID, error.code, str(error))
+        return None, refused(name, error, given)
     text = f"tokenizer of {vocabulary.size} pieces, digest as stated"
     if ref.probe_sha256 is None:
         text += "; its tokenisation is not bound"

@@ -141,36 +141,63 @@ def test_a_pipe_in_place_of_any_file_is_refused_by_both_programs(honest: Path, t
         assert (code, verdicts["release"].status) == (4, "INVALID"), name
 
 
-def test_a_pipe_in_place_of_any_option_is_one_line(
-    ticket_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def named(word: str, path: Path, ticket: Path, folder: Path) -> list[object]:
+    """A command with one of its options, as "check --base", that names ``path``; all else is right."""
+    command, option = word.split()
+    base, tuned = ticket.parent / "base" / "embed_tokens.safetensors", ticket.parent / "reference"
+    pair = {"--base": base, "--tuned": tuned / "embed_tokens.safetensors"}
+    manifest, out = ticket.parent / "evidence" / "translated.json", folder / "out"
+    text = {"--data": folder / "none", "--source": "en", "--target": "ca"}
+    settings: dict[str, dict[str, object]] = {
+        "check": {"FILE": ticket},
+        "checker": {"FILE": ticket.parent},
+        "scan": pair,
+        "find": pair | {"--id": "x", "--out": out / "tickets.json"},
+        "issue": {"--ticket": ticket, "--evidence": manifest, "--out": ticket.parent / "c.json"},
+        "transfer": {"--ticket": ticket, "--out": out / "t.safetensors"},
+        "apply": {"--ticket": ticket, "--base": base, "--out": out},
+        "export": {"--ticket": ticket, "--out": out},
+        "verify": {"--ticket": ticket, "--served": base},
+        "import": {"FILE": tuned, "--base": base, "--out": out},
+        "count": {"FILE": base, "--base": base, "--tokenizer": base.parent, "--out": out / "n.npy"},
+        "tune": text | {"--base": base.parent, "--out": out},
+        "evaluate": text | {"--base": base.parent},
+        "power": {"FILE": "gain"},
+    }
+    given = settings.get(command, {"--out": out}) | {option: path}
+    if option == "--counts":
+        given["--rule"] = "frequency:3"
+    if option == "--evidence" and command == "find":
+        given["--guarantee"] = "agreement:.1"
+    if option == "--tuned-rows":
+        given["--rule"] = "ids:9"
+    return [command, *(w for name, value in given.items() for w in (name, value) if w != "FILE")]
+
+
+OPTIONS = """
+    check FILE, check --policy, check --certificate, check --base, check --reference, check --tokenizer,
+    checker --policy, scan --base, scan --tuned, scan --tokenizer, find --base, find --tuned, find --template,
+    find --tokenizer, find --counts, find --tuned-rows, find --evidence, find --out, issue --ticket,
+    issue --evidence, issue --base, issue --reference, issue --tokenizer, transfer --ticket, transfer --base,
+    transfer --tuned, apply --ticket, apply --base, export --ticket, export --base, verify --ticket,
+    verify --served, verify --base, import FILE, count FILE, count --base, count --tokenizer, tune --base,
+    tune --data, tune --template, evaluate --base, evaluate --data, evaluate --ticket, evaluate --table,
+    power --pilot, experiment FILE, pretrain FILE
+"""
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
+def test_what_is_no_file_in_place_of_any_option_is_wrong_use(
+    honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    pipe = tmp_path / "pipe.toml"
-    os.mkfifo(pipe)
-    pair = ["--base", pipe, "--tuned", pipe]
-    good = ["--base", ticket_path.parent / "base" / "embed_tokens.safetensors"]
-    good += ["--tuned", ticket_path.parent / "reference" / "embed_tokens.safetensors", "--id", "x"]
-    good += ["--out", tmp_path / "out" / "tickets.json"]
-    for words in (
-        ["check", pipe],
-        ["check", ticket_path, "--policy", pipe],
-        ["check", ticket_path, "--policy", "release", "--certificate", pipe],
-        ["check", ticket_path, "--policy", "selection", "--base", pipe],
-        ["check", ticket_path, "--policy", "selection", "--tokenizer", pipe],
-        ["scan", *pair],
-        ["find", *good, "--template", pipe],
-        ["find", *good, "--rule", "frequency:3", "--counts", pipe],
-        ["find", *good, "--tokenizer", pipe],
-        ["find", *good, "--tuned-rows", pipe],
-        ["issue", "--ticket", ticket_path, "--evidence", pipe, "--out", tmp_path / "c.json"],
-        ["transfer", "--ticket", ticket_path, "--base", pipe, "--out", tmp_path / "t.safetensors"],
-        ["verify", "--ticket", ticket_path, "--served", pipe],
-        ["import", pipe, *pair[:2], "--out", tmp_path / "i"],
-        ["count", pipe, "--tokenizer", ticket_path.parent / "base", "--out", tmp_path / "n.npy"],
-        ["experiment", pipe, "--out", tmp_path / "run"],
-        ["pretrain", pipe, "--out", tmp_path / "run"],
-        ["checker", ticket_path.parent, "--policy", pipe],
-    ):
-        ran = in_process(words, capsys)
-        assert ran.code in {2, 3, 4}, words
-        assert "internal" not in ran.err, words
-        assert len(ran.err.splitlines()) <= 1 or words[0] == "checker", words
+    for word in OPTIONS.replace("\n", "").split(","):
+        end = {"--base": ".safetensors", "--counts": ".npy"}.get(word.split()[1], ".toml")
+        path = tmp_path / f"it{end}"
+        if not os.path.lexists(path):
+            {"a pipe": os.mkfifo, "a folder": os.mkdir, "a device": lambda p: p.symlink_to("/dev/zero")}[
+                kind
+            ](path)
+        ran = in_process(named(word, path, honest / "tickets.json", tmp_path), capsys)
+        assert ran.code == 2, f"{word}: {ran}"
+        assert word.startswith("checker ") or len(ran.err.splitlines()) == 1, f"{word}: {ran}"
+    assert not (tmp_path / "out").exists()
