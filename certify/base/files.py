@@ -44,11 +44,16 @@ def noting_inputs() -> Iterator[None]:
         _inputs.reset(token)
 
 
-def check_output(path: Path) -> None:
-    """Refuse to write over a file that the same command has read.
+def check_output(path: Path, *, like: Callable[[bytes], bool] | None = None) -> None:
+    """Refuse to write over a file that the same command has read, or over another kind of file.
+
+    Args:
+        path: where a file is to be written.
+        like: whether the content of a file that lies there is of the kind to be written; None is not asked.
 
     Raises:
-        UsageError: ``path`` is one of them (``OUT_IS_INPUT``).
+        UsageError: ``path`` was read (``OUT_IS_INPUT``), is no file (``FILE_UNWRITABLE``) or holds something
+            else (``OUT_EXISTS``).
     """
     with suppress(OSError, ValueError):
         entry = path.stat()
@@ -57,6 +62,24 @@ def check_output(path: Path) -> None:
                 f"{path} was read as input: writing there would destroy it; choose another file",
                 code="OUT_IS_INPUT",
             )
+        if like is not None:
+            check_target(path)
+            with opened(path) as stream:
+                if not like(stream.read(_LONGEST_TEXT)):
+                    raise UsageError(
+                        f"{path} holds something else: choose another file, or remove it", code="OUT_EXISTS"
+                    )
+
+
+def check_target(path: Path) -> None:
+    """Refuse to put a file in the place of a folder, a pipe or a device.
+
+    Raises:
+        UsageError: one of them lies there (``FILE_UNWRITABLE``).
+    """
+    with suppress(OSError, ValueError):
+        if kind := _kind(path.stat().st_mode):
+            raise UsageError(f"cannot write {path}: it is {kind}, not a file", code="FILE_UNWRITABLE")
 
 
 @contextmanager
@@ -186,6 +209,12 @@ def _converted(path: Path, sha256: str, *_version: int) -> bool:
 
 
 def _check(mode: int, path: Path, what: str) -> None:
-    if not stat.S_ISREG(mode):
-        kind = next((name for test, name in _KINDS if test(mode)), "something else")
+    if kind := _kind(mode):
         raise UsageError(f"{what} {path} is {kind}, not a file", code="FILE_UNREADABLE")
+
+
+def _kind(mode: int) -> str:
+    """What lies there if it is no file; empty if it is one."""
+    if stat.S_ISREG(mode):
+        return ""
+    return next((name for test, name in _KINDS if test(mode)), "something else")

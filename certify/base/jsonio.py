@@ -17,13 +17,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.files import opened
+from certify.base.files import check_target, opened
 from certify.base.locks import temporary_neighbour
 from certify.base.text import hidden
 
@@ -140,6 +140,18 @@ def parse_json(data: bytes, *, what: str) -> Any:
         raise InvalidInputError(f"{what} is refused: {error}", code="JSON_MALFORMED") from error
 
 
+def states(key: str, value: str) -> Callable[[bytes], bool]:
+    """Make the question whether a document is a JSON object of which ``key`` is ``value``."""
+
+    def ask(data: bytes) -> bool:
+        with suppress(InvalidInputError):
+            content = parse_json(data, what="the file")
+            return isinstance(content, dict) and content.get(key) == value
+        return False
+
+    return ask
+
+
 class JsonReader(Protocol):
     """:func:`read_json`, or one that remembers what it read."""
 
@@ -179,10 +191,11 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     """Write ``path`` completely or not at all: to a temporary neighbour, flushed to disk, then renamed.
 
     Raises:
-        UsageError: the folder does not exist or cannot be written, or the disk is full.
+        UsageError: a folder, pipe or device lies there, the folder cannot be written, or the disk is full
+            (``FILE_UNWRITABLE``).
     """
+    check_target(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_neighbour(path) as (temporary, descriptor):
             with os.fdopen(descriptor, "wb", closefd=False) as stream:
                 yield stream

@@ -8,8 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from certify.base.files import check_output
 from certify.base.jsonio import sha256_bytes, write_bytes
 
+_HEAD: Final = b"#!/usr/bin/env python3\n"
 _START: Final = b"from checker import main\nimport sys\nraise SystemExit(main(sys.argv[1:]))\n"
 _PARTS: Final = (("checker", ".py"), ("policy", ".toml"), ("ticket/prompts", ".toml"))
 """Folders of the package, and the endings of the files, that the checker reads."""
@@ -19,9 +21,10 @@ def write(path: Path) -> str:
     """Write the archive atomically; returns its SHA-256. Equal programs give equal bytes.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: the file cannot be written, or holds something else (``OUT_EXISTS``).
     """
-    buffer = io.BytesIO(b"#!/usr/bin/env python3\n")
+    check_output(path, like=lambda data: data.startswith(_HEAD + b"PK"))
+    buffer = io.BytesIO(_HEAD)
     buffer.seek(0, io.SEEK_END)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_entry("__main__.py"), _START)

@@ -134,6 +134,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if callable(message):
             # Without any arguments the message is empty: Typer has already printed the help.
             return _fail(message(), "USAGE", ExitCode.USAGE) if message() else int(ExitCode.USAGE)
+        if not _temporary_files():  # whatever a library makes of that
+            text = (
+                "no folder can be used for temporary files: set TMPDIR to one with space that can be written"
+            )
+            return _fail(text, "NO_TEMPORARY_FILES", ExitCode.USAGE)
         if os.environ.get("CERTIFY_TRACEBACK"):
             raise
         return _fail(
@@ -141,6 +146,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
             "INTERNAL",
             ExitCode.INTERNAL,
         )
+
+
+def _temporary_files() -> bool:
+    import tempfile
+
+    try:
+        return bool(tempfile.gettempdir())
+    except OSError:
+        return False
 
 
 def _fail(message: str, code: str, exit_code: ExitCode) -> int:

@@ -120,17 +120,18 @@ def discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def emit(text: str, out: Path | None) -> None:
+def emit(text: str, out: Path | None, *, like: Callable[[bytes], bool] | None = None) -> None:
     """Write ``text`` to ``out`` atomically, or to standard output.
 
     Raises:
-        UsageError: ``out`` was read as input (``OUT_IS_INPUT``), or cannot be written.
+        UsageError: ``out`` cannot be written or is not to be written over; see
+            :func:`certify.base.files.check_output`.
     """
     from certify.base.files import check_output
     from certify.base.jsonio import write_bytes
 
     if out is not None:
-        check_output(out)
+        check_output(out, like=like)
         write_bytes(out, text.encode("utf-8"))
         return
     with surviving_closed_pipe():

@@ -83,6 +83,7 @@ def issue(
             "a certificate rests on evidence: name a manifest with --evidence", code="NO_EVIDENCE"
         )
     located = [(within(folder, path, "evidence"), path) for path in evidence]
+    _check_out(out, ticket)
     target = within(folder, out, "the certificate") if attach else None
     check_delta(delta)
     session = Session(engine, workers, progress)

@@ -49,14 +49,19 @@ def prove(
 
     Exit code 0 if nothing failed, 1 if a check failed, 3 if --require all and one did not run.
     """
+    from certify.base.files import check_output
+    from certify.base.jsonio import pretty_json, states, write_bytes
     from certify.cli.shell import needs_extra, progress_bar
     from proofs_checks.check import Budget, Tier
     from proofs_checks.run.prove import SECONDS, checks
     from proofs_checks.run.prove import prove as run
+    from proofs_checks.run.record import FORMAT
 
     if list_only:
         _show_list([(check.name, check.clause, check.assumptions) for check in checks(model)])
         return 0
+    if out is not None:  # before the work, not after it
+        check_output(out, like=states("format", FORMAT))
     tier: Tier = "fast" if fast else "full"
     budget = Budget(tier, SECONDS[tier] if seconds is None else seconds, seed)
     with needs_extra("proving", "z3", "flint"), progress_bar("checks", "checks") as progress:
@@ -69,8 +74,6 @@ def prove(
         )
     found = record.model_dump(mode="json", by_alias=True)
     if out is not None:
-        from certify.base.jsonio import pretty_json, write_bytes
-
         write_bytes(out, pretty_json(found).encode())
     _show(found, json=as_json or report_format == "json")
     return int(record.exit_code(require_all=require is Required.all))

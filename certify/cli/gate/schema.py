@@ -26,7 +26,7 @@ def schema(
     --format json prints of one file and reports of several. policy and plan (of an experiment) are TOML
     files; the schema describes their content as JSON.
     """
-    from certify.base.jsonio import pretty_json
+    from certify.base.jsonio import pretty_json, states
     from certify.base.model import json_schema
     from certify.cli.shell import emit
 
@@ -35,4 +35,5 @@ def schema(
         raise UsageError(
             f"no schema of {kind[:60]!r}; there is one of: {', '.join(SCHEMAS)}", code="SCHEMA_UNKNOWN"
         )
-    emit(pretty_json(json_schema(load(SCHEMAS[name]))), out)
+    content = json_schema(load(SCHEMAS[name]))
+    emit(pretty_json(content), out, like=states("title", content["title"]))
