@@ -33,7 +33,9 @@ SHIPPED: Final = ("selection", "paper", "release", "drop-in", "science", "strict
 OBJECTS: Final = {
     "policy": "schema:=certify.policy schema_version:1 name:str question:text delta?:str items?:list"
     f" extends?:~={'|'.join(SHIPPED)}"
-    " design?:list accept?:list non_claims?:text* claim?:dict* texts?:dict",
+    " design?:=A-UNITS|A-BLOCKS|A-DOCUMENTS|A-EVIDENCE|A-ENGINE*"
+    " accept?:=A-LAW|A-SCALAR|A-POINT|A-ORDER(V)|A-ONE|A-NULL|A-UNTIED*"
+    " non_claims?:text* claim?:dict* texts?:dict",
     "certificate": "schema:str schema_version:3 created_by:text signature:text parameters:dict ticket:dict"
     " subjects:subject* earlier:sha* claims:claim* evidence:located* assumptions:assumed* non_claims:prose*",
     "subject": "name:str sha256:sha",

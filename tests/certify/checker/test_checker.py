@@ -35,8 +35,9 @@ from ticket_strategies import damage, tickets
 import certify
 from certify import checker
 from certify.base import exact as exactmath
+from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import CertifyError
-from certify.checker import audit, claims, declared, scan, tables, units, verdict
+from certify.checker import audit, claims, declared, scan, shapes, tables, units, verdict
 from certify.claims import agreement, every, loss, quality
 from certify.claims.criteria import drawn_index
 from certify.claims.registry import KINDS
@@ -157,6 +158,12 @@ def test_the_shipped_example(tmp_path: Path) -> None:
         ('extends = "selection"', 'extends = "own"'),
         ("[[claim]]", '[text]\nx = "1"\n\n[[claim]]'),
         ("[[claim]]", '[texts]\nx = "1"\n\n[[claim]]'),
+        ("design = [", 'design = ["A-NONE", '),
+        ("design = [", 'design = ["A-UNTIED", '),
+        ("[[claim]]", 'accept = ["A-NONE"]\n\n[[claim]]'),
+        ("[[claim]]", 'accept = ["A-UNITS"]\n\n[[claim]]'),
+        ("[[claim]]", 'accept = ["A-ASYMPTOTIC"]\n\n[[claim]]'),
+        ("[[claim]]", 'accept = [["A-CAP"]]\n\n[[claim]]'),
     ],
 )
 def test_it_refuses_the_policies_that_the_gate_refuses(tmp_path: Path, old: str, new: str) -> None:
@@ -214,6 +221,9 @@ def test_it_reads_a_policy_as_the_gate_does(name: str) -> None:
 
 
 def test_its_constants_are_those_of_the_package() -> None:
+    known = {key: {*kind.strip("=*").split("|")} for key, kind in shapes.keys("policy")[0].items()}
+    assert known["design"] == policy.DESIGN
+    assert known["accept"] == ASSUMPTIONS.keys() - policy.DESIGN - policy.INFORMATIVE
     assert dict(NULLS) == dict(claims.NULLS)
     assert list(NULLS) == list(claims.NULLS), "the order decides ties"
     assert dict(GROUPS) == dict(declared.GROUPS)
