@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import canonical_json, sha256_bytes
-from certify.tables.safefile import is_file
+from certify.tables.safefile import is_file, is_folder
 from certify.tables.vocabulary import ordinary
 
 PROBES: Final = (
@@ -73,14 +73,15 @@ def check_probe(made: str | None, stated: str | None) -> None:
 
 
 def compare_tokenizer(stated: str | None, base: Path, probe: Probe | None) -> Tokenisation:
-    """Compare the tokenizer in the folder of a base with a stated digest of the probe.
+    """Compare the tokenizer in the folder of a base, or beside its file, with a stated digest of the probe.
 
     Raises:
         InvalidInputError: it makes other ids (``TOKENISATION_DIFFERS``).
     """
     if stated is None:
         return "not bound"
-    made = probe(base) if probe and is_file(base / "tokenizer.json") else None
+    home = base if is_folder(base) else base.parent
+    made = probe(home) if probe and is_file(home / "tokenizer.json") else None
     check_probe(made, stated)
     return "not compared" if made is None else "as stated"
 

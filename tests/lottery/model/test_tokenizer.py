@@ -152,6 +152,20 @@ def test_what_uses_a_ticket_tells_whether_its_tokenizer_was_compared(
         assert told in line
 
 
+def test_a_bundle_brings_the_tokenizer_that_is_compared(
+    base: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bundle" / "tickets.json"
+    find(base, tuned, out=out, ticket_id="t", rule="distance:1", bundle=True, probe=serving_probe)
+    use = ["transfer", "--ticket", str(out), "--out"]
+    assert run([*use, str(tmp_path / "good.safetensors")]) == 0
+    assert "that are stated" in capsys.readouterr().out
+    other = reconfigured(out.parent / "base", tmp_path / "other", tokenizer_class="LlamaTokenizer")
+    shutil.copy(other / "tokenizer_config.json", out.parent / "base")
+    assert run([*use, str(tmp_path / "bad.safetensors")]) == 4
+    assert "TOKENISATION_DIFFERS" in capsys.readouterr().err
+
+
 def test_decoding_keeps_every_space(slim: Path, tmp_path: Path) -> None:
     # Newer versions of the library ask twice.
     asked = ("clean_up_tokenization_spaces", f"clean_up_tokenization_spaces_{INSISTED}")
