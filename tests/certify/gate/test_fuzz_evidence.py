@@ -6,7 +6,8 @@ would who wants to be believed; then what the file says has to be found false. F
 
 * no exit 70 (the two programs disagree, or one of them broke), no traceback, no warning, no run over 10 s
   of processor time;
-* exit 0 only if what decides was not changed: the claims and limits of the certificate are the same;
+* exit 0 only if what decides was not changed: every claim and limit that the certificate still states was
+  there before (it may state less, where the policy does not ask for it);
 * the checker by itself, tables included, comes to the gate's verdict. Where the gate says INVALID, it may
   deny for another reason, and certify only what a reader that is stricter about trifles refused.
 
@@ -155,7 +156,8 @@ def fuzz(pristine: Bundle, tmp_path: Path, capsys: Capture, numbers: range) -> C
         assert ran.code != 2 or name == "own.toml", f"{what}: {ran.code} {ran.err}"
         assert "Traceback" not in ran.out + ran.err, what
         if ran.code == 0 and name != "own.toml":
-            assert decisive((folder / "certificate.json").read_bytes()) == claimed, what
+            stated = decisive((folder / "certificate.json").read_bytes())
+            assert all(stated.count(claim) <= claimed.count(claim) for claim in stated), what
         alone, said = verdict_alone(folder, policy), " ".join((ran.out + ran.err).split())
         lax = bool(ran.err) or "reads less strictly" in said or "MALFORMED" in said
         if ran.code in (0, 1, 3):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from certify.base.verdict import Outcome, Status
 from certify.claims.claim import Finding
 from certify.claims.registry import KINDS
 from certify.cli.main import app
-from certify.policy.codes import codes, explain, names
+from certify.policy.codes import codes, explain, names, words
 from certify.policy.policy import ITEMS, POLICIES, TEXTS
 from certify.stats.theorem import CRITERIA
 
@@ -151,6 +151,31 @@ def test_case_does_not_matter_and_unknown_names_are_refused() -> None:
 )
 def test_every_name_that_is_printed_can_be_explained(name: str) -> None:
     assert len(explain(name)) > 1
+
+
+def wrong(found: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Names of :func:`words` that nothing prints, those that are missing, and meanings that say nothing."""
+    known = {
+        "items of a report": {*ITEMS, TEXTS},
+        "criteria": {*CRITERIA, "path"},
+        "exit codes": {str(int(code)) for code in ExitCode},
+    }
+    said = {one.value for kind in (Outcome, Finding) for one in kind}
+    differ = set[str]().union(*(names ^ found[topic].keys() for topic, names in known.items()))
+    texts = [text for entries in found.values() for text in entries.values()]
+    poor = {text for text in texts if len(text) < 4 or not text.isprintable() or texts.count(text) > 2}
+    return differ | (found["outcomes and findings"].keys() - said) | poor
+
+
+@pytest.mark.parametrize("topic", ["items of a report", "outcomes and findings", "criteria", "exit codes"])
+def test_words_are_those_that_are_printed(topic: str) -> None:
+    assert wrong(words()) == set()
+    stale = {name: dict(entries) for name, entries in words().items()}
+    stale[topic]["base.integrity"] = "what nothing prints"
+    assert wrong(stale) == {"base.integrity"}
+    stale = {name: dict(entries) for name, entries in words().items()}
+    stale[topic] |= dict.fromkeys(stale[topic], "copied from another")
+    assert wrong(stale) == {"copied from another"}
 
 
 def test_a_policy_is_explained_with_its_thresholds() -> None:
