@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from certify.base.records import KSResult
-from certify.base.text import escape
+from certify.base.text import counted, escape
 from certify.tables.vocabulary import Vocabulary
 from reports.terminal import p_text
 
@@ -24,10 +24,12 @@ def render(
     console.print(
         f"{result.rows} rows of width {result.n}, {result.dtype}, {result.method} law, engine {result.engine}"
     )
-    console.print(f"{moved} rows moved, {result.rows - moved} are bit-identical")
+    console.print(f"{counted(moved, 'row')} moved, {result.rows - moved} bit-identical")
     permuted = np.flatnonzero(result.permuted)
     if permuted.size:
-        console.print(f"{permuted.size} rows only permuted (D = 0, KS is blind): ids {permuted[:8].tolist()}")
+        console.print(
+            f"{counted(permuted.size, 'row')} only permuted (D = 0, KS is blind): ids {permuted[:8].tolist()}"
+        )
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     if vocabulary is not None:
         table.add_column("piece", no_wrap=True, max_width=24)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from certify.base.text import escape
+from certify.base.text import counted, escape
 from certify.scan.smirnov import critical_count
 from certify.ticket.make import Found
 from certify.ticket.released import shown as listed
@@ -33,7 +33,7 @@ def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:
         )
         console.print(f"  strongest: {shown}", soft_wrap=True)
     for group in chosen.excluded:
-        console.print(f"  left out, {escape(group.reason)}: {len(group.ids)} ids")
+        console.print(f"  left out, {escape(group.reason)}: {counted(len(group.ids), 'id')}")
     h_tau = critical_count(chosen.alpha, chosen.n, "asymptotic")
     for group in chosen.excluded:
         moved = [i for i in group.ids if found.result.h[i] >= h_tau]

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from certify.base.assumptions import ASSUMPTIONS, PUBLISHED_ASSUMPTIONS
-from certify.base.exact import rational
+from certify.base.enclosure import rational
 from certify.base.records import KSResult
 from certify.base.verdict import Item
 from certify.base.version import __version__

@@ -65,6 +65,11 @@ def looks_like(text: str) -> str:
     return letters.replace("rn", "m").replace("vv", "w")
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 row``, ``2 rows``: a number and what it counts; nouns that take an s only."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def hidden(char: str) -> bool:
     """Whether ``char`` is invisible or could control a terminal, as line breaks and tabs do."""
     return char in _INVISIBLE or unicodedata.category(char) in _HIDDEN

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from certify.base.assumptions import ASSUMPTIONS
+from certify.base.enclosure import rational
 from certify.base.errors import InvalidInputError
-from certify.base.exact import rational
 from certify.base.version import __version__
 from certify.certificate.schema import (
     NON_CLAIMS,

@@ -52,8 +52,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from certify.base.enclosure import rational
 from certify.base.errors import InvalidInputError
-from certify.base.exact import rational
 from certify.base.jsonio import MAX_JSON_BYTES, canonical_json, parse_json, read_bytes
 from certify.base.model import (
     Document,

@@ -10,7 +10,7 @@ Definitions, exact to the last digit:
 * *Limits* of the mean of these shares, both by betting, each with error ``delta``, aimed at ``alpha``.
 * *Finding*: VACUOUS if no unit has a sure step; HELD if upper <= alpha, REFUTED if lower > alpha, else
   INCONCLUSIVE. ``t`` and ``alpha`` are those that the ticket declares; what was chosen on the evaluated text
-  is no promise about it (:mod:`certify.evidence.choice`).
+  is no promise about it (:mod:`certify.evidence.choice_record`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, Final
 
-from certify.base.exact import rational
+from certify.base.enclosure import rational
 from certify.base.records import Rule
 from certify.evidence.load import Evidence
 from certify.evidence.read import Arm

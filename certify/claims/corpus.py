@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
+from certify.base.enclosure import rational, round_down, round_up
 from certify.base.errors import InvalidInputError
-from certify.base.exact import rational, round_down, round_up
 from certify.base.records import RULES, Rule
 from certify.claims.claim import (
     DELTA,

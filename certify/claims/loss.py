@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Final
 
-from certify.base.exact import rational
+from certify.base.enclosure import rational
 from certify.claims.claim import DELTA, Claim, Finding, not_evaluated, settings, unit_assumptions
 from certify.claims.kind import UPPER, Kind, Variant, one_by_one
 from certify.evidence.load import Evidence, Subject, ticket_arm

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final, get_args
 
-from certify.base.exact import rational
+from certify.base.enclosure import rational
 from certify.claims.calibrated import calibrated
 from certify.claims.claim import DELTA, Claim, Finding, missing, not_evaluated, settings, unit_assumptions
 from certify.claims.criteria import MAX_NEEDED, Guarantee, guarantee

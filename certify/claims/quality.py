@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
-from certify.base.exact import rational
+from certify.base.enclosure import rational
 from certify.base.records import RULES, Rule
 from certify.claims.claim import (
     DELTA,

@@ -22,7 +22,7 @@ from typing import Final
 from certify.claims.agreement import AGREEMENT_RATE, TEMPLATE_AGREEMENT, TOKEN_AGREEMENT
 from certify.claims.claim import Claim
 from certify.claims.corpus import CORPUS_BLEU, CORPUS_CHRF
-from certify.claims.exact import DATA_SPLIT, INTERVAL_SHARE, NON_INTERFERENCE, OPPORTUNITY, TERMINATION
+from certify.claims.counts import DATA_SPLIT, INTERVAL_SHARE, NON_INTERFERENCE, OPPORTUNITY, TERMINATION
 from certify.claims.kind import Kind, Role
 from certify.claims.loss import UNRELATED_EXCESS, UNRELATED_LOSS
 from certify.claims.promise import GUARANTEE

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import MAX_JSON_BYTES, parse_json, read_bytes, sha256_bytes
 from certify.base.records import Rule
-from certify.evidence.choice import ChoiceRecord
+from certify.evidence.choice_record import ChoiceRecord
 from certify.evidence.corpus_scores import CorpusSums
 from certify.evidence.distances import Distances
 from certify.evidence.null_labels import Labels, check_labels

@@ -15,8 +15,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
+from certify.base.enclosure import rational
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.exact import rational
 from certify.base.jsonio import pretty_json, sha256_bytes, write_bytes
 from certify.base.model import BoundFile
 from certify.base.records import Engine
@@ -24,7 +24,7 @@ from certify.base.staging import changing
 from certify.base.version import __version__
 from certify.claims.calibrated import disagreement_shares, own_steps
 from certify.claims.subject import check_transfers
-from certify.evidence.choice import CALIBRATION_NAME
+from certify.evidence.choice_record import CALIBRATION_NAME
 from certify.evidence.load import Evidence, check_binding, load, ticket_arm
 from certify.evidence.split import check_split
 from certify.gate.choose import PROCEDURE

@@ -12,7 +12,7 @@ from certify.base.errors import ExitCode, NothingToDoError, UsageError
 from certify.base.records import Engine, KSResult
 from certify.base.verdict import Item, Outcome, Status, decide, exit_code
 from certify.checker import Given, Opinion
-from certify.gate.evidence import Examined, Sources, examine
+from certify.gate.examination import Examined, Sources, examine
 from certify.gate.recheck import Inputs, Premise, recheck
 from certify.gate.session import Session
 from certify.policy.outcomes import required

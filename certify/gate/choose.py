@@ -32,13 +32,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal
 
+from certify.base.enclosure import rational
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
-from certify.base.exact import rational
 from certify.base.records import Rule
 from certify.base.version import __version__
 from certify.claims.agreement import equal_shares
 from certify.claims.claim import unit_assumptions
-from certify.evidence.choice import SCHEMA_NAME, SCHEMA_VERSION
+from certify.evidence.choice_record import SCHEMA_NAME, SCHEMA_VERSION
 from certify.evidence.load import Evidence
 from certify.evidence.read import REFERENCE_ARM, Arm
 from certify.evidence.sentence_scores import POINT, unit_scores
@@ -137,7 +137,7 @@ class Choice:
             "assumptions": list(unit_assumptions(self.evidence)),
             "candidates": [_described(arm, results.get(arm.name)) for arm in self.candidates],
             "chosen": None if self.chosen is None else self.chosen.arm.name,
-            # Evidence for the chosen ticket must hold none of them (certify.evidence.choice).
+            # Evidence for the chosen ticket must hold none of them (certify.evidence.choice_record).
             "sentences": sorted(
                 {digest for record in self.evidence.sentences for digest in (record.source, record.target)}
             ),

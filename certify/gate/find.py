@@ -2,7 +2,8 @@
 
 The choice is :func:`certify.gate.choose.choose`; here candidates are compared with the tables at hand, and
 the chosen one becomes a ticket of rule ``ids:``, with the record of the choice beside it, bound by its
-digest: what the choice was made on cannot be evidence for the ticket again (:mod:`certify.evidence.choice`).
+digest: what the choice was made on cannot be evidence for the ticket again
+(:mod:`certify.evidence.choice_record`).
 """
 
 from __future__ import annotations

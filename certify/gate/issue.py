@@ -22,7 +22,7 @@ from certify.certificate.build import build, check_together, claims_of
 from certify.certificate.schema import SCHEMA_VERSION, Certificate, read_certificate
 from certify.claims.every import check_splits
 from certify.claims.subject import check_transfers, make_labels, make_subject
-from certify.evidence.choice import read_calibration, read_choice
+from certify.evidence.choice_record import read_calibration, read_choice
 from certify.evidence.load import Evidence, Subject, load
 from certify.gate.recheck import Inputs, Rechecked, recheck
 from certify.gate.session import Session

@@ -16,6 +16,7 @@ import numpy as np
 from certify.base.errors import CertifyError
 from certify.base.files import inside
 from certify.base.records import BoolColumn, Excluded, FloatColumn, KSResult, Selection
+from certify.base.text import counted
 from certify.base.verdict import Item, Outcome
 from certify.gate import integrity
 from certify.gate.session import Session
@@ -170,7 +171,10 @@ def _content(ticket: Ticket) -> Item:
         )
     share = len(ticket.tokens) / ticket.base.shape[0]
     return Item(
-        "selection.content", Outcome.PASS, "NON_EMPTY", f"{len(ticket.tokens)} rows, {share:.2%} of the table"
+        "selection.content",
+        Outcome.PASS,
+        "NON_EMPTY",
+        f"{counted(len(ticket.tokens), 'row')}, {share:.2%} of the table",
     )
 
 
@@ -210,14 +214,15 @@ def _parameters(stated: SelectionRef, chosen: Selection) -> Item:
             "SELECTION_PARAMETERS",
             "recomputed differently from what the ticket states: " + ", ".join(wrong),
         )
-    text = f"n = {stated.n}, {stated.tests} rows tested, h_alpha = {stated.h_alpha}, tau = {stated.tau:.5f}"
+    tested = counted(stated.tests, "row")
+    text = f"n = {stated.n}, {tested} tested, h_alpha = {stated.h_alpha}, tau = {stated.tau:.5f}"
     return Item(name, Outcome.PASS, "RECOMPUTED", text)
 
 
 def _ids(ticket: Ticket, chosen: Selection) -> Item:
     stated, again = set(ticket.ids), set(chosen.ids)
     if stated == again:
-        text = f"the rule {ticket.selection.rule} selects exactly these {len(again)} rows"
+        text = f"the rule {ticket.selection.rule} selects exactly {counted(len(again), 'row')}, these"
         left_out = sum(len(g.ids) for g in ticket.selection.excluded if g.reason == AUTHOR_EXCLUSION)
         if left_out:
             text += f", after {left_out} that the author left out"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from certify.base.errors import CertifyError
 from certify.base.verdict import Item, Outcome
+from certify.claims.counts import split_claim
 from certify.claims.every import check_splits, under_other_template
-from certify.claims.exact import split_claim
 from certify.evidence.load import Evidence, Subject
 from certify.policy.policy import TEXTS, Policy
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.verdict import Outcome
+from certify.claims.counts import split_claim
 from certify.claims.every import choices
-from certify.claims.exact import split_claim
 from certify.claims.registry import claim_named, opposite_limit
 from certify.claims.subject import make_subject
-from certify.evidence.choice import read_calibration, read_choice
+from certify.evidence.choice_record import read_calibration, read_choice
 from certify.evidence.growing import Growing
 from certify.evidence.load import Evidence, Subject, check_binding
 from certify.gate.session import Session

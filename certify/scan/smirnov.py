@@ -20,8 +20,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from certify.base.enclosure import exceeds_log
 from certify.base.errors import UsageError
-from certify.base.exact import exceeds_log
 from certify.base.records import Method
 
 MAX_N = 20_000

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from certify.base.errors import UsageError
 from certify.base.records import Excluded, KSResult
+from certify.base.text import counted
 from certify.selection.rules import candidates, seeded_order, select
 from certify.tables.vocabulary import Vocabulary
 
@@ -247,10 +248,10 @@ def _nearest(left: dict[int, list[int]], stratum: int) -> int | None:
 def _enough(order: Sequence[int], k: int) -> None:
     if len(order) < k:
         raise UsageError(
-            f"a null ticket of {k} rows cannot be drawn: only {len(order)} rows are not excluded",
+            f"a null ticket of {counted(k, 'row')} cannot be drawn: only {len(order)} can be chosen",
             code="RULE_SIZE",
         )
 
 
 def _own_note(count: int) -> str:
-    return f"{count} rows of the ticket itself: no other row is left" if count > 0 else ""
+    return f"{counted(count, 'row')} of the ticket itself: no other row is left" if count > 0 else ""

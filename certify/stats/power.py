@@ -13,8 +13,8 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import binom
 
+from certify.base.enclosure import log_enclosure
 from certify.base.errors import UsageError
-from certify.base.exact import log_enclosure
 from certify.stats.betting import Design, noninferior
 from certify.stats.limits import check_level
 from certify.stats.rates import binomial_tail_at_least, rate_at_least

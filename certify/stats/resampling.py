@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from certify.base.enclosure import round_down, round_up, sqrt_up
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
-from certify.base.exact import round_down, round_up, sqrt_up
 from certify.stats.limits import GRID_BITS, Limit, Side, check_level
 
 Counts = NDArray[np.int64]

@@ -35,7 +35,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final, Literal, get_args
 
-from certify.base.exact import exceeds_log
+from certify.base.enclosure import exceeds_log
 
 Criterion = Literal["published", "measured-max", "additive", "path"]
 """Names of the criteria, as in certificates; ``path`` is in :mod:`certify.stats.path`."""

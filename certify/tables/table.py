@@ -27,6 +27,7 @@ from certify.base.jsonio import (
     tensor_state,
 )
 from certify.base.records import Dtype
+from certify.base.text import counted
 from certify.tables.checkpoint import PICKLE_SUFFIXES, locate, table_shape
 from certify.tables.dtypes import DTYPES, cast, finite_mask
 from certify.tables.npyfile import open_npy
@@ -265,7 +266,7 @@ def check_finite(table: Table) -> None:
         named = ", ".join(map(str, bad)) + (", …" if count > len(bad) else "")
         seen = "" if table.dtype == table.stored_dtype else f" in {table.dtype}"
         raise InvalidInputError(
-            f"{table.path}: NaN or infinity{seen} in {count} {'row' if count == 1 else 'rows'}: {named}",
+            f"{table.path}: NaN or infinity{seen} in {counted(count, 'row')}: {named}",
             code="NON_FINITE",
         )
     table._known.finite.add(table.dtype)

@@ -180,7 +180,7 @@ class Ticket(Model):
     certificate: Located | None = None
     choice: BoundFile | None = Field(
         default=None,
-        description="record of choosing these rows by their evaluation (certify.evidence.choice)",
+        description="record of choosing these rows by their evaluation (certify.evidence.choice_record)",
     )
 
     extraction: Rule | None = Field(

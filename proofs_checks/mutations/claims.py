@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from certify.claims import agreement, exact, loss, quality, registry
+from certify.claims import agreement, counts, loss, quality, registry
 from certify.evidence import corpus_scores, sentence_scores
 from certify.evidence.null_labels import NULLS
 from certify.evidence.sentence_scores import POINT
@@ -254,7 +254,7 @@ def judge_opposite() -> Iterator[Fact]:
 OPPORTUNITY: Final = Judged("opportunity", "what a run feeds")
 
 
-@OPPORTUNITY.bug("certify.claims.exact:opportunity")
+@OPPORTUNITY.bug("certify.claims.counts:opportunity")
 def _prompts_only(original: Any, found: Any, about: Any) -> Any:
     """Counting tokens in prompts, as corpus statistics do: a generated token is fed, too."""
 
@@ -270,6 +270,6 @@ def judge_opportunity() -> Iterator[Fact]:
     base = SimpleNamespace(tokens=(1, 5, 2))
     world = evidence([arm("t")], {"t": [RIGHT]})
     world.sentences = (SimpleNamespace(prompt=(0, 7), arms={"base": base}),)
-    found = exact.opportunity(world, subject()).detail
+    found = counts.opportunity(world, subject()).detail
     yield "in how many prompts and runs each id is fed", found["ids"] == [[0, 1, 1], [1, 0, 1], [2, 0, 0]]
     yield "what no run feeds", found["never"] == [2]

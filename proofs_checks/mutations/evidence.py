@@ -13,7 +13,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from certify.base.errors import CertifyError
-from certify.claims import every, exact
+from certify.claims import counts, every
 from certify.evidence import load, read, sampling, split
 from certify.evidence.load import DISJOINT_ROLES
 from certify.evidence.read import LossRecord
@@ -229,7 +229,7 @@ def _own_lists(_: Any, texts: Sequence[Any]) -> None:
         split.check_split(one.records, one.used)
 
 
-@SPLIT.bug("certify.claims.exact:split_claim")
+@SPLIT.bug("certify.claims.counts:split_claim")
 def _choice(original: Any, found: Any, about: Any) -> Any:
     """Ours, before a ticket named its data of choice: the text that it was chosen on is no evidence."""
     return original(found, SimpleNamespace(**vars(about) | {"choice": None}))
@@ -302,12 +302,12 @@ def judge_texts() -> Iterator[Fact]:
     tuned = {"tuning": frozenset({TUNED})}
     line = _losses()[2].lines[0]
     good = _evidence(tuned)
-    claim = exact.split_claim(good, about)
+    claim = counts.split_claim(good, about)
     yield "lines are counted", (claim.code, claim.n) == ("DISJOINT", 4)
-    silent = exact.split_claim(_evidence({"scan": frozenset({TUNED})}), about)
+    silent = counts.split_claim(_evidence({"scan": frozenset({TUNED})}), about)
     yield "nothing says what tuning used", silent.code == "USED_NOT_LISTED"
     about.choice = SimpleNamespace(sentences=(line,))
-    ends = code_of(lambda: exact.split_claim(good, about))
+    ends = code_of(lambda: counts.split_claim(good, about))
     yield "the ticket was chosen on a line", ends == "DATA_OVERLAP"
     other = _evidence({"tuning": frozenset({TUNED, line})}, kind="translation")
     yield "two texts that share nothing", code_of(lambda: every.check_splits([good, good])) == ""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from certify.base.exact import exceeds_log
+from certify.base.enclosure import exceeds_log
 from certify.scan import multiplicity, smirnov
 from proofs_checks.check import Fact
 from proofs_checks.mutations.bug import Judged

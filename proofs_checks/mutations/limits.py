@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any, Final
 
-from certify.base import exact
+from certify.base import enclosure
 from certify.stats import betting, power, rates
 from proofs_checks.check import Fact
 from proofs_checks.coverage import exact as coverage
@@ -112,13 +112,13 @@ def judge_power() -> Iterator[Fact]:
 ROUNDING: Final = Judged("rounding", "roundings, roots and logarithms")
 
 
-@ROUNDING.bug("certify.base.exact:round_down")
+@ROUNDING.bug("certify.base.enclosure:round_down")
 def _nearest(_: Any, x: Fraction, bits: int) -> Fraction:
     """round() and format(), which round to nearest: a limit is rounded toward the weaker claim."""
     return Fraction(round(x * (1 << bits)), 1 << bits)
 
 
-@ROUNDING.bug("certify.base.exact:exceeds_log")
+@ROUNDING.bug("certify.base.enclosure:exceeds_log")
 def _floats(_: Any, value: Fraction, x: Fraction) -> bool:
     """math.log and a comparison of floats: enclosures decide comparisons with a logarithm."""
     return float(value) > math.log(x)
@@ -128,19 +128,19 @@ def _floats(_: Any, value: Fraction, x: Fraction) -> bool:
 def judge_exact() -> Iterator[Fact]:
     """Roundings by their definition, logarithms against the decimal module."""
     for x in (F(1, 3), F(-1, 3), F(7, 5), F(2), F(9, 4)):
-        down, up = exact.round_down(x, 4), exact.round_up(x, 4)
+        down, up = enclosure.round_down(x, 4), enclosure.round_up(x, 4)
         yield f"{x} rounded down", down <= x < down + F(1, 16) and (16 * down).denominator == 1
         yield f"{x} rounded up", up - F(1, 16) < x <= up and (16 * up).denominator == 1
         if x > 0:
-            low, high = exact.sqrt_down(x, 8), exact.sqrt_up(x, 8)
+            low, high = enclosure.sqrt_down(x, 8), enclosure.sqrt_up(x, 8)
             yield f"root of {x}", low**2 <= x <= high**2 and x < (low + F(1, 256)) ** 2
     with localcontext() as context:
         context.prec = 60
         for x in (F(2), F(40), F(5, 4), F(1, 7), F(101, 100)):
             true = F((Decimal(x.numerator) / Decimal(x.denominator)).ln())
             for bits in (2, 4, 8, 16, 64):
-                low, high = exact.log_enclosure(x, bits)
+                low, high = enclosure.log_enclosure(x, bits)
                 yield f"ln {x} to {bits} bits", low < true < high and high - low < F(12, 2**bits)
             for exponent in (3, 9, 18, 19, 20, 24, 40):
-                yield f"just below ln {x}", not exact.exceeds_log(true - F(1, 10**exponent), x)
-                yield f"just above ln {x}", exact.exceeds_log(true + F(1, 10**exponent), x)
+                yield f"just below ln {x}", not enclosure.exceeds_log(true - F(1, 10**exponent), x)
+                yield f"just above ln {x}", enclosure.exceeds_log(true + F(1, 10**exponent), x)

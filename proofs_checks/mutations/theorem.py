@@ -9,7 +9,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any, Final
 
-from certify.base.exact import exceeds_log
+from certify.base.enclosure import exceeds_log
 from certify.claims import criteria
 from certify.claims.claim import Finding
 from certify.evidence import distances

@@ -38,7 +38,7 @@ from evidence_folders import TICKET_ARM, Bundle, make_bundle, null_arm  # noqa: 
 from certify import checker  # noqa: E402
 from certify.base.verdict import Outcome  # noqa: E402
 from certify.gate.check import check  # noqa: E402
-from certify.gate.evidence import claims_of, load  # noqa: E402
+from certify.gate.examination import claims_of, load  # noqa: E402
 from proofs_checks.worlds import synthetic  # noqa: E402
 
 STEPS, PROMPT, TOKENS = 20, 25, 4000
@@ -158,8 +158,8 @@ def measure(count: int, design: str, profile: bool) -> Row:
         spent: dict[str, float] = {}
         profiler = cProfile.Profile()
         with (
-            patch("certify.gate.evidence.load", timed(load, spent, "load")),
-            patch("certify.gate.evidence.claims_of", timed(claims_of, spent, "claims")),
+            patch("certify.gate.examination.load", timed(load, spent, "load")),
+            patch("certify.gate.examination.claims_of", timed(claims_of, spent, "claims")),
             patch("certify.checker.verify", timed(checker.verify, spent, "checker")),
         ):
             run = timed(check, spent, "check")

@@ -41,8 +41,8 @@ def calibrate(
     most alpha. Evaluate the ticket afterwards, on other text. The exit code is 3
     if no margin is shown to be good enough.
     """
+    from certify.base.enclosure import rational
     from certify.base.errors import ExitCode
-    from certify.base.exact import rational
     from certify.cli.shell import progress_bar
     from certify.gate.calibrate import calibrate as run_calibrate
     from certify.ticket.released import split_spec

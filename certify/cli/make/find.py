@@ -164,7 +164,7 @@ def _guaranteed(
     base: Path, tuned: Path, evidence: Path | None, goal: str, delta: str, settings: dict[str, Any]
 ) -> Found | None:
     from certify.base.errors import UsageError
-    from certify.base.text import escape
+    from certify.base.text import counted, escape
     from certify.cli.numbers import level
     from certify.cli.shell import emit, progress_bar
     from certify.gate.choose import parse_goal
@@ -186,9 +186,9 @@ def _guaranteed(
     for one in result.choice.tested:
         shown = f"estimate {float(one.limit.estimate):.4f}, at least {float(one.limit.value):.4f}"
         answer = "good enough" if one.good else "not shown to be good enough, testing stops here"
-        lines.append(f"  {one.arm.name} ({len(one.arm.ids or ())} rows): {shown}: {answer}")
+        lines.append(f"  {one.arm.name} ({counted(len(one.arm.ids or ()), 'row')}): {shown}: {answer}")
     for arm in result.choice.candidates[len(result.choice.tested) :]:
-        lines.append(f"  {arm.name} ({len(arm.ids or ())} rows): not tested")
+        lines.append(f"  {arm.name} ({counted(len(arm.ids or ()), 'row')}): not tested")
     if result.found is None:
         lines.append("no ticket is shown to be good enough; none is written")
     lines.append(f"record of the choice: {result.record}")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from certify.base.text import counted
 from certify.cli import options
 from certify.cli.registry import PROBE, load
 from certify.cli.use import interop
@@ -35,7 +36,7 @@ def export(
     export_peft(parts, out, base_name=base_name)
     rows = parts.rows
     text = [
-        f"wrote {out}: {adapter_format} adapter of {rows.ids.size} rows in {rows.dtype}",
+        f"wrote {out}: {adapter_format} adapter of {counted(rows.ids.size, 'row')} in {rows.dtype}",
         "peft does not check the base model; the adapter's metadata names it by tensor digest",
         interop.TOKENISATION[parts.tokenisation],
     ]
@@ -72,7 +73,9 @@ def import_adapter(
         probe=load(PROBE),
     )
     rows = imported.rows
-    text = [f"wrote {out}: {rows.ids.size} rows in {rows.dtype}, read from {adapter_format} {adapter}"]
+    text = [
+        f"wrote {out}: {counted(rows.ids.size, 'row')} in {rows.dtype}, read from {adapter_format} {adapter}"
+    ]
     if imported.inert:
         text.append(f"{len(imported.inert)} of them equal the base's rows and have no effect")
     if not imported.fingerprint:

@@ -46,7 +46,7 @@ class UnitMeans:
     def termination(self, arm: str) -> dict[str, Any]:
         """Compute how much of an arm's gain over the base comes from learning to stop.
 
-        The definition is that of :func:`certify.claims.exact.termination` for tickets.
+        The definition is that of :func:`certify.claims.counts.termination` for tickets.
 
         Returns:
             ``gain``: by rule, the gain in mean sentence chrF. ``share``: by rule except ``whole``, the part

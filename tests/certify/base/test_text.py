@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from certify.base.text import escape
+from certify.base.text import counted, escape
 
 # Invisible code points by Unicode's Default_Ignorable_Code_Point that are neither controls nor format
 # characters, so that the general category alone would let them through.
@@ -60,3 +60,7 @@ def test_limit_bounds_the_result_and_marks_the_cut(text: str, limit: int) -> Non
 def test_escaping_twice_changes_nothing(text: str) -> None:
     # Errors are escaped when they are made and again when they are printed.
     assert escape(escape(text)) == escape(text)
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(number, "row") for number in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]

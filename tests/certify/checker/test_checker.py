@@ -34,7 +34,7 @@ from ticket_strategies import damage, tickets
 
 import certify
 from certify import checker
-from certify.base import exact as exactmath
+from certify.base import enclosure
 from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import CertifyError
 from certify.checker import audit, claims, declared, scan, shapes, tables, units, verdict
@@ -292,13 +292,13 @@ def test_chrf(orders: list[tuple[int, int, int]]) -> None:
 )
 def test_logarithms(value: Fraction, x: Fraction) -> None:
     if x != 1:
-        assert scan.exceeds_log(value, x) == exactmath.exceeds_log(value, x)
+        assert scan.exceeds_log(value, x) == enclosure.exceeds_log(value, x)
 
 
 @pytest.mark.parametrize("alpha", ["0.05", "0.3", "0.9999"])
 def test_a_logarithm_to_the_last_digit(alpha: str) -> None:
     # Rationals a hair above and below ln(2/alpha), which 40 digits cannot tell apart.
-    low, high = exactmath.log_enclosure(2 / Fraction(alpha), bits=400)
+    low, high = enclosure.log_enclosure(2 / Fraction(alpha), bits=400)
     assert not scan.exceeds_log(low, 2 / Fraction(alpha))
     assert scan.exceeds_log(high, 2 / Fraction(alpha))
 

@@ -18,12 +18,12 @@ from sacrebleu.metrics.chrf import CHRF
 from scipy import stats
 
 from certify.base.assumptions import ASSUMPTIONS
-from certify.base.exact import rational
+from certify.base.enclosure import rational
 from certify.base.records import RULES
 from certify.claims.agreement import agreement_rate, token_agreement
 from certify.claims.claim import Claim, Finding, signature
+from certify.claims.counts import non_interference, opportunity, split_claim, termination
 from certify.claims.every import report
-from certify.claims.exact import non_interference, opportunity, split_claim, termination
 from certify.claims.loss import unrelated_excess, unrelated_loss
 from certify.claims.quality import better_than_nulls, gain, non_inferiority, retention
 from certify.evidence.load import Evidence, Subject

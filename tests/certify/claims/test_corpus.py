@@ -16,8 +16,8 @@ from profiles import examples
 from sacrebleu.metrics.bleu import BLEU as SacreBLEU
 from sacrebleu.metrics.chrf import CHRF as SacreCHRF
 
+from certify.base.enclosure import rational
 from certify.base.errors import InvalidInputError
-from certify.base.exact import rational
 from certify.base.records import RULES
 from certify.certificate.schema import is_stated
 from certify.claims.claim import Claim, Finding

@@ -20,7 +20,7 @@ from profiles import examples
 from certify.base.errors import InvalidInputError
 from certify.claims.claim import Claim, Finding
 from certify.claims.every import check_splits, choices, report
-from certify.evidence.choice import ChoiceRecord
+from certify.evidence.choice_record import ChoiceRecord
 from certify.evidence.load import Evidence, load
 from certify.evidence.read import LossRecord
 from certify.evidence.split import check_split

@@ -444,7 +444,7 @@ def test_scan_prints_and_writes(sources: Path, tmp_path: Path, capsys: Capture) 
     base = ["scan", "--base", sources / "checkpoint", "--tuned", sources / "tuned.safetensors"]
     ran = in_process([*base, "--out", tmp_path / "scan.csv", "--top", "3"], capsys)
     assert (ran.code, ran.err) == (0, "")
-    assert "8 rows moved, 56 are bit-identical" in ran.out
+    assert "8 rows moved, 56 bit-identical" in ran.out
     with (tmp_path / "scan.csv").open(encoding="utf-8", newline="") as stream:
         stream.readline()
         rows = list(csv.DictReader(stream))

@@ -15,7 +15,7 @@ from ticket_folders import base_table, edit, make_ticket, rebind, tuned_table, w
 
 import certify
 import certify.gate.check
-import certify.gate.evidence
+import certify.gate.examination
 import lottery
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.verdict import Item, Outcome, Status
@@ -312,8 +312,8 @@ def test_tickets_that_share_evidence_read_it_once(
     bundle = pristine.copy(tmp_path / "bundle")
     content = json.loads(bundle.path.read_text(encoding="utf-8"))
     read: list[Path] = []
-    load = certify.gate.evidence.load
-    monkeypatch.setattr(certify.gate.evidence, "load", lambda path: read.append(path) or load(path))
+    load = certify.gate.examination.load
+    monkeypatch.setattr(certify.gate.examination, "load", lambda path: read.append(path) or load(path))
     assert int(check(bundle.path, "strict").exit_code) == 0
     assert len(read) == 2
     twin = json.loads(json.dumps(content["tickets"][0])) | {"id": "twin"}

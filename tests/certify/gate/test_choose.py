@@ -19,7 +19,7 @@ from certify.base.errors import CertifyError
 from certify.base.jsonio import tensor_digest
 from certify.base.records import RULES
 from certify.cli.main import run
-from certify.evidence.choice import read_choice
+from certify.evidence.choice_record import read_choice
 from certify.evidence.load import Evidence
 from certify.gate.choose import Goal, candidates, choose, parse_goal
 from certify.gate.find import find_guaranteed

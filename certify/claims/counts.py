@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Final
 
-from certify.base.exact import rational
+from certify.base.enclosure import rational
 from certify.base.records import RULES
 from certify.claims.claim import Claim, Finding, missing, not_evaluated, record_assumptions, settings
 from certify.claims.criteria import decided

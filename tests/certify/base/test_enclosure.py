@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certify.base.exact import exceeds_log, log_enclosure, round_down, round_up, sqrt_down, sqrt_up
+from certify.base.enclosure import exceeds_log, log_enclosure, round_down, round_up, sqrt_down, sqrt_up
 
 CONTEXT = decimal.Context(prec=120)
 POSITIVE = st.fractions(min_value=Fraction(1, 10**12), max_value=10**12).filter(lambda x: x > 0)

@@ -20,8 +20,8 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
 ``evidence.split``
     Needs the former. No evaluated sentence occurs twice, no line of unrelated text stands in two units, none
     was used for scan, tuning, choice or order, and the records of choosing the ticket and its margin, if it
-    binds them, are there (:mod:`certify.evidence.choice`): else INVALID. MISSING, USED_NOT_LISTED: a manifest
-    does not say what was used for tuning.
+    binds them, are there (:mod:`certify.evidence.choice_record`): else INVALID. MISSING, USED_NOT_LISTED: a
+    manifest does not say what was used for tuning.
 ``evidence.texts``
     Under a policy that pins texts: each of them was evaluated, and is the text of that digest, else FAIL,
     TEXT_DIFFERS. MISSING, NO_TEXT: it was not evaluated, or was drawn unit by unit, so its digest cannot be
@@ -59,7 +59,7 @@ from certify.certificate.build import (
 from certify.certificate.schema import SCHEMA_VERSION, Certificate, EvidenceRef, StatedClaim, read_certificate
 from certify.claims.every import role_of
 from certify.claims.subject import check_transfers, make_labels, make_subject
-from certify.evidence.choice import read_calibration, read_choice
+from certify.evidence.choice_record import read_calibration, read_choice
 from certify.evidence.load import Evidence, Subject, check_binding, load, ticket_arm
 from certify.gate.integrity import refused
 from certify.gate.recheck import Rechecked
