@@ -236,7 +236,9 @@ def _matched(ticket: frozenset[int], order: Sequence[int], strata: Sequence[int]
         away += [abs(left - stratum)] if left != stratum else []
     notes = [_own_note(repeated)]
     if away:
-        notes.append(f"{len(away)} of {len(ticket)} rows from another stratum, at most {max(away)} away")
+        notes.append(
+            f"{len(away)} of {counted(len(ticket), 'row')} from another stratum, at most {max(away)} away"
+        )
     return chosen, "; ".join(filter(None, notes))
 
 

@@ -298,7 +298,7 @@ def _evidence(used: Used, *, kind: str = "loss") -> Any:
 @SPLIT.judge
 def judge_texts() -> Iterator[Fact]:
     """That every text is held against what was used, also where another text or the choice says so."""
-    about: Any = SimpleNamespace(**vars(outlines.subject()), choice=None)
+    about = outlines.subject()
     tuned = {"tuning": frozenset({TUNED})}
     line = _losses()[2].lines[0]
     good = _evidence(tuned)

@@ -85,7 +85,13 @@ def subject() -> Any:
     ticket = SimpleNamespace(
         id="t", tokens=(1, 2, 3), ids=(0, 1, 2), released=SimpleNamespace(object="transfer"), declared=()
     )
-    return SimpleNamespace(ticket=ticket, table_sha256="table of t", declared=lambda *_: None)
+    return SimpleNamespace(
+        ticket=ticket,
+        table_sha256="table of t",
+        declared=lambda *_: None,
+        choice=None,
+        calibrated_on=frozenset(),
+    )
 
 
 def _manifest(arms: Sequence[Any], design: Design) -> Any:
@@ -96,5 +102,6 @@ def _manifest(arms: Sequence[Any], design: Design) -> Any:
         design=design,
         order_seed=0,
         template=None,
+        produced_by=None,
         decoding=SimpleNamespace(beams=1, max_new_tokens=96, dtype="F32"),
     )

@@ -297,6 +297,7 @@ def make_bundle(
     base: Half | None = None,
     tuned: Half | None = None,
     units: int = UNITS,
+    calibrated: bool = True,
     issued: bool = True,
     **options: Any,
 ) -> Bundle:
@@ -306,7 +307,8 @@ def make_bundle(
     path = make_ticket(root, base=base, tuned=tuned, template="explicit", **options)
     ids = tuple(token["id"] for token in json.loads(path.read_text(encoding="utf-8"))["tickets"][0]["tokens"])
     bundle = fill(Bundle(path, base, tuned, ids), units=units)
-    bundle.calibrate()
+    if calibrated:
+        bundle.calibrate()
     if issued:
         bundle.issue()
     return bundle

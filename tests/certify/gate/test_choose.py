@@ -300,11 +300,11 @@ def test_the_command_says_what_it_tested(
     assert run([*map(str, words), "agreement:0.95"]) == 0
     shown = capsys.readouterr().out
     assert "large (3 rows): estimate 1.0000" in shown
-    assert "small (1 rows)" in shown
+    assert "small (1 row)" in shown
     assert "testing stops here" in shown
     assert read_ticket_file(out).tickets[0].ids == (3, 4, 5)
     assert run([*map(str, words), "agreement:0.99", "--replace"]) == 3
-    assert "small (1 rows): not tested" in capsys.readouterr().out
+    assert "small (1 row): not tested" in capsys.readouterr().out
     for more in (["agreement:2"], ["agreement:0.9", "--rule", "ids:3"], ["agreement:0.9", "--delta", "1"]):
         assert run([*map(str, words), *more]) == 2
     assert run([*map(str, words[:-1])]) == 2

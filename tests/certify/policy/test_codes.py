@@ -157,7 +157,7 @@ def wrong(found: Mapping[str, Mapping[str, str]]) -> set[str]:
     """Names of :func:`words` that nothing prints, those that are missing, and meanings that say nothing."""
     known = {
         "items of a report": {*ITEMS, TEXTS},
-        "criteria": {*CRITERIA, "path"},
+        "criteria": {*CRITERIA, "path", "calibrated"},
         "exit codes": {str(int(code)) for code in ExitCode},
     }
     said = {one.value for kind in (Outcome, Finding) for one in kind}

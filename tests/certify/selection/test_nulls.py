@@ -201,13 +201,13 @@ def test_departures_are_told() -> None:
     scan = scanned([1.0] * 10)
     matched = null_tickets([4], scan, **options)[1]
     assert (matched.kind, matched.ids) in {("frequency-matched", (6,)), ("frequency-matched", (7,))}
-    assert matched.note == "1 of 1 rows from another stratum, at most 7 away"
+    assert matched.note == "1 of 1 row from another stratum, at most 7 away"
     # 5, 6 and 7 are fed and 4 is outside: three others are needed, and only 3, 8 and 9 are never fed.
     random, matched = null_tickets([4, 5, 6, 7], scan, **options)[:2]
-    assert random.note == "1 rows of the ticket itself: no other row is left"
+    assert random.note == "1 row of the ticket itself: no other row is left"
     assert random.shared == matched.shared == 1
     assert set(random.ids) >= {3, 8, 9}
-    assert "1 rows of the ticket itself" in matched.note
+    assert "1 row of the ticket itself" in matched.note
     assert "another stratum" in matched.note
 
 
