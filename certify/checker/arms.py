@@ -13,11 +13,15 @@ from .tables import Json, Moved, Vocabulary, need, sha
 
 def choices(ticket: str, listed: Sequence[list[int]], arms: Sequence[Json]) -> int:
     """Among how many tickets a text could have served to choose; those listed were chosen on other text."""
-    rows = [one for one in arms if one["kind"] in ("transfer", "tuned", "direction") and not one.get("gate")]
+    rows = [one for one in arms if one["kind"] in ("transfer", "tuned", "direction")]
+    plain = [(one["kind"], one["table_sha256"]) for one in rows if not one.get("gate")]
+    rows = [one for one in rows if not one.get("gate") or (one["kind"], one["table_sha256"]) not in plain]
     nulls = [one for one in rows if one.get("control") in (*NULLS, "direction")]
     tickets = [one for one in rows if one not in nulls]
 
     def beside(null: Json) -> bool:  # of this ticket, or of another with as many rows
+        if null["control"] == "direction":  # of the rows of a ticket
+            return any(one["ids"] == null["ids"] for one in tickets)
         of = str(null.get("of"))
         names = (f"{of}.", f"{of.removesuffix('-tuned')}.")
         sizes = {len(one["ids"]) for one in tickets if one["name"].startswith(names)}

@@ -94,11 +94,14 @@ def role_of(evidence: Evidence, subject: Subject) -> Role:
 def choices(evidence: Evidence, subject: Subject) -> int:
     """Among how many tickets this text could have been used to choose: their claims share its error.
 
-    Arms of rows without a gate count, but for null tickets and random directions of a ticket. If the ticket
-    binds a record that it was chosen on other text, the candidates listed there count as one (theory §5,
-    "Choice and repetition are paid for").
+    Arms of rows count, but for null tickets and random directions of a ticket, and for arms that are another
+    one with a gate: a gate alone is a label that any other ticket could be given. If the ticket binds a
+    record that it was chosen on other text, the candidates listed there count as one (theory §5, "Choice and
+    repetition are paid for").
     """
-    rows = [arm for arm in evidence.manifest.arms if arm.kind in ROW_KINDS and arm.gate is None]
+    rows = [arm for arm in evidence.manifest.arms if arm.kind in ROW_KINDS]
+    plain = {(arm.kind, arm.table_sha256) for arm in rows if arm.gate is None}
+    rows = [arm for arm in rows if arm.gate is None or (arm.kind, arm.table_sha256) not in plain]
     nulls = [arm for arm in rows if arm.control in (*NULLS, "direction")]
     tickets = [arm for arm in rows if arm not in nulls]
     others = [arm for arm in nulls if not _stands_beside(arm, tickets, subject.ticket.id)]
@@ -111,8 +114,11 @@ def _stands_beside(null: Arm, tickets: Iterable[Arm], ours: str) -> bool:
     """Whether an arm that is labelled as a null is one of a ticket here: ours, or one with as many rows.
 
     Labels of our nulls are compared with their rows (:mod:`certify.evidence.null_labels`); any other ticket
-    could be labelled as a null of nothing, so that it would seem not to have been a choice.
+    could be labelled as a null of nothing, so that it would seem not to have been a choice. A random
+    direction has the rows of a ticket.
     """
+    if null.control == "direction":
+        return any(arm.ids == null.ids for arm in tickets)
     names = (f"{null.of}.", f"{(null.of or '').removesuffix('-tuned')}.")
     sizes = {len(arm.ids or ()) for arm in tickets if arm.name.startswith(names)}
     one_row = (null.control or "").startswith("one-row") and bool(sizes)

@@ -1180,17 +1180,32 @@ def a_margin_is_left_out(folder: Path) -> Bundle:
     return _declares(folder, kind="unrelated-loss")
 
 
-@plant("INCONCLUSIVE", "NOT_SHOWN")
-def the_best_of_eight_tickets_is_shipped(bundle: Bundle) -> None:
+def _best_of_eight(bundle: Bundle, **label: Json) -> None:
     other = range(4, 40)
     for i in range(7):
         ids = (other[2 * i], other[2 * i + 1])
-        bundle.arms.append(synthetic.arm(f"other-{i}", "transfer", ids, table_sha256=bundle.table_of(ids)))
+        table = bundle.table_of(ids)
+        bundle.arms.append(synthetic.arm(f"other-{i}", "transfer", ids, table_sha256=table, **label))
     bundle.records = sentences(bundle.names, len(bundle.records), **{TICKET_ARM: 18})
     bundle.losses = [
         synthetic.window(i, dict.fromkeys(bundle.names, 250 * 10**9)) for i in range(len(bundle.losses))
     ]
     bundle.issue()
+
+
+@plant("INCONCLUSIVE", "NOT_SHOWN")
+def the_best_of_eight_tickets_is_shipped(bundle: Bundle) -> None:
+    _best_of_eight(bundle)
+
+
+@plant("INCONCLUSIVE", "NOT_SHOWN")
+def the_best_of_eight_tickets_is_shipped_and_the_others_are_called_gated(bundle: Bundle) -> None:
+    _best_of_eight(bundle, gate=["source"])
+
+
+@plant("INCONCLUSIVE", "NOT_SHOWN")
+def the_best_of_eight_tickets_is_shipped_and_the_others_are_called_directions(bundle: Bundle) -> None:
+    _best_of_eight(bundle, control="direction", of="tiny")
 
 
 @plant("REFUTED", "GUARANTEE_REFUTED", fresh=True)
