@@ -173,7 +173,7 @@ def validate(model: type[_M], value: Any, *, what: str, refusal: Refusal) -> _M:
         return model.model_validate_json(text.encode("utf-8"), strict=True)
     except ValidationError as error:
         raise refusal(f"{what}: {problem(error)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # also dotted keys, which nest without limit
         raise refusal(f"{what} is refused: {error}") from error
 
 

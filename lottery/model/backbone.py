@@ -40,9 +40,13 @@ def find_base(name: str, *, download: bool = True) -> Path:
         UsageError: neither exists, or the hub cannot be reached.
     """
     folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if folder.exists() or not _HUB_NAME.fullmatch(name):
+    try:
+        if folder.is_dir():
+            return folder
+        taken = folder.exists()
+    except OSError:  # too long for the name of a file
+        taken = True
+    if taken or not _HUB_NAME.fullmatch(name):
         raise UsageError(f"no checkpoint folder {name}", code="MODEL_UNKNOWN")
     from huggingface_hub import snapshot_download
 

@@ -11,9 +11,11 @@ and, for the whole experiment, ``base`` (synthetic only), ``overlap`` and ``publ
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from certify.base.errors import UsageError
 from certify.ticket.templates import load_template
 from lottery.experiment.engine.context import BASE, RunContext
 from lottery.experiment.engine.graph import Graph, GraphStep
@@ -28,12 +30,15 @@ from lottery.experiment.plan.plan import ExperimentPlan
 from lottery.experiment.steps import rows, tuning
 from lottery.tuning.recipe import Recipe, adjusted
 
+MAX_STEPS = 10_000
+"""Largest number of steps of a plan."""
+
 
 def layout(plan: ExperimentPlan, context: RunContext, input_digests: InputDigests) -> Graph:
     """Build the steps of ``plan``, in an order in which they can run.
 
     Raises:
-        CertifyError: a text or template of the plan is missing or malformed.
+        CertifyError: a text or template of the plan is missing or malformed, or two steps have one name.
     """
     builder = Builder(plan, context, input_digests)
     steps = list[GraphStep]()
@@ -46,7 +51,16 @@ def layout(plan: ExperimentPlan, context: RunContext, input_digests: InputDigest
             steps += _nulls(builder, pair, controls)
         steps.append(_tickets(builder, pair))
         steps += evidence_steps(builder, pair)
+        if len(steps) > MAX_STEPS:
+            raise UsageError(f"plan {plan.name} has more than {MAX_STEPS} steps", code="PLAN_INVALID")
     steps += final_steps(builder, steps)
+    names = Counter(step.name for step in steps)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise UsageError(
+            f"plan {plan.name}: two steps are named {twice[0]}: rename a ticket, text or template, or drop a"
+            " repeated entry of controls",
+            code="PLAN_INVALID",
+        )
     return Graph(steps)
 
 

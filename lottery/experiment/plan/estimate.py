@@ -153,7 +153,8 @@ def rows_of_rule(rule: str) -> int | None:
         return None if ids is None else len(ids)
     if name == "ids":
         return len(set(argument.split(",")))
-    return int(argument) if argument.isascii() and argument.isdigit() else None
+    # No table has more than nine digits of rows, and Python refuses to read thousands of digits.
+    return int(argument) if argument.isascii() and argument.isdigit() and len(argument) < 10 else None
 
 
 def trained_of(amount: Amount, model: ModelSize) -> int | None:

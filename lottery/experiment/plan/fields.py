@@ -92,7 +92,7 @@ class RecipePlan(Model):
 class EmbedPlan(RecipePlan):
     """Embed tuning; ``seeds`` lists further seeds, for the overlap between seeds."""
 
-    seeds: tuple[Seed, ...] = ()
+    seeds: Annotated[tuple[Seed, ...], Field(max_length=64)] = ()
 
 
 class ComparatorPlan(RecipePlan):
@@ -106,7 +106,7 @@ class TuningPlan(Model):
     """Settings of every tuning; ``dtype`` is that of the backbone in memory."""
 
     limit: _Count | None = None
-    max_length: Annotated[int, Field(ge=2)] = 512
+    max_length: Annotated[int, Field(ge=2, lt=1 << 40)] = 512
     micro_batch: _Count = 8
     autocast: bool = False
     dtype: Precision = "fp32"
@@ -236,7 +236,7 @@ class UnrelatedPlan(Model):
     limit: _Count
     block: _Count = 5
     every: _Count = 1
-    window: Annotated[int, Field(ge=2)] = 128
+    window: Annotated[int, Field(ge=2, lt=1 << 40)] = 128
     arms: Literal["all", "main"] = "main"
     attribution: str
 

@@ -44,16 +44,16 @@ class ExperimentPlan(Model):
     template: str = "alpaca"
     served_dtype: fields.Precision
     bundle: bool = True
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     take: Take = "sample"
-    pair: Annotated[tuple[fields.PairPlan, ...], Field(min_length=1)]
+    pair: Annotated[tuple[fields.PairPlan, ...], Field(min_length=1, max_length=64)]
     tuning: fields.TuningPlan = fields.TuningPlan()
     embed: fields.EmbedPlan = fields.EmbedPlan()
     partial: fields.RecipePlan = fields.RecipePlan()
-    ticket: Annotated[tuple[fields.TicketPlan, ...], Field(min_length=1)]
+    ticket: Annotated[tuple[fields.TicketPlan, ...], Field(min_length=1, max_length=64)]
     comparator: tuple[fields.ComparatorPlan, ...] = ()
     controls: tuple[fields.ControlsPlan, ...] = ()
-    text: tuple[fields.TextPlan, ...] = ()
+    text: Annotated[tuple[fields.TextPlan, ...], Field(max_length=64)] = ()
     unrelated: fields.UnrelatedPlan | None = None
     evaluation: fields.EvaluationPlan = fields.EvaluationPlan()
     declared: tuple[DeclaredClaim, ...] = ()
