@@ -224,7 +224,7 @@ def _further(bundle: Bundle) -> None:
 
 
 # What is no null ticket any more is one of two tickets among which one could choose.
-_TWO = ("as a variant", "as no control", "of another ticket")
+_TWO = ("as a variant", "as no control", "as a direction", "of another ticket")
 
 
 @pytest.mark.parametrize("weakening", ["", "drop random-3", *RELABELLED])
