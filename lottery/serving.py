@@ -92,14 +92,14 @@ def unsure(t: str, top: Iterable[tuple[float, float]]) -> list[int]:
     Raises:
         UsageError: a step does not have two finite logarithms, the larger one first (``LOGPROBS``).
     """
-    found = []
+    margin, found = least(t), []
     for step, (first, second) in enumerate(top):
         if not second <= first <= 1e-6 or math.isnan(first):
             text = f"step {step}: expected the two largest logarithms of probabilities, not {first}, {second}"
             raise UsageError(text, code="LOGPROBS")
         p_a = max(0, min(UNIT, math.floor(math.exp(first) * UNIT - SLACK)))
         p_b = max(0, min(UNIT, math.ceil(math.exp(second) * UNIT + SLACK)))
-        if max(0, p_a - p_b) < least(t):
+        if max(0, p_a - p_b) < margin:
             found.append(step)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from certify.base.enclosure import rational
 from certify.base.records import RULES
 from certify.claims.claim import Claim, Finding, missing, not_evaluated, record_assumptions, settings
 from certify.claims.criteria import decided
-from certify.claims.kind import Kind, Variant, one_by_one
+from certify.claims.kind import Compute, Kind, Variant, one_by_one
 from certify.claims.promise import measured_steps, path_lacking
 from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, TranslationRecord
@@ -252,37 +252,42 @@ def _ending(evidence: Evidence, arm: str) -> dict[str, str | None]:
     return {"ended": rational(share), "length_ratio": rational(ratio)}
 
 
+def _exact(claim: Callable[[Evidence, Subject], Claim]) -> Compute:
+    """Compute a kind that has no error probability."""
+    return one_by_one(lambda evidence, subject, _variant, _delta: claim(evidence, subject))
+
+
 DATA_SPLIT: Final = Kind(
     name="data-split",
     meaning="evaluated sentences, all distinct and used for nothing before; exact",
     roles=("evaluation", "other-template", "loss"),
-    compute=one_by_one(lambda evidence, subject, _variant, _delta: split_claim(evidence, subject)),
+    compute=_exact(split_claim),
 )
 OPPORTUNITY: Final = Kind(
     name="opportunity",
     meaning="share of prompts in which a row of the ticket is fed; exact",
     roles=("evaluation",),
     steps=True,
-    compute=one_by_one(lambda evidence, subject, _variant, _delta: opportunity(evidence, subject)),
+    compute=_exact(opportunity),
 )
 INTERVAL_SHARE: Final = Kind(
     name="interval-share",
     meaning="share of steps at which E*'s smoothed winner is an interval along the path; exact",
     roles=("evaluation",),
     steps=True,
-    compute=one_by_one(lambda evidence, subject, _variant, _delta: interval_share(evidence, subject)),
+    compute=_exact(interval_share),
 )
 NON_INTERFERENCE: Final = Kind(
     name="non-interference",
     meaning="share of sentences that the ticket cannot touch; exact",
     roles=("evaluation",),
     steps=True,
-    compute=one_by_one(lambda evidence, subject, _variant, _delta: non_interference(evidence, subject)),
+    compute=_exact(non_interference),
 )
 TERMINATION: Final = Kind(
     name="termination",
     meaning="shares of the raw gain that other extraction rules leave; descriptive",
     roles=("evaluation",),
     variants=(Variant("base"),),
-    compute=one_by_one(lambda evidence, subject, _variant, _delta: termination(evidence, subject)),
+    compute=_exact(termination),
 )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from certify.base.errors import InvalidInputError
-from certify.evidence.load import DISJOINT_ROLES
+from certify.evidence.load import DISJOINT_ROLES, Evidence
 from certify.evidence.read import LossRecord, Record
 
 
@@ -80,6 +80,26 @@ def check_split(records: Iterable[Record], used: Mapping[str, frozenset[str]]) -
         used={role: len(digests) for role, digests in sorted(used.items())},
         pretraining=None if seen is None else sum(not seen.isdisjoint(one) for one in counted),
     )
+
+
+def check_choice_data(evidence: Evidence) -> None:
+    """Refuse evidence on which nothing can be chosen: it may be on the sentences of the tuning.
+
+    Raises:
+        InvalidInputError: as for :func:`check_split`, or nothing says which sentences were used for tuning
+            (``USED_NOT_LISTED``).
+    """
+    if check_split(evidence.sentences, evidence.used) is None:
+        raise InvalidInputError(
+            f"evidence {evidence.manifest.text.name} does not list the sentences used for tuning: nothing"
+            " shows that the choice is made on other data (certify evaluate --used tuning=DATA)",
+            code="USED_NOT_LISTED",
+        )
+
+
+def chosen_on(evidence: Evidence) -> list[str]:
+    """Digests of both sides of all sentences, ascending: what is chosen there is not evaluated there."""
+    return sorted({digest for record in evidence.sentences for digest in _sentences(record)})
 
 
 def _sentences(record: Record) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from certify.claims.calibrated import disagreement_shares, own_steps
 from certify.claims.subject import check_transfers
 from certify.evidence.choice_record import CALIBRATION_NAME
 from certify.evidence.load import Evidence, check_binding, load, ticket_arm
-from certify.evidence.split import check_split
+from certify.evidence.split import check_choice_data, chosen_on
 from certify.gate.choose import PROCEDURE
 from certify.gate.issue import check_delta, one_ticket, verified_subject
 from certify.gate.recheck import Inputs, recheck
@@ -155,12 +155,7 @@ def _check_data(evidence: Evidence, arm: str | None) -> None:
     if arm not in (evidence.manifest.margins or ()):
         text = f"evidence {name} holds no margins of {arm}: certify evaluate --evidence ... --margins"
         raise InvalidInputError(text, code="MARGINS_NOT_EVALUATED")
-    if check_split(evidence.sentences, evidence.used) is None:
-        raise InvalidInputError(
-            f"evidence {name} does not list the sentences used for tuning: nothing shows that the choice is"
-            " made on other data (certify evaluate --used tuning=DATA)",
-            code="USED_NOT_LISTED",
-        )
+    check_choice_data(evidence)
 
 
 def _tested(evidence: Evidence, arm: str, alpha: Fraction, delta: Fraction) -> tuple[TestedMargin, ...]:
@@ -194,9 +189,7 @@ def _record(
         "tested": [
             {"t": one.t, "n": one.n, "estimate": rational(one.estimate), "good": one.good} for one in tested
         ],
-        "sentences": sorted(
-            {digest for record in evidence.sentences for digest in (record.source, record.target)}
-        ),
+        "sentences": chosen_on(evidence),
     }
 
 

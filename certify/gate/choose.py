@@ -33,7 +33,7 @@ from fractions import Fraction
 from typing import Any, Final, Literal
 
 from certify.base.enclosure import rational
-from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.base.errors import NothingToDoError, UsageError
 from certify.base.records import Rule
 from certify.base.version import __version__
 from certify.claims.agreement import equal_shares
@@ -42,7 +42,7 @@ from certify.evidence.choice_record import SCHEMA_NAME, SCHEMA_VERSION
 from certify.evidence.load import Evidence
 from certify.evidence.read import REFERENCE_ARM, Arm
 from certify.evidence.sentence_scores import POINT, unit_scores
-from certify.evidence.split import check_split
+from certify.evidence.split import check_choice_data, chosen_on
 from certify.stats.betting import betting_exceeds, betting_lower, difference_lower, noninferior
 from certify.stats.budget import fixed_sequence
 from certify.stats.limits import Limit, check_level
@@ -137,10 +137,7 @@ class Choice:
             "assumptions": list(unit_assumptions(self.evidence)),
             "candidates": [_described(arm, results.get(arm.name)) for arm in self.candidates],
             "chosen": None if self.chosen is None else self.chosen.arm.name,
-            # Evidence for the chosen ticket must hold none of them (certify.evidence.choice_record).
-            "sentences": sorted(
-                {digest for record in self.evidence.sentences for digest in (record.source, record.target)}
-            ),
+            "sentences": chosen_on(self.evidence),
         }
 
 
@@ -198,12 +195,7 @@ def choose(evidence: Evidence, goal: Goal, delta: Fraction, rule: Rule = "whole"
         NothingToDoError: no candidate.
     """
     check_level(delta)
-    if check_split(evidence.sentences, evidence.used) is None:
-        raise InvalidInputError(
-            f"evidence {evidence.manifest.text.name} does not list the sentences used for tuning: nothing"
-            " shows that the choice is made on other data (certify evaluate --used tuning=DATA)",
-            code="USED_NOT_LISTED",
-        )
+    check_choice_data(evidence)
     ordered = candidates(evidence)
     tested: list[Tested] = []
 
