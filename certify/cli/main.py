@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from certify.base.errors import CertifyError, ExitCode, UsageError
 from certify.base.files import noting_inputs
 from certify.base.version import __version__
-from certify.cli.registry import COMMANDS, load
+from certify.cli.registry import COMMANDS, GROUPS, load
 from certify.cli.shell import complain, discard_output, needs_extra
 
 _PATIENCE = 60.0  # seconds: on a busy machine, processes started together may reach an error far apart
@@ -59,15 +59,22 @@ class Commands(TyperGroup):
     """The registered commands, each loaded on demand."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (its signature)
-        """List the commands in the order in which the help shows them."""
-        return list(COMMANDS)
+        """List commands and groups in the order in which the help shows them."""
+        return list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (its signature)
-        """Load the command of that name; None if there is none."""
-        if cmd_name not in COMMANDS:
+        """Load the command of that name, or the group whose commands begin with it; None if there is none."""
+        names = [name for name in COMMANDS if f"{name} ".startswith(f"{cmd_name} ")]
+        if not names:
             return None
-        one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        one.command(cmd_name, cls=_Command)(load(COMMANDS[cmd_name]))
+        one = typer.Typer(
+            help=GROUPS.get(cmd_name),
+            no_args_is_help=True,
+            add_completion=False,
+            pretty_exceptions_enable=False,
+        )
+        for name in names:
+            one.command(name.rpartition(" ")[2], cls=_Command)(load(COMMANDS[name]))
         return typer.main.get_command(one)
 
 

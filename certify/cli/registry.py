@@ -28,7 +28,10 @@ COMMANDS: Final = {
     "count": "lottery.cli.count:count",
     "schema": "certify.cli.gate.schema:schema",
 }
-"""Every command and the function that runs it, in the order of the help."""
+"""Every command and the function that runs it, in the order of the help; "model import" is one of a group."""
+
+GROUPS: Final[dict[str, str]] = {}
+"""What the help says about a group of commands."""
 
 RENDERERS: Final = {
     "check": "reports.terminal:render",

@@ -83,6 +83,7 @@ EXTRAS: Final = {
     "numba": "fast",
     "pyarrow": "parquet",
     "sentencepiece": "spbleu",
+    "gguf": "gguf",
 }
 """Packages that the light core lacks, as they are imported, and the extras that install them."""
 

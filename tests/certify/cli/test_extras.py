@@ -42,7 +42,7 @@ def test_every_package_of_an_extra_is_known() -> None:
     imported = {"z3-solver": "z3", "python-flint": "flint"}
     listed = {
         imported.get(package, package): extra
-        for extra in ("fast", "tune", "proofs", "spbleu", "parquet")
+        for extra in ("fast", "tune", "proofs", "spbleu", "gguf", "parquet")
         for package in (re.split("[><=]", line)[0] for line in extras[extra])
     }
     assert listed == EXTRAS

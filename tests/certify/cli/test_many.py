@@ -151,7 +151,7 @@ def test_no_single_option_is_taken_twice(name: str, capsys: Capture) -> None:
             continue
         for words in ([spelling], [f"{spelling}=x"]) if not flag else ([spelling],):
             value = [] if flag or "=" in words[0] else ["x"]
-            ran = in_process([name, *words, *value, *words, *value], capsys)
+            ran = in_process([*name.split(), *words, *value, *words, *value], capsys)
             assert ran.code == 2, spelling
             assert "[OPTION_TWICE]" in ran.one_line()
             assert spelling in ran.err
@@ -161,3 +161,17 @@ def test_two_spellings_of_one_option_are_the_same(capsys: Capture) -> None:
     ran = in_process(["scan", "--base", "a", "--tuned", "b", "--reference", "c"], capsys)
     assert ran.code == 2
     assert "--tuned / --reference is given twice" in ran.one_line()
+
+
+def test_commands_of_two_words_are_a_group(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    for name, target in (("a scan", "scan"), ("a check", "check")):
+        monkeypatch.setitem(COMMANDS, name, COMMANDS[target])
+    commands = Commands()
+    listed = commands.list_commands(None)
+    assert listed[-1] == "a"
+    assert len(listed) == len(COMMANDS) - 1
+    assert list(commands.get_command(None, "a").commands) == ["scan", "check"]
+    ran = in_process(["a", "scan", "--base", "x", "--base", "y", "--tuned", "z"], capsys)
+    assert "[OPTION_TWICE]" in ran.one_line()
+    assert in_process(["a", "find"], capsys).code == 2
+    assert commands.get_command(None, "s") is None
