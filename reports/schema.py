@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
 from certify.base.errors import ExitCode
-from certify.base.model import Document, Level, Model, Sha256, Slug, TokenId, never_null
+from certify.base.model import BoundFile, Document, Level, Model, Sha256, Slug, TokenId, never_null
 from certify.base.records import Dtype
 from certify.base.verdict import Outcome, Status
 from certify.certificate.schema import EvidenceRef
@@ -143,12 +143,14 @@ class ReportedTicket(Model):
     """Everything found out about one ticket; what could not be computed is null."""
 
     id: Slug
+    line: Annotated[int, Field(ge=1, description="line of the ticket in its file; 1 if unknown")]
     verdict: Status
     digest: Sha256
     items: tuple[ReportedItem, ...]
     selection: SelectionRef
     table: ReportedTable
     released: Literal["transfer", "tuned"]
+    rows: BoundFile | None = Field(description="the file of released rows")
     tokens: tuple[ReportedToken, ...]
     engines: tuple[ReportedEngine, ...]
     certificate: ReportedCertificate | None

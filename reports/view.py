@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from certify.base.assumptions import ASSUMPTIONS, PUBLISHED_ASSUMPTIONS
 from certify.base.enclosure import rational
+from certify.base.jsonio import MAX_JSON_BYTES, read_bytes, sha256_bytes
 from certify.base.records import KSResult
 from certify.base.verdict import Item
 from certify.base.version import __version__
@@ -26,6 +30,8 @@ from certify.ticket.schema import Ticket
 SCHEMA_NAME: Final = "certify.report"
 SCHEMA_VERSION: Final = 1
 _BINS = 12
+_WHERE = {"file", "policy_file", "line"}  # where files lie on this machine
+_ID = re.compile(rb'"id"\s*:\s*"([\w.-]+)"')
 
 
 def view(report: CheckReport, *, resample: bool = True) -> dict[str, Any]:
@@ -35,6 +41,7 @@ def view(report: CheckReport, *, resample: bool = True) -> dict[str, Any]:
         report: the report.
         resample: give corpus scores their limits and p-values, which take a second.
     """
+    lines = _lines(report.path)
     return {
         "schema": SCHEMA_NAME,
         "schema_version": SCHEMA_VERSION,
@@ -44,8 +51,50 @@ def view(report: CheckReport, *, resample: bool = True) -> dict[str, Any]:
         "policy_sha256": report.policy.sha256,
         "question": report.policy.question,
         "exit_code": int(report.exit_code),
-        "tickets": [_ticket(one, report, resample) for one in report.tickets],
+        "tickets": [
+            {"line": lines.get(one.ticket.id, 1)} | _ticket(one, report, resample) for one in report.tickets
+        ],
     }
+
+
+def digest(run: Mapping[str, Any]) -> str:
+    """Digest of what a run found: the same in every format, and when the same files are checked again.
+
+    It covers the canonical JSON (in ASCII) of ``run`` without where files lie, and without corpus scores,
+    which decide nothing and are resampled in some formats only.
+
+    Args:
+        run: ``certify.reports``, see :mod:`reports.schema`.
+
+    Returns:
+        SHA-256, 64 hexadecimal digits.
+    """
+    content = {
+        "exit_code": run["exit_code"],
+        "reports": [_stable(report) for report in run["reports"]],
+        "errors": [error["code"] for error in run["errors"]],
+    }
+    # Paths that are not UTF-8 hold lone surrogates, which only ASCII can express.
+    return sha256_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii"))
+
+
+def _stable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _stable(entry) for key, entry in value.items() if key not in _WHERE}
+    if isinstance(value, list):
+        return [_stable(one) for one in value if not (isinstance(one, Mapping) and one.get("asymptotic"))]
+    return value
+
+
+def _lines(path: Path) -> dict[str, int]:
+    """Line on which the id of each ticket first stands."""
+    data = read_bytes(path, what="ticket file", limit=MAX_JSON_BYTES)
+    found: dict[str, int] = {}
+    line, position = 1, 0
+    for match in _ID.finditer(data):
+        line, position = line + data.count(b"\n", position, match.start()), match.start()
+        found.setdefault(match[1].decode("ascii"), line)
+    return found
 
 
 def signature(ticket: Ticket, policy: str) -> str:
@@ -116,6 +165,9 @@ def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str,
         "selection": ticket.selection.model_dump(mode="json"),
         "table": {"shape": list(ticket.base.shape), "dtype": ticket.base.dtype, "tied": ticket.base.tied},
         "released": ticket.released.object,
+        "rows": None
+        if ticket.released.rows is None
+        else ticket.released.rows.model_dump(mode="json", include={"path", "sha256"}),
         "tokens": [_token(token.model_dump(mode="json"), ticket.selection.n) for token in ticket.tokens],
         "engines": [] if one.examined is None else _engines(one.examined.texts),
         "certificate": None if one.examined is None else _certificate(one),

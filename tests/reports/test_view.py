@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import certify
 from certify.base.records import KSResult
 from certify.policy.policy import POLICIES
 from certify.ticket.schema import Ticket, read_ticket_file
-from reports.view import histogram, signature, view
+from reports.view import digest, histogram, signature, view
 
 
 def view_of(path: Path, policy: str = "selection") -> dict[str, Any]:
@@ -48,6 +50,41 @@ def test_an_invalid_ticket_has_a_view_without_a_scan(ticket_path: Path) -> None:
     (one,) = view_of(ticket_path)["tickets"]
     assert (one["verdict"], one["histogram"], one["premise"]) == ("INVALID", None, None)
     json.dumps(one, allow_nan=False)
+
+
+def test_the_digest_is_of_what_was_found_not_of_where(ticket_path: Path, tmp_path: Path) -> None:
+    def digest_of(path: Path, *, code: int = 0, error: str | None = None) -> str:
+        errors = [] if error is None else [{"file": "x", "code": error, "text": str(path)}]
+        return digest({"exit_code": code, "reports": [view_of(path)], "errors": errors})
+
+    first = digest_of(ticket_path)
+    moved = tmp_path / os.fsdecode(b"else\xffwhere") / ticket_path.name  # a path that is no text
+    shutil.copytree(ticket_path.parent, moved.parent)
+    moved.write_text(json.dumps(json.loads(ticket_path.read_text())))
+    assert [view_of(path)["tickets"][0]["line"] == 1 for path in (ticket_path, moved)] == [False, True]
+    assert digest_of(moved) == first
+    others = {
+        first,
+        digest_of(ticket_path, code=4, error="FILE_UNREADABLE"),
+        digest_of(ticket_path, code=4, error="JSON_MALFORMED"),
+    }
+    edit(ticket_path, lambda t: t["tokens"][0].update(h=1))
+    assert len(others | {digest_of(ticket_path)}) == 4
+    data = json.loads((Path(__file__).parents[1] / "fixtures" / "verdicts.json").read_text())  # any JSON
+    corpus = {"name": "corpus-bleu:base:cut", "asymptotic": True, "lower": 1}
+    run = {"exit_code": 0, "reports": [{"claims": [corpus], "more": data}], "errors": []}
+    assert digest(run) == digest({**run, "reports": [{"claims": [{**corpus, "lower": 2}], "more": data}]})
+
+
+def test_the_line_of_a_ticket_is_that_of_its_id(ticket_path: Path) -> None:
+    content = json.loads(ticket_path.read_text())
+    tickets = [content["tickets"][0] | {"id": f"t.{i}-x_"} for i in range(3)]
+    ticket_path.write_text(
+        json.dumps(content | {"created_by": '"id": "t.2-x_"', "tickets": tickets}, indent=1)
+    )
+    lines = ticket_path.read_text().splitlines()
+    for one in view_of(ticket_path)["tickets"]:
+        assert lines[one["line"] - 1].strip() == f'"id": "{one["id"]}",'
 
 
 def test_the_signature_names_every_setting_once(ticket_path: Path) -> None:
