@@ -61,8 +61,8 @@ class Figure(Model):
 class ReportedClaim(Model):
     """A claim computed from the evidence of one text, and what the policy makes of it.
 
-    ``stated``: the certificate states it. ``asked``: what the policy asks of it; None if nothing. ``outcome``
-    is that of the question; None if nothing is asked.
+    ``stated``: the certificate states it. ``asked``: what the policy, or the ticket in what it declares, asks
+    of it; None if nothing. ``outcome`` is the gravest answer; None if nothing is asked.
     """
 
     name: str
@@ -153,6 +153,10 @@ class ReportedTicket(Model):
     rows: BoundFile | None = Field(description="the file of released rows")
     tokens: tuple[ReportedToken, ...]
     engines: tuple[ReportedEngine, ...]
+    chosen_among: Count | None = Field(
+        description="candidates of a record that the ticket was chosen on other text, so that its limits do"
+        " not pay for that choice; null if it binds none"
+    )
     certificate: ReportedCertificate | None
     claims: tuple[ReportedClaim, ...]
     premise: ReportedPremise | None

@@ -22,7 +22,7 @@ from certify.claims.claim import Claim
 from certify.claims.corpus import resampled
 from certify.claims.registry import KINDS
 from certify.gate.check import CheckReport, TicketReport
-from certify.policy.outcomes import required
+from certify.policy.outcomes import GRAVEST, asked, required
 from certify.scan.smirnov import critical_count
 from certify.ticket.schema import SCHEMA_VERSION as TICKET_SCHEMA_VERSION
 from certify.ticket.schema import Ticket
@@ -157,6 +157,7 @@ def histogram(result: KSResult, ticket: Ticket) -> dict[str, Any]:
 def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str, Any]:
     ticket, result = one.ticket, one.result
     needed = set(required(ticket, report.policy))
+    subject = None if one.examined is None else one.examined.subject
     return {
         "id": ticket.id,
         "verdict": one.status.value,
@@ -170,6 +171,7 @@ def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str,
         else ticket.released.rows.model_dump(mode="json", include={"path", "sha256"}),
         "tokens": [_token(token.model_dump(mode="json"), ticket.selection.n) for token in ticket.tokens],
         "engines": [] if one.examined is None else _engines(one.examined.texts),
+        "chosen_among": None if subject is None or subject.choice is None else len(subject.choice.candidates),
         "certificate": None if one.examined is None else _certificate(one),
         "claims": _claims(one, report, resample),
         "premise": None
@@ -215,23 +217,28 @@ def _certificate(one: TicketReport) -> dict[str, Any] | None:
 
 
 def _claims(one: TicketReport, report: CheckReport, resample: bool) -> list[dict[str, Any]]:
-    """Every claim computed from the evidence, by text, with the policy's use of it."""
+    """Every claim computed from the evidence, by text, and what policy and ticket ask of it."""
     if one.examined is None:
         return []
-    asked = {requirement.about(one.ticket): requirement for requirement in report.policy.claims}
+    requirements = asked(one.ticket, report.policy)
     stated = set()
     if one.examined.certificate is not None:
         stated = {(claim.evidence, claim.name) for claim in one.examined.certificate.claims}
     found = []
     for text in one.examined.texts:
         for claim in text.claims:
-            requirement = asked.get(claim.name)
-            answer = one.examined.answers.get((requirement.item, text.path)) if requirement else None
+            answers = {
+                requirement: answer
+                for requirement in requirements
+                if requirement.about(one.ticket) == claim.name
+                and (answer := one.examined.answers.get((requirement.item, text.path)))
+            }
+            answer = min(answers.values(), key=lambda one: GRAVEST.index(one.outcome), default=None)
             found.append(
                 _claim(claim, text, resample)
                 | {
                     "stated": (text.evidence.sha256, claim.name) in stated,
-                    "asked": str(requirement) if answer else None,
+                    "asked": ", ".join(dict.fromkeys(map(str, answers))) or None,
                     "outcome": answer.outcome.value if answer else None,
                     "code": answer.code if answer else claim.code,
                 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from certify.base.errors import ExitCode, InternalError
 
@@ -58,8 +59,7 @@ class Item:
     ids: tuple[int, ...] = field(default=())
 
 
-# Worst first. NOT_RUN always has a cause among the other items; alone it denies like MISSING.
-_SEVERITY: tuple[tuple[Outcome, Status], ...] = (
+SEVERITY: Final[tuple[tuple[Outcome, Status], ...]] = (
     (Outcome.ERROR, Status.ERROR),
     (Outcome.INVALID, Status.INVALID),
     (Outcome.FAIL, Status.REFUTED),
@@ -68,6 +68,10 @@ _SEVERITY: tuple[tuple[Outcome, Status], ...] = (
     (Outcome.NOT_RUN, Status.INCONCLUSIVE),
     (Outcome.VACUOUS, Status.VACUOUS),
 )
+"""Outcomes that deny, worst first, and the verdict that each makes.
+
+NOT_RUN always has a cause among the other items; alone it denies like MISSING.
+"""
 
 _EXIT: Mapping[Status, ExitCode] = {
     Status.CERTIFIED: ExitCode.CERTIFIED,
@@ -106,7 +110,7 @@ def decide(requires: Iterable[str], items: Iterable[Item]) -> Status:
     outcomes = {found[name].outcome if name in found else Outcome.MISSING for name in requires}
     if not outcomes:
         raise InternalError("a policy must require something", code="POLICY_EMPTY")
-    for outcome, status in _SEVERITY:
+    for outcome, status in SEVERITY:
         if outcome in outcomes:
             return status
     return Status.CERTIFIED

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Final
 
 from certify.base.verdict import Item, Outcome
 from certify.certificate.build import TextClaims
@@ -22,10 +23,11 @@ _DECLARED_FALSE = "the ticket declares what is false: find it again with a claim
 _ASKED_FALSE = "the ticket does not do what this policy asks, and more text will not change that"
 REMEDY = "evaluate the ticket on held-out text (certify evaluate), then certify issue --attach"
 
-_GRAVEST = (
+GRAVEST: Final = (
     *(Outcome.INVALID, Outcome.FAIL, Outcome.MISSING, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.VACUOUS),
     Outcome.PASS,
 )
+"""Outcomes of answers about several texts: the first that occurs counts."""
 
 
 def asked(ticket: Ticket, policy: Policy) -> tuple[Requirement, ...]:
@@ -96,7 +98,7 @@ def _item(
         which = f"on {', '.join(sorted(lacking))}" if lacking else f"of the role {requirement.role}"
         text = f"the certificate names no evidence {which}"
         found.append(("", RequirementAnswer(Outcome.MISSING, "NO_TEXT", text)))
-    gravest = min((answer for _, answer in found), key=lambda answer: _GRAVEST.index(answer.outcome))
+    gravest = min((answer for _, answer in found), key=lambda answer: GRAVEST.index(answer.outcome))
     said = "; ".join(f"{text}: {answer.text}" if text else answer.text for text, answer in found)
     remedy = REMEDY if gravest.outcome is Outcome.MISSING else None
     if gravest.code == "CLAIM_REFUTED":
