@@ -28,7 +28,7 @@ FLOORS = (
     *(f"lottery.experiment.{room}" for room in ("plan", "engine", "steps", "layout")),
     *("lottery.experiment", "lottery", "lottery.cli"),
     "reports",
-    *(f"proofs_checks.{room}" for room in ("check", "theory", "numbers", "worlds", "coverage")),
+    *(f"proofs_checks.{room}" for room in ("check", "theory", "numbers", "worlds", "coverage", "rivals")),
     *("proofs_checks.mutations", "proofs_checks", "proofs_checks.run"),
 )
 MOST_MODULES = 13  # of a folder

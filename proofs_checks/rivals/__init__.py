@@ -1,0 +1,1 @@
+"""Gates that lie: how often a gate lets a candidate through that is worse than its margin."""
