@@ -137,6 +137,18 @@ def drawn(
     return [items[index] for index in sorted(kept)]
 
 
+def part(pairs: Iterable[Pair], first: int, last: int) -> list[Pair]:
+    """Cut one part out of a text that has no split of its own: ranks ``first`` to ``last - 1`` by digest.
+
+    Pairs are ranked after :func:`deduplicate`, by the digests of both sides in either direction, so parts of
+    different ranks share no sentence, and ``en``-``es`` has the same parts as ``es``-``en``. The order of the
+    text is kept.
+    """
+    distinct = deduplicate(pairs)
+    ranked = sorted(range(len(distinct)), key=lambda index: sorted(pair_digests(distinct[index])))
+    return [distinct[index] for index in sorted(ranked[first:last])]
+
+
 def exclude(pairs: Iterable[Pair], *others: Iterable[Pair]) -> list[Pair]:
     """The pairs that share no sentence, on the same side, with any pair of ``others``; order kept."""
     banned: dict[Side, set[str]] = {"source": set(), "target": set()}

@@ -6,6 +6,7 @@
 ``FILE.parquet``                      columns ``translation`` (struct) or one per language
 ``FOLDER``                            what ``datasets.Dataset.save_to_disk`` wrote
 ``hub:NAME[:CONFIG]``                 a script-free dataset of the Hugging Face hub
+``…@FIRST:LAST``                      of any of these, one part (:func:`certify.ticket.corpus.part`)
 ====================================  ==================================================================
 
 If documents are the unit of an evaluation, every line must name its document in 1 to 256 characters. The ids
@@ -17,6 +18,7 @@ The name determines the kind of source. A missing file is never replaced by a do
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from typing import Any
 from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.jsonio import parse_json
 from certify.cli.shell import needs_extra
-from certify.ticket.corpus import Pair
+from certify.ticket.corpus import Pair, part
 from lottery.text.hub import quiet_hub
 from lottery.text.textfile import locate, read_lines
 
@@ -62,7 +64,7 @@ def read_pairs(
     if source_language == target_language:
         raise UsageError(f"source and target language are both {source_language}", code="LANGUAGES")
     languages = (source_language, target_language)
-    name = str(source)
+    name, ranks = _part(str(source))
     pairs: list[Pair] = []
     for id_, where, left, right, document in _rows(name, languages, split, documents):
         left, right = left.strip(), right.strip()
@@ -72,9 +74,19 @@ def read_pairs(
             raise InvalidInputError(
                 f"{where}: the {languages[0] if not left else languages[1]} side is empty", code="EMPTY_LINE"
             )
+    if ranks:
+        pairs = part(pairs, *ranks)
     if not pairs:
-        raise NothingToDoError(f"{name} holds no pairs", code="NO_PAIRS")
+        raise NothingToDoError(f"{source} holds no pairs", code="NO_PAIRS")
     return pairs
+
+
+def _part(name: str) -> tuple[str, tuple[int, int] | None]:
+    """Take the ranks of a part off the name of its text. A file of just that name wins."""
+    found = re.fullmatch(r"(.+)@([0-9]{1,9}):([0-9]{1,9})", name)
+    if found is None or Path(name).exists():
+        return name, None
+    return found[1], (int(found[2]), int(found[3]))
 
 
 def read_sentences(source: str | Path, source_language: str, target_language: str) -> list[str]:
@@ -83,7 +95,11 @@ def read_sentences(source: str | Path, source_language: str, target_language: st
     Raises:
         UsageError, InvalidInputError, NothingToDoError: see :func:`read_pairs`; a text without sentences.
     """
-    rows = _rows(str(source), (source_language, target_language), "train", documents=False)
+    name, ranks = _part(str(source))
+    if ranks:
+        pairs = read_pairs(source, source_language, target_language, drop_empty=True)
+        return [side for pair in pairs for side in (pair.source, pair.target)]
+    rows = _rows(name, (source_language, target_language), "train", documents=False)
     found = [side.strip() for _, _, left, right, _ in rows for side in (left, right) if side.strip()]
     if not found:
         raise NothingToDoError(f"{source} holds no sentences", code="NO_PAIRS")

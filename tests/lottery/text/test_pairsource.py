@@ -213,6 +213,34 @@ def test_damaged_containers_are_refused(tmp_path: Path) -> None:
         read_pairs(tmp_path / "folder", "en", "ca")
 
 
+def test_parts_of_a_text_share_no_sentence_and_are_all_of_it(tmp_path: Path) -> None:
+    """Repeated sides, and the other direction, too."""
+    for language in ("en", "ca"):
+        lines = "".join(
+            f"{language} {number % 30 if language == 'en' else number // 2}\n" for number in range(50)
+        )
+        (tmp_path / f"t.{language}").write_text(lines, encoding="utf-8")
+    whole = deduplicate(read_pairs(tmp_path / "t", "en", "ca"))
+    parts = [read_pairs(f"{tmp_path}/t@{ranks}", "en", "ca") for ranks in ("0:9", "9:20", "20:1000")]
+    assert [len(part) for part in parts] == [9, 11, len(whole) - 20]
+    assert sorted(pair.id for part in parts for pair in part) == sorted(pair.id for pair in whole)
+    assert [pair.id for pair in parts[0]] != [pair.id for pair in whole[:9]]  # a sample, not the beginning
+    sides = [{side for pair in part for side in (pair.source, pair.target)} for part in parts]
+    assert sum(map(len, sides)) == len(set.union(*sides))
+    back = read_pairs(f"{tmp_path}/t@0:9", "ca", "en")
+    assert [(pair.target, pair.source) for pair in back] == [(pair.source, pair.target) for pair in parts[0]]
+    assert set(read_sentences(f"{tmp_path}/t@0:9", "en", "ca")) == sides[0]
+
+
+def test_a_part_beyond_the_end_is_refused_and_a_file_of_that_name_wins(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path)
+    with pytest.raises(NothingToDoError, match="@7:9 holds no pairs"):
+        read_pairs(f"{path}@7:9", "en", "ca")
+    (tmp_path / "odd.jsonl.gz@0:1").write_bytes(path.read_bytes())
+    with pytest.raises(CertifyError):  # its name says no kind, so it is not read as a part of another file
+        read_pairs(tmp_path / "odd.jsonl.gz@0:1", "en", "ca")
+
+
 def test_a_text_that_is_there_twice_is_not_guessed(tmp_path: Path) -> None:
     (tmp_path / "t.en").write_bytes(b"a\n")
     assert locate(tmp_path / "t.en") == tmp_path / "t.en"
