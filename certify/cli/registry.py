@@ -19,6 +19,8 @@ COMMANDS: Final = {
     "verify": "certify.cli.use.verify:verify",
     "export": "certify.cli.use.export:export",
     "import": "certify.cli.use.export:import_adapter",
+    "table diff": "certify.cli.use.table:diff",
+    "table apply": "certify.cli.use.table:apply",
     "tune": "lottery.cli.tune:tune",
     "evaluate": "lottery.cli.evaluate:evaluate",
     "experiment": "lottery.cli.experiment:experiment",
@@ -30,7 +32,9 @@ COMMANDS: Final = {
 }
 """Every command and the function that runs it, in the order of the help; "model import" is one of a group."""
 
-GROUPS: Final[dict[str, str]] = {}
+GROUPS: Final[dict[str, str]] = {
+    "table": "Embedding tables as the rows that moved from their base, and back.",
+}
 """What the help says about a group of commands."""
 
 RENDERERS: Final = {
