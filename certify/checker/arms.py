@@ -1,6 +1,6 @@
 """What the arms of an evidence are: null tickets and their labels, and the tickets to choose among.
 
-The rules are those of :mod:`certify.evidence.null_labels`.
+Eighth of ten files. The rules are those of :mod:`certify.evidence.null_labels`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .claims import NULLS
-from .tables import Json, Moved, need, sha
-from .vocabulary import Vocabulary
+from .tables import Json, Moved, Vocabulary, need, sha
 
 
 def choices(ticket: str, listed: Sequence[list[int]], arms: Sequence[Json]) -> int:

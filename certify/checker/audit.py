@@ -1,4 +1,4 @@
-"""The audit of one ticket: tables, rows, certificate, evidence, verdict."""
+"""The audit of one ticket: tables, rows, certificate, evidence, verdict. Ninth of ten files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ from .tables import (
     sha,
 )
 from .units import Evidence
-from .vocabulary import vocabulary
 
 DIFFERS: Final = ("CLAIM_DIFFERS", "REFUTED")
 FIGURES: Final = ("TOKEN_FIGURES", "REFUTED")
@@ -99,10 +98,8 @@ class Audit:
         """Everything about the tables, computed from all their rows."""
         folder, ticket = self.folder, self.ticket
         self.base: Any = self.ask("integrity.base", folder.table, ticket["base"])
-        self.reference: Any = self.ask(
-            "integrity.reference", folder.table, ticket["reference"], ticket["base"]
-        )
-        self.vocabulary: Any = self.ask("integrity.tokenizer", vocabulary, folder, ticket["tokenizer"])
+        self.reference: Any = self.ask("integrity.reference", folder.table, ticket["reference"])
+        self.vocabulary: Any = self.ask("integrity.tokenizer", folder.vocabulary, ticket["tokenizer"])
         if not (self.base and self.reference and self.vocabulary):
             return
         key = f"moved {canonical([ticket['base'], ticket['reference']])!r}"
@@ -128,13 +125,12 @@ class Audit:
             return
         try:
             need(not given.elsewhere, *UNKNOWN)
-            self.base = self.folder.peek(self.ticket["base"])
-            self.reference = self.folder.peek(self.ticket["reference"], self.ticket["base"])
+            self.base, self.reference = map(self.folder.peek, (self.ticket["base"], self.ticket["reference"]))
         except Stop as stop:
             need(stop.args[1] == UNKNOWN[0], *reversed(stop.args))
             self.take(ROWS)
             return
-        self.vocabulary = self.ask("integrity.tokenizer", vocabulary, self.folder, self.ticket["tokenizer"])
+        self.vocabulary = self.ask("integrity.tokenizer", self.folder.vocabulary, self.ticket["tokenizer"])
         if given.items.get("selection.figures", UNKNOWN)[1] == "NOT_RUN":
             self.take(ROWS[1:])
             return

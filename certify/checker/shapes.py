@@ -1,4 +1,4 @@
-"""What the objects of a file may hold: no other key, no value of another kind."""
+"""What the objects of a file may hold: no other key, no value of another kind. Second of ten files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one record of evidence says step by step."""
+"""What one record of evidence says step by step. Fourth of ten files."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "calibrate": "certify.cli.make.calibrate:calibrate",
     "issue": "certify.cli.gate.issue:issue",
     "check": "certify.cli.gate.check:check",
+    "report": "certify.cli.gate.report:report",
     "checker": "certify.cli.gate.checker:checker",
     "power": "certify.cli.gate.power:power",
     "explain": "certify.cli.gate.explain:explain",
@@ -19,8 +20,6 @@ COMMANDS: Final = {
     "verify": "certify.cli.use.verify:verify",
     "export": "certify.cli.use.export:export",
     "import": "certify.cli.use.export:import_adapter",
-    "table diff": "certify.cli.use.table:diff",
-    "table apply": "certify.cli.use.table:apply",
     "tune": "lottery.cli.tune:tune",
     "evaluate": "lottery.cli.evaluate:evaluate",
     "experiment": "lottery.cli.experiment:experiment",
@@ -32,14 +31,13 @@ COMMANDS: Final = {
 }
 """Every command and the function that runs it, in the order of the help; "model import" is one of a group."""
 
-GROUPS: Final[dict[str, str]] = {
-    "table": "Embedding tables as the rows that moved from their base, and back.",
-}
+GROUPS: Final[dict[str, str]] = {}
 """What the help says about a group of commands."""
 
 RENDERERS: Final = {
     "check": "reports.terminal:render",
     "check.view": "reports.view:view",
+    "report": "reports.html.page:page",
     "find": "reports.ticket:render",
     "scan": "reports.scan:render",
     "replay": "lottery.cli.replay",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from certify.gate.recheck import Inputs, Premise, recheck
 from certify.gate.session import Session
 from certify.policy.outcomes import required
 from certify.policy.policy import CHECKER, DEFAULT_POLICY, Policy, get_policy
+from certify.tables.table import Table
 from certify.ticket.schema import Ticket, choose, read_ticket_file
 
 
@@ -32,6 +33,7 @@ class TicketReport:
         result: the scan, or None if the inputs were missing or invalid.
         premise: the published premise, or None likewise.
         examined: the certificate and the claims from evidence; None under a policy that reads none.
+        base: the base's table, verified; None like the scan.
     """
 
     ticket: Ticket
@@ -41,6 +43,7 @@ class TicketReport:
     result: KSResult | None
     premise: Premise | None
     examined: Examined | None = None
+    base: Table | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,8 @@ def _report(ticket: Ticket, policy: Policy, inputs: Inputs, sources: Sources) ->
     examined = examine(ticket, checked, policy, sources) if policy.reads_evidence else None
     items = (*checked.items, *(examined.items if examined else ()))
     status = decide([name for name in required(ticket, policy) if name != CHECKER], items)
-    return TicketReport(ticket, ticket.digest(), status, items, checked.result, checked.premise, examined)
+    digest, result, premise = ticket.digest(), checked.result, checked.premise
+    return TicketReport(ticket, digest, status, items, result, premise, examined, checked.base)
 
 
 # --- the independent checker -------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def check(
     from certify.gate.check import check as run_check
     from certify.policy.policy import get_policy
 
-    chosen = _chosen([*(files or ()), *(ticket or ())] or ["tickets.json"], only or ())
+    chosen = chosen_tickets([*(files or ()), *(ticket or ())] or ["tickets.json"], only or ())
     if text and replay is None:
         raise UsageError("--text requires --replay", code="USAGE")
     if certificate is not None and len(chosen) > 1:
@@ -126,7 +126,7 @@ def check(
     return result
 
 
-def _chosen(specs: Sequence[str], only: Sequence[str]) -> dict[Path, list[str]]:
+def chosen_tickets(specs: Sequence[str], only: Sequence[str] = ()) -> dict[Path, list[str]]:
     """Ids to check by file, in the order in which the files were named; no ids: all tickets of the file."""
     from certify.base.errors import UsageError
     from certify.ticket.released import split_spec

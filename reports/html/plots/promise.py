@@ -1,0 +1,129 @@
+"""Axes of the promise: how often decisions differ from embed tuning's where the margin is large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+
+from certify.claims.calibrated import own_steps
+from certify.claims.criteria import drawn_index
+from certify.claims.promise import measured_steps
+from certify.evidence.read import UNIT
+from certify.stats.betting import Design
+from certify.stats.rates import rate_limits
+from reports.html.figure import figure, left_out
+from reports.html.markup import Markup
+from reports.html.material import Material
+from reports.html.svg import Axes, Scale, linear
+
+_THRESHOLDS: Final = tuple(Fraction(i, 20) for i in range(20))
+_LANE: Final = 1.09
+"""Where the criterion ``path`` is drawn, which asks for no margin."""
+
+Decisions = Sequence[tuple[str, Sequence[tuple[int, bool]]]]
+"""By unit: margin in units of 1e-9 and whether the decision differs, step by step."""
+
+_Rate = tuple[Fraction, int, int, Fraction, Fraction]
+"""Threshold, drawn steps, how many of them differ, and both limits of the rate."""
+
+
+def violations(given: Material) -> Markup:
+    """The rate of disagreement at steps with a margin of at least t, by t."""
+    name = "Violation rate by margin"
+    if given.main is None or given.arm is None:
+        return left_out(name, given.without_evidence)
+    evidence, ticket = given.main.evidence, given.one.ticket
+    units = measured_steps(evidence, given.subject) or {}
+    steps = [(unit, [(step.margin, step.disagrees) for step in found]) for unit, found in units.items()]
+    rates = _rates(steps, given.main.delta, evidence.design)
+    if not rates:
+        return left_out(name, "no step of the outputs is recorded.")
+    own: list[_Rate] = []
+    if given.arm.name in (evidence.manifest.margins or {}):
+        own = _rates(
+            list(zip(units, own_steps(evidence.units, given.arm.name), strict=True)),
+            given.main.delta,
+            evidence.design,
+        )
+    calibrated, path = (given.claim(f"guarantee:{criterion}") for criterion in ("calibrated", "path"))
+    alpha, tau = Fraction(ticket.selection.alpha), ticket.selection.tau
+    tops = [float(one[4]) for one in (*rates, *own)] + [float(alpha)]
+    tops += [float(one.upper or 0) for one in (calibrated, path) if one]
+    ticks = tuple((i / 5, f"{i / 5:.1f}") for i in range(6)) + (((_LANE, "path"),) if path else ())
+    plot = Axes(
+        Scale(-0.02, 1.15 if path else 1.02, ticks),
+        linear([0.0, *tops], percent=True),
+        "least margin of embed tuning's decision",
+        "decisions that differ",
+    )
+    plot.area([(float(t), float(low), float(high)) for t, _, _, low, high in rates], "ticket")
+    plot.line([(float(t), wrong / n) for t, n, wrong, _, _ in rates], "ticket")
+    if own:
+        plot.line([(float(t), wrong / n) for t, n, wrong, _, _ in own], "tuned")
+    plot.across(float(alpha), f"α = {ticket.selection.alpha}")
+    if 2 * tau <= 1:
+        plot.down(2 * tau, f"published: 2τ = {2 * tau:.3f}")
+    bars = [(path, _LANE, "path")]
+    if (declared := ticket.calibration) is not None:
+        t = float(Fraction(declared.t))
+        plot.down(t, f"calibrated: t = {declared.t}", "tuned", low=True)
+        bars.append((calibrated, t, "tuned"))
+    for one, x, kind in bars:
+        if one is not None and one.lower is not None and one.upper is not None:
+            plot.bar(x, float(one.lower), float(one.upper), kind)
+            plot.dot(x, float(one.estimate or 0), kind, one.text)
+    return figure(
+        f"{given.key}-violations",
+        _title(rates, alpha),
+        plot,
+        _read(given, bool(own), path is not None),
+        ("whose margin", "at least", "drawn", "differ", "rate", "lower", "upper"),
+        (
+            (whose, float(t), n, wrong, wrong / n, float(low), float(high))
+            for whose, found in (("embed tuning", rates), ("the ticket's own", own))
+            for t, n, wrong, low, high in found
+        ),
+        [
+            ("ticket", "rate, with its limits shaded"),
+            *([("tuned", "by the ticket's own margin")] if own else []),
+            *([("path", "steps that the path criterion certifies")] if path else []),
+        ],
+    )
+
+
+def _rates(steps: Decisions, delta: Fraction, design: Design) -> list[_Rate]:
+    """By threshold: of each unit with such steps one is drawn, so that limits for rates are exact."""
+    found: list[_Rate] = []
+    for t in _THRESHOLDS:
+        least = int(t * UNIT)
+        sure = [(unit, [wrong for margin, wrong in one if margin >= least]) for unit, one in steps]
+        drawn = [int(one[drawn_index(unit, len(one))]) for unit, one in sure if one]
+        if drawn:
+            lower, upper, _ = rate_limits(drawn, delta, design)
+            found.append((t, len(drawn), sum(drawn), lower.value, upper.value))
+    return found
+
+
+def _title(rates: Sequence[_Rate], alpha: Fraction) -> str:
+    shown = next((t for t, _, _, _, upper in rates if upper <= alpha), None)
+    level = f"{float(alpha):.3g}"
+    if shown is None:
+        return f"At no margin is the rate of differing decisions shown to be at most α = {level}"
+    if shown == 0:
+        return f"Over all decisions the rate of differing ones is shown to be at most α = {level}"
+    rate = f"the rate of differing decisions is shown to be at most α = {level}"
+    return f"From a margin of {float(shown):.2f} on, {rate}"
+
+
+def _read(given: Material, own: bool, path: bool) -> str:
+    text = given.main.name if given.main else ""
+    read = (
+        f"Decisions along the output of embed tuning on {text} at which its two most probable tokens are at"
+        " least that far apart. One of them is drawn per unit; the shaded limits are exact for one"
+        " threshold by itself, not for a threshold chosen from this curve. The published theorem promises"
+        " that from 2τ on the curve lies below α."
+    )
+    if own:
+        read += " The second line takes the margin of the ticket's own output instead."
+    return read + (" At the right: the steps that the path criterion certifies." if path else "")
