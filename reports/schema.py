@@ -23,6 +23,10 @@ from reports.view import SCHEMA_NAME, SCHEMA_VERSION
 
 Rational = Annotated[str, Field(pattern=r"^-?[0-9]+/[1-9][0-9]*$")]
 Count = Annotated[int, Field(ge=0)]
+RunDigest = Annotated[
+    Sha256 | SkipJsonSchema[None],
+    Field(description="reports.view.digest of the whole run; once in a file", json_schema_extra=never_null),
+]
 
 
 class ReportedItem(Model):
@@ -212,6 +216,7 @@ class Report(Document):
     replay: tuple[ReportedRerun, ...] | SkipJsonSchema[None] = Field(
         default=None, json_schema_extra=never_null
     )
+    digest: RunDigest = None
 
 
 class ReportedError(Model):
@@ -230,3 +235,4 @@ class Reports(Document):
     exit_code: ExitCode
     reports: tuple[Report, ...]
     errors: tuple[ReportedError, ...]
+    digest: RunDigest = None

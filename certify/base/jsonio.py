@@ -60,7 +60,7 @@ def pretty_json(value: Any, *, flat: bool = False) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
     if flat:  # a line break never stands inside a JSON string
         text = _INTEGERS.sub(lambda found: "[" + ", ".join(found[1].replace(",", " ").split()) + "]", text)
-    return "".join(_json_escape(char) if char != "\n" and hidden(char) else char for char in text) + "\n"
+    return text.translate(_ESCAPED) + "\n"
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:
@@ -216,10 +216,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         stream.write(data)
 
 
-def _json_escape(char: str) -> str:
-    # Hidden characters other than line breaks occur only inside strings, where JSON allows \uXXXX for each.
-    code = ord(char)
-    return f"\\u{code:04x}" if code < 0x10000 else json.dumps(char)[1:-1]
+class _Escaped(dict[int, str]):
+    def __missing__(self, code: int) -> str:
+        # Hidden characters other than line breaks occur only inside strings, where JSON allows \uXXXX.
+        char = chr(code)
+        shown = char if char == "\n" or not hidden(char) else json.dumps(char)[1:-1]
+        return self.setdefault(code, shown)
+
+
+_ESCAPED = _Escaped()
 
 
 def _check_depth(data: bytes, what: str) -> None:

@@ -82,10 +82,18 @@ def escape(text: str, *, limit: int | None = None) -> str:
         text: any string, including lone surrogates.
         limit: largest number of characters to return; a longer text ends in ``…``.
     """
-    shown = "".join(_visible(char) for char in text)
+    shown = text.translate(_VISIBLE)
     if limit is not None and len(shown) > limit:
         return shown[: limit - 1] + "…"
     return shown
+
+
+class _Visible(dict[int, str]):
+    def __missing__(self, code: int) -> str:
+        return self.setdefault(code, _visible(chr(code)))
+
+
+_VISIBLE = _Visible()
 
 
 def _visible(char: str) -> str:

@@ -44,6 +44,19 @@ RENDERERS: Final = {
 }
 """What renders the result of a command, or processes it further."""
 
+FORMATS: Final = {
+    "terminal": "reports.terminal:render",
+    "json": "reports.formats.json:render",
+    "markdown": "reports.formats.markdown:render",
+    "junit": "reports.formats.junit:render",
+    "sarif": "reports.formats.sarif:render",
+    "github": "reports.formats.github:render",
+    "gitlab": "reports.formats.gitlab:render",
+    "intoto": "reports.formats.intoto:render",
+    "svr": "reports.formats.intoto:svr",
+}
+"""Formats of ``certify check``; each but terminal renders :class:`reports.schema.Reports` to text."""
+
 PROBE: Final = "lottery.model.tokenizer:serving_probe"
 """What a tokenizer makes of the probe texts, for commands of certify."""
 

@@ -30,7 +30,7 @@ def test_the_report_on_shipped_tickets_conforms(path: Path, ids: list[str]) -> N
     report = validate(Report, data, what="report", refusal=REFUSAL)
     assert [one.id for one in report.tickets] == [one["id"] for one in data["tickets"]]
     assert all(one.certificate and one.claims and one.histogram and one.premise for one in report.tickets)
-    again = report.model_dump(mode="json", by_alias=True, exclude={"replay"})
+    again = report.model_dump(mode="json", by_alias=True, exclude={"replay", "digest"})
     assert again == data
     validator = jsonschema.Draft202012Validator(json_schema(Report))
     assert list(validator.iter_errors(data)) == []
