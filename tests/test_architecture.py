@@ -18,7 +18,10 @@ PACKAGES = ("certify", "lottery", "reports", "proofs_checks")
 
 # The floors of the house, lowest first: a module imports modules of its own floor and of floors below it.
 FLOORS = (
-    *(f"certify.{room}" for room in ("base", "tables", "scan", "selection", "ticket", "stats", "evidence")),
+    *(
+        f"certify.{room}"
+        for room in ("base", "tables", "models", "scan", "selection", "ticket", "stats", "evidence")
+    ),
     *(f"certify.{room}" for room in ("claims", "certificate", "policy", "checker", "gate")),
     *("certify", "certify.cli", "certify.__main__"),
     *(

@@ -20,6 +20,9 @@ COMMANDS: Final = {
     "verify": "certify.cli.use.verify:verify",
     "export": "certify.cli.use.export:export",
     "import": "certify.cli.use.export:import_adapter",
+    "model import": "certify.cli.use.model:import_model",
+    "model untie": "certify.cli.use.model:untie",
+    "model fetch": "certify.cli.use.model:fetch",
     "tune": "lottery.cli.tune:tune",
     "evaluate": "lottery.cli.evaluate:evaluate",
     "experiment": "lottery.cli.experiment:experiment",
@@ -31,7 +34,7 @@ COMMANDS: Final = {
 }
 """Every command and the function that runs it, in the order of the help; "model import" is one of a group."""
 
-GROUPS: Final[dict[str, str]] = {}
+GROUPS: Final = {"model": "Get a language model: import a GGUF file, untie a head, or fetch one by name."}
 """What the help says about a group of commands."""
 
 RENDERERS: Final = {
@@ -60,7 +63,11 @@ FORMATS: Final = {
 PROBE: Final = "lottery.model.tokenizer:serving_probe"
 """What a tokenizer makes of the probe texts, for commands of certify."""
 
+UNTIED: Final = "lottery.model.untied:check_untied"
+"""Compares an untied model with the tied one, for commands of certify."""
+
 SCHEMAS: Final = {
+    "model": "certify.models.record:ModelSource",
     "ticket": "certify.ticket.schema:TicketFile",
     "evidence": "certify.evidence.manifest:Manifest",
     "outputs": "lottery.text.outputs:OutputsHeader",

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,17 @@ class MappedFile:
         return self.bytes[info.start : info.stop].view(STORAGE[info.dtype]).reshape(info.shape)
 
 
+class Streamed(Protocol):
+    """A tensor that is made while it is written, so that it never lies in memory as a whole."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its extents."""
+
+    def blocks(self) -> Iterator[bytes]:
+        """Its bytes in C order, little-endian."""
+
+
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Read and verify the description of every tensor in the file; the tensors themselves are not read.
 
@@ -142,7 +153,9 @@ def open_tensor(path: Path, name: str) -> NDArray[Any]:
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: Mapping[str, str] | None
+    path: Path,
+    tensors: Mapping[str, tuple[str, NDArray[Any] | Streamed]],
+    metadata: Mapping[str, str] | None,
 ) -> None:
     """Write a safetensors file, atomically and deterministically: equal content gives equal bytes.
 
@@ -151,7 +164,7 @@ def write_tensors(
 
     Args:
         path: the file to write or replace.
-        tensors: name -> (dtype, array in the storage of that dtype; see :data:`STORAGE`).
+        tensors: name -> (dtype, array in the storage of that dtype; see :data:`STORAGE`), or what makes one.
         metadata: strings for ``__metadata__``; None writes none.
 
     Raises:
@@ -162,28 +175,27 @@ def write_tensors(
     if metadata is not None:
         header["__metadata__"] = dict(sorted(metadata.items()))
     for name, (dtype, array) in tensors.items():
-        if name in {"", "__metadata__"} or dtype not in STORAGE or array.dtype != STORAGE[dtype]:
+        stored = array.dtype if isinstance(array, np.ndarray) else STORAGE.get(dtype)
+        if name in {"", "__metadata__"} or dtype not in STORAGE or stored != STORAGE[dtype]:
             raise UsageError(
-                f"cannot write tensor {quote(name)}: {dtype} from an array of {array.dtype}",
+                f"cannot write tensor {quote(name)}: {dtype} from an array of {stored}",
                 code="TENSOR_UNWRITABLE",
             )
     order = sorted(tensors, key=lambda name: (-STORAGE[tensors[name][0]].itemsize, name))
     position = 0
     for name in order:
         dtype, array = tensors[name]
-        header[name] = {
-            "dtype": dtype,
-            "shape": list(array.shape),
-            "data_offsets": [position, position + array.nbytes],
-        }
-        position += array.nbytes
+        end = position + math.prod(array.shape) * STORAGE[dtype].itemsize
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, end]}
+        position = end
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % _LENGTH_BYTES)
     with atomic_writer(path) as stream:
         stream.write(len(text).to_bytes(_LENGTH_BYTES, "little"))
         stream.write(text)
         for name in order:
-            for block in _blocks(tensors[name][1]):
+            array = tensors[name][1]
+            for block in _blocks(array) if isinstance(array, np.ndarray) else array.blocks():
                 stream.write(block)
 
 

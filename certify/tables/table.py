@@ -216,8 +216,8 @@ def open_table(
     shape = table_shape(found.info.shape, found.file.path)
     if found.tied and not allow_tied:
         raise InvalidInputError(
-            f"{path}: the output head is tied to the input table, so every logit changes with it; use"
-            " --allow-tied for such a ticket",
+            f"{path}: the output head is tied to the input table, so every logit changes with it; use a"
+            " copy with a head of its own (certify model untie), or --allow-tied for such a ticket",
             code="TIED_HEAD",
         )
     stored, info, whole = found.file.tensor(found.tensor), found.info, found.file.bytes

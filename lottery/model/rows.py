@@ -189,7 +189,7 @@ def _check_untied(model: PreTrainedModel, base: nn.Embedding) -> None:
     if shared or getattr(model.config, "tie_word_embeddings", False):
         raise InvalidInputError(
             "the output head is tied to the input table: training a row would change that token's logits in"
-            " every context, so this is not a ticket of input rows; use a model with an untied head",
+            " every context; use a copy with a head of its own (certify model untie)",
             code="TIED_HEAD",
         )
 

@@ -135,7 +135,7 @@ def tune(
     if table.tied and settings.method == "rows":
         raise InvalidInputError(
             f"{folder}: the output head is tied to the input table, so rows cannot be tuned alone; use"
-            " --method full, lora or prefix, or a copy of the checkpoint with a separate head",
+            " a copy with a head of its own (certify model untie), or --method full, lora or prefix",
             code="TIED_HEAD",
         )
     vocabulary = open_vocabulary(folder)

@@ -29,8 +29,10 @@ NOT_CODES = {
     "types of numbers, as files spell them": {
         *("F16", "F32", "F64", "BF16", "C64", "I16", "I32", "I64", "U16", "U32", "U64", "BOOL"),
         *("F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0"),
+        *("IQQ", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0"),
     },
     "names of libraries and standards": {
+        "BPE",
         "CAUSAL_LM",
         "LORA",
         "NFKC",
@@ -48,7 +50,7 @@ NOT_CODES = {
         *("BASE_ARM", "MAX_LINE_BYTES", "MAX_WITNESSES", "REFERENCE_ARM", "ROW_KINDS", "STATISTICS"),
     },
     "names of scores": {"BLEU"},
-    "what an option is called in its help": {"DATA", "FILE", "MODEL", "POLICY"},
+    "what an option is called in its help": {"BASE", "DATA", "FILE", "MODEL", "NAME", "POLICY"},
 }
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 

