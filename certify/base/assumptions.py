@@ -75,7 +75,7 @@ EVIDENCE_ASSUMPTIONS: tuple[Assumption, ...] = (
     ),
     Assumption(
         "A-ENGINE",
-        "another engine than this program made the outputs, from the tables and the model that the arms name",
+        "an engine other than this program made the outputs, from the tables and model that the arms name",
         "the author's word: nothing recorded depends on a table; a replay only counts outputs that differ",
     ),
     Assumption(

@@ -14,7 +14,7 @@ Fields, and what a checker compares them with:
 * ``parameters``: settings of the ticket, ``delta`` (as a decimal) and ``variation`` (V, always 4).
 * ``evidence``: for every manifest its path relative to the ticket's folder, its file digest, its text's name,
   its role and its share of ``delta``. The role is ``loss`` for that kind, ``other-template`` for
-  translations with another template than the ticket's, else ``evaluation``. **A claim is made on every
+  translations with a template other than the ticket's, else ``evaluation``. **A claim is made on every
   text of its role, and its error probability is split evenly over them,** and over the tickets that were
   evaluated on the text, of which the best could have been taken (:func:`certify.claims.every.choices`): the
   share is ``delta`` divided by the number of manifests of the same role, by that number, and by one more than
@@ -95,7 +95,7 @@ else:
 
 NON_CLAIMS: Final = (
     "that the ticket may be released: a certificate holds no verdict, a policy decides on it",
-    "anything about text of another kind than the texts named here",
+    "anything about text of a kind other than the texts named here",
     "that the theorem behind a criterion is true of a deployed network: rates are measured, not derived",
     "that the records are what the named models produced: only running the models again can show that",
     "that rows outside the ticket did not move: not rejecting is not equivalence",

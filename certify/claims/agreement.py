@@ -59,7 +59,7 @@ def token_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = D
     """Mean over units of the share of decisions that equal E*'s; units have equal weight (theory §5).
 
     The share of a unit is over all steps of its records together. Lower limit: betting, in the order of
-    ranks.
+    units.
     """
     kind = "token-agreement"
     arm = ticket_arm(evidence, subject)
@@ -98,7 +98,7 @@ def equal_shares(evidence: Evidence, arm: str) -> list[Fraction]:
 
 
 def template_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
-    """:func:`agreement_rate` under another template than the ticket's (theory §6.2); comparator: its name."""
+    """:func:`agreement_rate` under a template other than the ticket's (theory §6.2); comparator: its name."""
     return under_template(agreement_rate(evidence, subject, delta=delta), "template-agreement", evidence)
 
 

@@ -3,9 +3,10 @@
 Definitions, exact to the last digit:
 
 * *Own steps* of a record: the positions of ``own.tokens`` of the ticket's arm, the output that it generated.
-* *Own margin* at one: ``max(0, p_a - p_b)`` of the arm itself, in units of 1e-9. It is *sure* if that is at
+* *Own margin* at one: ``max(0, p_a - p_b)`` of the arm itself, in units of 1e-9. A step is *sure* if that
+is at
   least ``t``, which is a whole number of these units.
-* *Disagrees*: the step occurs in ``own.differs``: at this prefix the argmax of E* is another than the arm's.
+* *Disagrees*: the step occurs in ``own.differs``: at this prefix the argmax of E* differs from the arm's.
 * *Unit*: the share of its sure steps that disagree; a unit without a sure step is left out.
 * *Limits* of the mean of these shares, both by betting, each with error ``delta``, aimed at ``alpha``.
 * *Finding*: VACUOUS if no unit has a sure step; HELD if upper <= alpha, REFUTED if lower > alpha, else

@@ -186,14 +186,14 @@ def settings(
 
 
 def unit_assumptions(evidence: Evidence) -> tuple[str, ...]:
-    """What makes the units independent draws, and that the evidence is what it says."""
+    """Assumptions that the units are independent draws and that the evidence is genuine."""
     kind = evidence.manifest.text.unit.partition(":")[0]
     units = {"sentence": "A-UNITS", "block": "A-BLOCKS", "document": "A-DOCUMENTS"}[kind]
     return units, *record_assumptions(evidence)
 
 
 def record_assumptions(evidence: Evidence) -> tuple[str, ...]:
-    """What makes the records those of the named models."""
+    """Assumptions that the records come from the named models."""
     return ("A-EVIDENCE",) if evidence.manifest.produced_by is None else ("A-EVIDENCE", "A-ENGINE")
 
 

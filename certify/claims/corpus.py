@@ -1,4 +1,4 @@
-"""Claims about corpus scores: corpus BLEU and chrF++ of the ticket's arm against other arms. They inform.
+"""Corpus BLEU and chrF++ of the ticket's arm against other arms, for information only.
 
 No finite-sample limit is known for a corpus score (theory §5). What is given here is asymptotic and marked
 so: percentile limits by the paired bootstrap, and the p-value of a paired randomisation, whose hypothesis is

@@ -91,7 +91,7 @@ def non_interference(evidence: Evidence, subject: Subject) -> Claim:
 
 
 def interval_share(evidence: Evidence, subject: Subject) -> Claim:
-    """Share of steps at which the strengths where E*'s smoothed winner is the argmax have no gap; exact.
+    """Share of steps at which E*'s smoothed winner is the argmax on one unbroken run of strengths; exact.
 
     How often the assumption that decision regions are intervals is met on the line of theory §4b.
     """
@@ -169,7 +169,7 @@ def termination(evidence: Evidence, subject: Subject) -> Claim:
 def split_claim(evidence: Evidence, subject: Subject) -> Claim:
     """No evaluated sentence or line was used for tuning, scan, choice or order, and none occurs twice; exact.
 
-    Used for choice is what the evidence lists, and what the records that the ticket binds list.
+    Sentences used for choice are those listed in the evidence or in the records that the ticket binds.
 
     Raises:
         InvalidInputError: one was, or does; see :func:`certify.evidence.split.check_split`.
@@ -286,7 +286,7 @@ NON_INTERFERENCE: Final = Kind(
 )
 TERMINATION: Final = Kind(
     name="termination",
-    meaning="shares of the raw gain that other extraction rules leave; descriptive",
+    meaning="share of the whole-output gain that disappears under each other extraction rule; descriptive",
     roles=("evaluation",),
     variants=(Variant("base"),),
     compute=_exact(termination),

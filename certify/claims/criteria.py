@@ -69,14 +69,14 @@ class Guarantee:
         disagreements: drawn steps that disagree.
         lower: lower limit of their rate, or None without drawn steps.
         upper: upper limit, likewise.
-        needed: drawn steps at which the limits would hold if no further one disagreed; None where they do, or
-            where that is more than :data:`MAX_NEEDED`.
+        needed: number of drawn steps at which the guarantee would be HELD if no further one disagreed; None
+            if it is HELD, or if that is more than :data:`MAX_NEEDED`.
         above: ids of rows with D > tau(alpha), for every criterion; the premise of ``published`` if empty.
         vacuous: steps at which ``V sum D >= 1`` (criterion ``additive``; 0 for the others).
         least_loss: smallest ``V sum D`` of all steps, or None without steps (``additive`` only).
         witnesses: violations, at most :data:`MAX_WITNESSES`: in the order of units.
-        by_unit: (certified steps, of these disagreeing) of each unit with certified steps, units ascending
-            by rank: what the plain rate with units as clusters needs.
+        by_unit: (certified steps, of these disagreeing) of each unit with certified steps, in the order of
+            units: what the plain rate with units as clusters needs.
         witness: whether each drawn step disagrees, and both limits; None without drawn steps.
         critical: the counts that decide; None for a sequential design.
     """

@@ -19,7 +19,7 @@ from certify.evidence.split import check_split
 
 @dataclass(frozen=True, slots=True)
 class EvidenceReport:
-    """The claims that one evidence supports.
+    """The claims that one set of evidence supports.
 
     Attributes:
         text: name of the evaluated text.
@@ -44,13 +44,13 @@ def report(
     Args:
         evidence: loaded evidence.
         subject: the ticket.
-        delta: error probability of each limit; splitting a budget over claims is the caller's.
+        delta: error probability of each limit; the caller splits a budget over claims.
 
     Raises:
         InvalidInputError: evidence about another model, tokenizer or template, or on sentences that were used
             before (:func:`certify.evidence.load.check_binding`,
-            :func:`certify.evidence.split.check_split`); two that were made with different models around the
-            table (``EVIDENCE_MODEL``), or the same one given twice (``EVIDENCE_TWICE``).
+            :func:`certify.evidence.split.check_split`); evidence from models that differ outside the table
+            (``EVIDENCE_MODEL``), or the same one given twice (``EVIDENCE_TWICE``).
     """
     models = {one.manifest.base.model_sha256 for one in evidence}
     if len(models) > 1:
@@ -79,7 +79,7 @@ def check_splits(evidence: Sequence[Evidence]) -> None:
 
 
 def under_other_template(evidence: Evidence, subject: Subject) -> bool:
-    """The evidence was made with another template than the one that the ticket binds."""
+    """The evidence was made with a template other than the one that the ticket binds."""
     ours, theirs = subject.ticket.template, evidence.manifest.template
     return ours is not None and theirs is not None and ours.sha256 != theirs.sha256
 
@@ -92,12 +92,12 @@ def role_of(evidence: Evidence, subject: Subject) -> Role:
 
 
 def choices(evidence: Evidence, subject: Subject) -> int:
-    """Among how many tickets this text could have been used to choose: their claims share its error.
+    """How many tickets could have been compared on this text; they share its error probability.
 
-    Arms of rows count, but for null tickets and random directions of a ticket, and for arms that are another
-    one with a gate: a gate alone is a label that any other ticket could be given. If the ticket binds a
-    record that it was chosen on other text, the candidates listed there count as one (theory §5, "Choice and
-    repetition are paid for").
+    Counts arms of rows, except null tickets and random directions of a ticket, and gated copies of another
+    arm. A gate without its ungated copy still counts, because any ticket could be labelled so. If the
+    ticket binds a record that it was chosen on other text, the candidates listed there count as one (theory
+    §5, "Choice and repetition are paid for").
     """
     rows = [arm for arm in evidence.manifest.arms if arm.kind in ROW_KINDS]
     plain = {(arm.kind, arm.table_sha256) for arm in rows if arm.gate is None}
@@ -111,7 +111,7 @@ def choices(evidence: Evidence, subject: Subject) -> int:
 
 
 def _stands_beside(null: Arm, tickets: Iterable[Arm], ours: str) -> bool:
-    """Whether an arm that is labelled as a null is one of a ticket here: ours, or one with as many rows.
+    """Whether an arm labelled as a null ticket belongs to a ticket here: ours, or one of the same size.
 
     Labels of our nulls are compared with their rows (:mod:`certify.evidence.null_labels`); any other ticket
     could be labelled as a null of nothing, so that it would seem not to have been a choice. A random

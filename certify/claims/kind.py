@@ -34,7 +34,7 @@ class Variant:
     Attributes:
         comparator: as in :class:`certify.claims.claim.Claim`; None if nothing, or if the evidence says.
         extraction: extraction rule, where outputs are scored.
-        by_name: a declaration without a comparator does not mean it.
+        by_name: applies only to declarations that name it.
     """
 
     comparator: str | None = None
@@ -75,7 +75,7 @@ Reverse = Callable[[Claim], Fraction | None]
 class Kind:
     """One kind of claim.
 
-    A kind with ``tests`` can be required by a policy, and then certificates state it. A kind without tests
+    A kind with ``tests`` can be required by a policy; certificates state such kinds. A kind without tests
     informs: ``certify check`` shows it, computed from the evidence.
 
     Attributes:
@@ -170,6 +170,6 @@ def one_by_one(claim: Callable[[Evidence, Subject, Variant, Fraction], Claim]) -
 
 
 def under_template(claim: Claim, kind: str, evidence: Evidence) -> Claim:
-    """The claim as it is called under another template than the ticket's, whose name it compares with."""
+    """The claim as it is called under a template other than the ticket's, whose name it compares with."""
     template = evidence.manifest.template
     return replace(claim, kind=kind, comparator=template.name if template else None)

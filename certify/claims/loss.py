@@ -32,7 +32,7 @@ def unrelated_loss(evidence: Evidence, subject: Subject, *, delta: Fraction = DE
     The rise of a unit is ``(nats of the ticket - nats of the base) / tokens``, sums over its windows; units
     weigh equally, in their order. One below ``-CAP`` counts as ``-CAP``, which can only raise the mean. The
     upper limit is minus :func:`certify.stats.betting.difference_lower` of the falls, with scale ``2 CAP``.
-    The claim "up by at most eps" is shown if ``upper <= eps``; what lies above the cap is the matter of
+    The claim "up by at most eps" is shown if ``upper <= eps``; what lies above the cap is covered by
     :func:`unrelated_excess`.
 
     Nats are rounded to 1e-9 for each window; per token that moves a unit by at most 1e-9.
@@ -81,7 +81,8 @@ def unrelated_loss_lower(claim: Claim) -> Fraction | None:
 def unrelated_excess(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
     """Share of units of unrelated text whose loss per token rises by more than :data:`CAP`: upper limit.
 
-    Clopper-Pearson; betting for a sequential design. 200 units of which none does show .0149 at delta = .05.
+    Clopper-Pearson; betting for a sequential design. If none of 200 units does, the limit is .0149 at delta
+    = .05.
     """
     kind = "unrelated-excess"
     arm = ticket_arm(evidence, subject)

@@ -21,7 +21,7 @@ from certify.ticket.declared import USUAL_LAW
 
 
 def measured_steps(evidence: Evidence, subject: Subject) -> Units | None:
-    """Steps of the ticket's arm by unit (:func:`certify.claims.criteria.measure`); None if it was not
+    """Steps of the ticket's arm by unit (:func:`certify.evidence.distances.measure`); None if it was not
     evaluated."""
     arm = ticket_arm(evidence, subject)
     return None if arm is None else measure(evidence.units, arm.name, subject.distances)
@@ -198,10 +198,10 @@ def _guarantee_text(found: Guarantee) -> str:
     if found.lower and found.upper:
         limits = f"rate between {float(found.lower.value):.4f} and {float(found.upper.value):.4f}"
     if found.finding is Finding.PREMISE_FAILED:
-        return f"{counts}; {drawn}; not applicable: {len(found.above)} rows outside have D > tau"
+        return f"{counts}; {drawn}; not applicable: {len(found.above)} rows that differ from E* have D > tau"
     if found.finding is Finding.INCONCLUSIVE:
         needed = f"at least {found.needed}" if found.needed else f"more than {MAX_NEEDED}"
-        return f"{counts}; {drawn}: {limits}, alpha = {found.alpha}; {needed} are needed"
+        return f"{counts}; {drawn}: {limits}, alpha = {found.alpha}; {needed} drawn steps are needed"
     return f"{counts}; {drawn}: {limits}, alpha = {found.alpha}"
 
 

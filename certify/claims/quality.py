@@ -159,7 +159,7 @@ def better_than_nulls(
 def retention(
     evidence: Evidence, subject: Subject, share: str, *, rule: Rule, delta: Fraction = DELTA
 ) -> Claim:
-    """Of embed tuning's gain over the base the ticket keeps more than ``share``, rho (theory §5).
+    """The ticket keeps more than the share rho of embed tuning's gain over the base (theory §5).
 
     A unit is X_T - rho X* - (1 - rho) X_0, with X its mean sentence chrF for ticket, E* and base, in
     [-100, 100]; shown if ``lower > 0``. Where embed tuning gains nothing, keeping a share of it says little:
@@ -193,7 +193,7 @@ def difference_upper(claim: Claim) -> Fraction | None:
 
 
 def template_gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fraction = DELTA) -> Claim:
-    """:func:`gain` under another template than the ticket's (theory §6.2); comparator: its name."""
+    """:func:`gain` under a template other than the ticket's (theory §6.2); comparator: its name."""
     return under_template(gain(evidence, subject, rule=rule, delta=delta), "template-gain", evidence)
 
 

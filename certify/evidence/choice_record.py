@@ -44,7 +44,7 @@ class Candidate(Model):
 
 
 class _Sentences(Document):
-    """Of a record, what decides anything; the rest is for people.
+    """The part of a record that decisions use; the rest is informative.
 
     Attributes:
         sentences: digests (16 hexadecimal digits) of both sides of the sentences that it was made on.
@@ -114,7 +114,9 @@ def read_calibration(ticket: Ticket, folder: Path) -> frozenset[str]:
     what = f"record of the calibration {declared.record.path}"
     record = _read(CalibrationRecord, declared.record, folder, what)
     if (record.t, record.alpha, record.text_sha256) != (declared.t, declared.alpha, declared.text_sha256):
-        raise _REFUSAL(f"{what} is about another margin than the ticket declares", "CALIBRATION_DIFFERS")
+        raise _REFUSAL(
+            f"{what} is about a margin other than the one that the ticket declares", "CALIBRATION_DIFFERS"
+        )
     return frozenset(record.sentences)
 
 

@@ -74,7 +74,7 @@ class Step:
 
     @property
     def disagrees(self) -> bool:
-        """The arm decides otherwise than E*."""
+        """The arm decides differently from E*."""
         return self.expected != self.actual
 
 

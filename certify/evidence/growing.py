@@ -2,9 +2,9 @@
 
 A run that draws units appends their records and writes the manifest anew. :class:`Growing` keeps what it has
 read: the records, the digest of their bytes, the place where they end, and the scores of units. It returns
-what :func:`certify.evidence.load.load` returns for the same files. Where these are not what was read before
-and more of it, everything is read again. Only a beginning that was changed under an unchanged digest goes
-unnoticed here; a gate reads all of it.
+what :func:`certify.evidence.load.load` returns for the same files. If the files are anything but the
+earlier content with records appended, everything is read again. Only a beginning that was changed under an
+unchanged digest goes unnoticed here; a gate reads all of it.
 """
 
 from __future__ import annotations

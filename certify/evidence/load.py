@@ -104,14 +104,15 @@ class Evidence:
 
     @cached_property
     def corpus(self) -> CorpusSums:
-        """The units resampled, arm by arm, for all tickets that share the evidence. Kind ``translation``."""
+        """Statistics summed by unit and arm, ready for resampling. Kind ``translation``."""
         return CorpusSums(self.units, self.manifest.order_seed)
 
     @cached_property
     def scores(self) -> dict[tuple[str, Rule], tuple[int, ...]]:
-        """Scores of each arm and rule that was asked for, by unit: tickets share arms, and claims do.
+        """Scores of each arm and rule that was asked for, by unit; see
+        :func:`certify.evidence.sentence_scores.unit_scores`.
 
-        Of the first units at least; see :func:`certify.evidence.sentence_scores.unit_scores`.
+        Cached, because tickets and claims share arms. May cover only the first units.
         """
         return {}
 
@@ -139,7 +140,7 @@ class Evidence:
 
     @cached_property
     def windows(self) -> dict[str, tuple[LossRecord, ...]]:
-        """The same for windows of text. Kind ``loss``."""
+        """Windows by unit, in the order of units. Kind ``loss``."""
         return _by_unit(self.manifest, self._losses())
 
     def _translations(self) -> Iterator[TranslationRecord]:
@@ -221,7 +222,7 @@ def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool 
     Args:
         evidence: the evidence.
         subject: the ticket.
-        other_template: the evidence is meant to have another template than the ticket.
+        other_template: the evidence is meant to have a template other than the ticket's.
 
     Raises:
         InvalidInputError: ``EVIDENCE_BASE``, ``EVIDENCE_REFERENCE``, ``EVIDENCE_TOKENIZER``,
@@ -234,9 +235,9 @@ def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool 
         return InvalidInputError(f"evidence {manifest.text.name}: {what}", code=code)
 
     if manifest.base.tensor_sha256 != ticket.base.tensor_sha256:
-        raise refuse("it is about another base table than the ticket", "EVIDENCE_BASE")
+        raise refuse("it is about a base table other than the ticket's", "EVIDENCE_BASE")
     if manifest.reference is not None and manifest.reference.tensor_sha256 != ticket.reference.tensor_sha256:
-        raise refuse("it is about another reference table than the ticket", "EVIDENCE_REFERENCE")
+        raise refuse("it is about a reference table other than the ticket's", "EVIDENCE_REFERENCE")
     if ticket.tokenizer is not None and manifest.tokenizer_sha256 != ticket.tokenizer.sha256:
         raise refuse("another tokenizer was used than the ticket binds", "EVIDENCE_TOKENIZER")
     if len({ticket.probe_sha256, manifest.tokenizer_probe_sha256} - {None}) > 1:
@@ -246,7 +247,7 @@ def check_binding(evidence: Evidence, subject: Subject, *, other_template: bool 
     if manifest.template is not None and ticket.template is not None:
         same = manifest.template.sha256 == ticket.template.sha256
         if same == other_template:
-            wanted = "another template than" if other_template else "the template of"
+            wanted = "a template other than" if other_template else "the template of"
             raise refuse(f"it must use {wanted} the ticket", "EVIDENCE_TEMPLATE")
     beyond = [arm.name for arm in manifest.arms if arm.ids and arm.ids[-1] >= ticket.base.shape[0]]
     if (law := manifest.path) is not None:

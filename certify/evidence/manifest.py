@@ -1,10 +1,10 @@
 """The manifest of evidence, schema ``certify.evidence`` version 1: what was run, on what, bound by
 digests.
 
-Evidence is what an evaluation leaves behind: this manifest (``NAME.json``), one record a line beside it
-(``NAME.records.jsonl``, :mod:`certify.evidence.read`), and lists of the sentences that were used to scan,
-tune and choose (``used/*.txt``). Paths are relative to the manifest's own folder and never leave it.
-Parsing is as strict as for ticket files: whoever wants a gate to open may have written it.
+Evidence is what an evaluation leaves behind: this manifest (``NAME.json``), a file beside it with one
+record per line (``NAME.records.jsonl``, :mod:`certify.evidence.read`), and lists of the sentences that were
+used to scan, tune and choose (``used/*.txt``). Paths are relative to the manifest's own folder and never
+leave it. Parsing is as strict as for ticket files: whoever wants a gate to open may have written it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _unit(value: str) -> str:
     return value
 
 
-# Room for the id of a ticket, which is a slug of its own, and what is put in of it.
+# Long enough for a ticket id and a suffix such as ``.transfer``.
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Unit = Annotated[str, AfterValidator(_unit)]
@@ -114,7 +114,7 @@ class TextRef(Model):
 
 
 class Decoding(Model):
-    """What determines an output beside the model; ``max_new_tokens`` is 0 where nothing is decoded."""
+    """What determines an output besides the model; ``max_new_tokens`` is 0 where nothing is decoded."""
 
     beams: Annotated[int, Field(ge=1, le=1 << 10)]
     max_new_tokens: Annotated[int, Field(ge=0, le=1 << 17)]
@@ -201,7 +201,8 @@ class Used(Model):
     sha256: Sha256
     count: Annotated[int, Field(ge=0, le=_MAX_RECORDS * 4)]
     table_sha256: Sha256 | None = Field(
-        default=None, description="tensor digest of the table that the tuning run made which used them"
+        default=None,
+        description="tensor digest of the table made by the tuning run that used these sentences",
     )
 
     _as_given = unless_given("table_sha256")
@@ -266,11 +267,11 @@ class Manifest(Document):
         if BASE_ARM not in names:
             raise ValueError("the arm base is missing")
         if self.arm(BASE_ARM).table_sha256 != self.base.tensor_sha256:
-            raise ValueError("the arm base has another table than the base model")
+            raise ValueError("the arm base has a table other than the base model's")
         if REFERENCE_ARM in names and (
             self.reference is None or self.arm(REFERENCE_ARM).table_sha256 != self.reference.tensor_sha256
         ):
-            raise ValueError("the arm reference has another table than the reference")
+            raise ValueError("the arm reference has a table other than the reference's")
         made, followed = self.produced_by, (self.path, self.margins) != (None, None)
         if (followed or made is not None) and self.kind != "translation":
             raise ValueError("only translations have a path or margins, or are made by another engine")

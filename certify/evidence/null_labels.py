@@ -16,9 +16,9 @@ control                ids that the label stands for
 ``top-frequency``      k rows of the pool
 =====================  ====================================================================================
 
-k is the size of the ticket. The pool holds every row with a token that is not special. How often a token was
-fed in tuning is in no evidence: for the last two kinds *which* rows of the pool they are is taken from the
-evidence (A-EVIDENCE); matched draws must at least differ from each other.
+k is the size of the ticket. The pool holds every row with a token that is not special. Evidence does not
+record how often a token was fed in tuning, so for the last two kinds the choice of rows is taken on trust
+(A-EVIDENCE); matched draws must at least differ from each other.
 
 Of the random kinds the draws with :data:`SEEDS` are compared, of the others the only one there is. Nothing
 else counts, so that neither adding, dropping, relabelling nor picking draws can help a ticket.

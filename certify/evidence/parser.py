@@ -141,7 +141,7 @@ class RecordParser:
             return "arms: expected one answer for every arm of the manifest"
         ours = self._manifest.produced_by is None
         if (steps is NO_STEPS) == ours:
-            return "reference: expected unless another engine made the outputs, and only then"
+            return "reference: required if this program made the outputs, forbidden otherwise"
         argmaxes = steps.argmaxes()
         target = _of_target(record.arms[BASE_ARM].stats[0])
         for name, answer in record.arms.items():
@@ -193,7 +193,7 @@ class RecordParser:
         return problem and f"own.{problem}"
 
 
-_CHANGES = "expected pairs of a step, increasing, and another token than there"
+_CHANGES = "expected pairs (step, token) with increasing steps, each token different from the recorded one"
 
 
 def _steps(steps: Steps, most: int) -> str:

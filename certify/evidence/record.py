@@ -81,7 +81,7 @@ class OwnSteps(Steps, frozen=True):
 
 
 NO_STEPS: Final = Steps((), (), (), ())
-"""Of a record whose outputs another engine made: no step is recorded, and no file can spell this."""
+"""The steps of a record whose outputs another engine made: none. It cannot be written in a file."""
 
 
 class Answer(_Fields, frozen=True):

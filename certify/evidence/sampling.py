@@ -40,7 +40,7 @@ def check_drawn(manifest: Manifest, records: Sequence[Record]) -> None:
         records: all its records.
 
     Raises:
-        InvalidInputError: ``EVIDENCE_UNITS``: a unit is no run of records, or of another size than stated.
+        InvalidInputError: ``EVIDENCE_UNITS``: a unit is no run of records, or of a size other than stated.
             ``EVIDENCE_TEXT``: a fixed design does not hold the text of the digest. ``EVIDENCE_DRAWN``, naming
             the first unit that should be there and is not, or not completely; or units that are not known
             beforehand (documents, windows of a loss).

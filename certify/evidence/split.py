@@ -3,7 +3,7 @@
 Two sentences are the same when their normalised forms are, whatever the files are called. Both sides of a
 pair are evaluated, or the lines of the passage that a window of unrelated text was cut from: windows of
 one unit share lines, those of two units do not. Evidence lists the first 64 bits of the digests of what was
-used: a chance collision can make a split INVALID that is not, never the other way round.
+used: a chance collision can make a valid split INVALID, never an invalid one valid.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def check_split(records: Iterable[Record], used: Mapping[str, frozenset[str]]) -
 
 
 def check_choice_data(evidence: Evidence) -> None:
-    """Refuse evidence on which nothing can be chosen: it may be on the sentences of the tuning.
+    """Refuse evidence that may overlap the tuning sentences, so that no choice may rest on it.
 
     Raises:
         InvalidInputError: as for :func:`check_split`, or nothing says which sentences were used for tuning

@@ -141,7 +141,7 @@ def _check_early(ticket: Ticket, path: Path, replace: bool) -> None:
     late = "declares a margin" if ticket.calibration else "was evaluated"
     if (ticket.calibration or ticket.evidence or ticket.certificate) and not replace:
         raise UsageError(
-            f"{path}: ticket {ticket.id!r} {late} already; with --replace it declares another one, and"
+            f"{path}: ticket {ticket.id!r} {late} already; use --replace to declare a new margin, and"
             " must be evaluated on new text",
             code="CALIBRATION_LATE",
         )

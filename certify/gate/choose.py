@@ -95,7 +95,7 @@ class Choice:
     Attributes:
         goal: what is good enough.
         rule: extraction rule of quality.
-        delta: probability with which the chosen ticket may not be.
+        delta: largest probability that the chosen ticket is not good enough.
         evidence: the evidence.
         candidates: all candidates, in the order of testing.
         tested: those that were tested: all but the last are good enough.

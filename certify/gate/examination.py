@@ -6,7 +6,7 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
 ``certificate.present``
     The ticket (or the caller) names a certificate, and it is one, about this very ticket. MISSING:
     NO_CERTIFICATE, FILE_MISSING, CERTIFICATE_OLDER (made under rules that asked less). INVALID:
-    CERTIFICATE_DIGEST (another file than the ticket says), CERTIFICATE_OTHER_TICKET, and what
+    CERTIFICATE_DIGEST (a file other than the ticket says), CERTIFICATE_OTHER_TICKET, and what
     :func:`certify.certificate.schema.read_certificate` raises.
 ``evidence.integrity``
     Needs ``certificate.present``, and of the ticket ``integrity.base``, ``.reference``, ``.tokenizer``,
@@ -284,7 +284,7 @@ def _integrity(
 
 
 def _listed(ticket: Ticket, certificate: Certificate) -> list[tuple[Outcome, str, str]]:
-    """What the ticket does not bind, or lists and the certificate does not name, or names otherwise."""
+    """Problems in what ticket and certificate list: nothing bound, evidence left out, different digests."""
     unbound = [part for part in ("tokenizer", "template") if getattr(ticket, part) is None]
     if unbound:
         text = f"the ticket binds no {' and no '.join(unbound)}: what was evaluated is not what it releases"
@@ -359,6 +359,6 @@ def _claims(certificate: Certificate, texts: Sequence[TextClaims]) -> Item:
 
 
 def _agree(stated: StatedClaim, again: StatedClaim) -> bool:
-    """Whether the claim computed again has every figure that is stated: version 1 states no witness."""
+    """Whether the claim computed again has every figure that is stated."""
     figures = again.figures
     return all(figures[name] == value for name, value in stated.figures.items())

@@ -1,5 +1,6 @@
-"""Is what a ticket binds what it says? One question a function, one :class:`~certify.base.verdict.Item` an
-answer.
+"""Checks that the files a ticket binds are the ones it states.
+
+Each function checks one thing and returns one :class:`~certify.base.verdict.Item`.
 
 The object itself is handed back where the answer is yes, so that later checks work on what was verified.
 """
@@ -40,7 +41,7 @@ def refused(name: str, error: CertifyError, given: Path | None) -> Item:
 
 
 def read_ahead(source: Source, base: Path | None, reference: Path | None, session: Session) -> None:
-    """Read both tables in one pass, wherever they lie; what is wrong with them :func:`table` says."""
+    """Read both tables in one pass, wherever they lie; problems are reported by :func:`table`."""
     found: dict[Role, Table] = {}
     given: dict[Role, Path | None] = {"base": base, "reference": reference}
     for role, path in given.items():

@@ -126,9 +126,9 @@ def _check_out(out: Path, ticket: Ticket) -> None:
 
 
 def _earlier(ticket: Ticket, folder: Path, evidence: Sequence[Evidence]) -> tuple[str, ...]:
-    """Digests of the certificates that looked at these texts before, with other records or another ticket.
+    """Digests of earlier certificates on these texts, for other records or another version of the ticket.
 
-    What the ticket names is asked, and what that names: a chain. Issuing the same again is no new look.
+    Follows the chain from the certificate that the ticket names. Issuing the same again is not a new look.
 
     Raises:
         InvalidInputError: the certificate that the ticket names is gone, unreadable or another

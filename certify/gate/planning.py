@@ -4,8 +4,8 @@ A claim is written as its goal: ``agreement:0.95`` (share of units that agree en
 ``token-agreement:0.95``, ``guarantee:0.05`` (rate of disagreement at drawn certified steps) or, with a
 ticket, ``guarantee:published`` at its level; ``non-inferiority:1.0``, ``gain:0`` and ``retention:0.5``
 (differences of mean sentence chrF, under an extraction rule); ``unrelated-loss:0.1`` and
-``unrelated-excess:0.05``. What must be assumed about the truth is given, or taken from earlier evidence,
-which then must not be the evidence of the claim.
+``unrelated-excess:0.05``. The assumed truth is given or estimated from earlier evidence, which must not
+also support the claim.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ClaimKind = Literal[
 KINDS: Final[tuple[ClaimKind, ...]] = get_args(ClaimKind)
 
 _UPPER: Final = ("guarantee", "unrelated-loss", "unrelated-excess")
-"""Kinds of which little is good: their upper limits are tested."""
+"""Kinds for which smaller is better, so that their upper limits are tested."""
 
 _NAMES: Final[Mapping[str, ClaimKind]] = {"agreement-rate": "agreement", **{kind: kind for kind in KINDS}}
 """Kinds of claims that can be planned for, as policies call them."""
@@ -53,7 +53,7 @@ _SCORED: Final = ("non-inferiority", "gain", "retention")
 """Kinds about quality, under an extraction rule."""
 
 _RANGES: Final = {"non-inferiority": (0, 100), "gain": (-100, 100), "unrelated-loss": (0, CAP)}
-"""Between what the value of a kind lies, if not between 0 and 1."""
+"""Open range of the value of a kind where it is not (0, 1)."""
 
 _CLAIM = re.compile(r"([a-z-]+):(-?(?:[0-9]{0,3}\.[0-9]{1,12}|[0-9]{1,3}))")
 
@@ -245,7 +245,7 @@ def _drawn(alpha: Fraction, evidence: Evidence, arm: Arm, width: int) -> list[bo
 def _deviation(values: Sequence[Fraction]) -> Fraction:
     """Sample standard deviation over units, rounded up to six decimals."""
     if len(values) < 2:
-        raise NothingToDoError("a standard deviation needs at least two units", code="NO_UNITS")
+        raise NothingToDoError("a standard deviation needs at least two units", code="TOO_FEW_UNITS")
     mean = sum(values, Fraction(0)) / len(values)
     variance = sum(((value - mean) ** 2 for value in values), Fraction(0)) / (len(values) - 1)
     scaled = variance * 10**12

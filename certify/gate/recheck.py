@@ -32,10 +32,10 @@ from certify.ticket.released import Source, check_files, equal_rows, shown
 from certify.ticket.schema import SelectionRef, Ticket
 
 COSINE_FLOOR = 0.2
-"""A row outside the ticket whose direction changed more than this is a blind spot (theory §2)."""
+"""A row outside the ticket whose cosine is below this counts as a blind spot (theory §2)."""
 
 STILL, FAR = 64, 0.5
-"""A row with D at most 1/64 (or h = 1) that moved by half its norm is one whose entries changed places.
+"""A row with D at most 1/64 (or h = 1) that moved by half its norm is treated as permuted.
 
 At the widths of language models, noise that moves a row so far moves D further. No level of the ticket has a
 say in either: an author could set it so that a row is not looked at.

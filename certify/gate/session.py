@@ -90,9 +90,9 @@ class Session:
         return self.once(("template", name), lambda: load_template(name))
 
     def read_ahead(self, base: Table | None, reference: Table | None, method: Method) -> None:
-        """Read tables once, in one pass where they can be scanned: what is asked of them later is then known.
+        """Read tables once, in one pass where they can be scanned, for all later questions.
 
-        Nothing is refused here: whoever asks meets the problem again, and can name it.
+        Nothing is refused here: errors are left to the later check, which can report them properly.
         """
         if base is not None and reference is not None:
             with suppress(CertifyError):

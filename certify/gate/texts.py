@@ -1,4 +1,4 @@
-"""Two items about the texts of evidence: are they disjoint from what was used, and those of the policy?"""
+"""Two items about the texts of evidence: none was used before, and each is the text that the policy pins."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def split(found: Sequence[Evidence], subject: Subject) -> Item:
         return Item(name, Outcome.INVALID, error.code, str(error))
     if subject.choice is not None:
         said.append(
-            f"chosen, as the author's record says, among {len(subject.choice.candidates)} tickets on both"
-            f" sides of {len(subject.choice.sentences) / 2:g} pairs"
+            f"according to the author's record, chosen among {len(subject.choice.candidates)} tickets on"
+            f" {len(subject.choice.sentences) // 2} sentence pairs"
         )
     if lacking:
         remedy = "evaluate with --used, which lists the sentences of scan, tuning and choice"
@@ -61,6 +61,11 @@ def pinned_texts(policy: Policy, found: Sequence[Evidence], subject: Subject) ->
             return [Item(TEXTS, Outcome.FAIL, "TEXT_DIFFERS", text)]
         if not any(one.design == "fixed" for one in ours):
             return [
-                Item(TEXTS, Outcome.MISSING, "NO_TEXT", f"{name}, which the policy pins, is not evaluated")
+                Item(
+                    TEXTS,
+                    Outcome.MISSING,
+                    "NO_TEXT",
+                    f"{name}, which the policy pins, was not evaluated as a whole text",
+                )
             ]
     return [Item(TEXTS, Outcome.PASS, "DIGEST_MATCHES", f"evaluated as pinned: {', '.join(policy.texts)}")]

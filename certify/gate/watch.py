@@ -95,7 +95,7 @@ class Watch:
                 code="POLICY_NO_CLAIMS",
             )
         if not subjects:
-            raise UsageError("what is to be decided is about tickets: name one", code="TICKET_NEEDED")
+            raise UsageError("no ticket is named: --until-decided needs at least one", code="TICKET_NEEDED")
         if delta is not None and not 0 < delta <= policy.delta:
             raise UsageError(
                 f"policy {policy.name} allows an error probability above 0 and up to {float(policy.delta):g}",
@@ -158,8 +158,8 @@ class Watch:
 def rehearse(watch: Watch, evidence: Evidence, batch: int) -> tuple[Look, ...]:
     """Where drawing would have stopped, told from evidence of a whole text: to say what it would have saved.
 
-    Looks at growing heads of the order of units, as if they had been drawn in batches, up to the first look
-    with nothing open or the last unit. For information: evidence of a fixed design stays what it is.
+    Looks at growing prefixes of the order of units, as if they had been drawn in batches, up to the first
+    look with nothing open or the last unit. For information: evidence of a fixed design stays what it is.
 
     Args:
         watch: a watch; its looks are extended.

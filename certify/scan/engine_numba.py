@@ -2,7 +2,7 @@
 
 Sorting 2n values is what a textbook implementation spends its time on, and it is not needed:
 
-1. Values fall into some thousand *buckets*; any monotone map will do. The one used here is a table over the
+1. Values fall into a few thousand *buckets*; any monotone map will do. The one used here is a table over the
    upper bits of order-preserving integer keys, fitted to a sample of the two tables so that buckets are
    evenly filled.
 2. One pass counts both rows per bucket. Prefix sums give the difference of the CDFs exactly at every end of

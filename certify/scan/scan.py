@@ -136,7 +136,7 @@ def block_rows(n: int, extra: int, threads: int) -> int:
 
 
 def _moved_bytes(base: Table, reference: Table) -> int:
-    """About how many bytes of a table are in rows that differ, judged by rows at equal distances."""
+    """About how many bytes of a table are in rows that differ, estimated from evenly spaced rows."""
     rows, n = base.shape
     first, second = (
         storage_bits(one.take(_picks(rows, min(_JUDGED_ROWS, _JUDGED_ENTRIES // n))))
@@ -146,7 +146,7 @@ def _moved_bytes(base: Table, reference: Table) -> int:
 
 
 def _picks(rows: int, count: int) -> list[int]:
-    """At most ``count`` ids at equal distances, the first and the last row among them."""
+    """At most ``count`` evenly spaced ids, the first and the last row among them."""
     picks: list[int] = np.unique(np.linspace(0, rows - 1, max(2, count)).astype(np.int64)).tolist()
     return picks
 

@@ -1,4 +1,4 @@
-"""A scan as a file: CSV for eyes, Parquet for data frames, npz for numpy. One line per row of the table."""
+"""A scan as a file: CSV to read, Parquet for data frames, npz for numpy. One line per row of the table."""
 
 from __future__ import annotations
 

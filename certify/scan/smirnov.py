@@ -25,7 +25,7 @@ from certify.base.errors import UsageError
 from certify.base.records import Method
 
 MAX_N = 20_000
-"""Largest sample size served: wider than any released embedding table, and below a second to tabulate."""
+"""Largest sample size supported: wider than any released embedding table, and below a second to tabulate."""
 
 _SMALLEST_EXPONENT = -1074  # 2**-1074 is the smallest positive float
 _DECIMAL = re.compile(r"(\d{1,40}(\.\d{0,60})?|\.\d{1,60})([eE][+-]?\d{1,3})?", re.ASCII)

@@ -104,7 +104,7 @@ def read_outputs(
         InvalidInputError: naming file and line: no header, or a line that breaks a rule
             (``OUTPUTS_MALFORMED``); another engine or other settings than in the first file
             (``OUTPUTS_ENGINE``); no such arm (``OUTPUTS_ARM``); a sentence that is not in the text
-            (``OUTPUTS_UNKNOWN``), is another one than its id says (``OUTPUTS_SENTENCE``), has an output of
+            (``OUTPUTS_UNKNOWN``), is one other than its id says (``OUTPUTS_SENTENCE``), has an output of
             the arm already (``OUTPUTS_REPEATED``) or comes too late (``OUTPUTS_ORDER``). An arm has no output
             of a wanted sentence (``OUTPUTS_MISSING``).
     """

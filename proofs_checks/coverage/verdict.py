@@ -126,7 +126,7 @@ PLOTS: Final = (
 def try_plot(
     plot: Plot, stage: Stage, draws: int, random: np.random.Generator, files: int = 0
 ) -> tuple[Trial, str | None]:
-    """Verdicts on samples of a plot, and in words where files came to another one than memory.
+    """Verdicts on samples of a plot, and in words where files came to one other than memory.
 
     ``files``: of how many of them files are written and put through the gate.
     """

@@ -153,7 +153,7 @@ def scored(
 
     Matches are 0 to :data:`proofs_checks.worlds.synthetic.FULL`; arms of ``names`` that a sentence does not
     name have ``rest``. Under ``whole`` the ticket ``t`` is perfect and every other arm useless, under ``cut``
-    the other way round: whoever scores another rule than the one asked for has another answer. The letters
+    the other way round: whoever scores a rule other than the one asked for has another answer. The letters
     are the decisions along each sentence, as for :func:`steps`.
     """
     best = synthetic.FULL

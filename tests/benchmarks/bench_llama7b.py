@@ -156,7 +156,7 @@ def run(step: Step) -> dict[str, Any]:
     """Run one command; its words, time and memory.
 
     Raises:
-        SystemExit: another exit code than the step must have.
+        SystemExit: an exit code other than the step must have.
     """
     command = [sys.executable, "-m", "certify", *step.words]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

@@ -316,7 +316,7 @@ def make_bundle(
 
 def _tuned() -> Half:
     """A table after tuning in which a row that no ticket holds moved furthest, so that the null ticket by
-    norm is another one than the ticket; its eight largest entries grew, which the KS test does not see."""
+    norm is one other than the ticket; its eight largest entries grew, which the KS test does not see."""
     table = tuned_table()
     largest = np.argsort(-np.abs(table[FURTHEST]))[:8]
     table[FURTHEST, largest] += np.sign(table[FURTHEST, largest]) * np.float16(0.125)

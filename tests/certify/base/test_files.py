@@ -81,7 +81,7 @@ def test_a_link_to_a_file_is_read(tmp_path: Path) -> None:
     assert read_bytes(tmp_path / "link", what="file", limit=1) == b"x"
 
 
-# What of certify reads files by another way than the door, and why it may.
+# What of certify reads files by a way other than the door, and why it may.
 ELSEWHERE = {
     "certify/base/locks.py": "folders and temporary files, to hold them",
     "certify/base/staging.py": "what it wrote itself",

@@ -58,7 +58,7 @@ def answer(**changes: Any) -> Json:
 
 
 def translation(number: int, **changes: Any) -> Json:
-    """One valid record: three steps, the second of which has another argmax than token."""
+    """One valid record: three steps, the second of which has an argmax other than token."""
     reference = answer(ended=True, length=3)
     del reference["differs"]
     return {
@@ -401,7 +401,7 @@ def test_faulty_labels_along_a_path_are_refused(tmp_path: Path, fault: Callable[
 
 
 def own_steps(**changes: Any) -> Json:
-    """Six steps of ``t.transfer`` along its own output, the second with another argmax than its token."""
+    """Six steps of ``t.transfer`` along its own output, the second with an argmax other than its token."""
     steps = {"tokens": [10, 7, 9, 9, 9, 2], "top": [[1, 8]], "p_a": [9 * 10**8] * 6, "p_b": [10**8] * 6}
     return steps | {"differs": [[1, 7], [4, 3]]} | changes
 
