@@ -95,7 +95,7 @@ else:
 
 NON_CLAIMS: Final = (
     "that the ticket may be released: a certificate holds no verdict, a policy decides on it",
-    "anything about text of a kind other than the texts named here",
+    "anything about text of another kind than the texts named here",
     "that the theorem behind a criterion is true of a deployed network: rates are measured, not derived",
     "that the records are what the named models produced: only running the models again can show that",
     "that rows outside the ticket did not move: not rejecting is not equivalence",
