@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from certify.base.text import counted
 from reports.html.markup import Child, Markup, tag
-from reports.html.svg import Axes, mark
+from reports.html.svg import Axes, mark, short
 
 _LONG = 40
 """Characters from which on a cell may break its lines."""
@@ -20,8 +21,6 @@ def figure(
     rows: Iterable[Sequence[object]],
     legend: Sequence[tuple[str, str]] = (),
     cloud: str | None = None,
-    *,
-    unfolded: bool = False,
 ) -> Markup:
     """One figure.
 
@@ -30,11 +29,10 @@ def figure(
         title: what it shows, as a sentence.
         drawn: the plot, or a drawing already made.
         read: how to read it.
-        head: titles of the columns of its numbers.
+        head: titles of the columns of its numbers; empty if a table beside it has them.
         rows: its numbers.
         legend: kinds of marks and what they stand for.
         cloud: id of the points that a script draws beneath it (:mod:`reports.html.cloud`).
-        unfolded: show the numbers at once.
     """
     plot = drawn.svg(title, f"{key}-read") if isinstance(drawn, Axes) else drawn
     frame = " ".join(f"{share:.4f}" for share in drawn.frame) if isinstance(drawn, Axes) else None
@@ -44,7 +42,7 @@ def figure(
         _legend(legend) if legend else None,
         tag("div", plot, class_="plot", data_cloud=cloud, data_frame=cloud and frame),
         tag("figcaption", read, id=f"{key}-read"),
-        tag("details", tag("summary", "Numbers"), table(f"Numbers: {title}", head, rows), open=unfolded),
+        tag("details", tag("summary", "Numbers"), table(f"Numbers: {title}", head, rows)) if head else None,
         id=key,
     )
 
@@ -85,6 +83,11 @@ def decimal(value: float) -> str:
 def signed(value: float) -> str:
     """A difference with its sign and one digit after the point."""
     return f"{value:+.1f}".replace("-", "−")
+
+
+def many(number: int, noun: str) -> str:
+    """A number and what it counts, thousands set apart."""
+    return counted(number, noun).replace(str(number), short(number), 1)
 
 
 def percent(share: float) -> str:

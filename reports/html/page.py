@@ -44,7 +44,6 @@ def page(reports: Sequence[CheckReport], run: Mapping[str, Any] | None = None) -
     ]
     style, script = (Markup(files("reports.html").joinpath(name).read_text("utf-8")) for name in _PARTS)
     allowed = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}"
-    title = _title(run)
     html = tag(
         "html",
         tag(
@@ -57,12 +56,12 @@ def page(reports: Sequence[CheckReport], run: Mapping[str, Any] | None = None) -
             ),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("meta", name="color-scheme", content="light dark"),
-            tag("title", title),
+            tag("title", _title(run)),
             tag("style", style),
         ),
         tag(
             "body",
-            tag("header", tag("h1", title), _summary(run, reports), class_="page"),
+            tag("header", tag("h1", _heading(run)), _summary(run, reports), class_="page"),
             tag("main", parts),
             tag(
                 "footer",
@@ -80,16 +79,22 @@ def page(reports: Sequence[CheckReport], run: Mapping[str, Any] | None = None) -
 _PARTS = ("style.css", "page.js")
 
 
+def _heading(run: Mapping[str, Any]) -> str:
+    verdicts = [ticket["verdict"] for report in run["reports"] for ticket in report["tickets"]]
+    if len(verdicts) == 1 and not run["errors"]:
+        return "Ticket report"
+    return f"{verdicts.count('CERTIFIED')} of {counted(len(verdicts), 'ticket')} certified"
+
+
 def _title(run: Mapping[str, Any]) -> str:
-    tickets = [ticket for report in run["reports"] for ticket in report["tickets"]]
-    certified = sum(ticket["verdict"] == "CERTIFIED" for ticket in tickets)
-    if len(tickets) == 1 and not run["errors"]:
-        return f"{tickets[0]['id']}: {tickets[0]['verdict']}"
-    return f"{certified} of {counted(len(tickets), 'ticket')} certified"
+    return ", ".join(f"{one.id or one.file}: {one.verdict}" for one in worst_first(run)[:3])
 
 
 def _summary(run: Mapping[str, Any], reports: Sequence[CheckReport]) -> Markup:
-    """Verdict, id, first reason and remedy of each ticket, worst first, each with a link to its section."""
+    """Verdict, id, first reason and remedy of each ticket, worst first, each with a link to its section.
+
+    Nothing for a single ticket, whose section says it all.
+    """
     keys = {
         (data["file"], ticket["id"]): f"r{i}t{j}"
         for i, data in enumerate(run["reports"])
@@ -110,8 +115,10 @@ def _summary(run: Mapping[str, Any], reports: Sequence[CheckReport]) -> Markup:
         )
         for one in worst_first(run)
     ]
+    if len(rows) == 1 and reports:
+        return join()
     head = ("verdict", "ticket", "first reason", *(["file"] if several else []))
-    asked = {report.policy.question for report in reports} if len(rows) > 1 else set()
+    asked = {report.policy.question for report in reports}
     return join(
         (tag("p", question, class_="question") for question in sorted(asked)),
         table("Verdicts, worst first", head, rows, "verdicts"),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from certify.base.records import RULES
-from certify.base.text import counted
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, TranslationRecord
 from certify.evidence.sentence_scores import POINT, sentence_chrf
-from reports.html.figure import left_out, table
+from reports.html.figure import left_out, many, table
 from reports.html.markup import Markup, join, tag
 from reports.html.material import Material
 
@@ -41,9 +40,7 @@ def sentences(given: Material) -> Markup:
     ]
     head = ("sentence", "source and reference", "base", "ticket", "embed tuning")
     scores = ("chrF base", "chrF ticket", "chrF embed tuning")
-    said = (
-        f"{len(differing)} of {counted(len(records), 'sentence')} of {given.main.name} are answered otherwise"
-    )
+    said = f"{len(differing)} of {many(len(records), 'sentence')} of {given.main.name} are answered otherwise"
     said += " than by embed tuning"
     if len(ranked) > _SHOWN:
         said += f"; here are the {_SHOWN} on which the scores differ most"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from certify.base.text import counted
-from reports.html.figure import table
+from reports.html.figure import many, table
 from reports.html.markup import Markup, join, tag
 from reports.html.material import Material
 from reports.html.plots.limits import forest
@@ -32,13 +31,14 @@ def section(given: Material, report: Data, ticket: Data) -> Markup:
         report: data of its report (:func:`reports.view.view`).
         ticket: its part about the ticket.
     """
+    limits, numbers = forest(given)
     return tag(
         "article",
         tag("header", tag("h2", chip(ticket["verdict"]), " ", ticket["id"]), _lead(report, ticket)),
         _reasons(ticket),
         tag("h3", "Claims"),
-        forest(given),
-        _figures(violations(given), by_rule(given), by_rows(given), sequences(given)),
+        _figures(limits, violations(given), by_rule(given), by_rows(given), sequences(given)),
+        numbers,
         _informing([claim for claim in ticket["claims"] if not claim["asked"]]),
         tag("h3", "Rows"),
         tag("p", _selection(ticket)),
@@ -83,6 +83,7 @@ def _reasons(ticket: Data) -> Markup:
             tag("p", tag("code", item["name"]), f" {item['outcome']} ", tag("code", item["code"])),
             tag("p", item["text"]),
             tag("p", "→ ", remedy, class_="remedy") if remedy else None,
+            class_="bad" if item["outcome"] in ("fail", "invalid", "error") else None,
         )
 
     rows = [
@@ -95,7 +96,7 @@ def _reasons(ticket: Data) -> Markup:
         tag("ul", map(reason, against), class_="reasons") if against else None,
         tag(
             "details",
-            tag("summary", f"{counted(len(rest), 'other item')} checked"),
+            tag("summary", f"{many(len(rest), 'other item')} checked"),
             table("Other items", head, rows),
         ),
     )
@@ -108,8 +109,8 @@ def _figures(*figures: Markup) -> Markup:
 def _informing(claims: Sequence[Data]) -> Markup | None:
     if not claims:
         return None
-    said = f"{counted(len(claims), 'claim')} for information"
-    head = ("claim", "text", "estimate", "lower", "upper", "finding", "n", "error probability", "found")
+    said = f"{many(len(claims), 'claim')} for information"
+    head = ("claim", "text", "estimate", "lower", "upper", "finding", "n", "δ", "found")
 
     def row(claim: Data) -> tuple[object, ...]:
         figures = (claim[name] and claim[name]["decimal"] for name in ("estimate", "lower", "upper"))
@@ -132,7 +133,7 @@ def _selection(ticket: Data) -> str:
     chosen, (rows, width) = ticket["selection"], ticket["table"]["shape"]
     rule = chosen["rule"] if len(chosen["rule"]) <= 80 else chosen["rule"][:79] + "…"
     return (
-        f"{counted(len(ticket['tokens']), 'row')} of {short(rows)}, width {width},"
+        f"{many(len(ticket['tokens']), 'row')} of {short(rows)}, width {width},"
         f" {ticket['table']['dtype']}; rule {rule}, α = {chosen['alpha']}, correction"
         f" {chosen['correction']}, {chosen['method']} law; rejects at h ≥ {chosen['h_alpha']}, published τ ="
         f" {chosen['tau']:.5f}; released: {ticket['released']}."

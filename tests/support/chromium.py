@@ -114,7 +114,7 @@ class Tab:
 def chromium() -> Iterator[Tab]:
     """A browser with one empty page."""
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
-    with TemporaryDirectory() as profile:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         flags = [
             "--headless=new",
             "--disable-gpu",
@@ -148,6 +148,9 @@ def chromium() -> Iterator[Tab]:
             for domain in ("Page", "Network", "Runtime", "Log"):
                 tab.do(f"{domain}.enable")
             yield tab
+            tab.session = ""
+            tab.do("Browser.close")
+            process.wait(timeout=60)  # its profile is written until it ends
         finally:
             process.kill()
             process.wait()

@@ -14,7 +14,7 @@ from certify.claims.claim import Claim
 from certify.claims.registry import KINDS
 from certify.policy.outcomes import asked
 from certify.policy.requirement import Requirement, RequirementAnswer
-from reports.html.figure import figure, left_out
+from reports.html.figure import figure, left_out, table
 from reports.html.markup import Markup, join, tag
 from reports.html.material import Material, both_limits, wanted
 from reports.html.svg import Axes, Scale, linear, mark, words
@@ -42,12 +42,12 @@ class _Asked:
         return named[1] if named else "rate"
 
 
-def forest(given: Material) -> Markup:
-    """Every claim that is asked for: one panel for each unit of measurement, and all figures in a table."""
+def forest(given: Material) -> tuple[Markup, Markup | None]:
+    """Every claim that is asked for: a panel for each unit of measurement, and the table of its numbers."""
     name = "Limits against what was asked"
     found = [(one, *both_limits(one.claim)) for one in _found(given)]
     if not found:
-        return left_out(name, given.without_evidence)
+        return left_out(name, given.without_evidence), None
     drawn = [one for one in found if one[0].claim.estimate is not None]
     measures = dict.fromkeys(one.measure for one, *_ in drawn)
     met = sum(one.answer.outcome is Outcome.PASS for one, *_ in found)
@@ -57,22 +57,11 @@ def forest(given: Material) -> Markup:
         for m in measures
     )
     read = (
-        "The dot is the estimate, the bar goes from the lower to the upper limit, each with the error"
-        " probability in the table; the red line is what is asked. A claim is shown if the whole bar lies"
+        "The dot is the estimate, the bar goes from the lower to the upper limit, each with error"
+        " probability δ; the red line is what is asked. A claim is shown if the whole bar lies"
         " on the asked side of the line, refuted if it lies beyond it, and undecided if it crosses (✓, ✗, ?)."
     )
-    head = (
-        "claim",
-        "text",
-        "estimate",
-        "lower",
-        "upper",
-        "asked",
-        "outcome",
-        "n",
-        "error probability",
-        "rests on",
-    )
+    head = ("claim", "text", "estimate", "lower", "upper", "asked", "outcome", "n", "δ", "rests on")
     rows = (
         (
             one.claim.name,
@@ -87,7 +76,7 @@ def forest(given: Material) -> Markup:
         for one, lower, upper in found
     )
     legend = [("ticket", "estimate"), ("asked", "asked")]
-    return figure(key, title, join(*panels), read, head, rows, legend, unfolded=True)
+    return figure(key, title, join(*panels), read, (), (), legend), table("What is asked", head, rows)
 
 
 def _found(given: Material) -> Iterator[_Asked]:

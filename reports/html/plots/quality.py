@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from certify.base.records import RULES, Rule
-from certify.base.text import counted
 from certify.evidence.load import Evidence
 from certify.evidence.null_labels import NULLS
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, ROW_KINDS, Arm
 from certify.evidence.sentence_scores import mean_score
-from reports.html.figure import figure, left_out, percent, signed
+from reports.html.figure import figure, left_out, many, percent, signed
 from reports.html.markup import Markup
 from reports.html.material import Material, both_limits
 from reports.html.svg import Axes, Scale, counting, linear, short
@@ -42,7 +41,8 @@ def by_rule(given: Material) -> Markup:
     title = f"The gain on {given.main.name} is {signed(float(ours['whole']))} on whole outputs"
     title += f" and {signed(float(ours['first-line']))} on first lines"
     if ours["whole"] > 0:
-        title += f": {percent(float(1 - ours['first-line'] / ours['whole']))} of it is learning to stop"
+        share = float(1 - ours["first-line"] / ours["whole"])
+        title += f": {percent(share) if share < 1 else 'all'} of it is learning to stop"
     read = (
         "Mean difference of sentence chrF to the base model. A model that runs on after its translation"
         " loses chrF on whole outputs; scored on the first line it does not. What is left there is"
@@ -77,7 +77,7 @@ def by_rows(given: Material) -> Markup:
     ends = [float(value) for *_, pair in shown for value in pair if value is not None]
     y = linear([0.0, best, *ends, *(gain for _, _, gain, _ in shown)])
     plot = Axes(counting(float(ticket.base.shape[0])), y, "rows put into the base", _GAIN)
-    plot.across(0.0, "the base", "base")
+    plot.across(0.0, "the base", "base", place=0.7)
     plot.across(best, "embed tuning", "reference", place=0.0)
     for kind, arm, gain, pair in shown:
         _bar(plot, float(len(arm.ids or ())), pair, "" if kind == "ticket" else "faint")
@@ -85,13 +85,13 @@ def by_rows(given: Material) -> Markup:
             float(len(arm.ids or ())),
             gain,
             kind,
-            f"{arm.name}: {counted(len(arm.ids or ()), 'row')}, {gain:+.2f}",
+            f"{arm.name}: {many(len(arm.ids or ()), 'row')}, {gain:+.2f}",
         )
     every = float(ticket.base.shape[0])
     plot.dot(every, best, "reference", f"embed tuning: {short(every)} rows, {signed(best)}")
     ours = next(gain for kind, _, gain, _ in shown if kind == "ticket")
     nulls = [gain for kind, _, gain, _ in shown if kind == "null"]
-    title = f"With {counted(len(ticket.ids), 'row')} this ticket gains {signed(ours)}"
+    title = f"With {many(len(ticket.ids), 'row')} this ticket gains {signed(ours)}"
     title += f" of embed tuning's {signed(best)}"
     if nulls:
         title += f"; its best null ticket {signed(max(nulls))}"

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.records import KSResult
-from certify.base.text import counted
 from certify.gate.recheck import FAR, STILL
 from certify.ticket.schema import SelectionRef
 from reports.html.cloud import binned
-from reports.html.figure import figure, left_out
+from reports.html.figure import figure, left_out, many
 from reports.html.markup import Markup, tag
 from reports.html.material import Material
 from reports.html.svg import Axes, Scale, counting, linear, powers, short
 
 _MARKED = 400
+_FINE = 400
 _LISTED = 40
 
 _TICKET = ("ticket", "row of the ticket")
@@ -44,8 +44,8 @@ def frequency(given: Material) -> Markup:
     _mark(given, plot, ids, fed, distance)
     above = int(np.count_nonzero(distance > tau))
     kept = int(np.count_nonzero(distance[list(ticket.ids)] > tau))
-    title = f"{counted(above, 'row')} of {short(result.rows)} moved further than τ"
-    title += f"; the ticket holds {kept} of them"
+    title = f"{many(above, 'row')} of {short(result.rows)} moved further than τ"
+    title += f"; the ticket holds {short(kept)} of them"
     read = (
         "Each point is a row of the table: how often it is fed, and how far tuning moved its values (D, the"
         " Kolmogorov-Smirnov distance of the row before and after). The published theorem needs every point"
@@ -83,18 +83,17 @@ def ranks(given: Material) -> Markup:
     y = Scale(y.low, y.high, tuple((v, "1" if v == 0 else f"10⁻{_raised(v)}") for v, _ in y.ticks))
     plot = Axes(x, y, "rank of the row", "p-value (smaller is higher)")
     at = np.log10(np.arange(1, order.size + 1))
-    thin = _thin(plot, at, height)
     plot.line([(0.0, float(at[-1])), (float(at[-1]), 0.0)], "chance")
-    plot.line([(float(at[i]), float(height[i])) for i in thin], "curve")
-    plot.line([(float(at[i]), float(asked[i])) for i in _thin(plot, at, asked)], "level")
+    plot.line([(float(at[i]), float(height[i])) for i in _thin((x, at), (y, height))], "curve")
+    plot.line([(float(at[i]), float(asked[i])) for i in _thin((x, at), (y, asked))], "level")
     place = {int(token): i for i, token in enumerate(order)}
     ids = [i for i in _strongest(result, ticket.ids) if i in place]
-    for i in ids:
-        said = f"{_piece(given, i)} (id {i}): rank {place[i] + 1}, p = {result.p[i]:.2g}"
-        plot.dot(float(at[place[i]]), float(height[place[i]]), "ticket", said)
-    passing = int(np.count_nonzero(height > asked))
-    law = "" if chosen.correction == "none" else f", correction {chosen.correction}"
-    title = f"{short(passing)} of {short(order.size)} tested rows reach the level α = {chosen.alpha}{law}"
+    rank = np.zeros(result.rows)
+    rank[order] = at
+    _mark(given, plot, ids, rank, -result.log10_p)
+    passing = order[result.h[order] >= chosen.h_alpha]
+    title = f"{short(passing.size)} of {short(order.size)} tested rows reach α = {chosen.alpha} by themselves"
+    title += f"; the ticket holds {short(np.isin(passing, ticket.ids).sum())} of them"
     read = (
         "Tested rows from the smallest p-value on, both axes logarithmic. The dashed line is what"
         " independent rows that did not move would give on average; the red line is the level that a row"
@@ -137,7 +136,7 @@ def shifts(given: Material) -> Markup:
     what = (
         "no row outside the ticket hides"
         if not spots
-        else f"{counted(len(spots), 'row')} outside the ticket hide"
+        else f"{many(len(spots), 'row')} outside the ticket hide"
     )
     title = f"{what} in a blind spot of the test"
     read = (
@@ -190,8 +189,13 @@ def _places(scale: Scale, values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _mark(
     given: Material, plot: Axes, ids: list[int], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> None:
+    """Mark rows; of those that fall on one another the first."""
+    seen = set()
     for i in ids:
-        plot.dot(float(x[i]), float(y[i]), "ticket", f"{_piece(given, i)} (id {i}): {x[i]:.4g}, {y[i]:.4g}")
+        place = round(plot.x(float(x[i])) / 2), round(plot.y(float(y[i])) / 2)
+        if place not in seen:
+            plot.dot(float(x[i]), float(y[i]), "ticket", f"{_piece(given, i)} (id {i})")
+        seen.add(place)
 
 
 def _strongest(result: KSResult, ids: tuple[int, ...]) -> list[int]:
@@ -227,12 +231,13 @@ def _levels(chosen: SelectionRef, tests: int) -> NDArray[np.float64]:
     return np.log10(alpha * factor)
 
 
-def _thin(plot: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> list[int]:
-    """Points of a curve that differ in the drawing."""
-    seen: dict[tuple[int, int], int] = {}
-    for i, (across, up) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
-        seen[round(plot.x(across)), round(plot.y(up))] = i
-    return sorted({0, *seen.values(), len(x) - 1})
+def _thin(x: tuple[Scale, NDArray[np.float64]], y: tuple[Scale, NDArray[np.float64]]) -> list[int]:
+    """Points of a curve that differ in the drawing, the first and the last among them."""
+    moved = np.zeros(x[1].size, dtype=bool)
+    for scale, values in (x, y):
+        moved[1:] |= np.diff(np.rint((values - scale.low) / (scale.high - scale.low) * _FINE)) != 0
+    moved[[0, -1]] = True
+    return np.flatnonzero(moved).tolist()
 
 
 def _raised(value: float) -> str:
