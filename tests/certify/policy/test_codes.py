@@ -43,6 +43,7 @@ NOT_CODES = {
     "flags of the operating system": {"O_BINARY", "O_NONBLOCK"},
     "environment variables": {
         *("CERTIFY_DATA", "CERTIFY_TRACEBACK", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "RANK"),
+        *("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"),
         *("ACCELERATE_USE_CPU", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"),
         *("MV2_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
     },
@@ -50,6 +51,7 @@ NOT_CODES = {
         *("BASE_ARM", "MAX_LINE_BYTES", "MAX_WITNESSES", "REFERENCE_ARM", "ROW_KINDS", "STATISTICS"),
     },
     "names of scores": {"BLEU"},
+    "results of an in-toto predicate": {"FAILED", "PASSED"},
     "what an option is called in its help": {"BASE", "DATA", "FILE", "MODEL", "NAME", "POLICY"},
 }
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
