@@ -43,7 +43,7 @@ NOT_CODES = {
     "flags of the operating system": {"O_BINARY", "O_NONBLOCK"},
     "environment variables": {
         *("CERTIFY_DATA", "CERTIFY_TRACEBACK", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "RANK"),
-        *("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"),
+        *("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"),
         *("ACCELERATE_USE_CPU", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"),
         *("MV2_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
     },
