@@ -6,53 +6,82 @@ Eighth of ten files. The rules are those of :mod:`certify.evidence.null_labels`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from .claims import NULLS
-from .tables import Json, Moved, Vocabulary, need, sha
+from .tables import PASS, Json, Moved, Vocabulary, answer, need, sha
+
+SEEDS: Final = (0, 1, 2)  # of the draws that count
+DRAWN: Final = ("random", "frequency-matched", "direction")
 
 
-def choices(ticket: str, listed: Sequence[list[int]], arms: Sequence[Json]) -> int:
+def tickets_of(null: Json, arms: Sequence[Json], ticket: Json) -> list[tuple[str, list[int]]]:
+    """Kind and rows of what a null says it is a null of: this ticket, or the arms of another one, by name."""
+    of = null.get("of")
+    if of == ticket["id"]:
+        return [(ticket["released"]["object"], [row["id"] for row in ticket["tokens"]])]
+    names = (of, str(of).removesuffix("-tuned"))
+    plain = [one for one in arms if not one.get("control") and not one.get("gate") and one.get("ids")]
+    return [
+        (one["kind"], one["ids"]) for one in plain if one["name"] in [f"{of}.{one['kind']}" for of in names]
+    ]
+
+
+def choices(ticket: Json, listed: Sequence[list[int]], arms: Sequence[Json]) -> int:
     """Among how many tickets a text could have served to choose; those listed were chosen on other text."""
     rows = [one for one in arms if one["kind"] in ("transfer", "tuned", "direction")]
     plain = [(one["kind"], one["table_sha256"]) for one in rows if not one.get("gate")]
     rows = [one for one in rows if not one.get("gate") or (one["kind"], one["table_sha256"]) not in plain]
-    nulls = [one for one in rows if one.get("control") in (*NULLS, "direction")]
-    tickets = [one for one in rows if one not in nulls]
 
-    def beside(null: Json) -> bool:  # of this ticket, or of another with as many rows
-        if null["control"] == "direction":  # of the rows of a ticket
-            return any(one["ids"] == null["ids"] for one in tickets)
-        of = str(null.get("of"))
-        names = (f"{of}.", f"{of.removesuffix('-tuned')}.")
-        sizes = {len(one["ids"]) for one in tickets if one["name"].startswith(names)}
-        one_row = sizes and null["control"].startswith("one-row") and len(null["ids"]) == 1
-        return bool(of == ticket or one_row or len(null["ids"]) in sizes)
+    def beside(one: Json) -> bool:  # a null of a ticket here, or a random direction of its rows
+        theirs, control = tickets_of(one, rows, ticket), str(one.get("control"))
+        if one.get("gate") or (control in DRAWN and one.get("seed") not in SEEDS):
+            return False
+        if control == "direction":
+            return one["kind"] == control and any(one["ids"] == ids for _, ids in theirs)
+        sizes = [(kind, 1 if control.startswith("one-row") else len(ids)) for kind, ids in theirs]
+        return control in NULLS and (one["kind"], len(one["ids"])) in sizes
 
-    paid = [*tickets, *(null for null in nulls if not beside(null))]
-    return max(1, sum(one["ids"] not in listed for one in paid) + bool(listed))
+    paid = sum(not beside(one) and one["ids"] not in listed for one in rows)
+    return max(1, paid + bool(listed))
 
 
 def own_table(null: Json, arms: Sequence[Json]) -> bool:
     """Rows that were tuned on their own make a table that no other arm of this ticket has."""
+    same = [null["of"], "tuned", None]
     others = [
         one["table_sha256"]
         for one in arms
         if one["name"] != null["name"]
         and one.get("table_sha256")
-        and (one.get("control") not in NULLS or (one.get("of"), one["kind"]) == (null["of"], "tuned"))
+        and (one.get("control") not in NULLS or [*map(one.get, ("of", "kind", "gate"))] == same)
     ]
     return null["table_sha256"] not in others
+
+
+def named_once(arms: Sequence[Json], ticket: Json) -> None:
+    """No null or random direction of a ticket of the text has the label of another."""
+    labels = [
+        str([sorted({str(ids) for _, ids in theirs}), *map(one.get, keys)])
+        for one in arms
+        for keys in [("control", "kind", "gate", "seed")[: 3 + (one.get("control") in DRAWN)]]
+        if one.get("control") in (*NULLS, "direction") and (theirs := tickets_of(one, arms, ticket))
+    ]
+    need(len({*labels}) == len(labels), "NULL_LABEL")
 
 
 def labelled(
     one: Json, arms: Sequence[Json], ticket: Json, rows: int, vocabulary: Vocabulary, moved: Moved
 ) -> None:
-    """A null ticket of this ticket holds the rows of its label, and is the only one of it."""
-    control, seed, ours = one.get("control"), one.get("seed"), {row["id"] for row in ticket["tokens"]}
-    if control not in NULLS or one.get("of") != ticket["id"]:
-        return
-    keys = ["control", "of", "kind", "gate"] + ["seed"] * (NULLS[control] == 3)
-    need(sum(all(one.get(key) == arm.get(key) for key in keys) for arm in arms) == 1, "NULL_LABEL")
+    """A null of a ticket of the text holds the rows of its label."""
+    theirs = tickets_of(one, arms, ticket) if one.get("control") in NULLS else []
+    found = [answer(rightly, one, {*ids}, rows, vocabulary, moved)[1] for _, ids in theirs]
+    need(not theirs or PASS in found, "NULL_LABEL")
+
+
+def rightly(one: Json, ours: set[int], rows: int, vocabulary: Vocabulary, moved: Moved) -> None:
+    """The rows of a null are those that its label stands for, of a ticket with these rows."""
+    control, seed = one["control"], one.get("seed")
     (pieces, special, size), ids = vocabulary, {*(one.get("ids") or ())}
     if control.startswith("one-row"):
         bos = {i for i, said in special.items() if "bos" in said.split(" ")[0].split("/")}

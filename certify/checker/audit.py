@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .arms import choices, labelled, own_table
+from .arms import choices, labelled, named_once, own_table
 from .claims import NULLS, Policy, Text, claim_name, ratio, repeated, shown
 from .declared import Requirement, asked_of, asserted, calibrated_on
 from .scan import compare, critical, moved, p_exact, select
@@ -242,6 +242,7 @@ class Audit:
         if m["template"] and t["template"] and m["template"]["sha256"] != t["template"]["sha256"]:
             need(role != "loss", "EVIDENCE_TEMPLATE")
             role = "other-template"
+        named_once(m["arms"], t)
         ours = (self.table, t["released"]["object"], None)
         for one in m["arms"]:
             need(max(one.get("ids") or [0]) < t["base"]["shape"][0], "EVIDENCE_IDS")
@@ -308,7 +309,7 @@ class Audit:
         for text in texts:
             ours = {name: found for (sha256, name), found in hints.items() if sha256 == text.e.sha256}
             self.folder.say(f"{self.ticket['id']}: claims on {text.name}")
-            among = choices(self.ticket["id"], listed, text.e.m["arms"])
+            among = choices(self.ticket, listed, text.e.m["arms"])
             paid = shares[text.role] * among * (1 + len(c["earlier"]))
             text.compute(self.delta / paid, self.h, ours)
         self.texts = texts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -11,8 +11,8 @@ from certify.claims.claim import DELTA, Claim
 from certify.claims.kind import Kind, Role
 from certify.claims.registry import KINDS
 from certify.evidence.load import Evidence, Subject, check_binding
-from certify.evidence.null_labels import NULLS
-from certify.evidence.read import ROW_KINDS, Arm
+from certify.evidence.null_labels import NULLS, stands_beside
+from certify.evidence.read import ROW_KINDS
 from certify.evidence.sampling import LARGEST_SHARE, largest_share
 from certify.evidence.split import check_split
 
@@ -94,35 +94,18 @@ def role_of(evidence: Evidence, subject: Subject) -> Role:
 def choices(evidence: Evidence, subject: Subject) -> int:
     """How many tickets could have been compared on this text; they share its error probability.
 
-    Counts arms of rows, except null tickets and random directions of a ticket, and gated copies of another
-    arm. A gate without its ungated copy still counts, because any ticket could be labelled so. If the
-    ticket binds a record that it was chosen on other text, the candidates listed there count as one (theory
-    §5, "Choice and repetition are paid for").
+    Counts arms of rows, except nulls and random directions that stand beside a ticket of the text
+    (:func:`certify.evidence.null_labels.stands_beside`), and gated copies of another arm. A gate without its
+    ungated copy still counts, because any ticket could be labelled so. If the ticket binds a record that it
+    was chosen on other text, the candidates listed there count as one (theory §5, "Choice is paid for").
     """
     rows = [arm for arm in evidence.manifest.arms if arm.kind in ROW_KINDS]
     plain = {(arm.kind, arm.table_sha256) for arm in rows if arm.gate is None}
     rows = [arm for arm in rows if arm.gate is None or (arm.kind, arm.table_sha256) not in plain]
     nulls = [arm for arm in rows if arm.control in (*NULLS, "direction")]
-    tickets = [arm for arm in rows if arm not in nulls]
-    others = [arm for arm in nulls if not _stands_beside(arm, tickets, subject.ticket.id)]
+    paid = [arm for arm in rows if arm not in nulls or not stands_beside(arm, rows, subject.ticket)]
     listed = set() if subject.choice is None else {one.ids for one in subject.choice.candidates}
-    unlisted = [arm for arm in (*tickets, *others) if arm.ids not in listed]
-    return max(1, len(unlisted) + bool(listed))
-
-
-def _stands_beside(null: Arm, tickets: Iterable[Arm], ours: str) -> bool:
-    """Whether an arm labelled as a null ticket belongs to a ticket here: ours, or one of the same size.
-
-    Labels of our nulls are compared with their rows (:mod:`certify.evidence.null_labels`); any other ticket
-    could be labelled as a null of nothing, so that it would seem not to have been a choice. A random
-    direction has the rows of a ticket.
-    """
-    if null.control == "direction":
-        return any(arm.ids == null.ids for arm in tickets)
-    names = (f"{null.of}.", f"{(null.of or '').removesuffix('-tuned')}.")
-    sizes = {len(arm.ids or ()) for arm in tickets if arm.name.startswith(names)}
-    one_row = (null.control or "").startswith("one-row") and bool(sizes)
-    return null.of == ours or len(null.ids or ()) in (sizes | {1} if one_row else sizes)
+    return max(1, sum(arm.ids not in listed for arm in paid) + bool(listed))
 
 
 def _claims(evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Claim, ...]:

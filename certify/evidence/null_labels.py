@@ -20,14 +20,15 @@ k is the size of the ticket. The pool holds every row with a token that is not s
 record how often a token was fed in tuning, so for the last two kinds the choice of rows is taken on trust
 (A-EVIDENCE); matched draws must at least differ from each other.
 
-Of the random kinds the draws with :data:`SEEDS` are compared, of the others the only one there is. Nothing
-else counts, so that neither adding, dropping, relabelling nor picking draws can help a ticket.
+Of the random kinds the draws with :data:`SEEDS` are compared, of the others the only one there is. No other
+is, so that neither adding, dropping, relabelling nor picking draws can help a ticket; it is paid for as a
+ticket is (:func:`stands_beside`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -100,25 +101,50 @@ class Labels:
         return frozenset(sorted(self.pool, key=rank)[: len(ticket)])
 
 
+def tickets_of(null: Arm, arms: Iterable[Arm], ticket: Ticket) -> list[tuple[str, tuple[int, ...]]]:
+    """Kind and rows of what a null says it is a null of: ``ticket``, or the arms of another one, by name."""
+    if null.of == ticket.id:
+        return [(ticket.released.object, ticket.ids)]
+    names = (null.of, str(null.of).removesuffix("-tuned"))
+    plain = [arm for arm in arms if arm.control is None and arm.gate is None and arm.ids]
+    return [(arm.kind, arm.ids or ()) for arm in plain if arm.name in [f"{of}.{arm.kind}" for of in names]]
+
+
+def stands_beside(null: Arm, arms: Iterable[Arm], ticket: Ticket) -> bool:
+    """Whether a null or random direction belongs to a ticket of the text, and is no choice by itself.
+
+    Any ticket could be labelled so. Therefore labels are checked (:func:`check_labels`), and of what is
+    drawn, of which an author can draw more, only :data:`SEEDS` count; a gate would make a label of its own.
+    """
+    theirs = tickets_of(null, arms, ticket)
+    if null.gate is not None or (null.control in (*_DRAWN, "direction") and null.seed not in SEEDS):
+        return False
+    if null.control == "direction":
+        return null.kind == "direction" and any(null.ids == ids for _, ids in theirs)
+    one = str(null.control).startswith("one-row")
+    return (null.kind, len(null.ids or ())) in [(kind, 1 if one else len(ids)) for kind, ids in theirs]
+
+
 def check_labels(arms: Sequence[Arm], ticket: Ticket, labels: Labels) -> None:
-    """Refuse a null ticket of ``ticket`` that is not what its label says, or a second one of a label.
+    """Refuse a null of a ticket of the text that is not what its label says, or a second one of a label.
 
     Raises:
         InvalidInputError: ``NULL_LABEL``, or ``NULL_TABLE``: rows tuned on their own make a table of their
             own, neither the base's nor any other arm's. Names the arm.
     """
-    ids = frozenset(ticket.ids)
     seen: set[tuple[object, ...]] = set()
     for arm in arms:
-        if arm.control not in NULLS or arm.of != ticket.id:
+        theirs = tickets_of(arm, arms, ticket) if arm.control in (*NULLS, "direction") else ()
+        if not theirs:
             continue
-        if not labels.right(arm, ids):
+        if arm.control in NULLS and not any(labels.right(arm, frozenset(ids)) for _, ids in theirs):
             what = arm.control if arm.seed is None else f"{arm.control} with seed {arm.seed}"
             raise InvalidInputError(f"the rows of arm {arm.name} are not {what}", code="NULL_LABEL")
-        label = (arm.control, arm.kind, arm.gate, arm.seed if arm.control in _DRAWN else None)
+        seed = arm.seed if arm.control in (*_DRAWN, "direction") else None
+        label = (frozenset(ids for _, ids in theirs), arm.control, arm.kind, arm.gate, seed)
         if label in seen:
             raise InvalidInputError(
-                f"arm {arm.name} is a second {arm.control} of this ticket, with the same seed if it has one",
+                f"arm {arm.name} is a second {arm.control} of its ticket, with the same seed if it has one",
                 code="NULL_LABEL",
             )
         seen.add(label)
