@@ -22,6 +22,7 @@ from certify.base.errors import InternalError, InvalidInputError, UsageError
 from lottery.model.backbone import TORCH_DTYPES
 
 _SHOWN = 8  # ids named in one error line
+_PROBED = 256  # rows on which a subclass of nn.Embedding is compared
 
 
 class TrainableRows(nn.Module):
@@ -30,7 +31,8 @@ class TrainableRows(nn.Module):
     The look-up has static shapes and does not synchronise with the device: every position reads both
     tables and a mask decides. The output has the dtype of the frozen table. A trained row is rounded to it
     (nearest, ties to even) *after* the look-up: the backbone sees bit for bit the released rows, while
-    gradients of repeated tokens are summed in fp32.
+    gradients of repeated tokens are summed in fp32. Where the frozen embedding multiplies what it looks up
+    (``embed_scale`` of Gemma), so does this one: rows are always those of the table, before that factor.
 
     A row is trained wherever its token is fed. This includes the ``padding_idx`` of the frozen embedding,
     to which PyTorch would give no gradient: right padding under an attention mask contributes exactly zero.
@@ -40,9 +42,11 @@ class TrainableRows(nn.Module):
         trained: the parameter, ``trained.weight`` ``[k, d]`` fp32 (``[V, d]`` if all rows are trained).
         ids: the trained rows, strictly increasing; None means all V of them.
         slot: ``[V]`` int64, position of a row in ``trained`` or -1; None if all rows are trained.
+        scale: factor of what is looked up, in the dtype of the frozen table; None if there is none.
     """
 
     slot: Tensor | None
+    scale: Tensor | None
 
     def __init__(self, base: nn.Embedding, ids: Sequence[int] | None) -> None:
         """Wrap ``base``; ``ids`` are strictly increasing and inside the table, as :func:`install` checks."""
@@ -61,15 +65,18 @@ class TrainableRows(nn.Module):
             self.register_buffer("slot", slot, persistent=False)
             start = base.weight.detach()[index].float()
         self.trained = nn.Embedding(*start.shape, _weight=start)
+        self.register_buffer("scale", _scale_of(base), persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Look up ``input_ids`` (integer, any shape ``S``): ``[*S, d]`` in the dtype of the frozen table."""
         dtype = self.base.weight.dtype
         if self.slot is None:
-            return F.embedding(input_ids, self.trained.weight).to(dtype)
-        slot = self.slot[input_ids]
-        rows = F.embedding(slot.clamp(min=0), self.trained.weight).to(dtype)
-        return torch.where((slot >= 0).unsqueeze(-1), rows, F.embedding(input_ids, self.base.weight))
+            found = F.embedding(input_ids, self.trained.weight).to(dtype)
+        else:
+            slot = self.slot[input_ids]
+            rows = F.embedding(slot.clamp(min=0), self.trained.weight).to(dtype)
+            found = torch.where((slot >= 0).unsqueeze(-1), rows, F.embedding(input_ids, self.base.weight))
+        return found if self.scale is None else found * self.scale
 
     def extra_repr(self) -> str:
         """Sizes for ``print(model)``."""
@@ -87,7 +94,7 @@ def install(
     """Freeze ``model`` and replace its input embedding by :class:`TrainableRows`, its only trainable part.
 
     Args:
-        model: a causal language model with an untied, unquantised ``nn.Embedding`` at the input.
+        model: a causal language model with an untied, unquantised ``nn.Embedding`` at the input, also scaled.
         ids: rows to train, strictly increasing; None trains all rows (embed tuning).
         init: starting values ``[k, d]`` in the order of ``ids``; None takes the base's own rows.
         tokens: number of ids that the tokenizer can produce, to refuse rows that no text can feed.
@@ -159,15 +166,16 @@ def _plain_embedding(model: PreTrainedModel) -> nn.Embedding:
             "the model is quantised: rows can only be trained on an fp32, fp16 or bf16 checkpoint",
             code="QUANTISED_TABLE",
         )
-    # Subclasses scale or normalise the looked-up rows; the trained rows would have to do the same.
-    if type(embedding) is not nn.Embedding or embedding.max_norm is not None or embedding.scale_grad_by_freq:
-        raise InvalidInputError(
-            f"the input embedding is a {type(embedding).__name__}; only a plain nn.Embedding is supported",
-            code="EMBEDDING_UNSUPPORTED",
-        )
-    if embedding.weight.is_meta:
+    if isinstance(weight, Tensor) and weight.is_meta:
         raise InvalidInputError(
             "the embedding table is not loaded (meta tensor)", code="EMBEDDING_UNSUPPORTED"
+        )
+    plain = isinstance(embedding, nn.Embedding) and embedding.max_norm is None
+    if not plain or embedding.scale_grad_by_freq or not _only_scales(embedding):
+        raise InvalidInputError(
+            f"the input embedding is a {type(embedding).__name__}, which does more with a row than look it up"
+            " and multiply it by embed_scale",
+            code="EMBEDDING_UNSUPPORTED",
         )
     declared = getattr(config, "vocab_size", embedding.num_embeddings)
     if tuple(embedding.weight.shape) != (embedding.num_embeddings, embedding.embedding_dim) or (
@@ -179,6 +187,22 @@ def _plain_embedding(model: PreTrainedModel) -> nn.Embedding:
             code="TABLE_RESIZED",
         )
     return embedding
+
+
+def _scale_of(embedding: nn.Embedding) -> Tensor | None:
+    """The factor of an embedding, as it is applied: rounded to the dtype of its table."""
+    scale = getattr(embedding, "embed_scale", None)
+    return None if scale is None else torch.as_tensor(scale).to(embedding.weight)
+
+
+def _only_scales(embedding: nn.Embedding) -> bool:
+    """Whether a subclass computes, bit for bit, what :class:`TrainableRows` would; asked of rows all over."""
+    if type(embedding) is nn.Embedding:
+        return True
+    ids = torch.linspace(0, embedding.num_embeddings - 1, _PROBED, device=embedding.weight.device).long()
+    with torch.no_grad():
+        rows, scale = F.embedding(ids, embedding.weight), _scale_of(embedding)
+        return bool(torch.equal(embedding(ids), rows if scale is None else rows * scale))
 
 
 def _check_untied(model: PreTrainedModel, base: nn.Embedding) -> None:

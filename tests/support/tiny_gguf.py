@@ -8,9 +8,8 @@ from typing import Any
 
 import gguf
 import numpy as np
-import torch
 from tiny_llama import tiny_llama
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 NAMES = {
     "llama": {"post_attention_layernorm": "ffn_norm"},
@@ -29,35 +28,6 @@ COMMON = {
     **{f"mlp.{one}_proj": f"ffn_{one}" for one in ("gate", "up", "down")},
 }
 BYTES = [f"<0x{i:02X}>" for i in range(256)]
-
-
-def tiny_gemma3(seed: int = 0, **overrides: object) -> PreTrainedModel:
-    """Seven layers, so that both kinds of attention are in it; norms away from zero; tied."""
-    settings: dict[str, Any] = {
-        "vocab_size": 320,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 7,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "query_pre_attn_scalar": 16,
-        "sliding_window": 8,
-        "max_position_embeddings": 64,
-        "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": 1e6},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-        },
-        "initializer_range": 0.2,
-        "tie_word_embeddings": True,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Gemma3ForCausalLM(Gemma3TextConfig(**(settings | overrides)))
-        for name, value in model.named_parameters():
-            if "norm" in name:
-                torch.nn.init.normal_(value, std=0.3)
-    return model.eval()
 
 
 def tied_llama(**overrides: object) -> PreTrainedModel:

@@ -16,7 +16,8 @@ gguf = pytest.importorskip("gguf")
 
 from command import in_process  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from tiny_gguf import tied_llama, tiny_gemma3, write_gguf, write_wheel  # noqa: E402
+from tiny_gemma import tiny_gemma3  # noqa: E402
+from tiny_gguf import tied_llama, write_gguf, write_wheel  # noqa: E402
 from tiny_llama import save_checkpoint  # noqa: E402
 
 from certify.base.errors import CertifyError  # noqa: E402

@@ -17,6 +17,7 @@ pytest.importorskip("transformers", reason="needs the extra tune")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 from slow_decoding import Logits, by_position, forced, greedy, plainly, segment  # noqa: E402
+from tiny_gemma import tiny_gemma3  # noqa: E402
 from tiny_llama import VOCABULARY, WIDTH, save_checkpoint, tiny_llama, write_pairs  # noqa: E402
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError  # noqa: E402
@@ -180,6 +181,22 @@ def test_a_gate_open_everywhere_is_no_gate_and_segments_matter(
     assert (
         len({tuple(said((name,))) for name in ("instruction", "source", "target")} | {tuple(everywhere)}) > 2
     )
+
+
+def test_a_gate_multiplies_what_it_looks_up_as_the_model_does(rows: Rows, tmp_path: Path) -> None:
+    model = tiny_gemma3(vocab_size=VOCABULARY, hidden_size=WIDTH, tie_word_embeddings=False)
+    model.save_pretrained(tmp_path)
+    base, ids = open_table(tmp_path), torch.tensor([[*IDS, 7, 8]])
+
+    def logits(gate: tuple[str, ...] | None) -> Any:
+        placement = rows_placement("t", "transfer", base, rows, gate=gate)
+        with placed(model, placement, "F32") as ready, torch.inference_mode():
+            return ready.model(**ready.inputs(ids, torch.zeros_like(ids))).logits
+
+    assert torch.equal(logits(("instruction", "source", "target")), logits(None))
+    with torch.inference_mode():
+        assert torch.equal(logits(("target",)), model(ids).logits)
+    assert not torch.equal(logits(None), logits(("target",)))
 
 
 def test_a_served_dtype_is_what_the_model_sees(folder: Path, base: Table, rows: Rows) -> None:
