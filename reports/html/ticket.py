@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reports.html.figure import many, table
@@ -42,6 +42,7 @@ def section(given: Material, report: Data, ticket: Data) -> Markup:
         _informing([claim for claim in ticket["claims"] if not claim["asked"]]),
         tag("h3", "Rows"),
         tag("p", _selection(ticket)),
+        tag("ul", (tag("li", said) for said in _beside(ticket)), class_="caveats"),
         _figures(frequency(given), ranks(given), shifts(given)),
         tag("h3", "Sentences where the arms differ"),
         sentences(given),
@@ -138,6 +139,17 @@ def _selection(ticket: Data) -> str:
         f" {chosen['correction']}, {chosen['method']} law; rejects at h ≥ {chosen['h_alpha']}, published τ ="
         f" {chosen['tau']:.5f}; released: {ticket['released']}."
     )
+
+
+def _beside(ticket: Data) -> Iterator[str]:
+    """Rows that were not chosen from, that did not move, or on which the test is weaker."""
+    for group in ticket["selection"]["excluded"]:
+        ids = ", ".join(map(str, group["ids"][:6])) + (" …" if len(group["ids"]) > 6 else "")
+        yield f"left out, {group['reason']}: {ids}"
+    if (counts := ticket["histogram"]) is not None:
+        yield f"{many(counts['equal'], 'row')} bit-identical before and after"
+        if counts["ties"]:
+            yield f"{many(counts['ties'], 'moved row')} with ties: p is conservative there"
 
 
 def _assumptions(title: str, entries: Sequence[Data]) -> Markup:

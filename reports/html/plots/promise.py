@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
+from certify.base.enclosure import rational
+from certify.certificate.build import TextClaims
 from certify.claims.calibrated import own_steps
 from certify.claims.criteria import drawn_index
 from certify.claims.promise import measured_steps
 from certify.evidence.read import UNIT
 from certify.stats.betting import Design
+from certify.stats.budget import fixed_sequence
 from certify.stats.rates import rate_limits
 from reports.html.figure import figure, left_out
 from reports.html.markup import Markup
@@ -18,7 +21,7 @@ from reports.html.material import Material
 from reports.html.svg import Axes, Scale, linear
 
 _THRESHOLDS: Final = tuple(Fraction(i, 20) for i in range(20))
-_LANE: Final = 1.09
+_LANE: Final = 1.12
 """Where the criterion ``path`` is drawn, which asks for no margin."""
 
 Decisions = Sequence[tuple[str, Sequence[tuple[int, bool]]]]
@@ -52,7 +55,7 @@ def violations(given: Material) -> Markup:
     tops += [float(one.upper or 0) for one in (calibrated, path) if one]
     ticks = tuple((i / 5, f"{i / 5:.1f}") for i in range(6)) + (((_LANE, "path"),) if path else ())
     plot = Axes(
-        Scale(-0.02, 1.15 if path else 1.02, ticks),
+        Scale(-0.02, 1.18 if path else 1.02, ticks),
         linear([0.0, *tops], percent=True),
         "least margin of embed tuning's decision",
         "decisions that differ",
@@ -75,9 +78,9 @@ def violations(given: Material) -> Markup:
             plot.dot(x, float(one.estimate or 0), kind, one.text)
     return figure(
         f"{given.key}-violations",
-        _title(rates, alpha),
+        _title(shown_from([(t, high) for t, *_, high in rates], alpha), alpha),
         plot,
-        _read(given, bool(own), path is not None),
+        _read(given.main, bool(own), path is not None),
         ("whose margin", "at least", "drawn", "differ", "rate", "lower", "upper"),
         (
             (whose, float(t), n, wrong, wrong / n, float(low), float(high))
@@ -105,24 +108,33 @@ def _rates(steps: Decisions, delta: Fraction, design: Design) -> list[_Rate]:
     return found
 
 
-def _title(rates: Sequence[_Rate], alpha: Fraction) -> str:
-    shown = next((t for t, _, _, _, upper in rates if upper <= alpha), None)
-    level = f"{float(alpha):.3g}"
-    if shown is None:
-        return f"At no margin is the rate of differing decisions shown to be at most α = {level}"
-    if shown == 0:
-        return f"Over all decisions the rate of differing ones is shown to be at most α = {level}"
-    rate = f"the rate of differing decisions is shown to be at most α = {level}"
-    return f"From a margin of {float(shown):.2f} on, {rate}"
+def shown_from(uppers: Sequence[tuple[Fraction, Fraction]], alpha: Fraction) -> Fraction | None:
+    """The least threshold from which on the rate is shown to be at most ``alpha``; None if there is none.
+
+    Tested from the largest threshold down, each at the full error probability, up to the first that fails.
+
+    Args:
+        uppers: thresholds, ascending, each with the upper limit of the rate.
+        alpha: the level.
+    """
+    good = fixed_sequence(upper <= alpha for _, upper in reversed(uppers))
+    return uppers[-good][0] if good else None
 
 
-def _read(given: Material, own: bool, path: bool) -> str:
-    text = given.main.name if given.main else ""
+def _title(least: Fraction | None, alpha: Fraction) -> str:
+    said = f"the rate of differing decisions is shown to be at most α = {float(alpha):.3g}"
+    if least is None:
+        return f"At no margin {said}"
+    return f"From a margin of {float(least):.2f} on, {said}" if least else f"Over all decisions {said}"
+
+
+def _read(text: TextClaims, own: bool, path: bool) -> str:
     read = (
-        f"Decisions along the output of embed tuning on {text} at which its two most probable tokens are at"
-        " least that far apart. One of them is drawn per unit; the shaded limits are exact for one"
-        " threshold by itself, not for a threshold chosen from this curve. The published theorem promises"
-        " that from 2τ on the curve lies below α."
+        f"Decisions along the output of embed tuning on {text.name} at which its two most probable tokens are"
+        " at least that far apart; one of them is drawn per unit. The shaded limits, each with error"
+        f" probability δ = {rational(text.delta)}, hold for one threshold by itself. The title says what"
+        " testing from the largest threshold down shows, at δ in all. The published theorem promises that"
+        " from 2τ on the curve lies below α."
     )
     if own:
         read += " The second line takes the margin of the ticket's own output instead."

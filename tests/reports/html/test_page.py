@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
+from fractions import Fraction
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from command import in_process
 from evidence_folders import TICKET_ARM, Bundle, make_bundle
+from scipy.stats import beta
 from ticket_folders import MOVED, edit, pieces
 
 import certify
@@ -22,6 +25,7 @@ from proofs_checks.worlds import synthetic
 from reports.html.markup import Markup, join, tag
 from reports.html.page import page
 from reports.html.plots.overlap import jaccard
+from reports.html.plots.promise import shown_from
 from reports.view import digest, view
 
 VOID = {"meta", "br", "input"}
@@ -196,6 +200,46 @@ def test_figures_are_those_of_the_claims(whole: tuple[Any, str]) -> None:
     bounds = [float(row[2].replace("−", "-")) for row in sequence]
     assert bounds == sorted(bounds), "a limit that was reached is never lost"
     assert rows_of(text, "r0-overlap") == [["1 tiny", "1", f"{(2 / 5 + 3 / 5) / 2:.4g}"]]
+
+
+def test_rates_by_margin_are_recounted_from_the_records(tmp_path: Path) -> None:
+    """Every threshold by plain loops over the records, limits by the beta quantiles of scipy."""
+    bundle = make_bundle(tmp_path, issued=False)
+    for i, record in enumerate(bundle.records):
+        gaps = [(37 * (3 * i + t) % 100) * 10**7 for t in range(3)]
+        record["reference"] |= {
+            f"p_{a}": [5 * 10**8 + sign * gap // 2 for gap in gaps] for a, sign in (("a", 1), ("b", -1))
+        }
+        record["arms"][TICKET_ARM]["differs"] = [[t, 99] for t in range(3) if gaps[t] < 10**7 * (i % 60)]
+    bundle.issue()
+    report, text = made(bundle)
+    (found,) = (one for one in report.tickets[0].examined.texts if one.role == "evaluation")
+    by_threshold = {}
+    for t in (i / 20 for i in range(20)):
+        drawn = []
+        for name, records in found.evidence.units.items():
+            (own,) = (one for one in bundle.records if one["id"] == records[0].id)
+            wrong = dict(own["arms"][TICKET_ARM]["differs"])
+            gaps = [a - b for a, b in zip(own["reference"]["p_a"], own["reference"]["p_b"], strict=True)]
+            sure = [step in wrong for step in range(3) if gaps[step] >= round(t * 10**9)]
+            if sure:
+                drawn.append(sure[int(hashlib.sha256(f"drawn:{name}".encode()).hexdigest(), 16) % len(sure)])
+        k, n, delta = sum(drawn), len(drawn), float(found.delta)
+        low = beta.ppf(delta, k, n - k + 1) if k else 0
+        by_threshold[t] = (n, k, k / n, low, beta.ppf(1 - delta, k + 1, n - k) if k < n else 1)
+    rows = [row[1:] for row in rows_of(text, "r0t0-violations") if row[0] == "embed tuning"]
+    assert len(rows) == 20
+    assert any(0 < float(row[3]) < 1 for row in rows)
+    for t, *figures in rows:
+        assert [float(one) for one in figures] == pytest.approx(by_threshold[float(t)], rel=1e-3, abs=1e-6)
+
+
+def test_a_margin_is_shown_from_the_largest_down() -> None:
+    """A threshold that was picked from the curve would be shown too often: one failure above it ends all."""
+    limits = [(Fraction(t, 10), Fraction(upper, 100)) for t, upper in ((0, 9), (3, 4), (6, 4), (9, 4))]
+    assert shown_from(limits, Fraction(5, 100)) == Fraction(3, 10)
+    assert shown_from(limits, Fraction(9, 100)) == 0
+    assert shown_from([*limits, (Fraction(95, 100), Fraction(6, 100))], Fraction(5, 100)) is None
 
 
 def rows_of(page: str, figure: str) -> list[list[str]]:
