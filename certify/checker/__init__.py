@@ -18,8 +18,8 @@ Hostile input ends in INVALID. What is not computed again (a sharded table, a ``
 the prose of a certificate. Believed, like the outputs of the models: which rows of the pool are fed often, or
 as often as the ticket's (null tickets by frequency); no evidence says so.
 
-Read the files in this order: ``tables.py``, ``shapes.py``, ``scan.py``, ``steps.py``, ``units.py``,
-``declared.py``, ``claims.py``, ``arms.py``, ``audit.py``, ``verdict.py``.
+Read the files in this order: ``tables.py``, ``vocabulary.py``, ``shapes.py``, ``scan.py``, ``steps.py``,
+``units.py``, ``declared.py``, ``claims.py``, ``arms.py``, ``audit.py``, ``verdict.py``.
 """
 
 from .audit import Given, Opinion

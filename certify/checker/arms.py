@@ -1,6 +1,6 @@
 """What the arms of an evidence are: null tickets and their labels, and the tickets to choose among.
 
-Eighth of ten files. The rules are those of :mod:`certify.evidence.null_labels`.
+The rules are those of :mod:`certify.evidence.null_labels`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from .claims import NULLS
-from .tables import PASS, Json, Moved, Vocabulary, answer, need, sha
+from .tables import PASS, Json, Moved, answer, need, sha
+from .vocabulary import Vocabulary
 
 SEEDS: Final = (0, 1, 2)  # of the draws that count
 DRAWN: Final = ("random", "frequency-matched", "direction")

@@ -1,4 +1,4 @@
-"""The audit of one ticket: tables, rows, certificate, evidence, verdict. Ninth of ten files."""
+"""The audit of one ticket: tables, rows, certificate, evidence, verdict."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from .tables import (
     sha,
 )
 from .units import Evidence
+from .vocabulary import vocabulary
 
 DIFFERS: Final = ("CLAIM_DIFFERS", "REFUTED")
 FIGURES: Final = ("TOKEN_FIGURES", "REFUTED")
@@ -98,8 +99,10 @@ class Audit:
         """Everything about the tables, computed from all their rows."""
         folder, ticket = self.folder, self.ticket
         self.base: Any = self.ask("integrity.base", folder.table, ticket["base"])
-        self.reference: Any = self.ask("integrity.reference", folder.table, ticket["reference"])
-        self.vocabulary: Any = self.ask("integrity.tokenizer", folder.vocabulary, ticket["tokenizer"])
+        self.reference: Any = self.ask(
+            "integrity.reference", folder.table, ticket["reference"], ticket["base"]
+        )
+        self.vocabulary: Any = self.ask("integrity.tokenizer", vocabulary, folder, ticket["tokenizer"])
         if not (self.base and self.reference and self.vocabulary):
             return
         key = f"moved {canonical([ticket['base'], ticket['reference']])!r}"
@@ -125,12 +128,13 @@ class Audit:
             return
         try:
             need(not given.elsewhere, *UNKNOWN)
-            self.base, self.reference = map(self.folder.peek, (self.ticket["base"], self.ticket["reference"]))
+            self.base = self.folder.peek(self.ticket["base"])
+            self.reference = self.folder.peek(self.ticket["reference"], self.ticket["base"])
         except Stop as stop:
             need(stop.args[1] == UNKNOWN[0], *reversed(stop.args))
             self.take(ROWS)
             return
-        self.vocabulary = self.ask("integrity.tokenizer", self.folder.vocabulary, self.ticket["tokenizer"])
+        self.vocabulary = self.ask("integrity.tokenizer", vocabulary, self.folder, self.ticket["tokenizer"])
         if given.items.get("selection.figures", UNKNOWN)[1] == "NOT_RUN":
             self.take(ROWS[1:])
             return

@@ -1,6 +1,6 @@
 """From units to the claims that a certificate states, and what a policy makes of one (theory §5).
 
-Seventh of ten files. The rules are those of :mod:`certify.policy.requirement`.
+The rules are those of :mod:`certify.policy.requirement`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a ticket asserts, and what it declares, as requirements. Sixth of ten files."""
+"""What a ticket asserts, and what it declares, as requirements."""
 
 from __future__ import annotations
 

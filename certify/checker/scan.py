@@ -1,4 +1,4 @@
-"""The two-sample KS scan, its exact law, and the selection of rows (theory §2). Third of ten files."""
+"""The two-sample KS scan, its exact law, and the selection of rows (theory §2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from .tables import UNKNOWN, Json, Moved, Table, Vocabulary, canonical, level, naturals, need, numbers, sha
+from .tables import UNKNOWN, Json, Moved, Table, canonical, level, naturals, need, numbers, sha
+from .vocabulary import Vocabulary
 
 
 @lru_cache(maxsize=1 << 17)

@@ -1,4 +1,4 @@
-"""What the objects of a file may hold: no other key, no value of another kind. Second of ten files."""
+"""What the objects of a file may hold: no other key, no value of another kind."""
 
 from __future__ import annotations
 

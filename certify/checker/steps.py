@@ -1,4 +1,4 @@
-"""What one record of evidence says step by step. Fourth of ten files."""
+"""What one record of evidence says step by step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files of a ticket's folder: tables, tokenizer, rows, template, counts, with the standard library alone.
 
-The first of ten files. Everything here treats its input as hostile: what is malformed stops with a status
+Everything here treats its input as hostile: what is malformed stops with a status
 and a reason code, and whatever else breaks is INVALID.
 """
 
@@ -16,6 +16,7 @@ import re
 import stat
 import struct
 import tomllib
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -28,7 +29,6 @@ from typing import Any, BinaryIO, Final
 Json = dict[str, Any]
 Moved = dict[int, tuple[int, float, float]]  # of rows that differ: h, norm of the difference, cosine
 Item = tuple[str, str]  # status, empty for a pass, and reason code
-Vocabulary = tuple[dict[int, str], dict[int, str], int | None]
 SLUG: Final = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PASS: Final = ("", "")
 HEAD: Final = re.compile(
@@ -36,7 +36,7 @@ HEAD: Final = re.compile(
 )
 ELSEWHERE: Final = re.compile("vision|audio|speech|image|video|talker|qformer|quantization")
 UNKNOWN: Final = ("NOT_RECOMPUTED", "INCONCLUSIVE")
-CONFIGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "config.json", "generation_config.json")
+MOVED: Final = {"moved.ids", "moved.bits"}
 
 
 class Stop(Exception):
@@ -136,13 +136,29 @@ class Table:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def stored(self, i: int) -> bytes:
+        """Row i as the file has it."""
+        at = self.start + i * self.width
+        return bytes(self.data[at : at + self.width])
+
     def __getitem__(self, i: int) -> bytes:
-        at = self.start + range(self.shape[0])[i] * self.width
-        row = bytes(self.data[at : at + self.width])
+        row = self.stored(range(self.shape[0])[i])
         return row if self.dtype == self.served else pack(numbers(row, self.dtype), self.served)
 
     def __iter__(self) -> Iterator[bytes]:
         return map(self.__getitem__, range(len(self)))
+
+
+class Patched(Table):
+    """A base in which some rows are others."""
+
+    def __init__(self, base: Table, rows: dict[int, bytes], served: str) -> None:
+        super().__init__(b"", 0, base.served, base.shape, served)
+        self.base, self.rows = base, rows
+
+    def stored(self, i: int) -> bytes:
+        """Row i: the other one, or the base's."""
+        return self.rows[i] if i in self.rows else self.base[i]
 
 
 @contextmanager
@@ -221,15 +237,19 @@ class Folder:
         need({one.resolve() for one in beside} <= held.keys(), "FILE_UNBOUND")
         return {one.name: held[one.resolve()] for one in beside}
 
-    def table(self, ref: Json) -> Table:
-        """A table in the served dtype, all of it hashed and finite."""
-        table: Table = self.once(f"table {canonical(ref)!r}", self.verified, ref)
+    def table(self, ref: Json, base: Json | None = None) -> Table:
+        """A table in the served dtype, all of it hashed and finite; ``base``: what moved rows differ from."""
+        table: Table = self.once(f"table {canonical([ref, base])!r}", self.verified, ref, base)
         return table
 
-    def verified(self, ref: Json) -> Table:
+    def verified(self, ref: Json, base: Json | None) -> Table:
         """The same, without asking whether it was opened before."""
-        file, *configs = self.bound(ref, ("config.json",), "model.safetensors").values()
-        table = self.opened(ref, file, [bytes(one) for one in configs])
+        (file,) = self.bound(ref, (), "model.safetensors").values()
+        if tensors(file).keys() == MOVED:
+            table = self.moved(ref, base, file, self.table)
+        else:
+            _, *configs = self.bound(ref, ("config.json",), "model.safetensors").values()
+            table = self.opened(ref, file, [bytes(one) for one in configs])
         self.say(f"{ref['path']}: {len(table)} rows")
         total = hashlib.sha256(canonical({"dtype": ref["dtype"], "shape": ref["shape"]}) + b"\n")
         for row in table:
@@ -238,11 +258,40 @@ class Folder:
         need(total.hexdigest() == ref["tensor_sha256"], "WRONG_TABLE")
         return table
 
-    def peek(self, ref: Json) -> Table:
+    def peek(self, ref: Json, base: Json | None = None) -> Table:
         """The table where only some rows are wanted: neither hashed nor scanned."""
         path = self.path(ref["path"] or "none.safetensors", ref["files"])
         path = path / "model.safetensors" if path.is_dir() else path
-        return self.opened(ref, self.once(f"file {path}", self.mapped, path), [])
+        file = self.once(f"file {path}", self.mapped, path)
+        moved = path.suffix == ".safetensors" and tensors(file).keys() == MOVED
+        return self.moved(ref, base, file, self.peek) if moved else self.opened(ref, file, [])
+
+    def moved(self, ref: Json, base: Json | None, file: Any, open_base: Callable[[Json], Table]) -> Table:
+        """The table that moved rows make of a base: its bits flipped where those of the file are set."""
+        need(base, "BASE_NEEDED", "INCONCLUSIVE")
+        assert base is not None
+        need(self.path(ref["path"], ref["files"]).suffix == ".safetensors")
+        need((ref["shape"], ref["tied"]) == (base["shape"], base["tied"]), "WRONG_TABLE")
+        stated = parse(bytes(file[8 : 8 + int.from_bytes(file[:8], "little")]))["__metadata__"]
+        dtype, sha256 = stated["certify.base_dtype"], stated["certify.base_tensor_sha256"]
+        need(dtype in ("F32", "F16", "BF16"))
+        before = open_base(base | {"dtype": dtype, "tensor_sha256": sha256})
+        found = tensors(file)
+        (kind, [count], at), (packed, [length], start) = found["moved.ids"], found["moved.bits"]
+        need((kind, packed) == ("I64", "U8"))
+        ids = naturals([*struct.unpack(f"<{count}q", file[at : at + 8 * count])], len(before))
+        need(ids and increasing(ids))
+        width, entry = len(before[0]), 4 if dtype == "F32" else 2
+        unpacker, flipped = zlib.decompressobj(), bytearray(count * width)
+        planes = unpacker.decompress(bytes(file[start : start + length]), len(flipped) + 1)
+        need(len(planes) == len(flipped) and unpacker.eof and not unpacker.unused_data)
+        for byte in range(entry):
+            flipped[byte::entry] = planes[byte * len(planes) // entry : (byte + 1) * len(planes) // entry]
+        rows = dict[int, bytes]()
+        for i, at in zip(ids, range(0, len(flipped), width), strict=True):
+            bits = int.from_bytes(before[i]) ^ int.from_bytes(flipped[at : at + width])
+            rows[i] = bits.to_bytes(width)
+        return Patched(before, rows, ref["dtype"])
 
     def opened(self, ref: Json, file: Any, configs: Sequence[bytes]) -> Table:
         """The tensor that a ticket names, in a file of the folder."""
@@ -283,14 +332,6 @@ class Folder:
         need([pack(numbers(row, "F32"), dtype) for row in fp32] == served, "ROWS_DISAGREE")
         return [row for row in served if numbers(row, dtype)]
 
-    def vocabulary(self, ref: Json | None) -> Vocabulary:
-        """Pieces by id, descriptions of the special ids, and one more than the largest id."""
-        if not ref:
-            return {}, {}, None
-        files = {name: bytes(data) for name, data in self.bound(ref, CONFIGS, "tokenizer.json").items()}
-        found: Vocabulary = self.once(f"vocabulary {canonical(ref)!r}", vocabulary, ref, files)
-        return found
-
     def template(self, ref: Json | None) -> None:
         """Is the prompt template the one that the ticket binds?"""
         if ref:
@@ -308,48 +349,6 @@ class Folder:
         start = 10 + int.from_bytes(data[8:10], "little")
         need(data[:8] == b"\x93NUMPY\x01\x00" and b"'descr': '<i8'" in data[:start], *UNKNOWN)
         return naturals([*struct.unpack(f"<{(len(data) - start) // 8}q", data[start:])])
-
-
-def vocabulary(ref: Json, files: dict[str, bytes]) -> Vocabulary:
-    """Pieces, special ids and size of a tokenizer; ``files``: ``tokenizer.json``, then its configurations."""
-    file, *_ = files.values()
-    need(sha(file) == ref["sha256"], "TOKENIZER_DIGEST")
-    content, configs = parse(file), [*files.items()][1:]
-    vocab, added = content["model"]["vocab"], content.get("added_tokens") or []
-    listed = [*vocab.items()] if isinstance(vocab, dict) else [(one[0], i) for i, one in enumerate(vocab)]
-    extra = [(token["content"], token["id"]) for token in added]
-    for some in (listed, extra):
-        need(len(set(naturals([i for _, i in some], 1 << 24))) == len(some), "TOKENIZER_MALFORMED")
-    id_of = dict(reversed(listed))
-    need(all(id_of.setdefault(text, i) == i for text, i in extra), "TOKENIZER_MALFORMED")
-    pieces = {i: text for text, i in listed + extra}
-    size = 1 + max(pieces)
-    need(size == ref["size"], "TOKENIZER_DIGEST")
-    named = [("unk", content["model"].get(key)) for key in ("unk_token", "unk_id")]
-    for name, data in configs:
-        config, end = parse(data), "_id" if name in CONFIGS[2:] else ""
-        for role in ("bos", "eos", "unk", "pad", "cls", "sep", "mask"):
-            some = config.get(f"{role}_token{end}")
-            named += [(role, one) for one in (some if isinstance(some, list) else [some])]
-        for key in ("additional_special_tokens", "extra_special_tokens") if not end else ():
-            some = config.get(key) or []
-            named += [("additional", one) for one in (some.values() if isinstance(some, dict) else some)]
-    roles: dict[int, list[str]] = {}
-    for role, one in named:
-        token = one.get("content") if isinstance(one, dict) else one
-        i = id_of.get(token, -1) if isinstance(token, str) else token
-        if type(i) is int and 0 <= i < size and not (role == "additional" and ordinary(str(token))):
-            roles[i] = [*dict.fromkeys([*roles.get(i, []), role])]
-    for token in added:
-        if token.get("special") and not ordinary(token["content"]):
-            roles.setdefault(token["id"], ["special"])
-    said = {i: f"{'/'.join(roles[i])} {pieces.get(i, '')}".rstrip() for i in sorted(roles)}
-    return pieces, said, size
-
-
-def ordinary(text: str) -> bool:
-    """Byte pieces and white space are ordinary text, whatever their flags say."""
-    return bool(re.fullmatch("<0x[0-9A-Fa-f]{2}>", text)) or text.replace("▁", " ").isspace()
 
 
 def nested(config: Any, key: str = "") -> Iterator[Json]:

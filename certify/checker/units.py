@@ -1,4 +1,4 @@
-"""From records of evidence to units and limits of their means (theory §5). Fifth of ten files.
+"""From records of evidence to units and limits of their means (theory §5).
 
 A limit is a multiple of a grid. Where a certificate states which one, two evaluations show whether it is the
 limit, so that a stated limit is checked, never believed; a wrong one is searched for by bisection.

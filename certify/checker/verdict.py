@@ -1,4 +1,4 @@
-"""Policies, verdicts on the tickets of a folder, and the command line. Last of ten files."""
+"""Policies, verdicts on the tickets of a folder, and the command line."""
 
 from __future__ import annotations
 

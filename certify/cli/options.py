@@ -37,6 +37,10 @@ Tensor = Annotated[
     str | None,
     typer.Option("--tensor", help="Name of the embedding tensor, if the architecture does not imply it."),
 ]
+TunedTensor = Annotated[
+    str | None,
+    typer.Option("--tuned-tensor", help="Name of the embedding tensor in the tuned table, where another."),
+]
 Tokenizer = Annotated[
     Path | None,
     typer.Option("--tokenizer", help="tokenizer.json or its folder; default: the one beside the base."),

@@ -23,6 +23,8 @@ COMMANDS: Final = {
     "model import": "certify.cli.use.model:import_model",
     "model untie": "certify.cli.use.model:untie",
     "model fetch": "certify.cli.use.model:fetch",
+    "table diff": "certify.cli.use.table:diff",
+    "table apply": "certify.cli.use.table:apply",
     "tune": "lottery.cli.tune:tune",
     "evaluate": "lottery.cli.evaluate:evaluate",
     "experiment": "lottery.cli.experiment:experiment",
@@ -34,7 +36,10 @@ COMMANDS: Final = {
 }
 """Every command and the function that runs it, in the order of the help; "model import" is one of a group."""
 
-GROUPS: Final = {"model": "Get a language model: import a GGUF file, untie a head, or fetch one by name."}
+GROUPS: Final = {
+    "model": "Get a language model: import a GGUF file, untie a head, or fetch one by name.",
+    "table": "Embedding tables as the rows that moved from their base, and back.",
+}
 """What the help says about a group of commands."""
 
 RENDERERS: Final = {

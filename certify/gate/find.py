@@ -53,6 +53,7 @@ def find_guaranteed(
     ticket_id: str,
     dtype: Dtype | None = None,
     tensor: str | None = None,
+    tuned_tensor: str | None = None,
     tokenizer: Path | None = None,
     allow_tied: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -74,6 +75,7 @@ def find_guaranteed(
         ticket_id: name of the ticket.
         dtype: served dtype; None as stored.
         tensor: name of the table's tensor.
+        tuned_tensor: its name in ``tuned``, where that is another.
         tokenizer: ``tokenizer.json`` or its folder.
         allow_tied: accept a table tied to the output head.
         progress: called with (rows done, rows in all).
@@ -90,7 +92,13 @@ def find_guaranteed(
     """
     loaded, session = load(evidence), Session()
     e0, e_star = open_pair(
-        base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied, opened=session.table
+        base,
+        tuned,
+        dtype=dtype,
+        tensor=tensor,
+        tuned_tensor=tuned_tensor,
+        allow_tied=allow_tied,
+        opened=session.table,
     )
     _check_tables(loaded.manifest, e0, e_star)
     vocabulary = find_vocabulary(tokenizer, base, tuned)
@@ -122,6 +130,7 @@ def find_guaranteed(
             rule="ids:" + ",".join(map(str, choice.chosen.arm.ids or ())),
             dtype=dtype,
             tensor=tensor,
+            tuned_tensor=tuned_tensor,
             tokenizer=tokenizer,
             allow_tied=allow_tied,
             progress=progress,

@@ -47,12 +47,16 @@ def read_ahead(source: Source, base: Path | None, reference: Path | None, sessio
     for role, path in given.items():
         tensor = source.ticket.base.tensor if role == "base" else source.ticket.reference.tensor
         with suppress(CertifyError):
-            found[role] = find_role(source, role, path, tensor=tensor or None, opened=session.table)
+            found[role] = find_role(
+                source, role, path, tensor=tensor or None, opened=session.table, base=found.get("base")
+            )
     session.read_ahead(found.get("base"), found.get("reference"), source.ticket.selection.method)
 
 
-def table(source: Source, role: Role, given: Path | None, session: Session) -> tuple[Table | None, Item]:
-    """The base or reference table: the one ``given``, or the one that travels with the ticket."""
+def table(
+    source: Source, role: Role, given: Path | None, session: Session, base: Table | None = None
+) -> tuple[Table | None, Item]:
+    """The base or reference table: the one ``given``, or the one that travels, maybe as rows of ``base``."""
     name, ref = f"integrity.{role}", source.ticket.base if role == "base" else source.ticket.reference
     if given is None and ref.path is None:
         return None, Item(
@@ -63,9 +67,12 @@ def table(source: Source, role: Role, given: Path | None, session: Session) -> t
             f"name it with --{role} PATH; its digest decides whether it is the right one",
         )
     try:
-        opened = session.role(source, role, given)
+        opened = session.role(source, role, given, base)
         check_finite(opened)
     except CertifyError as error:
+        if error.code == "BASE_NEEDED":
+            text = f"the {role} table comes as rows that differ from a base, which is not at hand"
+            return None, Item(name, Outcome.MISSING, error.code, text, "name the base with --base PATH")
         return None, refused(name, error, given)
     count, width = opened.shape
     text = f"{role} table {count} x {width} {opened.dtype}, digest as stated"

@@ -113,7 +113,7 @@ def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
     source, session = Source(ticket, inputs.folder), inputs.session
     integrity.read_ahead(source, inputs.base, inputs.reference, session)
     base, base_item = integrity.table(source, "base", inputs.base, session)
-    reference, reference_item = integrity.table(source, "reference", inputs.reference, session)
+    reference, reference_item = integrity.table(source, "reference", inputs.reference, session, base)
     vocabulary, tokenizer_item = integrity.tokenizer(source, inputs.tokenizer, session)
     rows, rows_item = integrity.rows(source)
     template_item = integrity.template(source, session)

@@ -65,21 +65,26 @@ class Session:
                 return self.once(("digest", path), lambda: sha256_bytes(self._document(path, "file")))
         return self.once(("digest", path), lambda: sha256_file(path))
 
-    def table(self, path: Path, *, tensor: str | None = None, allow_tied: bool = False) -> Table:
+    def table(
+        self, path: Path, *, tensor: str | None = None, allow_tied: bool = False, base: Table | None = None
+    ) -> Table:
         """:func:`certify.tables.table.open_table`, once."""
 
         def opened() -> Table:
-            table = open_table(path, tensor=tensor, allow_tied=allow_tied, read=self.json)
+            table = open_table(path, tensor=tensor, allow_tied=allow_tied, read=self.json, base=base)
             self._of_file[table.file.resolve()] = table
             return table
 
-        return self.once(("table", path, tensor, allow_tied), opened)
+        made_of = None if base is None else base.path
+        return self.once(("table", path, tensor, allow_tied, made_of), opened)
 
-    def role(self, source: Source, role: Role, given: Path | None) -> Table:
+    def role(self, source: Source, role: Role, given: Path | None, base: Table | None = None) -> Table:
         """:func:`certify.ticket.released.open_role`, with files opened and hashed once."""
         ref = source.ticket.base if role == "base" else source.ticket.reference
         tensor = ref.tensor or None
-        return open_role(source, role, given, tensor=tensor, opened=self.table, digest=self.file_digest)
+        return open_role(
+            source, role, given, tensor=tensor, opened=self.table, digest=self.file_digest, base=base
+        )
 
     def vocabulary(self, path: Path) -> Vocabulary:
         """:func:`certify.tables.vocabulary.open_vocabulary`, once."""

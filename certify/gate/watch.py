@@ -205,7 +205,7 @@ def open_subjects(specs: Iterable[str], base: Path | None, reference: Path | Non
                 "the reference does not travel with the ticket: name it", code="REFERENCE_NEEDED"
             )
         stored = session.role(source, "base", base)
-        tuned = session.role(source, "reference", reference)
+        tuned = session.role(source, "reference", reference, stored)
         result = session.scan(stored, tuned, ticket.selection.method)
         rows = open_rows(source, tuned)
         subject = make_subject(ticket, stored, tuned, rows, result, digest=session.table_digest)

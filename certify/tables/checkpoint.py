@@ -13,7 +13,7 @@ from pathlib import Path
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import JsonReader, read_json
 from certify.tables.modelconfig import KNOWN_NAMES, Architecture, read_config
-from certify.tables.safefile import MappedFile, TensorInfo, is_file, is_folder, map_file, quote, read_header
+from certify.tables.safefile import MappedFile, TensorInfo, is_file, map_file, quote, read_header
 
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
@@ -43,8 +43,8 @@ class Location:
         return self.file.header[self.tensor]
 
 
-def locate(path: Path, tensor: str | None, read: JsonReader = read_json) -> Location:
-    """Find the input embedding table of a safetensors file or a checkpoint folder.
+def locate(place: Path | MappedFile, tensor: str | None, read: JsonReader = read_json) -> Location:
+    """Find the input embedding table of an opened safetensors file or of a checkpoint folder.
 
     In a file, it is the requested tensor, the only known embedding table, or the only two-dimensional tensor.
     A folder must contain config.json and either ``model.safetensors`` or an index of shards. A folder with
@@ -55,7 +55,7 @@ def locate(path: Path, tensor: str | None, read: JsonReader = read_json) -> Loca
     does, and a whole model without an output head counts as tied.
 
     Args:
-        path: the file or folder.
+        place: the file or folder.
         tensor: name of the table; None to find it.
         read: reads config.json and the index.
 
@@ -67,12 +67,11 @@ def locate(path: Path, tensor: str | None, read: JsonReader = read_json) -> Loca
             ``INDEX_MALFORMED``, ``INDEX_UNSAFE``, ``PICKLE_REFUSED``, ``QUANTISED_TABLE``, ``SHARD_MISSING``,
             ``TENSOR_MISSING``, and those of :func:`certify.tables.safefile.read_header`.
     """
-    return _in_folder(path, tensor, read) if is_folder(path) else _in_file(path, tensor, read)
+    return _in_folder(place, tensor, read) if isinstance(place, Path) else _in_file(place, tensor, read)
 
 
-def _in_file(path: Path, tensor: str | None, read: JsonReader) -> Location:
-    file = map_file(path)
-    header = file.header
+def _in_file(file: MappedFile, tensor: str | None, read: JsonReader) -> Location:
+    path, header = file.path, file.header
     config_path = path.parent / CONFIG
     config = read_config(config_path, read) if is_file(config_path) else None
     name = _choose(header, {n for n, i in header.items() if len(i.shape) == 2}, tensor, path)

@@ -34,9 +34,9 @@ MAX_DIMENSIONS = 32
 MAX_EXTENT = 1 << 48
 
 STORAGE: Mapping[str, np.dtype[Any]] = MappingProxyType(
-    {**{str(name): storage for name, storage in DTYPES.items()}, "I64": np.dtype("<i8")}
+    {**{str(name): storage for name, storage in DTYPES.items()}, "I64": np.dtype("<i8"), "U8": np.dtype("u1")}
 )
-"""Element types that can be opened and written: those of tables, and I64 for token ids."""
+"""Element types that can be opened and written: those of tables, I64 for token ids, U8 for packed bytes."""
 
 # Bits per element of every type in the format. Other tensors of a checkpoint may have any of them, and their
 # sizes must add up as well.
@@ -82,11 +82,13 @@ class MappedFile:
         path: the file.
         header: verified description of every tensor.
         bytes: the whole file, ``uint8``, memory-mapped and read-only; nothing is read before it is used.
+        metadata: its ``__metadata__`` strings.
     """
 
     path: Path
     header: Mapping[str, TensorInfo]
     bytes: NDArray[np.uint8]
+    metadata: Mapping[str, str]
 
     def tensor(self, name: str) -> NDArray[Any]:
         """Memory-mapped, read-only storage of one tensor, in its shape.
@@ -141,10 +143,10 @@ def read_metadata(path: Path) -> dict[str, str]:
 def map_file(path: Path) -> MappedFile:
     """Open a file, verify its header and map it; errors as in :func:`read_header`."""
     with opened(path) as stream:
-        header, _ = _read(stream, path)
+        header, metadata = _read(stream, path)
         size = max((info.stop for info in header.values()), default=stream.tell())
         mapped = np.memmap(stream, np.uint8, mode="r", shape=(size,))
-    return MappedFile(path, MappingProxyType(header), mapped.view(np.ndarray))
+    return MappedFile(path, MappingProxyType(header), mapped.view(np.ndarray), MappingProxyType(metadata))
 
 
 def open_tensor(path: Path, name: str) -> NDArray[Any]:

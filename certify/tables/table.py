@@ -1,4 +1,4 @@
-"""Memory-mapped input embedding tables, from any supported file or checkpoint.
+"""Memory-mapped input embedding tables, from any supported file or checkpoint, or as moved rows of a base.
 
 :func:`open_table` verifies the file before it returns any row, with one code per reason to refuse. Only the
 table is mapped, not the rest of a checkpoint, and at most one block at a time is copied.
@@ -23,6 +23,7 @@ from certify.base.jsonio import (
     atomic_writer,
     canonical_json,
     read_json,
+    sha256_bytes,
     tensor_digest,
     tensor_state,
 )
@@ -30,8 +31,9 @@ from certify.base.records import Dtype
 from certify.base.text import counted
 from certify.tables.checkpoint import PICKLE_SUFFIXES, locate, table_shape
 from certify.tables.dtypes import DTYPES, cast, finite_mask
+from certify.tables.movedrows import MovedRows, is_moved, open_moved
 from certify.tables.npyfile import open_npy
-from certify.tables.safefile import TensorInfo, is_folder, quote, refuse_pickle
+from certify.tables.safefile import MappedFile, TensorInfo, is_folder, map_file, quote, refuse_pickle
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """Size of blocks when reading a whole table, in bytes."""
@@ -77,7 +79,7 @@ class Table:
     shape: tuple[int, int]
     tied: bool | None
     files: tuple[Path, ...]
-    _stored: NDArray[Any] = field(repr=False)
+    _stored: NDArray[Any] | MovedRows = field(repr=False)
     _around: tuple[NDArray[np.uint8], NDArray[np.uint8]] = field(default=(_NONE, _NONE), repr=False)
     _known: _Known = field(default_factory=_Known, repr=False)
 
@@ -129,7 +131,7 @@ class Table:
         """File digest of :attr:`file` as it was opened; computed once."""
         if self._known.file is None:
             state = hashlib.sha256(_memory(self._around[0]))
-            state.update(_memory(self._stored))
+            state.update(_memory(self._stored[:]))
             state.update(_memory(self._around[1]))
             self._known.file = state.hexdigest()
         return self._known.file
@@ -164,11 +166,12 @@ class Reader:
             raise ValueError(f"rows from {start} on, but {self._stop} are next")
         self._stop = stop
         self._tensor.update(_memory(block))
-        self._file.update(_memory(table._stored[start:stop]))
+        if table._known.file is None:
+            self._file.update(_memory(table._stored[start:stop]))
         if stop == table.shape[0]:
             self._file.update(_memory(table._around[1]))
             table._known.digests[table.dtype] = self._tensor.hexdigest()
-            table._known.file = self._file.hexdigest()
+            table._known.file = table._known.file or self._file.hexdigest()
 
 
 def read_whole(table: Table) -> None:
@@ -187,39 +190,45 @@ def note_finite(table: Table) -> None:
 
 
 def open_table(
-    path: Path | str, *, tensor: str | None = None, allow_tied: bool = False, read: JsonReader = read_json
+    path: Path | str,
+    *,
+    tensor: str | None = None,
+    allow_tied: bool = False,
+    read: JsonReader = read_json,
+    base: Table | None = None,
 ) -> Table:
     """Open the input embedding table of a ``.safetensors`` file, a checkpoint folder, or an ``.npy`` file.
 
-    Only headers and configuration are read. To check the entries, see :func:`check_finite`.
+    Only headers and configuration are read; of moved rows (:mod:`certify.tables.movedrows`) also these, and
+    the base to compute its digest. To check the entries, see :func:`check_finite`.
 
     Args:
         path: the file or folder; symbolic links are followed, because the caller named it.
         tensor: name of the table; None to find it (:func:`certify.tables.checkpoint.locate`).
         allow_tied: accept a table that the output head shares.
         read: reads config.json and the index.
+        base: what moved rows differ from, which also determines name and head of their table.
 
     Raises:
-        UsageError: the path does not exist or cannot be read, or the table cannot be determined without
-            ``tensor``.
+        UsageError: the path does not exist or cannot be read, the table cannot be determined without
+            ``tensor``, or moved rows lack a ``base`` (``BASE_NEEDED``).
         InvalidInputError: a pickle, whatever its name (``PICKLE_REFUSED``); another format
             (``FORMAT_UNKNOWN``); tied (``TIED_HEAD``); quantised (``QUANTISED_TABLE``); an element type that
             is not F32, F16 or BF16 (``DTYPE_UNSUPPORTED``); not two-dimensional (``NOT_A_TABLE``); no rows or
-            no columns (``TABLE_EMPTY``); and the errors of :mod:`certify.tables.safefile`,
+            no columns (``TABLE_EMPTY``); moved rows of another base (``WRONG_BASE``) or malformed
+            (``MOVED_MALFORMED``); and the errors of :mod:`certify.tables.safefile`,
             :mod:`certify.tables.npyfile` and :mod:`certify.tables.checkpoint`.
     """
     path = Path(path)
     if not is_folder(path) and path.suffix.lower() != ".safetensors":
         return _open_other(path, tensor)
-    found = locate(path, tensor, read)
+    place = path if is_folder(path) else map_file(path)
+    if not isinstance(place, Path) and is_moved(place):
+        return _open_moved(place, base, allow_tied)
+    found = locate(place, tensor, read)
     dtype = _table_dtype(found.info, found.tensor, found.file.path)
     shape = table_shape(found.info.shape, found.file.path)
-    if found.tied and not allow_tied:
-        raise InvalidInputError(
-            f"{path}: the output head is tied to the input table, so every logit changes with it; use a"
-            " copy with a head of its own (certify model untie), or --allow-tied for such a ticket",
-            code="TIED_HEAD",
-        )
+    _check_tied(path, found.tied, allow_tied)
     stored, info, whole = found.file.tensor(found.tensor), found.info, found.file.bytes
     around = whole[: info.start], whole[info.stop :]
     return Table(path, found.tensor, dtype, dtype, shape, found.tied, found.files, stored, around)
@@ -290,6 +299,25 @@ def check_compatible(base: Table, reference: Table) -> None:
             " compare them in the served dtype",
             code="DTYPE_MISMATCH",
         )
+
+
+def _check_tied(path: Path, tied: bool | None, allowed: bool) -> None:
+    if tied and not allowed:
+        raise InvalidInputError(
+            f"{path}: the output head is tied to the input table, so every logit changes with it; use a"
+            " copy with a head of its own (certify model untie), or --allow-tied for such a ticket",
+            code="TIED_HEAD",
+        )
+
+
+def _open_moved(file: MappedFile, base: Table | None, allow_tied: bool) -> Table:
+    moved, known = open_moved(file, base), _Known(file=sha256_bytes(file.bytes.data))
+    dtype, tied = moved.base.dtype, moved.base.tied
+    _check_tied(file.path, tied, allow_tied)
+    files = (file.path,)
+    return Table(
+        file.path, moved.base.tensor, dtype, dtype, moved.base.shape, tied, files, moved, _known=known
+    )
 
 
 def _open_other(path: Path, tensor: str | None) -> Table:

@@ -18,6 +18,7 @@ from certify.base.jsonio import JsonReader, read_json
 from certify.base.records import Dtype
 from certify.tables.checkpoint import INDEX, PICKLE_SUFFIXES, SINGLE, read_index
 from certify.tables.dtypes import DTYPES, cast
+from certify.tables.movedrows import is_moved
 from certify.tables.safefile import MappedFile, TensorInfo, is_file, is_folder, map_file, quote
 
 WEIGHT_SUFFIXES: Final = PICKLE_SUFFIXES | {
@@ -61,7 +62,7 @@ def open_weights(path: Path, read: JsonReader = read_json) -> dict[str, Stored]:
     """Open every tensor that a loader takes from a checkpoint folder or a safetensors file.
 
     Returns:
-        Name -> tensor. An ``.npy`` file has no names and gives none.
+        Name -> tensor. An ``.npy`` file has no names and gives none, nor do moved rows.
 
     Raises:
         UsageError: a file cannot be read.
@@ -151,7 +152,7 @@ def _collect(paths: Iterable[Path]) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for path in paths:
         file = map_file(path)
-        for name, info in file.header.items():
+        for name, info in ({} if is_moved(file) else file.header).items():
             if name in found:
                 raise InvalidInputError(
                     f"{path}: {quote(name)} is also in {quote(found[name].file.path.name)}",

@@ -22,6 +22,7 @@ from certify.base.jsonio import pretty_json, read_json, write_bytes
 from certify.base.records import Dtype
 from certify.base.staging import staged_folder
 from certify.tables.dtypes import DTYPES, storage_bits, to_float32
+from certify.tables.movedrows import BASE_KEY, DTYPE_KEY
 from certify.tables.rowfile import Rows, make_rows, write_rows
 from certify.tables.safefile import open_tensor, quote, read_header, read_metadata, write_tensors
 from certify.tables.table import DEFAULT_TENSOR, Table, open_table
@@ -34,8 +35,6 @@ WEIGHTS: Final = "adapter_model.safetensors"
 PREFIX: Final = "base_model.model."
 SUFFIX: Final = ".trainable_tokens_delta"
 PEFT_TYPE: Final = "TRAINABLE_TOKENS"
-BASE_KEY: Final = "certify.base_tensor_sha256"
-DTYPE_KEY: Final = "certify.base_dtype"
 TICKET_KEY: Final = "certify.ticket_sha256"
 PROBE_KEY: Final = "certify.tokenizer_probe_sha256"
 

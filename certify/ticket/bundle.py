@@ -10,12 +10,15 @@ from certify.base.errors import UsageError
 from certify.base.jsonio import read_bytes, sha256_file, write_bytes
 from certify.base.model import SLUG, BoundFile
 from certify.tables.checkpoint import CONFIG
+from certify.tables.dtypes import DTYPES
+from certify.tables.movedrows import write_moved
 from certify.tables.table import Table, open_table, write_table
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
 from certify.ticket.schema import TableRef, TemplateRef, TokenizerRef
 from certify.ticket.templates import load_template
 
 _COPY_LIMIT = 256 * 1024 * 1024
+_WORTH = 1 << 20  # bytes that moved rows must save: any tool opens a whole table, and it needs no base
 
 
 def table_ref(table: Table, folder: Path) -> TableRef:
@@ -63,19 +66,44 @@ def template_ref(template: str, folder: Path) -> TemplateRef:
 
 
 def bundle_tables(
-    base: Table, reference: Table, vocabulary: Vocabulary | None, folder: Path
+    base: Table,
+    reference: Table,
+    vocabulary: Vocabulary | None,
+    folder: Path,
+    *,
+    moved: int,
+    base_elsewhere: bool = False,
 ) -> tuple[Table, Table, Vocabulary | None]:
     """Copy both tables, in the served dtype, and the tokenizer into ``folder``, and open the copies.
+
+    The reference is copied as moved rows where that saves a megabyte, or where the base stays elsewhere.
+
+    Args:
+        base: E⁰.
+        reference: E*.
+        vocabulary: the tokenizer, if any.
+        folder: the ticket's folder.
+        moved: number of rows in which they differ.
+        base_elsewhere: do not copy the base.
 
     Raises:
         UsageError: ``folder`` has another table or tokenizer (``BUNDLE_TAKEN``), a copy would not show that
             its table is tied (``BUNDLE_TIED``), or writing failed.
     """
-    first = _bundle_table(base, folder / "base" / "embed_tokens.safetensors")
-    second = _bundle_table(reference, folder / "reference" / "embed_tokens.safetensors")
+    own = folder / "base" / "embed_tokens.safetensors"
+    if not base_elsewhere:
+        _bundle_table(base, own)
     if vocabulary is not None:
         vocabulary = open_vocabulary(_bundle_files(vocabulary.files, folder / "base"))
-    return _reopen(first, base), _reopen(second, reference), vocabulary
+    # Only now: the config that a tokenizer brings says of the base whether it is tied.
+    first = base if base_elsewhere else _reopen(own, base)
+    whole, rows = (folder / "reference" / f"{name}.safetensors" for name in ("embed_tokens", "moved_rows"))
+    saved = (base.shape[0] - moved) * base.shape[1] * DTYPES[base.dtype].itemsize
+    if moved and not whole.exists() and (base_elsewhere or saved >= _WORTH):
+        _bundle_table(reference, rows, first)
+        return first, _reopen(rows, reference, first), vocabulary
+    _bundle_table(reference, whole)
+    return first, _reopen(whole, reference), vocabulary
 
 
 def bundle_counts(counts: Path, folder: Path, ticket_id: str) -> BoundFile:
@@ -87,8 +115,8 @@ def bundle_counts(counts: Path, folder: Path, ticket_id: str) -> BoundFile:
     return BoundFile(path=relative, sha256=sha256_file(folder / relative))
 
 
-def _reopen(path: Path, table: Table) -> Table:
-    copy = open_table(path, tensor=table.tensor or None, allow_tied=table.tied is True)
+def _reopen(path: Path, table: Table, base: Table | None = None) -> Table:
+    copy = open_table(path, tensor=table.tensor or None, allow_tied=table.tied is True, base=base)
     if table.tied and not copy.tied:
         # A copy of the table does not show that the checkpoint has no head.
         raise UsageError(
@@ -98,19 +126,21 @@ def _reopen(path: Path, table: Table) -> Table:
     return copy
 
 
-def _bundle_table(table: Table, target: Path) -> Path:
-    """Write the table alone, with the config that says whether the head is tied."""
+def _bundle_table(table: Table, target: Path, base: Table | None = None) -> None:
+    """Write the table alone, with the config that says whether it is tied, or what moved from a base."""
     if target.exists():
-        present = open_table(target, tensor=table.tensor or None, allow_tied=True)
+        present = open_table(target, tensor=table.tensor or None, allow_tied=True, base=base)
         if (present.dtype, present.digest()) != (table.dtype, table.digest()):
             raise UsageError(
                 f"{target} already contains another table: choose another folder for --out",
                 code="BUNDLE_TAKEN",
             )
-    else:
+    elif base is None:
         write_table(target, table)
-    _bundle_files([path for path in table.files if path.name == CONFIG], target.parent)
-    return target
+    else:
+        write_moved(target, base, table)
+    if base is None:
+        _bundle_files([path for path in table.files if path.name == CONFIG], target.parent)
 
 
 def _bundle_files(files: Sequence[Path], folder: Path) -> Path:

@@ -56,6 +56,7 @@ def open_pair(
     *,
     dtype: Dtype | None = None,
     tensor: str | None = None,
+    tuned_tensor: str | None = None,
     allow_tied: bool = False,
     opened: OpenTable = open_table,
 ) -> tuple[Table, Table]:
@@ -63,9 +64,10 @@ def open_pair(
 
     Args:
         base: file or checkpoint folder with E⁰.
-        reference: file or checkpoint folder with E*.
+        reference: file or checkpoint folder with E*, or rows that moved from ``base``.
         dtype: dtype to serve and compare rows in; None requires that both are stored in the same dtype.
         tensor: name of the table's tensor, if the architecture does not imply it.
+        tuned_tensor: its name in ``reference``, where that is another.
         allow_tied: accept a table that is tied to the output head.
         opened: opens tables.
 
@@ -74,7 +76,7 @@ def open_pair(
         InvalidInputError: a table is malformed, or shapes differ.
     """
     first = opened(Path(base), tensor=tensor, allow_tied=allow_tied)
-    second = opened(Path(reference), tensor=tensor, allow_tied=allow_tied)
+    second = opened(Path(reference), tensor=tuned_tensor or tensor, allow_tied=allow_tied, base=first)
     if dtype is None and first.dtype != second.dtype:
         raise UsageError(
             f"base is stored as {first.dtype}, reference as {second.dtype}: choose the served dtype"
@@ -99,6 +101,7 @@ def find(
     method: Method = "exact",
     dtype: Dtype | None = None,
     tensor: str | None = None,
+    tuned_tensor: str | None = None,
     tokenizer: Path | None = None,
     exclude: Sequence[int] = (),
     counts: Path | None = None,
@@ -108,6 +111,7 @@ def find(
     extraction: Rule | None = None,
     tuned_rows: Path | None = None,
     bundle: bool = False,
+    base_elsewhere: bool = False,
     replace: bool = False,
     allow_tied: bool = False,
     engine: Engine = "auto",
@@ -131,6 +135,7 @@ def find(
         method: distribution of the p-values.
         dtype: served dtype; None requires that both tables are stored in the same dtype.
         tensor: tensor name, if the architecture does not imply it.
+        tuned_tensor: its name in ``tuned``, where that is another.
         tokenizer: ``tokenizer.json`` or its folder; by default that of the base folder, if any.
         exclude: ids that the author excludes, reported as such.
         counts: token counts for rule ``frequency:k`` (``.npy`` integers ``[V]``), copied beside the ticket.
@@ -141,7 +146,9 @@ def find(
         extraction: rule under which quality is to be judged, fixed before evaluation; None: whole outputs.
         tuned_rows: rows file of partial tuning, to release instead of the reference's rows; its ids must be
             the selected ones. The ticket then is about Êᵀ (theory §1), not about Eᵀ.
-        bundle: copy tables (in the served dtype) and tokenizer beside the ticket, to make it self-contained.
+        bundle: copy tables (in the served dtype) and tokenizer beside the ticket, to make it self-contained;
+            the reference as moved rows where that saves a megabyte.
+        base_elsewhere: with ``bundle``, leave out the base, which whoever checks the ticket names.
         replace: overwrite a ticket of the same id.
         allow_tied: accept a table tied to the output head.
         engine: implementation of the scan.
@@ -168,7 +175,15 @@ def find(
     parse_alpha(alpha)
     alpha = format(Decimal(alpha), "f")
     _existing(out, ticket_id, replace)  # refuses before the work, not after it
-    e0, e_star = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied, opened=opened)
+    e0, e_star = open_pair(
+        base,
+        tuned,
+        dtype=dtype,
+        tensor=tensor,
+        tuned_tensor=tuned_tensor,
+        allow_tied=allow_tied,
+        opened=opened,
+    )
     vocabulary = find_vocabulary(tokenizer, base, tuned)
     probe_sha256 = None if vocabulary is None or probe is None else probe(vocabulary.path.parent)
     result = scan(e0, e_star, method=method, engine=engine, workers=workers, progress=progress)
@@ -190,7 +205,10 @@ def find(
     with changing(out) as write:
         existing = _existing(out, ticket_id, replace)  # others may have written meanwhile
         if bundle:
-            e0, e_star, vocabulary = bundle_tables(e0, e_star, vocabulary, folder)
+            moved = int((~result.equal).sum())
+            e0, e_star, vocabulary = bundle_tables(
+                e0, e_star, vocabulary, folder, moved=moved, base_elsewhere=base_elsewhere
+            )
         bound_counts = bundle_counts(counts, folder, ticket_id) if counts else None
         # Only now, so that a failed bundle does not replace the rows of a ticket that is still in the file.
         relative_rows = f"rows/{ticket_id}.safetensors"

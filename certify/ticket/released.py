@@ -27,8 +27,10 @@ Role = Literal["base", "reference"]
 class OpenTable(Protocol):
     """:func:`certify.tables.table.open_table`, or one that remembers what it opened."""
 
-    def __call__(self, path: Path, *, tensor: str | None = None, allow_tied: bool = False) -> Table:
-        """The table at ``path``."""
+    def __call__(
+        self, path: Path, *, tensor: str | None = None, allow_tied: bool = False, base: Table | None = None
+    ) -> Table:
+        """The table at ``path``; ``base`` is what moved rows differ from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,11 @@ def open_base(source: Source, path: Path | None, *, tensor: str | None = None) -
     return open_role(source, "base", path, tensor=tensor)
 
 
-def open_reference(source: Source, path: Path | None, *, tensor: str | None = None) -> Table | None:
+def open_reference(source: Source, path: Path | None, base: Table) -> Table | None:
     """Open the ticket's reference table E*; None if it is not available. See :func:`open_role`."""
     if path is None and source.ticket.reference.path is None:
         return None
-    return open_role(source, "reference", path, tensor=tensor)
+    return open_role(source, "reference", path, base=base)
 
 
 def find_role(
@@ -88,6 +90,7 @@ def find_role(
     *,
     tensor: str | None = None,
     opened: OpenTable = open_table,
+    base: Table | None = None,
 ) -> Table:
     """Open a table of the ticket in the served dtype, without comparing it; see :func:`open_role`."""
     ref = source.ticket.base if role == "base" else source.ticket.reference
@@ -100,7 +103,7 @@ def find_role(
             )
         stated = next((file.sha256 for file in ref.files if file.path == ref.path), None)
         path, tensor = inside(source.folder, ref.path, stated, endings=False), ref.tensor or None
-    return opened(path, tensor=tensor, allow_tied=ref.tied is True).as_dtype(ref.dtype)
+    return opened(path, tensor=tensor, allow_tied=ref.tied is True, base=base).as_dtype(ref.dtype)
 
 
 def open_role(
@@ -111,6 +114,7 @@ def open_role(
     tensor: str | None = None,
     opened: OpenTable = open_table,
     digest: Callable[[Path], str] = sha256_file,
+    base: Table | None = None,
 ) -> Table:
     """Open a table of the ticket in the served dtype: the one at ``path``, or the one beside the ticket.
 
@@ -124,10 +128,11 @@ def open_role(
         tensor: its name in the file at ``path``, where that is not plain.
         opened: opens tables.
         digest: computes file digests.
+        base: what the reference differs from, if it comes as moved rows.
 
     Raises:
         UsageError: no path is given and the table does not lie beside the ticket (``BASE_NEEDED``,
-            ``REFERENCE_NEEDED``), or a file cannot be read.
+            ``REFERENCE_NEEDED``), moved rows lack their base (``BASE_NEEDED``), or a file cannot be read.
         InvalidInputError: the table is malformed or is not the ticket's (``WRONG_BASE``,
             ``WRONG_REFERENCE``); a file beside the ticket is missing (``FILE_MISSING``), has another digest
             (``FILE_DIGEST``) or is not bound (``FILE_UNBOUND``); table and ticket disagree about whether the
@@ -139,7 +144,7 @@ def open_role(
     if travels:
         bound = check_files(source.folder, ref.files, digest)
         refuse_links(source.folder, ref.path or "", (CONFIG, INDEX), bound)
-    table = find_role(source, role, path, tensor=tensor, opened=opened)
+    table = find_role(source, role, path, tensor=tensor, opened=opened, base=base)
     if travels:
         check_bound(table.files, bound, f"{role} table")
     if table.shape != ref.shape or table.digest() != ref.tensor_sha256:

@@ -160,7 +160,7 @@ def verify(
     """
     ticket = source.ticket
     e0 = open_base(source, base)
-    rows = open_rows(source, open_reference(source, None))
+    rows = open_rows(source, open_reference(source, None, e0))
     table: ServedTable
     if _is_adapter(served):
         adapted = open_adapted(served, e0)
@@ -171,7 +171,7 @@ def verify(
         findings += _stray(served, [served / ADAPTER_WEIGHTS])
     else:
         # A tied head is a finding here, not a reason to stop reading.
-        opened = open_table(served, tensor=tensor, allow_tied=True)
+        opened = open_table(served, tensor=tensor, allow_tied=True, base=e0)
         table = opened = opened.as_dtype(opened.stored_dtype)
         weights = open_weights(served)
         compared, tensors, findings = "model", 1, []

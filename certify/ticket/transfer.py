@@ -103,7 +103,7 @@ def open_parts(
         NothingToDoError: no ticket row differs from the base (``NOTHING_MOVES``).
     """
     e0 = open_base(source, base, tensor=tensor)
-    reference = open_reference(source, tuned)
+    reference = open_reference(source, tuned, e0)
     rows = open_rows(source, reference)
     if equal_rows(rows, e0).all():
         raise NothingToDoError(

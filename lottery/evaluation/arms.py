@@ -143,7 +143,7 @@ def open_evaluation(
     folder, sources = find_base(base), tuple(open_source(spec) for spec in tickets)
     if sources:
         stored = open_base(sources[0], folder)
-        opened = open_reference(sources[0], reference)
+        opened = open_reference(sources[0], reference, stored)
         if opened is None:
             raise UsageError(
                 "the reference table does not lie beside the ticket: name it", code="REFERENCE_NEEDED"
@@ -224,7 +224,7 @@ def _null_placements(
 
 def open_like(path: Path, base: Table) -> Table:
     """Open a table as it would be served in place of ``base``: in its dtype, and with its shape."""
-    table = open_table(path, allow_tied=base.tied is True).as_dtype(base.dtype)
+    table = open_table(path, allow_tied=base.tied is True, base=base).as_dtype(base.dtype)
     check_compatible(base, table)
     check_finite(table)
     return table

@@ -179,7 +179,7 @@ def _arms(
     source: Source, folder: Path, reference: Path | None, manifest: Manifest
 ) -> tuple[Table, Placement, Placement]:
     stored = open_base(source, folder)
-    tuned = open_reference(source, reference)
+    tuned = open_reference(source, reference, stored)
     if tuned is None:
         raise UsageError(
             "the reference table does not lie beside the ticket: name it", code="REFERENCE_NEEDED"

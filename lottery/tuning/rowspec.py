@@ -99,7 +99,8 @@ def choose_rows(
     # Rules without comparison get a scan of the base against itself, which is cheap: every row is equal.
     tuned = base
     if reference is not None:
-        tuned = open_table(reference).as_dtype(base.dtype)  # rows are compared as they would be served
+        # Rows are compared as they would be served.
+        tuned = open_table(reference, base=base).as_dtype(base.dtype)
         check_compatible(base, tuned)
     selection = select(
         scan(base, tuned),

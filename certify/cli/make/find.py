@@ -33,6 +33,7 @@ def find(
     method: options.Method = "exact",
     served_dtype: options.ServedDtype = None,
     tensor: options.Tensor = None,
+    tuned_tensor: options.TunedTensor = None,
     tokenizer: options.Tokenizer = None,
     exclude_ids: Annotated[
         str,
@@ -67,6 +68,12 @@ def find(
         bool,
         typer.Option(
             "--bundle", help="Copy the tables and the tokenizer beside the ticket, to ship together."
+        ),
+    ] = False,
+    base_elsewhere: Annotated[
+        bool,
+        typer.Option(
+            "--base-elsewhere", help="With --bundle: leave out the base; whoever checks names it with --base."
         ),
     ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a ticket of the same name.")] = False,
@@ -105,6 +112,8 @@ def find(
     render = load(RENDERERS["find"])
     if extraction not in (None, *RULES):
         raise UsageError(f"--extraction is {', '.join(RULES)}, not {extraction!r}", code="USAGE")
+    if base_elsewhere and not bundle:
+        raise UsageError("--base-elsewhere requires --bundle", code="USAGE")
     try:
         exclude = [int(word) for word in exclude_ids.split(",") if word.strip()]
     except ValueError as error:
@@ -117,10 +126,12 @@ def find(
         "method": method,
         "dtype": None if served_dtype is None else parse_dtype(served_dtype),
         "tensor": tensor,
+        "tuned_tensor": tuned_tensor,
         "tokenizer": tokenizer,
         "template": template,
         "extraction": extraction,
         "bundle": bundle,
+        "base_elsewhere": base_elsewhere,
         "replace": replace,
         "allow_tied": allow_tied,
         "engine": engine,

@@ -19,6 +19,7 @@ def scan(
     ] = None,
     served_dtype: options.ServedDtype = None,
     tensor: options.Tensor = None,
+    tuned_tensor: options.TunedTensor = None,
     tokenizer: options.Tokenizer = None,
     method: options.Method = "exact",
     allow_tied: options.AllowTied = False,
@@ -38,7 +39,9 @@ def scan(
     if out is not None:
         check_scan_path(out)
     dtype = None if served_dtype is None else parse_dtype(served_dtype)
-    pair = open_pair(base, tuned, dtype=dtype, tensor=tensor, allow_tied=allow_tied)
+    pair = open_pair(
+        base, tuned, dtype=dtype, tensor=tensor, tuned_tensor=tuned_tensor, allow_tied=allow_tied
+    )
     vocabulary = find_vocabulary(tokenizer, base, tuned)
     with progress_bar("scanning") as progress:
         result = run_scan(*pair, method=method, engine=engine, workers=workers, progress=progress)
