@@ -12,6 +12,7 @@ from typing import Any, Final
 from certify.base.verdict import SEVERITY
 from certify.policy.codes import codes
 from certify.ticket.make import AUTHOR_EXCLUSION
+from certify.ticket.schema import ends
 
 NOT_JUDGED: Final = "NOT JUDGED"
 """Stands for the verdict where a file could not be judged at all."""
@@ -97,13 +98,17 @@ def policy(report: Mapping[str, Any]) -> str:
     return f"{report['policy']}, a policy of your own ({report['policy_file']}, sha256 {digest}…)"
 
 
+def left_out(ticket: Mapping[str, Any]) -> int:
+    """How many rows the author left out of the selection."""
+    groups = [one["ids"] for one in ticket["selection"]["excluded"] if one["reason"] == AUTHOR_EXCLUSION]
+    return sum(last + 1 - first for ids in groups for first, last in map(ends, ids))
+
+
 def caveats(ticket: Mapping[str, Any]) -> list[str]:
     """What to know about a ticket before its reasons: whose word is taken, and whether two programs agree."""
     said = []
-    excluded = ticket["selection"]["excluded"]
-    left_out = sum(len(group["ids"]) for group in excluded if group["reason"] == AUTHOR_EXCLUSION)
-    if left_out:
-        said.append(f"Rows that the author left out of the selection: {left_out}.")
+    if count := left_out(ticket):
+        said.append(f"Rows that the author left out of the selection: {count}.")
     if ticket["chosen_among"]:
         said.append(
             f"A record says that the ticket was chosen among {ticket['chosen_among']} on other text, so that"

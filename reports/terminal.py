@@ -18,7 +18,7 @@ from rich.text import Text
 
 from certify.base.text import escape
 from certify.claims.registry import KINDS
-from certify.ticket.make import AUTHOR_EXCLUSION
+from reports.summary import left_out
 
 _STYLES = {
     "CERTIFIED": "bold green",
@@ -74,9 +74,8 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
         )
     )
     answer = {"CERTIFIED": "Yes.", "REFUTED": "No."}.get(verdict, "Not shown.")
-    left_out = sum(len(g["ids"]) for g in ticket["selection"]["excluded"] if g["reason"] == AUTHOR_EXCLUSION)
-    if left_out:
-        answer += f" Rows that the author left out of the selection: {left_out}."
+    if count := left_out(ticket):
+        answer += f" Rows that the author left out of the selection: {count}."
     console.print(_indent(Text(f"{view['question']} {answer}")))
     for made in ticket["engines"]:
         text = (

@@ -96,7 +96,7 @@ class Selection:
 
     Attributes:
         ids: chosen token ids, strictly increasing.
-        rule: ``ks``, ``distance:k``, ``norm:k``, ``frequency:k``, ``random:k``,
+        rule: ``ks``, ``distance:k``, ``norm:k``, ``frequency:k``, ``template:PAIR``, ``random:k``,
             ``ids:...`` or ``published:PAIR``.
         alpha: level of the test as a decimal string (``0.05``), so that it is exact.
         correction: correction for multiplicity (rule ``ks``).

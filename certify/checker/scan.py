@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from .tables import UNKNOWN, Json, Moved, Table, canonical, level, naturals, need, numbers, sha
+from .tables import UNKNOWN, Json, Moved, Table, canonical, increasing, level, need, numbers, sha
 from .vocabulary import Vocabulary
 
 
@@ -68,16 +68,43 @@ def critical(n: int, level: Fraction, method: str) -> int:
     return bisect_left(range(n + 1), True, key=lambda h: rejects(h, n, level, method))
 
 
-def excluded(stated: Json, vocabulary: Vocabulary, count: int, named: Sequence[int]) -> list[Json]:
+def spelled(groups: Sequence[Json], count: int) -> list[Json]:
+    """Groups of ids below ``count``, of which an entry such as "3-258" is a run; none has three reasons."""
+    found, left = list[Json](), 2 * count
+    for one in groups:
+        entries = one["ids"]
+        need(isinstance(entries, list) and entries and {*map(type, entries)} <= {int, str})
+        need(all(re.fullmatch("(0|[1-9][0-9]{0,7})(-[1-9][0-9]{0,7})?", f"{entry}") for entry in entries))
+        need(all(isinstance(entry, int) or "-" in entry for entry in entries))
+        ends = [[*map(int, f"{entry}".split("-"))] for entry in entries]
+        need(increasing([i for pair in ends for i in dict.fromkeys(pair)]) and ends[-1][-1] < count)
+        left -= sum(1 + pair[1] - pair[0] for pair in ends if len(pair) > 1)
+        need(left >= 0)
+        found.append(one | {"ids": [i for pair in ends for i in range(pair[0], pair[-1] + 1)]})
+    return found
+
+
+def excluded(stated: Sequence[Json], vocabulary: Vocabulary, count: int, named: Sequence[int]) -> list[Json]:
     """Ids that no rule sees: those that the author names, special ones, and rows without a token."""
     pieces, special, size = vocabulary
-    groups = [(f"special: {text.removeprefix('special ')}", [i]) for i, text in special.items()]
+    of_role = Counter(text.partition(" ")[0] for text in special.values())
+    together = any(one["reason"].startswith("special tokens") for one in stated)
+    many = [role for role, number in of_role.items() if together and number > 16]
+    roles = {i: text.partition(" ")[0] for i, text in special.items()}
+    groups = [
+        (f"special: {text.removeprefix('special ')}", [i])
+        for i, text in special.items()
+        if roles[i] not in many
+    ]
+    for role in many:
+        reason = f"special tokens: {role}".removesuffix(": special")
+        groups.append((reason, [i for i in special if roles[i] == role]))
     if size is not None:
         need(size <= count, "TOKENIZER_TABLE_SIZE")
         groups.append(("no piece in the tokenizer", [i for i in range(size) if i not in pieces]))
         groups.append(("beyond the tokenizer", [*range(size, count)]))
     left = [{"reason": reason, "ids": [i for i in ids if i not in named]} for reason, ids in groups]
-    author = [one for one in stated["excluded"] if one["reason"] == "named by the author"]
+    author = [one for one in stated if one["reason"] == "named by the author"]
     return [*author, *(one for one in left if one["ids"])]
 
 
@@ -105,10 +132,13 @@ def select(ticket: Json, moved: Moved, vocabulary: Vocabulary, counts: Sequence[
     correction, method, seed = stated["correction"], stated["method"], stated["seed"]
     need(rule == "ks" or alpha == Fraction(1, 20), "RULE_OPTION")
     named = [int(i) for i in argument.split(",")] if rule == "ids" else []
-    groups = excluded(stated, vocabulary, rows, named)
-    out = {i for group in groups for i in naturals(group["ids"], rows)}
+    told = spelled(stated["excluded"], rows)
+    groups = excluded(told, vocabulary, rows, named)
+    out = {i for group in groups for i in group["ids"]}
     pool: list[int] = [i for i in range(rows) if i not in out]
-    uses = [rule == "random", rule == "frequency", rule == "ks" or correction == "none"]
+    counted = rule in ("frequency", "template")
+    need(rule != "template" or (ticket["template"] and re.fullmatch("[a-z]{2,3}-[a-z]{2,3}", argument)))
+    uses = [rule == "random", counted, rule == "ks" or correction == "none"]
     need(uses == [seed is not None, counts is not None, True], "RULE_OPTION")
     weight: dict[int, Any] = {i: norm if rule == "norm" else h for i, (h, norm, _) in moved.items()}
     if rule == "random":
@@ -123,15 +153,16 @@ def select(ticket: Json, moved: Moved, vocabulary: Vocabulary, counts: Sequence[
         need(set(named) <= set(pool) and len(set(named)) == len(named), "ID_RANGE")
         ranked, argument = named, ",".join(map(str, sorted(named)))
     else:
-        need(rule in ("distance", "norm", "random", "frequency"), *UNKNOWN)
+        need(rule in ("distance", "norm", "random") or counted, *UNKNOWN)
         ranked = [i for i in ranked if weight.get(i, 0) > 0]
+    if rule not in ("ks", "ids", "template"):
         need(re.fullmatch("[1-9][0-9]{0,8}", argument) and int(argument) <= len(ranked), "RULE_SIZE")
         ranked = ranked[: int(argument)]
-    again = {"n": n, "tests": len(pool), "h_alpha": critical(n, alpha, method), "excluded": groups}
+    again = {"n": n, "tests": len(pool), "h_alpha": critical(n, alpha, method)}
     again["rule"] = f"{rule}:{argument}" if argument else rule
     sound = math.isclose(stated["tau"], math.sqrt(math.log(2 / alpha) / n), rel_tol=1e-9)
     same = canonical({key: stated[key] for key in again}) == canonical(again)
-    need(sound and same, "SELECTION_PARAMETERS", "REFUTED")
+    need(sound and same and canonical(told) == canonical(groups), "SELECTION_PARAMETERS", "REFUTED")
     return sorted(ranked)
 
 

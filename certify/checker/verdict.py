@@ -133,7 +133,7 @@ def verify(
     def read() -> list[Json]:
         need((files.root / ticket_file).is_file(), "FILE_UNREADABLE", "USAGE")
         content = parse(fetch(files.root / ticket_file))
-        need((content["schema"], content["schema_version"]) == ("certify.tickets", 1), "TICKET_SCHEMA")
+        need(content["schema"] == "certify.tickets" and content["schema_version"] in (1, 2), "TICKET_SCHEMA")
         names = [ticket["id"] for ticket in content["tickets"] if scored_under(ticket)]
         need(len({*names}) == len(names) and all(map(SLUG.fullmatch, names)), "TICKET_MALFORMED")
         return [ticket for ticket in content["tickets"] if ticket["id"] in (ids or names)]

@@ -71,6 +71,9 @@ PROBE: Final = "lottery.model.tokenizer:serving_probe"
 UNTIED: Final = "lottery.model.untied:check_untied"
 """Compares an untied model with the tied one, for commands of certify."""
 
+FED: Final = "lottery.model.tokenizer:serving_fed"
+"""How often a template feeds each id, for commands of certify."""
+
 SCHEMAS: Final = {
     "model": "certify.models.record:ModelSource",
     "ticket": "certify.ticket.schema:TicketFile",

@@ -19,6 +19,7 @@ from certify.policy.outcomes import required
 from certify.policy.policy import CHECKER, DEFAULT_POLICY, Policy, get_policy
 from certify.tables.table import Table
 from certify.ticket.schema import Ticket, choose, read_ticket_file
+from certify.ticket.templates import Fed
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ def check(
     engine: Engine = "auto",
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    fed: Fed | None = None,
 ) -> CheckReport:
     """Re-verify a ticket file and decide under a policy.
 
@@ -92,6 +94,8 @@ def check(
         engine: implementation of the scan.
         workers: threads of the scan; None means all cores.
         progress: called with (rows done, rows in all) during scans.
+        fed: what a tokenizer makes of a template, to make the counts of rule ``template:PAIR`` again; None
+            takes those that the ticket binds.
 
     Returns:
         Verdicts with their reasons; ``report.exit_code`` is what the command line exits with.
@@ -118,7 +122,7 @@ def check(
     if certificate is not None and len(tickets) > 1:
         raise UsageError("--certificate is about one ticket: choose it with --id", code="TICKET_UNKNOWN")
     session = Session(engine, workers, progress)
-    inputs = Inputs(path.parent, base, reference, tokenizer, session)
+    inputs = Inputs(path.parent, base, reference, tokenizer, session, fed)
     sources = Sources(path.parent, certificate, session)
     reports = [_report(one, chosen_policy, inputs, sources) for one in tickets]
     elsewhere = bool(base or reference or tokenizer)

@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from certify.base.errors import CertifyError
+from certify.base.errors import CertifyError, InvalidInputError
 from certify.base.files import inside
-from certify.base.records import BoolColumn, Excluded, FloatColumn, KSResult, Selection
+from certify.base.records import BoolColumn, FloatColumn, KSResult, Selection
 from certify.base.text import counted
 from certify.base.verdict import Item, Outcome
 from certify.gate import integrity
 from certify.gate.session import Session
 from certify.scan.smirnov import critical_count
 from certify.selection.frequency import read_counts
-from certify.selection.rules import select
+from certify.selection.rules import TOGETHER, languages, select
 from certify.tables.dtypes import to_float32
 from certify.tables.rowfile import Rows
 from certify.tables.table import Table, check_compatible
@@ -30,6 +31,7 @@ from certify.tables.vocabulary import Vocabulary
 from certify.ticket.make import AUTHOR_EXCLUSION, selection_ref
 from certify.ticket.released import Source, check_files, equal_rows, shown
 from certify.ticket.schema import SelectionRef, Ticket
+from certify.ticket.templates import Fed
 
 COSINE_FLOOR = 0.2
 """A row outside the ticket whose cosine is below this counts as a blind spot (theory §2)."""
@@ -89,6 +91,7 @@ class Inputs:
     reference: Path | None = None
     tokenizer: Path | None = None
     session: Session = field(default_factory=Session)
+    fed: Fed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,8 @@ def _select_again(
     if ref.counts is not None:
         check_files(inputs.folder, (ref.counts,), inputs.session.file_digest)
         counts = read_counts(inside(inputs.folder, ref.counts.path, ref.counts.sha256), result.rows)
-    author = [Excluded(group.reason, group.ids) for group in ref.excluded if group.reason == AUTHOR_EXCLUSION]
+        _check_fed(ticket, counts, vocabulary, inputs)
+    author = [group for group in ref.groups if group.reason == AUTHOR_EXCLUSION]
     return select(
         result,
         rule=ref.rule,
@@ -196,7 +200,23 @@ def _select_again(
         exclude=author,
         counts=counts,
         seed=ref.seed,
+        together=any(group.reason.startswith(TOGETHER) for group in ref.excluded),
     )
+
+
+def _check_fed(
+    ticket: Ticket, counts: NDArray[np.int64], vocabulary: Vocabulary | None, inputs: Inputs
+) -> None:
+    """Make the counts of rule ``template`` again, where a tokenizer can be loaded, and compare."""
+    rule, ref = ticket.selection.rule, ticket.template
+    if not rule.startswith("template:") or ref is None or vocabulary is None or inputs.fed is None:
+        return
+    template = inputs.session.template(ref.name if ref.path is None else inside(inputs.folder, ref.path))
+    made = inputs.fed(vocabulary.path.parent, template, *languages(rule), counts.size)
+    if made is not None and not np.array_equal(made, counts):
+        raise InvalidInputError(
+            "the counts are not those of what the tokenizer makes of the template", code="TEMPLATE_COUNTS"
+        )
 
 
 def _parameters(stated: SelectionRef, chosen: Selection) -> Item:
@@ -206,6 +226,8 @@ def _parameters(stated: SelectionRef, chosen: Selection) -> Item:
     close = math.isclose(stated.tau, again.tau, rel_tol=_TOLERANCE)
     if close:
         again = again.model_copy(update={"tau": stated.tau})
+    if stated.groups == again.groups:  # version 1 has no runs
+        again = again.model_copy(update={"excluded": stated.excluded})
     wrong = [key for key in SelectionRef.model_fields if getattr(stated, key) != getattr(again, key)]
     if wrong:
         return Item(
@@ -223,7 +245,7 @@ def _ids(ticket: Ticket, chosen: Selection) -> Item:
     stated, again = set(ticket.ids), set(chosen.ids)
     if stated == again:
         text = f"the rule {ticket.selection.rule} selects exactly {counted(len(again), 'row')}, these"
-        left_out = sum(len(g.ids) for g in ticket.selection.excluded if g.reason == AUTHOR_EXCLUSION)
+        left_out = sum(len(g.ids) for g in ticket.selection.groups if g.reason == AUTHOR_EXCLUSION)
         if left_out:
             text += f", after {left_out} that the author left out"
         return Item("selection.ids", Outcome.PASS, "RECOMPUTED", text)

@@ -7,6 +7,7 @@ rule                chooses
 ``distance:k``      the k rows with the largest D (smallest p), among those with D > 0
 ``norm:k``          the k rows with the largest norm of the shift, among those that moved
 ``frequency:k``     the k most frequent tokens, among those that occur
+``template:en-ca``  the rows that the prompt template itself feeds, for a pair of languages (its counts > 0)
 ``random:k``        k rows at random: those with the smallest SHA-256 of ``SEED:ID`` (decimal, ASCII)
 ``ids:1,2,3``       these rows
 ``published:PAIR``  the ticket reported for a language pair of the paper (LLaMA-1, 32,000 rows)
@@ -23,6 +24,7 @@ import hashlib
 import heapq
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -48,12 +50,21 @@ BEYOND = "beyond the tokenizer"
 UNTESTED_LEVEL: Final = Fraction(1, 20)
 """Level of rules that do not test: whoever could choose it could choose what is looked at."""
 
+TOGETHER: Final = "special tokens"
+"""Beginning of the reason for excluding many special tokens of one role, which are one group."""
+
+_APART: Final = 16  # special tokens of one role that are still named one by one
+
 NO_PIECE = "no piece in the tokenizer"
 """Reason for excluding rows between the tokenizer's ids that do not belong to a token."""
 
 _COUNT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _IDS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*", re.ASCII)
-_RULES = "ks, distance:k, norm:k, frequency:k, random:k, ids:1,2,3 or published:PAIR"
+_PAIR = re.compile(r"[a-z]{2,3}-[a-z]{2,3}", re.ASCII)
+_RULES = "ks, distance:k, norm:k, frequency:k, template:PAIR, random:k, ids:1,2,3 or published:PAIR"
+
+COUNTED: Final = ("frequency", "template")
+"""Rules that read token counts: over text, or of what a template feeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,7 @@ def select(
     exclude: Sequence[Excluded] = (),
     counts: NDArray[Any] | None = None,
     seed: int | None = None,
+    together: bool = True,
 ) -> Selection:
     """Choose rows of a scanned table.
 
@@ -91,12 +103,15 @@ def select(
         correction: for rule ``ks``.
         vocabulary: names special tokens and rows without a token, which are then excluded.
         exclude: further groups of ids to leave out, with reasons.
-        counts: for rule ``frequency:k``, non-negative integers ``[V]``.
+        counts: for rules ``frequency:k`` and ``template:PAIR``, non-negative integers ``[V]``.
         seed: for rule ``random:k``, a non-negative integer.
+        together: list more than sixteen special tokens of one role as one group, as tickets do since schema
+            version 2.
 
     Returns:
         The selection; ``excluded`` lists the groups by reason: ``exclude`` first, then special tokens by id,
-        then the rows without a token. An id is reported under every reason that applies to it.
+        then those that are many, then the rows without a token. An id is reported under every reason that
+        applies to it.
 
     Raises:
         UsageError: the rule, level or correction is malformed; an option is missing or not used by the rule;
@@ -110,7 +125,7 @@ def select(
     name, _, argument = rule.partition(":")
     _check_options(name, level, correction, counts, seed)
     named = _named(argument, rule) if name == "ids" else np.zeros(0, np.int64)
-    from_vocabulary = _vocabulary_groups(vocabulary, rows) if vocabulary is not None else ()
+    from_vocabulary = _vocabulary_groups(vocabulary, rows, together) if vocabulary is not None else ()
     groups = (*exclude, *_without(from_vocabulary, named))
     available = _available(groups, rows)
     canonical = rule
@@ -124,6 +139,9 @@ def select(
         ids = _top(result.shift_norm, available & (result.shift_norm > 0), argument, rule, "moved")
     elif name == "frequency" and counts is not None:
         ids = _top(counts, available & (_checked_counts(counts, rows) > 0), argument, rule, "occur")
+    elif name == "template" and counts is not None:
+        languages(rule)
+        ids = np.flatnonzero(available & (_checked_counts(counts, rows) > 0))
     elif name == "random" and seed is not None:
         ids = _random(seed, available, argument, rule)
     elif name == "ids":
@@ -146,6 +164,19 @@ def select(
         excluded=groups,
         seed=seed,
     )
+
+
+def languages(rule: str) -> tuple[str, str]:
+    """The two languages of a rule ``template:PAIR``.
+
+    Raises:
+        UsageError: it names none (``RULE_MALFORMED``).
+    """
+    pair = rule.partition(":")[2]
+    if not _PAIR.fullmatch(pair):
+        raise UsageError(f"rule {rule[:60]!r} needs languages, as in template:en-ca", code="RULE_MALFORMED")
+    source, _, target = pair.partition("-")
+    return source, target
 
 
 def seeded_order(ids: Iterable[int], seed: int, count: int | None = None) -> list[int]:
@@ -214,21 +245,28 @@ def _check_options(
     if (name == "random") != (seed is not None):
         text = "needs a seed" if name == "random" else "takes no seed"
         raise UsageError(f"rule {name} {text}", code="RULE_OPTION")
-    if (name == "frequency") != (counts is not None):
-        text = "needs token counts" if name == "frequency" else "takes no token counts"
+    if (name in COUNTED) != (counts is not None):
+        text = "needs token counts" if name in COUNTED else "takes no token counts"
         raise UsageError(f"rule {name} {text}", code="RULE_OPTION")
 
 
-def _vocabulary_groups(vocabulary: Vocabulary, rows: int) -> tuple[Excluded, ...]:
+def _vocabulary_groups(vocabulary: Vocabulary, rows: int, together: bool = True) -> tuple[Excluded, ...]:
     if vocabulary.size > rows:
         raise InvalidInputError(
             f"the tokenizer has {vocabulary.size} ids, but the table only {rows} rows",
             code="TOKENIZER_TABLE_SIZE",
         )
+    special = sorted(vocabulary.special.items())
+    of_role = Counter(text.partition(" ")[0] for _, text in special)
+    many = [role for role, count in of_role.items() if together and count > _APART]
     groups = [
-        Excluded(f"special: {vocabulary.special[i].removeprefix('special ')}", (i,))
-        for i in sorted(vocabulary.special)
+        Excluded(f"special: {text.removeprefix('special ')}", (i,))
+        for i, text in special
+        if text.partition(" ")[0] not in many
     ]
+    for role in many:
+        ids = tuple(i for i, text in special if text.partition(" ")[0] == role)
+        groups.append(Excluded(f"{TOGETHER}: {role}".removesuffix(": special"), ids))
     holes = tuple(sorted(set(range(vocabulary.size)).difference(vocabulary.pieces)))
     if holes:
         groups.append(Excluded(NO_PIECE, holes))

@@ -16,8 +16,8 @@ from certify.base.staging import changing
 from certify.base.version import __version__
 from certify.scan.scan import scan
 from certify.scan.smirnov import parse_alpha
-from certify.selection.frequency import read_counts
-from certify.selection.rules import select
+from certify.selection.frequency import read_counts, write_counts
+from certify.selection.rules import languages, select
 from certify.tables.rowfile import Rows, make_rows, read_rows, transferred_rows, write_rows
 from certify.tables.table import Table, check_compatible, open_table
 from certify.tables.tokenisation import Probe
@@ -35,6 +35,7 @@ from certify.ticket.schema import (
     Token,
     read_ticket_file,
 )
+from certify.ticket.templates import Fed, load_template
 
 AUTHOR_EXCLUSION = "named by the author"
 """Reason for ids that the author of a ticket excluded; the check recomputes every other group."""
@@ -120,6 +121,7 @@ def find(
     choice: bytes | None = None,
     opened: OpenTable = open_table,
     probe: Probe | None = None,
+    fed: Fed | None = None,
 ) -> Found:
     """Select a ticket from two tables and write it, the ticket file last (theory §2).
 
@@ -138,7 +140,8 @@ def find(
         tuned_tensor: its name in ``tuned``, where that is another.
         tokenizer: ``tokenizer.json`` or its folder; by default that of the base folder, if any.
         exclude: ids that the author excludes, reported as such.
-        counts: token counts for rule ``frequency:k`` (``.npy`` integers ``[V]``), copied beside the ticket.
+        counts: token counts for rule ``frequency:k`` (``.npy`` integers ``[V]``), copied beside the ticket;
+            those of rule ``template:PAIR`` are made by ``fed`` and written there.
         seed: seed for rule ``random:k``.
         template: prompt template used in tuning: the name of a shipped one, or the path of a ``.toml`` file,
             which is copied beside the ticket.
@@ -158,6 +161,7 @@ def find(
             ``choices/ID.json`` beside the ticket file and bound by its digest.
         opened: opens tables.
         probe: digest of what the tokenizer in a folder makes of the probe texts, None if that is unknown.
+        fed: how often a template feeds each id, for rule ``template:PAIR``.
 
     Returns:
         The ticket and the scan behind it.
@@ -187,6 +191,13 @@ def find(
     vocabulary = find_vocabulary(tokenizer, base, tuned)
     probe_sha256 = None if vocabulary is None or probe is None else probe(vocabulary.path.parent)
     result = scan(e0, e_star, method=method, engine=engine, workers=workers, progress=progress)
+    weights = read_counts(counts, result.rows) if counts else None
+    if rule.partition(":")[0] == "template":
+        if counts or template is None or vocabulary is None or fed is None:
+            raise UsageError(
+                "rule template needs a template and a tokenizer, which make its counts", code="RULE_OPTION"
+            )
+        weights = fed(vocabulary.path.parent, load_template(template), *languages(rule), result.rows)
     selection = select(
         result,
         rule=rule,
@@ -194,7 +205,7 @@ def find(
         correction=correction,
         vocabulary=vocabulary,
         exclude=[Excluded(AUTHOR_EXCLUSION, tuple(sorted(set(exclude))))] if exclude else (),
-        counts=read_counts(counts, result.rows) if counts else None,
+        counts=weights,
         seed=seed,
     )
     if tuned_rows is None:
@@ -210,6 +221,10 @@ def find(
                 e0, e_star, vocabulary, folder, moved=moved, base_elsewhere=base_elsewhere
             )
         bound_counts = bundle_counts(counts, folder, ticket_id) if counts else None
+        if weights is not None and counts is None:
+            own = f"counts/{ticket_id}.npy"
+            write_counts(folder / own, weights)
+            bound_counts = BoundFile(path=own, sha256=sha256_file(folder / own))
         # Only now, so that a failed bundle does not replace the rows of a ticket that is still in the file.
         relative_rows = f"rows/{ticket_id}.safetensors"
         digests = write_rows(folder / relative_rows, rows)
@@ -309,7 +324,7 @@ def selection_ref(selection: Selection, counts: BoundFile | None) -> SelectionRe
         tau=selection.tau,
         seed=selection.seed,
         counts=counts,
-        excluded=tuple(ExcludedRef(reason=group.reason, ids=group.ids) for group in selection.excluded),
+        excluded=tuple(map(ExcludedRef.of, selection.excluded)),
     )
 
 

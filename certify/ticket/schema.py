@@ -1,4 +1,4 @@
-"""The ticket file ``tickets.json``, schema version 1: typed, closed, bound by digests.
+"""The ticket file ``tickets.json``, schema version 2: typed, closed, bound by digests.
 
 The models below are the schema: ``certify schema`` prints the JSON Schema derived from them. Parsing is
 strict (no coercion, no unknown field, no duplicate key, no newer version), because a ticket file comes from
@@ -7,10 +7,10 @@ someone who wants the gate to open.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,7 @@ from certify.base.model import (
     Document,
     Finite,
     Level,
+    Migration,
     Model,
     Refusal,
     RelativePath,
@@ -33,11 +34,14 @@ from certify.base.model import (
     unless_given,
     validate,
 )
-from certify.base.records import Correction, Dtype, Method, Rule
+from certify.base.records import Correction, Dtype, Excluded, Method, Rule
 from certify.ticket.declared import Calibration, DeclaredClaim
 
 SCHEMA_NAME: Final = "certify.tickets"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+
+LONG_RUN: Final = 8
+"""From this many consecutive ids on, a list of them has one entry for all, such as ``"3-258"``."""
 
 _REFUSAL: Final = Refusal("TICKET_MALFORMED", schema="TICKET_SCHEMA", newer="TICKET_NEWER")
 
@@ -115,18 +119,37 @@ class Released(Model):
     rows: RowsRef | None
 
 
+def ends(entry: int | str) -> tuple[int, int]:
+    """First and last id of an entry of a list of ids, which is an id or a run such as ``"3-258"``."""
+    first, _, last = str(entry).partition("-")
+    return int(first), int(last or first)
+
+
 class ExcludedRef(Model):
-    """Ids left out of the selection, with the reason."""
+    """Ids left out of the selection, with the reason; long runs are one entry each (:data:`LONG_RUN`)."""
 
     # A reason may quote a piece, and a piece may be as long as any text.
     reason: Annotated[str, Field(max_length=2 * 4096)]
-    ids: Annotated[tuple[TokenId, ...], Field(min_length=1)]
+    ids: Annotated[
+        tuple[TokenId | Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,7})-[1-9][0-9]{0,7}$")], ...],
+        Field(min_length=1),
+    ]
 
     @model_validator(mode="after")
-    def _increasing(self) -> ExcludedRef:
-        if any(later <= earlier for earlier, later in pairwise(self.ids)):
+    def _increasing(self) -> Self:
+        runs = [ends(entry) for entry in self.ids]
+        if any(later[0] <= earlier[1] for earlier, later in pairwise(runs)) or any(a > b for a, b in runs):
             raise ValueError("excluded ids must be strictly increasing, without duplicates")
         return self
+
+    @classmethod
+    def of(cls, group: Excluded) -> Self:
+        """Write a group down."""
+        entries: list[int | str] = []
+        for _, run in groupby(enumerate(group.ids), key=lambda pair: pair[1] - pair[0]):
+            ids = [i for _, i in run]
+            entries += ids if len(ids) < LONG_RUN else [f"{ids[0]}-{ids[-1]}"]
+        return cls(reason=group.reason, ids=tuple(entries))
 
 
 class SelectionRef(Model):
@@ -142,8 +165,16 @@ class SelectionRef(Model):
     h_alpha: Annotated[int, Field(ge=0, le=1 << 20)]
     tau: Annotated[Finite, Field(gt=0)]
     seed: int | None
-    counts: BoundFile | None = Field(description="token counts behind rule frequency:k")
+    counts: BoundFile | None = Field(description="token counts behind frequency:k or template:PAIR")
     excluded: Annotated[tuple[ExcludedRef, ...], Field(max_length=MAX_ROWS)]
+
+    @property
+    def groups(self) -> tuple[Excluded, ...]:
+        """Excluded ids one by one, however they are written."""
+        return tuple(
+            Excluded(group.reason, tuple(i for a, b in map(ends, group.ids) for i in range(a, b + 1)))
+            for group in self.excluded
+        )
 
 
 class Token(Model):
@@ -199,6 +230,12 @@ class Ticket(Model):
             raise ValueError(f"token id {ids[-1]} is beyond the table of {self.base.shape[0]} rows")
         if self.base.shape != self.reference.shape or self.base.dtype != self.reference.dtype:
             raise ValueError("base and reference must have the same shape and dtype")
+        entries = [entry for group in self.selection.excluded for entry in group.ids]
+        runs = [ends(entry) for entry in entries if isinstance(entry, str)]
+        if sum(b + 1 - a for a, b in runs) > 2 * self.base.shape[0]:
+            raise ValueError("more ids are excluded than the table has, even if each had two reasons")
+        if self.selection.rule.startswith("template:") and self.template is None:
+            raise ValueError("rule template needs a template")
         if self.selection.n != self.base.shape[1]:
             raise ValueError("selection.n must be the width of the table")
         if any(token.h > self.selection.n for token in self.tokens):
@@ -234,10 +271,15 @@ class Ticket(Model):
 
 
 class TicketFile(Document):
-    """The whole file: one or more tickets."""
+    """The whole file: one or more tickets.
+
+    Version 1 has no runs of ids. Its tickets stay as they are, because certificates bind their digests.
+    """
+
+    migrations: ClassVar[Mapping[int, Migration]] = {1: dict}
 
     schema_: Literal["certify.tickets"] = Field(alias="schema", default=SCHEMA_NAME)
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     created_by: Text
     tickets: Annotated[tuple[Ticket, ...], Field(max_length=1024)]
 

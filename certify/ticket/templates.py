@@ -14,12 +14,14 @@ loss is on the response and the end-of-sentence token only; everything before ha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import model_validator
 
 from certify.base.errors import InvalidInputError, UsageError
@@ -27,6 +29,12 @@ from certify.base.jsonio import canonical_json, read_bytes, sha256_bytes
 from certify.base.model import Model, Refusal, validate_toml
 from certify.tables.tokenisation import Controls, front_ids
 from certify.ticket.corpus import Pair
+
+Fed = Callable[[Path, "Template", str, str, int], NDArray[np.int64] | None]
+"""What :func:`fed_counts` makes with the tokenizer in a folder; None if it cannot be loaded."""
+
+SPOKEN: Final = ("The house is old.", "the house is old")
+"""Sentences beside which a template is tokenised, with and without a full stop; tickets rest on them."""
 
 IGNORED = -100
 """Label of a position without loss, as in ``torch.nn.functional.cross_entropy``."""
@@ -332,6 +340,30 @@ def encode(
             )
         )
     return examples
+
+
+def fed_counts(
+    template: Template, tokenizer: Any, source_language: str, target_language: str, rows: int
+) -> NDArray[np.int64]:
+    """How often the text of a template itself feeds each id, beside each of :data:`SPOKEN`: int64 ``[V]``.
+
+    Whole prompts are tokenised, so that ids are those of the context. Tokens that overlap the sentence, and
+    ids that the tokenizer puts in front of a text, are not the template's.
+
+    Raises:
+        UsageError, InvalidInputError: see :func:`encode`; also an id outside the table
+            (``TOKENIZER_TABLE_SIZE``).
+    """
+    pairs = [Pair(sentence, sentence, f"spoken:{i}") for i, sentence in enumerate(SPOKEN)]
+    examples = encode(template, pairs, tokenizer, source_language, target_language, response=False)
+    fed = [(*one.ids[one.front : one.source.start], *one.ids[one.source.stop :]) for one in examples]
+    counts = np.bincount(np.array([i for ids in fed for i in ids], np.int64), minlength=rows)
+    if counts.size > rows:
+        raise InvalidInputError(
+            f"the tokenizer produces id {counts.size - 1}, but the table has {rows} rows",
+            code="TOKENIZER_TABLE_SIZE",
+        )
+    return counts.astype(np.int64)
 
 
 def encodable(pairs: Sequence[Pair], tokenizer: Any) -> list[Pair]:

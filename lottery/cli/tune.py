@@ -46,8 +46,8 @@ def tune(
     rows: Annotated[
         str | None,
         typer.Option(
-            help="all (embed tuning), ticket:FILE#ID, published:PAIR, random:K, frequency:K, norm:K,"
-            " distance:K or ids:1,2,3. Default: all."
+            help="all (embed tuning), ticket:FILE#ID, published:PAIR, template:PAIR, random:K, frequency:K,"
+            " norm:K, distance:K or ids:1,2,3. Default: all."
         ),
     ] = None,
     method: Annotated[Method, typer.Option(help="What to train: rows, or a comparison arm.")] = "rows",

@@ -7,8 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from certify.base.errors import UsageError
 from certify.tables.tokenisation import check_probe, probe_digest
+from certify.ticket.templates import Template, fed_counts
 
 
 def load_tokenizer(folder: Path, *stated: str | None) -> Any:
@@ -43,6 +47,15 @@ def serving_probe(folder: Path) -> str | None:
         return probe_digest(load_tokenizer(folder))
     except UsageError:
         return None
+
+
+def serving_fed(
+    folder: Path, template: Template, source_language: str, target_language: str, rows: int
+) -> NDArray[np.int64] | None:
+    """:func:`fed_counts` with the tokenizer in a folder; None where ``transformers`` is not installed."""
+    if find_spec("transformers") is None:
+        return None
+    return fed_counts(template, load_tokenizer(folder), source_language, target_language, rows)
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ value                 rows
 ``all``               every row: embed tuning
 ``ticket:FILE#ID``    the ticket's rows; the base must be the ticket's
 ``published:PAIR``    the ticket reported for a language pair of the paper
+``template:en-ca``    the rows that the template itself feeds, for a pair of languages
 ``random:k``          k rows at random, from a seed
 ``frequency:k``       the k tokens that the training examples feed most often, template included
 ``norm:k``            the k rows that moved farthest from the base to a reference table
@@ -13,7 +14,8 @@ value                 rows
 ``ids:1,2,3``         these rows, including special tokens if named
 ====================  =======================================================================================
 
-``random``, ``frequency``, ``norm`` and ``distance`` never choose special tokens or rows without a token.
+``random``, ``frequency``, ``template``, ``norm`` and ``distance`` never choose special tokens or rows without
+a token.
 """
 
 from __future__ import annotations
@@ -28,12 +30,15 @@ from numpy.typing import NDArray
 from certify.base.errors import UsageError
 from certify.base.records import Excluded
 from certify.scan.scan import scan
-from certify.selection.rules import select
+from certify.selection.rules import COUNTED, select
 from certify.tables.table import Table, check_compatible, open_table
 from certify.tables.vocabulary import Vocabulary
 from certify.ticket.released import open_base, open_source
 
-SPECS = "all, ticket:FILE#ID, published:PAIR, random:K, frequency:K, norm:K, distance:K or ids:1,2,3"
+SPECS = (
+    "all, ticket:FILE#ID, published:PAIR, template:PAIR, random:K, frequency:K, norm:K, distance:K or"
+    " ids:1,2,3"
+)
 
 _COMPARING = ("norm", "distance")
 
@@ -61,7 +66,7 @@ def choose_rows(
     base: Table,
     *,
     vocabulary: Vocabulary | None,
-    counts: Callable[[], NDArray[Any]],
+    counts: Callable[[str], NDArray[Any]],
     reference: Path | None = None,
     seed: int | None = None,
 ) -> Chosen:
@@ -70,7 +75,8 @@ def choose_rows(
     Args:
         spec: a value of the table above.
         vocabulary: names special tokens and rows without a token; None excludes nothing.
-        counts: returns how often each id is fed in training, int64 ``[V]``; called for ``frequency:k`` only.
+        counts: returns for ``frequency:k`` how often each id is fed in training, for ``template:PAIR`` how
+            often by the template itself, int64 ``[V]``.
         reference: table E* for ``norm:k`` and ``distance:k``.
 
     Raises:
@@ -94,7 +100,7 @@ def choose_rows(
         open_base(source, base.path, tensor=base.tensor or None)
         ticket = source.ticket
         return Chosen(f"ticket:{ticket.id}", ticket.ids, ticket=ticket.digest(), probe=ticket.probe_sha256)
-    if name not in ("published", "random", "frequency", "ids", *_COMPARING):
+    if name not in ("published", "random", "ids", *COUNTED, *_COMPARING):
         raise UsageError(f"unknown rows {spec[:60]!r}: choose {SPECS}", code="ROWS_UNKNOWN")
     # Rules without comparison get a scan of the base against itself, which is cheap: every row is equal.
     tuned = base
@@ -107,7 +113,7 @@ def choose_rows(
         rule=spec,
         # Special ids that are named are kept: single special rows are important null tickets.
         vocabulary=None if name == "ids" else vocabulary,
-        counts=counts() if name == "frequency" else None,
+        counts=counts(spec) if name in COUNTED else None,
         seed=seed if name == "random" else None,
     )
     return Chosen(

@@ -29,9 +29,11 @@ from certify.base.jsonio import sha256_file
 from certify.base.records import Dtype
 from certify.base.staging import clear_leftovers
 from certify.selection.frequency import write_counts
+from certify.selection.rules import languages
 from certify.tables.table import Table, open_table
 from certify.tables.tokenisation import check_probe, probe_digest
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
+from certify.ticket.templates import fed_counts, load_template
 from lottery.model.backbone import find_base, load_backbone, load_positions
 from lottery.model.device import SLOW_BF16, Device, bf16_slowdown, lone_launch, open_accelerator
 from lottery.model.tokenizer import load_tokenizer
@@ -154,7 +156,11 @@ def tune(
             settings.rows,
             table,
             vocabulary=vocabulary,
-            counts=lambda: fed,
+            counts=lambda rule: (
+                fed_counts(load_template(settings.data.template), tokenizer, *languages(rule), fed.size)
+                if rule.startswith("template:")
+                else fed
+            ),
             reference=settings.reference,
             seed=settings.seed,
         )

@@ -166,7 +166,7 @@ def ticket_files(draw: st.DrawFn) -> Json:
     names = draw(st.lists(slugs(), unique=True, max_size=3))
     return {
         "schema": "certify.tickets",
-        "schema_version": 1,
+        "schema_version": 2,
         "created_by": draw(_TEXT),
         "tickets": [draw(tickets(name=name)) for name in names],
     }

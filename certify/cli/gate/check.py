@@ -9,7 +9,7 @@ import typer
 
 from certify.base.errors import ExitCode
 from certify.cli import options
-from certify.cli.registry import RENDERERS, load
+from certify.cli.registry import FED, RENDERERS, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +88,7 @@ def check(
                     engine=engine,
                     workers=workers,
                     progress=progress,
+                    fed=load(FED),
                 )
             data = load(RENDERERS["check.view"])(report, resample=report_format == "json" or verbose)
             lines.append([])

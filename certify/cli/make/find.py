@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from certify.cli import options
-from certify.cli.registry import PROBE, RENDERERS, load
+from certify.cli.registry import FED, PROBE, RENDERERS, load
 
 if TYPE_CHECKING:
     from certify.ticket.make import Found
@@ -25,7 +25,8 @@ def find(
         str,
         typer.Option(
             "--rule",
-            help="ks, distance:K, norm:K, frequency:K, random:K, ids:1,2,3, published:PAIR (as en-ca).",
+            help="ks, distance:K, norm:K, frequency:K, template:PAIR (as en-ca), random:K, ids:1,2,3,"
+            " published:PAIR.",
         ),
     ] = "ks",
     alpha: Annotated[str, typer.Option("--alpha", help="Level of the test, as a decimal.")] = "0.05",
@@ -152,6 +153,7 @@ def find(
                 seed=seed,
                 tuned_rows=tuned_rows,
                 progress=progress,
+                fed=load(FED),
                 **settings,
             )
     else:

@@ -70,7 +70,7 @@ def ranks(given: Material) -> Markup:
         return left_out("p by rank", given.without_tables)
     chosen = ticket.selection
     tested = np.ones(result.rows, dtype=bool)
-    for group in chosen.excluded:
+    for group in chosen.groups:
         tested[list(group.ids)] = False
     order = np.flatnonzero(tested)
     order = order[np.argsort(result.log10_p[order], kind="stable")]

@@ -93,7 +93,7 @@ def valid() -> dict[str, Any]:
     }
     return {
         "schema": "certify.tickets",
-        "schema_version": 1,
+        "schema_version": 2,
         "created_by": "a test",
         "tickets": [ticket],
     }
@@ -170,7 +170,7 @@ def test_another_document_is_not_a_ticket_file(value: Any) -> None:
     assert code_of(value) == "TICKET_SCHEMA"
 
 
-@pytest.mark.parametrize("version", [2, 3, 10**30])
+@pytest.mark.parametrize("version", [3, 4, 10**30])
 def test_newer_versions_are_refused_by_name(version: int) -> None:
     assert code_of(changed("schema_version", to=version)) == "TICKET_NEWER"
 
@@ -553,7 +553,7 @@ def test_the_printed_schema_accepts_valid_files(value: Any) -> None:
     "value",
     [
         changed("schema", to="x"),
-        changed("schema_version", to=2),
+        changed("schema_version", to=3),
         changed("tickets", 0, "tokens", 0, "id", to=-1),
         changed("tickets", 0, "tokens", 0, "id", to="5"),
         changed("tickets", 0, "base", "tensor_sha256", to=SHA.upper()),

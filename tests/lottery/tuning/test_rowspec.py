@@ -46,7 +46,7 @@ def vocabulary(tmp_path: Path) -> Vocabulary:
     return open_vocabulary(tmp_path)
 
 
-def never() -> NDArray[np.int64]:
+def never(_: str) -> NDArray[np.int64]:
     raise AssertionError("counts are only needed for frequency:k")
 
 
@@ -76,7 +76,7 @@ def test_random_is_the_documented_ranking_without_specials(
 def test_frequency_counts_what_is_fed(base: Table, vocabulary: Vocabulary) -> None:
     counts = np.zeros(ROWS, np.int64)
     counts[[1, 5, 6, 7, 23]] = [90, 3, 8, 3, 50]
-    chosen = choose_rows("frequency:2", base, vocabulary=vocabulary, counts=lambda: counts)
+    chosen = choose_rows("frequency:2", base, vocabulary=vocabulary, counts=lambda _: counts)
     assert chosen.ids == (5, 6)  # 1 is special, 23 no token; 5 before 7 on equal counts
 
 
