@@ -81,7 +81,7 @@ def counting(most: float) -> Scale:
 def powers(low: float, high: float, count: int = 5) -> Scale:
     """A scale of powers of ten, from exponent ``low`` to ``high``; values are exponents."""
     step = max(1, math.ceil((high - low) / count))
-    at = range(math.ceil(low), math.floor(high) + 1, step)
+    at = range(step * math.ceil(low / step), math.floor(high) + 1, step)
     return Scale(low, high if high > low else low + 1, tuple((float(e), power(e)) for e in at))
 
 
@@ -91,8 +91,8 @@ def power(exponent: int) -> str:
 
 
 def short(value: float) -> str:
-    """A count as a label: thousands are set apart."""
-    return f"{value:,.0f}".replace(",", " ")
+    """A count as a label: thousands are set apart, by a narrow space that does not break."""
+    return f"{value:,.0f}".replace(",", "\u202f")
 
 
 class Axes:

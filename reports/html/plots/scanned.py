@@ -15,7 +15,7 @@ from reports.html.cloud import binned
 from reports.html.figure import figure, left_out, many
 from reports.html.markup import Markup, tag
 from reports.html.material import Material
-from reports.html.svg import Axes, Scale, counting, linear, powers, short
+from reports.html.svg import Axes, Scale, counting, linear, power, powers, short
 
 _MARKED = 400
 _FINE = 400
@@ -80,7 +80,7 @@ def ranks(given: Material) -> Markup:
     asked = -_levels(chosen, order.size)
     top = max(float(height.max()), float(asked.max()), 1.0)
     x, y = powers(0, float(np.log10(max(10, order.size)))), powers(-0.02 * top, top * 1.05)
-    y = Scale(y.low, y.high, tuple((v, "1" if v == 0 else f"10⁻{_raised(v)}") for v, _ in y.ticks))
+    y = Scale(y.low, y.high, tuple((v, power(-int(v))) for v, _ in y.ticks))
     plot = Axes(x, y, "rank of the row", "p-value (smaller is higher)")
     at = np.log10(np.arange(1, order.size + 1))
     plot.line([(0.0, float(at[-1])), (float(at[-1]), 0.0)], "chance")
@@ -238,7 +238,3 @@ def _thin(x: tuple[Scale, NDArray[np.float64]], y: tuple[Scale, NDArray[np.float
         moved[1:] |= np.diff(np.rint((values - scale.low) / (scale.high - scale.low) * _FINE)) != 0
     moved[[0, -1]] = True
     return np.flatnonzero(moved).tolist()
-
-
-def _raised(value: float) -> str:
-    return f"{value:.0f}".translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
