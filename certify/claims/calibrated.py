@@ -16,13 +16,14 @@ is at
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Final
 
+from certify.base.errors import InvalidInputError
 from certify.claims.claim import Claim, Finding, missing, not_evaluated, settings, unit_assumptions
 from certify.evidence.load import Evidence, Subject, ticket_arm
-from certify.evidence.read import UNIT, Arm, TranslationRecord
+from certify.evidence.read import UNIT, Arm
 from certify.stats.betting import betting_lower
 from certify.stats.limits import witnesses
 from certify.stats.witness import upper_value
@@ -34,30 +35,38 @@ Steps = tuple[tuple[int, bool], ...]
 """Own margin, in units of 1e-9, and whether E* disagrees, of each own step of a unit."""
 
 
-def own_steps(units: Mapping[str, Sequence[TranslationRecord]], arm: str) -> tuple[Steps, ...]:
+def own_steps(evidence: Evidence, arm: str) -> tuple[Steps, ...]:
     """The own steps of an arm by unit, in the order of units.
 
     Raises:
-        ValueError: the records do not follow this arm along its own output.
+        InvalidInputError: the evidence does not follow this arm along its own output
+            (``MARGINS_NOT_EVALUATED``).
     """
     found = []
-    for records in units.values():
+    for records in evidence.units.values():
         steps: list[tuple[int, bool]] = []
         for record in records:
             own = record.arms[arm].own
             if own is None:
-                raise ValueError(f"{record.id} does not follow {arm} along its own output")
+                name = evidence.manifest.text.name
+                text = f"evidence {name} holds no margins of {arm}: certify evaluate --evidence ... --margins"
+                raise InvalidInputError(text, code="MARGINS_NOT_EVALUATED")
             wrong = {t for t, _ in own.differs}
             steps += ((own.margin(t), t in wrong) for t in range(len(own.tokens)))
         found.append(tuple(steps))
     return tuple(found)
 
 
-def disagreement_shares(units: Sequence[Steps], t: str) -> list[Fraction]:
-    """Of each unit with a sure step: the share of its sure steps that disagree; ``t`` as a ticket has it."""
+def sure_steps(units: Sequence[Steps], t: str) -> list[list[bool]]:
+    """Of each unit with a sure step: whether each of these disagrees; ``t`` as a ticket has it."""
     least = Fraction(t) * UNIT
     sure = [[wrong for margin, wrong in steps if margin >= least] for steps in units]
-    return [Fraction(sum(steps), len(steps)) for steps in sure if steps]
+    return [steps for steps in sure if steps]
+
+
+def disagreement_shares(sure: Sequence[Sequence[bool]]) -> list[Fraction]:
+    """Of each unit: the share of its sure steps that disagree."""
+    return [Fraction(sum(steps), len(steps)) for steps in sure]
 
 
 def calibrated(evidence: Evidence, subject: Subject, delta: Fraction) -> Claim:
@@ -69,13 +78,17 @@ def calibrated(evidence: Evidence, subject: Subject, delta: Fraction) -> Claim:
         return not_evaluated("guarantee", evidence, comparator="calibrated")
     if (lacking := _margins_lacking(evidence, arm, declared.t)) is not None:
         return lacking
-    units = own_steps(evidence.units, arm.name)
-    shares = disagreement_shares(units, declared.t)
-    alpha, least = Fraction(declared.alpha), Fraction(declared.t) * UNIT
-    sure = [wrong for steps in units for margin, wrong in steps if margin >= least]
+    units, alpha = own_steps(evidence, arm.name), Fraction(declared.alpha)
+    sure = sure_steps(units, declared.t)
+    shares = disagreement_shares(sure)
+    counts = {
+        "steps": sum(map(len, units)),
+        "sure": sum(map(len, sure)),
+        "disagreements": sum(map(sum, sure)),
+    }
     said = (
-        f"{len(sure)} of {sum(map(len, units))} own steps have a margin of at least {declared.t},"
-        f" {sum(sure)} of them disagree"
+        f"{counts['sure']} of {counts['steps']} own steps have a margin of at least {declared.t},"
+        f" {counts['disagreements']} of them disagree"
     )
     figures: dict[str, Any] = {}
     finding = Finding.VACUOUS
@@ -115,14 +128,7 @@ def calibrated(evidence: Evidence, subject: Subject, delta: Fraction) -> Claim:
             object=subject.ticket.released.object,
         ),
         evidence=(evidence.sha256,),
-        detail={
-            "t": declared.t,
-            "alpha": declared.alpha,
-            "steps": sum(map(len, units)),
-            "sure": len(sure),
-            "disagreements": sum(sure),
-            "units": len(units),
-        },
+        detail={"t": declared.t, "alpha": declared.alpha, **counts, "units": len(units)},
         **figures,
     )
 

@@ -22,7 +22,7 @@ from certify.base.model import BoundFile
 from certify.base.records import Engine
 from certify.base.staging import changing
 from certify.base.version import __version__
-from certify.claims.calibrated import disagreement_shares, own_steps
+from certify.claims.calibrated import disagreement_shares, own_steps, sure_steps
 from certify.claims.subject import check_transfers
 from certify.evidence.choice_record import CALIBRATION_NAME
 from certify.evidence.load import Evidence, check_binding, load, ticket_arm
@@ -122,8 +122,11 @@ def calibrate(
     if checked.base is not None and checked.reference is not None:
         check_transfers([evidence], checked.base, checked.reference, session.table_digest)
     arm = ticket_arm(evidence, subject)
-    _check_data(evidence, None if arm is None else arm.name)
-    tested = _tested(evidence, "" if arm is None else arm.name, Fraction(alpha), Fraction(delta))
+    if arm is None:
+        text = f"evidence {evidence.manifest.text.name}: no arm served the ticket's table"
+        raise InvalidInputError(text, code="ARM_NOT_EVALUATED")
+    check_choice_data(evidence)
+    tested = _tested(evidence, arm.name, Fraction(alpha), Fraction(delta))
     chosen = next((one.t for one in reversed(tested) if one.good), None)
     relative = f"calibrations/{ticket.id}.json"
     if chosen is not None:
@@ -147,23 +150,12 @@ def _check_early(ticket: Ticket, path: Path, replace: bool) -> None:
         )
 
 
-def _check_data(evidence: Evidence, arm: str | None) -> None:
-    name = evidence.manifest.text.name
-    if arm is None:
-        text = f"evidence {name}: no arm served the ticket's table"
-        raise InvalidInputError(text, code="ARM_NOT_EVALUATED")
-    if arm not in (evidence.manifest.margins or ()):
-        text = f"evidence {name} holds no margins of {arm}: certify evaluate --evidence ... --margins"
-        raise InvalidInputError(text, code="MARGINS_NOT_EVALUATED")
-    check_choice_data(evidence)
-
-
 def _tested(evidence: Evidence, arm: str, alpha: Fraction, delta: Fraction) -> tuple[TestedMargin, ...]:
-    units, tested = own_steps(evidence.units, arm), list[TestedMargin]()
+    units, tested = own_steps(evidence, arm), list[TestedMargin]()
 
     def rejections() -> Iterator[bool]:
         for t in GRID:
-            shares = disagreement_shares(units, t)
+            shares = disagreement_shares(sure_steps(units, t))
             agreeing = [1 - share for share in shares]
             good = bool(shares) and betting_exceeds(agreeing, 1 - alpha, delta, evidence.design)
             mean = sum(shares, Fraction(0)) / len(shares) if shares else None

@@ -2,24 +2,26 @@
 
 A claim is written as its goal: ``agreement:0.95`` (share of units that agree entirely),
 ``token-agreement:0.95``, ``guarantee:0.05`` (rate of disagreement at drawn certified steps) or, with a
-ticket, ``guarantee:published`` at its level; ``non-inferiority:1.0``, ``gain:0`` and ``retention:0.5``
-(differences of mean sentence chrF, under an extraction rule); ``unrelated-loss:0.1`` and
-``unrelated-excess:0.05``. The assumed truth is given or estimated from earlier evidence, which must not
-also support the claim.
+ticket, ``guarantee:published`` at its level and ``guarantee:calibrated`` at its margin;
+``non-inferiority:1.0``, ``gain:0`` and ``retention:0.5`` (differences of mean sentence chrF, under an
+extraction rule); ``unrelated-loss:0.1`` and ``unrelated-excess:0.05``. The assumed truth is
+given or estimated from earlier evidence, which must not also support the claim.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final, Literal, get_args
 
 from certify.base.errors import NothingToDoError, UsageError
 from certify.base.records import Rule
 from certify.claims.agreement import equal_shares
+from certify.claims.calibrated import COMMAND, disagreement_shares, own_steps, sure_steps
 from certify.claims.criteria import drawn_index
 from certify.claims.loss import CAP, unit_rises
 from certify.evidence.distances import Distances, measure
@@ -27,8 +29,15 @@ from certify.evidence.load import Evidence
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT, Arm
 from certify.evidence.sentence_scores import POINT, unit_scores
 from certify.policy.requirement import Requirement
-from certify.stats.power import clean_units_needed, units_for_agreement, units_for_mean, units_for_rate
+from certify.stats.power import (
+    clean_units_needed,
+    units_for_agreement,
+    units_for_mean,
+    units_for_rate,
+    units_for_share,
+)
 from certify.stats.theorem import Criterion, critical_margin
+from certify.ticket.schema import Ticket
 
 ClaimKind = Literal[
     "agreement",
@@ -65,17 +74,19 @@ class Planned:
     Attributes:
         kind: see the module.
         value: the rate, level, margin (points that may be lost), gain or share that is to be shown.
-        criterion: of a guarantee; evidence tells the rate of ``published`` alone.
+        criterion: of a guarantee; evidence tells the rates of ``published`` and ``calibrated`` alone.
+        t: the margin of ``calibrated``.
     """
 
     kind: ClaimKind
     value: Fraction
     criterion: str = "published"
+    t: str = ""
 
     @property
     def is_rate(self) -> bool:
         """A share of units, planned for with exact binomial laws."""
-        return self.kind in ("agreement", "guarantee", "unrelated-excess")
+        return self.kind in ("agreement", "guarantee", "unrelated-excess") and not self.t
 
     @property
     def on_loss(self) -> bool:
@@ -91,11 +102,13 @@ class Truth:
         value: the rate, mean agreement or mean difference; None where it is not known.
         sd: standard deviation of a unit, for means; None where it is not known.
         source: where both come from, in words.
+        law: probability of each value of a unit, for a calibrated margin; empty where only its mean is known.
     """
 
     value: Fraction | None
     sd: Fraction | None
     source: str
+    law: Mapping[Fraction, Fraction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +122,7 @@ class Plan:
         power: wanted probability of showing the claim.
         units: units needed; None if the truth is not known, or leaves nothing to show.
         clean: units needed if not one of them speaks against the claim; for rates only.
-        exact: the units are of an exact law; otherwise of simulated normal units.
+        exact: the units are of an exact law; otherwise of simulated ones.
         obstacle: why ``units`` is None.
     """
 
@@ -123,22 +136,26 @@ class Plan:
     obstacle: str
 
 
-def parse_claim(text: str, alpha: str | None = None) -> Planned:
+def parse_claim(text: str, ticket: Ticket | None = None) -> Planned:
     """Read ``agreement:0.95``, ``guarantee:0.05``, ``non-inferiority:1.0``, ``gain:0`` and the like.
 
-    A criterion in place of the rate, as in ``guarantee:published``, means the level of the ticket, ``alpha``:
-    what any criterion certifies is sampled alike, one step per unit that has one. Premise and theorem are
-    not sampled: they hold or are violated.
+    A criterion in place of the rate, as in ``guarantee:published``, means the level of the ticket: what any
+    criterion certifies is sampled alike, one step per unit that has one. Premise and theorem are not sampled:
+    they hold or are violated. Of ``guarantee:calibrated`` a unit is the share of its sure steps.
 
     Raises:
         UsageError: another kind, or a value out of range (``CLAIM``); a criterion without a ticket
-            (``TICKET_NEEDED``).
+            (``TICKET_NEEDED``); the ticket declares no margin (``CALIBRATION_NOT_DECLARED``).
     """
     kind, _, criterion = text.partition(":")
-    if kind == "guarantee" and criterion in get_args(Criterion):
-        if alpha is None:
+    if kind == "guarantee" and criterion in (*get_args(Criterion), "calibrated"):
+        if ticket is None:
             raise UsageError(f"{text} is held against the level of a ticket: --ticket", code="TICKET_NEEDED")
-        return Planned("guarantee", Fraction(alpha), criterion)
+        if criterion != "calibrated":
+            return Planned("guarantee", Fraction(ticket.selection.alpha), criterion)
+        if ticket.calibration is None:
+            raise UsageError(f"the ticket declares no margin t: {COMMAND}", code="CALIBRATION_NOT_DECLARED")
+        return Planned("guarantee", Fraction(ticket.calibration.alpha), criterion, ticket.calibration.t)
     found = _CLAIM.fullmatch(text)
     for kind in KINDS:
         if found and found[1] == kind:
@@ -154,14 +171,15 @@ def parse_claim(text: str, alpha: str | None = None) -> Planned:
     )
 
 
-def planned(requirement: Requirement, alpha: str | None) -> Planned | None:
-    """What a policy asks of a claim, to plan for; None for what nobody plans: nulls, margins, not refuted."""
+def planned(requirement: Requirement, ticket: Ticket | None) -> Planned | None:
+    """What a policy asks of a claim, to plan for; None for what nobody plans: nulls, other templates, not
+    refuted, a margin that nobody declared."""
     kind, threshold = _NAMES.get(requirement.kind), requirement.threshold
-    # Of a calibrated margin a unit counts the share of its steps, which is not what a drawn step says.
-    if kind is None or requirement.test == "not refuted" or requirement.comparator == "calibrated":
+    undeclared = requirement.comparator == "calibrated" and not (ticket and ticket.calibration)
+    if kind is None or requirement.test == "not refuted" or undeclared:
         return None
     if kind == "guarantee":
-        return parse_claim(requirement.claim, alpha)
+        return parse_claim(requirement.claim, ticket)
     if kind == "retention":
         return Planned(kind, Fraction(requirement.comparator))
     if threshold is None:
@@ -198,9 +216,18 @@ def truth_of(
 
     Raises:
         UsageError: ``width`` is needed (``TICKET_NEEDED``).
-        NothingToDoError: no certified step, or fewer than two units (``NO_UNITS``).
+        InvalidInputError: the evidence does not follow the arm along its own outputs
+            (``MARGINS_NOT_EVALUATED``).
+        NothingToDoError: no certified or sure step, or fewer than two units (``NO_UNITS``).
     """
     source = f"estimated from {evidence.manifest.text.name}, arm {arm.name}"
+    if claim.t:
+        shares = disagreement_shares(sure_steps(own_steps(evidence, arm.name), claim.t))
+        if not shares:
+            raise NothingToDoError(f"the evidence holds no step with a margin of {claim.t}", code="NO_UNITS")
+        law = {share: Fraction(count, len(shares)) for share, count in Counter(shares).items()}
+        said = f"{source}, {len(shares)} units with a sure step"
+        return Truth(sum(shares, Fraction(0)) / len(shares), None, said, law)
     if claim.kind == "guarantee":
         if width is None:
             raise UsageError("the rate of a guarantee needs --ticket: its width", code="TICKET_NEEDED")
@@ -255,7 +282,7 @@ def _deviation(values: Sequence[Fraction]) -> Fraction:
 def _obstacle(claim: Planned, truth: Truth) -> str:
     if truth.value is None:
         return "the true value is not known: name it with --truth, or take it from --evidence"
-    if not claim.is_rate and truth.sd is None:
+    if not claim.is_rate and truth.sd is None and not claim.t:
         return "the standard deviation of a unit is not known: --sd, or --evidence"
     shown = {"non-inferiority": -claim.value, "retention": Fraction(0)}.get(claim.kind, claim.value)
     if truth.value >= shown if claim.kind in _UPPER else truth.value <= shown:
@@ -269,6 +296,13 @@ def _units(claim: Planned, truth: Truth, delta: Fraction, power: Fraction) -> in
         raise ValueError("units are worked out for a known truth")
     if claim.kind == "agreement":
         return units_for_agreement(claim.value, value, delta, power)
+    if claim.t:
+        # Without a law the worst one: a unit disagrees at all of its steps or at none.
+        law = truth.law or {
+            one: some for one, some in ((Fraction(0), 1 - value), (Fraction(1), value)) if some
+        }
+        agreeing = {1 - share: weight for share, weight in law.items()}
+        return units_for_share(1 - claim.value, agreeing, delta, power)
     if claim.is_rate:
         return units_for_rate(claim.value, value, delta, power)
     if sd is None:

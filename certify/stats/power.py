@@ -7,9 +7,11 @@ The numbers for rates are exact. Those for means come from games simulated in fl
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import binom
 
@@ -24,6 +26,9 @@ MAX_UNITS = 1_000_000
 
 _BLOCK = 4096
 _GAMES, _SIMULATED = 1000, 5000
+
+_Draw = Callable[[np.random.Generator], NDArray[np.float64]]
+"""One unit in [0, 1] of each game."""
 
 
 def clean_units_needed(alpha: Fraction, delta: Fraction) -> int:
@@ -122,17 +127,55 @@ def units_for_mean(
         raise UsageError(
             "margin, standard deviation and true difference leave no effect to show", code="EFFECT_RANGE"
         )
-    gain, spread = float((truth + margin) / scale), float(sd / scale)
-    sharpest = (float(ndtri(float(power)) - ndtri(float(delta))) * spread / gain) ** 2
-    units = math.ceil(1.12 * sharpest)
+    mean, spread = float(Fraction(1, 2) + truth / scale), float(sd / scale)
+
+    def draw(generator: np.random.Generator) -> NDArray[np.float64]:
+        return generator.normal(mean, spread, _GAMES).clip(0, 1)
+
+    return _fewest(float(threshold), mean, spread, float(delta), float(power), draw)
+
+
+def units_for_share(
+    least: Fraction, law: Mapping[Fraction, Fraction], delta: Fraction, power: Fraction
+) -> int:
+    """Estimate how many units betting needs to show that a mean is at least ``least``, as
+    :func:`units_for_mean` does, with units of a given law instead of normal ones.
+
+    Args:
+        least: what is to be shown, strictly between 0 and 1.
+        law: probability of each value of a unit in [0, 1].
+        delta: error probability.
+        power: desired probability of success.
+
+    Raises:
+        UsageError: a number out of range, ``law`` has no mean above ``least``, or more than
+            :data:`MAX_UNITS` are needed.
+    """
+    check_level(delta)
+    _check_probability(least, "what is to be shown")
+    _check_probability(power, "the power")
+    mean = sum((value * weight for value, weight in law.items()), Fraction(0))
+    if sum(law.values()) != 1 or not least < mean <= 1 or not 0 <= min(law) <= max(law) <= 1:
+        raise UsageError("only a mean below the true one can be shown", code="EFFECT_RANGE")
+    spread = sum(weight * (value - mean) ** 2 for value, weight in law.items())
+    values, weights = np.array([*map(float, law)]), np.array([*map(float, law.values())])
+
+    def draw(generator: np.random.Generator) -> NDArray[np.float64]:
+        return generator.choice(values, _GAMES, p=weights / weights.sum())
+
+    return _fewest(float(least), float(mean), float(spread) ** 0.5, float(delta), float(power), draw)
+
+
+def _fewest(m: float, mean: float, sd: float, delta: float, power: float, draw: _Draw) -> int:
+    """Fewest units of which the game at the threshold ``m`` is won often enough; see the callers."""
+    units = math.ceil(1.12 * (float(ndtri(power) - ndtri(delta)) * sd / (mean - m)) ** 2)
     if units > MAX_UNITS:
         raise _too_many()
     if units > _SIMULATED:
         return units
-    mean = float(Fraction(1, 2) + truth / scale)
 
     def enough(n: int) -> bool:
-        return _won(n, float(threshold), mean, spread, float(delta)) >= float(power)
+        return _won(n, m, delta, draw) >= power
 
     low, high = 0, max(1, units)
     while not enough(high):
@@ -145,7 +188,7 @@ def units_for_mean(
     return high
 
 
-def _won(n: int, m: float, mean: float, sd: float, delta: float) -> float:
+def _won(n: int, m: float, delta: float, draw: _Draw) -> float:
     """Share of games of design ``fixed`` (:mod:`certify.stats.betting`) won at the threshold ``m``."""
     generator = np.random.Generator(np.random.PCG64(0))
     need = np.full(_GAMES, -math.log(delta))
@@ -154,7 +197,7 @@ def _won(n: int, m: float, mean: float, sd: float, delta: float) -> float:
     for k in range(n):
         spread = squares - total * total / max(k, 1)
         bets = np.sqrt(2 * np.maximum(need, 0) * (k + 5) / ((0.05 + spread.clip(0)) * (n - k)))
-        units = generator.normal(mean, sd, _GAMES).clip(0, 1)
+        units = draw(generator)
         need -= np.log1p(np.minimum(bets, 0.95 / m) * (units - m))
         won |= need <= 0
         total += units

@@ -51,7 +51,7 @@ ENTRIES: Final = _table(
     ("coverage.budget", "budget.fixed_sequence"),
     ("coverage.planning laws.clean-units", "power.clean_units_needed"),
     ("coverage.planning", "power.simulated_power power.units_for_agreement"),
-    ("coverage.planning", "power.units_for_mean power.units_for_rate"),
+    ("coverage.planning", "power.units_for_mean power.units_for_rate power.units_for_share"),
     ("coverage.ltt", "choose.Choice choose.Goal choose.Tested"),
     ("coverage.ltt", "choose.candidates choose.choose choose.parse_goal"),
 )

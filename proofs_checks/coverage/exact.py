@@ -240,6 +240,10 @@ def judge_power(module: Any) -> Facts:
         mirrored = module.units_for_rate(1 - target, 1 - truth, delta, power_)
         least = next(n for n in range(1, 200) if _power(n, target, truth, delta) >= power_)
         yield f"{found} or {mirrored} units for {target}, not {least}", found == mirrored == least
+    one, share = Fraction(1), Fraction(9, 10)
+    n = module.units_for_share(share, {one: one}, delta, power_)
+    shown = [betting.betting_exceeds([one] * some, share, delta, "fixed") for some in (n - 1, n)]
+    yield f"{n} units of 1 do not show {share}, or fewer do", shown == [False, True]
     margin, sd = Fraction(2), Fraction(8)
     n = module.units_for_mean(margin, sd, delta, power_)
     reached = module.simulated_power(n, margin, sd, delta, seed=0, draws=200)

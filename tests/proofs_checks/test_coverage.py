@@ -158,7 +158,13 @@ def test_budgets_that_are_overspent_are_caught() -> None:
 
 
 def test_planning_for_too_few_units_is_caught() -> None:
-    for name in ("clean_units_needed", "units_for_agreement", "units_for_rate", "units_for_mean"):
+    for name in (
+        "clean_units_needed",
+        "units_for_agreement",
+        "units_for_rate",
+        "units_for_mean",
+        "units_for_share",
+    ):
 
         def fewer(*arguments: Any, name: str = name) -> int:
             return int(getattr(power, name)(*arguments)) * 3 // 5
@@ -285,6 +291,7 @@ SILENT: dict[str, Any] = {
     "power.units_for_agreement": lambda *_: 10_000,
     "power.units_for_mean": lambda *_: 700,
     "power.units_for_rate": lambda *_: 10_000,
+    "power.units_for_share": lambda *_: 100,
     "choose.choose": lambda *_: SimpleNamespace(chosen=None),
 }
 """For each bound one that is never wrong, because it never says anything."""

@@ -80,7 +80,6 @@ def power(
     from certify.policy.policy import get_policy
 
     named = _ticket(ticket)
-    alpha = None if named is None else named.selection.alpha
     rule = extraction or (named.rule if named else "whole")
     if rule not in RULES:
         raise UsageError(f"--extraction is {', '.join(RULES)}, not {rule!r}", code="USAGE")
@@ -88,10 +87,10 @@ def power(
         raise UsageError("name claims with --claim, or a policy with --policy", code="USAGE")
     if policy and (truth is not None or sd is not None):
         raise UsageError("--truth and --sd are of one claim: they do not combine with --policy", code="USAGE")
-    asked = {text: parse_claim(text, alpha) for text in claim or ()}
+    asked = {text: parse_claim(text, named) for text in claim or ()}
     left: list[str] = []
     for requirement in get_policy(policy).claims if policy else ():
-        found = planned(requirement, alpha)
+        found = planned(requirement, named)
         if found is None:
             left.append(requirement.claim)
         else:
@@ -104,7 +103,7 @@ def power(
         lines += _lines(text, made)
         plans.append(_summary(text, made))
     if left:
-        lines.append(f"not planned, because the least of several comparisons decides: {', '.join(left)}")
+        lines.append(f"not planned: {', '.join(left)}")
     if policy and not asked and not left:
         lines.append(f"policy {policy} asks nothing of claims")
     whole = {"claims": plans, "not_planned": left} if policy or len(plans) > 1 else plans[0]
@@ -119,14 +118,15 @@ def _assumed(
     ticket: Ticket | None,
     rule: Rule,
 ) -> Truth:
+    from dataclasses import replace
     from fractions import Fraction
 
     from certify.base.errors import UsageError
     from certify.cli.numbers import decimal
     from certify.gate.planning import Truth, truth_of
 
-    if claim.is_rate and sd is not None:
-        raise UsageError("--sd does not apply to a rate: its distribution is binomial", code="USAGE")
+    if (claim.is_rate or claim.t) and sd is not None:
+        raise UsageError("--sd does not apply to a rate: its mean says how it spreads", code="USAGE")
     value = None if truth is None else decimal("--truth", truth)
     spread = None if sd is None else decimal("--sd", sd)
     if spread is not None and spread <= 0:
@@ -135,7 +135,7 @@ def _assumed(
 
     kind = "loss" if claim.on_loss else "translation"
     loaded = next((one for one in map(load, evidence) if one.manifest.kind == kind), None)
-    if loaded is None or claim.criterion != "published":
+    if loaded is None or claim.criterion not in ("published", "calibrated"):
         # By default the ticket is assumed to lose nothing, or never to disagree or to do harm.
         if value is None and (claim.kind in ("non-inferiority", "guarantee") or claim.on_loss):
             value = Fraction(0)
@@ -143,9 +143,9 @@ def _assumed(
     # Given values take precedence over estimates.
     width = None if ticket is None else ticket.selection.n
     found = truth_of(claim, loaded, _arm(loaded, ticket), width=width, rule=rule)
-    return Truth(
-        found.value if value is None else value, found.sd if spread is None else spread, found.source
-    )
+    if value is None:
+        return replace(found, sd=spread or found.sd)
+    return Truth(value, spread or found.sd, found.source)
 
 
 def _ticket(spec: str | None) -> Ticket | None:
@@ -182,7 +182,9 @@ def _lines(claim: str, found: Plan) -> list[str]:
     if found.units is None:
         lines.append(f"{claim}: {found.obstacle}")
     else:
-        law = "exact binomial distribution" if found.exact else "simulated bets on normal units"
+        units = "units that agree wholly or not at all" if found.claim.t else "normal units"
+        units = "units as in the evidence" if found.truth.law else units
+        law = "exact binomial distribution" if found.exact else f"simulated bets on {units}"
         lines.append(
             f"{claim} at delta {delta:g} is shown with probability {wanted:g} by"
             f" {'' if found.exact else 'about '}{found.units} units ({law})"
@@ -191,7 +193,9 @@ def _lines(claim: str, found: Plan) -> list[str]:
         if found.truth.sd is not None:
             true += f", standard deviation per unit {_number(found.truth.sd)}"
         lines.append(f"if: {true} ({found.truth.source})")
-    if found.claim.kind == "guarantee":
+    if found.claim.t:
+        lines.append(f"units are those with a step whose own margin is at least {found.claim.t}")
+    elif found.claim.kind == "guarantee":
         lines.append("units are those with a certified step; premise and theorem are not sampled")
     if found.clean is not None:
         lines.append(f"at the very least {found.clean} units, none of them against the claim")

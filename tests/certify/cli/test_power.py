@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claims_world import evidence_of
+from claims_world import evidence_of, subject_of
 
 from certify.base.errors import CertifyError
 from certify.base.records import RULES
@@ -20,7 +20,9 @@ from certify.cli.main import run
 from certify.gate.planning import Truth, parse_claim, plan, truth_of
 from certify.policy.policy import POLICIES
 from certify.stats.betting import betting_exceeds, noninferior
+from proofs_checks.coverage.calibrated import T, declares
 from proofs_checks.worlds import synthetic
+from proofs_checks.worlds.populations import decided, follow
 
 DELTA, POWER = Fraction(1, 20), Fraction(4, 5)
 
@@ -74,7 +76,7 @@ def test_what_is_not_known_is_asked_for(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize(
     "text",
-    ["agreement:1", "guarantee:0", "guarantee:calibrated", "non-inferiority:-1", "gain", "bleu:1", "gain:"],
+    ["agreement:1", "guarantee:0", "guarantee:calibrate", "non-inferiority:-1", "gain", "bleu:1", "gain:"],
 )
 def test_claims_are_read_strictly(text: str) -> None:
     with pytest.raises(CertifyError) as error:
@@ -189,7 +191,8 @@ def test_a_policy_is_planned_claim_by_claim(tmp_path: Path, capsys: pytest.Captu
     translated = synthetic.write(tmp_path, records, arms)
     found = answer(capsys, "--policy", "drop-in", "--evidence", translated)
     plans = {one["claim"].split()[0]: one for one in found["claims"]}
-    assert [*plans] == [one.claim for one in POLICIES["drop-in"].claims]
+    assert [*plans, *found["not_planned"]] == [one.claim for one in POLICIES["drop-in"].claims]
+    assert found["not_planned"] == ["guarantee:calibrated"]
     # Scores: base 20, reference 60, the ticket 30 and 50 by turns.
     assert plans["gain:base:declared"]["truth"] == "20"
     assert plans["retention:0.5:declared"]["truth"] == "0"
@@ -237,4 +240,29 @@ def test_so_many_passages_show_a_bounded_loss() -> None:
     for text in ("unrelated-loss:0", "unrelated-loss:2", "retention:1", "guarantee:nobody"):
         with pytest.raises(CertifyError):
             parse_claim(text)
-    assert parse_claim("guarantee:path", "0.05").value == DELTA
+    assert parse_claim("guarantee:path", subject_of().ticket).value == DELTA
+
+
+def test_a_margin_is_planned_with_units_as_they_were() -> None:
+    ticket, rng = declares().ticket, random.Random(3)
+    claim = parse_claim("guarantee:calibrated", ticket)
+    assert (claim.value, claim.t) == (Fraction(1, 10), T)
+    # Of each ten units with a sure step, one disagrees at half of two sure steps, seven at none.
+    population = follow(decided("it", (1, "aD"), (7, "aau"), (4, "ux")), T)
+    evidence = population.evidence([0, *[1] * 7, *[2] * 4] * 8, "it")
+    found = truth_of(claim, evidence, evidence.manifest.arm("t"))
+    assert (found.value, found.law) == (Fraction(1, 16), {Fraction(1, 2): Fraction(1, 8), 0: Fraction(7, 8)})
+    assumed = Truth(Fraction(1, 16), None, "assumed")
+    for truth, units in ((found, [0.5] + [0] * 7), (assumed, [1] + [0] * 15)):
+        n = plan(claim, truth, delta=DELTA, power=POWER).units
+        assert n is not None
+
+        def shown(n: int, units: list[float] = units) -> int:
+            drawn = ([Fraction(1 - rng.choice(units)) for _ in range(n)] for _ in range(100))
+            return sum(betting_exceeds(one, 1 - claim.value, DELTA, "fixed") for one in drawn)
+
+        assert shown(n // 2) < 70 <= shown(n) < 92
+    assert plan(claim, Truth(Fraction(1, 10), None, "it"), delta=DELTA, power=POWER).units is None
+    with pytest.raises(CertifyError) as caught:
+        parse_claim("guarantee:calibrated", subject_of().ticket)
+    assert caught.value.code == "CALIBRATION_NOT_DECLARED"
