@@ -62,6 +62,13 @@ class Builder:
             work=work or Amount("other"),
         )
 
+    def declaring(self, pair: PairPlan, text: str | None = None) -> str:
+        """The step after which no ticket of a pair declares any more, before that text is evaluated."""
+        asked = self.plan.calibration
+        chosen = [one for one in self.plan.text if asked and one.name == asked.text]
+        late = any(pair in self.plan.pairs_of(one) and one.name != text for one in chosen)
+        return f"{pair.name}/{'calibrate' if late else 'tickets'}"
+
     def texts(self, pair: PairPlan) -> dict[str, Any]:
         """Digests of a pair's tuning text and template, for the parameters of a tuning."""
         names = [*pair.data, *([pair.choice] if pair.choice else [])]

@@ -9,11 +9,11 @@ from certify.evidence.manifest import ROW_KINDS
 from certify.tables.dtypes import parse_dtype
 from certify.ticket.templates import load_template
 from lottery.evaluation.prompts import DOCUMENT
-from lottery.experiment.plan.arms import ArmPlan, null_names, null_step, planned_arms
+from lottery.experiment.plan.arms import ArmPlan, null_names, null_step, planned_arms, planned_tickets
 from lottery.experiment.plan.estimate import Amount
 from lottery.experiment.plan.fields import PairPlan, TextPlan, UnrelatedPlan
 from lottery.experiment.plan.witness_shares import witness_shares
-from lottery.experiment.steps import evidence, texts
+from lottery.experiment.steps import evidence, rows, texts
 from lottery.text.score import signatures
 
 if TYPE_CHECKING:
@@ -39,11 +39,22 @@ def evidence_steps(builder: Builder, pair: PairPlan) -> list[GraphStep]:
         "texts_sha256": [builder.input_digests.pairs(name, pair.languages) for name in names],
     }
     steps = [builder.step(f"{pair.name}/used", texts.list_used, parameters)]
-    for text in wanted:
+    chosen = None if plan.calibration is None else plan.calibration.text
+    for text in sorted(wanted, key=lambda text: text.name != chosen):
         steps += _text(builder, pair, text)
+        if text.name == chosen:
+            steps.append(_calibrate(builder, pair, chosen))
     if plan.unrelated is not None:
         steps += _unrelated(builder, pair, plan.unrelated)
     return steps
+
+
+def _calibrate(builder: Builder, pair: PairPlan, text: str) -> GraphStep:
+    needs = {"tickets": f"{pair.name}/tickets", "evidence": f"{pair.name}/evidence/{text}"}
+    needs["embed"] = f"{pair.name}/embed"
+    asked = None if builder.plan.calibration is None else builder.plan.calibration.model_dump()
+    parameters = {"asked": asked, "bundle": builder.plan.bundle}
+    return builder.step(f"{pair.name}/calibrate", rows.calibrate_tickets, parameters, needs)
 
 
 def _text(builder: Builder, pair: PairPlan, text: TextPlan) -> list[GraphStep]:
@@ -110,13 +121,25 @@ def _translated(
     sources = {"text": f"{pair.name}/text/{text.name}", "embed": f"{pair.name}/embed"}
     # The reference comes first: every other arm follows its outputs.
     ordered = sorted(arms, key=lambda arm: arm.kind != "reference")
-    work = _decoding(builder, text)
+    work, declaring = _decoding(builder, text), builder.declaring(pair, text.name)
     steps = _measured(
-        builder, pair, ordered, evidence.measure_arm, f"measure/{file}", common, sources, work, more
+        builder,
+        pair,
+        ordered,
+        evidence.measure_arm,
+        f"measure/{file}",
+        common,
+        sources,
+        work,
+        declaring,
+        more,
     )
     reference = {"reference": steps[0].name}
     steps[1:] = [replace(step, needs={**step.needs, **reference}) for step in steps[1:]]
     needs = sources | {"used": f"{pair.name}/used"} | _collected(ordered, steps)
+    if declaring.endswith("/calibrate"):
+        about["tickets"] = {ticket.arm: ticket.id for ticket in planned_tickets(builder.plan)}
+        needs["tickets"] = declaring
     name = f"{pair.name}/evidence/{file}"
     return [*steps, builder.step(name, evidence.write_evidence, common | about, needs)]
 
@@ -142,7 +165,8 @@ def _unrelated(builder: Builder, pair: PairPlan, text: UnrelatedPlan) -> list[Gr
     sources = {"used": f"{pair.name}/used", "embed": f"{pair.name}/embed"}
     tokens = text.limit * text.block * plan.estimate.tokens_per_pair // 3
     work = Amount("loss", tokens=tokens, micro_batch=plan.evaluation.batch, length=text.window)
-    steps = _measured(builder, pair, arms, evidence.measure_losses, "loss", common, sources, work)
+    declaring = builder.declaring(pair)
+    steps = _measured(builder, pair, arms, evidence.measure_losses, "loss", common, sources, work, declaring)
     name = f"{pair.name}/evidence/{UNRELATED}"
     needs = sources | _collected(arms, steps)
     return [*steps, builder.step(name, evidence.write_loss_evidence, common | about, needs)]
@@ -157,9 +181,13 @@ def _measured(
     common: dict[str, Any],
     sources: dict[str, str],
     work: Amount,
+    declaring: str,
     more: dict[str, Any] | None = None,
 ) -> list[GraphStep]:
-    """Build a step per arm, named ``PAIR/FOLDER/ARM``; ``more`` is asked of the arms of tickets."""
+    """Build a step per arm, named ``PAIR/FOLDER/ARM``; ``more`` is asked of the arms of tickets.
+
+    Claims are declared, by the step ``declaring``, before anything is evaluated.
+    """
     steps = []
     for arm in arms:
         # The fields of an arm that determine its measurement or appear in its evidence.
@@ -175,16 +203,14 @@ def _measured(
             amount = replace(work, read=work.read * (2 + passes) // 2)  # work.read is about two passes
         weights = {} if arm.source in ("base", "reference") else {"arm": f"{pair.name}/{arm.step}"}
         name = f"{pair.name}/{folder}/{arm.name}"
-        declared = (f"{pair.name}/tickets",)  # claims are declared before anything is evaluated
-        steps.append(
-            builder.step(name, procedure, parameters, sources | weights, after=declared, work=amount)
-        )
+        needs = sources | weights
+        steps.append(builder.step(name, procedure, parameters, needs, after=(declaring,), work=amount))
     return steps
 
 
 def _asked(builder: Builder) -> dict[str, Any]:
     """What the arms of tickets are asked beside their decisions along the reference's outputs."""
-    law, margins = builder.plan.path, builder.plan.evaluation.margins
+    law, margins = builder.plan.path, builder.plan.evaluation.margins or builder.plan.calibration
     path = {} if law is None else {"path": law.model_dump(mode="json")}
     return path | ({"margins": True} if margins else {})
 

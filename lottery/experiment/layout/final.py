@@ -29,7 +29,7 @@ def final_steps(builder: Builder, steps: list[GraphStep]) -> list[GraphStep]:
             }
             for kind in ("evidence", "opportunity")
         }
-        tickets = f"{pair.name}/tickets"
+        tickets = builder.declaring(pair)
         needs |= {name: name for names in found.values() for name in names.values()} | {tickets: tickets}
         unlinked = tuple(f"{text.name}." for text in plan.text if text.role != "evaluation")
         # Evidence NAME or, under another template, NAME.TEMPLATE is about the text NAME.

@@ -3,7 +3,7 @@
 Names below a language pair::
 
     embed · seed-1/embed · counts · select/ID · partial/ID · comparator/METHOD · nulls/ID · null/ID/NAME ·
-    null-partial/ID/NAME · tickets · text/TEXT · measure/TEXT/ARM · evidence/TEXT · loss/ARM ·
+    null-partial/ID/NAME · tickets · calibrate · text/TEXT · measure/TEXT/ARM · evidence/TEXT · loss/ARM ·
     evidence/unrelated · opportunity
 
 and, for the whole experiment, ``base`` (synthetic only), ``overlap`` and ``publish``.

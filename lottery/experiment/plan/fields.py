@@ -222,6 +222,22 @@ class TextPlan(Model):
     witnesses: Annotated[int, Field(ge=0, le=50)] = 50
 
 
+class CalibrationPlan(Model):
+    """Every ticket declares a calibrated margin, chosen on a text of role ``choice`` before any other text is
+    evaluated (:mod:`certify.gate.calibrate`).
+
+    Attributes:
+        text: name of the text; its data are the ``choice`` of its pairs, so that no evaluated text has any of
+            its sentences.
+        alpha: rate of disagreement to allow.
+        delta: error probability of the choice, and of the claim.
+    """
+
+    text: Slug
+    alpha: Level
+    delta: Level = "0.05"
+
+
 class UnrelatedPlan(Model):
     """Monolingual text to measure the loss on (:mod:`lottery.text.unrelated`).
 

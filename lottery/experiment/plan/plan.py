@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from certify.base.jsonio import canonical_json, sha256_bytes
-from certify.base.model import Model, Slug
+from certify.base.model import Model, Slug, unless_given
 from certify.ticket.corpus import Take
 from certify.ticket.declared import DeclaredClaim, StrengthLaw, common_law
 from lottery.experiment.plan import fields
@@ -56,9 +56,24 @@ class ExperimentPlan(Model):
     text: Annotated[tuple[fields.TextPlan, ...], Field(max_length=64)] = ()
     unrelated: fields.UnrelatedPlan | None = None
     evaluation: fields.EvaluationPlan = fields.EvaluationPlan()
+    calibration: fields.CalibrationPlan | None = None
     declared: tuple[DeclaredClaim, ...] = ()
     geometry: fields.GeometryPlan | None = None
     estimate: fields.EstimatePlan = fields.EstimatePlan()
+
+    _as_given = unless_given("calibration")
+
+    @model_validator(mode="after")
+    def _calibrated(self) -> Self:
+        if self.calibration is None:
+            return self
+        found = [text for text in self.text if text.name == self.calibration.text and text.role == "choice"]
+        if not found or any(pair.choice != found[0].data for pair in self.pairs_of(found[0])):
+            raise ValueError("calibration.text must name a text of role choice, the choice text of its pairs")
+        claims = (*self.declared, *(claim for ticket in self.ticket for claim in ticket.declared))
+        if any(claim.calibration for claim in claims):
+            raise ValueError("calibration chooses the margin: no declared claim may have one")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

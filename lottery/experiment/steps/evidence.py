@@ -16,6 +16,7 @@ from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.rowfile import make_rows, read_rows
 from certify.tables.table import Table, open_table
 from certify.ticket.declared import StrengthLaw
+from certify.ticket.schema import read_ticket_file
 from certify.ticket.templates import encode, load_template
 from lottery.controls.opportunity import of_examples
 from lottery.evaluation.assemble import Assembly, LossTask, assemble_loss, make_loss_task
@@ -31,6 +32,7 @@ from lottery.experiment.engine.context import (
     tuned_result,
 )
 from lottery.experiment.engine.graph import Result, Void, Work
+from lottery.experiment.steps.rows import TICKETS
 from lottery.experiment.steps.texts import evaluated_pairs, taken, used_texts
 from lottery.model.backbone import load_backbone
 from lottery.model.row_swap import (
@@ -187,8 +189,18 @@ def _task(context: RunContext, work: Work, arms: Sequence[Arm]) -> Task:
         batch_size=p["batch"],
         scorer=Scorer(p["bleu_tokenizer"]),
         path=StrengthLaw.model_validate(p["path"]) if "path" in p else None,
-        margins={arm.name: None for arm in arms if arm.released} if "margins" in p else None,
+        margins=_margins(work, arms) if "margins" in p else None,
     )
+
+
+def _margins(work: Work, arms: Sequence[Arm]) -> dict[str, str | None]:
+    """The margins that the tickets of arms declare; None where nothing is declared yet."""
+    given, declared = work.inputs.get("tickets"), dict[str, str]()
+    if given is not None and not given.void:
+        tickets = read_ticket_file(given.path(TICKETS)).tickets
+        declared = {ticket.id: ticket.calibration.t for ticket in tickets if ticket.calibration}
+    of = work.parameters.get("tickets", {})
+    return {arm.name: declared.get(of.get(arm.name, "")) for arm in arms if arm.released}
 
 
 # --- evidence --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from certify.base.records import Excluded
+from certify.gate.calibrate import calibrate
 from certify.scan.scan import scan
 from certify.selection.frequency import read_counts, write_counts
 from certify.selection.nulls import named, null_tickets
@@ -15,6 +16,7 @@ from certify.tables.rowfile import transferred_rows, write_rows
 from certify.tables.table import open_table
 from certify.ticket.declared import DeclaredClaim
 from certify.ticket.make import AUTHOR_EXCLUSION, find
+from certify.ticket.schema import read_ticket_file
 from lottery.controls.direction import random_direction
 from lottery.experiment.engine.context import (
     ROWS,
@@ -170,6 +172,31 @@ def write_tickets(context: RunContext, work: Work) -> Result:
     if not written:
         raise Void("no ticket of the plan has rows")
     return Result((out.parent.name,), {"tickets": written})
+
+
+@procedure("calibrate")
+def calibrate_tickets(context: RunContext, work: Work) -> Result:
+    """Write the tickets again, each declaring the lowest margin that the choice text supports, if any."""
+    asked = work.parameters["asked"]
+    out, data = work.folder / TICKETS, work.inputs["evidence"].path(f"{asked['text']}.json")
+    shutil.rmtree(out.parent, ignore_errors=True)
+    shutil.copytree(work.inputs["tickets"].path(out.parent.name), out.parent)
+    bundled = work.parameters["bundle"]
+    base, reference = (None, None) if bundled else (context.base_folder(work), reference_file(work))
+    chosen = {
+        ticket.id: calibrate(
+            out,
+            data,
+            alpha=asked["alpha"],
+            delta=asked["delta"],
+            ticket_id=ticket.id,
+            base=base,
+            reference=reference,
+            tokenizer=base,
+        ).chosen
+        for ticket in read_ticket_file(out).tickets
+    }
+    return Result((out.parent.name,), {"margins": chosen})
 
 
 def _rule(entry: Any, rows: int) -> str:

@@ -54,6 +54,9 @@ def test_the_plans_that_ship() -> None:
         assert read_experiment(name).name == name
 
 
+MARK = "[[declared]]"
+
+
 def edited(tmp_path: Path, old: str, new: str) -> Path:
     text = (ROOT / "lottery" / "plans" / "smoke.toml").read_text(encoding="utf-8")
     assert old in text
@@ -66,6 +69,12 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
     ("old", "new", "says"),
     [
         ("seed = 0\n", "", "missing field seed"),
+        (MARK, f'[calibration]\ntext = "test"\nalpha = "0.1"\n{MARK}', "a text of role choice"),
+        (
+            'choice = "synthetic:choice"',
+            '\n[calibration]\ntext = "choice"\nalpha = "0.1"',
+            "choice text of its",
+        ),
         ("seed = 0\n", "seed = -1\n", "seed"),
         ("seed = 0\n", 'seed = "0"\n', "seed"),
         ("seed = 0\n", "seed = 0\nsead = 1\n", "unknown field sead"),

@@ -26,6 +26,7 @@ from certify.base.errors import UsageError  # noqa: E402
 from certify.evidence.load import load  # noqa: E402
 from certify.evidence.read import check_files, iter_records, read_manifest  # noqa: E402
 from certify.evidence.sentence_scores import mean_score  # noqa: E402
+from certify.gate.issue import issue  # noqa: E402
 from lottery.experiment.driver import dry_run, is_running, run, status  # noqa: E402
 from lottery.experiment.plan.arms import planned_tickets  # noqa: E402
 from lottery.experiment.plan.plan import ExperimentPlan, read_experiment  # noqa: E402
@@ -327,6 +328,30 @@ def test_a_path_or_margins_repeat_the_arms_of_tickets_only(
     folder = copy / "tickets" / "evidence"
     for record in iter_records(read_manifest(folder / "test.json"), folder):
         assert set() < {name for name, answer in record.arms.items() if getattr(answer, field)} <= arms
+
+
+def test_a_margin_is_chosen_before_any_other_text_is_evaluated(copy: Path) -> None:
+    asked = {"text": "choice", "alpha": "0.9", "delta": "0.5"}
+    ran = go(changed(lambda plan: plan.update(calibration=asked)), copy)
+    late = min(ran.index(step) for step in ran if step.startswith("en-ca/measure/test/"))
+    assert ran.index("en-ca/evidence/choice") < ran.index("en-ca/calibrate") < late
+    folder = copy / "tickets"
+    tickets = json.loads((folder / "tickets.json").read_text())["tickets"]
+    declared = {one["id"]: claim["calibration"] for one in tickets for claim in one["declared"][1:]}
+    assert declared
+    margins = read_manifest(folder / "evidence" / "test.json").margins or {}
+    chosen = {one.arm: declared[one.id]["t"] for one in planned_tickets(changed(dict)) if one.id in declared}
+    assert {arm: t for arm, t in margins.items() if t} == {a: t for a, t in chosen.items() if a in margins}
+    choice = load(folder / "evidence" / "choice.json")
+    assert set((choice.manifest.margins or {}).values()) == {None}
+    for one in declared.values():
+        record = (folder / one["record"]["path"]).read_bytes()
+        assert hashlib.sha256(record).hexdigest() == one["record"]["sha256"]
+        assert {line.source for line in choice.sentences} <= {*json.loads(record)["sentences"]}
+    name, data = next(iter(declared)), folder / "evidence" / "test.json"
+    issue(folder / "tickets.json", [data], out=folder / "own.json", ticket_id=name)
+    claims = json.loads((folder / "own.json").read_text())["claims"]
+    assert "calibrated" in {claim["comparator"] for claim in claims}
 
 
 def test_a_rate_repeats_exactly_what_depends_on_it(copy: Path) -> None:
