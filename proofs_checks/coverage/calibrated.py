@@ -20,7 +20,7 @@ from proofs_checks.coverage.claims import subject
 from proofs_checks.coverage.guarantee import ABOVE, ALPHA, AT, BAD, GOOD, IDLE
 from proofs_checks.coverage.trials import DELTA, Trial, clear
 from proofs_checks.worlds import synthetic
-from proofs_checks.worlds.populations import Population, UnitKind
+from proofs_checks.worlds.populations import Population, follow
 
 T: Final = "0.5"
 """The declared margin: those of certified steps are above it, the others below."""
@@ -34,19 +34,6 @@ def declares(alpha: str = ALPHA) -> Subject:
     claim = DeclaredClaim(kind="guarantee", comparator="calibrated", calibration=found)
     plain = subject()
     return replace(plain, ticket=plain.ticket.model_copy(update={"declared": (claim,)}))
-
-
-def follow(population: Population) -> Population:
-    """The population, the arm ``t`` followed along an output that is that of E*."""
-    kinds = [UnitKind(kind.weight, tuple(map(_followed, kind.records))) for kind in population.kinds]
-    return replace(population, kinds=tuple(kinds), fields={**population.fields, "margins": {"t": T}})
-
-
-def _followed(record: Any) -> Any:
-    ours, steps = record["arms"]["t"], record["reference"]
-    own = {key: steps[key] for key in ("tokens", "top", "p_a", "p_b")} | {"differs": ours["differs"]}
-    arms = record["arms"] | {"t": ours | {"own": own, "length": len(steps["tokens"])}}
-    return record | {"arms": arms}
 
 
 def try_calibrated(
@@ -77,7 +64,7 @@ def _count(
     design: str,
     finding: str,
 ) -> int:
-    about, samples = declares(), follow(population).samples(n, draws, random)
+    about, samples = declares(), follow(population, T).samples(n, draws, random)
     return sum(_finding(module, one, about, delta, design) == finding for one in samples)
 
 

@@ -57,11 +57,15 @@ def good(name: str, letters: str = "a") -> Population:
 
 
 def slips(name: str, per_mille: int) -> Population:
-    """As :func:`good`; but in so many of 1000 units no decision agrees."""
-    first, *rest = good(name).kinds
-    bad = scored(3 * per_mille, {"t": 20, "reference": 6}, names=NAMES, rest=2, letters="D")
-    kept = [replace(kind, weight=1000 - per_mille) for kind in (first, *rest)]
-    return Population(name, (*kept, bad))
+    """As :func:`good`; but in so many of 1000 units no decision agrees, and the ticket is sure of none."""
+    return amid(name, 3 * per_mille, 1000 - per_mille, "x")
+
+
+def amid(name: str, bad: int, weight: int, letters: str) -> Population:
+    """As :func:`good`, each kind of this weight; beside it units as good that decide so."""
+    kept = [replace(kind, weight=weight) for kind in good(name).kinds]
+    best = {"t": 20, "reference": 6}
+    return Population(name, (*kept, scored(bad, best, names=NAMES, rest=2, letters=letters)))
 
 
 def loss(population: Population) -> Population:
@@ -113,6 +117,7 @@ PLOTS: Final = (
     ),
     Plot("good", "strict", (good("one", "aaa"), _QUIET), right=True),
     Plot("949 in 1000 decisions agree", "strict", (slips("one", 51), _QUIET)),
+    Plot("a rate of .1001 where it is sure", "strict", (amid("one", 3003, 8999, "D" + 19 * "u"), _QUIET)),
     Plot("held", "paper", (decided("one", (999, "aaa|a"), (1, "D")),), right=True),
     Plot(
         "a rate of .0501",

@@ -12,6 +12,7 @@ large ones behaving otherwise than small ones, so that pooling sentences or step
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -163,6 +164,19 @@ def scored(
         found["t"] = (best, matches["t"], 0)
         records.append(_sentence(number, found, letters))
     return UnitKind(weight, tuple(records))
+
+
+def follow(population: Population, t: str) -> Population:
+    """The population, arm ``t`` followed along an output that is that of E*; ``t`` is the declared margin."""
+    kinds = tuple(UnitKind(kind.weight, tuple(map(_followed, kind.records))) for kind in population.kinds)
+    return dataclasses.replace(population, kinds=kinds, fields={**population.fields, "margins": {"t": t}})
+
+
+def _followed(record: Json) -> Json:
+    ours, steps = record["arms"]["t"], record["reference"]
+    own = {key: steps[key] for key in ("tokens", "top", "p_a", "p_b")} | {"differs": ours["differs"]}
+    arms = record["arms"] | {"t": ours | {"own": own, "length": len(steps["tokens"])}}
+    return record | {"arms": arms}
 
 
 def windows(weight: int, *rises: tuple[int, Fraction], names: Iterable[str]) -> UnitKind:

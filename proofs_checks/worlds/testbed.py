@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 import lottery
 from certify import checker
 from certify.base import verdict
+from certify.base.jsonio import sha256_file
 from certify.base.verdict import Item, Outcome, Status
 from certify.certificate import build
 from certify.claims.subject import make_labels, make_subject
@@ -35,7 +36,7 @@ from certify.tables.rowfile import transferred_rows
 from certify.ticket.schema import read_ticket_file, write_ticket_file
 from certify.ticket.transfer import table_digest
 from proofs_checks.worlds import synthetic
-from proofs_checks.worlds.populations import Population
+from proofs_checks.worlds.populations import Population, follow
 
 Json = Any
 
@@ -48,7 +49,10 @@ _MOVED, _FURTHEST = (5, 9, 17, 33, 40), 48
 _NUDGED = (_BOS, _NEWLINE, *range(21, 29), *range(41, 58))
 """Rows that moved a little, so that the tables of null tickets differ; no record feeds them."""
 
-_CLAIMS = ("claim.", "guarantee.")
+_CLAIMS = ("claim.", "guarantee.", "declared.")
+
+_MARGIN: Final = "0.5"
+"""The margin that the ticket declares, at a level of .1; steps of populations are clearly above or below."""
 
 
 def _documented(name: str) -> bytes:
@@ -92,7 +96,7 @@ class Ruling:
 
 @dataclass(frozen=True)
 class Stage:
-    """A ticket ``t`` in a file of its own.
+    """A ticket ``t``, which declares a calibrated margin, in a file of its own.
 
     ``items`` are what the gate finds of the ticket itself, under every policy; ``arms`` the base, the
     reference, the ticket and every null ticket, as manifests list them, and ``fields`` what manifests must
@@ -109,7 +113,8 @@ class Stage:
         """The population as evidence about this ticket, under the first so many arms."""
         loss = "nats" in population.kinds[0].records[0]
         fields = dict(self.fields) | ({"template": None} if loss else {})
-        return replace(population, arms=self.arms[:arms], fields=fields)
+        bound = replace(population, arms=self.arms[:arms], fields=fields)
+        return bound if loss else follow(bound, _MARGIN)
 
     def rule(self, texts: Sequence[SampledText], policies: Sequence[str]) -> dict[str, Ruling]:
         """Verdicts in memory: claims, certificate, answers and decision by the functions of the gate.
@@ -125,7 +130,8 @@ class Stage:
             policy = DOCUMENTED[name]
             answered = outcomes.answer_all(policy, certificate, self.subject, claims)
             items = tuple(outcomes.items(self.subject.ticket, policy, claims, answered))
-            found[name] = Ruling(verdict.decide(policy.requires, [*self.items, *files, *items]), items)
+            required = outcomes.required(self.subject.ticket, policy)
+            found[name] = Ruling(verdict.decide(required, [*self.items, *files, *items]), items)
         return found
 
     def check(self, texts: Sequence[SampledText], policies: Sequence[str]) -> dict[str, Ruling]:
@@ -228,6 +234,14 @@ def _ticket(folder: Path) -> Path:
         engine="numpy",
         workers=1,
     )
+    chosen = {"t": _MARGIN, "alpha": "0.1", "text_sha256": synthetic.digest("choice text")}
+    record, on = out.parent / "calibration.json", [synthetic.digest("chosen on this")[:16]]
+    _json(record, {"schema": "certify.calibration", "schema_version": 1, **chosen, "sentences": on})
+    bound = {"path": record.name, "sha256": sha256_file(record)}
+    claim = {"kind": "guarantee", "comparator": "calibrated", "calibration": chosen | {"record": bound}}
+    content = json.loads(out.read_text(encoding="utf-8"))
+    content["tickets"][0]["declared"] = [claim]
+    _json(out, content)
     return out
 
 

@@ -74,7 +74,7 @@ def test_quality_is_judged_as_if_the_outputs_were_ours(ours: Bundle, bundle: Bun
 @pytest.mark.parametrize("policy", POLICIES)
 def test_policies_take_them_or_not(bundle: Bundle, policy: str) -> None:
     (report,) = check(bundle.path, policy=policy, engine="numpy").tickets
-    taken = policy in ("selection", "release", "drop-in", "science")
+    taken = policy in ("selection", "release", "science")
     assert report.status is (Status.CERTIFIED if taken else Status.INCONCLUSIVE)
     codes = {item.code for item in report.items if item.outcome is Outcome.INCONCLUSIVE}
     assert ("ASSUMPTION_NOT_ACCEPTED" in codes) == (policy == "strict")
