@@ -318,7 +318,7 @@ def labels_along(
     known = {Fraction(0): released, Fraction(1): tuned}
     strengths = path_law(law.n, law.g).strengths
     for t in along_path(ready, end, [t for t in strengths if t not in known]):
-        known[t] = argmaxes(ready, prompts, answers)
+        known[t] = argmaxes(ready, prompts, answers, once=True)
     return [
         [encode(labels) for labels in zip(*(known[t][number] for t in strengths), strict=True)]
         for number in range(len(answers))

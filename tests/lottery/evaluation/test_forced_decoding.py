@@ -64,6 +64,24 @@ def test_every_step_is_that_of_the_whole_sequence(budget: int, monkeypatch: pyte
         assert loss == pytest.approx(wanted, abs=1e-4)
 
 
+@pytest.mark.parametrize("shared", [0, 1, 7])
+def test_what_all_prompts_begin_with_is_fed_once(shared: int) -> None:
+    model = tiny_llama().eval()
+    prompts, answers = draw(9)
+    ids = [(*range(shared), 7 + i, *prompt.ids[1:]) for i, prompt in enumerate(prompts)]
+    prompts = [
+        Example(one.id, new, len(new), EMPTY, EMPTY, EMPTY) for one, new in zip(prompts, ids, strict=True)
+    ]
+    fed: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, __, more: fed.append(more["input_ids"].numel()), with_kwargs=True
+    )
+    whole = argmaxes(Placed(model), prompts, answers)
+    (before,), fed[:] = fed, []
+    assert argmaxes(Placed(model), prompts, answers, once=True) == whole
+    assert sum(fed) == before - shared * (len(prompts) - 1)
+
+
 def test_what_is_not_an_answer_decides_nothing() -> None:
     """Padding and the company in the batch leave argmax and probabilities alone."""
     model = tiny_llama().eval()
