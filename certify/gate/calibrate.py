@@ -126,7 +126,7 @@ def calibrate(
         text = f"evidence {evidence.manifest.text.name}: no arm served the ticket's table"
         raise InvalidInputError(text, code="ARM_NOT_EVALUATED")
     check_choice_data(evidence)
-    tested = _tested(evidence, arm.name, Fraction(alpha), Fraction(delta))
+    tested = tested_margins(evidence, arm.name, Fraction(alpha), Fraction(delta))
     chosen = next((one.t for one in reversed(tested) if one.good), None)
     relative = f"calibrations/{ticket.id}.json"
     if chosen is not None:
@@ -150,7 +150,10 @@ def _check_early(ticket: Ticket, path: Path, replace: bool) -> None:
         )
 
 
-def _tested(evidence: Evidence, arm: str, alpha: Fraction, delta: Fraction) -> tuple[TestedMargin, ...]:
+def tested_margins(
+    evidence: Evidence, arm: str, alpha: Fraction, delta: Fraction
+) -> tuple[TestedMargin, ...]:
+    """Margins of the grid from the highest to the first that is not shown to be good; see the module."""
     units, tested = own_steps(evidence, arm), list[TestedMargin]()
 
     def rejections() -> Iterator[bool]:

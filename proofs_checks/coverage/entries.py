@@ -66,12 +66,10 @@ ELSEWHERE: Final = _table(
     ("coverage.guarantee coverage.drawn-steps", "claims.criteria"),
     ("coverage.claims coverage.texts", "claims.every"),
     ("coverage.guarantee coverage.asymptotic", "claims.promise"),
-    ("coverage.guarantee", "claims.calibrated"),
+    ("coverage.guarantee", "claims.calibrated gate.calibrate"),
     ("coverage.texts", "certificate.build certificate.schema"),
     ("coverage.verdict", "checker gate.issue"),
     ("coverage.ltt", "gate.find"),
-    # a fixed sequence of tests by betting, as there
-    ("coverage.budget coverage.betting", "gate.calibrate"),
     ("coverage.planning", "gate.planning"),
 )
 """Checks of the other modules, or folders, that handle error probabilities with bounds of :data:`MODULES`."""

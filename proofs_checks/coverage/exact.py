@@ -75,6 +75,7 @@ HARD = (
     two_point(Fraction(1, 2)),
     two_point(Fraction(9, 10), Fraction(1, 5), Fraction(2, 5)),
     two_point(Fraction(19, 20), Fraction(0), Fraction(1, 10)),
+    two_point(Fraction(49, 50), Fraction(1, 40), Fraction(101, 200)),  # one in fifty loses 95 points
     Units("a rare zero among ties", (Fraction(0), Fraction(9, 10), Fraction(1)), (1, 18, 1)),
     Units("heavy ties", (Fraction(0), Fraction(1, 2), Fraction(1)), (1, 8, 1)),
 )

@@ -17,8 +17,9 @@ import numpy as np
 
 from certify.claims import calibrated, criteria, registry
 from certify.claims.promise import GUARANTEE
+from certify.gate import calibrate
 from proofs_checks.check import Budget, Check, CheckFinding, check
-from proofs_checks.coverage.calibrated import try_calibrated
+from proofs_checks.coverage.calibrated import try_calibrated, try_choice
 from proofs_checks.coverage.claims import CASES, try_claim, try_edges, try_stopping
 from proofs_checks.coverage.guarantee import UNITS, try_guarantee, try_power
 from proofs_checks.coverage.informing import KNOWN, try_known
@@ -26,7 +27,7 @@ from proofs_checks.coverage.trials import Trial, generator, judge
 from proofs_checks.coverage.verdict import PLOTS, pooled, try_plot, try_texts
 from proofs_checks.worlds.testbed import make_stage
 
-MOST: Final = 90
+MOST: Final = 100
 """Comparisons of this module at most, of all those of a run."""
 
 FULL: Final = 25
@@ -42,6 +43,7 @@ def guarantee_trials(scale: int, random: np.random.Generator) -> list[Trial]:
         *try_guarantee(criteria, UNITS, 80 * scale, random),
         *try_power(criteria, UNITS, 20 * scale, random),
         *try_calibrated(calibrated, UNITS, 80 * scale, random),
+        *try_choice(calibrated, calibrate, UNITS, 80 * scale, random),
     ]
 
 

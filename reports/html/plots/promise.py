@@ -45,7 +45,7 @@ def violations(given: Material) -> Markup:
     own: list[_Rate] = []
     if given.arm.name in (evidence.manifest.margins or {}):
         own = _rates(
-            list(zip(units, own_steps(evidence.units, given.arm.name), strict=True)),
+            list(zip(units, own_steps(evidence, given.arm.name), strict=True)),
             given.main.delta,
             evidence.design,
         )

@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from certify.base.errors import UsageError
 from certify.stats.power import (
@@ -136,3 +137,13 @@ def test_simulation_repeats() -> None:
 def test_settings_that_are_refused(call: Callable[[], object]) -> None:
     with pytest.raises(UsageError):
         call()
+
+
+@pytest.mark.statistical
+def test_a_margin_of_one_point_is_shown_by_1450_units_three_times_in_four() -> None:
+    shown = {
+        design: 300 * simulated_power(1450, Fraction(1), Fraction(15), DELTA, 5, 300, design=design)
+        for design in ("fixed", "sequential")
+    }
+    assert binom.cdf(shown["fixed"], 300, 0.75) > 1e-4
+    assert binom.cdf(shown["sequential"], 300, 0.75) < 1e-4, "control: bets without a deadline"

@@ -26,6 +26,7 @@ from certify.base.errors import UsageError  # noqa: E402
 from certify.evidence.load import load  # noqa: E402
 from certify.evidence.read import check_files, iter_records, read_manifest  # noqa: E402
 from certify.evidence.sentence_scores import mean_score  # noqa: E402
+from certify.gate import calibrate  # noqa: E402
 from certify.gate.issue import issue  # noqa: E402
 from lottery.experiment.driver import dry_run, is_running, run, status  # noqa: E402
 from lottery.experiment.plan.arms import planned_tickets  # noqa: E402
@@ -330,7 +331,10 @@ def test_a_path_or_margins_repeat_the_arms_of_tickets_only(
         assert set() < {name for name, answer in record.arms.items() if getattr(answer, field)} <= arms
 
 
-def test_a_margin_is_chosen_before_any_other_text_is_evaluated(copy: Path) -> None:
+def test_a_margin_is_chosen_before_any_other_text_is_evaluated(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "GRID", ("0.000000001",))  # a random model is sure of nothing
     asked = {"text": "choice", "alpha": "0.9", "delta": "0.5"}
     ran = go(changed(lambda plan: plan.update(calibration=asked)), copy)
     late = min(ran.index(step) for step in ran if step.startswith("en-ca/measure/test/"))
