@@ -21,14 +21,13 @@ Fields, and what a checker compares them with:
   the number of ``earlier`` certificates, exactly. Two texts of one role have different names.
 * ``earlier``: file digests of certificates that this one replaces on a text that was looked at before, with
   other records or for a ticket that changed since: the error probability is shared with them, too.
-* ``claims``: for every manifest of role ``evaluation`` the claims of the kinds :data:`EVALUATION_KINDS`, of
-  role ``loss`` those of :data:`LOSS_KINDS`, all at the manifest's share (:mod:`certify.claims.every`), in
-  that order; claims that the evidence does not support (finding ``missing`` or ``not applicable``) are left
-  out. A claim is named by its manifest's digest, kind, comparator and extraction rule, and compared in
+* ``claims``: for every manifest the claims of its role that a policy can require
+  (:func:`certify.claims.registry.stated_kinds`), all at the manifest's share (:mod:`certify.claims.every`),
+  in their order; claims that the evidence does not support (finding ``missing`` or ``not applicable``) are
+  left out. A claim is named by its manifest's digest, kind, comparator and extraction rule, and compared in
   ``finding``, ``estimate``, ``lower``, ``upper``, ``delta``, ``n``, ``unit``, ``procedure`` and
   ``assumptions``. What counts or describes without an error probability (opportunity, non-interference,
-  termination) and what is said under another template is not stated here: ``certify check`` shows it,
-  computed from the evidence.
+  termination) is not stated here: ``certify check`` shows it, computed from the evidence.
 * ``claims[].witness``: what makes a claim quick to check, one entry per comparison: the digest of its units
   (integers, in the order of units), and its lower and upper limit as indices of the grid
   (:mod:`certify.stats.witness`). The upper limits of m comparisons have a share of 1/m each. Null in
@@ -48,7 +47,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -79,19 +78,13 @@ SCHEMA_VERSION: Final = 3
 
 _REFUSAL: Final = Refusal("CERTIFICATE_MALFORMED", schema="CERTIFICATE_SCHEMA", newer="CERTIFICATE_NEWER")
 
-EVALUATION_KINDS: Final = stated_kinds("evaluation")
-"""Kinds of claims that are stated about a text that was translated with the ticket's template."""
-
-LOSS_KINDS: Final = stated_kinds("loss")
-"""Kinds of claims that are stated about unrelated text."""
-
 UNSTATED: Final = frozenset({Finding.MISSING, Finding.NOT_APPLICABLE})
 """Findings of claims that evidence does not support."""
 
 if TYPE_CHECKING:
     StatedKind = str
 else:
-    StatedKind = Literal[(*EVALUATION_KINDS, *LOSS_KINDS)]
+    StatedKind = Literal[tuple(kind for role in get_args(Role) for kind in stated_kinds(role))]
 
 NON_CLAIMS: Final = (
     "that the ticket may be released: a certificate holds no verdict, a policy decides on it",

@@ -40,6 +40,7 @@ from .vocabulary import vocabulary
 DIFFERS: Final = ("CLAIM_DIFFERS", "REFUTED")
 FIGURES: Final = ("TOKEN_FIGURES", "REFUTED")
 TOLERANCE: Final = 1e-9
+ROLES: Final = {"unrelated": "loss", "template": "other-template"}  # of claims, by the name's beginning
 ORDER: Final = ("INVALID", "REFUTED", "INCONCLUSIVE", "VACUOUS", "")
 LEFT: Final = (
     *("integrity.base", "integrity.reference", "selection.parameters", "selection.ids"),
@@ -353,7 +354,7 @@ class Audit:
 
     def judge(self, asked: Requirement, rules: Policy) -> Item:
         """What the gravest text makes of a claim that a policy requires."""
-        role = "loss" if asked.name.startswith("unrelated") else "evaluation"
+        role = ROLES.get(asked.name.partition("-")[0], "evaluation")
         texts = [
             text for text in self.texts if text.role == role and text.name in (asked.texts or (text.name,))
         ]

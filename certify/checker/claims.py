@@ -107,6 +107,8 @@ class Text:
         if self.role == "loss":
             falls = e.means(lambda r: (r["nats"]["base"] - r["nats"][arm], r["tokens"] * 10**9))
             return {"unrelated-loss:base": Quantity([falls], -CAP, CAP)}
+        if self.role == "other-template":
+            return self.differences(arm, {"template-gain:base": ["base"]})
         found = dict[str, Quantity]()
         if e.ours:
             wrong = e.means(lambda r: (len(r["arms"][arm]["differs"]), len(r["reference"]["tokens"])))
@@ -127,16 +129,22 @@ class Text:
         for kind in ("reference", "full", "base"):
             plain = [one["name"] for one in arms if one["kind"] == kind and not one.get("control")]
             against[f"non-inferiority:{kind}"] = plain
-        for claim, names in against.items():
-            for i, rule in enumerate(RULES) if names else ():
-                pairs = [zip(e.scores(arm, i), e.scores(name, i), strict=True) for name in names]
-                found[f"{claim}:{rule}"] = Quantity([[x - y for x, y in p] for p in pairs], -100, 100, ONE)
+        found |= self.differences(arm, against)
         for i, rule in enumerate(RULES):
             scores = [e.scores(name, i) for name in (arm, "reference", "base")]
             for share in RETAINED:
                 a, b = Fraction(share).as_integer_ratio()
                 kept = [b * x - a * y - (b - a) * z for x, y, z in zip(*scores, strict=True)]
                 found[f"retention:{share}:{rule}"] = Quantity([kept], -100, 100, b * ONE)
+        return found
+
+    def differences(self, arm: str, against: Mapping[str, list[str]]) -> dict[str, Quantity]:
+        """Scores of an arm minus those of others, by claim, under each extraction rule."""
+        found, scores = dict[str, Quantity](), self.e.scores
+        for claim, names in against.items():
+            for i, rule in enumerate(RULES) if names else ():
+                pairs = [zip(scores(arm, i), scores(name, i), strict=True) for name in names]
+                found[f"{claim}:{rule}"] = Quantity([[x - y for x, y in p] for p in pairs], -100, 100, ONE)
         return found
 
     def bets(self, name: str, *, both: bool) -> tuple[list[Json], Fraction, int]:
@@ -171,7 +179,7 @@ class Text:
         e, arm, taken, spelled = self.e, self.arm, self.taken, self.ticket["selection"]["alpha"]
         alpha = level(spelled)
         self.share, self.hints, n, d = share, hints, len(e.units), self.ticket["base"]["shape"][1]
-        if arm is None or self.role == "other-template" or e.largest > LARGEST:
+        if arm is None or e.largest > LARGEST:
             return
         self.quantities = self.measured(arm)
         for name, (_, low, high, _) in self.quantities.items():
@@ -184,7 +192,7 @@ class Text:
         if self.role == "loss":
             name, ((falls,), least, _, _) = "unrelated-excess:base", self.quantities["unrelated-loss:base"]
             hits = [fall < least for fall in falls]
-        elif not e.ours:
+        elif not e.ours or self.role == "other-template":
             return
         else:
             name = "agreement-rate:reference"

@@ -20,12 +20,14 @@ GROUPS: Final = {  # what a ticket can be better than
 RULES: Final = ("whole", "first-line", "cut")
 RETAINED: Final = ("0.5", "0.75", "0.9")  # shares of embed tuning's gain
 NAMED: Final = ("path", "calibrated")  # a declaration without a criterion does not mean them
+GAINS: Final = ("gain", "template-gain", "retention", "better-than-nulls")  # above 0 without a margin
 COMPARED: Final = {  # what a ticket can declare: comparators, and extraction rules if there are any
     "agreement-rate": (("reference",), ()),
     "token-agreement": (("reference",), ()),
     "guarantee": ((*CRITERIA, *NAMED[1:]), ()),
     "non-inferiority": (("reference", "full", "base"), RULES),
     "gain": (("base",), RULES),
+    "template-gain": (("base",), RULES),
     "retention": (RETAINED, RULES),
     "better-than-nulls": ((*GROUPS,), RULES),
     "unrelated-loss": (("base",), ()),
@@ -85,7 +87,7 @@ def declared(ticket: Json) -> list[Requirement | None]:
         promised(one)
         need(fits(margin, "~threshold"), "TICKET_MALFORMED")
         value = None if margin is None else Fraction(margin)
-        gains, promise = one["kind"] in ("gain", "retention", "better-than-nulls"), one["kind"] == "guarantee"
+        gains, promise = one["kind"] in GAINS, one["kind"] == "guarantee"
         if value is not None and one["kind"].startswith(("unrelated", "non-inferiority")):
             value = -value
         if not names or ((value is not None) if promise else (value is None and not gains)):

@@ -98,7 +98,7 @@ def equal_shares(evidence: Evidence, arm: str) -> list[Fraction]:
 
 
 def template_agreement(evidence: Evidence, subject: Subject, *, delta: Fraction = DELTA) -> Claim:
-    """:func:`agreement_rate` under a template other than the ticket's (theory §6.2); comparator: its name."""
+    """:func:`agreement_rate` under a template other than the ticket's (theory §6.2)."""
     return under_template(agreement_rate(evidence, subject, delta=delta), "template-agreement", evidence)
 
 
@@ -136,6 +136,7 @@ TEMPLATE_AGREEMENT: Final = Kind(
     meaning="agreement-rate under another template; lower limit",
     roles=("other-template",),
     steps=True,
+    variants=(Variant("reference"),),
     compute=one_by_one(
         lambda evidence, subject, _variant, delta: template_agreement(evidence, subject, delta=delta)
     ),

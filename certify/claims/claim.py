@@ -59,8 +59,8 @@ class Claim:
 
     Attributes:
         kind: name of an entry of :data:`certify.claims.registry.KINDS`.
-        comparator: what the ticket is compared with (``reference``, ``base``, ``full``, ``nulls``), the
-            criterion for ``guarantee``, the template's name for ``template-*``; None if nothing.
+        comparator: what the ticket is compared with (``reference``, ``base``, ``full``, a group of null
+            tickets), the criterion for ``guarantee``; None if nothing.
         extraction: extraction rule, where outputs are scored.
         finding: what came of it.
         code: stable reason code.

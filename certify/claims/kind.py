@@ -170,6 +170,8 @@ def one_by_one(claim: Callable[[Evidence, Subject, Variant, Fraction], Claim]) -
 
 
 def under_template(claim: Claim, kind: str, evidence: Evidence) -> Claim:
-    """The claim as it is called under a template other than the ticket's, whose name it compares with."""
+    """The claim as it is called under a template other than the ticket's, whose name its text says."""
     template = evidence.manifest.template
-    return replace(claim, kind=kind, comparator=template.name if template else None)
+    said = f"under the template {template.name}: {claim.text}" if template else claim.text
+    line = claim.signature and f"claim:{kind}" + claim.signature.removeprefix(f"claim:{claim.kind}")
+    return replace(claim, kind=kind, text=said, signature=line)

@@ -193,7 +193,7 @@ def difference_upper(claim: Claim) -> Fraction | None:
 
 
 def template_gain(evidence: Evidence, subject: Subject, *, rule: Rule, delta: Fraction = DELTA) -> Claim:
-    """:func:`gain` under a template other than the ticket's (theory §6.2); comparator: its name."""
+    """:func:`gain` under a template other than the ticket's (theory §6.2)."""
     return under_template(gain(evidence, subject, rule=rule, delta=delta), "template-gain", evidence)
 
 
@@ -347,12 +347,15 @@ BETTER_THAN_NULLS: Final = Kind(
 )
 TEMPLATE_GAIN: Final = Kind(
     name="template-gain",
-    meaning="gain under another template; lower limit, in chrF points",
+    meaning="gain over the base under another template; lower limit, in chrF points",
     roles=("other-template",),
-    variants=tuple(Variant(None, rule) for rule in RULES),
+    variants=GAIN.variants,
     compute=one_by_one(
         lambda evidence, subject, variant, delta: template_gain(
             evidence, subject, rule=variant.rule, delta=delta
         )
     ),
+    tests=LOWER,
+    reverse=difference_upper,
+    gains=True,
 )

@@ -13,6 +13,7 @@ from typing import Final
 from certify.base.verdict import Item, Outcome
 from certify.certificate.build import TextClaims
 from certify.certificate.schema import UNSTATED, Certificate
+from certify.claims.kind import Role
 from certify.claims.registry import opposite_limit
 from certify.evidence.load import Subject
 from certify.policy.policy import Policy
@@ -22,6 +23,12 @@ from certify.ticket.schema import Ticket
 _DECLARED_FALSE = "the ticket declares what is false: find it again with a claim that holds, or without it"
 _ASKED_FALSE = "the ticket does not do what this policy asks, and more text will not change that"
 REMEDY = "evaluate the ticket on held-out text (certify evaluate), then certify issue --attach"
+
+_WHERE: Mapping[Role, str] = {
+    "evaluation": "of a translated text",
+    "other-template": "under another template (certify evaluate --evidence ... --paraphrase TEMPLATE)",
+    "loss": "of unrelated text (certify evaluate --evidence ... --unrelated FILE)",
+}
 
 GRAVEST: Final = (
     *(Outcome.INVALID, Outcome.FAIL, Outcome.MISSING, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.VACUOUS),
@@ -95,7 +102,7 @@ def _item(
     found = [(text, answers[key]) for text, key in keys if key in answers]
     lacking = set(requirement.texts) - {text for text, _ in found}
     if lacking or not found:
-        which = f"on {', '.join(sorted(lacking))}" if lacking else f"of the role {requirement.role}"
+        which = f"on {', '.join(sorted(lacking))}" if lacking else _WHERE[requirement.role]
         text = f"the certificate names no evidence {which}"
         found.append(("", RequirementAnswer(Outcome.MISSING, "NO_TEXT", text)))
     gravest = min((answer for _, answer in found), key=lambda answer: GRAVEST.index(answer.outcome))

@@ -116,6 +116,12 @@ def duel(name: str, short: int, long: int, gap: tuple[int, int], rival: str) -> 
     return Population(name, kinds, ARMS[:3])
 
 
+def reworded(population: Population) -> Population:
+    """The same units under another template than the ticket's."""
+    template = {"name": "reworded", "sha256": synthetic.digest("another template")}
+    return replace(population, fields={"template": template})
+
+
 def rivals(name: str, ticket: int, coins: Sequence[str], hair: int = 0, tilt: int = 0) -> Population:
     """Units on which the arms ``coins`` match all or nothing, any two independent, and the others nothing.
 
@@ -207,6 +213,15 @@ CASES: Final = (
         right=duel("a gain of .1", 499, 501, (-10, 10), "base"),
         good=duel("a gain of 30", 1, 2, (2, 8), "base"),
         bad=duel("a loss of 30", 3, 1, (-9, 3), "base"),
+        n=60,
+    ),
+    Case(
+        "template-gain:base:first-line",
+        partial(advantage, other="base"),
+        wrong=reworded(duel("no gain", 1, 1, (-10, 10), "base")),
+        right=reworded(duel("a gain of .1", 499, 501, (-10, 10), "base")),
+        good=reworded(duel("a gain of 30", 1, 2, (2, 8), "base")),
+        bad=reworded(duel("a loss of 30", 3, 1, (-9, 3), "base")),
         n=60,
     ),
     Case(

@@ -143,8 +143,7 @@ KNOWN: Final = (
     Known("termination", Variant("base"), TASK, _gains_differ),
     Known("corpus-bleu", _BASE, TASK, _above(corpus_gain(TASK, bleu=True)), DELTA + ASYMPTOTIC),
     Known("corpus-chrf", _BASE, TASK, _above(corpus_gain(TASK, bleu=False)), DELTA + ASYMPTOTIC),
-    Known("template-agreement", _NONE, OTHER, _above(agreement(OTHER)[0]), DELTA),
-    Known("template-gain", Variant(None, "first-line"), OTHER, _above(advantage(OTHER, "base")), DELTA),
+    Known("template-agreement", Variant("reference"), OTHER, _above(agreement(OTHER)[0]), DELTA),
 )
 
 

@@ -62,6 +62,7 @@ class Bundle:
         loss_used: the same for the unrelated text.
         fields: further entries of its manifest.
         loss_fields: of the manifest of the unrelated text.
+        other_fields: of the manifest under the other template.
         margin: the t that the ticket declared when it was evaluated; None if margins are not recorded.
     """
 
@@ -76,6 +77,7 @@ class Bundle:
     loss_used: Mapping[str, Iterable[str]] | None = None
     fields: dict[str, Json] = field(default_factory=dict)
     loss_fields: dict[str, Json] = field(default_factory=dict)
+    other_fields: dict[str, Json] = field(default_factory=dict)
     margin: str | None = None
 
     @property
@@ -93,6 +95,10 @@ class Bundle:
     @property
     def unrelated(self) -> Path:
         return self.folder / "evidence" / "unrelated.json"
+
+    @property
+    def paraphrased(self) -> Path:
+        return self.folder / "evidence" / "paraphrased.json"
 
     @property
     def names(self) -> list[str]:
@@ -142,7 +148,11 @@ class Bundle:
     # --- writing ------------------------------------------------------------------------------------------
 
     def write_evidence(self) -> list[Path]:
-        """Write both manifests with their files; returns their paths."""
+        """Write all manifests with their files; returns their paths.
+
+        Under the other template, arms that are no controls do what they do in :func:`sentences`, on the same
+        pairs.
+        """
         self.translated.parent.mkdir(exist_ok=True)
         common = {
             "base": {"tensor_sha256": tensor_sha256(self.base), "model_sha256": synthetic.digest("model")},
@@ -162,7 +172,14 @@ class Bundle:
         folder = self.translated.parent
         synthetic.write(folder, records, self.arms, used=self.used, name="translated", **translated)
         synthetic.write(folder, self.losses, self.arms, used=self.loss_used, name="unrelated", **unrelated)
-        return [self.translated, self.unrelated]
+        plain = [one for one in self.arms if not one.get("control")]
+        again = sentences((one["name"] for one in plain), len(self.records))
+        for one, record in zip(again, self.records, strict=True):
+            one |= {side: record[side] for side in ("source", "target") if side in record}
+        other = common | {"template": {"name": "reworded", "sha256": synthetic.digest("another template")}}
+        other |= self.other_fields
+        synthetic.write(folder, again, plain, used=self.used, name="paraphrased", **other)
+        return [self.translated, self.unrelated, self.paraphrased]
 
     def issue(self, evidence: Sequence[Path] | None = None, **options: Any) -> None:
         """Write the evidence unless it is given, issue the certificate, note both in the ticket file."""
@@ -202,7 +219,7 @@ class Bundle:
 
     def forge(self) -> None:
         """Write the evidence and make every digest true again; claims stay what they were."""
-        before = {path: _sha256(path) for path in (self.translated, self.unrelated)}
+        before = {path: _sha256(path) for path in (self.translated, self.unrelated, self.paraphrased)}
         self.write_evidence()
         self.redirect({old: _sha256(path) for path, old in before.items()})
 

@@ -21,8 +21,6 @@ from certify.base.errors import InvalidInputError
 from certify.base.model import json_schema
 from certify.base.records import RULES
 from certify.certificate.schema import (
-    EVALUATION_KINDS,
-    LOSS_KINDS,
     SCHEMA_VERSION,
     UNSTATED,
     Certificate,
@@ -35,6 +33,7 @@ from certify.certificate.schema import (
     state,
 )
 from certify.claims.claim import Claim, Finding
+from certify.claims.registry import KINDS
 from certify.stats.betting import betting_exceeds
 
 Json = Any
@@ -96,7 +95,7 @@ def test_the_best_of_eight_tickets_without_a_gain_passes_as_seldom_as_promised()
 def test_what_it_states_and_what_it_does_not(value: Json) -> None:
     assert (value["schema"], value["schema_version"]) == ("certify.certificate", 3)
     kinds = {claim["kind"] for claim in value["claims"]}
-    assert kinds == {*EVALUATION_KINDS, *LOSS_KINDS}
+    assert kinds == {kind.name for kind in KINDS.values() if kind.tests}
     names = {(claim["kind"], claim["comparator"], claim["extraction"]) for claim in value["claims"]}
     assert {("gain", "base", rule) for rule in RULES} <= names
     # No arm is of kind full, so nothing is said about it.
@@ -189,7 +188,7 @@ def test_no_number_is_a_float(bundle: Bundle) -> None:
 def test_equal_inputs_give_equal_bytes(bundle: Bundle, tmp_path: Path) -> None:
     other = bundle.copy(tmp_path / "elsewhere")
     other.certificate.unlink()
-    other.issue([other.translated, other.unrelated])
+    other.issue([other.translated, other.unrelated, other.paraphrased])
     data = other.certificate.read_bytes()
     assert data == bundle.certificate.read_bytes()
     canonical = json.dumps(json.loads(data), ensure_ascii=False, sort_keys=True, separators=(",", ":"))

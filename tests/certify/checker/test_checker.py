@@ -114,7 +114,7 @@ def test_it_says_its_progress(pristine: Bundle) -> None:
     command = [sys.executable, "-I", "-S", str(SOURCE), str(pristine.folder), "--policy", "release"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd="/")
     assert ran.stdout == "tiny release CERTIFIED\n"
-    assert [line.partition(": ")[0] for line in ran.stderr.splitlines()] == ["checker"] * 6
+    assert [line.partition(": ")[0] for line in ran.stderr.splitlines()] == ["checker"] * 7
     assert f"not read: {verdict.NOT_READ}" in ran.stderr
 
 
@@ -459,7 +459,7 @@ def _tuned_on(bundle: Bundle) -> None:
 
 
 def _left_out(bundle: Bundle) -> None:
-    bundle.issue([bundle.translated])
+    bundle.issue([bundle.translated, bundle.paraphrased])
 
 
 def _blocks(bundle: Bundle) -> None:

@@ -55,7 +55,7 @@ def test_translations_loss_and_paraphrases_support_different_claims() -> None:
     assert names[0] >= {"better-than-nulls", "termination", "opportunity", "non-interference", "data-split"}
     assert names[1] == {"data-split", "template-agreement", "template-gain"}
     assert names[2] == {"data-split", "unrelated-loss", "unrelated-excess"}
-    assert {claim.comparator for claim in found[1].claims} == {None, "reworded"}
+    assert {claim.comparator for claim in found[1].claims} == {None, "reference", "base"}
     assert [one.sha256 for one in found] == [main.sha256, paraphrase.sha256, loss.sha256]
 
 

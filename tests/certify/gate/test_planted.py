@@ -227,7 +227,8 @@ def _probed(bundle: Bundle, of_ticket: str, of_texts: tuple[str | None, str | No
     """Let ticket and evidence state their tokenisation, with every digest true and the claims as they are."""
     bundle.edit_ticket(lambda ticket: ticket["tokenizer"].update(probe_sha256=synthetic.digest(of_ticket)))
     bundle.issue()
-    for fields, made in zip((bundle.fields, bundle.loss_fields), of_texts, strict=True):
+    about = (bundle.fields, bundle.other_fields, bundle.loss_fields)
+    for fields, made in zip(about, (of_texts[0], *of_texts), strict=True):
         if made is not None:
             fields["tokenizer_probe_sha256"] = synthetic.digest(made)
     bundle.forge()
@@ -274,7 +275,7 @@ def the_two_texts_were_evaluated_on_different_models(bundle: Bundle) -> None:
 def both_texts_were_evaluated_on_another_model(bundle: Bundle) -> None:
     table = bundle.arm("base")["table_sha256"]
     other = {"tensor_sha256": table, "model_sha256": synthetic.digest("other model")}
-    bundle.fields["base"] = bundle.loss_fields["base"] = other
+    bundle.fields["base"] = bundle.loss_fields["base"] = bundle.other_fields["base"] = other
     bundle.forge()
 
 

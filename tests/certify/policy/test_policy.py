@@ -33,10 +33,13 @@ ASKED = {
         "unrelated-excess:base": "at_most 1/20",
     },
 }
-ASKED["drop-in"] = ASKED["release"] | {"non-inferiority:reference:declared": "at_least -1"}
+ASKED["drop-in"] = ASKED["release"] | {
+    "non-inferiority:reference:declared": "at_least -1",
+    "guarantee:calibrated": "held",
+}
 ASKED["science"] = {
     f"better-than-nulls:{group}:first-line": "above 0" for group in ("chance", "rivals", "one-row")
-}
+} | {"template-gain:base:first-line": "above 0"}
 ASKED["strict"] = ASKED["drop-in"] | {"token-agreement:reference": "at_least 19/20"}
 
 MINIMAL = """

@@ -744,8 +744,8 @@ def test_the_command_leaves_evidence_for_every_claim_of_a_release(
     run(["check", ticket, *files, "--policy", "strict", "--format", "json"])
     (report,) = json.loads(capsys.readouterr().out)["tickets"]
     found = {one["name"]: one for one in report["claims"] if one["role"] == "other-template"}
-    assert found["template-gain:wording:first-line"]["finding"] == "measured"
-    assert found["template-agreement:wording"]["finding"] == "measured"
+    assert found["template-gain:base:first-line"]["finding"] == "measured"
+    assert found["template-agreement:reference"]["finding"] == "measured"
     asked = {item["name"]: item for item in report["items"] if item["required"]}
     assert {name for name, item in asked.items() if item["outcome"] in ("missing", "not run")} == set()
     assert asked["evidence.split"]["code"] == "DISJOINT"
