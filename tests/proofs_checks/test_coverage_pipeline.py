@@ -132,7 +132,7 @@ def test_a_margin_is_chosen_and_held_as_seldom_as_it_must() -> None:
 
     rash = planted("certify.claims.calibrated", "calibrated", "upper <= alpha", "limit.estimate <= alpha")
     assert failed(try_choice(rash, calibrate, 120, 80, random())[1:2])
-    greedy = planted("certify.gate.calibrate", "tested_margins", "yield good", "yield True")
+    greedy = planted("certify.gate.calibrate", "tested_margins", "bool(shares) and", "bool(shares) or")
     assert failed(try_choice(calibrated, greedy, 120, 80, random())[:1])
 
 
