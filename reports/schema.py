@@ -47,6 +47,7 @@ class ReportedTable(Model):
     shape: tuple[Count, Count]
     dtype: Dtype
     tied: bool | None
+    source: str | None = Field(description="where the base came from, as the ticket states it")
 
 
 class ReportedToken(Token):

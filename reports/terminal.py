@@ -241,6 +241,8 @@ def _tokens(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
         f" published τ = {selection['tau']:.5f}"
     )
     console.print(_indent(Text(escape(about))))
+    if ticket["table"]["source"] is not None:
+        console.print(_indent(Text(f"base, as stated: {escape(ticket['table']['source'])}")))
     for group in selection["excluded"]:
         ids = group["ids"]
         listed = ", ".join(map(str, ids[:6])) + (" …" if len(ids) > 6 else "")

@@ -34,6 +34,8 @@ def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:
         console.print(f"  strongest: {shown}", soft_wrap=True)
     for group in chosen.excluded:
         console.print(f"  left out, {escape(group.reason)}: {counted(len(group.ids), 'id')}")
+    if ticket.base.source is not None:
+        console.print(f"  base: {escape(ticket.base.source.line)}", soft_wrap=True)
     h_tau = critical_count(chosen.alpha, chosen.n, "asymptotic")
     for group in chosen.excluded:
         moved = [i for i in group.ids if found.result.h[i] >= h_tau]

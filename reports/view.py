@@ -165,7 +165,12 @@ def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str,
         "digest": one.digest,
         "items": [_item(item, item.name in needed) for item in one.items],
         "selection": ticket.selection.model_dump(mode="json"),
-        "table": {"shape": list(ticket.base.shape), "dtype": ticket.base.dtype, "tied": ticket.base.tied},
+        "table": {
+            "shape": list(ticket.base.shape),
+            "dtype": ticket.base.dtype,
+            "tied": ticket.base.tied,
+            "source": None if ticket.base.source is None else ticket.base.source.line,
+        },
         "released": ticket.released.object,
         "rows": None
         if ticket.released.rows is None

@@ -6,22 +6,41 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from certify.base.errors import UsageError
-from certify.base.jsonio import read_bytes, sha256_file, write_bytes
+from certify.base.errors import InvalidInputError, UsageError
+from certify.base.jsonio import read_bytes, sha256_bytes, sha256_file, write_bytes
 from certify.base.model import SLUG, BoundFile
+from certify.models.record import RECORD, read_record
 from certify.tables.checkpoint import CONFIG
 from certify.tables.dtypes import DTYPES
 from certify.tables.movedrows import write_moved
 from certify.tables.table import Table, open_table, write_table
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
-from certify.ticket.schema import TableRef, TemplateRef, TokenizerRef
+from certify.ticket.schema import SourceRef, TableRef, TemplateRef, TokenizerRef
 from certify.ticket.templates import load_template
 
 _COPY_LIMIT = 256 * 1024 * 1024
 _WORTH = 1 << 20  # bytes that moved rows must save: any tool opens a whole table, and it needs no base
 
 
-def table_ref(table: Table, folder: Path) -> TableRef:
+def source_ref(table: Table) -> SourceRef | None:
+    """Refer to the record of where the model came from that lies beside a table; None if there is none.
+
+    Raises:
+        InvalidInputError: the record is malformed, or of another table (``SOURCE_DIFFERS``).
+    """
+    if (found := read_record(table.path)) is None:
+        return None
+    record, data = found
+    stated = record.tensors.get(table.tensor)
+    if stated is None or stated.sha256 != table.as_dtype(table.stored_dtype).digest():
+        raise InvalidInputError(
+            f"{table.path / RECORD} does not describe the table beside it: the model was changed since",
+            code="SOURCE_DIFFERS",
+        )
+    return SourceRef(sha256=sha256_bytes(data), line=record.line())
+
+
+def table_ref(table: Table, folder: Path, source: SourceRef | None = None) -> TableRef:
     """Make a reference to a table in its served dtype, with path and files if all lie in ``folder``."""
     files = _bound(table.files, folder)
     return TableRef(
@@ -32,6 +51,7 @@ def table_ref(table: Table, folder: Path) -> TableRef:
         shape=table.shape,
         tensor_sha256=table.digest(),
         tied=table.tied,
+        **({} if source is None else {"source": source}),
     )
 
 

@@ -22,7 +22,14 @@ from certify.tables.rowfile import Rows, make_rows, read_rows, transferred_rows,
 from certify.tables.table import Table, check_compatible, open_table
 from certify.tables.tokenisation import Probe
 from certify.tables.vocabulary import Vocabulary, open_vocabulary
-from certify.ticket.bundle import bundle_counts, bundle_tables, table_ref, template_ref, tokenizer_ref
+from certify.ticket.bundle import (
+    bundle_counts,
+    bundle_tables,
+    source_ref,
+    table_ref,
+    template_ref,
+    tokenizer_ref,
+)
 from certify.ticket.declared import DeclaredClaim
 from certify.ticket.released import OpenTable
 from certify.ticket.schema import (
@@ -212,7 +219,7 @@ def find(
         rows = transferred_rows(selection.ids, e_star)
     else:
         rows = _tuned_rows(tuned_rows, selection.ids, e0)
-    folder = out.parent
+    folder, source = out.parent, source_ref(e0)
     with changing(out) as write:
         existing = _existing(out, ticket_id, replace)  # others may have written meanwhile
         if bundle:
@@ -230,7 +237,7 @@ def find(
         digests = write_rows(folder / relative_rows, rows)
         ticket = Ticket(
             id=ticket_id,
-            base=table_ref(e0, folder),
+            base=table_ref(e0, folder, source),
             reference=table_ref(e_star, folder),
             tokenizer=tokenizer_ref(vocabulary, folder, probe_sha256) if vocabulary else None,
             template=template_ref(template, folder) if template else None,

@@ -46,6 +46,13 @@ LONG_RUN: Final = 8
 _REFUSAL: Final = Refusal("TICKET_MALFORMED", schema="TICKET_SCHEMA", newer="TICKET_NEWER")
 
 
+class SourceRef(Model):
+    """The record of where a model came from (:mod:`certify.models.record`): its file digest and its line."""
+
+    sha256: Sha256
+    line: Text
+
+
 class TableRef(Model):
     """An input embedding table ``[V, d]``, bound by the tensor digest of its rows in the served dtype.
 
@@ -60,6 +67,11 @@ class TableRef(Model):
     shape: tuple[Annotated[int, Field(ge=1, lt=MAX_ROWS)], Annotated[int, Field(ge=1, lt=1 << 20)]]
     tensor_sha256: Sha256
     tied: bool | None = Field(description="output head tied to this table; null when the source does not say")
+    source: SourceRef | None = Field(
+        default=None, description="what was done to the model before, such as dequantising; not re-checked"
+    )
+
+    _as_given = unless_given("source")
 
     @model_validator(mode="after")
     def _path_means_files(self) -> TableRef:

@@ -132,12 +132,13 @@ def _informing(claims: Sequence[Data]) -> Markup | None:
 
 def _selection(ticket: Data) -> str:
     chosen, (rows, width) = ticket["selection"], ticket["table"]["shape"]
+    source = f"; base, as stated: {ticket['table']['source']}" if ticket["table"]["source"] else ""
     rule = chosen["rule"] if len(chosen["rule"]) <= 80 else chosen["rule"][:79] + "…"
     return (
         f"{many(len(ticket['tokens']), 'row')} of {short(rows)}, width {width},"
         f" {ticket['table']['dtype']}; rule {rule}, α = {chosen['alpha']}, correction"
         f" {chosen['correction']}, {chosen['method']} law; rejects at h ≥ {chosen['h_alpha']}, published τ ="
-        f" {chosen['tau']:.5f}; released: {ticket['released']}."
+        f" {chosen['tau']:.5f}; released: {ticket['released']}{source}."
     )
 
 
