@@ -214,9 +214,8 @@ class StatedClaim(Model):
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What is compared with the claim computed again; without a witness, what version 1 stated."""
-        unstated = {"witness", "critical"} if self.witness is None else set()
-        return self.model_dump(mode="json", exclude={"signature", *unstated})
+        """What is compared with the claim computed again."""
+        return self.model_dump(mode="json", exclude={"signature"})
 
 
 class AssumptionRef(Model):
@@ -367,7 +366,8 @@ def read_certificate(path: Path) -> tuple[Certificate, bytes, int]:
     what = f"certificate {path}"
     content = parse_json(data, what=what)
     certificate = parse_certificate(content, what=what)
-    if canonical_json(content) + b"\n" != data:
+    newest = content["schema_version"] == SCHEMA_VERSION  # nothing may be read as another value than written
+    if (certificate.to_bytes() if newest else canonical_json(content) + b"\n") != data:
         raise InvalidInputError(
             f"{what} is not the canonical form of its content: it was changed by hand or by another program",
             code="CERTIFICATE_NOT_CANONICAL",

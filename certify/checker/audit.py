@@ -215,7 +215,7 @@ class Audit:
         content: Json = parse(data)
         about = {"id": self.ticket["id"], "sha256": sha(canonical(asserted(self.ticket)))}
         need(
-            content["schema"] == "certify.certificate" and content["schema_version"] in (1, 2, 3),
+            content["schema"] == "certify.certificate" and str(content["schema_version"]) in ("1", "2", "3"),
             "CERTIFICATE_SCHEMA",
         )
         need(content["ticket"] == about, "CERTIFICATE_OTHER_TICKET")
@@ -281,7 +281,7 @@ class Audit:
         texts = [text for text, _ in found]
         need(len({text.e.m["base"]["model_sha256"] for text in texts}) == 1, "EVIDENCE_MODEL")
         need(len({text.e.m["records"]["sha256"] for text in texts}) == len(texts), "EVIDENCE_TWICE")
-        shown = {(text.role, text.name, str(text.e.m["template"])) for text in texts}
+        shown = {(text.role, text.name, (text.e.m["template"] or {}).get("sha256")) for text in texts}
         need(len(shown) == len(texts), "EVIDENCE_TEXT_TWICE")
         return texts
 
@@ -291,11 +291,10 @@ class Audit:
         if bound is None:
             return on, []
         record = parse(self.folder.read(bound["path"], str(bound["sha256"])))
+        need(fits(record, "choice") and digests(record["sentences"]), "CHOICE_MALFORMED")
         rows = [one["ids"] for one in record["candidates"] if one["arm"] == record["chosen"]]
-        about = (record["schema"], record["schema_version"], rows) == ("certify.choice", 1, [self.ids])
-        found = record["sentences"]
-        need(about and digests(found), "CHOICE_MALFORMED")
-        return on | {*found}, [naturals(one["ids"]) for one in record["candidates"]]
+        need(rows == [self.ids], "CHOICE_MALFORMED")
+        return on | {*record["sentences"]}, [naturals(one["ids"], 1 << 24) for one in record["candidates"]]
 
     def examine(self) -> None:
         """Certificate, evidence and claims."""
@@ -323,12 +322,11 @@ class Audit:
 
     def subjects(self, c: Json) -> None:
         """What the certificate says that its claims are about."""
-        about = {one["name"]: one["sha256"] for one in c["subjects"]}
         t, model = self.ticket, self.texts[0].e.m["base"]["model_sha256"]
         again = {"base": t["base"]["tensor_sha256"], "reference": t["reference"]["tensor_sha256"]}
-        again |= {"table": self.table, "model": model, "rows": t["released"]["rows"]["served_sha256"]}
-        again |= {part: t[part]["sha256"] for part in ("tokenizer", "template") if t[part]}
-        same = about == again and len(about) == len(c["subjects"])
+        again |= {"table": self.table, "rows": t["released"]["rows"]["served_sha256"]}
+        again |= {part: t[part]["sha256"] for part in ("tokenizer", "template") if t[part]} | {"model": model}
+        same = [(one["name"], one["sha256"]) for one in c["subjects"]] == [*again.items()]
         need(same and repeated(c, t), "CERTIFICATE_CONTENT")
 
     def compared(self, c: Json) -> None:
@@ -348,8 +346,10 @@ class Audit:
             facts = [one[key] for key in ("finding", "n", "procedure", "assumptions", "unit", "delta")]
             stated = [claim.finding, claim.n, claim.procedure, claim.assumptions, text.unit]
             need(facts == [*stated, ratio(text.share)], *DIFFERS)
-            if one.get("witness") is not None:
-                need([one["witness"], one["critical"]] == [claim.witness, claim.critical], *DIFFERS)
+            need(
+                canonical([one["witness"], one["critical"]]) == canonical([claim.witness, claim.critical]),
+                *DIFFERS,
+            )
             self.stated.add((one["evidence"], name))
 
     def judge(self, asked: Requirement, rules: Policy) -> Item:

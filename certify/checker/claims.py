@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
-from .declared import GROUPS, RETAINED, RULES, Requirement, margin, promised
+from .declared import COMPARED, GROUPS, RETAINED, RULES, Requirement, margin, promised
 from .scan import critical
 from .steps import nanos
 from .tables import PASS, Item, Json, Stop, canonical, level, need, sha
@@ -308,6 +308,8 @@ def ratio(value: Fraction | None) -> str | None:
 def shown(claims: Sequence[Json]) -> bool:
     """Whether no claim is stated twice, and each decimal is its number, rounded toward the weaker claim."""
     for one in claims:
+        if one["kind"] not in COMPARED or ratio(Fraction(one["delta"])) != one["delta"]:
+            return False
         for key, sign in (("estimate", 1), ("lower", 1), ("upper", -1)):
             value = Fraction(one[key]["exact"]) if one[key] else None
             units = 0 if value is None else sign * (sign * value * 10**6 // 1)

@@ -129,12 +129,11 @@ def asserted(ticket: Json) -> Json:
 
 
 def calibrated_on(folder: Folder, ticket: Json) -> set[str]:
-    """Sentences on which the declared margin was chosen, from the record that the ticket binds."""
+    """Sentences and text on which the declared margin was chosen, from the record that the ticket binds."""
     if margin(ticket) is None:
         return set()
     (one,) = filter(None, (one.get("calibration") for one in ticket["declared"]))
     record = parse(folder.read(one["record"]["path"], one["record"]["sha256"]))
-    about = record["schema"], record["schema_version"], digests(record["sentences"])
-    need(about == ("certify.calibration", 1, True), "CHOICE_MALFORMED")
+    need(fits(record, "chosen-margin") and digests(record["sentences"]), "CHOICE_MALFORMED")
     need(all(record[key] == one[key] for key in ("t", "alpha", "text_sha256")), "CALIBRATION_DIFFERS")
-    return {*record["sentences"]}
+    return {*record["sentences"], record["text_sha256"]}

@@ -17,10 +17,13 @@ KINDS: Final[dict[str, Any]] = {
     "threshold": re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,12})?"),
     "slug": re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}"),
     "arm-name": re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,95}"),
+    "word": re.compile("(?s:.{1,65536})"),
+    "unit": re.compile("sentence|document|block:[1-9][0-9]{0,6}"),
     "str": str,
     "bool": bool,
     "list": list,
     "dict": dict,
+    "ticket-version": range(1, 3),
     "u53": range(1 << 53),
     "u64": range(1 << 64),
     "beams": range(1, 1025),
@@ -40,6 +43,11 @@ OBJECTS: Final = {
     " subjects:subject* earlier:sha* claims:claim* evidence:located* assumptions:assumed* non_claims:prose*",
     "subject": "name:str sha256:sha",
     "located": "path:str sha256:sha text:text role:str delta:str",
+    "tickets": "schema:=certify.tickets schema_version:ticket-version created_by:text tickets:dict*",
+    "choice": "schema:=certify.choice schema_version:1 candidates:candidate* chosen:str sentences:list",
+    "candidate": "arm:str ids:list",
+    "chosen-margin": "schema:=certify.calibration schema_version:1 t:str alpha:str text_sha256:sha"
+    " sentences:list",
     "calibration": "t:str alpha:str text_sha256:sha record:file",
     "file": "path:str sha256:sha",
     "assumed": "id:slug statement:prose status:prose",
@@ -55,7 +63,7 @@ OBJECTS: Final = {
     "model": "tensor_sha256:sha model_sha256:sha",
     "table": "tensor_sha256:sha",
     "template": "name:slug sha256:sha",
-    "of": "name:text sha256:sha sentences:all unit:str attribution:text",
+    "of": "name:text sha256:sha sentences:all unit:unit attribution:text",
     "decoding": "beams:beams max_new_tokens:new dtype:=F32|F16|BF16",
     "bound": "path:str sha256:sha count:u53",
     "used": "path:str sha256:sha count:u53 role:=tuning|scan|choice|order|pretraining table_sha256?:~sha",
@@ -66,13 +74,15 @@ OBJECTS: Final = {
     "translation": "id:name unit:name source:str target:str prompt:list reference?:steps arms:dict"
     " witness?:words",
     "steps": "tokens:list top:list p_a:list p_b:list",
-    "words": "source:str target:str",
+    "words": "source:word target:word",
     "answer": "text:str ended?:bool length?:long stats:list rules:list differs?:list tokens?:list path?:str*"
     " own?:own",
     "own": "tokens:list top:list p_a:list p_b:list differs:list",
     "loss": "id:name unit:name window:str lines:list tokens:u53 nats:dict",
 }
 """Kinds by key: ``key?`` may be left out; ``~`` is null or that, ``*`` a list, ``=a|b`` one of these."""
+OPEN: Final = ("choice", "candidate", "chosen-margin")
+"""Objects that may hold more, for people."""
 
 
 @lru_cache
@@ -90,10 +100,13 @@ def fits(value: Any, kind: str) -> bool:
         return isinstance(value, list) and all(fits(one, kind[:-1]) for one in value)
     if kind in OBJECTS:
         known, needed = keys(kind)
-        full = isinstance(value, dict) and needed <= value.keys() <= known.keys()
-        return full and all(fits(one, known[key]) for key, one in value.items())
-    if kind[0] == "=" or kind.isdigit():
-        return type(value) in (str, int) and f"{value!s}" in kind.lstrip("=").split("|")
+        full = isinstance(value, dict) and needed <= value.keys()
+        closed = full and (kind in OPEN or value.keys() <= known.keys())
+        return closed and all(fits(value[key], known[key]) for key in known.keys() & value.keys())
+    if kind.isdigit():
+        return type(value) is int and str(value) == kind
+    if kind[0] == "=":
+        return type(value) is str and value in kind[1:].split("|")
     test = KINDS[kind]
     if isinstance(test, re.Pattern):
         return isinstance(value, str) and bool(test.fullmatch(value))

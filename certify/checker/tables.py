@@ -77,7 +77,7 @@ def parse(data: bytes) -> Any:
         need(math.isfinite(float(text)))
         return float(text)
 
-    text = data.decode("utf-8")
+    text = data.decode("utf-8") if len(data) <= 64 << 20 else ""
     value = json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
     if "\\u" in text:  # half of a surrogate pair has no canonical form
         canonical(value)

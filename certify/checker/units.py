@@ -189,7 +189,10 @@ class Evidence:
         need(len(self.arms) == len(m["arms"]))
         need(len({m["records"]["path"], *(one["path"] for one in m["used"])}) == len(m["used"]) + 1)
         self.most = m["decoding"]["max_new_tokens"]
-        need(m["kind"] == "loss" or (m["template"] and len(m["languages"] or ()) == 2 and self.most))
+        need(m["kind"] == "loss" or (m["template"] and m["languages"] and self.most))
+        need(m["languages"] is None or len(m["languages"]) == 2)
+        settings = m["signatures"].items()
+        need(len(settings) <= 16 and all(fits(key, "slug") and fits(one, "text") for key, one in settings))
         need(all(map(consistent, m["arms"])))
         for name in ("base", "reference"):
             ours = [arm["name"] for arm in m["arms"] if name in (arm["kind"], arm["name"])]
@@ -207,6 +210,7 @@ class Evidence:
         need(all(self.on_path(name) and (t is None or nanos(t)) for name, t in self.margins.items()))
         lines = here.read(m["records"]["path"], m["records"]["sha256"], packed=True).split(b"\n")
         need(lines.pop() == b"" and len(lines) == m["records"]["count"] > 0, "EVIDENCE_TRUNCATED")
+        need(max(map(len, lines)) < 1 << 20, "FILE_TOO_LARGE")
         self.fixed, self.scored = m["design"] == "fixed", dict[tuple[str, int], list[int]]()
         self.limits = dict[tuple[str, Fraction, Fraction], int]()
         self.records = [parse(line) for line in lines]
@@ -221,7 +225,6 @@ class Evidence:
         held, (kind, _, size) = [*map(sentences, units.values())], m["text"]["unit"].partition(":")
         sizes, most = [*map(len, held)], int(size or 1)
         documents = kind == "document"
-        need(documents or kind in ("sentence", "block"), "EVIDENCE_UNITS")
         self.largest = Fraction(max(sizes), sum(sizes)) if documents else Fraction(0)
         runs = sum(a["unit"] != b["unit"] for a, b in pairwise(self.records))
         full = all(one == most for one in sizes[:-1]) and sizes[-1] <= most
@@ -303,7 +306,7 @@ class Evidence:
             lists = [[record[side] for record in self.records] for side in ("source", "target")]
         for lines in lists:
             need(len(set(lines)) == len(lines), "EVALUATION_DUPLICATES")
-            need(chosen.isdisjoint(lines), "DATA_OVERLAP")
+            need(chosen.isdisjoint([*lines, self.m["text"]["sha256"]]), "DATA_OVERLAP")
             for role in ("tuning", "scan", "choice", "order"):
                 need(all(e.used.get(role, set()).isdisjoint(lines) for e in everywhere), "DATA_OVERLAP")
         need(self.used.get("tuning"), "USED_NOT_LISTED", "INCONCLUSIVE")

@@ -11,9 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from .audit import Audit, Given, Opinion
+from .audit import LEFT, ROWS, Audit, Given, Opinion
 from .claims import Policy
-from .declared import Requirement, scored_under
+from .declared import COMPARED, Requirement, scored_under
 from .shapes import SHIPPED, fits
 from .tables import (
     SLUG,
@@ -43,6 +43,10 @@ LOOKS: Final = str.maketrans(
     "aaabbcdeeeghhjkkllllllllmnoooppqssttuvwwxxyy",
 )
 """Digits, Cyrillic and Greek letters, and the Latin letter that each looks like; 1 and i look like l."""
+GAINS: Final = ("at_least", "above")
+RISES: Final = ("at_most", "below")
+TESTS: Final = {"guarantee": ("finding",), "unrelated-loss": RISES, "unrelated-excess": RISES}
+"""How claims are tested; those that are not here by :data:`GAINS`."""
 # Gravest first.
 EXIT: Final = {"INVALID": 4, "REFUTED": 1, "USAGE": 2, "INCONCLUSIVE": 3, "VACUOUS": 3, "CERTIFIED": 0}
 
@@ -61,18 +65,32 @@ def extended(data: bytes) -> tuple[Json, bytes]:
     return other | own | added, data + files
 
 
+def variants(kind: str) -> list[str]:
+    """What can follow the kind in the name of a claim that a policy asks: comparator and extraction rule."""
+    comparators, rules = COMPARED.get(kind, ((), ()))
+    return (
+        [f"{name}:{rule}" for name in comparators for rule in (*rules, "declared")]
+        if rules
+        else [*comparators]
+    )
+
+
 def policy(data: bytes) -> Policy:
     """A policy from its file; what it asks and this program does not know is never shown."""
     (read, files), claims = extended(data), []
     need({*read.get("items", ())} - {"checker.agrees"}, "POLICY_EMPTY")
+    known = {*LEFT, *ROWS, *INTEGRITY, "selection.content", "checker.agrees"}
+    need({*read["items"]} <= known, "POLICY_MALFORMED")
     need(not read.get("claim") or ("delta" in read and {*INTEGRITY} <= {*read["items"]}), "POLICY_INCOMPLETE")
     for one in read.get("claim", []):
         (test,) = one.keys() - {"name", "texts"}
+        kind, _, variant = one["name"].partition(":")
+        need(test in TESTS.get(kind, GAINS) and variant in variants(kind), "POLICY_MALFORMED")
+        need("texts" not in one or (one["texts"] and fits(one["texts"], "text*")), "POLICY_MALFORMED")
         sign = -1 if test in ("at_most", "below") else 1  # an upper limit is a lower one of the opposite
-        need(test == "finding" or fits(one[test], "threshold"), "POLICY_MALFORMED")
+        need(fits(one[test], "=held|not refuted" if test == "finding" else "threshold"), "POLICY_MALFORMED")
         threshold = None if test == "finding" else sign * Fraction(one[test])
         finding = one.get("finding", "")
-        need(test == "finding" or test in ("at_least", "above", "at_most", "below"), "POLICY_MALFORMED")
         strict = test in ("above", "below")
         claims.append(Requirement(one["name"], threshold, strict, finding, tuple(one.get("texts", ()))))
     lists = [
@@ -82,6 +100,7 @@ def policy(data: bytes) -> Policy:
     ]
     need(all(len({*one}) == len(one) for one in lists), "POLICY_MALFORMED")
     taken = frozenset([*read.get("design", ()), *read.get("accept", ())])
+    need(all(fits(one, "sha") for one in read.get("texts", {}).values()), "POLICY_MALFORMED")
     delta, texts = level(read["delta"]) if "delta" in read else Fraction(1), dict(read.get("texts", {}))
     return Policy(read["name"], tuple(read["items"]), tuple(claims), taken, delta, texts, sha(files))
 
@@ -133,7 +152,7 @@ def verify(
     def read() -> list[Json]:
         need((files.root / ticket_file).is_file(), "FILE_UNREADABLE", "USAGE")
         content = parse(fetch(files.root / ticket_file))
-        need(content["schema"] == "certify.tickets" and content["schema_version"] in (1, 2), "TICKET_SCHEMA")
+        need(fits(content, "tickets"), "TICKET_SCHEMA")
         names = [ticket["id"] for ticket in content["tickets"] if scored_under(ticket)]
         need(len({*names}) == len(names) and all(map(SLUG.fullmatch, names)), "TICKET_MALFORMED")
         return [ticket for ticket in content["tickets"] if ticket["id"] in (ids or names)]

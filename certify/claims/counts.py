@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from certify.base.enclosure import rational
+from certify.base.errors import InvalidInputError
 from certify.base.records import RULES
 from certify.claims.claim import Claim, Finding, missing, not_evaluated, record_assumptions, settings
 from certify.claims.criteria import decided
@@ -172,9 +173,13 @@ def split_claim(evidence: Evidence, subject: Subject) -> Claim:
     Sentences used for choice are those listed in the evidence or in the records that the ticket binds.
 
     Raises:
-        InvalidInputError: one was, or does; see :func:`certify.evidence.split.check_split`.
+        InvalidInputError: one was, or does; see :func:`certify.evidence.split.check_split`. The declared
+            margin was chosen on this very text (``DATA_OVERLAP``).
     """
-    used = dict(evidence.used)
+    used, margin, evaluated = dict(evidence.used), subject.ticket.calibration, evidence.manifest.text
+    if margin is not None and margin.text_sha256 == evaluated.sha256:
+        what = f"the margin was chosen on the evaluated text {evaluated.name}"
+        raise InvalidInputError(what, code="DATA_OVERLAP")
     chosen_on = subject.calibrated_on.union(() if subject.choice is None else subject.choice.sentences)
     if chosen_on:
         used["choice"] = used.get("choice", frozenset()) | chosen_on

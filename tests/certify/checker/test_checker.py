@@ -157,20 +157,26 @@ def test_the_shipped_example(tmp_path: Path) -> None:
         ('above = "0"', 'above = "0"\nnote = "x"'),
         ('extends = "selection"', 'extends = "own"'),
         ("[[claim]]", '[text]\nx = "1"\n\n[[claim]]'),
-        ("[[claim]]", '[texts]\nx = "1"\n\n[[claim]]'),
         ("design = [", 'design = ["A-NONE", '),
         ("design = [", 'design = ["A-UNTIED", '),
         ("[[claim]]", 'accept = ["A-NONE"]\n\n[[claim]]'),
         ("[[claim]]", 'accept = ["A-UNITS"]\n\n[[claim]]'),
         ("[[claim]]", 'accept = ["A-ASYMPTOTIC"]\n\n[[claim]]'),
         ("[[claim]]", 'accept = [["A-CAP"]]\n\n[[claim]]'),
+        ("[[claim]]", '[texts]\nx = "1"\n\n[[claim]]'),
+        ('"evidence.split",', '"evidence.split", "evidence.joy",'),
+        ('"gain:base:declared"', '"gain"'),
+        ('"gain:base:declared"', '"corpus-bleu:base:whole"'),
+        ('above = "0"', 'at_most = "99"'),
+        ('above = "0"', 'finding = "held"'),
+        ('above = "0"', 'above = "0"\ntexts = []'),
     ],
 )
 def test_it_refuses_the_policies_that_the_gate_refuses(tmp_path: Path, old: str, new: str) -> None:
     text = (ROOT / "certify" / "policy" / "release.toml").read_text(encoding="utf-8")
     assert old in text
     own = tmp_path / "own.toml"
-    own.write_text(text.replace('"release"', '"own"', 1).replace(old, new), encoding="utf-8")
+    own.write_text(text.replace('"release"', '"own"', 1).replace(old, new, 1), encoding="utf-8")
     with pytest.raises(CertifyError):
         policy.get_policy(str(own))
     with pytest.raises(tables.Stop) as refused:
@@ -695,6 +701,19 @@ def test_a_hostile_ticket_file_is_one_line_and_exit_4(tmp_path: Path, content: b
     assert {line.split()[2] for line in ran.stdout.splitlines()} == {"INVALID"}
 
 
+@pytest.mark.parametrize(
+    "change", [{"schema_version": 1.0}, {"created_by": 1}, {"note": ""}, {"tickets": {}}]
+)
+def test_a_ticket_file_is_read_as_strictly_as_by_the_gate(bundle: Bundle, change: dict[str, Any]) -> None:
+    content = json.loads(bundle.path.read_text(encoding="utf-8"))
+    bundle.path.write_text(json.dumps(content | change), encoding="utf-8")
+    with pytest.raises(CertifyError):
+        certify.check(bundle.path, policy="selection")
+    with pytest.raises(tables.Stop) as refused:
+        statuses(bundle.path)
+    assert refused.value.args[0] == "INVALID"
+
+
 def test_an_unknown_extraction_rule_is_refused(bundle: Bundle) -> None:
     edit(bundle.path, lambda ticket: ticket.update(extraction="declared"))
     assert alone(bundle.folder).returncode == 4
@@ -740,6 +759,10 @@ def figure(value: Any, **change: str) -> None:
         lambda c: c.update(assumptions=[]),
         lambda c: c["parameters"].update(rule="ks2"),
         lambda c: c["parameters"].update(n=float(c["parameters"]["n"])),
+        lambda c: c["parameters"].update(variation=4.0),
+        lambda c: c["subjects"].reverse(),
+        lambda c: c["claims"][0].update(kind="beauty"),
+        lambda c: c["claims"][0].update(delta="2/40"),
         lambda c: c.update(signature=c["signature"].replace("alpha:0", "alpha:1")),
         lambda c: c.update(signature="\x1b[2J"),
         lambda c: c.update(proofs={}),
@@ -811,6 +834,10 @@ def stats(bundle: Bundle) -> list[list[int]]:
         lambda b: b.arm("base").update(ids=[1]),
         lambda b: b.arm(TICKET_ARM).update(seed=1 << 64),
         lambda b: b.arm(TICKET_ARM).update(of="no slug"),
+        lambda b: b.records[0].update(witness={"source": "", "target": "x"}),
+        lambda b: b.fields.update(text=synthetic.text_of(b.records) | {"name": "x", "unit": "sentence:1"}),
+        lambda b: b.fields.update(signatures={"chrF": 1}),
+        lambda b: b.loss_fields.update(languages=["en"]),
     ],
 )
 def test_it_refuses_the_evidence_that_the_gate_refuses(

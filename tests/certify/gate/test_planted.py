@@ -395,6 +395,23 @@ def the_record_of_the_choice_lists_something_else(bundle: Bundle) -> None:
     _chosen(bundle, ["a sentence in words"])
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"schema_version": True},
+        {"candidates": [{"arm": 5, "ids": list(MOVED)}], "chosen": 5},
+        {"candidates": [{"arm": "large", "ids": list(MOVED)}, {"arm": "small", "ids": [1 << 24]}]},
+    ],
+)
+def test_both_programs_read_the_record_of_a_choice_strictly(
+    fields: Json, pristine: Bundle, tmp_path: Path
+) -> None:
+    bundle = pristine.copy(tmp_path / "bundle")
+    _chosen(bundle, ELSEWHERE, **fields)
+    assert check(bundle, "release").tickets[0].status.value == "INVALID"
+    assert checker.verify(bundle.folder, policies=["release"])["tiny"]["release"].status == "INVALID"
+
+
 @plant("INVALID", "CERTIFICATE_OTHER_TICKET")
 def the_choice_is_no_longer_mentioned(bundle: Bundle) -> None:
     _chosen(bundle, ELSEWHERE)
@@ -1503,6 +1520,13 @@ def more_decisions_may_be_wrong_than_the_level_allows(bundle: Bundle) -> None:
     )
 
 
+@plant("REFUTED", "CLAIM_DIFFERS", "paper")
+def critical_counts_are_stated_without_a_witness(bundle: Bundle) -> None:
+    _witnessed(
+        bundle, lambda claim: claim.update(witness=None, critical={"held": 9, "refuted": 10}), "guarantee"
+    )
+
+
 # --- the path ----------------------------------------------------------------------------------------------
 
 
@@ -1763,6 +1787,16 @@ def the_record_of_the_margin_is_gone(bundle: Bundle) -> None:
 def the_margin_is_chosen_on_an_evaluated_sentence(folder: Path) -> Bundle:
     bundle = make_bundle(folder)
     bundle.calibrate(sentences=[bundle.records[5]["target"]])
+    bundle.adopt(read_ticket_file(bundle.path).tickets[0].digest())
+    return bundle
+
+
+@plant("INVALID", "DATA_OVERLAP", fresh=True)
+def the_margin_is_chosen_on_the_evaluated_text(folder: Path) -> Bundle:
+    bundle = make_bundle(folder)
+    text = json.loads(bundle.translated.read_text(encoding="utf-8"))["text"]["sha256"]
+    bundle.calibrate(text_sha256=text)
+    bundle.edit_ticket(lambda ticket: ticket["declared"][-1]["calibration"].update(text_sha256=text))
     bundle.adopt(read_ticket_file(bundle.path).tickets[0].digest())
     return bundle
 
