@@ -18,7 +18,7 @@ from rich.text import Text
 
 from certify.base.text import escape
 from certify.claims.registry import KINDS
-from reports.summary import left_out
+from reports.summary import answer, caveats, policy
 
 _STYLES = {
     "CERTIFIED": "bold green",
@@ -37,10 +37,6 @@ _STYLES = {
     "vacuous": "yellow",
     "not run": "yellow",
 }
-_EVIDENCE = (
-    "The records are the word of whoever evaluated: --replay repeats what they say on the model, and a policy"
-    " can pin the texts."
-)
 _SHOWN_TOKENS = 20
 _BAR = 30
 _NAME = 28
@@ -70,22 +66,11 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
             (f" {verdict} ", f"reverse {_STYLES[verdict]}"),
             "  ",
             (ticket["id"], "bold"),
-            f"  under {_policy(view)}",
+            f"  under {escape(policy(view))}",
         )
     )
-    answer = {"CERTIFIED": "Yes.", "REFUTED": "No."}.get(verdict, "Not shown.")
-    if count := left_out(ticket):
-        answer += f" Rows that the author left out of the selection: {count}."
-    console.print(_indent(Text(f"{view['question']} {answer}")))
-    for made in ticket["engines"]:
-        text = (
-            f"The outputs on {escape(made['text'])} were made by {escape(made['engine'])}: that it served"
-            " these tables is their author's word (A-ENGINE)."
-        )
-        console.print(_indent(Text(text)))
-    console.print(_indent(Text(_second_opinion(ticket))))
-    if ticket["claims"]:
-        console.print(_indent(Text(_EVIDENCE)))
+    for said in (f"{view['question']} {answer(ticket)}", *caveats(ticket)):
+        console.print(_indent(Text(escape(said))))
     _items("Decides", [item for item in ticket["items"] if item["required"]], console)
     _items("For information", [item for item in ticket["items"] if not item["required"]], console)
     _claims(ticket, console, verbose)
@@ -98,29 +83,12 @@ def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verb
     )
     _heading("Not claimed", console)
     for line in ticket["non_claims"]:
-        console.print(_indent(Text(f"- {line}")))
+        console.print(_indent(Text(escape(f"- {line}"))))
     console.print()
     console.print(Text(escape(ticket["signature"]), style="dim"), soft_wrap=True)
     console.print(Text(f"ticket {ticket['digest']}", style="dim"), soft_wrap=True)
     if ticket["certificate"]:
         console.print(Text(f"certificate {ticket['certificate']['sha256']}", style="dim"), soft_wrap=True)
-
-
-def _policy(view: dict[str, Any]) -> str:
-    """What the policy is: nobody is to take a policy of one's own for one of the package."""
-    if view["policy_file"] is None:
-        return f"policy {view['policy']}"
-    digest = view["policy_sha256"][:16]
-    return f"{view['policy']}, a policy of your own ({escape(view['policy_file'])}, sha256 {digest}…)"
-
-
-def _second_opinion(ticket: dict[str, Any]) -> str:
-    """Verdict of the independent checker, and whether it took some results from this program."""
-    (item,) = (one for one in ticket["items"] if one["name"] == "checker.agrees")
-    if item["outcome"] != "pass":
-        return f"Independent checker: {escape(item['text'])}."
-    taken = "; it took what needs whole tables from this program" if "took" in item["text"] else ""
-    return f"The independent checker agrees{taken}."
 
 
 def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
@@ -319,7 +287,7 @@ def _assumptions(title: str, entries: list[dict[str, Any]], console: Console) ->
 
 
 def _summary(view: dict[str, Any], console: Console) -> None:
-    _heading(f"{len(view['tickets'])} tickets under {_policy(view)}", console)
+    _heading(f"{len(view['tickets'])} tickets under {policy(view)}", console)
     for ticket in view["tickets"]:
         verdict = ticket["verdict"]
         console.print(_indent(Text.assemble((f"{verdict:<13}", _STYLES[verdict]), f" {ticket['id']}")))

@@ -198,6 +198,29 @@ def test_hostile_fields_of_the_ticket_do_nothing(ticket_path: Path) -> None:
     assert_readable(shown(ticket_path))
 
 
+def test_the_prose_of_a_policy_does_nothing(ticket_path: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'schema = "certify.policy"\nschema_version = 1\nname = "own"\nextends = "selection"\n'
+        'question = "Is it?\\n\\n CERTIFIED  tiny  under policy release\\u001b[2J"\n'
+        'non_claims = ["\\u001b[31mnothing\\u202e"]\n',
+        encoding="utf-8",
+    )
+    text = shown(ticket_path, str(own), width=400)
+    assert not HIDDEN.search(text)
+    assert sum(line.lstrip().startswith("CERTIFIED") for line in text.splitlines()) == 1
+
+
+def test_whose_word_is_taken_stands_before_the_reasons(tmp_path: Path) -> None:
+    data = view(certify.check(make_bundle(tmp_path).path, policy="release", engine="numpy", workers=1))
+    data["tickets"][0]["chosen_among"] = 8
+    out = StringIO()
+    render(data, Console(file=out, width=400))
+    first = out.getvalue().partition("Decides")[0]
+    assert "chosen among 8" in first
+    assert "The records are the word of whoever evaluated" in first
+
+
 def test_many_tokens_are_cut_and_verbose_lists_all(tmp_path: Path) -> None:
     path = make_ticket(tmp_path, rule="ids:" + ",".join(str(i) for i in range(3, 53)))
     short, long = shown(path), shown(path, verbose=True)
