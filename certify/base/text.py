@@ -28,7 +28,7 @@ _INVISIBLE = frozenset(
 
 # Digits, Cyrillic and Greek letters by the Latin letter that they look like; 1 and i look like l.
 _ALIKE = {
-    "a": "\u0430\u03b1\u0251",
+    "a": "4\u0430\u03b1\u0251",
     "b": "\u0432\u03b2",
     "c": "\u0441",
     "d": "\u0501",
@@ -44,7 +44,7 @@ _ALIKE = {
     "p": "\u0440\u03c1",
     "q": "\u051b",
     "s": "5\u0455",
-    "t": "\u0442\u03c4",
+    "t": "7\u0442\u03c4",
     "u": "\u03c5",
     "v": "\u03bd",
     "w": "\u051d\u03c9",

@@ -39,8 +39,8 @@ INTEGRITY: Final = (
 NOT_READ: Final = "statements and status of assumptions, non-claims, signatures of claims"
 LOOKS: Final = str.maketrans(
     "\u0430\u03b1\u0251\u0432\u03b2\u0441\u05013\u0435\u03b5\u0261\u043d\u04bb\u0458\u043a\u03ba1i|\u0456\u0457\u03b9"
-    "\u0131\u0269\u043c\u03b70\u043e\u03bf\u0440\u03c1\u051b5\u0455\u0442\u03c4\u03c5\u03bd\u051d\u03c9\u0445\u03c7\u0443\u03b3",
-    "aaabbcdeeeghhjkkllllllllmnoooppqssttuvwwxxyy",
+    "\u0131\u0269\u043c\u03b70\u043e\u03bf\u0440\u03c1\u051b5\u0455\u0442\u03c4\u03c5\u03bd\u051d\u03c9\u0445\u03c7\u0443\u03b347",
+    "aaabbcdeeeghhjkkllllllllmnoooppqssttuvwwxxyyat",
 )
 """Digits, Cyrillic and Greek letters, and the Latin letter that each looks like; 1 and i look like l."""
 GAINS: Final = ("at_least", "above")

@@ -27,7 +27,11 @@ def check(
         typer.Option("--ticket", metavar="FILE[#ID]", help="The same as an option; repeatable."),
     ] = None,
     policy: Annotated[
-        str, typer.Option("--policy", help="selection, paper, release, strict, or a .toml file of your own.")
+        str,
+        typer.Option(
+            "--policy",
+            help="selection, paper, release, drop-in, science, strict, or a .toml file of your own.",
+        ),
     ] = "release",
     only: Annotated[
         list[str] | None, typer.Option("--id", help="Check only this ticket of the file; repeatable.")

@@ -11,7 +11,10 @@ import typer
 def checker(
     folder: Annotated[Path | None, typer.Argument(help="Folder of tickets.json: check it.")] = None,
     policy: Annotated[
-        str | None, typer.Option("--policy", help="selection, paper, release, strict, or a .toml file.")
+        str | None,
+        typer.Option(
+            "--policy", help="selection, paper, release, drop-in, science, strict, or a .toml file."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing about progress.")] = False,

@@ -120,7 +120,17 @@ ALIKE = [
         "\uff32elease",
         "rel\u200bease",
     ),
-    *("paper_", "\u0440\u0430\u0440\u0435r", "str1ct", "strlct", "selectlon", "SELECTI0N", "\u0455trict"),
+    *(
+        "rele4se",
+        "s7rict",
+        "paper_",
+        "\u0440\u0430\u0440\u0435r",
+        "str1ct",
+        "strlct",
+        "selectlon",
+        "SELECTI0N",
+        "\u0455trict",
+    ),
 ]
 OTHER = ["own", "release2", "releases", "my-release", "paper-strict", "stricter", "modern"]
 
