@@ -76,7 +76,10 @@ def forest(given: Material) -> tuple[Markup, Markup | None]:
         for one, lower, upper in found
     )
     legend = [("ticket", "estimate"), ("asked", "asked")]
-    return figure(key, title, join(*panels), read, (), (), legend), table("What is asked", head, rows)
+    shown = figure(key, title, join(*panels), read, (), (), legend)
+    if not drawn:
+        shown = left_out(name, "the evidence gives no figure for anything that is asked.")
+    return shown, table("What is asked", head, rows)
 
 
 def _found(given: Material) -> Iterator[_Asked]:

@@ -30,7 +30,7 @@ def by_rule(given: Material) -> Markup:
     limits = {rule: both_limits(claim) if claim else (None, None) for rule, claim in claims.items()}
     ends = [float(value) for pair in limits.values() for value in pair if value is not None]
     y = linear([0.0, *ends, *map(float, (*ours.values(), *theirs.values()))])
-    x = Scale(-0.6, len(RULES) - 0.4, tuple((float(i), _SHOWN[rule]) for i, rule in enumerate(RULES)))
+    x = Scale(-0.8, len(RULES) - 0.4, tuple((float(i), _SHOWN[rule]) for i, rule in enumerate(RULES)))
     plot = Axes(x, y, "what is scored", _GAIN)
     plot.across(0.0, "the base", "base", place=0.0)
     for i, rule in enumerate(RULES):
