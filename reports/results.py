@@ -15,7 +15,7 @@ from certify.base.records import RULES
 from certify.claims.registry import KINDS
 from certify.gate.check import check
 from certify.policy.policy import POLICIES
-from reports.terminal import p_value_text
+from reports.details import p_value_text
 from reports.view import view
 
 _GUARANTEE = "guarantee:"

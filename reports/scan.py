@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from certify.base.records import KSResult
 from certify.base.text import counted, escape
 from certify.tables.vocabulary import Vocabulary
-from reports.terminal import p_text
+from reports.details import PIECE, p_text
+from reports.layout import clip, columns, wrap
 
 
 def render(
@@ -30,11 +29,8 @@ def render(
         console.print(
             f"{counted(permuted.size, 'row')} only permuted (D = 0, KS is blind): ids {permuted[:8].tolist()}"
         )
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    if vocabulary is not None:
-        table.add_column("piece", no_wrap=True, max_width=24)
-    for name in ("id", "h", "D", "p", "shift", "cosine", "max abs"):
-        table.add_column(name, justify="right", no_wrap=True)
+    names = ["id", "h", "D", "p", "shift", "cosine", "max abs"]
+    rows = [names if vocabulary is None else ["piece", *names]]
     for i in np.lexsort((np.arange(result.rows), -result.h))[:top]:
         cells = [
             str(i),
@@ -45,13 +41,12 @@ def render(
             f"{result.cosine[i]:.4f}",
             f"{result.max_abs[i]:.3g}",
         ]
-        if vocabulary is None:
-            table.add_row(*cells)
-        else:
-            piece = vocabulary.piece(int(i))
-            table.add_row(Text("?" if piece is None else escape(piece, limit=24)), *cells)
-    if top:
-        console.print(table)
-    console.print("p is a screening score: before and after are the same row, not independent samples")
+        piece = None if vocabulary is None else vocabulary.piece(int(i))
+        rows.append(cells if vocabulary is None else [clip(escape(piece or "?"), PIECE), *cells])
+    right = range(vocabulary is not None, len(rows[0]))
+    for line in chain.from_iterable(columns(rows, console.width, right)) if top else ():
+        console.print(line, soft_wrap=True)
+    note = "p is a screening score: before and after are the same row, not independent samples"
+    console.print("\n".join(wrap(note, console.width)), soft_wrap=True)
     if out is not None:
         console.print(f"all rows: {escape(str(out))}", soft_wrap=True)

@@ -67,7 +67,8 @@ class ReportedClaim(Model):
     """A claim computed from the evidence of one text, and what the policy makes of it.
 
     ``stated``: the certificate states it. ``asked``: what the policy, or the ticket in what it declares, asks
-    of it; None if nothing. ``outcome`` is the gravest answer; None if nothing is asked.
+    of it; None if nothing. ``items``: those that answer. ``outcome``: the gravest answer; None if nothing is
+    asked.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ReportedClaim(Model):
     signature: str
     detail: dict[str, JsonValue]
     stated: bool
+    items: tuple[str, ...]
     asked: str | None
     outcome: Outcome | None
     code: str
@@ -209,6 +211,9 @@ class Report(Document):
     policy: str
     policy_file: str | None = Field(
         description="where a policy of one's own lies; null for one of the package"
+    )
+    policy_set_by: str | None = Field(
+        description="file of defaults that chose the policy, as it decides the verdict; null if none did"
     )
     policy_sha256: Sha256
     question: str

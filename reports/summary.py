@@ -17,8 +17,8 @@ from certify.ticket.schema import ends
 NOT_JUDGED: Final = "NOT JUDGED"
 """Stands for the verdict where a file could not be judged at all."""
 
-_GRAVITY: Final = {outcome.value: place for place, (outcome, _) in enumerate(SEVERITY)}
-_WORST: Final = (NOT_JUDGED, *dict.fromkeys(status.value for _, status in SEVERITY))
+_DENYING: Final = [outcome.value for outcome, _ in reversed(SEVERITY)]
+_VERDICTS: Final = (NOT_JUDGED, *dict.fromkeys(status.value for _, status in SEVERITY), "CERTIFIED")
 _ANSWERS: Final = {"CERTIFIED": "Yes.", "REFUTED": "No."}
 _RECORDS: Final = (
     "The records are the word of whoever evaluated: --replay repeats what they say on the model, and a policy"
@@ -64,7 +64,7 @@ def worst_first(run: Mapping[str, Any]) -> list[Summary]:
         for error in run["errors"]
     ]
     found += [summarise(report, ticket) for report in run["reports"] for ticket in report["tickets"]]
-    return sorted(found, key=lambda one: (*_WORST, "CERTIFIED").index(one.verdict))
+    return sorted(found, key=lambda one: _VERDICTS.index(one.verdict))
 
 
 def denying(ticket: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -73,9 +73,14 @@ def denying(ticket: Mapping[str, Any]) -> list[dict[str, Any]]:
         item
         for item in ticket["items"]
         # A checker that differs closes the gate, required or not.
-        if item["outcome"] in _GRAVITY and (item["required"] or item["outcome"] == "error")
+        if gravity(item["outcome"]) and (item["required"] or item["outcome"] == "error")
     ]
-    return sorted(found, key=lambda item: (item["outcome"] == "not run", _GRAVITY[item["outcome"]]))
+    return sorted(found, key=lambda item: (item["outcome"] == "not run", -gravity(item["outcome"])))
+
+
+def gravity(outcome: str) -> int:
+    """How gravely an outcome denies; 0 if it does not."""
+    return 1 + _DENYING.index(outcome) if outcome in _DENYING else 0
 
 
 def remedy_of(finding: Mapping[str, Any]) -> str | None:
@@ -92,10 +97,11 @@ def answer(ticket: Mapping[str, Any]) -> str:
 
 def policy(report: Mapping[str, Any]) -> str:
     """Name the policy: nobody is to take a policy of one's own for one of the package."""
+    set_by = f", set by {report['policy_set_by']}" if report["policy_set_by"] else ""
     if report["policy_file"] is None:
-        return f"policy {report['policy']}"
+        return f"policy {report['policy']}{set_by}"
     digest = report["policy_sha256"][:16]
-    return f"{report['policy']}, a policy of your own ({report['policy_file']}, sha256 {digest}…)"
+    return f"{report['policy']}, a policy of your own ({report['policy_file']}, sha256 {digest}…){set_by}"
 
 
 def left_out(ticket: Mapping[str, Any]) -> int:
@@ -109,6 +115,8 @@ def caveats(ticket: Mapping[str, Any]) -> list[str]:
     said = []
     if count := left_out(ticket):
         said.append(f"Rows that the author left out of the selection: {count}.")
+    if ticket["table"]["source"] is not None:
+        said.append(f"The base, as its maker states: {ticket['table']['source']}.")
     if ticket["chosen_among"]:
         said.append(
             f"A record says that the ticket was chosen among {ticket['chosen_among']} on other text, so that"

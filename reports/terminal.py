@@ -1,302 +1,246 @@
-"""The check report for a terminal: verdict first, then the reasons.
+"""The check report for a terminal: what stands in the way, what was shown, and last what it comes to.
 
 It reads well at 80 columns, without colour and in a log. Every string from a file goes through
-:func:`certify.base.text.escape` and is never parsed as markup.
+:func:`certify.base.text.escape` and is never parsed as markup. Names are never broken.
 """
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
-from certify.base.text import escape
-from certify.claims.registry import KINDS
-from reports.summary import answer, caveats, policy
+from certify.base.text import counted, escape
+from reports.details import details, levels, limits
+from reports.layout import LONGEST, STYLES, clip, columns, wrap
+from reports.summary import Summary, answer, caveats, denying, gravity, policy, remedy_of, worst_first
+from reports.view import digest
 
-_STYLES = {
-    "CERTIFIED": "bold green",
-    "REFUTED": "bold red",
-    "INVALID": "bold red",
-    "ERROR": "bold red",
-    "INCONCLUSIVE": "bold yellow",
-    "VACUOUS": "bold yellow",
-    "pass": "green",
-    "not bound": "yellow",
-    "fail": "red",
-    "invalid": "red",
-    "error": "red",
-    "missing": "yellow",
-    "inconclusive": "yellow",
-    "vacuous": "yellow",
-    "not run": "yellow",
-}
-_SHOWN_TOKENS = 20
-_BAR = 30
-_NAME = 28
-_LAST = {"not run": 1, "not bound": 2, "pass": 3}
+_FIRST: Final = 40
+_FURTHER: Final = 12
+"""Lines of a report on one ticket, and how many each further one may add."""
+
+_LEAST = 3
+_DEEP = " " * 6
+
+Ticket = Mapping[str, Any]
 
 
-def render(view: dict[str, Any], console: Console, *, verbose: bool = False) -> None:
-    """Print the data of :func:`reports.view.view`.
+def render(
+    run: Mapping[str, Any],
+    console: Console,
+    *,
+    verbose: bool = False,
+    quiet: bool = False,
+    notes: Sequence[str] = (),
+) -> None:
+    """Print the data of a run: its reasons, then its summary.
 
     Args:
-        view: the report.
-        console: where to print.
-        verbose: list every token of each ticket instead of the first twenty.
+        run: ``certify.reports``, see :mod:`reports.schema`.
+        console: where to print; its width counts.
+        verbose: everything that was found out, instead of what stands in the way.
+        quiet: the summary alone.
+        notes: lines about a replay, which go before the summary.
     """
-    if len(view["tickets"]) > 1:
-        _summary(view, console)
-    for ticket in view["tickets"]:
-        _ticket(view, ticket, console, verbose)
-    console.print(Text("certify explain NAME says what any name above means", style="dim"))
+    width = console.width
+    end = [*(Text(escape(note)) for note in notes), *_summary(run, width)]
+    body = list(_everything(run, width)) if verbose else [] if quiet else _short(run, width, len(end))
+    for line in (*body, *([Text()] if body else []), *end):
+        console.print(line, soft_wrap=True)
 
 
-def _ticket(view: dict[str, Any], ticket: dict[str, Any], console: Console, verbose: bool) -> None:
-    console.print()
-    verdict = ticket["verdict"]
-    console.print(
-        Text.assemble(
-            (f" {verdict} ", f"reverse {_STYLES[verdict]}"),
-            "  ",
-            (ticket["id"], "bold"),
-            f"  under {escape(policy(view))}",
-        )
-    )
-    for said in (f"{view['question']} {answer(ticket)}", *caveats(ticket)):
-        console.print(_indent(Text(escape(said))))
-    _items("Decides", [item for item in ticket["items"] if item["required"]], console)
-    _items("For information", [item for item in ticket["items"] if not item["required"]], console)
-    _claims(ticket, console, verbose)
-    _tokens(ticket, console, verbose)
-    _histogram(ticket, console)
-    if ticket["claims"]:
-        _assumptions("Taken as given by the policy", ticket["taken"], console)
-    _assumptions(
-        "Merely assumed by the published theorem (not used for this verdict)", ticket["assumptions"], console
-    )
-    _heading("Not claimed", console)
-    for line in ticket["non_claims"]:
-        console.print(_indent(Text(escape(f"- {line}"))))
-    console.print()
-    console.print(Text(escape(ticket["signature"]), style="dim"), soft_wrap=True)
-    console.print(Text(f"ticket {ticket['digest']}", style="dim"), soft_wrap=True)
-    if ticket["certificate"]:
-        console.print(Text(f"certificate {ticket['certificate']['sha256']}", style="dim"), soft_wrap=True)
+def _everything(run: Mapping[str, Any], width: int) -> Iterator[Text]:
+    for report in run["reports"]:
+        for ticket in report["tickets"]:
+            yield from (Text(), Text(escape(report["file"]), "bold")) if len(run["reports"]) > 1 else ()
+            yield from _opening(report, ticket, width)
+            yield from details(ticket, width)
 
 
-def _items(title: str, items: list[dict[str, Any]], console: Console) -> None:
-    if not items:
-        return
-    _heading(title, console)
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    # Items that block the verdict come first, then those they kept from running, then the passes.
-    for item in sorted(items, key=lambda item: _LAST.get(item["outcome"], 0)):
-        text = Text(escape(item["text"]))
-        if item["outcome"] != "pass":
-            text = Text.assemble((item["code"], "bold"), ": ", text)
-        if item["remedy"]:
-            text.append(f"\n→ {escape(item['remedy'])}", style="italic")
-        name = Text.assemble((escape(item["name"]), "bold"), "\n", text)
-        grid.add_row(Text(item["outcome"], _STYLES[item["outcome"]]), name)
-    console.print(_indent(grid))
+def _opening(report: Mapping[str, Any], ticket: Ticket, width: int) -> Iterator[Text]:
+    """The verdict, the question that it answers, and whose word it takes."""
+    verdict = f" {ticket['verdict']} "
+    first = f"{verdict}  {ticket['id']}  "
+    for line in wrap(f"under {escape(policy(report))}", width, first=first, indent="  ", most=3):
+        text = Text(line)
+        if line.startswith(first):
+            text.stylize(f"reverse {STYLES[ticket['verdict']]}", 0, len(verdict))
+            text.stylize("bold", len(verdict), len(first))
+        yield text
+    for said in (f"{report['question']} {answer(ticket)}", *caveats(ticket)):
+        yield from _said(said, width, most=3)
 
 
-def _claims(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
-    """Claims by text, required ones first; the others of the default extraction only, unless ``verbose``."""
-    texts = dict.fromkeys((claim["text"], claim["role"]) for claim in ticket["claims"])
-    for text, role in texts:
-        every = [claim for claim in ticket["claims"] if (claim["text"], claim["role"]) == (text, role)]
-        found = [claim for claim in every if not claim["asymptotic"]]
-        shown = [claim for claim in found if verbose or claim["asked"] or _in_short(claim)]
-        deltas = sorted({claim["delta"] for claim in shown if claim["lower"] or claim["upper"]})
-        level = f", each limit at {' and '.join(deltas)}" if deltas else ""
-        _heading(f"Claims on {text} ({role}{level})", console)
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("claim", overflow="fold", max_width=_NAME)
-        for column in ("estimate", "limit", "asked"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("n", justify="right", no_wrap=True)
-        table.add_column("outcome", no_wrap=True)
-        for claim in sorted(shown, key=lambda claim: claim["asked"] is None):
-            outcome = claim["outcome"] or claim["finding"]
-            table.add_row(
-                # Spaces allow line breaks; policies spell the name with colons.
-                Text(escape(claim["name"].replace(":", " ")), "bold" if claim["asked"] else ""),
-                _figure(claim["estimate"]),
-                _limits(claim),
-                claim["asked"] or "",
-                str(claim["n"] or ""),
-                Text(outcome, _STYLES.get(outcome, "dim")),
-            )
-        console.print(_indent(table))
-        if len(shown) < len(found):
-            console.print(_indent(Text(f"{len(found) - len(shown)} more with --verbose", style="dim")))
-        _corpus(text, [claim for claim in every if claim["asymptotic"]], console, verbose)
+def _said(text: str, width: int, indent: str = "  ", most: int | None = None) -> list[Text]:
+    return [Text(line) for line in wrap(escape(text), width, first=indent, indent=indent, most=most)]
 
 
-def _corpus(text: str, claims: list[dict[str, Any]], console: Console, verbose: bool) -> None:
-    """Corpus scores, labelled as deciding nothing; of the default extraction only, unless ``verbose``."""
-    measured = [claim for claim in claims if claim["estimate"]]
-    shown = [claim for claim in measured if verbose or _in_short(claim)]
-    if not shown:
-        return
-    level = " and ".join(sorted({claim["delta"] for claim in shown if claim["lower"]}))
-    asymptotic = f"asymptotic{f', each limit at {level}' if level else ''}: decides nothing"
-    _heading(f"Corpus scores on {text} ({asymptotic})", console)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("score", "against", "rule"):
-        table.add_column(column, no_wrap=True)
-    for column in ("ticket", "difference", "limits", "p"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for claim in shown:
-        kind, against, rule = claim["name"].split(":")
-        limits = [f"{claim[side]['decimal']:+.2f}" for side in ("lower", "upper") if claim[side]]
-        table.add_row(
-            KINDS[kind].label,
-            against,
-            rule,
-            f"{float(Fraction(claim['detail']['ticket'])):.2f}",
-            f"{claim['estimate']['decimal']:+.2f}",
-            "…".join(limits),
-            p_value_text(claim["detail"]["p_value"]),
-        )
-    console.print(_indent(table))
-    more = [f"{len(measured) - len(shown)} more"] if len(shown) < len(measured) else []
-    more += [] if level else ["limits and p-values"]
-    if more and not verbose:
-        console.print(_indent(Text(f"{', '.join(more)} with --verbose", style="dim")))
+# --- the short form ----------------------------------------------------------------------------------------
 
 
-def p_value_text(exact: str | None) -> str:
-    """Format a randomisation p-value ``p/q`` with three decimals, rounded up; empty for None."""
-    return "" if exact is None else f"{math.ceil(1000 * Fraction(exact)) / 1000:.3f}"
+def _short(run: Mapping[str, Any], width: int, taken: int) -> list[Text]:
+    """Reasons in so many lines that the report stays short, ``taken`` lines of its end included."""
+    pairs = [(report, ticket) for report in run["reports"] for ticket in report["tickets"]]
+    if not pairs:
+        return []
+    shared = [said for said in caveats(pairs[0][1]) if all(said in caveats(ticket) for _, ticket in pairs)]
+    head = list(_opening(*pairs[0], width)) if len(pairs) == 1 else _together(run, shared, width)
+    tail = _tail(pairs, width)
+    own = [[] if len(pairs) == 1 else list(_own(run, *pair, shared, width)) for pair in pairs]
+    fixed = len(head) + len(tail) + taken + sum(len(lines) + 1 for lines in own) + 2
+    room = max(_LEAST, (_FIRST + _FURTHER * (len(pairs) - 1) - fixed) // len(pairs))
+    told: set[str] = set()
+    for lines, (_, ticket) in zip(own, pairs, strict=True):
+        head += [Text(), *lines, *_reasons(ticket, width, room, told)]
+    return [*head, Text(), *tail]
 
 
-def _in_short(claim: dict[str, Any]) -> bool:
-    return not claim["name"].endswith((":whole", ":cut")) and claim["finding"] not in (
-        "missing",
-        "not applicable",
-    )
+def _together(run: Mapping[str, Any], shared: Sequence[str], width: int) -> list[Text]:
+    """What is said of several tickets once."""
+    verdicts = _counts(worst_first(run))
+    head = []
+    for report in run["reports"][:1]:
+        number = sum(len(one["tickets"]) for one in run["reports"])
+        head += _said(f"{counted(number, 'ticket')} under {policy(report)}: {verdicts}", width, "", most=3)
+        head[0].stylize("bold")
+        head += [line for said in (report["question"], *shared) for line in _said(said, width, most=3)]
+    return head
 
 
-def _figure(value: dict[str, Any] | None) -> str:
-    return "" if value is None else f"{value['decimal']:.4f}"
+def _own(
+    run: Mapping[str, Any], report: Mapping[str, Any], ticket: Ticket, shared: Sequence[str], width: int
+) -> Iterator[Text]:
+    """One of several tickets: its verdict, and what is said of it alone."""
+    selection, rows = ticket["selection"], ticket["table"]["shape"][0]
+    about = f"{len(ticket['tokens'])} of {counted(rows, 'row')}, rule {selection['rule']}"
+    about += f", α = {selection['alpha']}"
+    where = _where(run, report["file"], ticket["id"])
+    line = Text.assemble((f"{ticket['verdict']:<12}", STYLES[ticket["verdict"]]), "  ", (where, "bold"))
+    yield line.append(f"  {clip(escape(about), max(1, width - line.cell_len - 2))}")
+    for said in caveats(ticket):
+        if said not in shared:
+            yield from _said(said, width, most=3)
 
 
-def _limits(claim: dict[str, Any]) -> str:
-    lower, upper = _figure(claim["lower"]), _figure(claim["upper"])
-    if lower and upper:
-        return f"{lower}…{upper}"
-    return f"≥ {lower}" if lower else f"≤ {upper}" if upper else ""
+def _where(run: Mapping[str, Any], file: str, name: str) -> str:
+    """How to name a ticket of a run: by its id, and its file where there are several."""
+    several = len(run["reports"]) + len(run["errors"]) > 1
+    path = clip(escape(file), LONGEST)
+    return f"{path}{'#' * bool(name)}{name}" if several or not name else name
 
 
-def _tokens(ticket: dict[str, Any], console: Console, verbose: bool) -> None:
-    selection, tokens = ticket["selection"], ticket["tokens"]
-    rows, width = ticket["table"]["shape"]
-    _heading(f"Ticket: {len(tokens)} of {rows} rows of width {width}, {ticket['table']['dtype']}", console)
-    about = (
-        f"rule {selection['rule']}, α = {selection['alpha']}, correction {selection['correction']},"
-        f" {selection['method']} law; rejects at h ≥ {selection['h_alpha']},"
-        f" published τ = {selection['tau']:.5f}"
-    )
-    console.print(_indent(Text(escape(about))))
-    if ticket["table"]["source"] is not None:
-        console.print(_indent(Text(f"base, as stated: {escape(ticket['table']['source'])}")))
-    for group in selection["excluded"]:
-        ids = group["ids"]
-        listed = ", ".join(map(str, ids[:6])) + (" …" if len(ids) > 6 else "")
-        console.print(_indent(Text(f"left out, {escape(group['reason'])}: {listed}")))
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("piece", no_wrap=True, max_width=24)
-    for name in ("id", "h", "D", "p", "shift"):
-        table.add_column(name, justify="right", no_wrap=True)
-    strongest = sorted(tokens, key=lambda token: (-token["h"], token["id"]))
-    shown = strongest if verbose else strongest[:_SHOWN_TOKENS]
-    for token in shown:
-        piece = "?" if token["piece"] is None else escape(token["piece"], limit=24)
-        table.add_row(
-            Text(piece),
-            str(token["id"]),
-            str(token["h"]),
-            f"{token['D']:.4f}",
-            p_text(token["log10_p"]),
-            f"{token['shift_norm']:.4g}",
-        )
-    if shown:
-        console.print(_indent(table))
-    if len(shown) < len(tokens):
-        console.print(_indent(Text(f"… and {len(tokens) - len(shown)} more (--verbose lists all)")))
+def _reasons(ticket: Ticket, width: int, room: int, told: set[str]) -> list[Text]:
+    """What is required, what denies first; why, as far as there is room, each remedy once."""
+    found: dict[str, tuple[list[str], Mapping[str, Any] | None]] = {}
+    for item in denying(ticket):
+        if item["outcome"] != "not run":
+            row = _row(ticket, item)
+            found.setdefault(row[1], (row, item))
+    others: dict[str, list[str]] = {"not bound": [], "not run": [], "pass": []}
+    for item in ticket["items"]:
+        if item["required"] and item["outcome"] in others:
+            row = _row(ticket, item)
+            if len(row) > 2:
+                found.setdefault(row[1], (row, None))
+            else:
+                others[item["outcome"]].append(row[1])
+    for outcome, names in others.items():
+        if names:
+            named = names[0] if len(names) == 1 else counted(len(names), "check")
+            found[outcome] = [outcome, named], None
+    rows = [row for row, _ in found.values()]
+    if len(rows) > room:
+        rows[room - 1 :] = [["…", f"{len(rows) - room + 1} more with --verbose"]]
+    lines: list[Text] = []
+    made = columns(rows, width)
+    spare = room - sum(map(len, made))
+    for shown, (_, why) in zip(made, found.values(), strict=False):
+        lines += shown
+        reason = _reason(why, width, told) if why else []
+        if why and len(reason) <= spare:
+            spare -= len(reason)
+            lines += reason
+            told.add(remedy_of(why) or "")
+    return lines
 
 
-def p_text(log10_p: float) -> str:
-    """Format a p-value, given its base-10 logarithm, in at most eight characters."""
-    # The logarithm distinguishes values below the smallest float. Rounded up, like every p-value here.
-    if log10_p > -3:
-        return f"{math.ceil(1e4 * 10**log10_p - 1e-9) / 1e4:.4f}"
-    exponent = math.floor(log10_p)
-    tenths = math.ceil(10 * 10 ** (log10_p - exponent) - 1e-9)
-    if tenths == 100:
-        tenths, exponent = 10, exponent + 1
-    return f"{tenths / 10:.1f}e{exponent}"
+def _row(ticket: Ticket, item: Mapping[str, Any]) -> list[str]:
+    """An item by its code, or by "pass"; one about claims with the limit of the text that decides it."""
+    word = item["code"] if gravity(item["outcome"]) else item["outcome"]
+    claims = [claim for claim in ticket["claims"] if item["name"] in claim["items"]]
+    if not claims:
+        return [word, escape(item["name"])]
+    claim = max(claims, key=lambda claim: gravity(claim["outcome"]))
+    return [word, escape(claim["name"]), limits(claim), f"asked {claim['asked']}"]
 
 
-def _histogram(ticket: dict[str, Any], console: Console) -> None:
-    data = ticket["histogram"]
-    if data is None:
-        return
-    n, tau = ticket["selection"]["n"], ticket["selection"]["tau"]
-    _heading("Distance D of the rows that moved", console)
-    if not data["bins"] or not any(entry["rows"] for entry in data["bins"]):
-        console.print(_indent(Text(f"none moved; {data['equal']} rows are bit-identical")))
-        return
-    largest = max(entry["rows"] for entry in data["bins"])
-    marked = False
-    for entry in data["bins"]:
-        if not marked and entry["h_first"] >= data["h_tau"]:
-            console.print(_indent(Text(f"{'':>15} ── τ = {tau:.4f} (published) ──", style="dim")))
-            marked = True
-        bar = max(1, round(_BAR * entry["rows"] / largest)) if entry["rows"] else 0
-        label = f"{entry['h_first'] / n:.4f}–{entry['h_last'] / n:.4f}"
-        line = Text(f"{label:>15} {'█' * bar} {entry['rows']}")
-        if entry["in_ticket"]:
-            line.append(f"  ({entry['in_ticket']} in the ticket)", style="bold")
-        console.print(_indent(line))
-    console.print(_indent(Text(f"{'':>15} {data['equal']} further rows are bit-identical")))
-    if data["ties"]:
-        console.print(_indent(Text(f"{'':>15} {data['ties']} moved rows have ties: p is conservative there")))
+def _reason(item: Mapping[str, Any], width: int, told: set[str]) -> list[Text]:
+    remedy = remedy_of(item)
+    lines = _said(item["text"], width, _DEEP, most=3)
+    return lines if remedy is None or remedy in told else lines + _said(f"→ {remedy}", width, _DEEP, most=2)
 
 
-def _assumptions(title: str, entries: list[dict[str, Any]], console: Console) -> None:
-    _heading(title, console)
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for entry in entries:
-        statement = Text(f"{entry['statement']}: ").append(entry["status"], style="italic")
-        grid.add_row(Text(entry["id"], "bold"), statement)
-    console.print(_indent(grid))
+def _tail(pairs: Sequence[tuple[Mapping[str, Any], Ticket]], width: int) -> list[Text]:
+    """What the verdicts rest on, and how much more there is to read."""
+    tickets = [ticket for _, ticket in pairs]
+    claims = [claim for ticket in tickets for claim in ticket["claims"]]
+    lines = []
+    if claims:
+        taken = ", ".join(entry["id"] for entry in tickets[0]["taken"]) or "nothing"
+        level = levels([claim for claim in claims if claim["asked"]])
+        said = f"Taken as given: {taken}." + (f" Each limit is at {level}." if level else "")
+        lines += _said(said, width, "", most=2)
+    informing = [item for ticket in tickets for item in ticket["items"] if not item["required"]]
+    failed = dict.fromkeys(item["name"] for item in informing if gravity(item["outcome"]))
+    more = [
+        f"{counted(len(tickets[0]['non_claims']), 'thing')} not claimed",
+        f"{counted(len(tickets[0]['assumptions']), 'assumption')} of the published theorem",
+        f"{counted(len(informing), 'check')} for information"
+        + (f" (not passed: {', '.join(failed)})" if failed else ""),
+    ]
+    if claims:
+        more.append(f"{counted(sum(not claim['asked'] for claim in claims), 'claim')} that nobody asks")
+    lines += _said(f"certify check --verbose lists {'; '.join(more)}.", width, "", most=3)
+    return [*lines, Text("certify explain NAME says what any name here means.")]
 
 
-def _summary(view: dict[str, Any], console: Console) -> None:
-    _heading(f"{len(view['tickets'])} tickets under {policy(view)}", console)
-    for ticket in view["tickets"]:
-        verdict = ticket["verdict"]
-        console.print(_indent(Text.assemble((f"{verdict:<13}", _STYLES[verdict]), f" {ticket['id']}")))
+# --- the summary -------------------------------------------------------------------------------------------
 
 
-def _heading(title: str, console: Console) -> None:
-    console.print()
-    console.print(Text(escape(title), style="bold"))
+def _summary(run: Mapping[str, Any], width: int) -> list[Text]:
+    """Digest, verdicts with the first reason of each, worst first, and the exit code."""
+    found = worst_first(run)
+    most = 1 if len(found) > 1 else 3
+    lines = [Text(f"report sha256 {digest(run)}", "dim")]
+    # A remedy stands once, below all that share it.
+    for (_, remedy), group in groupby(found, key=lambda one: (one.verdict, one.remedy)):
+        for one in group:
+            lines += _verdict(one, _where(run, one.file, one.id), width, most)
+        lines += _said(f"→ {remedy}", width, _DEEP, most=2) if remedy else []
+    return [*lines, Text(f"{_counts(found)}: exit code {run['exit_code']}", "bold")]
 
 
-def _indent(content: RenderableType, left: int = 2) -> Padding:
-    return Padding(content, (0, 0, 0, left))
+def _verdict(one: Summary, where: str, width: int, most: int) -> list[Text]:
+    start = f"{one.verdict:<12}  {where}"
+    said = f"{one.code} {one.item}{': ' * bool(one.item)}{escape(one.reason)}"
+    if one.verdict == one.code:
+        said = one.reason if most > 1 else ""
+    if cell_len(start) > width // 2:
+        lines = [start, *wrap(said, width, first=_DEEP, indent=_DEEP, most=most)]
+    else:
+        lines = wrap(said, width, first=f"{start}  ", indent=_DEEP, most=most)
+    made = [Text(line.rstrip()) for line in lines if line.strip()]
+    made[0].stylize(STYLES[one.verdict], 0, len(one.verdict))
+    return made
+
+
+def _counts(found: Sequence[Summary]) -> str:
+    """How many of each verdict: "2 refuted, 1 certified"."""
+    numbers = Counter(one.verdict.lower() for one in found)
+    return ", ".join(f"{number} {verdict}" for verdict, number in numbers.items())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
 
 from certify.base.text import counted, escape
+from certify.cli.shell import next_line
 from certify.scan.smirnov import critical_count
 from certify.ticket.make import Found
 from certify.ticket.released import shown as listed
@@ -48,7 +48,7 @@ def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:
     if ticket.tokenizer is None:
         console.print("  no tokenizer.json: special ids were not left out (name one with --tokenizer)")
     console.print(f"written to {escape(str(found.path))}", soft_wrap=True)
-    command = ["certify", "check", "--ticket", str(found.path), "--policy", "selection"]
+    command = ["certify", "check", f"{found.path}#{ticket.id}", "--policy", "selection"]
     if ticket.base.path is None or ticket.reference.path is None:
         command += inputs
-    console.print(f"check it: {escape(shlex.join(command))}", soft_wrap=True)
+    console.print(next_line(*command), soft_wrap=True)

@@ -30,16 +30,17 @@ from certify.ticket.schema import Ticket
 SCHEMA_NAME: Final = "certify.report"
 SCHEMA_VERSION: Final = 1
 _BINS = 12
-_WHERE = {"file", "policy_file", "line"}  # where files lie on this machine
+_WHERE = {"file", "policy_file", "policy_set_by", "line"}  # where files lie on this machine
 _ID = re.compile(rb'"id"\s*:\s*"([\w.-]+)"')
 
 
-def view(report: CheckReport, *, resample: bool = True) -> dict[str, Any]:
+def view(report: CheckReport, *, resample: bool = True, set_by: str | None = None) -> dict[str, Any]:
     """Convert the report to JSON-able data, verdicts first. Strings from tickets are not escaped yet.
 
     Args:
         report: the report.
         resample: give corpus scores their limits and p-values, which take a second.
+        set_by: the file of defaults that chose the policy; None if whoever ran the check did.
     """
     lines = _lines(report.path)
     return {
@@ -48,6 +49,7 @@ def view(report: CheckReport, *, resample: bool = True) -> dict[str, Any]:
         "file": str(report.path),
         "policy": report.policy.name,
         "policy_file": report.policy.file or None,
+        "policy_set_by": set_by,
         "policy_sha256": report.policy.sha256,
         "question": report.policy.question,
         "exit_code": int(report.exit_code),
@@ -244,6 +246,7 @@ def _claims(one: TicketReport, report: CheckReport, resample: bool) -> list[dict
                 _claim(claim, text, resample)
                 | {
                     "stated": (text.evidence.sha256, claim.name) in stated,
+                    "items": [requirement.item for requirement in answers],
                     "asked": ", ".join(dict.fromkeys(map(str, answers))) or None,
                     "outcome": answer.outcome.value if answer else None,
                     "code": answer.code if answer else claim.code,

@@ -198,7 +198,8 @@ def _guarantee_text(found: Guarantee) -> str:
     if found.lower and found.upper:
         limits = f"rate between {float(found.lower.value):.4f} and {float(found.upper.value):.4f}"
     if found.finding is Finding.PREMISE_FAILED:
-        return f"{counts}; {drawn}; not applicable: {len(found.above)} rows that differ from E* have D > tau"
+        above = f"{len(found.above)} of the rows that differ from E*"
+        return f"{counts}; {drawn}; not applicable: D > tau for {above}"
     if found.finding is Finding.INCONCLUSIVE:
         needed = f"at least {found.needed}" if found.needed else f"more than {MAX_NEEDED}"
         return f"{counts}; {drawn}: {limits}, alpha = {found.alpha}; {needed} drawn steps are needed"

@@ -6,11 +6,13 @@ Importing a command loads its signature only. Heavy packages such as numpy and t
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 from certify.base.errors import CertifyError, ExitCode, UsageError
 from certify.base.files import noting_inputs
 from certify.base.version import __version__
-from certify.cli.registry import COMMANDS, GROUPS, load
+from certify.cli.registry import COMMANDS, DEFAULTS, GROUPS, load
 from certify.cli.shell import complain, discard_output, needs_extra
 
 _PATIENCE = 60.0  # seconds: on a busy machine, processes started together may reach an error far apart
@@ -47,12 +49,42 @@ def _terminate(number: int, _: object) -> None:
     raise _Terminated
 
 
+_TYPES = {"path": "PATH", "str": "TEXT", "int": "N", "float": "X"}
+
+
+def _plain(names: str) -> str:
+    """Names of an option, and in a word that people use what it takes: ``<int range>`` is N."""
+    plain = re.sub(
+        r"<(?:list\[)?(\w+)\]?(?: range)?>", lambda kind: _TYPES.get(kind[1].lower(), kind[1]), names
+    )
+    plain = re.sub(r"<([\w-]+(?:\|[\w-]+)+)>", r"\1", plain)
+    return plain if plain.startswith("-") else plain.partition(" ")[0]  # arguments say it in their name
+
+
 class _Command(TyperCommand):
-    """A command that refuses repeated options."""
+    """A command that refuses repeated options, takes a project's defaults, and shows options by subject."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _refuse_twice(self, ctx, args)
+        if self.name in DEFAULTS and not ctx.resilient_parsing and not {"-h", "--help"} & {*args}:
+            ctx.default_map, ctx.meta["defaults"] = load(DEFAULTS[self.name])(Path())
         return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        for subject, records in sections(self, ctx).items():
+            with formatter.section(subject):
+                formatter.write_dl(records)
+
+
+def sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+    """What a command takes, by subject: the names of each parameter, and its help."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for param in command.get_params(context):
+        subject = "Arguments" if param.param_type_name == "argument" else "Options"
+        if (record := param.get_help_record(context)) is not None:
+            subject = getattr(param, "rich_help_panel", None) or subject
+            found.setdefault(subject, []).append((_plain(record[0]), record[1]))
+    return found
 
 
 class Commands(TyperGroup):
@@ -61,6 +93,14 @@ class Commands(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (its signature)
         """List commands and groups in the order in which the help shows them."""
         return list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the first sentence about each command, whole."""
+        names = self.list_commands(ctx)
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.get_command(ctx, name).get_short_help_str(200)) for name in names]
+            )
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (its signature)
         """Load the command of that name, or the group whose commands begin with it; None if there is none."""
@@ -71,6 +111,7 @@ class Commands(TyperGroup):
             help=GROUPS.get(cmd_name),
             no_args_is_help=True,
             add_completion=False,
+            rich_markup_mode=None,
             pretty_exceptions_enable=False,
         )
         for name in names:
@@ -82,8 +123,9 @@ app = typer.Typer(
     name="certify",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # no boxes: the help is text of 80 columns
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -117,7 +159,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Typer's own main would turn a closed pipe into exit code 1 and a stray EOFError into an abort.
         command = typer.main.get_command(app)
         words = list(sys.argv[1:] if arguments is None else arguments)
-        with noting_inputs(), command.make_context("certify", words) as context, needs_extra("this command"):
+        try:
+            made = command.make_context("certify", words)
+        except SystemExit as end:  # of --install-completion and --show-completion
+            return int(end.code or 0)
+        with noting_inputs(), made as context, needs_extra("this command"):
             result = command.invoke(context)
         return int(result) if isinstance(result, int) else int(ExitCode.CERTIFIED)
     except CertifyError as error:
@@ -183,6 +229,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
+    if "_CERTIFY_COMPLETE" in os.environ:  # a shell asks what could come next
+        typer.main.get_command(app).main(prog_name="certify")
     code = run()
     try:
         sys.stdout.flush()

@@ -7,7 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-# :mod:`certify.base.records` has the same values but loads numpy; a test compares the two.
+from certify.cli.registry import FORMATS
+
+# What :mod:`certify.base.records` and :mod:`certify.policy.policy` have, but without loading numpy; a test
+# compares them.
+POLICIES = ("selection", "paper", "release", "drop-in", "science", "strict")
 Method = Annotated[
     Literal["exact", "asymptotic"], typer.Option("--method", help="Distribution for the p-values.")
 ]
@@ -21,6 +25,23 @@ Engine = Annotated[
 ]
 FormatName = Literal["terminal", "json"]
 Format = Annotated[FormatName, typer.Option("--format", help="Output format.")]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        metavar="NAME[=FILE]",
+        help=f"Report to print, or to write to FILE: {', '.join(FORMATS)}. Repeatable.",
+        autocompletion=lambda: [*FORMATS],
+    ),
+]
+_policy = typer.Option(
+    "--policy",
+    metavar="NAME|FILE.toml",
+    help=f"{', '.join(POLICIES)}, or a file of your own.",
+    autocompletion=lambda: [*POLICIES],
+)
+Policy = Annotated[str, _policy]
+OnePolicy = Annotated[str | None, _policy]
 
 Base = Annotated[Path, typer.Option("--base", help="Table before tuning: a file or a checkpoint folder.")]
 Tuned = Annotated[

@@ -43,9 +43,9 @@ GROUPS: Final = {
 """What the help says about a group of commands."""
 
 RENDERERS: Final = {
-    "check": "reports.terminal:render",
     "check.view": "reports.view:view",
     "report": "reports.html.page:page",
+    "check.summary": "reports.summary:worst_first",
     "find": "reports.ticket:render",
     "scan": "reports.scan:render",
     "replay": "lottery.cli.replay",
@@ -65,6 +65,12 @@ FORMATS: Final = {
 }
 """Formats of ``certify check``; each but terminal renders :class:`reports.schema.Reports` to text."""
 
+APPENDED: Final = {"github": "reports.formats.github:FILES"}
+"""What a format also appends to files that the environment names: by variable, what makes the text."""
+
+DEFAULTS: Final = {"check": "certify.cli.defaults:read_defaults"}
+"""Commands that take defaults from a file of the project, and what reads it."""
+
 PROBE: Final = "lottery.model.tokenizer:serving_probe"
 """What a tokenizer makes of the probe texts, for commands of certify."""
 
@@ -81,6 +87,7 @@ SCHEMAS: Final = {
     "outputs": "lottery.text.outputs:OutputsHeader",
     "certificate": "certify.certificate.schema:Certificate",
     "policy": "certify.policy.policy:PolicyFile",
+    "defaults": "certify.cli.defaults:CheckDefaults",
     "plan": "lottery.experiment.plan.plan:ExperimentPlan",
     "report": "reports.schema:Report",
     "reports": "reports.schema:Reports",

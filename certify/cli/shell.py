@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -15,6 +17,10 @@ from certify.base.text import escape
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+Advance = Callable[..., None]
+EVERY: Final = 5.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -31,25 +37,48 @@ def console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def progress_bar(title: str, unit: str = "rows") -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress bar on standard error once progress is first reported; only on a terminal."""
+def progress_bar(title: str, unit: str = "rows") -> Iterator[Advance]:
+    """Show progress on standard error once it is first reported: a bar on a terminal, elsewhere lines.
+
+    What is yielded takes how much is done and how much there is, in ``unit`` or in another one that is given.
+    """
     if not sys.stderr.isatty():
-        yield None
+        yield _lines(title, unit)
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
+        TextColumn("{task.completed}/{task.total} {task.fields[unit]}"),
     )
     with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None, visible=False)
+        task = bar.add_task(escape(title), total=None, visible=False, unit=unit)
 
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
+        def advance(done: int, total: int, of: str = unit) -> None:
+            bar.update(task, completed=done, total=total, visible=True, unit=of)
 
         yield advance
+
+
+def _lines(title: str, unit: str) -> Advance:
+    """Progress where there is no terminal: a line every few seconds, none for what is done sooner."""
+    told: list[float] = []
+
+    def advance(done: int, total: int, of: str = unit) -> None:
+        now = time.monotonic()
+        told[:] = told or [now]
+        if now - told[0] >= EVERY:
+            told[0] = now
+            with suppress(OSError):
+                print(f"{escape(title)}: {done}/{total} {of}".rstrip(), file=sys.stderr, flush=True)
+
+    return advance
+
+
+def next_line(*words: object) -> str:
+    """The command that helps on, as the last line of another one; words in capitals stand for values."""
+    return f"next: {escape(shlex.join(map(str, words)))}"
 
 
 @contextmanager
@@ -119,6 +148,19 @@ def discard_output() -> None:
     """Discard what is still buffered for standard output: Python would fail on it again at shutdown."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def append(path: Path, text: str) -> None:
+    """Add ``text`` to a file that others write to as well, as a step of a pipeline does to its summary.
+
+    Raises:
+        UsageError: it cannot be written (``FILE_UNWRITABLE``).
+    """
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", code="FILE_UNWRITABLE") from error
 
 
 def emit(text: str, out: Path | None, *, like: Callable[[bytes], bool] | None = None) -> None:

@@ -74,6 +74,7 @@ def check(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     fed: Fed | None = None,
+    judged: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Re-verify a ticket file and decide under a policy.
 
@@ -96,6 +97,7 @@ def check(
         progress: called with (rows done, rows in all) during scans.
         fed: what a tokenizer makes of a template, to make the counts of rule ``template:PAIR`` again; None
             takes those that the ticket binds.
+        judged: called with (tickets judged, tickets in all) after each ticket.
 
     Returns:
         Verdicts with their reasons; ``report.exit_code`` is what the command line exits with.
@@ -124,7 +126,11 @@ def check(
     session = Session(engine, workers, progress)
     inputs = Inputs(path.parent, base, reference, tokenizer, session, fed)
     sources = Sources(path.parent, certificate, session)
-    reports = [_report(one, chosen_policy, inputs, sources) for one in tickets]
+    reports = []
+    for one in tickets:
+        reports.append(_report(one, chosen_policy, inputs, sources))
+        if judged is not None:
+            judged(len(reports), len(tickets))
     elsewhere = bool(base or reference or tokenizer)
     confirmed = _confirm(path, chosen_policy, policy, reports, certificate, elsewhere=elsewhere)
     return CheckReport(path, chosen_policy, tuple(confirmed))

@@ -16,8 +16,8 @@ goal                 quantity of a ticket                           test
                      E*'s, at least A                               betting (sequential)
 ``token-agreement:A``  mean over units of the share of equal        betting
                      decisions, at least A
-``non-inferiority:E``   mean difference of sentence chrF to embed    betting
-                     tuning, at least -E, under the extraction
+``non-inferiority:POINTS``  mean difference of sentence chrF to embed    betting
+                     tuning, at least -POINTS, under the extraction
                      rule that the ticket will declare
 ===================  =============================================  ==========================================
 
@@ -152,8 +152,8 @@ def parse_goal(text: str) -> Goal:
         if found and found[1] == kind and 0 < Fraction(found[2]) < (100 if kind == "non-inferiority" else 1):
             return Goal(kind, Fraction(found[2]))
     raise UsageError(
-        "a guarantee is agreement:A or token-agreement:A with 0 < A < 1, or non-inferiority:E with 0 < E <"
-        f" 100, not {text!r}",
+        "a guarantee is agreement:A or token-agreement:A with 0 < A < 1, or non-inferiority:POINTS with"
+        f" 0 < POINTS < 100, not {text!r}",
         code="GOAL",
     )
 

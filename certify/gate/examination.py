@@ -46,6 +46,7 @@ from pathlib import Path
 from certify.base.errors import CertifyError, InvalidInputError
 from certify.base.files import inside
 from certify.base.jsonio import sha256_bytes
+from certify.base.text import counted
 from certify.base.verdict import Item, Outcome
 from certify.certificate.build import (
     TextClaims,
@@ -243,7 +244,10 @@ def _present(ticket: Ticket, sources: Sources) -> tuple[Certificate | None, str 
             f"the certificate has schema version {version}: its limits do not pay for the choice of a ticket"
         )
         return None, None, Item(name, Outcome.MISSING, "CERTIFICATE_OLDER", text, "issue it again")
-    text = f"{len(certificate.claims)} claims from {len(certificate.evidence)} manifests, about this ticket"
+    text = (
+        f"{counted(len(certificate.claims), 'claim')} from {counted(len(certificate.evidence), 'manifest')},"
+        " about this ticket"
+    )
     return certificate, sha256, Item(name, Outcome.PASS, "CERTIFICATE_READ", text)
 
 

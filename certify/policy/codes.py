@@ -79,7 +79,8 @@ def explain(name: str) -> tuple[str, ...]:
         UsageError: the name is unknown (``CODE_UNKNOWN``).
     """
     known = _index()
-    found = known.get(name) or known.get(_spelling(name))
+    kind = re.split("[:.]", name.removeprefix("claim."))[0]  # a claim can end in a name that a file gives
+    found = known.get(name) or known.get(_spelling(name)) or (known.get(kind) if kind in KINDS else None)
     if found is not None:
         return found
     raise UsageError(

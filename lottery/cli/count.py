@@ -11,7 +11,10 @@ from certify.cli import options
 
 
 def count(
-    text: Annotated[list[Path], typer.Argument(help="Text files, one sentence per line; plain, .xz or .gz.")],
+    text: Annotated[
+        list[Path],
+        typer.Argument(metavar="TEXT", help="Text files, one sentence per line; plain, .xz or .gz."),
+    ],
     base: options.Base,
     out: Annotated[Path, typer.Option(help="File of counts to write (.npy).")],
     tokenizer: options.Tokenizer = None,
@@ -20,7 +23,7 @@ def count(
 ) -> None:
     """Count how often each token id occurs in text, tokenised in context (needs the extra tune)."""
     from certify.base.errors import UsageError
-    from certify.cli.shell import needs_extra, surviving_closed_pipe
+    from certify.cli.shell import needs_extra, next_line, surviving_closed_pipe
     from certify.selection.frequency import count_tokens, write_counts
     from certify.tables.table import open_table
     from certify.ticket.make import find_vocabulary
@@ -41,3 +44,5 @@ def count(
             f"{int(counts.sum())} tokens, {int((counts > 0).sum())} of {rows} ids occur in {len(lines)} lines"
             f" ({empty} empty, repeated ones counted each time): {out}"
         )
+        rule = ("--rule", "frequency:K", "--counts", out)
+        typer.echo(next_line("certify", "find", "--base", base, "--tuned", "TUNED", *rule, "--id", "NAME"))

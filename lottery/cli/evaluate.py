@@ -291,7 +291,8 @@ def evaluate(
     if watch is not None:
         lines += _watched_lines(watch)
         summary["until_decided"] = _watched_summary(watch)
-    interop.show(lines, summary, report_format)
+    following = ("certify", "issue", "--ticket", *tickets[:1], "--evidence", evidence, "--out", "NAME.json")
+    interop.show(lines, summary, report_format, *((*following, "--attach") if tickets else ()))
 
 
 def _paraphrases(template: str, named: Sequence[str] | None) -> list[tuple[str, str]]:

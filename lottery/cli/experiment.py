@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def experiment(
     plan: Annotated[
-        str, typer.Argument(help="Plan: a TOML file or a shipped name, such as smoke or en-ca-small.")
+        str,
+        typer.Argument(
+            metavar="PLAN", help="Plan: a TOML file or a shipped name, such as smoke or en-ca-small."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the experiment; continues a run found there.")
@@ -56,7 +59,8 @@ def experiment(
     Finished steps run again only if something they depend on has changed.
     """
     from certify.base.errors import UsageError
-    from certify.cli.shell import needs_extra, progress_bar
+    from certify.base.text import counted
+    from certify.cli.shell import needs_extra, next_line, progress_bar
 
     if dry_run and status:
         raise UsageError("--dry-run and --status exclude each other", code="USAGE")
@@ -82,7 +86,8 @@ def experiment(
         finished = library.run(
             wanted, out, base=base, data=data, device=device, only=only or [], report=_line, progress=progress
         )
-    typer.echo(f"{len(finished)} steps finished; results in {out}")
+    typer.echo(f"{counted(len(finished), 'step')} finished; results in {out}")
+    typer.echo(next_line("certify", "check", out / "tickets" / "tickets.json"))
 
 
 def _line(line: Line) -> None:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def pretrain(
-    plan: Annotated[str, typer.Argument(help="Plan: a TOML file or a shipped name, such as base-small.")],
+    plan: Annotated[
+        str, typer.Argument(metavar="PLAN", help="Plan: a TOML file or a shipped name, such as base-small.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run, for tokenizer and checkpoint.")],
     data: options.DataFolder = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,

@@ -101,10 +101,10 @@ def tune(
 
     The backbone stays frozen; rows are trained in fp32. A run that was killed
     continues with --resume. For several GPUs or machines use
-    accelerate launch -m certify tune ...
+    accelerate launch -m certify tune.
     """
     from certify.base.errors import UsageError
-    from certify.cli.shell import needs_extra
+    from certify.cli.shell import needs_extra, next_line
 
     if method != "rows" and (rows is not None or reference is not None):
         raise UsageError(f"--method {method} does not train rows: leave out --rows and --reference")
@@ -162,6 +162,8 @@ def tune(
         f"wrote {outcome.path}: {outcome.trainable} parameters trained on {outcome.examples} examples"
         f" (pairs left out: {told(outcome.left_out)}) in {outcome.steps} steps{started}{loss}{held_out}"
     )
+    if method == "rows":
+        typer.echo(next_line("certify", "scan", "--base", base, "--tuned", outcome.path))
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def prove(
             only=only or [],
             model=model,
             processes=processes,
-            report=None if progress is None else lambda _, done, total: progress(done, total),
+            report=lambda _, done, total: progress(done, total),
         )
     found = record.model_dump(mode="json", by_alias=True)
     if out is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,32 +11,26 @@ import typer
 
 from certify.base.errors import ExitCode
 from certify.cli import options
-from certify.cli.registry import FED, RENDERERS, load
+from certify.cli.registry import APPENDED, FED, FORMATS, RENDERERS, load
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import Console
+    from collections.abc import Mapping, Sequence
 
 
 def check(
+    context: typer.Context,
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE[#ID] ...]", help="Tickets to check; default: tickets.json."),
+        typer.Argument(metavar="FILE[#ID]", help="Tickets to check; default: tickets.json."),
     ] = None,
     ticket: Annotated[
         list[str] | None,
         typer.Option("--ticket", metavar="FILE[#ID]", help="The same as an option; repeatable."),
     ] = None,
-    policy: Annotated[
-        str,
-        typer.Option(
-            "--policy",
-            help="selection, paper, release, drop-in, science, strict, or a .toml file of your own.",
-        ),
-    ] = "release",
+    policy: options.Policy = "release",
     only: Annotated[
-        list[str] | None, typer.Option("--id", help="Check only this ticket of the file; repeatable.")
+        list[str] | None,
+        typer.Option("--id", metavar="ID", help="Check only this ticket of the file; repeatable."),
     ] = None,
     certificate: Annotated[
         Path | None, typer.Option("--certificate", help="Certificate, if not the one named in the ticket.")
@@ -42,13 +38,17 @@ def check(
     base: options.BesideBase = None,
     reference: options.BesideReference = None,
     tokenizer: options.BesideTokenizer = None,
-    report_format: options.Format = "terminal",
+    formats: options.Formats = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the report to a file instead of printing it.")
+        Path | None,
+        typer.Option("--out", help="Write the report to this file; the verdict is printed all the same."),
     ] = None,
     engine: options.Engine = "auto",
     workers: options.Workers = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="List every token of each ticket.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print everything that was found out.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the summary alone.")] = False,
     replay: Annotated[
         str | None,
         typer.Option("--replay", metavar="MODEL", help="Rerun every listed violation on this base model."),
@@ -58,29 +58,38 @@ def check(
         typer.Option("--text", metavar="DATA", help="With --replay: a text that was evaluated; repeatable."),
     ] = None,
 ) -> int:
-    """Verify tickets from scratch and decide. Prints verdicts first, then the reasons.
+    """Verify tickets from scratch and decide. What stands in the way is printed, the verdicts last.
 
-    The exit code is the gravest verdict.
+    The exit code is the gravest verdict. Several formats are written in one run:
+    --format junit=report.xml --format json=report.json.
     """
     from certify.base.errors import CertifyError, InternalError, UsageError
     from certify.base.verdict import gravest
-    from certify.cli.shell import complain, emit, progress_bar
+    from certify.cli.shell import complain, progress_bar
     from certify.gate.check import check as run_check
     from certify.policy.policy import get_policy
 
+    sources = {name: context.get_parameter_source(name) for name in ("files", "policy")}
+    from_file = {name for name, source in sources.items() if source and source.name == "DEFAULT_MAP"}
+    if ticket and "files" in from_file:
+        files = None
+    set_by = context.meta["defaults"] if "policy" in from_file else None
     chosen = chosen_tickets([*(files or ()), *(ticket or ())] or ["tickets.json"], only or ())
+    targets = _targets(formats, out)
     if text and replay is None:
         raise UsageError("--text requires --replay", code="USAGE")
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet do not combine", code="USAGE")
     if certificate is not None and len(chosen) > 1:
         raise UsageError("--certificate is about one ticket: name one", code="TICKET_UNKNOWN")
     get_policy(policy)  # wrong for one file is wrong for all
     shown: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    lines: list[list[str]] = []
+    notes: list[str] = []
     codes = []
     for path, ids in chosen.items():
         try:
-            with progress_bar("scanning") as progress:
+            with progress_bar(f"checking {path}") as progress:
                 report = run_check(
                     path,
                     policy=policy,
@@ -93,13 +102,14 @@ def check(
                     workers=workers,
                     progress=progress,
                     fed=load(FED),
+                    judged=partial(progress, of="tickets"),
                 )
-            data = load(RENDERERS["check.view"])(report, resample=report_format == "json" or verbose)
-            lines.append([])
+            resample = verbose or "json" in dict(targets)
+            data = load(RENDERERS["check.view"])(report, resample=resample, set_by=set_by)
             if replay is not None:
                 replaying = load(RENDERERS["replay"])
                 reruns = replaying.run_again(report, model=replay, texts=text or (), reference=reference)
-                lines[-1] = replaying.lines(reruns)
+                notes += replaying.lines(reruns)
                 code = replaying.exit_code(int(report.exit_code), reruns)
                 data |= {"exit_code": code, "replay": replaying.data(reruns)}
         except Exception as error:  # a fault of this program with one file is no reason to hide the others
@@ -115,19 +125,9 @@ def check(
             shown.append(data)
             codes.append(ExitCode(data["exit_code"]))
     result = int(gravest(codes))
-    if report_format == "terminal":
-        _terminal(shown, out, verbose, lines)
-    else:
-        from certify.base.jsonio import pretty_json
-
-        several = {
-            "schema": "certify.reports",
-            "schema_version": 1,
-            "exit_code": result,
-            "reports": shown,
-            "errors": failed,
-        }
-        emit(pretty_json(shown[0] if len(chosen) == 1 else several, flat=True), out)
+    run = {"schema": "certify.reports", "schema_version": 1, "exit_code": result}
+    run |= {"reports": shown, "errors": failed}
+    _write(run, targets, {"verbose": verbose, "quiet": quiet, "notes": notes})
     return result
 
 
@@ -146,42 +146,70 @@ def chosen_tickets(specs: Sequence[str], only: Sequence[str] = ()) -> dict[Path,
     return found
 
 
-def _terminal(
-    shown: Sequence[dict[str, Any]], out: Path | None, verbose: bool, more: Sequence[Sequence[str]]
+def _targets(formats: Sequence[str] | None, out: Path | None) -> list[tuple[str, Path | None]]:
+    """Which format goes to which file; at most one that is named goes to standard output, None.
+
+    Raises:
+        UsageError: an unknown format, two to one place, or a file that cannot be written.
+    """
+    from certify.base.errors import UsageError
+    from certify.base.files import check_output, check_target
+
+    found: list[tuple[str, Path | None]] = []
+    if not formats and out is None and os.environ.get("GITHUB_ACTIONS") == "true":
+        return [("terminal", None), ("github", None)]
+    for spelled in formats or ("terminal",):
+        name, given, place = spelled.partition("=")
+        if name not in FORMATS or (given and not place):
+            known = ", ".join(FORMATS)
+            raise UsageError(f"--format takes NAME or NAME=FILE, NAME one of {known}; not {spelled!r}")
+        found.append((name, Path(place) if given else None))
+    if out is not None:
+        printed = [position for position, (_, place) in enumerate(found) if place is None]
+        if len(printed) != 1:
+            raise UsageError("--out is the file of one format: write --format NAME=FILE")
+        found[printed[0]] = (found[printed[0]][0], out)
+    places = [place for _, place in found]
+    if len(set(places)) < len(places):
+        raise UsageError("two formats go to one place: write --format NAME=FILE for each but one")
+    for written in filter(None, places):
+        check_output(written)
+        check_target(written)
+    return found
+
+
+def _write(
+    run: dict[str, Any], targets: Sequence[tuple[str, Path | None]], settings: Mapping[str, Any]
 ) -> None:
+    """Write every format; the verdict is printed where no format is."""
     from io import StringIO
 
     from rich.console import Console
 
-    from certify.cli.shell import console, emit, surviving_closed_pipe
+    from certify.cli.shell import append, console, emit, next_line, surviving_closed_pipe
 
-    if out is None:
-        with surviving_closed_pipe():
-            _render(shown, console(), verbose, more)
+    terminal = load(FORMATS["terminal"])
+    for name, place in targets:
+        for variable, make in load(APPENDED[name]).items() if name in APPENDED else ():
+            if named := os.environ.get(variable):
+                append(Path(named), make(run))
+        if name != "terminal":
+            emit(load(FORMATS[name])(run), place)
+        elif place is not None:
+            buffer = StringIO()
+            terminal(run, Console(file=buffer, width=80, color_system=None, force_terminal=False), **settings)
+            emit(buffer.getvalue(), place)
+    printed = [name for name, place in targets if place is None]
+    if printed and "terminal" not in printed:
         return
-    buffer = StringIO()
-    plain = Console(
-        file=buffer,
-        width=80,
-        markup=False,
-        highlight=False,
-        emoji=False,
-        color_system=None,
-        force_terminal=False,
-    )
-    _render(shown, plain, verbose, more)
-    emit(buffer.getvalue(), out)
+    with surviving_closed_pipe():
+        terminal(run, console(), **dict(settings) | ({} if printed else {"verbose": False, "quiet": True}))
+        print(next_line(*_next(run)))
 
 
-def _render(
-    shown: Sequence[dict[str, Any]], to: Console, verbose: bool, more: Sequence[Sequence[str]]
-) -> None:
-    from certify.base.text import escape
-
-    for data, lines in zip(shown, more, strict=True):
-        if len(shown) > 1:
-            to.print()
-            to.print(escape(data["file"]), style="bold", soft_wrap=True)
-        load(RENDERERS["check"])(data, to, verbose=verbose)
-        for line in lines:
-            to.print(escape(line), soft_wrap=True)
+def _next(run: Mapping[str, Any]) -> Sequence[str]:
+    """The command that helps on: what the gravest reason means, or how to use what was certified."""
+    first = load(RENDERERS["check.summary"])(run)[0]
+    if first.verdict != first.code:
+        return "certify", "explain", first.code
+    return "certify", "apply", "--ticket", f"{first.file}#{first.id}", "--base", "BASE", "--out", "MERGED"

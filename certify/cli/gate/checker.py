@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
+from certify.cli import options
+
 
 def checker(
-    folder: Annotated[Path | None, typer.Argument(help="Folder of tickets.json: check it.")] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            "--policy", help="selection, paper, release, drop-in, science, strict, or a .toml file."
-        ),
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Folder of tickets.json: check it.")
     ] = None,
+    policy: options.OnePolicy = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing about progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing about progress.")] = False,
     write: Annotated[
         Path | None, typer.Option("--write", help="Write the checker to this file, such as checker.pyz.")
     ] = None,
@@ -30,11 +29,13 @@ def checker(
     from certify.base.errors import ExitCode, UsageError
     from certify.checker import main
     from certify.cli import archive
+    from certify.cli.shell import next_line
 
     if (folder is None) == (write is None):
         raise UsageError("name a folder to check, or --write FILE", code="USAGE")
     if write is not None:
         typer.echo(f"{write}: sha256 {archive.write(write)}")
+        typer.echo(next_line("python3", "-I", "-S", write, "DIR"))
         return int(ExitCode.CERTIFIED)
     words = [str(folder), *(["--policy", policy] if policy else []), *(["--json"] if as_json else [])]
     return main([*words, *(["--quiet"] if quiet else [])])

@@ -7,10 +7,20 @@ from typing import Annotated
 import typer
 
 
+def _names() -> list[str]:
+    from certify.policy.codes import names
+
+    return [name for topic in names().values() for name in topic]
+
+
 def explain(
     name: Annotated[
         str | None,
-        typer.Argument(help="Any name that a report or an exit prints; default: list all."),
+        typer.Argument(
+            metavar="NAME",
+            help="Any name that a report or an exit prints; default: list all.",
+            autocompletion=_names,
+        ),
     ] = None,
 ) -> None:
     """Explain a name in a report, such as a reason code, an item, a claim or an exit code."""

@@ -36,7 +36,7 @@ def issue(
     A certificate holds no verdict: certify check decides.
     """
     from certify.base.text import escape
-    from certify.cli.shell import console, progress_bar
+    from certify.cli.shell import console, next_line, progress_bar
     from certify.gate.issue import issue as run_issue
     from certify.ticket.released import split_spec
 
@@ -60,3 +60,5 @@ def issue(
     shown = console()
     shown.print(f"{len(certificate.claims)} claims about {certificate.ticket.id} on {escape(texts)} → {out}")
     shown.print(escape(certificate.signature), soft_wrap=True)
+    if attach:
+        shown.print(next_line("certify", "check", f"{path}#{certificate.ticket.id}"), soft_wrap=True)

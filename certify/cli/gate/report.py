@@ -14,9 +14,9 @@ from certify.cli.registry import RENDERERS, load
 def report(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE[#ID] ...]", help="Tickets to report on; default: tickets.json."),
+        typer.Argument(metavar="FILE[#ID]", help="Tickets to report on; default: tickets.json."),
     ] = None,
-    policy: Annotated[str, typer.Option("--policy", help="As of certify check.")] = "release",
+    policy: options.Policy = "release",
     out: Annotated[Path, typer.Option("--out", help="Where to write the page.")] = Path("report.html"),
     base: options.BesideBase = None,
     reference: options.BesideReference = None,

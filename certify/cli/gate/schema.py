@@ -14,7 +14,7 @@ _OLDER = {"tickets": "ticket"}  # spellings that stay
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCHEMAS)}.")] = "ticket",
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of: {', '.join(SCHEMAS)}.")] = "ticket",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the schema to a file instead of printing it.")
     ] = None,
@@ -23,8 +23,8 @@ def schema(
 
     ticket describes tickets.json, evidence a manifest, outputs the first line of outputs of another engine,
     certificate a certificate, proofs the record that certify prove --out writes, report what certify check
-    --format json prints of one file and reports of several. policy and plan (of an experiment) are TOML
-    files; the schema describes their content as JSON.
+    --format json prints of one file and reports of several. policy, plan (of an experiment) and defaults (of
+    certify check, in certify.toml or pyproject.toml) are TOML; the schema describes their content as JSON.
     """
     from certify.base.jsonio import pretty_json, states
     from certify.base.model import json_schema

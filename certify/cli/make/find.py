@@ -83,7 +83,7 @@ def find(
         typer.Option(
             "--guarantee",
             metavar="GOAL",
-            help="Choose among evaluated tickets: agreement:A, token-agreement:A or non-inferiority:E.",
+            help="Choose among evaluated tickets: agreement:A, token-agreement:A or non-inferiority:POINTS.",
         ),
     ] = None,
     evidence: Annotated[

@@ -28,7 +28,7 @@ def scan(
     top: Annotated[int, typer.Option("--top", min=0, help="Number of rows to print.")] = 15,
 ) -> None:
     """Measure how far every row moved: exact two-sample KS distance, p-value, shift, cosine."""
-    from certify.cli.shell import console, progress_bar, surviving_closed_pipe
+    from certify.cli.shell import console, next_line, progress_bar, surviving_closed_pipe
     from certify.scan.scan import scan as run_scan
     from certify.scan.scanfile import check_scan_path, write_scan
     from certify.tables.dtypes import parse_dtype
@@ -49,3 +49,4 @@ def scan(
         write_scan(out, result, vocabulary, digests=(pair[0].digest(), pair[1].digest()))
     with surviving_closed_pipe():
         render(result, vocabulary, console(), top=top, out=out)
+        print(next_line("certify", "find", "--base", base, "--tuned", tuned, "--id", "NAME"))

@@ -38,4 +38,5 @@ def apply(
     for title, names in (("copied", report.copied), ("linked", report.linked), ("left out", report.left_out)):
         if names:
             text.append(f"{title}: {', '.join(names)}")
-    interop.show(text, report.to_json(), report_format)
+    following = ("certify", "verify", "--ticket", ticket, "--base", base, "--served", out)
+    interop.show(text, report.to_json(), report_format, *following)

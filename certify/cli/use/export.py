@@ -40,11 +40,14 @@ def export(
         "peft does not check the base model; the adapter's metadata names it by tensor digest",
         interop.TOKENISATION[parts.tokenisation],
     ]
-    interop.show(text, {}, "terminal")
+    following = ("certify", "verify", "--ticket", ticket, *(("--base", base) if base else ()))
+    interop.show(text, {}, "terminal", *following, "--served", out)
 
 
 def import_adapter(
-    adapter: Annotated[Path, typer.Argument(help="Adapter folder to read (safetensors only).")],
+    adapter: Annotated[
+        Path, typer.Argument(metavar="ADAPTER", help="Adapter folder to read (safetensors only).")
+    ],
     base: options.Base,
     out: Annotated[Path, typer.Option("--out", help="Folder to create, for rows.safetensors.")],
     ticket_id: Annotated[
@@ -82,4 +85,6 @@ def import_adapter(
         text.append(
             "the adapter does not name its base by digest: whether this is the right base was not checked"
         )
-    interop.show([*text, interop.TOKENISATION[imported.tokenisation]], {}, "terminal")
+    made = f"{out / 'tickets.json'}#{ticket_id}"
+    following = ("certify", "check", made, "--policy", "selection") if ticket_id else ()
+    interop.show([*text, interop.TOKENISATION[imported.tokenisation]], {}, "terminal", *following)

@@ -30,13 +30,19 @@ TOKENISATION: Final = {
 """What to tell of each :data:`certify.tables.tokenisation.Tokenisation`."""
 
 
-def show(lines: Iterable[str], data: dict[str, Any], report_format: options.FormatName) -> None:
-    """Print ``lines``, each escaped to one line without control characters, or ``data`` as JSON."""
+def show(
+    lines: Iterable[str], data: dict[str, Any], report_format: options.FormatName, *following: object
+) -> None:
+    """Print ``lines``, each escaped to one line without control characters, or ``data`` as JSON.
+
+    ``following`` are the words of the command that comes next, if one does.
+    """
     from certify.base.jsonio import pretty_json
     from certify.base.text import escape
-    from certify.cli.shell import emit
+    from certify.cli.shell import emit, next_line
 
     if report_format == "json":
         emit(pretty_json(data, flat=True), None)
     else:
-        emit("".join(escape(line) + "\n" for line in lines), None)
+        said = [*map(escape, lines), *([next_line(*following)] if following else [])]
+        emit("".join(line + "\n" for line in said), None)

@@ -30,7 +30,8 @@ def transfer(
 
     parts = open_parts(open_source(ticket), base, tuned, tensor=tensor, probe=load(PROBE))
     report = run_transfer(parts, out)
-    interop.show(lines(report), report.to_json(), report_format)
+    following = ("certify", "verify", "--ticket", ticket, *(("--base", base) if base else ()))
+    interop.show(lines(report), report.to_json(), report_format, *following, "--served", out)
 
 
 def lines(report: TransferReport) -> list[str]:

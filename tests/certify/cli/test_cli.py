@@ -75,7 +75,9 @@ def test_the_exit_code_is_the_same_in_every_format(
             assert ran.out == ""
         else:
             assert ran.err == ""
-            assert (ran.out == "") == ("--out" in extra)
+            verdict = {0: "CERTIFIED", 1: "REFUTED", 3: "INCONCLUSIVE", 4: "INVALID"}[code]
+            assert verdict in ran.out, "wherever the report goes, the verdict is printed"
+            assert ran.out.endswith("}\n") or ran.out.splitlines()[-1].startswith("next: certify ")
 
 
 def test_formats_say_the_same(ticket_path: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -88,7 +90,9 @@ def test_formats_say_the_same(ticket_path: Path, tmp_path: Path, capsys: Capture
     assert data["tickets"][0]["verdict"] == "REFUTED"
     assert data["exit_code"] == 1
     assert text.split()[0] == "REFUTED"
-    assert (tmp_path / "r.txt").read_text(encoding="utf-8") == text
+    report, _, following = text.rpartition("next: ")
+    assert (tmp_path / "r.txt").read_text(encoding="utf-8") == report
+    assert following == "certify explain TOKEN_FIGURES\n"
     assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8")) == data
 
 
@@ -412,7 +416,7 @@ def test_only_reports_that_show_resampled_limits_load_what_resamples(tmp_path: P
             timeout=120,
         )
         assert "CERTIFIED" in done.stdout
-        assert "corpus-bleu" in done.stdout or "Corpus scores" in done.stdout
+        assert ("corpus-bleu" in done.stdout or "Corpus scores" in done.stdout) == (words != [])
         assert done.stdout.rpartition("LOADED ")[2].split() == [loads], words
 
 

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -16,6 +16,7 @@ from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import ExitCode, UsageError
 from certify.base.verdict import Outcome, Status
 from certify.claims.claim import Finding
+from certify.claims.kind import Role
 from certify.claims.registry import KINDS
 from certify.cli.main import app
 from certify.policy.codes import codes, explain, names, words
@@ -43,7 +44,7 @@ NOT_CODES = {
     "flags of the operating system": {"O_BINARY", "O_NONBLOCK"},
     "environment variables": {
         *("CERTIFY_DATA", "CERTIFY_TRACEBACK", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "RANK"),
-        *("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"),
+        *("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"),
         *("ACCELERATE_USE_CPU", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"),
         *("MV2_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"),
     },
@@ -52,7 +53,24 @@ NOT_CODES = {
     },
     "names of scores": {"BLEU"},
     "results of an in-toto predicate": {"FAILED", "PASSED"},
-    "what an option is called in its help": {"BASE", "DATA", "FILE", "MODEL", "NAME", "POLICY"},
+    "what an option is called in its help": {
+        *(
+            "BASE",
+            "DATA",
+            "DIR",
+            "FILE",
+            "MODEL",
+            "NAME",
+            "PATH",
+            "POLICY",
+            "TEXT",
+            "PLAN",
+            "KIND",
+            "ADAPTER",
+        ),
+    },
+    "what a command that comes next takes": {"MERGED", "TUNED"},
+    "where the library found a value": {"DEFAULT_MAP"},
 }
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 
@@ -151,7 +169,8 @@ def test_case_does_not_matter_and_unknown_names_are_refused() -> None:
         ),
         *(name for kind in KINDS.values() for name in kind.names),
         *(one.item for policy in POLICIES.values() for one in policy.claims),
-        *("declared.1.gain.base.first-line", "E⁰", "E*", "h", "N", "τ"),
+        *("declared.1.gain.base.first-line", "template-gain:any-name:whole", "E⁰", "E*", "h", "N", "τ"),
+        *get_args(Role),
     ],
 )
 def test_every_name_that_is_printed_can_be_explained(name: str) -> None:
