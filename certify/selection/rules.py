@@ -61,7 +61,10 @@ NO_PIECE = "no piece in the tokenizer"
 _COUNT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _IDS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*", re.ASCII)
 _PAIR = re.compile(r"[a-z]{2,3}-[a-z]{2,3}", re.ASCII)
-_RULES = "ks, distance:k, norm:k, frequency:k, template:PAIR, random:k, ids:1,2,3 or published:PAIR"
+RULES: Final = "ks, distance:k, norm:k, frequency:k, template:PAIR, random:k, ids:1,2,3 or published:PAIR"
+"""Every rule, as messages spell them."""
+
+RULE_NAMES: Final = ("ks", "distance", "norm", "frequency", "template", "random", "ids", "published")
 
 COUNTED: Final = ("frequency", "template")
 """Rules that read token counts: over text, or of what a template feeds."""
@@ -376,4 +379,4 @@ def _checked_ids(ids: NDArray[np.int64], available: NDArray[np.bool_]) -> tuple[
 
 
 def _unknown(rule: str) -> UsageError:
-    return UsageError(f"unknown rule {rule[:60]!r}: choose {_RULES}", code="RULE_UNKNOWN")
+    return UsageError(f"unknown rule {rule[:60]!r}: choose {RULES}", code="RULE_UNKNOWN")

@@ -67,11 +67,11 @@ def layout(plan: ExperimentPlan, context: RunContext, input_digests: InputDigest
 def _tunings(builder: Builder, pair: PairPlan) -> list[GraphStep]:
     plan = builder.plan
     steps = []
+    steps.append(_counts(builder, pair))
     seeds = [(plan.seed, pair.name), *((seed, f"{pair.name}/seed-{seed}") for seed in plan.embed.seeds)]
     for seed, prefix in seeds:
         steps.append(_tune(builder, f"{prefix}/embed", pair, plan.embed.recipe("embed"), seed=seed))
-        steps += [_choose(builder, prefix, entry) for entry in plan.ticket]
-    steps.append(_counts(builder, pair))
+        steps += [_choose(builder, pair, prefix, entry) for entry in plan.ticket]
     for ticket in planned_tickets(plan):
         if ticket.tuned:
             recipe = adjusted(plan.partial.recipe("partial"), learning_rate=ticket.plan.lr)
@@ -121,16 +121,28 @@ def _tune(
     return builder.step(name, tuning.run_tuning, parameters | builder.texts(pair), needs, work=amount)
 
 
-def _choose(builder: Builder, prefix: str, entry: TicketPlan) -> GraphStep:
-    parameters = _rule_of(entry, builder.plan.seed) | {"served_dtype": builder.served}
-    needs = {"embed": f"{prefix}/embed"}
+def _choose(builder: Builder, pair: PairPlan, prefix: str, entry: TicketPlan) -> GraphStep:
+    parameters = _rule_of(entry, pair, builder.plan.seed) | {"served_dtype": builder.served}
+    needs = {"embed": f"{prefix}/embed"} | _counted(entry, pair)
+    if entry.rule.startswith("template"):
+        parameters |= _template(builder.plan)
     name = f"{prefix}/select/{entry.id}"
     return builder.step(name, rows.choose, parameters, needs, work=Amount("scan"))
 
 
-def _rule_of(entry: TicketPlan, seed: int) -> dict[str, Any]:
-    asked = {name: getattr(entry, name) for name in ("rule", "alpha", "correction", "share")}
-    return asked | {"exclude": sorted(set(entry.exclude)), "seed": seed}
+def _rule_of(entry: TicketPlan, pair: PairPlan, seed: int) -> dict[str, Any]:
+    asked = {name: getattr(entry, name) for name in ("alpha", "correction", "share")}
+    rule = f"template:{pair.name}" if entry.rule == "template" else entry.rule
+    return asked | {"rule": rule, "exclude": sorted(set(entry.exclude)), "seed": seed}
+
+
+def _counted(entry: TicketPlan, pair: PairPlan) -> dict[str, str]:
+    """What a rule that counts the tuning text needs."""
+    return {"counts": f"{pair.name}/counts"} if entry.rule.startswith("frequency:") else {}
+
+
+def _template(plan: ExperimentPlan) -> dict[str, str]:
+    return {"template": plan.template, "template_sha256": load_template(plan.template).digest()}
 
 
 def _counts(builder: Builder, pair: PairPlan) -> GraphStep:
@@ -172,19 +184,18 @@ def _tickets(builder: Builder, pair: PairPlan) -> GraphStep:
     needs = {"embed": f"{pair.name}/embed"}
     entries = []
     for ticket in planned_tickets(plan):
-        needs[ticket.select] = f"{pair.name}/{ticket.select}"
+        needs |= {ticket.select: f"{pair.name}/{ticket.select}"} | _counted(ticket.plan, pair)
         if ticket.tuned:
             needs[ticket.tuned] = f"{pair.name}/{ticket.tuned}"
         declared = [claim.model_dump(mode="json") for claim in (*plan.declared, *ticket.plan.declared)]
         about = {"id": ticket.id, "role": ticket.select, "tuned": ticket.tuned or None, "declared": declared}
         if ticket.plan.extraction:  # results of plans without one keep their keys
             about["extraction"] = ticket.plan.extraction
-        entries.append(about | _rule_of(ticket.plan, plan.seed))
+        entries.append(about | _rule_of(ticket.plan, pair, plan.seed))
     parameters = {
         "tickets": entries,
         "served_dtype": builder.served,
-        "template": plan.template,
-        "template_sha256": load_template(plan.template).digest(),
         "bundle": plan.bundle,
+        **_template(plan),
     }
     return builder.step(f"{pair.name}/tickets", rows.write_tickets, parameters, needs)

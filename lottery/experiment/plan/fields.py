@@ -12,6 +12,7 @@ from certify.base.model import Level, Model, Slug, TokenId, unless_given
 from certify.base.records import Correction, Rule
 from certify.evidence.manifest import Control, Segment, Unit
 from certify.evidence.null_labels import SEEDS
+from certify.selection.rules import RULE_NAMES, RULES
 from certify.ticket.declared import DeclaredClaim, StrengthLaw
 from certify.ticket.templates import LANGUAGES
 from lottery.text.score import BleuTokenizer
@@ -120,7 +121,7 @@ class TicketPlan(Model):
     ``share`` takes the rows with the largest distance; their number is nearest to that share of the table.
     ``lr`` is the learning rate for these rows and equally many null rows, if different from that of
     ``partial``: a good rate for ten rows does not suit thousands. The ticket declares the rule
-    ``extraction``.
+    ``extraction``. The rule ``template`` is short for that of the pair's own languages.
     """
 
     id: Slug
@@ -142,8 +143,8 @@ class TicketPlan(Model):
             self.rule != "ks" or self.correction != "none" or "alpha" in self.model_fields_set
         ):
             raise ValueError("share determines the level itself: leave out rule, alpha and correction")
-        if self.rule.partition(":")[0] not in ("ks", "ids", "norm", "random", "published"):
-            raise ValueError("rule must be ks, ids:..., norm:k, random:k or published:PAIR")
+        if self.rule.partition(":")[0] not in RULE_NAMES:
+            raise ValueError(f"rule must be one of {RULES}")
         return self
 
 

@@ -6,17 +6,21 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from certify.base.records import Excluded
 from certify.gate.calibrate import calibrate
 from certify.scan.scan import scan
 from certify.selection.frequency import read_counts, write_counts
 from certify.selection.nulls import named, null_tickets
-from certify.selection.rules import select
+from certify.selection.rules import languages, select
 from certify.tables.rowfile import transferred_rows, write_rows
 from certify.tables.table import open_table
 from certify.ticket.declared import DeclaredClaim
 from certify.ticket.make import AUTHOR_EXCLUSION, find
 from certify.ticket.schema import read_ticket_file
+from certify.ticket.templates import fed_counts, load_template
 from lottery.controls.direction import random_direction
 from lottery.experiment.engine.context import (
     ROWS,
@@ -29,7 +33,7 @@ from lottery.experiment.engine.context import (
 from lottery.experiment.engine.graph import Result, Void, Work
 from lottery.experiment.plan.fields import rows_of_share
 from lottery.experiment.steps.tuning import data_of
-from lottery.model.tokenizer import load_tokenizer, serving_probe
+from lottery.model.tokenizer import load_tokenizer, serving_fed, serving_probe
 from lottery.text.tunedata import feed_counts, prepare
 
 COUNTS, NULLS = "counts.npy", "nulls.json"
@@ -49,6 +53,7 @@ def choose(context: RunContext, work: Work) -> Result:
         correction=p["correction"],
         vocabulary=vocabulary,
         exclude=[Excluded(AUTHOR_EXCLUSION, tuple(p["exclude"]))] if p["exclude"] else (),
+        counts=_counts(context, work, rule, base.shape[0]),
         seed=p["seed"] if rule.startswith("random:") else None,
     )
     record: dict[str, Any] = {"ids": list(selection.ids), "rule": selection.rule, "alpha": selection.alpha}
@@ -59,6 +64,16 @@ def choose(context: RunContext, work: Work) -> Result:
         write_rows(work.folder / ROWS, transferred_rows(selection.ids, reference))
         outputs.append(ROWS)
     return Result(tuple(outputs), {"rows": len(selection.ids)})
+
+
+def _counts(context: RunContext, work: Work, rule: str, rows: int) -> NDArray[np.int64] | None:
+    """Token counts for a rule that needs them: of the tuning text, or of what the template feeds."""
+    if rule.startswith("frequency:"):
+        return read_counts(work.inputs["counts"].path(COUNTS), rows)
+    if rule.startswith("template:"):
+        template = load_template(work.parameters["template"])
+        return fed_counts(template, load_tokenizer(context.base_folder(work)), *languages(rule), rows)
+    return None
 
 
 @procedure("counts")
@@ -160,6 +175,7 @@ def write_tickets(context: RunContext, work: Work) -> Result:
             correction=entry["correction"],
             dtype=p["served_dtype"],
             exclude=entry["exclude"],
+            counts=work.inputs["counts"].path(COUNTS) if rule.startswith("frequency:") else None,
             seed=entry["seed"] if rule.startswith("random:") else None,
             template=p["template"],
             declared=[DeclaredClaim.model_validate(claim) for claim in entry["declared"]],
@@ -167,6 +183,7 @@ def write_tickets(context: RunContext, work: Work) -> Result:
             tuned_rows=None if tuned is None else tuned_result(tuned)[0],
             bundle=p["bundle"],
             probe=serving_probe,
+            fed=serving_fed,
         )
         written.append(entry["id"])
     if not written:

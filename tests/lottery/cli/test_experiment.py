@@ -70,7 +70,7 @@ def test_from_dry_run_to_status(plan: Path, tmp_path: Path, capsys: pytest.Captu
     ran = in_process(["experiment", plan, "--out", out, "--device", "cpu"], capsys)
     assert ran.code == 0
     lines = ran.err.splitlines()
-    assert any(line.startswith("[2/6] en-ca/embed finished in ") for line in lines)
+    assert any(line.startswith("[3/6] en-ca/embed finished in ") for line in lines)
     assert "trainable 30848" in ran.err
     assert str(out) in ran.out
     tickets = json.loads((out / "tickets" / "tickets.json").read_text())["tickets"]

@@ -36,9 +36,14 @@ SHIPPED = (
     "en-ca-small",
     "en-ca-small-cut",
     "en-ca-small-second",
+    "en-ca-small-whole",
+    "gemma3-en-ca",
+    "gemma3-en-es",
     "llama-7b-en-ca",
     "llama-7b-six-pairs",
     "smoke",
+    "smollm2-es-en",
+    "smollm2-fr-en",
     "three-pairs-small",
 )
 BASE_SMALL = ROOT / "reports" / "published" / "base-small"
@@ -107,7 +112,7 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
 )
 def test_a_wrong_plan_is_one_clear_line(old: str, new: str, says: str, tmp_path: Path) -> None:
     if old == new:
-        old, new = 'id = "a05"', 'id = "a05"\nrule = "frequency:3"'
+        old, new = 'id = "a05"', 'id = "a05"\nrule = "largest:3"'
         says = "rule must be"
     with pytest.raises(UsageError, match="plan") as caught:
         read_experiment(edited(tmp_path, old, new))
