@@ -246,6 +246,11 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
             "en-ca-small": 6000 * 512,
             "en-ca-small-cut": 6000 * 512,
             "en-ca-small-second": 8000 * 256,
+            "en-ca-small-whole": 6000 * 512,
+            "smollm2-es-en": 49_152 * 576,
+            "smollm2-fr-en": 49_152 * 576,
+            "gemma3-en-es": 262_144 * 640,
+            "gemma3-en-ca": 262_144 * 640,
             "three-pairs-small": 6000 * 512,
         }
         assert embed.trained == expected.get(name, 32000 * 4096)
