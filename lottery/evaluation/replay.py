@@ -8,7 +8,8 @@ decisions and the two largest probabilities with the record.
 REPRODUCED: E* (so greedy decoding would have come here) and the ticket's arm decide as recorded at this step
 and at all earlier steps, both probabilities of E* are within the tolerance, the labels along the path certify
 the step if the recorded ones do, and along the arm's own output, where the record follows it, E* and the arm
-decide as recorded with both probabilities of the arm within the tolerance. NOT_REPRODUCED: anything else.
+decide as recorded with both probabilities of the arm within the tolerance; base, E* and the arm, decoded
+here, say what is recorded, and every recorded output has the recorded chrF. NOT_REPRODUCED: anything else.
 NOT_RUN: the sentence is not available; the text says why.
 
 Outputs of another engine cannot be run again: its kernels round otherwise, and what it served is its author's
@@ -42,6 +43,7 @@ from lottery.evaluation.measure import labels_along, own_steps
 from lottery.model.backbone import find_base, load_backbone
 from lottery.model.row_swap import (
     Placement,
+    base_placement,
     placed,
     reference_placement,
     rows_placement,
@@ -50,6 +52,7 @@ from lottery.model.row_swap import (
 )
 from lottery.model.tokenizer import load_tokenizer
 from lottery.text.pairsource import read_pairs
+from lottery.text.score import Scorer, Statistics, chrf_score
 from lottery.text.usedtext import DIGITS
 
 TOLERANCE: Final = 10**5
@@ -61,9 +64,9 @@ Case = tuple[str, int]
 """Id of a record and one of its steps, counted from 0."""
 
 
-_Run = tuple[Certainty, tuple[int, ...], list[str], str]
-"""What E* and the arm decide at each step, the labels along the path, if there is one, and what is not as
-recorded along the arm's own output."""
+_Run = tuple[Certainty, tuple[int, ...], list[str], list[str]]
+"""What E* and the arm decide at each step, the labels along the path, if there is one, and what else of the
+record is not as recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,8 @@ def replay(
     cases = [*cases, *steps.items()]
     ready: list[tuple[TranslationRecord, Example, int]] = []
     refused: dict[str, str] = {}
+    wrong: dict[str, list[str]] = {}
+    scorer, labels = Scorer(), spoken.field_labels(*manifest.languages)
     for record in (records[id_] for id_ in dict.fromkeys(id_ for id_, _ in cases) if id_ in records):
         pair = _sentence(record, pairs)
         if isinstance(pair, str):
@@ -168,10 +173,13 @@ def replay(
             continue
         last = max((step for id_, step in cases if id_ == record.id), default=0)
         ready.append((record, prompt, min(last + 1, len(record.reference.tokens))))
+        wrong[record.id] = _misscored(record, pair, scorer, labels)
     if manifest.produced_by is not None:
-        outputs = _decoded(manifest, folder, stored, arm, tokenizer, ready)
+        model = load_backbone(folder, manifest.decoding.dtype).eval()
+        serve_base(model, stored)
+        outputs = _outputs(model, arm, manifest, tokenizer, ready)
         return tuple(_same(case, records, refused, outputs, name) for case in cases)
-    found = _run(manifest, folder, stored, tuned, arm, ready, name, tolerance)
+    found = _run(manifest, folder, stored, tuned, arm, tokenizer, ready, name, tolerance, wrong)
     return tuple(_compare(case, records, refused, found, name, manifest.path, tolerance) for case in cases)
 
 
@@ -181,9 +189,8 @@ def _arms(
     stored = open_base(source, folder)
     tuned = open_reference(source, reference, stored)
     if tuned is None:
-        raise UsageError(
-            "the reference table does not lie beside the ticket: name it", code="REFERENCE_NEEDED"
-        )
+        what = "the reference table does not lie beside the ticket: name it"
+        raise UsageError(what, code="REFERENCE_NEEDED")
     if checkpoint_digest(folder, without=stored.tensor) != manifest.base.model_sha256:
         raise InvalidInputError(
             f"{folder} differs outside the embedding table from the model of the evidence",
@@ -204,11 +211,8 @@ def _arms(
 
 def _served(manifest: Manifest, ticket: Placement) -> str:
     """Find the name of the arm that served the ticket."""
-    fitting = [
-        arm
-        for arm in manifest.arms
-        if arm.table_sha256 == ticket.arm.table_sha256 and arm.kind == ticket.arm.kind and arm.gate is None
-    ]
+    ours = (ticket.arm.table_sha256, ticket.arm.kind, None)
+    fitting = [arm for arm in manifest.arms if (arm.table_sha256, arm.kind, arm.gate) == ours]
     best = [arm for arm in fitting if arm.control is None] or fitting
     if not best:
         raise InvalidInputError(
@@ -254,11 +258,13 @@ def _run(
     base: Table,
     tuned: Placement,
     arm: Placement,
+    tokenizer: Any,
     ready: Sequence[tuple[TranslationRecord, Example, int]],
     name: str,
     tolerance: int,
+    wrong: Mapping[str, list[str]],
 ) -> dict[str, _Run]:
-    """Decisions of E* and the arm at every step of each record, up to the last requested step."""
+    """Decisions of E* and the arm, up to the last requested step; ``wrong`` by record is added to."""
     if not ready:
         return {}
     dtype = manifest.decoding.dtype
@@ -271,7 +277,6 @@ def _run(
     with placed(model, arm, dtype) as served:
         said = argmaxes(served, prompts, answers)
         labels: list[list[str]] = [[] for _ in answers]
-        wrong = dict.fromkeys((record.id for record, _, _ in ready), "")
         end = None if tuned.table is None else values_of(tuned.table, model.device)
         if manifest.path is not None and end is not None:
             best = [one.argmax for one in sure]
@@ -279,47 +284,54 @@ def _run(
         along = [(one.id, prompt, own) for one, prompt, _ in ready if (own := one.arms[name].own) is not None]
         if along and end is not None:
             ids, prompts, recorded = (list(column) for column in zip(*along, strict=True))
-            outputs = [own.tokens for own in recorded]
-            again = certainties(served, prompts, outputs)
-            steps = own_steps(served, prompts, outputs, again, end)
-            wrong |= {
-                id_: _own_differs(own, one, step["differs"], tolerance)
-                for id_, own, one, step in zip(ids, recorded, again, steps, strict=True)
-            }
+            answers = [own.tokens for own in recorded]
+            again = certainties(served, prompts, answers)
+            steps = own_steps(served, prompts, answers, again, end)
+            for id_, own, one, step in zip(ids, recorded, again, steps, strict=True):
+                wrong[id_].extend(_own_differs(own, one, step["differs"], tolerance))
+    for who, placement in (("base", base_placement(base)), ("reference", tuned), (name, arm)):
+        outputs = _outputs(model, placement, manifest, tokenizer, ready)
+        for record, _, _ in ready:
+            if outputs[record.id] != record.arms[who].text:
+                wrong[record.id].append(f"decoded here, {who} says something other than recorded")
     return {one.id: (sure[i], said[i], labels[i], wrong[one.id]) for i, (one, _, _) in enumerate(ready)}
 
 
-def _own_differs(own: OwnSteps, again: Certainty, differs: Sequence[Sequence[int]], tolerance: int) -> str:
-    """What is not as recorded along an arm's own output; empty if nothing is."""
+def _own_differs(own: OwnSteps, again: Certainty, differs: Any, tolerance: int) -> list[str]:
+    """What is not as recorded along an arm's own output."""
     if again.argmax != own.argmaxes():
-        return "along its own output the ticket decides otherwise than recorded"
+        return ["along its own output the ticket decides otherwise than recorded"]
     if [*map(tuple, differs)] != list(own.differs):
-        return "along the ticket's own output embed tuning decides otherwise than recorded"
+        return ["along the ticket's own output embed tuning decides otherwise than recorded"]
     pairs = [*zip(again.p_a, own.p_a, strict=True), *zip(again.p_b, own.p_b, strict=True)]
     off = max(abs(found - stated) for found, stated in pairs)
-    return f"a probability along its own output is off by {off / UNIT:.2e}" if off > tolerance else ""
+    return [f"a probability along its own output is off by {off / UNIT:.2e}"] if off > tolerance else []
 
 
-def _decoded(
-    manifest: Manifest,
-    folder: Path,
-    base: Table,
+def _misscored(record: TranslationRecord, pair: Pair, scorer: Scorer, labels: Sequence[str]) -> list[str]:
+    """Arms whose recorded output has another chrF than recorded; counts of BLEU decide nothing."""
+
+    def chrf(stats: Sequence[Statistics], rules: Sequence[int]) -> list[float]:
+        return [chrf_score(stats[i]) for i in rules]
+
+    again = {arm: scorer.rules(one.text, labels, pair.target) for arm, one in record.arms.items()}
+    wrong = [arm for arm, one in record.arms.items() if chrf(*again[arm]) != chrf(one.stats, one.rules)]
+    return [f"the recorded output of {arm} is scored otherwise" for arm in wrong]
+
+
+def _outputs(
+    model: Any,
     arm: Placement,
+    manifest: Manifest,
     tokenizer: Any,
     ready: Sequence[tuple[TranslationRecord, Example, int]],
 ) -> dict[str, str]:
     """What the arm says here, by record."""
     decoding = manifest.decoding
-    model = load_backbone(folder, decoding.dtype).eval()
-    serve_base(model, base)
     with placed(model, arm, decoding.dtype) as served:
+        prompts, most, count = [prompt for _, prompt, _ in ready], decoding.max_new_tokens, max(1, len(ready))
         said = generate(
-            served,
-            tokenizer,
-            [prompt for _, prompt, _ in ready],
-            max_new_tokens=decoding.max_new_tokens,
-            batch_size=max(1, len(ready)),
-            beams=decoding.beams,
+            served, tokenizer, prompts, max_new_tokens=most, batch_size=count, beams=decoding.beams
         )
     return {record.id: output.text for (record, _, _), output in zip(ready, said, strict=True)}
 
@@ -359,9 +371,9 @@ def _compare(
     recorded = Decision(expected[step], actual, steps.p_a[step], steps.p_b[step])
     if id_ in refused:
         return Replayed(id_, step, "NOT_RUN", refused[id_], recorded)
-    sure, said, labels, own = runs[id_]
+    sure, said, labels, others = runs[id_]
     found = Decision(sure.argmax[step], said[step], sure.p_a[step], sure.p_b[step])
-    wrong = [own] if own else []
+    wrong = [*others]
     if sure.argmax[:step] != expected[:step]:
         at = next(t for t in range(step) if sure.argmax[t] != expected[t])
         wrong.append(f"embed tuning decides differently already at step {at}")

@@ -220,6 +220,31 @@ def test_margins_that_were_edited_are_not_reproduced(world: Path, again: Run, tm
     assert again([(victim.id, 1)], evidence=path, tolerance=10**8)[0].result == "REPRODUCED"
 
 
+@pytest.mark.parametrize("arm", ["base", "reference", "one.transfer"])
+def test_an_output_in_other_words_is_not_reproduced(
+    world: Path, again: Run, tmp_path: Path, arm: str
+) -> None:
+    victim = records(world)[0]
+
+    def forge(lines: list[dict[str, Any]]) -> None:
+        lines[0]["arms"][arm]["text"] += "x"
+
+    (one,) = again([(victim.id, 0)], evidence=edited(world, tmp_path, forge))
+    assert one.result == "NOT_REPRODUCED"
+    assert f"{arm} says something other" in one.text
+
+
+def test_a_better_score_of_the_same_output_is_not_reproduced(world: Path, again: Run, tmp_path: Path) -> None:
+    def forge(lines: list[dict[str, Any]]) -> None:
+        answer = lines[0]["arms"]["one.transfer"]
+        perfect = answer["stats"][0]
+        perfect[10::3] = perfect[12::3] = perfect[11::3]
+        answer.update(stats=[perfect], rules=[0, 0, 0])
+
+    (one,) = again([(records(world)[0].id, 0)], evidence=edited(world, tmp_path, forge))
+    assert (one.result, "one.transfer is scored otherwise" in one.text) == ("NOT_REPRODUCED", True)
+
+
 def test_an_output_that_embed_tuning_does_not_give_is_not_reproduced(
     world: Path, again: Run, tmp_path: Path
 ) -> None:
