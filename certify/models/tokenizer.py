@@ -49,7 +49,7 @@ def tokenizer_json(pieces: Pieces) -> dict[str, Any]:
         "fuse_unk": not pieces.split,
         "byte_fallback": not pieces.split,
         "ignore_merges": pieces.split == "llama-bpe",
-        "vocab": {_spelled(text, pieces): i for i, text in enumerate(pieces.texts)},
+        "vocab": {pieces.spelled(text): i for i, text in enumerate(pieces.texts)},
         "merges": list(pieces.merges if pieces.split else _merges(pieces)),
     }
     return {
@@ -103,14 +103,9 @@ def _of_text(pieces: Pieces) -> dict[str, Any]:
     }
 
 
-def _spelled(text: str, pieces: Pieces) -> str:
-    """A piece as merges make it: GGUF writes the spaces of user-defined pieces as they are."""
-    return text if pieces.split else text.replace(" ", "▁")
-
-
 def _merges(pieces: Pieces) -> Iterator[str]:
     usable = {NORMAL, USER_DEFINED, UNUSED}
-    made = [_spelled(text, pieces) for text in pieces.texts]
+    made = [pieces.spelled(text) for text in pieces.texts]
     known = {text for text, kind in zip(made, pieces.kinds, strict=True) if kind in usable}
     ranked = sorted(
         (i for i, kind in enumerate(pieces.kinds) if kind in usable),

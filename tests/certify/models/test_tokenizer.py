@@ -67,6 +67,8 @@ def test_a_checkpoint_that_has_only_sentencepiece(tmp_path: Path) -> None:
     (base / "tokenizer.json").unlink()
     settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "chat_template": "{{ 1 }}"}
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CertifyError, match="certify model import makes its fast form"):
+        open_vocabulary(base)
     import_model([base], tmp_path / "out")
     vocabulary, loaded = open_vocabulary(tmp_path / "out"), load_tokenizer(tmp_path / "out")
     oracle = sentencepiece.SentencePieceProcessor(model_file=str(path))
