@@ -20,7 +20,7 @@ from certify.base.staging import changing
 from certify.base.verdict import Outcome
 from certify.certificate.build import build, check_together, claims_of
 from certify.certificate.schema import SCHEMA_VERSION, Certificate, read_certificate
-from certify.claims.every import check_splits
+from certify.claims.every import check_splits, role_of
 from certify.claims.subject import check_transfers, make_labels, make_subject
 from certify.evidence.choice_record import read_calibration, read_choice
 from certify.evidence.load import Evidence, Subject, load
@@ -96,7 +96,7 @@ def issue(
     if checked.base is not None and checked.reference is not None:
         named = [one for _, one in loaded]
         check_transfers(named, checked.base, checked.reference, session.table_digest)
-    earlier = _earlier(ticket, folder, [one for _, one in loaded])
+    earlier = _earlier(subject, folder, [one for _, one in loaded])
     claims = claims_of(loaded, subject, delta, 1 + len(earlier))
     certificate = build(claims, subject, delta=delta, earlier=earlier)
     with locked(folder if attach else out.parent):
@@ -125,15 +125,17 @@ def _check_out(out: Path, ticket: Ticket) -> None:
         raise UsageError(f"{out} holds {what}: choose another --out, or remove it", code="OUT_EXISTS")
 
 
-def _earlier(ticket: Ticket, folder: Path, evidence: Sequence[Evidence]) -> tuple[str, ...]:
+def _earlier(subject: Subject, folder: Path, evidence: Sequence[Evidence]) -> tuple[str, ...]:
     """Digests of earlier certificates on these texts, for other records or another version of the ticket.
 
-    Follows the chain from the certificate that the ticket names. Issuing the same again is not a new look.
+    Follows the chain from the certificate that the ticket names. Issuing the same again is not a new look,
+    nor is the first evidence of a text in another role: its claims are others.
 
     Raises:
         InvalidInputError: the certificate that the ticket names is gone, unreadable or another
             (``CERTIFICATE_EARLIER``): how often the texts were looked at is not known.
     """
+    ticket = subject.ticket
     stated = ticket.certificate
     if stated is None:
         return ()
@@ -143,9 +145,10 @@ def _earlier(ticket: Ticket, folder: Path, evidence: Sequence[Evidence]) -> tupl
         raise _REFUSAL(f"{_EARLIER}: {error}") from error
     if stated.sha256 not in (None, sha256_bytes(data)):
         raise _REFUSAL(f"{_EARLIER}: {stated.path} has another digest")
-    seen = {one.text: one.sha256 for one in before.evidence}
-    again = {one.manifest.text.name: one.sha256 for one in evidence if one.manifest.text.name in seen}
-    same = before.ticket.sha256 == ticket.digest() and again.items() <= seen.items()
+    seen = {(one.text, one.role, one.sha256) for one in before.evidence}
+    now = {(one.manifest.text.name, role_of(one, subject), one.sha256) for one in evidence}
+    again = {one for one in now if one[:2] in {known[:2] for known in seen}}
+    same = before.ticket.sha256 == ticket.digest() and again <= seen
     if version < SCHEMA_VERSION or not again or same:
         return before.earlier
     return (*before.earlier, sha256_bytes(data))

@@ -296,8 +296,12 @@ def test_every_text_must_show_it_at_its_share_of_the_error_probability(
         second = other_text(bundle, better)
         bundle.issue([*paths, second])
         certificate = json.loads(bundle.certificate.read_bytes())
-        shares = {one["text"]: one["delta"] for one in certificate["evidence"]}
-        assert shares == {"synthetic": "1/40", "second": "1/40", "unrelated": "1/20"}
+        shares = {(one["text"], one["role"]): one["delta"] for one in certificate["evidence"]}
+        alone = {("unrelated", "loss"): "1/20", ("synthetic", "other-template"): "1/20"}
+        assert (
+            shares
+            == dict.fromkeys([(name, "evaluation") for name in ("synthetic", "second")], "1/40") | alone
+        )
         assert {claim["delta"] for claim in certificate["claims"] if claim["kind"] == "gain"} == {"1/40"}
         report = check(bundle.path, "release")
         assert report.tickets[0].status.value == status
@@ -315,12 +319,12 @@ def test_tickets_that_share_evidence_read_it_once(
     load = certify.gate.examination.load
     monkeypatch.setattr(certify.gate.examination, "load", lambda path: read.append(path) or load(path))
     assert int(check(bundle.path, "strict").exit_code) == 0
-    assert len(read) == 2
+    assert len(read) == 3
     twin = json.loads(json.dumps(content["tickets"][0])) | {"id": "twin"}
     bundle.path.write_text(json.dumps(content | {"tickets": [*content["tickets"], twin]}), encoding="utf-8")
     # The twin's certificate is the other's: what is refused early reads nothing.
     assert int(check(bundle.path, "strict").exit_code) == 4
-    assert len(read) == 4
+    assert len(read) == 6
 
 
 # --- the independent checker -----------------------------------------------------------------------------

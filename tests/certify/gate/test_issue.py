@@ -161,7 +161,8 @@ def test_a_tiny_delta_is_a_level_like_any_other(bundle: Bundle, tmp_path: Path) 
 def test_without_attach_the_ticket_file_is_not_touched(bundle: Bundle, tmp_path: Path) -> None:
     before = bundle.path.read_bytes()
     out = tmp_path / "elsewhere.json"
-    issue(bundle.path, [bundle.translated, bundle.unrelated], out=out, engine="numpy")
+    evidence = [bundle.translated, bundle.unrelated, bundle.paraphrased]
+    issue(bundle.path, evidence, out=out, engine="numpy")
     assert bundle.path.read_bytes() == before
     assert out.read_bytes() == bundle.certificate.read_bytes()
 
