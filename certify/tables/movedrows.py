@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,14 @@ class MovedRows:
         return found
 
 
-def write_moved(path: Path, base: Table, tuned: Table) -> int:
+class TunedTable(Protocol):
+    """A table as far as writing what differs from its base needs."""
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start`` to ``stop`` (exclusive), in the base's dtype."""
+
+
+def write_moved(path: Path, base: Table, tuned: TunedTable) -> int:
     """Write the rows in which ``tuned`` differs from ``base``, bit for bit, atomically; returns their number.
 
     Args:
@@ -79,9 +86,7 @@ def write_moved(path: Path, base: Table, tuned: Table) -> int:
         bits.append(flipped[moved])
     listed = np.concatenate(ids)
     if not listed.size:
-        raise NothingToDoError(
-            f"{tuned.path} equals {base.path} bit for bit: no row moved", code="NOTHING_MOVES"
-        )
+        raise NothingToDoError(f"no row differs from those of {base.path}, bit for bit", code="NOTHING_MOVES")
     planes = np.concatenate(bits).reshape(-1, 1).view(np.uint8).T
     packed = np.frombuffer(zlib.compress(planes.tobytes(), 9), np.uint8)
     metadata = {BASE_KEY: base.digest(), DTYPE_KEY: base.dtype}

@@ -20,9 +20,9 @@ from certify.tables.modeldigest import model_settings, settings
 from certify.tables.safefile import is_file, is_folder, quote
 from certify.tables.table import Table, open_table
 from certify.tables.weights import Stored, compare_weights, open_weights, stray_weights
-from certify.ticket.adapted import open_adapted
-from certify.ticket.adapters import CONFIG as ADAPTER_CONFIG
-from certify.ticket.adapters import WEIGHTS as ADAPTER_WEIGHTS
+from certify.ticket.adapters.adapted import open_adapted
+from certify.ticket.adapters.rows import CONFIG as ADAPTER_CONFIG
+from certify.ticket.adapters.rows import WEIGHTS as ADAPTER_WEIGHTS
 from certify.ticket.released import Source, check_files, open_base, open_reference, open_rows, shown
 from certify.ticket.served_rows import RowComparison, ServedTable, compare
 

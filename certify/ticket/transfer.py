@@ -144,14 +144,14 @@ def transfer(parts: Parts, out: Path) -> TransferReport:
     return result
 
 
-def check_out(out: Path, base: Table) -> None:
-    """Refuse a path that a table cannot be read back from, and any file of the base.
+def check_out(out: Path, base: Table, suffix: str = ".safetensors") -> None:
+    """Refuse a path that a file of this kind cannot be read back from, and any file of the base.
 
     Raises:
         UsageError: ``OUT_SUFFIX``, ``OUT_IS_BASE``, or ``OUT_IS_INPUT``.
     """
-    if out.suffix.lower() != ".safetensors" or out.is_dir():
-        raise UsageError(f"{out}: expected the path of a .safetensors file to write", code="OUT_SUFFIX")
+    if out.suffix.lower() != suffix or out.is_dir():
+        raise UsageError(f"{out}: expected the path of a {suffix} file to write", code="OUT_SUFFIX")
     if out.exists() and any(out.samefile(path) for path in base.files):
         raise UsageError(f"{out} is the base: the base is never written to", code="OUT_IS_BASE")
     check_output(out)

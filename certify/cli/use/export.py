@@ -12,36 +12,73 @@ from certify.cli import options
 from certify.cli.registry import PROBE, load
 from certify.cli.use import interop
 
-Adapter = Annotated[
-    Literal["peft"], typer.Option("--format", help="Format of the adapter: PEFT TrainableTokens.")
-]
-
 
 def export(
     ticket: interop.TicketSpec,
-    out: Annotated[Path, typer.Option("--out", help="Adapter folder to create.")],
+    out: Annotated[Path, typer.Option("--out", help="Adapter folder to create; for gguf a file.")],
     base: interop.TravellingBase = None,
-    adapter_format: Adapter = "peft",
+    adapter_format: Annotated[
+        Literal["peft", "lora", "gguf"],
+        typer.Option(
+            "--format",
+            help="peft: rows (TrainableTokens); lora: the same as a LoRA of rank k, for PEFT and llama.cpp's"
+            " converter; gguf: an adapter for llama.cpp.",
+        ),
+    ] = "peft",
     base_name: Annotated[
         str | None, typer.Option("--base-name", help="Name of the base model to record in the adapter.")
     ] = None,
+    onto: Annotated[
+        Path | None,
+        typer.Option("--onto", metavar="MODEL.gguf", help="For gguf: the model that the engine loads."),
+    ] = None,
     tensor: options.Tensor = None,
 ) -> None:
-    """Write the ticket's rows as a PEFT adapter. Its logits equal those of the merged checkpoint."""
-    from certify.ticket.adapters import export_peft
+    """Write the ticket's rows as an adapter that serves them on top of the base."""
+    from certify.base.errors import UsageError
+    from certify.cli.shell import needs_extra
+    from certify.ticket.adapters.lora import export_gguf, export_lora
+    from certify.ticket.adapters.rows import export_peft
     from certify.ticket.released import open_source
     from certify.ticket.transfer import open_parts
 
+    if (onto is not None) != (adapter_format == "gguf"):
+        raise UsageError(
+            "--format gguf requires --onto MODEL.gguf, and no other format takes it", code="USAGE"
+        )
     parts = open_parts(open_source(ticket), base, tensor=tensor, probe=load(PROBE))
-    export_peft(parts, out, base_name=base_name)
+    off = 0.0
+    if adapter_format == "peft":
+        export_peft(parts, out, base_name=base_name)
+    elif adapter_format == "lora":
+        off = export_lora(parts, out, base_name=base_name)
+    elif onto is not None:
+        with needs_extra("writing a GGUF file", "gguf"):
+            off = export_gguf(parts, out, onto)
     rows = parts.rows
+    exact = "the certified rows bit for bit" if not off else f"the certified rows, off by {off:.1e} at most"
     text = [
         f"wrote {out}: {adapter_format} adapter of {counted(rows.ids.size, 'row')} in {rows.dtype}",
-        "peft does not check the base model; the adapter's metadata names it by tensor digest",
+        f"what it serves: {exact}",
+        "engines do not check the base model; the adapter names it by tensor digest",
         interop.TOKENISATION[parts.tokenisation],
     ]
-    following = ("certify", "verify", "--ticket", ticket, *(("--base", base) if base else ()))
-    interop.show(text, {}, "terminal", *following, "--served", out)
+    if adapter_format == "lora" and rows.dtype != "F32":
+        text.insert(
+            2,
+            f"do not merge it in {rows.dtype}: merge_and_unload rounds the difference first, which makes"
+            " other rows; certify apply writes the merged checkpoint",
+        )
+    following = (
+        "certify",
+        "verify",
+        "--ticket",
+        ticket,
+        *(("--base", base) if base else ()),
+        "--served",
+        out,
+    )
+    interop.show(text, {}, "terminal", *(following if adapter_format != "gguf" else ()))
 
 
 def import_adapter(
@@ -56,21 +93,41 @@ def import_adapter(
             "--id", help="Also make a ticket of this name; its tuned table is the base with these rows."
         ),
     ] = None,
-    adapter_format: Adapter = "peft",
+    adapter_format: Annotated[
+        Literal["peft"], typer.Option("--format", help="Format of the adapter: PEFT.")
+    ] = "peft",
     served_dtype: options.ServedDtype = None,
     tensor: options.Tensor = None,
     allow_tied: options.AllowTied = False,
 ) -> None:
-    """Read the rows of an adapter and write them as a rows file; with --id, also as a ticket."""
-    from certify.tables.dtypes import parse_dtype
-    from certify.ticket.adapters import import_folder
+    """Read the rows of an adapter and write them as a rows file; with --id, also as a ticket.
 
+    An adapter that replaces the whole table (modules_to_save) or adds a LoRA to it
+    becomes moved_rows.safetensors, a tuned table for certify find.
+    """
+    from certify.base.errors import UsageError
+    from certify.tables.dtypes import parse_dtype
+    from certify.ticket.adapters.adapted import import_table
+    from certify.ticket.adapters.rows import PEFT_TYPE, import_folder, read_config
+
+    dtype = None if served_dtype is None else parse_dtype(served_dtype)
+    if read_config(adapter).get("peft_type") != PEFT_TYPE:
+        if ticket_id is not None:
+            raise UsageError("only rows become a ticket by --id: use certify find", code="USAGE")
+        count, others = import_table(adapter, base, out, dtype=dtype, tensor=tensor, allow_tied=allow_tied)
+        file = out / "moved_rows.safetensors"
+        text = [f"wrote {file}: {counted(count, 'row')} that differ from the base's"]
+        if others:
+            listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+            text.append(f"the adapter changes more than the input table, which stays behind: {listed}")
+        interop.show(text, {}, "terminal", "certify", "scan", "--base", base, "--tuned", file)
+        return
     imported = import_folder(
         adapter,
         base,
         out,
         ticket_id=ticket_id,
-        dtype=None if served_dtype is None else parse_dtype(served_dtype),
+        dtype=dtype,
         tensor=tensor,
         allow_tied=allow_tied,
         probe=load(PROBE),

@@ -39,7 +39,17 @@ def diff(
     count = write_moved(out, before, after)
     size = out.stat().st_size
     lines = [f"wrote {out}: {count} of {before.shape[0]} rows differ, {after.dtype}, {size:,} bytes"]
-    interop.show([*lines, f"table sha256 {after.digest()}"], {}, "terminal")
+    interop.show(
+        [*lines, f"table sha256 {after.digest()}"],
+        {},
+        "terminal",
+        "certify",
+        "scan",
+        "--base",
+        base,
+        "--tuned",
+        out,
+    )
 
 
 def apply(

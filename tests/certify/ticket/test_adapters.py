@@ -28,7 +28,14 @@ from profiles import examples
 from certify.base.errors import CertifyError
 from certify.tables.rowfile import read_rows
 from certify.tables.table import open_table
-from certify.ticket.adapters import CONFIG, WEIGHTS, ImportedAdapter, export_peft, import_folder, import_peft
+from certify.ticket.adapters.rows import (
+    CONFIG,
+    WEIGHTS,
+    ImportedAdapter,
+    export_peft,
+    import_folder,
+    import_peft,
+)
 from certify.ticket.merge import apply
 from certify.ticket.released import open_source
 from certify.ticket.transfer import open_parts, transfer
@@ -86,7 +93,7 @@ def test_round_trip(tmp_path: Path, dtype: str) -> None:
 
 
 def test_export_is_whole_or_not_at_all(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    from certify.ticket import adapters
+    from certify.ticket.adapters import rows as adapters
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -28,7 +28,7 @@ from fake_checkpoint import (
 
 from certify.base.errors import CertifyError
 from certify.tables import weights
-from certify.ticket.adapters import export_peft
+from certify.ticket.adapters.rows import export_peft
 from certify.ticket.merge import apply
 from certify.ticket.released import open_source
 from certify.ticket.serving import ServedReport, verify
@@ -460,7 +460,7 @@ def test_the_table_is_the_one_that_peft_serves(tmp_path: Path, how: str, whole: 
     import tiny_llama
 
     from certify.tables.table import open_table
-    from certify.ticket.adapted import open_adapted
+    from certify.ticket.adapters.adapted import open_adapted
 
     model = tiny_llama.tiny_llama(dtype=torch.float32)
     model.save_pretrained(tmp_path / "base")

@@ -73,31 +73,45 @@ def export_peft(parts: Parts, out: Path, *, base_name: str | None = None) -> Pat
     Raises:
         UsageError: ``out`` exists or cannot be written, or the base's tensor is not the weight of a module.
     """
-    base, rows = parts.base, parts.rows
-    module = _module(base)
-    config = {
+    rows = parts.rows
+    config = {"init_weights": True, "peft_type": PEFT_TYPE, "token_indices": rows.ids.tolist()}
+    tensors = {f"{PREFIX}{adapted_module(parts.base)}{SUFFIX}": (rows.dtype, rows.served)}
+    write_adapter(parts, out, config, tensors, base_name=base_name)
+    return out
+
+
+def write_adapter(
+    parts: Parts,
+    out: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, tuple[str, NDArray[Any]]],
+    *,
+    base_name: str | None,
+) -> None:
+    """Write an adapter folder: what its kind needs, and what all adapters of a ticket have.
+
+    Raises:
+        UsageError: ``out`` exists or cannot be written, or the base's tensor is not the weight of a module.
+    """
+    common = {
         "auto_mapping": None,
         "base_model_name_or_path": base_name,
         "inference_mode": True,
-        "init_weights": True,
-        "peft_type": PEFT_TYPE,
         "revision": None,
-        "target_modules": [module],
+        "target_modules": [adapted_module(parts.base)],
         "task_type": "CAUSAL_LM",
-        "token_indices": rows.ids.tolist(),
     }
-    metadata = {
-        "format": "pt",
-        BASE_KEY: base.digest(),
-        DTYPE_KEY: base.dtype,
-        TICKET_KEY: parts.source.ticket.digest(),
-    }
-    if stated := parts.source.ticket.probe_sha256:
-        metadata[PROBE_KEY] = stated
+    text = pretty_json(dict(sorted({**common, **config}.items())))
     with staged_folder(out) as staged:
-        write_tensors(staged / WEIGHTS, {f"{PREFIX}{module}{SUFFIX}": (rows.dtype, rows.served)}, metadata)
-        write_bytes(staged / CONFIG, pretty_json(config).encode("utf-8"))
-    return out
+        write_tensors(staged / WEIGHTS, tensors, {"format": "pt", **fingerprint(parts)})
+        write_bytes(staged / CONFIG, text.encode("utf-8"))
+
+
+def fingerprint(parts: Parts) -> dict[str, str]:
+    """What an adapter says of the ticket that it is made of: base, dtype, ticket, tokenisation."""
+    ticket, base = parts.source.ticket, parts.base
+    stated = {} if ticket.probe_sha256 is None else {PROBE_KEY: ticket.probe_sha256}
+    return {BASE_KEY: base.digest(), DTYPE_KEY: base.dtype, TICKET_KEY: ticket.digest(), **stated}
 
 
 def import_peft(folder: Path, base: Table, probe: Probe | None = None) -> ImportedAdapter:
@@ -120,7 +134,13 @@ def import_peft(folder: Path, base: Table, probe: Probe | None = None) -> Import
             (``WRONG_BASE``) or another tokenisation (``TOKENISATION_DIFFERS``).
         NothingToDoError: no row differs from the base's (``NOTHING_MOVES``).
     """
-    config = _config(folder)
+    config = read_config(folder)
+    if config.get("peft_type") != PEFT_TYPE:
+        raise InvalidInputError(
+            f"{folder / CONFIG}: peft_type is {quote(str(config.get('peft_type')))}; only {PEFT_TYPE}"
+            " adapters are rows of the input table",
+            code="ADAPTER_UNSUPPORTED",
+        )
     ids = token_ids(config.get("token_indices"), folder / CONFIG, base.shape[0])
     stored, dtype = _weights(folder, base, len(ids))
     fingerprint = check_fingerprint(folder / WEIGHTS, base)
@@ -193,7 +213,12 @@ def import_folder(
     return imported
 
 
-def _module(base: Table) -> str:
+def adapted_module(base: Table) -> str:
+    """Name of the module whose weight the base's table is.
+
+    Raises:
+        UsageError: it is none (``TENSOR_NOT_A_MODULE``).
+    """
     name = base.tensor or DEFAULT_TENSOR
     module, dot, leaf = name.rpartition(".")
     if not dot or leaf != "weight":
@@ -204,19 +229,19 @@ def _module(base: Table) -> str:
     return module
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """Read the configuration of an adapter folder.
+
+    Raises:
+        UsageError: there is none (``FILE_UNREADABLE``).
+        InvalidInputError: it is not a JSON object (``ADAPTER_MALFORMED``).
+    """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not an adapter folder", code="FILE_UNREADABLE")
     path = folder / CONFIG
     config = read_json(path, what=f"{path}")
     if not isinstance(config, dict):
         raise InvalidInputError(f"{path} is not a JSON object", code="ADAPTER_MALFORMED")
-    kind = config.get("peft_type")
-    if kind != PEFT_TYPE:
-        raise InvalidInputError(
-            f"{path}: peft_type is {quote(str(kind))}; only {PEFT_TYPE} adapters are rows of the input table",
-            code="ADAPTER_UNSUPPORTED",
-        )
     return config
 
 
@@ -258,7 +283,7 @@ def _weights(folder: Path, base: Table, count: int) -> tuple[NDArray[Any], Dtype
             code="PICKLE_REFUSED",
         )
     header = read_header(path)
-    expected = f"{PREFIX}{_module(base)}{SUFFIX}"
+    expected = f"{PREFIX}{adapted_module(base)}{SUFFIX}"
     if set(header) != {expected}:
         held = ", ".join(quote(name) for name in sorted(header)[:3]) or "nothing"
         raise InvalidInputError(

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import read_json, tensor_digest
 from certify.base.records import Dtype
+from certify.base.staging import staged_folder
 from certify.tables.dtypes import DTYPES, cast, to_float32
+from certify.tables.movedrows import write_moved
 from certify.tables.safefile import MappedFile, map_file, quote
-from certify.tables.table import BLOCK_BYTES, DEFAULT_TENSOR, Table
-from certify.ticket.adapters import CONFIG, PREFIX, WEIGHTS, check_fingerprint, token_ids
+from certify.tables.table import BLOCK_BYTES, DEFAULT_TENSOR, Table, check_finite, open_table
+from certify.ticket.adapters.rows import CONFIG, PREFIX, WEIGHTS, check_fingerprint, token_ids
 
 # By the setting that puts something in place of the table's module: the names of a whole table, of rows.
 _WHOLE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -172,6 +174,50 @@ def open_adapted(folder: Path, base: Table) -> Adapted:
     ids, tokens = _tokens(listed, named, path, shape, base.dtype)
     others |= parts.left
     return Adapted(AdaptedTable(base, tensor, shape, whole, product, ids, tokens), tuple(sorted(others)))
+
+
+def import_table(
+    adapter: Path,
+    base: Path,
+    out: Path,
+    *,
+    dtype: Dtype | None = None,
+    tensor: str | None = None,
+    allow_tied: bool = False,
+) -> tuple[int, tuple[str, ...]]:
+    """Write the table that a base and an adapter serve together as moved rows, to a new folder.
+
+    For adapters that change all rows or name none: LoRA on the embedding, ``modules_to_save``. The file
+    ``out/moved_rows.safetensors`` then is a tuned table like any other.
+
+    Args:
+        adapter: the adapter folder.
+        base: E⁰, file or checkpoint folder.
+        out: a new or empty folder.
+        dtype: served dtype; None means the base's.
+        tensor: name of the table's tensor in ``base``, if the architecture does not imply it.
+        allow_tied: accept a base whose head is tied to the table.
+
+    Returns:
+        The number of rows that differ, and names of what else the adapter changes, which stays behind.
+
+    Raises:
+        UsageError, InvalidInputError: see :func:`open_adapted`; the adapter has another number of rows
+            (``SHAPE_MISMATCH``), or makes values that are not finite (``NON_FINITE``).
+        NothingToDoError: no row differs (``NOTHING_MOVES``).
+    """
+    table = open_table(base, tensor=tensor, allow_tied=allow_tied)
+    table = table.as_dtype(dtype or table.dtype)
+    found = open_adapted(adapter, table)
+    if found.table.shape != table.shape:
+        raise InvalidInputError(
+            f"{adapter} has {found.table.shape[0]} rows, {base} has {table.shape[0]}", code="SHAPE_MISMATCH"
+        )
+    with staged_folder(out) as staged:
+        file = staged / "moved_rows.safetensors"
+        count = write_moved(file, table, found.table)
+        check_finite(open_table(file, base=table, allow_tied=allow_tied))
+    return count, found.others
 
 
 def _unsupported(path: Path, why: str) -> InvalidInputError:

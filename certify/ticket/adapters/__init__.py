@@ -1,0 +1,1 @@
+"""Adapters: tickets as such, and what base and adapter serve together."""
