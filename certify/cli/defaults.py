@@ -1,4 +1,5 @@
-"""Defaults of ``certify check`` for a project: ``certify.toml``, or ``[tool.certify]`` of ``pyproject.toml``.
+"""Defaults of ``check`` and ``report`` for a project: ``certify.toml``, or ``[tool.certify]`` of a
+``pyproject.toml``.
 
 Read from the folder in which the command runs, and from no other: a file further up could be anybody's.
 """

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from certify.base.errors import ExitCode
 from certify.cli import options
-from certify.cli.registry import APPENDED, FED, FORMATS, RENDERERS, load
+from certify.cli.gate.run import chosen_tickets, from_defaults, judge_files
+from certify.cli.registry import APPENDED, FORMATS, RENDERERS, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from certify.gate.check import CheckReport
 
 
 def check(
@@ -63,17 +64,11 @@ def check(
     The exit code is the gravest verdict. Several formats are written in one run:
     --format junit=report.xml --format json=report.json.
     """
-    from certify.base.errors import CertifyError, InternalError, UsageError
-    from certify.base.verdict import gravest
-    from certify.cli.shell import complain, progress_bar
-    from certify.gate.check import check as run_check
+    from certify.base.errors import UsageError
     from certify.policy.policy import get_policy
 
-    sources = {name: context.get_parameter_source(name) for name in ("files", "policy")}
-    from_file = {name for name, source in sources.items() if source and source.name == "DEFAULT_MAP"}
-    if ticket and "files" in from_file:
+    if ticket and from_defaults(context, "files"):
         files = None
-    set_by = context.meta["defaults"] if "policy" in from_file else None
     chosen = chosen_tickets([*(files or ()), *(ticket or ())] or ["tickets.json"], only or ())
     targets = _targets(formats, out)
     if text and replay is None:
@@ -83,67 +78,32 @@ def check(
     if certificate is not None and len(chosen) > 1:
         raise UsageError("--certificate is about one ticket: name one", code="TICKET_UNKNOWN")
     get_policy(policy)  # wrong for one file is wrong for all
-    shown: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
     notes: list[str] = []
-    codes = []
-    for path, ids in chosen.items():
-        try:
-            with progress_bar(f"checking {path}") as progress:
-                report = run_check(
-                    path,
-                    policy=policy,
-                    ids=ids,
-                    certificate=certificate,
-                    base=base,
-                    reference=reference,
-                    tokenizer=tokenizer,
-                    engine=engine,
-                    workers=workers,
-                    progress=progress,
-                    fed=load(FED),
-                    judged=partial(progress, of="tickets"),
-                )
-            resample = verbose or "json" in dict(targets)
-            data = load(RENDERERS["check.view"])(report, resample=resample, set_by=set_by)
-            if replay is not None:
-                replaying = load(RENDERERS["replay"])
-                reruns = replaying.run_again(report, model=replay, texts=text or (), reference=reference)
-                notes += replaying.lines(reruns)
-                code = replaying.exit_code(int(report.exit_code), reruns)
-                data |= {"exit_code": code, "replay": replaying.data(reruns)}
-        except Exception as error:  # a fault of this program with one file is no reason to hide the others
-            if len(chosen) == 1:
-                raise
-            if not isinstance(error, CertifyError):
-                what = f"{path}: internal error: {type(error).__name__}: {error}"
-                error = InternalError(what, code="INTERNAL")
-            complain(str(error), error.code)
-            codes.append(error.exit_code)
-            failed.append({"file": str(path), "code": error.code, "text": str(error)})
-        else:
-            shown.append(data)
-            codes.append(ExitCode(data["exit_code"]))
-    result = int(gravest(codes))
-    run = {"schema": "certify.reports", "schema_version": 1, "exit_code": result}
-    run |= {"reports": shown, "errors": failed}
+    resample, set_by = verbose or "json" in dict(targets), from_defaults(context, "policy")
+
+    def look(report: CheckReport) -> dict[str, Any]:
+        data: dict[str, Any] = load(RENDERERS["check.view"])(report, resample=resample, set_by=set_by)
+        if replay is not None:
+            replaying = load(RENDERERS["replay"])
+            reruns = replaying.run_again(report, model=replay, texts=text or (), reference=reference)
+            notes.extend(replaying.lines(reruns))
+            code = replaying.exit_code(int(report.exit_code), reruns)
+            data |= {"exit_code": code, "replay": replaying.data(reruns)}
+        return data
+
+    run = judge_files(
+        chosen,
+        look,
+        policy=policy,
+        certificate=certificate,
+        base=base,
+        reference=reference,
+        tokenizer=tokenizer,
+        engine=engine,
+        workers=workers,
+    )
     _write(run, targets, {"verbose": verbose, "quiet": quiet, "notes": notes})
-    return result
-
-
-def chosen_tickets(specs: Sequence[str], only: Sequence[str] = ()) -> dict[Path, list[str]]:
-    """Ids to check by file, in the order in which the files were named; no ids: all tickets of the file."""
-    from certify.base.errors import UsageError
-    from certify.ticket.released import split_spec
-
-    split = [split_spec(spec) for spec in specs]
-    if only and (len(split) > 1 or split[0][1]):
-        raise UsageError("--id chooses from one ticket file: write FILE#ID", code="TICKET_UNKNOWN")
-    found: dict[Path, list[str]] = {}
-    for path, _ in split:
-        ids = [*only, *(name for other, name in split if other == path)]
-        found[path] = list(dict.fromkeys(ids)) if all(ids) else list(only)
-    return found
+    return int(run["exit_code"])
 
 
 def _targets(formats: Sequence[str] | None, out: Path | None) -> list[tuple[str, Path | None]]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from certify.cli import options
-from certify.cli.registry import RENDERERS, load
+from certify.cli.gate.run import chosen_tickets, from_defaults, judge_files
+from certify.cli.registry import FORMATS, RENDERERS, load
+
+if TYPE_CHECKING:
+    from certify.gate.check import CheckReport
 
 
 def report(
+    context: typer.Context,
     files: Annotated[
         list[str] | None,
         typer.Argument(metavar="FILE[#ID]", help="Tickets to report on; default: tickets.json."),
@@ -28,53 +33,34 @@ def report(
 
     The page is self-contained, asks for nothing and reads without scripts. The exit code is that of check.
     """
-    from certify.base.errors import CertifyError, ExitCode
-    from certify.base.files import check_output
+    from certify.base.files import check_output, check_target
     from certify.base.jsonio import write_bytes
-    from certify.base.verdict import gravest
-    from certify.cli.gate.check import chosen_tickets
-    from certify.cli.shell import complain, emit, progress_bar
-    from certify.gate.check import CheckReport, check
+    from certify.cli.shell import console, next_line, surviving_closed_pipe
+    from certify.policy.policy import get_policy
 
-    check_output(out, like=_is_page)
-    chosen = chosen_tickets(files or ["tickets.json"])
+    check_output(out, like=lambda data: data.startswith(b"<!doctype html>"))
+    check_target(out)
+    get_policy(policy)  # wrong for one file is wrong for all
     reports: list[CheckReport] = []
-    failed: list[dict[str, Any]] = []
-    codes: list[ExitCode] = []
-    for path, ids in chosen.items():
-        try:
-            with progress_bar("scanning") as progress:
-                found = check(
-                    path,
-                    policy=policy,
-                    ids=ids,
-                    base=base,
-                    reference=reference,
-                    tokenizer=tokenizer,
-                    engine=engine,
-                    workers=workers,
-                    progress=progress,
-                )
-        except CertifyError as error:
-            if len(chosen) == 1:
-                raise
-            complain(str(error), error.code)
-            failed.append({"file": str(path), "code": error.code, "text": str(error)})
-            codes.append(error.exit_code)
-        else:
-            reports.append(found)
-            codes.append(found.exit_code)
-    view = load(RENDERERS["check.view"])
-    run = {
-        "exit_code": int(gravest(codes)),
-        "reports": [view(one, resample=False) for one in reports],
-        "errors": failed,
-    }
+    set_by = from_defaults(context, "policy")
+
+    def look(found: CheckReport) -> dict[str, Any]:
+        data: dict[str, Any] = load(RENDERERS["check.view"])(found, resample=False, set_by=set_by)
+        reports.append(found)
+        return data
+
+    run = judge_files(
+        chosen_tickets(files or ["tickets.json"]),
+        look,
+        policy=policy,
+        base=base,
+        reference=reference,
+        tokenizer=tokenizer,
+        engine=engine,
+        workers=workers,
+    )
     write_bytes(out, load(RENDERERS["report"])(reports, run).encode("utf-8"))
-    lines = [f"{one.status.value:<13} {one.ticket.id}\n" for found in reports for one in found.tickets]
-    emit("".join([*lines, f"written to {out}\n"]), None)
-    return int(gravest(codes))
-
-
-def _is_page(data: bytes) -> bool:
-    return data.startswith(b"<!doctype html>")
+    with surviving_closed_pipe():
+        load(FORMATS["terminal"])(run, console(), quiet=True)
+        print(next_line("python3", "-m", "webbrowser", out))
+    return int(run["exit_code"])

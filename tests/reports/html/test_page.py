@@ -396,6 +396,16 @@ def test_the_command_writes_the_page_with_the_code_of_check(
     assert (other.code, "OUT_EXISTS" in other.one_line()) == (2, True)
 
 
+def test_defaults_of_a_project_choose_as_for_check(
+    ticket_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ticket_path.parent)
+    Path("certify.toml").write_text('policy = "selection"\n', encoding="utf-8")
+    assert in_process(["report"], capsys).code == 0
+    assert "policy selection, set by certify.toml" in Outline(Path("report.html").read_text("utf-8")).words
+    assert in_process(["report", "--policy", "release"], capsys).code == 3
+
+
 def test_a_file_that_cannot_be_judged_is_on_the_page(
     ticket_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
