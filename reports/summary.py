@@ -21,8 +21,8 @@ _DENYING: Final = [outcome.value for outcome, _ in reversed(SEVERITY)]
 _VERDICTS: Final = (NOT_JUDGED, *dict.fromkeys(status.value for _, status in SEVERITY), "CERTIFIED")
 _ANSWERS: Final = {"CERTIFIED": "Yes.", "REFUTED": "No."}
 _RECORDS: Final = (
-    "The records are the word of whoever evaluated: --replay repeats what they say on the model, and a policy"
-    " can pin the texts."
+    "The records are the word of whoever evaluated: --replay repeats on the model what they say of drawn"
+    " translations, not of the loss, and a policy can pin the texts."
 )
 
 
@@ -137,5 +137,6 @@ def _second_opinion(ticket: Mapping[str, Any]) -> str:
     (item,) = (one for one in ticket["items"] if one["name"] == "checker.agrees")
     if item["outcome"] != "pass":
         return f"Independent checker: {item['text']}."
-    taken = "; it took what needs whole tables from this program" if "took" in item["text"] else ""
+    rows = " and what needs the ticket's rows" if "released.rows" in item["text"] else ""
+    taken = f"; it took what needs whole tables{rows} from this program" if "took" in item["text"] else ""
     return f"The independent checker agrees{taken}."

@@ -244,6 +244,7 @@ class Folder:
 
     def verified(self, ref: Json, base: Json | None) -> Table:
         """The same, without asking whether it was opened before."""
+        self.single(ref)
         (file,) = self.bound(ref, (), "model.safetensors").values()
         if tensors(file).keys() == MOVED:
             table = self.moved(ref, base, file, self.table)
@@ -260,25 +261,20 @@ class Folder:
 
     def peek(self, ref: Json, base: Json | None = None) -> Table:
         """The table where only some rows are wanted: neither hashed nor scanned."""
-        path = self.path(ref["path"] or "none.safetensors", ref["files"])
-        path = path / "model.safetensors" if path.is_dir() else path
-        file = self.once(f"file {path}", self.mapped, path)
-        moved = path.suffix == ".safetensors" and tensors(file).keys() == MOVED
+        file = self.once(f"file {(path := self.single(ref))}", self.mapped, path)
+        moved = tensors(file).keys() == MOVED
         return self.moved(ref, base, file, self.peek) if moved else self.opened(ref, file, [])
 
-    def moved(self, ref: Json, base: Json | None, file: Any, open_base: Callable[[Json], Table]) -> Table:
+    def moved(self, ref: Json, base: Any, file: Any, open_base: Callable[[Json], Table]) -> Table:
         """The table that moved rows make of a base: its bits flipped where those of the file are set."""
         need(base, "BASE_NEEDED", "INCONCLUSIVE")
-        assert base is not None
-        need(self.path(ref["path"], ref["files"]).suffix == ".safetensors")
         need((ref["shape"], ref["tied"]) == (base["shape"], base["tied"]), "WRONG_TABLE")
         stated = parse(bytes(file[8 : 8 + int.from_bytes(file[:8], "little")]))["__metadata__"]
         dtype, sha256 = stated["certify.base_dtype"], stated["certify.base_tensor_sha256"]
-        need(dtype in ("F32", "F16", "BF16"))
         before = open_base(base | {"dtype": dtype, "tensor_sha256": sha256})
         found = tensors(file)
         (kind, [count], at), (packed, [length], start) = found["moved.ids"], found["moved.bits"]
-        need((kind, packed) == ("I64", "U8"))
+        need((kind, packed) == ("I64", "U8") and dtype in ("F32", "F16", "BF16"))
         ids = naturals([*struct.unpack(f"<{count}q", file[at : at + 8 * count])], len(before))
         need(ids and increasing(ids))
         width, entry = len(before[0]), 4 if dtype == "F32" else 2
@@ -293,12 +289,17 @@ class Folder:
             rows[i] = bits.to_bytes(width)
         return Patched(before, rows, ref["dtype"])
 
+    def single(self, ref: Json) -> Path:
+        """The one safetensors file that holds a table; of no other kind is anything computed again."""
+        path = self.path(ref["path"] or "none.safetensors", ref["files"])
+        if path.is_dir() and not (path / "model.safetensors.index.json").exists():
+            path = path / "model.safetensors"
+        need(path.suffix == ".safetensors", *UNKNOWN)
+        return path
+
     def opened(self, ref: Json, file: Any, configs: Sequence[bytes]) -> Table:
         """The tensor that a ticket names, in a file of the folder."""
-        path = self.path(ref["path"] or "none.safetensors", ref["files"])
-        index = path / "model.safetensors.index.json"
-        plain = not index.exists() if path.is_dir() else path.suffix == ".safetensors"
-        need(plain and ref["tensor"], *UNKNOWN)
+        need(ref["tensor"], *UNKNOWN)
         found = tensors(file)
         for config in map(parse, configs):
             parts = [*nested(config)]

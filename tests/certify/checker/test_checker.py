@@ -622,6 +622,32 @@ def test_what_is_not_computed_again_certifies_nothing(tmp_path: Path) -> None:
     assert "NOT_RECOMPUTED" in verdicts["selection"][1]
 
 
+@pytest.mark.parametrize("kind", ["npy", "sharded"])
+def test_a_table_of_another_kind_is_not_computed_again(bundle: Bundle, kind: str) -> None:
+    """Alone the checker abstains; in the gate it takes what needs rows, too, and says so."""
+    folder = bundle.folder / "elsewhere"
+    folder.mkdir()
+    if kind == "npy":
+        np.save(folder / "base.npy", bundle.base)
+        files, table = ["base.npy"], {"path": "elsewhere/base.npy", "tensor": "", "tied": None}
+    else:
+        (bundle.folder / "base" / "embed_tokens.safetensors").rename(folder / "a.safetensors")
+        shutil.copy(bundle.folder / "base" / "config.json", folder / "config.json")
+        index = {"weight_map": {"model.embed_tokens.weight": "a.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+        files, table = sorted(one.name for one in folder.iterdir()), {"path": "elsewhere"}
+    bound = [
+        {"path": f"elsewhere/{name}", "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
+        for name in files
+    ]
+    edit(bundle.path, lambda ticket: ticket["base"].update(table, files=bound))
+    (verdicts,) = checker.verify(bundle.folder).values()
+    assert verdicts["selection"][:2] == ("INCONCLUSIVE", ("NOT_RECOMPUTED", "NOT_RUN"))
+    (ticket,) = certify.check(bundle.path, policy="selection", engine="numpy").tickets
+    (item,) = (one for one in ticket.items if one.name == "checker.agrees")
+    assert (ticket.status.value, "released.rows" in item.text) == ("CERTIFIED", True)
+
+
 # --- what a ticket asserts ---------------------------------------------------------------------------------
 
 
