@@ -102,7 +102,8 @@ def evaluate(
     read = read_pairs(data, *languages)
     source = None if ticket is None else open_source(ticket)
     tokenizer = load_tokenizer(folder, None if source is None else source.ticket.probe_sha256)
-    pairs = drawn(encodable(read, tokenizer), limit, pair_digests)
+    plain = encodable(read, tokenizer)
+    pairs = drawn(plain, limit, pair_digests)
     if not pairs:
         raise NothingToDoError(f"no sentence of {data} is left", code="NO_EXAMPLES")
     prompts = encode(loaded, pairs, tokenizer, *languages, response=False)
@@ -135,7 +136,7 @@ def evaluate(
     )
     return Evaluation(
         sentences=len(pairs),
-        control=len(read) - len(pairs),
+        control=len(read) - len(plain),
         ended=sum(output.ended for output in outputs) / len(outputs),
         scores=scores,
         outputs=tuple(outputs),

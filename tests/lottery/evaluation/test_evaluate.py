@@ -77,6 +77,11 @@ def test_prompts_that_do_not_fit_are_refused(base: Path, text: Path) -> None:
     assert error.value.code == "MAX_LENGTH"
 
 
+def test_a_pair_that_a_limit_drops_holds_no_control_token(base: Path, text: Path) -> None:
+    result = evaluate(str(base), str(text), LANGUAGES, template="labels", max_new_tokens=1, limit=2)
+    assert (result.sentences, result.control) == (2, 0)
+
+
 @pytest.mark.parametrize(
     ("output", "whole", "first", "cut"),
     [
