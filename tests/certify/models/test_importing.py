@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,17 @@ def test_bad_sources_are_one_line_and_leave_nothing(tmp_path: Path, capsys: Capt
         assert (name, ran.code) == (name, 4)
         assert ran.one_line().endswith(f"[{code}]"), name
         assert list((tmp_path / "outs").iterdir()) == []
+
+
+def test_without_the_package_it_says_how_to_install_it(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_gguf(tmp_path / "m.gguf", tied_llama())
+    for name in ("gguf", "gguf.quants"):
+        monkeypatch.setitem(sys.modules, name, None)
+    ran = in_process(["model", "import", file, "--out", tmp_path / "out"], capsys)
+    assert (ran.code, "pip install -e '.[gguf]'" in ran.one_line()) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_value_too_large_for_the_type_is_refused(tmp_path: Path, capsys: Capture) -> None:
