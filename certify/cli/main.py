@@ -185,8 +185,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Typer's usage errors carry their text in format_message.
         message = getattr(error, "format_message", None)
         if callable(message):
-            # Without any arguments the message is empty: Typer has already printed the help.
-            return _fail(message(), "USAGE", ExitCode.USAGE) if message() else int(ExitCode.USAGE)
+            if type(error).__name__ != "NoArgsIsHelpError":
+                return _fail(message(), "USAGE", ExitCode.USAGE)
+            typer.echo(message())  # without any words, the message is the help
+            return int(ExitCode.USAGE)
         if not _temporary_files():  # whatever a library makes of that
             text = (
                 "no folder can be used for temporary files: set TMPDIR to one with space that can be written"

@@ -174,4 +174,8 @@ def test_commands_of_two_words_are_a_group(monkeypatch: pytest.MonkeyPatch, caps
     ran = in_process(["a", "scan", "--base", "x", "--base", "y", "--tuned", "z"], capsys)
     assert "[OPTION_TWICE]" in ran.one_line()
     assert in_process(["a", "find"], capsys).code == 2
+    for words in ([], ["a"]):
+        ran = in_process(words, capsys)
+        assert (ran.code, ran.err, len(ran.out.splitlines()) > 5) == (2, "", True)
+        assert "scan" in ran.out
     assert commands.get_command(None, "s") is None
