@@ -104,13 +104,10 @@ def _short(run: Mapping[str, Any], width: int, taken: int) -> list[Text]:
 def _together(run: Mapping[str, Any], shared: Sequence[str], width: int) -> list[Text]:
     """What is said of several tickets once."""
     verdicts = _counts(worst_first(run))
-    head = []
-    for report in run["reports"][:1]:
-        number = sum(len(one["tickets"]) for one in run["reports"])
-        head += _said(f"{counted(number, 'ticket')} under {policy(report)}: {verdicts}", width, "", most=3)
-        head[0].stylize("bold")
-        head += [line for said in (report["question"], *shared) for line in _said(said, width, most=3)]
-    return head
+    report, number = run["reports"][0], sum(len(one["tickets"]) for one in run["reports"])
+    head = _said(f"{counted(number, 'ticket')} under {policy(report)}: {verdicts}", width, "", most=3)
+    head[0].stylize("bold")
+    return head + [line for said in (report["question"], *shared) for line in _said(said, width, most=3)]
 
 
 def _own(
@@ -122,15 +119,16 @@ def _own(
     about += f", α = {selection['alpha']}"
     where = _where(run, report["file"], ticket["id"])
     line = Text.assemble((f"{ticket['verdict']:<12}", STYLES[ticket["verdict"]]), "  ", (where, "bold"))
-    yield line.append(f"  {clip(escape(about), max(1, width - line.cell_len - 2))}")
+    room = width - line.cell_len - 2
+    yield line.append(f"  {clip(escape(about), room)}") if room > len(about) // 2 else line
     for said in caveats(ticket):
         if said not in shared:
             yield from _said(said, width, most=3)
 
 
 def _where(run: Mapping[str, Any], file: str, name: str) -> str:
-    """How to name a ticket of a run: by its id, and its file where there are several."""
-    several = len(run["reports"]) + len(run["errors"]) > 1
+    """How to name a ticket of a run: by its id, and its file where several are reported."""
+    several = len(run["reports"]) > 1
     path = clip(escape(file), LONGEST)
     return f"{path}{'#' * bool(name)}{name}" if several or not name else name
 

@@ -65,8 +65,10 @@ class _Command(TyperCommand):
     """A command that refuses repeated options, takes a project's defaults, and shows options by subject."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # a shell completes what is not whole yet
+            return super().parse_args(ctx, args)
         _refuse_twice(self, ctx, args)
-        if self.name in DEFAULTS and not ctx.resilient_parsing and not {"-h", "--help"} & {*args}:
+        if self.name in DEFAULTS and not {"-h", "--help"} & {*args}:
             ctx.default_map, ctx.meta["defaults"] = load(DEFAULTS[self.name])(Path())
         return super().parse_args(ctx, args)
 

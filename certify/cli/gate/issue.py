@@ -35,7 +35,7 @@ def issue(
 
     A certificate holds no verdict: certify check decides.
     """
-    from certify.base.text import escape
+    from certify.base.text import counted, escape
     from certify.cli.shell import console, next_line, progress_bar
     from certify.gate.issue import issue as run_issue
     from certify.ticket.released import split_spec
@@ -58,7 +58,8 @@ def issue(
         )
     texts = ", ".join(f"{one.text} ({one.role})" for one in certificate.evidence)
     shown = console()
-    shown.print(f"{len(certificate.claims)} claims about {certificate.ticket.id} on {escape(texts)} → {out}")
+    claims = counted(len(certificate.claims), "claim")
+    shown.print(f"{claims} about {certificate.ticket.id} on {escape(texts)} → {out}")
     shown.print(escape(certificate.signature), soft_wrap=True)
     if attach:
         shown.print(next_line("certify", "check", f"{path}#{certificate.ticket.id}"), soft_wrap=True)

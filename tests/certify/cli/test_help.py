@@ -43,6 +43,7 @@ def test_options_say_what_the_library_takes(capsys: Capture) -> None:
         ("certify che", {"check", "checker"}),
         ("certify check --pol", {"--policy"}),
         ("certify check --policy dr", {"drop-in"}),
+        ("certify check --policy paper --policy dr", {"drop-in"}),
         ("certify check --format js", {"json"}),
         ("certify explain CLAIM_R", {"CLAIM_REFUTED"}),
         ("certify scan --engine num", {"numba", "numpy"}),
