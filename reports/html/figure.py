@@ -34,6 +34,9 @@ def figure(
         legend: kinds of marks and what they stand for.
         cloud: id of the points that a script draws beneath it (:mod:`reports.html.cloud`).
     """
+    numbers = (
+        tag("details", tag("summary", "Numbers"), table(f"Numbers: {title}", head, rows)) if head else None
+    )
     plot = drawn.svg(title, f"{key}-read") if isinstance(drawn, Axes) else drawn
     frame = " ".join(f"{share:.4f}" for share in drawn.frame) if isinstance(drawn, Axes) else None
     return tag(
@@ -41,8 +44,7 @@ def figure(
         tag("h4", title),
         _legend(legend) if legend else None,
         tag("div", plot, class_="plot", data_cloud=cloud, data_frame=cloud and frame),
-        tag("figcaption", read, id=f"{key}-read"),
-        tag("details", tag("summary", "Numbers"), table(f"Numbers: {title}", head, rows)) if head else None,
+        tag("figcaption", tag("p", read, id=f"{key}-read"), numbers),
         id=key,
     )
 

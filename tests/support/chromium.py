@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import shutil
@@ -20,7 +19,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def executable() -> str | None:
-    """Where a Chromium is installed; None if there is none."""
+    """Where a Chromium is installed; None if there is none, and on Windows, which has no such pipe."""
+    if os.name == "nt":
+        return None
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
@@ -113,6 +114,8 @@ class Tab:
 @contextmanager
 def chromium() -> Iterator[Tab]:
     """A browser with one empty page."""
+    import fcntl  # not on Windows
+
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
     with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         flags = [
