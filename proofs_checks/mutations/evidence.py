@@ -235,6 +235,13 @@ def _choice(original: Any, found: Any, about: Any) -> Any:
     return original(found, SimpleNamespace(**vars(about) | {"choice": None}))
 
 
+@SPLIT.bug("certify.claims.counts:split_claim")
+def _margin(original: Any, found: Any, about: Any) -> Any:
+    """Ours, with sentences compared alone: the text that a margin was chosen on is no evidence for it."""
+    ticket = SimpleNamespace(**vars(about.ticket) | {"calibration": None})
+    return original(found, SimpleNamespace(**vars(about) | {"ticket": ticket}))
+
+
 @SPLIT.judge
 def judge_pairs() -> Iterator[Fact]:
     """Sentences that repeat or were used, on either side and in each role."""
@@ -309,6 +316,9 @@ def judge_texts() -> Iterator[Fact]:
     about.choice = SimpleNamespace(sentences=(line,))
     ends = code_of(lambda: counts.split_claim(good, about))
     yield "the ticket was chosen on a line", ends == "DATA_OVERLAP"
+    about.choice, about.ticket.calibration = None, SimpleNamespace(text_sha256=good.manifest.text.sha256)
+    ends = code_of(lambda: counts.split_claim(good, about))
+    yield "its margin was chosen on the text", ends == "DATA_OVERLAP"
     other = _evidence({"tuning": frozenset({TUNED, line})}, kind="translation")
     yield "two texts that share nothing", code_of(lambda: every.check_splits([good, good])) == ""
     ends = code_of(lambda: every.check_splits([good, other]))

@@ -83,7 +83,12 @@ def windows(rises: Sequence[tuple[int, int]], *, design: Design = "fixed") -> An
 def subject() -> Any:
     """The ticket that the arm ``t`` serves, with three rows."""
     ticket = SimpleNamespace(
-        id="t", tokens=(1, 2, 3), ids=(0, 1, 2), released=SimpleNamespace(object="transfer"), declared=()
+        id="t",
+        tokens=(1, 2, 3),
+        ids=(0, 1, 2),
+        released=SimpleNamespace(object="transfer"),
+        declared=(),
+        calibration=None,
     )
     return SimpleNamespace(
         ticket=ticket,
