@@ -326,20 +326,26 @@ def peft_and_llama() -> tuple[Any, Any, Any]:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft calls a deprecated name of transformers
 @pytest.mark.parametrize(
-    ("stored", "loaded"),
+    ("stored", "loaded", "scaled"),
     [
-        ("bfloat16", "bfloat16"),
-        pytest.param("bfloat16", "float32", marks=pytest.mark.slow),
-        pytest.param("float16", "float16", marks=pytest.mark.slow),
-        pytest.param("float32", "float32", marks=pytest.mark.slow),
+        ("bfloat16", "bfloat16", False),
+        ("bfloat16", "bfloat16", True),
+        pytest.param("bfloat16", "float32", False, marks=pytest.mark.slow),
+        pytest.param("float16", "float16", False, marks=pytest.mark.slow),
+        pytest.param("float32", "float32", False, marks=pytest.mark.slow),
     ],
 )
-def test_peft_computes_what_the_merged_checkpoint_computes(tmp_path: Path, stored: str, loaded: str) -> None:
+def test_peft_computes_what_the_merged_checkpoint_computes(
+    tmp_path: Path, stored: str, loaded: str, scaled: bool
+) -> None:
     torch, peft, tiny_llama = peft_and_llama()
-    from transformers import LlamaForCausalLM
+    from tiny_gemma import tiny_gemma3
+    from transformers import AutoModelForCausalLM
 
     dtype = getattr(torch, stored)
-    model = tiny_llama.tiny_llama(dtype=dtype)
+    model = (
+        tiny_gemma3(dtype=dtype, tie_word_embeddings=False) if scaled else tiny_llama.tiny_llama(dtype=dtype)
+    )
     model.save_pretrained(tmp_path / "base")
     moved = [0, 3, 57, 72, 90]
     with torch.no_grad():
@@ -354,7 +360,7 @@ def test_peft_computes_what_the_merged_checkpoint_computes(tmp_path: Path, store
 
     in_dtype = getattr(torch, loaded)
     base, merged = (
-        LlamaForCausalLM.from_pretrained(tmp_path / name, dtype=in_dtype).eval()
+        AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype=in_dtype).eval()
         for name in ("base", "merged")
     )
     ids = tiny_llama.batch_of(0)["input_ids"]
