@@ -34,7 +34,7 @@ from certify.models.record import RECORD, ModelSource, SourceFile, TensorSource,
 from certify.models.tokenizer import tokenizer_config, tokenizer_json
 from certify.tables.checkpoint import CONFIG, INDEX, SINGLE, locate
 from certify.tables.dtypes import DTYPES, cast, finite_mask
-from certify.tables.safefile import is_file, is_folder, map_file, quote, write_tensors
+from certify.tables.safefile import is_file, is_folder, quote, write_tensors
 from certify.tables.table import DEFAULT_TENSOR
 from certify.tables.weights import WEIGHT_SUFFIXES, Stored, open_weights
 
@@ -126,9 +126,9 @@ def import_model(
         UsageError: a file cannot be read or written, or ``out`` is not free.
         InvalidInputError: a source is malformed or not supported (:mod:`certify.models.archive`,
             :mod:`certify.models.gguf`, :mod:`certify.models.layout`, :mod:`certify.models.pieces`,
-            :mod:`certify.tables.checkpoint`), its head is untied already (``HEAD_UNTIED``), a tensor has a
-            type that is not converted (``DTYPE_UNSUPPORTED``) or a value that does not fit
-            (``NON_FINITE``).
+            :mod:`certify.tables.checkpoint`), its head is untied already (``HEAD_UNTIED``), its record
+            is of other weights (``SOURCE_DIFFERS``), a tensor has a type that is not converted
+            (``DTYPE_UNSUPPORTED``) or a value that does not fit (``NON_FINITE``).
     """
     whole = len(sources) == 1 and is_folder(sources[0]) and is_file(sources[0] / CONFIG)
     with staged_folder(out) as staged:
@@ -142,13 +142,9 @@ def import_model(
             {"format": "pt"},
         )
         scratch.unlink(missing_ok=True)
-        written = map_file(staged / SINGLE)
         tensors = {
-            name: TensorSource(
-                sha256=tensor_digest(info.dtype, info.shape, [written.bytes[info.start : info.stop].data]),
-                stored=model.tensors[name].stored,
-            )
-            for name, info in sorted(written.header.items())
+            name: TensorSource(sha256=_digest(one), stored=model.tensors[name].stored)
+            for name, one in sorted(open_weights(staged / SINGLE).items())
         }
         record = model.record.model_copy(update={"tensors": tensors})
         for name, data in model.beside.items():
@@ -194,6 +190,7 @@ def _of_folder(folder: Path, dtype: Dtype | None) -> _Model:
         record = _record(folder.resolve().name, "", bound, dtype)
     else:
         record = earlier[0].model_copy(update={"dtype": dtype or earlier[0].dtype})
+        _check_record(folder, record)
     tensors = {
         name: _tensor(name, stored, dtype, record.tensors.get(name))
         for name, stored in open_weights(folder).items()
@@ -206,6 +203,20 @@ def _of_folder(folder: Path, dtype: Dtype | None) -> _Model:
     if _TOKENIZER not in beside and _MODEL in beside:
         beside = _made_fast(folder, beside, config.get("max_position_embeddings"))
     return _Model(config, found.tensor, found.tied, tensors, beside, record)
+
+
+def _check_record(folder: Path, record: ModelSource) -> None:
+    found = {name: _digest(stored) for name, stored in open_weights(folder).items()}
+    if found != {name: one.sha256 for name, one in record.tensors.items()}:
+        raise InvalidInputError(
+            f"{folder / RECORD} does not describe the weights beside it: the model was changed since",
+            code="SOURCE_DIFFERS",
+        )
+
+
+def _digest(stored: Stored) -> str:
+    info = stored.info
+    return tensor_digest(info.dtype, info.shape, [stored.file.bytes[info.start : info.stop].data])
 
 
 def _tensor(name: str, stored: Stored, dtype: Dtype | None, before: TensorSource | None) -> Retyped:

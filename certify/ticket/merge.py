@@ -16,6 +16,7 @@ from certify.base.errors import InternalError, InvalidInputError, UsageError
 from certify.base.files import opened
 from certify.base.jsonio import read_json
 from certify.base.staging import staged_folder
+from certify.models.record import RECORD
 from certify.tables.checkpoint import INDEX, SINGLE
 from certify.tables.rowfile import Rows
 from certify.tables.safefile import TensorInfo, quote, read_header
@@ -37,8 +38,8 @@ class MergeReport:
         rewritten: name of the shard with the table.
         copied: names of the files copied byte for byte.
         linked: names of the shards that are hard links to the base's.
-        left_out: names in the base folder that a merged checkpoint must not have: folders, and weights in
-            other formats, which have the base's rows.
+        left_out: names in the base folder that a merged checkpoint must not have: folders, weights in other
+            formats, which have the base's rows, and the record of where the base came from.
     """
 
     transfer: TransferReport
@@ -164,6 +165,7 @@ def _plan(folder: Path, base: Table) -> _Plan:
             path.is_file()
             and path.suffix.lower() not in WEIGHT_SUFFIXES
             and not path.name.endswith(".index.json")
+            and path.name != RECORD
         ):
             others.append(path.name)
         elif path.is_dir() and path.name == _TEMPLATES:

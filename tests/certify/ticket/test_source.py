@@ -45,6 +45,9 @@ def test_a_ticket_on_a_copy_says_so(bundle: bool, tmp_path: Path, capsys: pytest
     inputs = {} if bundle else {"base": copy, "reference": tuned, "tokenizer": copy}
     report = certify.check(out, policy="selection", engine="numpy", **inputs)
     assert int(report.exit_code) == 0
+    merged = ["apply", "--ticket", out, "--base", copy, "--out", tmp_path / "merged"]
+    assert in_process(merged, capsys).code == 0
+    assert not (tmp_path / "merged" / "source.json").exists()
     assert view(report)["tickets"][0]["table"]["source"] == ticket.base.source.line
     words = [word for name, path in inputs.items() for word in (f"--{name}", path)]
     ran = in_process(["check", out, "--policy", "selection", "--verbose", *words], capsys)
@@ -64,4 +67,7 @@ def test_a_record_of_another_table_makes_no_ticket(tmp_path: Path) -> None:
     save_file(weights, copy / "model.safetensors")
     with pytest.raises(CertifyError) as caught:
         lottery.find(copy, tuned, out=tmp_path / "tickets.json", ticket_id="x", engine="numpy")
+    assert caught.value.code == "SOURCE_DIFFERS"
+    with pytest.raises(CertifyError) as caught:
+        import_model([copy], tmp_path / "again")
     assert caught.value.code == "SOURCE_DIFFERS"
