@@ -52,11 +52,11 @@ def wrap(text: str, width: int, *, first: str = "", indent: str = "", most: int 
     lines: list[str] = []
     line, start = first, True
     for word in text.split():
-        if not start and cell_len(line) + 1 + cell_len(word) > width:
+        if line.strip() and cell_len(line) + (not start) + cell_len(word) > width:
             if most is not None and len(lines) + 1 >= most:
                 fits = cell_len(line) + 2 <= width
                 return [*lines, f"{line if fits else line.rpartition(' ')[0]} …"]
-            lines.append(line)
+            lines.append(line.rstrip())
             line, start = indent, True
         line += ("" if start else " ") + clip(word, LONGEST)
         start = False

@@ -69,7 +69,7 @@ def _opening(report: Mapping[str, Any], ticket: Ticket, width: int) -> Iterator[
     first = f"{verdict}  {ticket['id']}  "
     for line in wrap(f"under {escape(policy(report))}", width, first=first, indent="  ", most=3):
         text = Text(line)
-        if line.startswith(first):
+        if line.startswith(first.rstrip()):
             text.stylize(f"reverse {STYLES[ticket['verdict']]}", 0, len(verdict))
             text.stylize("bold", len(verdict), len(first))
         yield text

@@ -129,7 +129,7 @@ def _targets(formats: Sequence[str] | None, out: Path | None) -> list[tuple[str,
         if len(printed) != 1:
             raise UsageError("--out is the file of one format: write --format NAME=FILE")
         found[printed[0]] = (found[printed[0]][0], out)
-    places = [place for _, place in found]
+    places = [place and place.resolve() for _, place in found]
     if len(set(places)) < len(places):
         raise UsageError("two formats go to one place: write --format NAME=FILE for each but one")
     for written in filter(None, places):
