@@ -46,6 +46,7 @@ RENDERERS: Final = {
     "check.view": "reports.view:view",
     "report": "reports.html.page:page",
     "check.summary": "reports.summary:worst_first",
+    "check.digest": "reports.view:digest",
     "find": "reports.ticket:render",
     "scan": "reports.scan:render",
     "replay": "lottery.cli.replay",

@@ -37,20 +37,25 @@ def from_defaults(context: typer.Context, parameter: str) -> str | None:
 
 
 def judge_files(
-    chosen: Mapping[Path, list[str]], look: Callable[[CheckReport], dict[str, Any]], **settings: Any
+    chosen: Mapping[Path, list[str]],
+    look: Callable[[CheckReport], dict[str, Any]],
+    *,
+    raises: bool = True,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Judge file by file. A fault with one of several files is told, and does not hide the others.
 
     Args:
         chosen: ids by file, from :func:`chosen_tickets`.
         look: makes the data of a report; what goes wrong there counts as a fault with its file.
+        raises: raise the fault with the only file, too; otherwise the run holds it.
         settings: of :func:`certify.gate.check.check`.
 
     Returns:
         The run as data, schema ``certify.reports``.
 
     Raises:
-        CertifyError: the only file cannot be judged.
+        CertifyError: the only file cannot be judged, and ``raises``.
     """
     from functools import partial
 
@@ -70,7 +75,7 @@ def judge_files(
             shown.append(look(report))
             codes.append(ExitCode(shown[-1]["exit_code"]))
         except Exception as error:  # a fault of this program with one file is no reason to hide the others
-            if len(chosen) == 1:
+            if raises and len(chosen) == 1:
                 raise
             if not isinstance(error, CertifyError):
                 what = f"{path}: internal error: {type(error).__name__}: {error}"

@@ -72,7 +72,7 @@ def test_the_exit_code_is_the_same_in_every_format(
         assert ran.code == code, extra
         if code in {2, 5} or change is OUTCOMES["malformed"][0]:
             ran.one_line()
-            assert ran.out == ""
+            assert bool(ran.out) == ("--format" in extra), "what reads a format learns of it there"
         else:
             assert ran.err == ""
             verdict = {0: "CERTIFIED", 1: "REFUTED", 3: "INCONCLUSIVE", 4: "INVALID"}[code]
@@ -228,7 +228,8 @@ def test_whatever_breaks_closes_the_gate_in_one_line(
 
     monkeypatch.setattr(certify.gate.check, "recheck", broken)
     ran = in_process(["check", "--ticket", ticket_path, "--format", report_format], capsys)
-    assert (ran.code, ran.out) == (code, "")
+    assert ran.code == code
+    assert bool(ran.out) == (report_format == "json" and isinstance(error, Exception))
     ran.one_line()
 
 
