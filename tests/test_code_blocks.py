@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
+import yaml
 from command import ROOT, in_process
 from documents import PAGES
 from markdown_it import MarkdownIt
@@ -100,6 +101,8 @@ def parse(block: Block) -> None:
             compile(block.text, block.page, "exec")
         case "json":
             parse_file(parse_json(block.text.encode(), what=block.page), kind)
+        case "yaml":
+            assert yaml.safe_load(block.text)
         case "toml":
             parse_file(tomllib.loads(block.text), kind)
         case _:
