@@ -61,7 +61,7 @@ def main() -> int:
         torch.set_num_threads(options.threads)
     model, tokenizer = load_backbone(options.base, "F32").eval(), load_tokenizer(options.base)
     languages = (options.source, options.target)
-    pairs = read_pairs(options.data, *languages, limit=options.sentences)
+    pairs = read_pairs(options.data, *languages)[: options.sentences]
     prompts = encode(load_template(options.template), pairs, tokenizer, *languages, response=False)
     end = tokenizer.eos_token_id
 

@@ -142,7 +142,7 @@ def test_settings_that_are_refused(call: Callable[[], object]) -> None:
 @pytest.mark.statistical
 def test_a_margin_of_one_point_is_shown_by_1450_units_three_times_in_four() -> None:
     shown = {
-        design: 300 * simulated_power(1450, Fraction(1), Fraction(15), DELTA, 5, 300, design=design)
+        design: int(300 * simulated_power(1450, Fraction(1), Fraction(15), DELTA, 5, 300, design=design))
         for design in ("fixed", "sequential")
     }
     assert binom.cdf(shown["fixed"], 300, 0.75) > 1e-4
