@@ -89,7 +89,7 @@ def excluded(stated: Sequence[Json], vocabulary: Vocabulary, count: int, named: 
     pieces, special, size = vocabulary
     of_role = Counter(text.partition(" ")[0] for text in special.values())
     together = any(one["reason"].startswith("special tokens") for one in stated)
-    many = [role for role, number in of_role.items() if together and number > 16]
+    many = [role for role, number in of_role.items() if together and number > 8]
     roles = {i: text.partition(" ")[0] for i, text in special.items()}
     groups = [
         (f"special: {text.removeprefix('special ')}", [i])

@@ -53,7 +53,7 @@ UNTESTED_LEVEL: Final = Fraction(1, 20)
 TOGETHER: Final = "special tokens"
 """Beginning of the reason for excluding many special tokens of one role, which are one group."""
 
-_APART: Final = 16  # special tokens of one role that are still named one by one
+_APART: Final = 8  # special tokens of one role that are still named one by one
 
 NO_PIECE = "no piece in the tokenizer"
 """Reason for excluding rows between the tokenizer's ids that do not belong to a token."""
@@ -108,7 +108,7 @@ def select(
         exclude: further groups of ids to leave out, with reasons.
         counts: for rules ``frequency:k`` and ``template:PAIR``, non-negative integers ``[V]``.
         seed: for rule ``random:k``, a non-negative integer.
-        together: list more than sixteen special tokens of one role as one group, as tickets do since schema
+        together: list more than eight special tokens of one role as one group, as tickets do since schema
             version 2.
 
     Returns:
