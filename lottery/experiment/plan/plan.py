@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -43,7 +43,7 @@ class ExperimentPlan(Model):
     base: Annotated[str, Field(min_length=1)]
     template: str = "alpaca"
     served_dtype: fields.Precision
-    bundle: bool = True
+    bundle: bool | Literal["base-elsewhere"] = True
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     take: Take = "sample"
     pair: Annotated[tuple[fields.PairPlan, ...], Field(min_length=1, max_length=64)]

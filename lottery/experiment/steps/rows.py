@@ -181,7 +181,8 @@ def write_tickets(context: RunContext, work: Work) -> Result:
             declared=[DeclaredClaim.model_validate(claim) for claim in entry["declared"]],
             extraction=entry.get("extraction"),
             tuned_rows=None if tuned is None else tuned_result(tuned)[0],
-            bundle=p["bundle"],
+            bundle=bool(p["bundle"]),
+            base_elsewhere=p["bundle"] == "base-elsewhere",
             probe=serving_probe,
             fed=serving_fed,
         )
@@ -199,7 +200,8 @@ def calibrate_tickets(context: RunContext, work: Work) -> Result:
     shutil.rmtree(out.parent, ignore_errors=True)
     shutil.copytree(work.inputs["tickets"].path(out.parent.name), out.parent)
     bundled = work.parameters["bundle"]
-    base, reference = (None, None) if bundled else (context.base_folder(work), reference_file(work))
+    base = None if bundled is True else context.base_folder(work)
+    reference = None if bundled else reference_file(work)
     chosen = {
         ticket.id: calibrate(
             out,

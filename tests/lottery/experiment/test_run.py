@@ -377,6 +377,21 @@ def test_a_declared_margin_repeats_tickets_and_no_evaluation(copy: Path) -> None
     assert go(plan, copy) == ["en-ca/tickets", "publish"]
 
 
+def test_the_base_can_stay_elsewhere(copy: Path) -> None:
+    assert go(changed(lambda plan: plan.update(bundle="base-elsewhere")), copy) == [
+        "en-ca/tickets",
+        "publish",
+    ]
+    tables = {
+        path.relative_to(copy / "tickets").as_posix() for path in (copy / "tickets").rglob("*.safetensors")
+    }
+    assert {name for name in tables if not name.startswith("rows/")} == {"reference/moved_rows.safetensors"}
+    tickets = copy / "tickets" / "tickets.json"
+    assert int(certify.check(tickets, policy="selection").exit_code) == 3
+    base = copy / "steps" / "base" / "base"
+    assert int(certify.check(tickets, policy="selection", base=base).exit_code) == 0
+
+
 def test_a_text_that_is_left_out_leaves_no_file(copy: Path) -> None:
     plan = changed(lambda plan: plan["text"].pop(1))
     assert go(plan, copy) == ["publish"]
