@@ -30,6 +30,7 @@ COSTLY = {
     "tune": "needs text; tests/lottery/tuning/ runs it",
     "evaluate": "needs text; tests/lottery/evaluation/ runs it",
     "pretrain": "an hour; tests/lottery/pretrain/ runs the smallest",
+    "model": "needs a model; tests/certify/models/ imports small ones",
     "prove": "minutes; tests/proofs_checks/test_prove.py runs it",
     "issue": "needs what an experiment leaves; tests/certify/gate/test_issue.py runs it",
 }
@@ -144,9 +145,13 @@ def parse_certify(name: str, words: list[str], whole: bool) -> None:
     pairs = zip(["", *words], words, strict=False)
     given = [word for before, word in pairs if word != "…" or before.startswith("--")]
     try:
-        command.get_command(None, name).make_context(name, given)
+        one = command.get_command(None, name)
+        while given and hasattr(one, "list_commands"):  # a group: the next word is one of its commands
+            name, *given = given
+            one = one.get_command(None, name)
+        one.make_context(name, given)
     except Exception as error:
-        if whole or type(error).__name__ not in ("MissingParameter", "BadOptionUsage"):
+        if whole or type(error).__name__ not in ("MissingParameter", "BadOptionUsage", "NoArgsIsHelpError"):
             raise
 
 

@@ -89,20 +89,23 @@ def sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-class Commands(TyperGroup):
-    """The registered commands, each loaded on demand."""
-
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (its signature)
-        """List commands and groups in the order in which the help shows them."""
-        return list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))
+class _Group(TyperGroup):
+    """Commands whose help says the first sentence about each of them, whole."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the first sentence about each command, whole."""
         names = self.list_commands(ctx)
         with formatter.section("Commands"):
             formatter.write_dl(
                 [(name, self.get_command(ctx, name).get_short_help_str(200)) for name in names]
             )
+
+
+class Commands(_Group):
+    """The registered commands, each loaded on demand."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (its signature)
+        """List commands and groups in the order in which the help shows them."""
+        return list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 (its signature)
         """Load the command of that name, or the group whose commands begin with it; None if there is none."""
@@ -110,6 +113,7 @@ class Commands(TyperGroup):
         if not names:
             return None
         one = typer.Typer(
+            cls=_Group,
             help=GROUPS.get(cmd_name),
             no_args_is_help=True,
             add_completion=False,

@@ -11,13 +11,13 @@ from command import ROOT, as_process, in_process
 from certify.base.records import Correction, Engine, Method
 from certify.cli.options import POLICIES
 from certify.cli.reference import page
-from certify.cli.registry import COMMANDS, FORMATS
+from certify.cli.registry import COMMANDS, FORMATS, GROUPS
 from certify.policy.policy import SHIPPED
 
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.mark.parametrize("name", ["", *COMMANDS])
+@pytest.mark.parametrize("name", ["", *GROUPS, *COMMANDS])
 def test_help_reads_well_at_80_columns(name: str, capsys: Capture) -> None:
     long = in_process([*name.split(), "--help"], capsys)
     assert (long.code, long.err) == (0, "")

@@ -38,6 +38,11 @@ SHIPPED: dict[str, Callable[[], list[Any]]] = {
     "ticket": lambda: _json("*/tickets/tickets.json"),
     "evidence": lambda: _json("*/tickets/evidence/*.json"),
     "certificate": lambda: _json("*/tickets/certificates/*.json"),
+    "model": lambda: [
+        {"schema": "certify.model-source", "schema_version": 1, "created_by": "x", "name": "m"}
+        | {"licence": "MIT", "files": [{"name": "m.gguf", "sha256": "0" * 64}], "dtype": "F16"}
+        | {"untied": True, "tensors": {"w": {"sha256": "1" * 64, "stored": "Q4_K"}}}
+    ],
     "policy": lambda: _toml("certify/policy", "items"),
     "defaults": lambda: [{"policy": "release", "workers": 2}],
     "plan": lambda: _toml("lottery/plans", "pair"),
