@@ -93,11 +93,9 @@ class _Group(TyperGroup):
     """Commands whose help says the first sentence about each of them, whole."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        names = self.list_commands(ctx)
+        commands: dict[str, Any] = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, self.get_command(ctx, name).get_short_help_str(200)) for name in names]
-            )
+            formatter.write_dl([(name, one.get_short_help_str(200)) for name, one in commands.items()])
 
 
 class Commands(_Group):
