@@ -16,7 +16,8 @@ verdict are derived again.
 Hostile input ends in INVALID. What is not computed again (a sharded table, a ``.npy`` file, rule
 ``published:``) is NOT_RECOMPUTED and certifies nothing. Not read, and said so (:data:`verdict.NOT_READ`):
 the prose of a certificate. Believed, like the outputs of the models: which rows of the pool are fed often, or
-as often as the ticket's (null tickets by frequency); no evidence says so.
+as often as the ticket's (null tickets by frequency); no evidence says so. So are the token counts that a
+ticket binds: nothing here tokenises.
 
 Read the files in this order: ``tables.py``, ``vocabulary.py``, ``shapes.py``, ``scan.py``, ``steps.py``,
 ``units.py``, ``declared.py``, ``claims.py``, ``arms.py``, ``audit.py``, ``verdict.py``.
