@@ -8,7 +8,6 @@ all others, as SentencePiece never cuts them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any, Final
 
 from certify.base.errors import InvalidInputError
@@ -135,17 +134,20 @@ def _added(pieces: Pieces) -> Iterator[dict[str, Any]]:
 
 def _around(pieces: Pieces) -> dict[str, Any] | None:
     """What puts ``bos`` and ``eos`` around a text; None if nothing does."""
-    ids = [pieces.roles[role] for role, on in zip(("bos", "eos"), pieces.around, strict=True) if on]
-    if not ids:
+    front, back = (
+        [pieces.roles[role]] if on and role in pieces.roles else []
+        for role, on in zip(("bos", "eos"), pieces.around, strict=True)
+    )
+    if not front and not back:
         return None
-    named = {pieces.texts[i]: i for i in ids}
 
     def part(text: str, kind: int) -> list[dict[str, Any]]:
-        sequence = [{"Sequence": {"id": text, "type_id": kind}}]
-        marks = [[{"SpecialToken": {"id": one, "type_id": kind}}] for one in named]
-        front = marks[:1] if pieces.around[0] else []
-        return [*chain(*front), *sequence, *chain(*(marks[-1:] if pieces.around[1] else []))]
+        before, behind = (
+            [{"SpecialToken": {"id": pieces.texts[i], "type_id": kind}} for i in ids] for ids in (front, back)
+        )
+        return [*before, {"Sequence": {"id": text, "type_id": kind}}, *behind]
 
+    named = {pieces.texts[i]: i for i in front + back}
     return {
         "type": "TemplateProcessing",
         "single": part("A", 0),

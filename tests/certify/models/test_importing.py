@@ -117,6 +117,9 @@ def test_a_tied_checkpoint_is_untied_and_retyped(tmp_path: Path, capsys: Capture
     )
     assert all(torch.equal(tensors[name], one) for name, one in before.items())
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    half = save_checkpoint(tmp_path / "half", dtype=torch.float16, tie_word_embeddings=True)
+    narrow = ["model", "import", half, "--untie", "--dtype", "bf16", "--out", tmp_path / "narrow"]
+    assert in_process(narrow, capsys).code == 0
     again = ["model", "import", tmp_path / "out", "--out", tmp_path / "wide", "--dtype", "fp32"]
     ran = in_process(again, capsys)
     assert (ran.code, "stored in F32, output head untied" in ran.out) == (0, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,5 +135,8 @@ def test_pieces_of_bytes_make_the_ids_of_their_tokenizer(digits: bool) -> None:
         ids = oracle.encode(text).ids
         assert made.encode(text, add_special_tokens=False).ids == ids, text
         assert made.encode(text).ids == [1, *ids, 0], text
+    bare = tokenizer_json(replace(pieces, roles={"eos": 0}))  # asked for, but there is none
+    assert tokenizers.Tokenizer.from_str(json.dumps(bare)).encode("a").ids[-1:] == [0]
+    assert tokenizer_json(replace(pieces, roles={}))["post_processor"] is None
     with pytest.raises(CertifyError, match="cuts text by 'qwen2'"):
         tokenizer_json(Pieces(texts, [], {}, split="qwen2"))
