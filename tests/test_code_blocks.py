@@ -28,7 +28,6 @@ HISTORY = {"CHANGELOG.md": "its sentences name what earlier versions had"}
 COSTLY = {
     "experiment": "trains and evaluates; tests/lottery/cli/test_experiment.py runs the smallest",
     "tune": "needs text; tests/lottery/tuning/ runs it",
-    "model": "downloads a model, or needs one; tests/certify/models/ runs it",
     "evaluate": "needs text; tests/lottery/evaluation/ runs it",
     "pretrain": "an hour; tests/lottery/pretrain/ runs the smallest",
     "model": "needs a model; tests/certify/models/ imports small ones",

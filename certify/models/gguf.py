@@ -66,10 +66,10 @@ class Blocks:
         from gguf import GGMLQuantizationType
         from gguf.quants import dequantize
 
-        found: NDArray[np.float32] = dequantize(
-            np.ascontiguousarray(self.raw[rows]), GGMLQuantizationType[self.kind]
-        )
-        return found.astype(np.float32, copy=False)
+        raw, kind = np.ascontiguousarray(self.raw[rows]), GGMLQuantizationType[self.kind]
+        with np.errstate(all="ignore"):  # who writes them looks for NaN and infinity
+            found: NDArray[np.float32] = dequantize(raw, kind).astype(np.float32, copy=False)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,14 @@ def test_every_type_is_read_as_the_package_reads_it(kind: str, tmp_path: Path) -
     assert opened.settings["tokenizer.ggml.scores"] == [0.0, -1.5, 2.0]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_that_are_not_numbers_give_no_warning(kind: str, tmp_path: Path) -> None:
+    path = small(tmp_path / "m.gguf", "one", kind=kind)
+    data = path.read_bytes()
+    path.write_bytes(data[: -len(data) // 2] + b"\xff\x7f\xff\x7c" * (len(data) // 8))
+    open_gguf(path).tensors["one"].values(slice(0, 3))  # warnings are errors here; who writes them refuses
+
+
 def test_no_cut_and_no_changed_byte_is_more_than_an_error(tmp_path: Path) -> None:
     data = small(tmp_path / "m.gguf", "one", "two").read_bytes()
     header = data.index(b"two") + 40
