@@ -102,7 +102,7 @@ def test_the_signature_names_every_setting_once(ticket_path: Path) -> None:
         "alpha": "0.05",
         "correction": "none",
         "policy": "selection",
-        "schema": "1",
+        "schema": "2",
         "tool": "",
     }
     seeded = ticket.model_copy(update={"selection": ticket.selection.model_copy(update={"seed": 0})})
