@@ -43,7 +43,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from certify.base.errors import CertifyError, InvalidInputError
+from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError
 from certify.base.files import inside
 from certify.base.jsonio import sha256_bytes
 from certify.base.text import counted
@@ -214,29 +214,51 @@ def _rest(ticket: Ticket, policy: Policy, why: str, *, skip: int = 1) -> list[It
     return items + outcomes.not_run(ticket, policy, why)
 
 
+def bound_certificate(ticket: Ticket, folder: Path, path: Path | None = None) -> tuple[Certificate, str, int]:
+    """Read the certificate that ``ticket`` names in its folder, or the one at ``path``, and see whose it is.
+
+    Returns:
+        The certificate, its file digest, and the schema version that it was written in.
+
+    Raises:
+        NothingToDoError: none is named (``NO_CERTIFICATE``), or it is not there (``FILE_MISSING``).
+        InvalidInputError: it is not the named file (``CERTIFICATE_DIGEST``), is about another ticket
+            (``CERTIFICATE_OTHER_TICKET``), or is refused by
+            :func:`certify.certificate.schema.read_certificate`.
+        UsageError: it cannot be read.
+    """
+    stated = None
+    if path is None and ticket.certificate is not None:
+        stated = ticket.certificate.sha256
+        path = inside(folder, ticket.certificate.path, stated)
+    if path is None:
+        raise NothingToDoError(
+            "the ticket names no certificate: nothing is shown about what a model does with it",
+            code="NO_CERTIFICATE",
+        )
+    if not path.exists():
+        raise NothingToDoError(f"the certificate {path.name} is not there", code="FILE_MISSING")
+    certificate, data, version = read_certificate(path)
+    sha256 = sha256_bytes(data)
+    if stated not in (None, sha256):
+        raise InvalidInputError(
+            "the certificate is not the file that the ticket names", code="CERTIFICATE_DIGEST"
+        )
+    if (certificate.ticket.id, certificate.ticket.sha256) != (ticket.id, ticket.digest()):
+        raise InvalidInputError(
+            f"the certificate is about another ticket: {certificate.ticket.id}, digest"
+            f" {certificate.ticket.sha256[:12]}",
+            code="CERTIFICATE_OTHER_TICKET",
+        )
+    return certificate, sha256, version
+
+
 def _present(ticket: Ticket, sources: Sources) -> tuple[Certificate | None, str | None, Item]:
-    name, located = "certificate.present", ticket.certificate
-    if located is None and sources.certificate is None:
-        text = "the ticket names no certificate: nothing is shown about what a model does with it"
-        return None, None, Item(name, Outcome.MISSING, "NO_CERTIFICATE", text, outcomes.REMEDY)
+    name = "certificate.present"
     try:
-        where = (located.path, located.sha256) if located else ("", None)
-        path = sources.certificate or inside(sources.folder, *where)
-        if not path.exists():
-            text = f"the certificate {path.name} is not there"
-            return None, None, Item(name, Outcome.MISSING, "FILE_MISSING", text, outcomes.REMEDY)
-        certificate, data, version = read_certificate(path)
-        sha256 = sha256_bytes(data)
-        if sources.certificate is None and located is not None and located.sha256 not in (None, sha256):
-            raise InvalidInputError(
-                "the certificate is not the file that the ticket names", code="CERTIFICATE_DIGEST"
-            )
-        if (certificate.ticket.id, certificate.ticket.sha256) != (ticket.id, ticket.digest()):
-            raise InvalidInputError(
-                f"the certificate is about another ticket: {certificate.ticket.id}, digest"
-                f" {certificate.ticket.sha256[:12]}",
-                code="CERTIFICATE_OTHER_TICKET",
-            )
+        certificate, sha256, version = bound_certificate(ticket, sources.folder, sources.certificate)
+    except NothingToDoError as error:
+        return None, None, Item(name, Outcome.MISSING, error.code, str(error), outcomes.REMEDY)
     except CertifyError as error:
         return None, None, refused(name, error, sources.certificate)
     if version < SCHEMA_VERSION:
