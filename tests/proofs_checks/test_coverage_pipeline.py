@@ -542,7 +542,7 @@ def test_a_requirement_that_asks_for_nothing_is_seen(
 def test_one_text_of_several_that_shows_a_claim_is_not_enough(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcomes, "_GRAVEST", outcomes._GRAVEST[::-1])
+    monkeypatch.setattr(outcomes, "GRAVEST", outcomes.GRAVEST[::-1])
     assert certified(plot_of("no gain on one text"), stage)
 
 
