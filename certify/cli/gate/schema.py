@@ -23,8 +23,9 @@ def schema(
 
     ticket describes tickets.json, evidence a manifest, outputs the first line of outputs of another engine,
     certificate a certificate, proofs the record that certify prove --out writes, report what certify check
-    --format json prints of one file and reports of several. policy, plan (of an experiment) and defaults (of
-    certify check, in certify.toml or pyproject.toml) are TOML; the schema describes their content as JSON.
+    --format json prints of one file and reports of several, diff what certify diff does. policy, plan (of an
+    experiment) and defaults (of certify check, in certify.toml or pyproject.toml) are TOML; the schema
+    describes their content as JSON.
     """
     from certify.base.jsonio import pretty_json, states
     from certify.base.model import json_schema

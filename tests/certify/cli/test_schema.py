@@ -74,7 +74,7 @@ def test_every_schema_is_valid_and_closed(kind: str, capsys: Capture) -> None:
 
 
 def test_nothing_is_left_out() -> None:
-    assert SCHEMAS.keys() == SHIPPED.keys() | {"report", "reports", "outputs"}
+    assert SCHEMAS.keys() == SHIPPED.keys() | {"report", "reports", "outputs", "diff"}
 
 
 @pytest.mark.parametrize("kind", SHIPPED)
