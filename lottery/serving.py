@@ -1,4 +1,4 @@
-"""Serving with a calibrated margin: which decisions of a ticket's model are sure (theory §5).
+"""Where a ticket is served: whether its rows are there and act, and which decisions are sure (theory §5).
 
 A ticket that declares ``guarantee:calibrated`` promises about the decisions whose own margin is at least t.
 An application marks the others, and defers to embed tuning there or flags the sentence. Margins are counted
@@ -10,16 +10,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from certify.base.errors import UsageError
+from certify.base.errors import InvalidInputError, UsageError
 from certify.evidence.read import UNIT
+from certify.tables.dtypes import to_float32
+from certify.ticket.released import open_source, shown
+from certify.ticket.transfer import open_parts
 from lottery.evaluation.forced_decoding import SLACK, two_largest
 from lottery.evaluation.generate import check_finite
+from lottery.model.rows import scale_of
+
+_PROBE, _BLOCK = 32, 4096  # rows of the ticket in the probe, rows compared at a time
 
 
 class MarginGate(LogitsProcessor):  # type: ignore[misc]
@@ -119,3 +129,96 @@ def least(t: str) -> int:
             f"a margin is a decimal in (0, 1) of at most nine digits, not {t!r}", code="MARGIN_RANGE"
         )
     return int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class SelfCheck:
+    """What :func:`self_check` found: the certified rows are served, and they act.
+
+    Attributes:
+        ticket: digest of the ticket.
+        table: tensor digest of the base, as the ticket binds it; all other rows are its rows.
+        rows: number of the ticket's rows, all served bit for bit.
+        others: number of the other rows.
+        effect: largest absolute change of a logit of the probe by the ticket's rows; above 0.
+    """
+
+    ticket: str
+    table: str
+    rows: int
+    others: int
+    effect: float
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def self_check(model: Any, ticket: str, *, base: Path | None = None) -> SelfCheck:
+    """Compare what a model in this process looks up with a ticket, and see whether the ticket's rows act.
+
+    The model is asked, not its weights, so that adapters count; nothing in it is changed. The probe is the
+    ticket's own ids as a prompt: its logits must differ from those with the base's rows by more than from
+    those of a second run.
+
+    Args:
+        model: of transformers, or wrapped by PEFT; in eval mode.
+        ticket: ``FILE`` or ``FILE#ID``.
+        base: the base's table or checkpoint; None takes the one beside the ticket.
+
+    Raises:
+        InvalidInputError: the table has another shape (``SHAPE_MISMATCH``), a ticket row is not served
+            (``NOT_SERVED``), another row is not the base's (``FOREIGN``), the rows do not act
+            (``NO_EFFECT``), or files are not the ticket's (:func:`certify.ticket.transfer.open_parts`).
+        UsageError: a file cannot be read.
+    """
+    parts = open_parts(open_source(ticket), base)
+    look_up = model.get_input_embeddings()
+    inner = getattr(look_up, "base_layer", look_up)
+    count, width = parts.base.shape
+    if tuple(inner.weight.shape) != (count, width):
+        raise InvalidInputError(
+            f"the model has a table of {tuple(inner.weight.shape)}, the ticket's is {count} x {width}",
+            code="SHAPE_MISMATCH",
+        )
+    device, scale = inner.weight.device, scale_of(inner)
+
+    def expected(table: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
+        """Rows as they are looked up ``[k, d]``, and which of them the model's dtype can hold ``[k]``."""
+        wide = torch.from_numpy(np.array(to_float32(table, parts.base.dtype))).to(device)
+        held = wide.to(inner.weight.dtype)
+        return held if scale is None else held * scale, (_bits(held) == _bits(wide)).all(dim=1)
+
+    ids, wrong = torch.from_numpy(np.array(parts.rows.ids)).to(device), []
+    certified = expected(parts.rows.served)
+    for start in range(0, count, _BLOCK):
+        block = torch.arange(start, min(start + _BLOCK, count), device=device)
+        should, held = expected(parts.base.rows(start, start + len(block)))
+        here = (ids >= start) & (ids < start + len(block))
+        should[ids[here] - start], held[ids[here] - start] = certified[0][here], certified[1][here]
+        same = held & (_bits(look_up(block[None])[0]) == _bits(should)).all(dim=1)
+        wrong += block[~same].tolist()
+    own = set(ids.tolist())
+    for code, what, found in (
+        ("NOT_SERVED", "rows of the ticket are not served", [i for i in wrong if i in own]),
+        ("FOREIGN", "rows outside the ticket are not the base's", [i for i in wrong if i not in own]),
+    ):
+        if found:
+            raise InvalidInputError(f"{what}: {shown(found)}", code=code)
+    moved = ids[(certified[0] != expected(parts.base.take(ids.tolist()))[0]).any(dim=1)][:_PROBE].tolist()
+    before = expected(parts.base.take(moved))[0]
+    probe = torch.tensor([moved], device=device)
+    served = model(input_ids=probe).logits.double()
+    again = model(inputs_embeds=look_up(probe)).logits.double()
+    without = model(inputs_embeds=before[None]).logits.double()
+    effect, noise = float((served - without).abs().max()), float((served - again).abs().max())
+    if not effect > noise:
+        raise InvalidInputError(
+            f"the rows of ticket {parts.source.ticket.id!r} do not act: with the base's rows, the logits of"
+            f" the probe differ by {effect:.3g}, and without a change by {noise:.3g}",
+            code="NO_EFFECT",
+        )
+    digest, table = parts.source.ticket.digest(), parts.source.ticket.base.tensor_sha256
+    return SelfCheck(digest, table, len(own), count - len(own), effect)
+
+
+def _bits(values: Tensor) -> Tensor:
+    """Bits in fp32, where each value of a narrower dtype has its own."""
+    return values.float().contiguous().view(torch.int32)

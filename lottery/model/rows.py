@@ -65,7 +65,7 @@ class TrainableRows(nn.Module):
             self.register_buffer("slot", slot, persistent=False)
             start = base.weight.detach()[index].float()
         self.trained = nn.Embedding(*start.shape, _weight=start)
-        self.register_buffer("scale", _scale_of(base), persistent=False)
+        self.register_buffer("scale", scale_of(base), persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Look up ``input_ids`` (integer, any shape ``S``): ``[*S, d]`` in the dtype of the frozen table."""
@@ -189,7 +189,7 @@ def _plain_embedding(model: PreTrainedModel) -> nn.Embedding:
     return embedding
 
 
-def _scale_of(embedding: nn.Embedding) -> Tensor | None:
+def scale_of(embedding: nn.Embedding) -> Tensor | None:
     """The factor of an embedding, as it is applied: rounded to the dtype of its table."""
     scale = getattr(embedding, "embed_scale", None)
     return None if scale is None else torch.as_tensor(scale).to(embedding.weight)
@@ -201,7 +201,7 @@ def _only_scales(embedding: nn.Embedding) -> bool:
         return True
     ids = torch.linspace(0, embedding.num_embeddings - 1, _PROBED, device=embedding.weight.device).long()
     with torch.no_grad():
-        rows, scale = F.embedding(ids, embedding.weight), _scale_of(embedding)
+        rows, scale = F.embedding(ids, embedding.weight), scale_of(embedding)
         return bool(torch.equal(embedding(ids), rows if scale is None else rows * scale))
 
 
