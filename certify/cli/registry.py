@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "apply": "certify.cli.use.apply:apply",
     "verify": "certify.cli.use.verify:verify",
     "diff": "certify.cli.use.diff:diff",
+    "inspect": "certify.cli.use.inspect:inspect",
     "export": "certify.cli.use.export:export",
     "import": "certify.cli.use.export:import_adapter",
     "model import": "certify.cli.use.model:import_model",
@@ -99,6 +100,13 @@ SCHEMAS: Final = {
     "proofs": "proofs_checks.run.record:ProofRecord",
 }
 """Every kind of file that ``certify schema`` describes, and the model that its JSON Schema comes from."""
+
+READ: Final = {
+    "run": "lottery.tuning.journal:RunRecord",
+    "choice": "certify.evidence.choice_record:ChoiceRecord",
+    "calibration": "certify.evidence.choice_record:CalibrationRecord",
+}
+"""Further kinds of files that are read, of which parts are only informative."""
 
 
 def load(name: str) -> Any:

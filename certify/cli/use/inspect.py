@@ -1,0 +1,214 @@
+"""``certify inspect``: what a file is, whether it reads strictly, and what one wants to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from certify.cli import options
+from certify.cli.registry import READ, SCHEMAS, load
+from certify.cli.use import interop
+
+if TYPE_CHECKING:
+    from certify.base.model import Model
+
+Facts = Iterable[tuple[str, object]]
+Look = tuple[str, Mapping[str, object], tuple[object, ...]]
+"""What kind of file it is, the facts by name, and the words of the next command."""
+
+
+def _ticket_file(one: Any) -> Facts:
+    for ticket in one.tickets:
+        claims = ", ".join(claim.kind for claim in ticket.declared)
+        yield (
+            f"ticket {ticket.id}",
+            f"{len(ticket.ids)} of {ticket.base.shape[0]} rows, {ticket.base.dtype}, rule"
+            f" {ticket.selection.rule[:60]} at {ticket.selection.alpha}, {ticket.released.object}, declares"
+            f" {claims or 'nothing'}, digest {ticket.digest()[:12]}",
+        )
+
+
+def _certificate(one: Any) -> Facts:
+    yield "ticket", f"{one.ticket.id}, digest {one.ticket.sha256[:12]}"
+    yield "claims", f"{len(one.claims)} at delta {one.parameters.delta}"
+    yield "texts", ", ".join(f"{text.text} ({text.role})" for text in one.evidence)
+
+
+def _manifest(one: Any) -> Facts:
+    yield "text", f"{one.text.name}, {one.text.sentences} sentences, unit {one.text.unit}"
+    yield "made", f"{one.kind}, {one.design} design, {one.records.count} records in {one.records.path}"
+    yield "arms", ", ".join(arm.name for arm in one.arms)
+
+
+def _report(one: Any) -> Facts:
+    yield "tickets", ", ".join(f"{ticket.id} {ticket.verdict}" for ticket in one.tickets)
+    yield "policy", one.policy
+    yield "exit code", int(one.exit_code)
+
+
+def _pick(*names: str) -> Callable[[Any], Facts]:
+    return lambda one: [(name, getattr(one, name)) for name in names if getattr(one, name) is not None]
+
+
+def _sized(*names: str) -> Callable[[Any], Facts]:
+    return lambda one: [(name, len(getattr(one, name))) for name in names]
+
+
+SUMMARIES: Final[Mapping[str, tuple[Callable[[Any], Facts], tuple[str, ...]]]] = {
+    "ticket": (_ticket_file, ("check",)),
+    "certificate": (_certificate, ()),
+    "evidence": (_manifest, ("issue", "--ticket", "FILE#ID", "--out", "FILE.json", "--evidence")),
+    "policy": (_pick("name", "question", "extends"), ("check", "--policy")),
+    "plan": (_pick("pair"), ("experiment",)),
+    "model": (lambda one: [("model", one.line()), ("tensors", len(one.tensors))], ()),
+    "outputs": (_pick("engine", "version", "arm"), ()),
+    "diff": (_sized("ids_added", "ids_removed", "ids_changed", "changes"), ()),
+    "report": (_report, ()),
+    "reports": (_sized("reports", "errors"), ()),
+    "proofs": (_sized("clauses", "checks"), ("prove",)),
+    "run": (_pick("status", "created_by"), ()),
+    "choice": (_pick("chosen"), ()),
+    "calibration": (_pick("t", "alpha"), ()),
+}
+"""By kind of file: the facts of one, and the command that takes it (the file comes last)."""
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any file that certify writes.")],
+    report_format: options.Format = "terminal",
+) -> None:
+    """Say what a file is, its digest, and the facts one wants; refuse what does not read strictly.
+
+    JSON files, policies and plans, rows and tables in safetensors, and scans as CSV. What a file says is
+    not verified: certify check does that. The exit code is 4 if the file is unknown or malformed.
+    """
+    from certify.base.jsonio import sha256_file
+    from certify.tables.safefile import refuse_pickle
+
+    with_suffix = {".safetensors": _safetensors, ".csv": _scan, ".toml": _toml, ".jsonl": _first_line}
+    refuse_pickle(_start(file), file)
+    kind, facts, following = with_suffix.get(file.suffix, _json)(file)
+    data = {"file": str(file), "kind": kind, "sha256": sha256_file(file), "facts": dict(facts)}
+    lines = [f"{file}: {kind}, reads strictly", f"sha256 {data['sha256']}"]
+    lines += [f"{name}: {value}" for name, value in facts.items()]
+    interop.show(lines, data, report_format, *(["certify", *following] if following else []))
+
+
+def _start(path: Path) -> bytes:
+    from certify.base.errors import UsageError
+    from certify.base.files import opened
+
+    try:
+        with opened(path) as stream:
+            return stream.read(8)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", code="FILE_UNREADABLE") from error
+
+
+def _unknown(path: Path, why: str) -> Exception:
+    from certify.base.errors import InvalidInputError
+
+    return InvalidInputError(f"{path} is no file that certify knows: {why}", code="INSPECT_UNKNOWN")
+
+
+def _described(path: Path, value: Any, kind: str, model: type[Model]) -> Look:
+    from certify.base.model import Document, Refusal, validate
+
+    one = validate(model, value, what=str(path), refusal=Refusal("INSPECT_MALFORMED"))
+    summary, command = SUMMARIES[kind]
+    facts = {name: value if isinstance(value, int) else str(value) for name, value in summary(one)}
+    version = (
+        f"{value['schema']} version {value['schema_version']}" if issubclass(model, Document) else "no schema"
+    )
+    return f"{kind} ({version})", facts, (*command, path) if command else ()
+
+
+def _content(path: Path, value: Any) -> Look:
+    """Take a document for what its schema says that it is."""
+    from certify.base.model import Document
+
+    if isinstance(value, dict) and value.get("format") == "certify-proofs/1":
+        return _described(path, value, "proofs", load(SCHEMAS["proofs"]))
+    name = value.get("schema") if isinstance(value, dict) else None
+    for kind, home in {**SCHEMAS, **READ}.items():
+        model = load(home)
+        if issubclass(model, Document) and model.schema_name() == name:
+            return _described(path, value, kind, model)
+    raise _unknown(path, f"its schema is {str(name)[:60]!r}" if name else "it names no schema")
+
+
+def _json(path: Path) -> Look:
+    from certify.base.jsonio import MAX_JSON_BYTES, parse_json, read_bytes
+
+    data = read_bytes(path, what="file", limit=MAX_JSON_BYTES)
+    if not data.lstrip().startswith(b"{"):
+        raise _unknown(path, "it is not a JSON object, and its ending names no other format")
+    found = _content(path, parse_json(data, what=str(path)))
+    if found[0].startswith("certificate"):
+        from certify.certificate.schema import read_certificate
+
+        read_certificate(path)  # also that it is canonical
+    return found
+
+
+def _toml(path: Path) -> Look:
+    from certify.base.jsonio import read_bytes
+    from certify.base.model import Refusal, parse_toml
+    from certify.policy.policy import parse_policy
+
+    data = read_bytes(path, what="file", limit=1 << 20)
+    value = parse_toml(data, what=str(path), refusal=Refusal("INSPECT_MALFORMED"))
+    if "pair" in value and "schema" not in value:
+        return _described(path, value, "plan", load(SCHEMAS["plan"]))
+    found = _content(path, value)  # of TOML, policies alone name a schema
+    parse_policy(data, what=str(path))
+    return found
+
+
+def _first_line(path: Path) -> Look:
+    from certify.base.files import opened
+    from certify.base.jsonio import parse_json
+
+    with opened(path) as stream:
+        line = stream.readline(1 << 20)
+    value = parse_json(line, what=f"{path}, line 1")
+    if isinstance(value, dict) and "schema" not in value:
+        raise _unknown(path, "records read with their manifest: inspect that")
+    return _content(path, value)
+
+
+def _safetensors(path: Path) -> Look:
+    from certify.tables.movedrows import BASE_KEY, IDS, is_moved
+    from certify.tables.rowfile import FP32, open_rows_file
+    from certify.tables.safefile import map_file
+
+    file = map_file(path)
+    if FP32 in file.header:
+        rows, digests = open_rows_file(path)
+        k, d = rows.fp32.shape
+        return "rows of a ticket", {"rows": k, "width": d, "dtype": rows.dtype} | _digests(digests), ()
+    if is_moved(file):
+        facts = {"rows": file.header[IDS].shape[0], "base": file.metadata.get(BASE_KEY, "?")}
+        return "moved rows of a table", facts, ("table", "apply", "BASE", path, "--out", "FILE.safetensors")
+    shapes = {name: f"{one.dtype} {list(one.shape)}" for name, one in [*file.header.items()][:8]}
+    return "tensors", {"tensors": len(file.header), **shapes}, ()
+
+
+def _digests(digests: Any) -> dict[str, object]:
+    return {"fp32 sha256": digests.fp32_sha256, "served sha256": digests.served_sha256}
+
+
+def _scan(path: Path) -> Look:
+    from certify.base.files import opened
+
+    with opened(path) as stream:
+        head = stream.readline(4096).decode("utf-8", "replace")
+        columns = stream.readline(4096).decode("utf-8", "replace").strip()
+        rows = sum(1 for _ in stream)
+    if not head.startswith("# method:") or not columns.startswith("id,"):
+        raise _unknown(path, "a scan begins with its method")
+    facts = dict(part.partition(":")[::2] for part in head[2:].strip().split("|"))
+    return "scan", {**facts, "rows": rows, "columns": columns}, ()
