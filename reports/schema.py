@@ -216,6 +216,9 @@ class Report(Document):
         description="file of defaults that chose the policy, as it decides the verdict; null if none did"
     )
     policy_sha256: Sha256
+    policy_loosens: tuple[str, ...] = Field(
+        description="in what a policy of one's own asks for less than the one that it extends"
+    )
     question: str
     exit_code: ExitCode
     tickets: tuple[ReportedTicket, ...]

@@ -101,7 +101,8 @@ def policy(report: Mapping[str, Any]) -> str:
     if report["policy_file"] is None:
         return f"policy {report['policy']}{set_by}"
     digest = report["policy_sha256"][:16]
-    return f"{report['policy']}, a policy of your own ({report['policy_file']}, sha256 {digest}…){set_by}"
+    own = f"{report['policy']}, a policy of your own ({report['policy_file']}, sha256 {digest}…){set_by}"
+    return own + "".join(f"; {less}" for less in report["policy_loosens"])
 
 
 def left_out(ticket: Mapping[str, Any]) -> int:

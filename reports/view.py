@@ -51,6 +51,7 @@ def view(report: CheckReport, *, resample: bool = True, set_by: str | None = Non
         "policy_file": report.policy.file or None,
         "policy_set_by": set_by,
         "policy_sha256": report.policy.sha256,
+        "policy_loosens": list(report.policy.loosens) if report.policy.file else [],
         "question": report.policy.question,
         "exit_code": int(report.exit_code),
         "tickets": [

@@ -10,7 +10,7 @@ deny-unless-shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -33,7 +33,7 @@ from certify.base.model import (
     parse_toml,
     validate_toml,
 )
-from certify.base.text import looks_like
+from certify.base.text import counted, looks_like
 from certify.claims.kind import Test
 from certify.claims.registry import KINDS
 from certify.policy.requirement import TESTS, Requirement
@@ -96,6 +96,7 @@ class Policy:
         sha256: digest of the policy's file, followed by those of the policies that it extends, nearest first.
         shipped: the policy is one of the package.
         file: where a policy of one's own lies; empty for one of the package.
+        loosens: in what it asks for less than the policy that it extends, in words.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Policy:
     shipped: bool
     texts: Mapping[str, str] = field(default_factory=dict)
     file: str = ""
+    loosens: tuple[str, ...] = ()
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -203,7 +205,7 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
     nothing = value.get("items") in (None, [], [CHECKER]) and "extends" not in value
     if value.get("schema") == SCHEMA_NAME and nothing:
         raise _REFUSAL(f"{what} requires nothing: name what must pass in items", "POLICY_EMPTY")
-    content, files = _extended(data, what)
+    content, files, loosens = _extended(data, what)
     _check_names(content, what)
     return Policy(
         name=content.name,
@@ -217,18 +219,32 @@ def parse_policy(data: bytes, *, what: str = "policy", shipped: bool = False) ->
         texts=MappingProxyType(dict(content.texts)),
         sha256=sha256_bytes(files),
         shipped=shipped,
+        loosens=loosens,
     )
 
 
-def _extended(data: bytes, what: str) -> tuple[PolicyFile, bytes]:
-    """What a file says together with all that it extends, and the bytes of these files, its own first."""
+def _extended(data: bytes, what: str) -> tuple[PolicyFile, bytes, tuple[str, ...]]:
+    """What a file says together with all that it extends, the bytes of these files, its own first, and in
+    what it asks for less than the one that it extends."""
     own = validate_toml(PolicyFile, data, what=what, refusal=_REFUSAL)
     if own.extends is None:
-        return own, data
-    other, files = _extended(_file(own.extends), f"policy {own.extends}")
+        return own, data, ()
+    other, files, _ = _extended(_file(own.extends), f"policy {own.extends}")
     given = {name: getattr(own, name) for name in own.model_fields_set}
     added = {"items": (*other.items, *own.items), "claim": (*other.claim, *own.claim)}
-    return other.model_copy(update=given | added), data + files
+    whole = other.model_copy(update=given | added)
+    return whole, data + files, tuple(_loosened(whole, other, own.extends))
+
+
+def _loosened(policy: PolicyFile, other: PolicyFile, name: str) -> Iterator[str]:
+    """In what a policy asks for less than another one, which it extends: items and claims are only added."""
+    more = {*policy.design, *policy.accept} - {*other.design, *other.accept}
+    if more:
+        yield f"it takes {', '.join(sorted(more))} as given, {name} does not"
+    if policy.delta and other.delta and Fraction(policy.delta) > Fraction(other.delta):
+        yield f"its delta is {policy.delta}, that of {name} {other.delta}"
+    if dropped := len({*other.non_claims} - {*policy.non_claims}):
+        yield f"it leaves out {counted(dropped, 'thing')} that {name} does not claim"
 
 
 def _check_names(content: PolicyFile, what: str) -> None:

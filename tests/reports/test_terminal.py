@@ -223,6 +223,7 @@ def test_no_word_of_a_file_can_do_anything(ticket_path: Path, hostile: str) -> N
     (report,) = run["reports"]
     (ticket,) = report["tickets"]
     report |= {"policy_file": hostile, "policy_set_by": hostile, "question": hostile}
+    report |= {"policy_loosens": [hostile]}
     ticket["selection"] |= {"rule": hostile}
     ticket["selection"]["excluded"][0]["reason"] = hostile
     ticket["engines"] = [{"text": hostile, "engine": hostile}]

@@ -169,6 +169,23 @@ def test_a_report_says_whose_policy_it_is(
     assert json.loads(in_process([*words, "--format", "json"], capsys).out)["policy_file"] is None
 
 
+def test_what_a_policy_loosens_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    head = (
+        'schema = "certify.policy"\nschema_version = 1\nname = "own"\nextends = "release"\nquestion = "?"\n'
+    )
+    path.write_text(head + 'items = ["checker.agrees"]\ndelta = "0.01"\n', "utf-8")
+    assert get_policy(str(path)).loosens == ()
+    design = 'design = ["A-UNITS", "A-DOCUMENTS", "A-EVIDENCE"]\n'
+    path.write_text(f'{head}{design}delta = "0.2"\nnon_claims = []\n', "utf-8")
+    dropped = len(get_policy("release").non_claims)
+    assert get_policy(str(path)).loosens == (
+        "it takes A-DOCUMENTS as given, release does not",
+        "its delta is 0.2, that of release 0.05",
+        f"it leaves out {dropped} things that release does not claim",
+    )
+
+
 def test_the_digest_covers_all_that_a_policy_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "own.toml"
     path.write_text(MINIMAL.replace("items =", 'extends = "release"\nitems =').replace("base", "x"), "utf-8")
