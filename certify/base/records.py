@@ -7,10 +7,13 @@ docstring says otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from importlib import import_module
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from certify.base.errors import UsageError
 
 Dtype = Literal["F32", "F16", "BF16"]
 """Names of element types, as safetensors spells them."""
@@ -80,6 +83,27 @@ class KSResult:
     def rows(self) -> int:
         """Number of rows V."""
         return int(self.h.size)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Everything about each row, ``[V]`` each: id, h, n, D = h/n, and the columns above."""
+        first: dict[str, NDArray[Any]] = {"id": np.arange(self.rows, dtype=np.int64), "h": self.h}
+        first |= {"n": np.full(self.rows, self.n, np.int32), "D": self.h / self.n}
+        named = ("p", "log10_p", "equal", "permuted", "ties", "shift_norm", "cosine", "max_abs")
+        return first | {name: getattr(self, name) for name in named}
+
+    def to_frame(self) -> Any:
+        """:meth:`columns` as a ``pandas.DataFrame``, indexed by id.
+
+        Raises:
+            UsageError: pandas is not installed (``EXTRA_MISSING``).
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise UsageError(
+                "a data frame needs pandas: python -m pip install pandas", code="EXTRA_MISSING"
+            ) from error
+        return pandas.DataFrame(self.columns()).set_index("id")
 
 
 @dataclass(frozen=True, slots=True)

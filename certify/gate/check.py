@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import certify.checker
 from certify.base.errors import ExitCode, NothingToDoError, UsageError
@@ -22,7 +22,7 @@ from certify.ticket.schema import Ticket, choose, read_ticket_file
 from certify.ticket.templates import Fed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TicketReport:
     """Everything found out about one ticket.
 
@@ -44,10 +44,19 @@ class TicketReport:
     result: KSResult | None
     premise: Premise | None
     examined: Examined | None = None
-    base: Table | None = field(default=None, repr=False)
+    base: Table | None = None
+
+    def __repr__(self) -> str:
+        """Id and verdict."""
+        return f"TicketReport({self.ticket.id}: {self.status.value})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Id, digest, verdict and items as JSON values; ``certify check --format json`` has all else."""
+        items = [asdict(item) | {"outcome": item.outcome.value, "ids": [*item.ids]} for item in self.items]
+        return {"id": self.ticket.id, "digest": self.digest, "verdict": self.status.value, "items": items}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CheckReport:
     """Verdicts on the tickets of one file under one policy."""
 
@@ -59,6 +68,17 @@ class CheckReport:
     def exit_code(self) -> ExitCode:
         """Exit code of the run: the gravest verdict decides (70 > 4 > 1 > 2 > 3 > 5 > 0)."""
         return exit_code(report.status for report in self.tickets)
+
+    def __repr__(self) -> str:
+        """File, policy and verdicts."""
+        found = ", ".join(f"{one.ticket.id}: {one.status.value}" for one in self.tickets)
+        return f"CheckReport({self.path}, {self.policy.name}; {found})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """File, policy, exit code and the tickets' :meth:`TicketReport.to_dict`, as JSON values."""
+        tickets = [one.to_dict() for one in self.tickets]
+        code = int(self.exit_code)
+        return {"file": str(self.path), "policy": self.policy.name, "exit_code": code, "tickets": tickets}
 
 
 def check(

@@ -79,22 +79,11 @@ def write_scan(
 
 
 def _columns(result: KSResult, vocabulary: Vocabulary | None) -> dict[str, Any]:
-    columns: dict[str, Any] = {"id": np.arange(result.rows, dtype=np.int64)}
-    if vocabulary is not None:
-        columns["piece"] = [vocabulary.piece(i) or "" for i in range(result.rows)]
-    return columns | {
-        "h": result.h,
-        "n": np.full(result.rows, result.n, np.int32),
-        "D": result.h / result.n,
-        "p": result.p,
-        "log10_p": result.log10_p,
-        "equal": result.equal,
-        "permuted": result.permuted,
-        "ties": result.ties,
-        "shift_norm": result.shift_norm,
-        "cosine": result.cosine,
-        "max_abs": result.max_abs,
-    }
+    columns: dict[str, Any] = result.columns()
+    if vocabulary is None:
+        return columns
+    pieces = [vocabulary.piece(i) or "" for i in range(result.rows)]
+    return {"id": columns["id"], "piece": pieces} | columns
 
 
 def _csv(columns: dict[str, Any], facts: dict[str, str]) -> bytes:

@@ -440,3 +440,14 @@ def test_rebinding_an_honest_ticket_changes_nothing(ticket_path: Path) -> None:
     before = json.loads(ticket_path.read_text(encoding="utf-8"))
     rebind(ticket_path)
     assert json.loads(ticket_path.read_text(encoding="utf-8")) == before
+
+
+def test_a_report_is_short_to_look_at_and_plain_data(ticket_path: Path) -> None:
+    report = check(ticket_path, policy="paper")
+    (one,) = report.tickets
+    assert repr(report) == f"CheckReport({ticket_path}, paper; {one.ticket.id}: {one.status.value})"
+    data = report.to_dict()
+    assert json.loads(json.dumps(data)) == data
+    assert (data["exit_code"], data["tickets"][0]["digest"]) == (int(report.exit_code), one.digest)
+    items = data["tickets"][0]["items"]
+    assert [(item["name"], item["code"]) for item in items] == [(item.name, item.code) for item in one.items]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -153,3 +154,17 @@ def test_equal_scans_give_equal_csv(tmp_path: Path) -> None:
         == written(tmp_path / "b.csv", vocabulary()).read_bytes()
     )
     assert json.dumps(sorted(p.name for p in tmp_path.iterdir())) == '["a.csv", "b.csv"]'
+
+
+def test_a_scan_is_a_data_frame_where_pandas_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    scanned = result()
+    frame = scanned.to_frame()
+    assert (frame.index.name, frame.index.tolist()) == ("id", [*range(scanned.rows)])
+    assert frame["D"].tolist() == [int(h) / scanned.n for h in scanned.h]
+    for name in COLUMNS:
+        assert frame[name].tolist() == getattr(scanned, name).tolist()
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match="needs pandas") as refused:
+        scanned.to_frame()
+    assert refused.value.code == "EXTRA_MISSING"
