@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from certify.base.assumptions import ASSUMPTIONS, PUBLISHED_ASSUMPTIONS
 from certify.base.enclosure import rational
-from certify.base.jsonio import MAX_JSON_BYTES, read_bytes, sha256_bytes
+from certify.base.jsonio import sha256_bytes
 from certify.base.records import KSResult
 from certify.base.verdict import Item
 from certify.base.version import __version__
@@ -31,7 +29,6 @@ SCHEMA_NAME: Final = "certify.report"
 SCHEMA_VERSION: Final = 1
 _BINS = 12
 _WHERE = {"file", "policy_file", "policy_set_by", "line"}  # where files lie on this machine
-_ID = re.compile(rb'"id"\s*:\s*"([\w.-]+)"')
 
 
 def view(report: CheckReport, *, resample: bool = True, set_by: str | None = None) -> dict[str, Any]:
@@ -42,7 +39,6 @@ def view(report: CheckReport, *, resample: bool = True, set_by: str | None = Non
         resample: give corpus scores their limits and p-values, which take a second.
         set_by: the file of defaults that chose the policy; None if whoever ran the check did.
     """
-    lines = _lines(report.path)
     return {
         "schema": SCHEMA_NAME,
         "schema_version": SCHEMA_VERSION,
@@ -55,7 +51,8 @@ def view(report: CheckReport, *, resample: bool = True, set_by: str | None = Non
         "question": report.policy.question,
         "exit_code": int(report.exit_code),
         "tickets": [
-            {"line": lines.get(one.ticket.id, 1)} | _ticket(one, report, resample) for one in report.tickets
+            {"line": report.lines.get(one.ticket.id, 1)} | _ticket(one, report, resample)
+            for one in report.tickets
         ],
     }
 
@@ -88,17 +85,6 @@ def _stable(report: Mapping[str, Any]) -> dict[str, Any]:
         for one in report["tickets"]
     ]
     return {key: value for key, value in report.items() if key not in _WHERE} | {"tickets": tickets}
-
-
-def _lines(path: Path) -> dict[str, int]:
-    """Line on which the id of each ticket first stands."""
-    data = read_bytes(path, what="ticket file", limit=MAX_JSON_BYTES)
-    found: dict[str, int] = {}
-    line, position = 1, 0
-    for match in _ID.finditer(data):
-        line, position = line + data.count(b"\n", position, match.start()), match.start()
-        found.setdefault(match[1].decode("ascii"), line)
-    return found
 
 
 def signature(ticket: Ticket, policy: str) -> str:

@@ -18,7 +18,7 @@ from certify.gate.session import Session
 from certify.policy.outcomes import required
 from certify.policy.policy import CHECKER, DEFAULT_POLICY, Policy, get_policy
 from certify.tables.table import Table
-from certify.ticket.schema import Ticket, choose, read_ticket_file
+from certify.ticket.schema import Ticket, choose, read_ticket_bytes, ticket_lines
 from certify.ticket.templates import Fed
 
 
@@ -58,11 +58,12 @@ class TicketReport:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CheckReport:
-    """Verdicts on the tickets of one file under one policy."""
+    """Verdicts on the tickets of one file under one policy; ``lines``: where each stands in the file."""
 
     path: Path
     policy: Policy
     tickets: tuple[TicketReport, ...]
+    lines: Mapping[str, int]
 
     @property
     def exit_code(self) -> ExitCode:
@@ -138,7 +139,8 @@ def check(
     ):
         if given is not None and not given.exists():
             raise UsageError(f"{option} {given} does not exist", code="FILE_UNREADABLE")
-    tickets = choose(read_ticket_file(path), ids)
+    content, data = read_ticket_bytes(path)
+    tickets = choose(content, ids)
     if not tickets:
         raise NothingToDoError(f"{path} holds no ticket: nothing to check", code="NO_TICKETS")
     if certificate is not None and len(tickets) > 1:
@@ -153,7 +155,7 @@ def check(
             judged(len(reports), len(tickets))
     elsewhere = bool(base or reference or tokenizer)
     confirmed = _confirm(path, chosen_policy, policy, reports, certificate, elsewhere=elsewhere)
-    return CheckReport(path, chosen_policy, tuple(confirmed))
+    return CheckReport(path, chosen_policy, tuple(confirmed), ticket_lines(data))
 
 
 def _report(ticket: Ticket, policy: Policy, inputs: Inputs, sources: Sources) -> TicketReport:

@@ -7,6 +7,7 @@ someone who wants the gate to open.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -43,6 +44,7 @@ SCHEMA_VERSION: Final = 2
 LONG_RUN: Final = 8
 """From this many consecutive ids on, a list of them has one entry for all, such as ``"3-258"``."""
 
+_ID: Final = re.compile(rb'"id"\s*:\s*"([\w.-]+)"')
 _REFUSAL: Final = Refusal("TICKET_MALFORMED", schema="TICKET_SCHEMA", newer="TICKET_NEWER")
 
 
@@ -324,7 +326,23 @@ def read_ticket_file(path: Path) -> TicketFile:
         UsageError: the file cannot be read.
         InvalidInputError: the content is refused; see :func:`parse_ticket_file`.
     """
-    return read(TicketFile, path, what="ticket file", refusal=_REFUSAL)[0]
+    return read_ticket_bytes(path)[0]
+
+
+def read_ticket_bytes(path: Path) -> tuple[TicketFile, bytes]:
+    """:func:`read_ticket_file`, and what was read."""
+    content, data = read(TicketFile, path, what="ticket file", refusal=_REFUSAL)
+    return content, data
+
+
+def ticket_lines(data: bytes) -> dict[str, int]:
+    """Line of a ticket file on which the id of each ticket first stands, from one."""
+    found: dict[str, int] = {}
+    line, position = 1, 0
+    for match in _ID.finditer(data):
+        line, position = line + data.count(b"\n", position, match.start()), match.start()
+        found.setdefault(match[1].decode("ascii"), line)
+    return found
 
 
 def write_ticket_file(path: Path, content: TicketFile) -> None:

@@ -86,6 +86,8 @@ ELSEWHERE = {
     "certify/base/locks.py": "folders and temporary files, to hold them",
     "certify/base/staging.py": "what it wrote itself",
     "certify/cli/archive.py": "files of the package",
+    "certify/cli/shell.py": "the summary of a pipeline, to append to it",
+    "certify/models/archive.py": "members of an archive that the door opened",
     "certify/policy/codes.py": "a file of the package",
     "certify/selection/rules.py": "a file of the package",
     "certify/ticket/templates.py": "files of the package",

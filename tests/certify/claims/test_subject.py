@@ -48,7 +48,8 @@ def build(
     path = make_ticket(folder, base=base, tuned=tuned, **options)
     ticket = read_ticket_file(path).tickets[0]
     source = Source(ticket, path.parent)
-    before, after = open_base(source, None), open_reference(source, None)
+    before = open_base(source, None)
+    after = open_reference(source, None, before)
     assert after is not None
     released = open_rows(source)
     if rows is not None:

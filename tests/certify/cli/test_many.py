@@ -77,7 +77,7 @@ def test_the_terminal_names_each_file(tickets: dict[str, Path], tmp_path: Path, 
     words = ["check", tickets["good"], "--ticket", tickets["refuted"], "--policy", "selection"]
     ran = in_process(words, capsys)
     assert ran.code == 1
-    assert [ran.out.count(f"{tickets[name]}#tiny\n") for name in ("good", "refuted")] == [1, 1], ran.out
+    assert [ran.out.count(f"{tickets[name]}#tiny\n") for name in ("good", "refuted")] == [2, 2], ran.out
     assert ran.out.startswith("2 tickets under policy selection: 1 refuted, 1 certified\n")
     assert in_process([*words, "--out", tmp_path / "report.txt"], capsys).code == 1
     assert "REFUTED" in (tmp_path / "report.txt").read_text()

@@ -268,6 +268,6 @@ def test_each_weakening_takes_a_certified_bundle_down(
     before = [BEFORE[weakening]] if weakening in BEFORE else []
     after = [AFTER[weakening]] if weakening in AFTER else []
     bundle = apply(pristine, tmp_path, before, after, "0.5" if weakening == "larger delta" else "0.05")
-    # A witness makes checking quick, nothing else.
-    expected = {"CERTIFIED"} if weakening == "state no witnesses" else {"INCONCLUSIVE", "INVALID"}
+    # A witness decides nothing, but a certificate states what the evidence shows, and all of it.
+    expected = {"REFUTED"} if weakening == "state no witnesses" else {"INCONCLUSIVE", "INVALID"}
     assert status(bundle, EVERYTHING) in expected
