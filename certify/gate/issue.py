@@ -5,6 +5,7 @@ Issuing decides nothing: a certificate can state claims that every policy finds 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,9 @@ from certify.gate.session import Session
 from certify.ticket.schema import Located, Ticket, TicketFile, choose, read_ticket_file
 
 DEFAULT_DELTA: Final = "0.05"
+
+_TEXT_DIGITS: Final = 12
+_TEXT: Final = re.compile(rf"\|text:([0-9a-f]{{{_TEXT_DIGITS}}})\|")
 
 _REFUSAL: Final = Refusal("CERTIFICATE_EARLIER")
 _EARLIER: Final = "how often these texts were looked at before is not known"
@@ -128,8 +132,9 @@ def _check_out(out: Path, ticket: Ticket) -> None:
 def _earlier(subject: Subject, folder: Path, evidence: Sequence[Evidence]) -> tuple[str, ...]:
     """Digests of earlier certificates on these texts, for other records or another version of the ticket.
 
-    Follows the chain from the certificate that the ticket names. Issuing the same again is not a new look,
-    nor is the first evidence of a text in another role: its claims are others.
+    Follows the chain from the certificate that the ticket names. A text is the same if its name or its digest
+    is. Issuing the same again is not a new look, nor is the first evidence of a text in another role: its
+    claims are others.
 
     Raises:
         InvalidInputError: the certificate that the ticket names is gone, unreadable or another
@@ -145,13 +150,23 @@ def _earlier(subject: Subject, folder: Path, evidence: Sequence[Evidence]) -> tu
         raise _REFUSAL(f"{_EARLIER}: {error}") from error
     if stated.sha256 not in (None, sha256_bytes(data)):
         raise _REFUSAL(f"{_EARLIER}: {stated.path} has another digest")
-    seen = {(one.text, one.role, one.sha256) for one in before.evidence}
-    now = {(one.manifest.text.name, role_of(one, subject), one.sha256) for one in evidence}
-    again = {one for one in now if one[:2] in {known[:2] for known in seen}}
-    same = before.ticket.sha256 == ticket.digest() and again <= seen
+    seen = {(word, one.role) for one in before.evidence for word in (one.text, *_texts(before, one.sha256))}
+    now = [(one, role_of(one, subject), one.manifest.text) for one in evidence]
+    again = {
+        one.sha256
+        for one, role, text in now
+        if {(text.name, role), (text.sha256[:_TEXT_DIGITS], role)} & seen
+    }
+    same = before.ticket.sha256 == ticket.digest() and again <= {one.sha256 for one in before.evidence}
     if version < SCHEMA_VERSION or not again or same:
         return before.earlier
     return (*before.earlier, sha256_bytes(data))
+
+
+def _texts(certificate: Certificate, evidence: str) -> set[str]:
+    """First digits of the text that claims on this evidence are about, as their signatures have it."""
+    found = (_TEXT.search(claim.signature) for claim in certificate.claims if claim.evidence == evidence)
+    return {match[1] for match in found if match}
 
 
 def verified_subject(ticket: Ticket, checked: Rechecked, session: Session) -> Subject:

@@ -70,9 +70,13 @@ def test_the_command_issues_attaches_and_check_certifies(bundle: Bundle, capsys:
 
 
 def test_another_look_at_a_text_is_told_and_paid_for(bundle: Bundle) -> None:
-    def again(matches: int) -> list[str]:
+    def again(matches: int, name: str | None = None) -> list[str]:
         bundle.records = sentences(bundle.names, len(bundle.records), **{TICKET_ARM: matches})
         paths = bundle.write_evidence()
+        if name:
+            manifest = json.loads(bundle.translated.read_bytes())
+            manifest["text"]["name"] = name
+            bundle.translated.write_bytes(synthetic.canonical(manifest) + b"\n")
         made = issue(bundle.path, paths, out=bundle.certificate, attach=True, engine="numpy", workers=1)
         assert {one.delta for one in made.evidence} == {f"1/{20 * (1 + len(made.earlier))}"}
         return list(made.earlier)
@@ -82,7 +86,9 @@ def test_another_look_at_a_text_is_told_and_paid_for(bundle: Bundle) -> None:
     assert again(19) == [first]
     second = hashlib.sha256(bundle.certificate.read_bytes()).hexdigest()
     assert again(19) == [first]
-    assert again(17) == [first, second]
+    third = [first, second]
+    assert again(17, "renamed") == third, "another name is no other text"
+    assert again(17, "renamed") == third
     assert certify.check(bundle.path, policy="release", workers=1).tickets[0].status == "INCONCLUSIVE"
     bundle.edit_certificate(lambda value: value.update(earlier=[]))
     hidden = certify.check(bundle.path, policy="release", workers=1).tickets[0]
