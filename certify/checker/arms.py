@@ -6,6 +6,7 @@ The rules are those of :mod:`certify.evidence.null_labels`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from .claims import NULLS
@@ -80,6 +81,12 @@ def labelled(
     need(not theirs or PASS in found, "NULL_LABEL")
 
 
+@lru_cache(maxsize=4)  # tickets of a text share seeds
+def marks(rows: int, seed: int) -> list[str]:
+    """What each id is ranked by in the order of a seed."""
+    return [sha(f"{seed}:{i}".encode()) for i in range(rows)]
+
+
 def rightly(one: Json, ours: set[int], rows: int, vocabulary: Vocabulary, moved: Moved) -> None:
     """The rows of a null are those that its label stands for, of a ticket with these rows."""
     control, seed = one["control"], one.get("seed")
@@ -93,7 +100,8 @@ def rightly(one: Json, ours: set[int], rows: int, vocabulary: Vocabulary, moved:
     drawn = NULLS[control] == 1 or seed is not None
     need(len(ids) == len(ours) and ids <= pool and drawn, "NULL_LABEL")
     if control == "random":
-        order = sorted(pool, key=lambda i: (i in ours, sha(f"{seed}:{i}".encode())))
+        mark = marks(rows, seed)
+        order = sorted(pool, key=lambda i: (i in ours, mark[i]))
         need(ids == {*order[: len(ours)]}, "NULL_LABEL")
     elif control == "frequency-matched":
         need(len(ids & ours) == max(0, len(ours) - len(pool - ours)), "NULL_LABEL")

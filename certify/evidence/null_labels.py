@@ -30,6 +30,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from certify.base.errors import InvalidInputError
@@ -95,10 +96,15 @@ class Labels:
         return True
 
     def _drawn(self, ticket: frozenset[int], seed: int | None) -> frozenset[int]:
-        def rank(i: int) -> tuple[bool, bytes]:
-            return i in ticket, hashlib.sha256(f"{seed}:{i}".encode("ascii")).digest()
+        """The first in the order of the seed; rows of the ticket only where the pool has too few others."""
+        order = _order(self.pool, seed)
+        apart = [i for i in order if i not in ticket] + [i for i in order if i in ticket]
+        return frozenset(apart[: len(ticket)])
 
-        return frozenset(sorted(self.pool, key=rank)[: len(ticket)])
+
+@lru_cache(maxsize=4)  # tickets of a text share pool and seeds
+def _order(pool: frozenset[int], seed: int | None) -> tuple[int, ...]:
+    return tuple(sorted(pool, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode("ascii")).digest()))
 
 
 def tickets_of(null: Arm, arms: Iterable[Arm], ticket: Ticket) -> list[tuple[str, tuple[int, ...]]]:
