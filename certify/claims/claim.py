@@ -22,6 +22,9 @@ from certify.stats.witness import Witness
 DELTA: Final = Fraction(1, 20)
 """Error probability of each limit unless the caller splits a budget."""
 
+SHORT: Final = 12
+"""Hexadecimal digits of a digest in a signature."""
+
 SCHEMA: Final = 1
 """Version of the definitions behind the claims; part of every signature."""
 
@@ -172,17 +175,22 @@ def settings(
         delta=delta,
         **more,
         arm=None if arm is None else arm_digest(arm),
-        text=manifest.text.sha256[:12],
+        text=manifest.text.sha256[:SHORT],
         unit=manifest.text.unit,
         records=len(evidence.records),
         design=manifest.design,
         seed=manifest.order_seed,
-        template=None if template is None else f"{template.name}@{template.sha256[:12]}",
+        template=None if template is None else f"{template.name}@{template.sha256[:SHORT]}",
         beams=manifest.decoding.beams,
         tokens=manifest.decoding.max_new_tokens,
         dtype=manifest.decoding.dtype,
         engine=manifest.produced_by,
     )
+
+
+def text_of(line: str) -> str:
+    """First :data:`SHORT` digits of the text that a line of :func:`settings` is about; empty if none."""
+    return dict(part.partition(":")[::2] for part in line.split("|")).get("text", "")
 
 
 def unit_assumptions(evidence: Evidence) -> tuple[str, ...]:
@@ -225,7 +233,7 @@ def not_compared(kind: str, evidence: Evidence, comparator: str, extraction: Rul
 
 def arm_digest(arm: Arm) -> str:
     """An arm in a signature: the first 12 digits of the digest of its table, or of its weights."""
-    return (arm.table_sha256 or arm.model_sha256 or "none")[:12]
+    return (arm.table_sha256 or arm.model_sha256 or "none")[:SHORT]
 
 
 def _plain(value: object) -> str:

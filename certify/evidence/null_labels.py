@@ -27,7 +27,6 @@ ticket is (:func:`stands_beside`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +34,7 @@ from typing import Final
 
 from certify.base.errors import InvalidInputError
 from certify.evidence.read import Arm
+from certify.selection.rules import seeded_order
 from certify.ticket.schema import Ticket
 
 NULLS: Final = {
@@ -63,6 +63,9 @@ _DRAWN: Final = ("random", "frequency-matched")
 _TIED: Final = 1 - 1e-9
 
 
+_order = lru_cache(maxsize=4)(seeded_order)  # tickets of a text share pool and seeds
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
     """What labels are judged by.
@@ -86,7 +89,7 @@ class Labels:
             return len(ids) == 1 and ids <= {*(self.bos if arm.control == "one-row:bos" else self.newline)}
         if len(ids) != len(ticket) or not ids <= self.pool or (arm.control in _DRAWN and arm.seed is None):
             return False
-        if arm.control == "random":
+        if arm.control == "random" and arm.seed is not None:
             return ids == self._drawn(ticket, arm.seed)
         if arm.control == "frequency-matched":
             return len(ids & ticket) == max(0, len(ticket) - len(self.pool - ticket))
@@ -95,16 +98,11 @@ class Labels:
             return inside >= _TIED * max((self.norms.get(i, 0.0) for i in self.pool - ids), default=0.0)
         return True
 
-    def _drawn(self, ticket: frozenset[int], seed: int | None) -> frozenset[int]:
+    def _drawn(self, ticket: frozenset[int], seed: int) -> frozenset[int]:
         """The first in the order of the seed; rows of the ticket only where the pool has too few others."""
         order = _order(self.pool, seed)
         apart = [i for i in order if i not in ticket] + [i for i in order if i in ticket]
         return frozenset(apart[: len(ticket)])
-
-
-@lru_cache(maxsize=4)  # tickets of a text share pool and seeds
-def _order(pool: frozenset[int], seed: int | None) -> tuple[int, ...]:
-    return tuple(sorted(pool, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode("ascii")).digest()))
 
 
 def tickets_of(null: Arm, arms: Iterable[Arm], ticket: Ticket) -> list[tuple[str, tuple[int, ...]]]:

@@ -5,7 +5,6 @@ Issuing decides nothing: a certificate can state claims that every policy finds 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ from certify.base.staging import changing
 from certify.base.verdict import Outcome
 from certify.certificate.build import build, check_together, claims_of
 from certify.certificate.schema import SCHEMA_VERSION, Certificate, read_certificate
+from certify.claims.claim import SHORT, text_of
 from certify.claims.every import check_splits, role_of
 from certify.claims.subject import check_transfers, make_labels, make_subject
 from certify.evidence.choice_record import read_calibration, read_choice
@@ -30,9 +30,6 @@ from certify.gate.session import Session
 from certify.ticket.schema import Located, Ticket, TicketFile, choose, read_ticket_file
 
 DEFAULT_DELTA: Final = "0.05"
-
-_TEXT_DIGITS: Final = 12
-_TEXT: Final = re.compile(rf"\|text:([0-9a-f]{{{_TEXT_DIGITS}}})\|")
 
 _REFUSAL: Final = Refusal("CERTIFICATE_EARLIER")
 _EARLIER: Final = "how often these texts were looked at before is not known"
@@ -150,23 +147,14 @@ def _earlier(subject: Subject, folder: Path, evidence: Sequence[Evidence]) -> tu
         raise _REFUSAL(f"{_EARLIER}: {error}") from error
     if stated.sha256 not in (None, sha256_bytes(data)):
         raise _REFUSAL(f"{_EARLIER}: {stated.path} has another digest")
-    seen = {(word, one.role) for one in before.evidence for word in (one.text, *_texts(before, one.sha256))}
+    digits = {claim.evidence: text_of(claim.signature) for claim in before.claims}
+    seen = {(word, one.role) for one in before.evidence for word in (one.text, digits.get(one.sha256))}
     now = [(one, role_of(one, subject), one.manifest.text) for one in evidence]
-    again = {
-        one.sha256
-        for one, role, text in now
-        if {(text.name, role), (text.sha256[:_TEXT_DIGITS], role)} & seen
-    }
+    again = {one.sha256 for one, role, text in now if {(text.name, role), (text.sha256[:SHORT], role)} & seen}
     same = before.ticket.sha256 == ticket.digest() and again <= {one.sha256 for one in before.evidence}
     if version < SCHEMA_VERSION or not again or same:
         return before.earlier
     return (*before.earlier, sha256_bytes(data))
-
-
-def _texts(certificate: Certificate, evidence: str) -> set[str]:
-    """First digits of the text that claims on this evidence are about, as their signatures have it."""
-    found = (_TEXT.search(claim.signature) for claim in certificate.claims if claim.evidence == evidence)
-    return {match[1] for match in found if match}
 
 
 def verified_subject(ticket: Ticket, checked: Rechecked, session: Session) -> Subject:

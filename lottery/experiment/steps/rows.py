@@ -20,7 +20,7 @@ from certify.tables.table import open_table
 from certify.ticket.declared import DeclaredClaim
 from certify.ticket.make import AUTHOR_EXCLUSION, find
 from certify.ticket.schema import read_ticket_file
-from certify.ticket.templates import fed_counts, load_template
+from certify.ticket.templates import load_template
 from lottery.controls.direction import random_direction
 from lottery.experiment.engine.context import (
     ROWS,
@@ -72,7 +72,7 @@ def _counts(context: RunContext, work: Work, rule: str, rows: int) -> NDArray[np
         return read_counts(work.inputs["counts"].path(COUNTS), rows)
     if rule.startswith("template:"):
         template = load_template(work.parameters["template"])
-        return fed_counts(template, load_tokenizer(context.base_folder(work)), *languages(rule), rows)
+        return serving_fed(context.base_folder(work), template, *languages(rule), rows)
     return None
 
 
