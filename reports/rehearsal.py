@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from certify.base.errors import CertifyError
-from certify.claims.every import under_other_template
+from certify.claims.every import role_of
 from certify.evidence.load import Evidence, load
 from certify.gate.watch import Look, Watch, open_subjects, rehearse
 from certify.policy.policy import POLICIES
@@ -83,7 +83,7 @@ def rehearsed(path: Path, policy: str, look: int) -> Iterator[Stop]:
             if located.path not in loaded:
                 loaded[located.path] = load(folder / located.path)
             evidence = loaded[located.path]
-            if evidence.manifest.kind == "translation" and not under_other_template(evidence, subject):
+            if role_of(evidence, subject.ticket) == "evaluation":
                 looks = rehearse(Watch(POLICIES[policy], [subject]), evidence, look)
                 yield from stops(ticket.id, looks, len(evidence.units))
 

@@ -93,7 +93,7 @@ def claims_of(
         InvalidInputError: see :func:`certify.claims.every.report`, or two manifests of one role evaluate
             the same text with the same template (``EVIDENCE_TEXT_TWICE``).
     """
-    roles = [role_of(evidence, subject) for _, evidence in found]
+    roles = [role_of(evidence, subject.ticket) for _, evidence in found]
     named = Counter((role, evaluated(evidence)) for role, (_, evidence) in zip(roles, found, strict=True))
     twice = [name for (_, (name, _)), count in named.items() if count > 1]
     if twice:

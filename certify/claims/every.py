@@ -15,6 +15,7 @@ from certify.evidence.null_labels import NULLS, stands_beside
 from certify.evidence.read import ROW_KINDS
 from certify.evidence.sampling import LARGEST_SHARE, largest_share
 from certify.evidence.split import check_split
+from certify.ticket.schema import Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +79,12 @@ def check_splits(evidence: Sequence[Evidence]) -> None:
         check_split(one.records, used)
 
 
-def under_other_template(evidence: Evidence, subject: Subject) -> bool:
-    """The evidence was made with a template other than the one that the ticket binds."""
-    ours, theirs = subject.ticket.template, evidence.manifest.template
-    return ours is not None and theirs is not None and ours.sha256 != theirs.sha256
-
-
-def role_of(evidence: Evidence, subject: Subject) -> Role:
-    """What ``evidence`` is evidence of, for that ticket."""
+def role_of(evidence: Evidence, ticket: Ticket | None) -> Role:
+    """What ``evidence`` is evidence of: losses; the task under the ticket's template, or another."""
     if evidence.manifest.kind == "loss":
         return "loss"
-    return "other-template" if under_other_template(evidence, subject) else "evaluation"
+    ours, theirs = ticket and ticket.template, evidence.manifest.template
+    return "other-template" if ours and theirs and ours.sha256 != theirs.sha256 else "evaluation"
 
 
 def choices(evidence: Evidence, subject: Subject) -> int:
@@ -109,7 +105,7 @@ def choices(evidence: Evidence, subject: Subject) -> int:
 
 
 def _claims(evidence: Evidence, subject: Subject, delta: Fraction) -> tuple[Claim, ...]:
-    role = role_of(evidence, subject)
+    role = role_of(evidence, subject.ticket)
     check_binding(evidence, subject, other_template=role == "other-template")
     grouped = evidence.manifest.text.unit == "document"
     units = evidence.windows if role == "loss" else evidence.units

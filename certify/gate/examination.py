@@ -282,7 +282,9 @@ def _integrity(
     for ref in certificate.evidence:
         try:
             evidence = sources.load(ref)
-            check_binding(evidence, subject, other_template=role_of(evidence, subject) == "other-template")
+            check_binding(
+                evidence, subject, other_template=role_of(evidence, subject.ticket) == "other-template"
+            )
             ticket_arm(evidence, subject)
             sources.check_transfers(evidence, checked)
         except CertifyError as error:
@@ -293,7 +295,7 @@ def _integrity(
     if not problems:
         try:
             check_together([evidence for _, evidence in found])
-            shown = [(role_of(evidence, subject), evaluated(evidence)) for _, evidence in found]
+            shown = [(role_of(evidence, subject.ticket), evaluated(evidence)) for _, evidence in found]
             if len(set(shown)) != len(shown):
                 raise InvalidInputError("two manifests evaluate the same text", code="EVIDENCE_TEXT_TWICE")
         except CertifyError as error:

@@ -149,7 +149,7 @@ def _earlier(subject: Subject, folder: Path, evidence: Sequence[Evidence]) -> tu
         raise _REFUSAL(f"{_EARLIER}: {stated.path} has another digest")
     digits = {claim.evidence: text_of(claim.signature) for claim in before.claims}
     seen = {(word, one.role) for one in before.evidence for word in (one.text, digits.get(one.sha256))}
-    now = [(one, role_of(one, subject), one.manifest.text) for one in evidence]
+    now = [(one, role_of(one, subject.ticket), one.manifest.text) for one in evidence]
     again = {one.sha256 for one, role, text in now if {(text.name, role), (text.sha256[:SHORT], role)} & seen}
     same = before.ticket.sha256 == ticket.digest() and again <= {one.sha256 for one in before.evidence}
     if version < SCHEMA_VERSION or not again or same:

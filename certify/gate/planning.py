@@ -19,10 +19,11 @@ from fractions import Fraction
 from typing import Final, Literal, get_args
 
 from certify.base.errors import NothingToDoError, UsageError
-from certify.base.records import Rule
+from certify.base.records import RULES, Rule
 from certify.claims.agreement import equal_shares
 from certify.claims.calibrated import COMMAND, disagreement_shares, own_steps, sure_steps
 from certify.claims.criteria import drawn_index
+from certify.claims.kind import Role
 from certify.claims.loss import CAP, unit_rises
 from certify.evidence.distances import Distances, measure
 from certify.evidence.load import Evidence
@@ -55,7 +56,12 @@ KINDS: Final[tuple[ClaimKind, ...]] = get_args(ClaimKind)
 _UPPER: Final = ("guarantee", "unrelated-loss", "unrelated-excess")
 """Kinds for which smaller is better, so that their upper limits are tested."""
 
-_NAMES: Final[Mapping[str, ClaimKind]] = {"agreement-rate": "agreement", **{kind: kind for kind in KINDS}}
+_NAMES: Final[Mapping[str, ClaimKind]] = {
+    "agreement-rate": "agreement",
+    "template-agreement": "agreement",
+    "template-gain": "gain",
+    **{kind: kind for kind in KINDS},
+}
 """Kinds of claims that can be planned for, as policies call them."""
 
 _SCORED: Final = ("non-inferiority", "gain", "retention")
@@ -76,12 +82,16 @@ class Planned:
         value: the rate, level, margin (points that may be lost), gain or share that is to be shown.
         criterion: of a guarantee; evidence tells the rates of ``published`` and ``calibrated`` alone.
         t: the margin of ``calibrated``.
+        rule: extraction rule of quality that a policy names; None: the ticket's.
+        role: of the evidence that tells about it.
     """
 
     kind: ClaimKind
     value: Fraction
     criterion: str = "published"
     t: str = ""
+    rule: Rule | None = None
+    role: Role = "evaluation"
 
     @property
     def is_rate(self) -> bool:
@@ -91,7 +101,7 @@ class Planned:
     @property
     def on_loss(self) -> bool:
         """About unrelated text, of which the units are passages."""
-        return self.kind.startswith("unrelated")
+        return self.role == "loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +172,7 @@ def parse_claim(text: str, ticket: Ticket | None = None) -> Planned:
             value = Fraction(found[2])
             low, high = _RANGES.get(kind, (0, 1))
             if low < value < high:
-                return Planned(kind, value)
+                return Planned(kind, value, role="loss" if kind.startswith("unrelated") else "evaluation")
     raise UsageError(
         "a claim is agreement:A, token-agreement:A, guarantee:ALPHA, retention:SHARE or unrelated-excess:RATE"
         " with a value between 0 and 1, guarantee:CRITERION, non-inferiority:POINTS, gain:POINTS or"
@@ -172,19 +182,20 @@ def parse_claim(text: str, ticket: Ticket | None = None) -> Planned:
 
 
 def planned(requirement: Requirement, ticket: Ticket | None) -> Planned | None:
-    """What a policy asks of a claim, to plan for; None for what nobody plans: nulls, other templates, not
-    refuted, a margin that nobody declared."""
+    """What a policy asks of a claim, to plan for; None for nulls, "not refuted", a margin not declared."""
     kind, threshold = _NAMES.get(requirement.kind), requirement.threshold
     undeclared = requirement.comparator == "calibrated" and not (ticket and ticket.calibration)
     if kind is None or requirement.test == "not refuted" or undeclared:
         return None
     if kind == "guarantee":
         return parse_claim(requirement.claim, ticket)
+    rule = next((one for one in RULES if requirement.claim.endswith(f":{one}")), None)
     if kind == "retention":
-        return Planned(kind, Fraction(requirement.comparator))
+        return Planned(kind, Fraction(requirement.comparator), rule=rule, role=requirement.role)
     if threshold is None:
         return None
-    return Planned(kind, -threshold if kind == "non-inferiority" else threshold)
+    value = -threshold if kind == "non-inferiority" else threshold
+    return Planned(kind, value, rule=rule, role=requirement.role)
 
 
 def plan(claim: Planned, truth: Truth, *, delta: Fraction, power: Fraction) -> Plan:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from certify.base.errors import CertifyError
 from certify.base.verdict import Item, Outcome
 from certify.claims.counts import split_claim
-from certify.claims.every import check_splits, under_other_template
+from certify.claims.every import check_splits, role_of
 from certify.evidence.load import Evidence, Subject
 from certify.policy.policy import TEXTS, Policy
 
@@ -53,7 +53,7 @@ def pinned_texts(policy: Policy, found: Sequence[Evidence], subject: Subject) ->
         if one.manifest.kind in pinned and one.manifest.text.name not in policy.texts:
             text = f"{one.manifest.text.name} is evaluated as well, which the policy does not pin"
             return [Item(TEXTS, Outcome.FAIL, "TEXT_DIFFERS", text)]
-    asked = [one for one in found if not under_other_template(one, subject)]
+    asked = [one for one in found if role_of(one, subject.ticket) != "other-template"]
     for name, sha256 in policy.texts.items():
         ours = [one.manifest for one in asked if one.manifest.text.name == name]
         if any(one.text.sha256 != sha256 for one in ours):

@@ -131,10 +131,10 @@ def _assumed(
     spread = None if sd is None else decimal("--sd", sd)
     if spread is not None and spread <= 0:
         raise UsageError("--sd must be positive", code="NUMBER")
+    from certify.claims.every import role_of
     from certify.evidence.load import load
 
-    kind = "loss" if claim.on_loss else "translation"
-    loaded = next((one for one in map(load, evidence) if one.manifest.kind == kind), None)
+    loaded = next((one for one in map(load, evidence) if role_of(one, ticket) == claim.role), None)
     if loaded is None or claim.criterion not in ("published", "calibrated"):
         # By default the ticket is assumed to lose nothing, or never to disagree or to do harm.
         if value is None and (claim.kind in ("non-inferiority", "guarantee") or claim.on_loss):
@@ -142,7 +142,7 @@ def _assumed(
         return Truth(value, spread, "assumed")
     # Given values take precedence over estimates.
     width = None if ticket is None else ticket.selection.n
-    found = truth_of(claim, loaded, _arm(loaded, ticket), width=width, rule=rule)
+    found = truth_of(claim, loaded, _arm(loaded, ticket), width=width, rule=claim.rule or rule)
     if value is None:
         return replace(found, sd=spread or found.sd)
     return Truth(value, spread or found.sd, found.source)

@@ -200,13 +200,31 @@ def test_a_policy_is_planned_claim_by_claim(tmp_path: Path, capsys: pytest.Captu
     assert plans["non-inferiority:reference:declared"]["truth"] == "-20"
     assert plans["unrelated-excess:base"]["units"] == 59
     assert "--sd" in plans["unrelated-loss:base"]["obstacle"]
-    assert answer(capsys, "--policy", "science", "--evidence", translated) == {
-        "claims": [],
-        "not_planned": [one.claim for one in POLICIES["science"].claims],
-    }
+    wanted = [one.claim for one in POLICIES["science"].claims]
+    assert answer(capsys, "--policy", "science", "--evidence", translated)["not_planned"] == wanted[:-1]
     assert run(["power", "--policy", "release", "--claim", "gain:0"]) == 2
     assert run(["power"]) == 2
     assert run(["power", "--policy", "paper"]) == 2, "its level is that of a ticket"
+
+
+def test_a_gain_under_another_template_is_told_by_such_evidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And under the policy's own rule: the first lines are five points above the base, whole outputs more."""
+    records, arms = small_world()
+    own = synthetic.write(tmp_path, records, arms, name="own")
+    others = {arm["name"]: synthetic.Behaviour((4, 4, 4)) for arm in arms}
+    again = [synthetic.sentence(unit, {**others, "t": synthetic.Behaviour((12, 5, 5))}) for unit in range(4)]
+    template = {"name": "reworded", "sha256": synthetic.digest("reworded")}
+    reworded = synthetic.write(tmp_path, again, arms, name="reworded", template=template)
+    ticket = tmp_path / "tickets.json"
+    head = {"schema": "certify.tickets", "schema_version": 1, "created_by": "synthetic"}
+    ticket.write_text(json.dumps(head | {"tickets": [synthetic.ticket()]}))
+    asked = ("--policy", "science", "--ticket", ticket, "--evidence", own)
+    (plan,) = answer(capsys, *asked)["claims"]
+    assert "--truth" in plan["obstacle"]
+    (plan,) = answer(capsys, *asked, "--evidence", reworded)["claims"]
+    assert (plan["claim"].split()[0], plan["truth"]) == ("template-gain:base:first-line", "5")
 
 
 def test_quality_is_planned_under_the_rule_that_is_declared() -> None:
