@@ -19,7 +19,6 @@ from certify.base.text import counted, escape
 from reports.details import details, levels, limits
 from reports.layout import LONGEST, STYLES, clip, columns, wrap
 from reports.summary import Summary, answer, caveats, denying, gravity, policy, remedy_of, worst_first
-from reports.view import digest
 
 _FIRST: Final = 40
 _FURTHER: Final = 12
@@ -215,7 +214,7 @@ def _summary(run: Mapping[str, Any], width: int) -> list[Text]:
     """Digest, verdicts with the first reason of each, worst first, and the exit code."""
     found = worst_first(run)
     most = 1 if len(found) > 1 else 3
-    lines = [Text(f"report sha256 {digest(run)}", "dim")]
+    lines = [Text(f"report sha256 {run['digest']}", "dim")]
     # A remedy stands once, below all that share it.
     for (_, remedy), group in groupby(found, key=lambda one: (one.verdict, one.remedy)):
         for one in group:

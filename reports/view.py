@@ -57,6 +57,21 @@ def view(report: CheckReport, *, resample: bool = True, set_by: str | None = Non
     }
 
 
+def together(
+    exit_code: int, reports: Sequence[Mapping[str, Any]], errors: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """The data of a run over several files, schema ``certify.reports``, and the digest of what it found.
+
+    Args:
+        exit_code: the gravest.
+        reports: what :func:`view` returned, by file.
+        errors: ``file``, ``code`` and ``text`` of each file that could not be judged.
+    """
+    run = {"schema": "certify.reports", "schema_version": 1, "exit_code": int(exit_code)}
+    run |= {"reports": [*reports], "errors": [*errors]}
+    return run | {"digest": digest(run)}
+
+
 def digest(run: Mapping[str, Any]) -> str:
     """Digest of what a run found: the same in every format, and when the same files are checked again.
 

@@ -49,7 +49,7 @@ RENDERERS: Final = {
     "check.view": "reports.view:view",
     "report": "reports.html.page:page",
     "check.summary": "reports.summary:worst_first",
-    "check.digest": "reports.view:digest",
+    "check.run": "reports.view:together",
     "card": "reports.card",
     "find": "reports.ticket:render",
     "scan": "reports.scan:render",

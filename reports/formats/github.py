@@ -8,7 +8,6 @@ from typing import Any, Final
 from certify.base.text import counted, escape
 from reports.formats import markdown
 from reports.formats.findings import suites
-from reports.view import digest
 
 MOST: Final = 10
 """Annotations of one kind that a step can make."""
@@ -40,7 +39,9 @@ def render(run: Mapping[str, Any]) -> str:
         said.append(_command("error", f"{more} more: the step summary lists them", title="certify check"))
     passed = counted(len(every) - len(denied), "ticket")
     said.append(
-        _command("notice", f"{passed} CERTIFIED; digest of the report: {digest(run)}", title="certify check")
+        _command(
+            "notice", f"{passed} CERTIFIED; digest of the report: {run['digest']}", title="certify check"
+        )
     )
     return "".join(said)
 
@@ -53,7 +54,7 @@ def summary(run: Mapping[str, Any]) -> str:
 def outputs(run: Mapping[str, Any]) -> str:
     """Write the outputs of a step: the gravest verdict, the exit code, the digest of the report."""
     verdict = suites(run)[0].summary.verdict.replace(" ", "_")
-    return f"verdict={verdict}\nexit-code={run['exit_code']}\ndigest={digest(run)}\n"
+    return f"verdict={verdict}\nexit-code={run['exit_code']}\ndigest={run['digest']}\n"
 
 
 FILES: Final = {"GITHUB_STEP_SUMMARY": summary, "GITHUB_OUTPUT": outputs}

@@ -13,7 +13,6 @@ from certify.base.jsonio import pretty_json
 from certify.base.text import escape
 from certify.base.version import __version__
 from reports.formats.findings import Suite, suites
-from reports.view import digest
 
 
 def render(run: Mapping[str, Any]) -> str:
@@ -25,7 +24,7 @@ def render(run: Mapping[str, Any]) -> str:
             kind = "failedTests" if finding.denies else "passedTests" if finding.passed else "warnedTests"
             tests[kind].append(f"{one.name} {finding.item or finding.code}")
     result = "PASSED" if _certified(every) else "FAILED"
-    configuration = [_policy(every), {"name": "report", "digest": {"sha256": digest(run)}}]
+    configuration = [_policy(every), {"name": "report", "digest": {"sha256": run["digest"]}}]
     predicate = {"result": result, "configuration": [one for one in configuration if one], **tests}
     return _statement(every, "https://in-toto.io/attestation/test-result/v0.1", predicate)
 
@@ -47,7 +46,7 @@ def svr(run: Mapping[str, Any], *, now: datetime | None = None) -> str:
         "verifier": {key: value for key, value in verifier.items() if value},
         "timeCreated": (now or datetime.now(UTC)).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "properties": properties,
-        "certify_report": {"digest": {"sha256": digest(run)}},
+        "certify_report": {"digest": {"sha256": run["digest"]}},
     }
     return _statement(every, "https://in-toto.io/attestation/svr/v0.1", predicate)
 

@@ -14,7 +14,6 @@ from typing import Any, Final
 from certify.base.text import counted, escape
 from reports.formats.findings import CheckCase, Suite, suites
 from reports.summary import answer, caveats, policy
-from reports.view import digest
 
 _MARKUP: Final = re.compile(r"^-|^\d(?=\d*[.)])|[!-&*+:<-@\[-`{-~]")
 _LINKED: Final = re.compile(r"([@#!~$%&^:*])(?=\w|[/\"'+-])|(?<=\bwww)(?=\.)", re.IGNORECASE)
@@ -60,7 +59,7 @@ def render(run: Mapping[str, Any], *, limit: int | None = None) -> str:
         left = counted(len(every) - explained, "more ticket")
         lines += ["", f"{left} explained in the other formats, which have no limit."]
     lines += ["", *_shared(every)] if explained else [""]
-    return "\n".join([*lines, f"Digest of the report: `{digest(run)}`", ""])
+    return "\n".join([*lines, f"Digest of the report: `{run['digest']}`", ""])
 
 
 def _fill(lines: list[str], blocks: Iterable[Sequence[str]], budget: float) -> int:

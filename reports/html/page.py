@@ -18,7 +18,7 @@ from reports.html.material import Material, Sheet
 from reports.html.plots.overlap import overlap
 from reports.html.ticket import chip, section
 from reports.summary import worst_first
-from reports.view import digest, view
+from reports.view import together, view
 
 
 def page(reports: Sequence[CheckReport], run: Mapping[str, Any] | None = None) -> str:
@@ -32,11 +32,9 @@ def page(reports: Sequence[CheckReport], run: Mapping[str, Any] | None = None) -
         run: the same as data, schema ``certify.reports``, with the files that could not be judged; None
             makes it of ``reports``.
     """
-    run = run or {
-        "exit_code": int(gravest(one.exit_code for one in reports)),
-        "reports": [view(one, resample=False) for one in reports],
-        "errors": [],
-    }
+    run = run or together(
+        gravest(one.exit_code for one in reports), [view(one, resample=False) for one in reports]
+    )
     sheet = Sheet()
     parts = [
         _report(sheet, i, one, data)
@@ -65,7 +63,7 @@ def page(reports: Sequence[CheckReport], run: Mapping[str, Any] | None = None) -
             tag("main", parts),
             tag(
                 "footer",
-                tag("p", f"certify {__version__} · report ", tag("code", digest(run))),
+                tag("p", f"certify {__version__} · report ", tag("code", run["digest"])),
                 class_="page",
             ),
             *sheet.definitions.values(),

@@ -31,7 +31,7 @@ from proofs_checks.worlds import synthetic
 from reports.details import p_text
 from reports.scan import render as render_scan
 from reports.terminal import render
-from reports.view import digest, view
+from reports.view import together, view
 
 HOSTILE = (
     "\x1b[31mred\x1b[0m",
@@ -54,9 +54,8 @@ LONG = re.compile(r"^(ks:|(ticket|certificate) [0-9a-f]{64}$|next: )|/tickets\.j
 def run_of(*paths: Path, policy: str = "selection", errors: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
     """The data of a run on some files."""
     reports = [certify.check(path, policy=policy, engine="numpy", workers=1) for path in paths]
-    code = int(gravest(report.exit_code for report in reports))
-    found = {"schema": "certify.reports", "schema_version": 1, "exit_code": code}
-    return found | {"reports": [view(report) for report in reports], "errors": [*errors]}
+    code = gravest(report.exit_code for report in reports)
+    return together(code, [view(report) for report in reports], errors)
 
 
 def printed(run: dict[str, Any], width: int = 80, **settings: Any) -> str:
@@ -123,7 +122,7 @@ def test_it_ends_with_what_it_comes_to(tmp_path: Path) -> None:
     (quiet, *others) = (printed(run, **settings) for settings in ({"quiet": True}, {}, {"verbose": True}))
     assert all(text.endswith(f"\n\n{quiet}") for text in others)
     lines = quiet.splitlines()
-    assert lines[0] == f"report sha256 {digest(run)}"
+    assert lines[0] == f"report sha256 {run['digest']}"
     assert [line.split("  ")[0] for line in lines[1:-1] if line[0] != " "] == [
         *("NOT JUDGED", "VACUOUS", "CERTIFIED")
     ]

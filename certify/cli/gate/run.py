@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from certify.cli.registry import FED, load
+from certify.cli.registry import FED, RENDERERS, load
 
 if TYPE_CHECKING:
     from certify.gate.check import CheckReport
@@ -83,5 +83,5 @@ def judge_files(
             complain(str(error), error.code)
             codes.append(error.exit_code)
             failed.append({"file": str(path), "code": error.code, "text": str(error)})
-    run = {"schema": "certify.reports", "schema_version": 1, "exit_code": int(gravest(codes))}
-    return run | {"reports": shown, "errors": failed}
+    run: dict[str, Any] = load(RENDERERS["check.run"])(gravest(codes), shown, failed)
+    return run

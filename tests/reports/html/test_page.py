@@ -26,7 +26,7 @@ from reports.html.markup import Markup, join, tag
 from reports.html.page import page
 from reports.html.plots.overlap import jaccard
 from reports.html.plots.promise import shown_from
-from reports.view import digest, view
+from reports.view import together, view
 
 VOID = {"meta", "br", "input"}
 HOSTILE = (
@@ -161,8 +161,8 @@ def test_it_says_what_the_report_says(whole: tuple[Any, str]) -> None:
         assert claim["name"] in words
     for line in (*ticket["non_claims"], *(one["id"] for one in (*ticket["taken"], *ticket["assumptions"]))):
         assert line in words
-    run = {"exit_code": int(report.exit_code), "reports": [data], "errors": []}
-    for value in (ticket["digest"], ticket["certificate"]["sha256"], digest(run)):
+    run = together(report.exit_code, [data])
+    for value in (ticket["digest"], ticket["certificate"]["sha256"], run["digest"]):
         assert value in words
 
 
@@ -271,7 +271,7 @@ def test_nothing_from_a_file_becomes_markup(tmp_path: Path) -> None:
     assert_inert(text)
     for said in HOSTILE:
         assert html.escape(escape(said)) in text
-    assert_inert(page([report], poisoned({"exit_code": 0, "reports": [view(report)], "errors": []})))
+    assert_inert(page([report], poisoned(together(0, [view(report)]))))
 
 
 def hostile_pieces() -> dict[str, int]:
