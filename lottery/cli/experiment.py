@@ -37,6 +37,10 @@ def experiment(
             help="Print the steps with parameters, memory and time; run nothing, download nothing.",
         ),
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(help="In a dry run, time the model on this machine if it is at hand (half a minute)."),
+    ] = True,
     status: Annotated[
         bool, typer.Option("--status", help="Print the state of each step; run nothing.")
     ] = False,
@@ -72,16 +76,16 @@ def experiment(
         from lottery.experiment import driver as library
         from lottery.experiment.plan.plan import read_experiment
     wanted = read_experiment(plan)
+    if threads or wanted.threads:
+        torch.set_num_threads(threads or wanted.threads)
     if dry_run:
-        rows = library.dry_run(wanted, out, base=base, data=data, device=device)
+        rows = library.dry_run(wanted, out, base=base, data=data, device=device, measure=measure)
         _show_dry_run(wanted, rows)
         return
     assert out is not None
     if status:
         _show_status(library.status(wanted, out, base=base, data=data), running=library.is_running(out))
         return
-    if threads or wanted.threads:
-        torch.set_num_threads(threads or wanted.threads)
     with progress_bar(wanted.name, "") as progress:
         finished = library.run(
             wanted, out, base=base, data=data, device=device, only=only or [], report=_line, progress=progress
@@ -113,11 +117,13 @@ def _show_dry_run(plan: ExperimentPlan, rows: list[Row]) -> None:
         processor = cost.processor
         trained = "by selection" if cost.trained is None else f"{cost.trained:,}" if cost.trained else ""
         table.add_row(row.step, trained, _bytes(cost.memory), _duration(cost.seconds) if cost.seconds else "")
-    measured = any(row.estimate is not None and row.estimate.measured for row in rows)
+    found = {row.estimate.basis for row in rows if row.estimate is not None}
     what = "one data-centre GPU in 16 bits" if processor == "gpu" else "two processor cores in fp32"
-    basis = f"an assumed rough rate for {what}"
-    if measured:
-        basis = f"rates measured here for finished kinds of steps, otherwise {basis}"
+    basis = f"assumed rough rates for {what}"
+    if "measured" in found:
+        basis = "rates measured here with the model"
+    if "finished" in found:
+        basis = f"finished steps of the same kind, otherwise {basis}"
     _print(table)
     for notice in plan.notices:
         typer.echo(f"Note: {notice}")

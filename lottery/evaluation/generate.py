@@ -103,7 +103,7 @@ def decode(
         raise UsageError("the tokenizer has no end-of-sentence token", code="TOKENIZER_NO_EOS")
     with torch.inference_mode():
         if beams == 1:
-            answers = _greedy(placed, batch, max_new_tokens, int(end))
+            answers = greedy(placed, batch, max_new_tokens, int(end))
         else:
             answers = _beam_search(placed, batch, max_new_tokens, int(end), beams)
     outputs = []
@@ -114,8 +114,8 @@ def decode(
     return outputs
 
 
-def _greedy(placed: Placed, batch: Sequence[Example], max_new_tokens: int, end: int) -> list[list[int]]:
-    """Decode greedily, up to and including an end of sentence; finished sequences leave the batch."""
+def greedy(placed: Placed, batch: Sequence[Example], max_new_tokens: int, end: int) -> list[list[int]]:
+    """Decode greedily, up to and including the token ``end``; finished sequences leave the batch."""
     model = placed.model
     segments = padded([segments_of(prompt) for prompt in batch], left=True).to(model.device)
     ids, mask = _left_padded(batch, end, model.device)

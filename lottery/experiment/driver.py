@@ -10,7 +10,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,8 +22,17 @@ from lottery.experiment.engine.context import RunContext
 from lottery.experiment.engine.graph import State, StepStanding
 from lottery.experiment.engine.inputs import UNKNOWN, InputDigests, base_digest
 from lottery.experiment.engine.journal import ExperimentJournal, Line, recorded_seconds
+from lottery.experiment.engine.speed import measure_speed
 from lottery.experiment.layout.layout import layout
-from lottery.experiment.plan.estimate import Amount, Estimate, estimate, measured_rates, model_of
+from lottery.experiment.plan.estimate import (
+    Amount,
+    Estimate,
+    Processor,
+    assumed,
+    estimate,
+    factors_of,
+    model_of,
+)
 from lottery.experiment.plan.plan import BESIDE_DATA, PUBLISHED, SYNTHETIC, ExperimentPlan
 from lottery.experiment.steps.publish import deliver
 from lottery.model.backbone import find_base
@@ -100,8 +109,13 @@ def dry_run(
     base: str | None = None,
     data: Path | None = None,
     device: Device = "auto",
+    measure: bool = False,
 ) -> list[Row]:
     """List what :func:`run` would do and cost. Model and text need not be available, and none is fetched.
+
+    Args:
+        out: a folder whose finished steps are taken into account.
+        measure: time the model on this machine, if it is at hand and the estimate is for such a machine.
 
     Raises:
         UsageError: the size of the model is neither known nor stated in the plan.
@@ -111,13 +125,16 @@ def dry_run(
     model = model_of(context.base, plan.geometry)
     seconds = {} if out is None else recorded_seconds(out / JOURNAL)
     done = [(step.work, seconds[step.name]) for step in graph.steps if step.name in seconds]
-    rates = measured_rates([(amount, time) for amount, time in done if isinstance(amount, Amount)], model)
     # As asked, as in the plan, or as on this machine.
+    here: Processor = "gpu" if device != "cpu" and torch.cuda.is_available() else "cpu"
     processor = "cpu" if device == "cpu" else plan.estimate.device
-    if processor == "auto":
-        processor = "gpu" if torch.cuda.is_available() else "cpu"
+    speed = assumed(here if processor == "auto" else processor)
+    if measure and context.base is not None and speed.processor == here:
+        speed = measure_speed(plan, context.base, model, device)
+    finished = [(amount, time) for amount, time in done if isinstance(amount, Amount)]
+    speed = replace(speed, factors=factors_of(finished, model, speed))
     return [
-        Row(step.name, None, "", seconds.get(step.name), estimate(step.work, model, rates, processor))
+        Row(step.name, None, "", seconds.get(step.name), estimate(step.work, model, speed))
         for step in graph.steps
     ]
 

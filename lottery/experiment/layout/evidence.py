@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from certify.evidence.manifest import ROW_KINDS
+from certify.stats.path import path_law
 from certify.tables.dtypes import parse_dtype
 from certify.ticket.templates import load_template
 from lottery.evaluation.prompts import DOCUMENT
 from lottery.experiment.plan.arms import ArmPlan, null_names, null_step, planned_arms, planned_tickets
-from lottery.experiment.plan.estimate import Amount
+from lottery.experiment.plan.estimate import Amount, Passes
 from lottery.experiment.plan.fields import PairPlan, TextPlan, UnrelatedPlan
 from lottery.experiment.plan.witness_shares import witness_shares
 from lottery.experiment.steps import evidence, rows, texts
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _TUNED_BEFORE = ("tuning", "choice")
 UNRELATED = "unrelated"
+
+_LONGEST = 3
+"""Longest output of a batch, as a multiple of the mean."""
 
 
 def evidence_steps(builder: Builder, pair: PairPlan) -> list[GraphStep]:
@@ -121,7 +125,8 @@ def _translated(
     sources = {"text": f"{pair.name}/text/{text.name}", "embed": f"{pair.name}/embed"}
     # The reference comes first: every other arm follows its outputs.
     ordered = sorted(arms, key=lambda arm: arm.kind != "reference")
-    work, declaring = _decoding(builder, text), builder.declaring(pair, text.name)
+    work, asked = _decoding(builder, text, {}), _decoding(builder, text, more)
+    declaring = builder.declaring(pair, text.name)
     steps = _measured(
         builder,
         pair,
@@ -133,6 +138,7 @@ def _translated(
         work,
         declaring,
         more,
+        asked,
     )
     reference = {"reference": steps[0].name}
     steps[1:] = [replace(step, needs={**step.needs, **reference}) for step in steps[1:]]
@@ -163,8 +169,14 @@ def _unrelated(builder: Builder, pair: PairPlan, text: UnrelatedPlan) -> list[Gr
     arms = [arm for arm in planned_arms(plan) if (arm.main or text.arms == "all") and arm.gate is None]
     about = {"file": UNRELATED, "arms": [arm.name for arm in arms], "order_seed": plan.evaluation.order_seed}
     sources = {"used": f"{pair.name}/used", "embed": f"{pair.name}/embed"}
-    tokens = text.limit * text.block * plan.estimate.tokens_per_pair // 3
-    work = Amount("loss", tokens=tokens, micro_batch=plan.evaluation.batch, length=text.window)
+    tokens = text.limit * text.block * plan.estimate.line_tokens
+    work = Amount(
+        "loss",
+        read=Passes(tokens, tokens),
+        micro_batch=plan.evaluation.batch,
+        length=text.window,
+        bytes_per_weight=_bytes_per_weight(builder),
+    )
     declaring = builder.declaring(pair)
     steps = _measured(builder, pair, arms, evidence.measure_losses, "loss", common, sources, work, declaring)
     name = f"{pair.name}/evidence/{UNRELATED}"
@@ -183,8 +195,11 @@ def _measured(
     work: Amount,
     declaring: str,
     more: dict[str, Any] | None = None,
+    asked: Amount | None = None,
 ) -> list[GraphStep]:
-    """Build a step per arm, named ``PAIR/FOLDER/ARM``; ``more`` is asked of the arms of tickets.
+    """Build a step per arm, named ``PAIR/FOLDER/ARM``.
+
+    Arms of tickets are asked ``more``, and their work is ``asked``.
 
     Claims are declared, by the step ``declaring``, before anything is evaluated.
     """
@@ -197,10 +212,8 @@ def _measured(
         parameters = common | {"arm": kept | {"training_seed": builder.plan.seed}}
         amount = work
         if arm.kind in ROW_KINDS and arm.control is None and arm.gate is None:
-            more = more or {}
-            parameters |= more
-            passes = sum(more.get("path", {}).values()) + 2 * ("margins" in more)
-            amount = replace(work, read=work.read * (2 + passes) // 2)  # work.read is about two passes
+            parameters |= more or {}
+            amount = work if asked is None else asked
         weights = {} if arm.source in ("base", "reference") else {"arm": f"{pair.name}/{arm.step}"}
         name = f"{pair.name}/{folder}/{arm.name}"
         needs = sources | weights
@@ -236,16 +249,31 @@ def _opportunity(builder: Builder, pair: PairPlan, text: TextPlan, source: str) 
     return builder.step(name, evidence.count_opportunity, parameters, needs)
 
 
-def _decoding(builder: Builder, text: TextPlan) -> Amount:
-    estimate = builder.plan.estimate
-    sentences = min(filter(None, (text.limit, estimate.sentences)))
-    tokens = sentences * min(text.max_new_tokens, estimate.new_tokens) * text.beams
+def _decoding(builder: Builder, text: TextPlan, more: dict[str, Any]) -> Amount:
+    """The work of measuring an arm that is asked for ``more``."""
+    plan, sizes = builder.plan, builder.plan.estimate
+    sentences = min(filter(None, (text.limit, sizes.sentences)))
+    prompt, answer = sizes.prompt_tokens, min(text.max_new_tokens, sizes.new_tokens)
+    # Along the reference's outputs, and twice along its own; the last token of an answer is not fed.
+    forced = 1 + 2 * ("margins" in more)
+    read = prompt * text.beams + forced * (prompt + answer - 1)
+    # Along the path, what all prompts begin with is fed once: about half of a prompt.
+    law = more.get("path")
+    labelled = sum(t not in (0, 1) for t in path_law(law["n"], law["g"]).strengths) if law else 0
+    read += labelled * (prompt // 2 + answer - 1)
+    fed = sentences * (answer - 1) * text.beams
+    batches = -(-sentences // plan.evaluation.batch)
     return Amount(
         "decode",
-        tokens=tokens,
-        # The prompt is read once for decoding and once before the reference's output.
-        read=sentences * (2 * estimate.tokens_per_pair + estimate.new_tokens),
-        micro_batch=builder.plan.evaluation.batch * text.beams,
-        length=text.max_new_tokens + estimate.tokens_per_pair,
-        bytes_per_weight=4 if builder.plan.evaluation.dtype == "fp32" else 2,
+        read=Passes(sentences * read, sentences * (text.beams + (forced + labelled) * answer)),
+        decode=Passes(fed, fed),
+        # A batch is decoded until its longest output ends.
+        steps=batches * min(text.max_new_tokens - 1, _LONGEST * answer),
+        micro_batch=plan.evaluation.batch * text.beams,
+        length=text.max_new_tokens + prompt,
+        bytes_per_weight=_bytes_per_weight(builder),
     )
+
+
+def _bytes_per_weight(builder: Builder) -> int:
+    return 4 if builder.plan.evaluation.dtype == "fp32" else 2

@@ -24,7 +24,7 @@ from lottery.experiment.layout.builder import SYNTHETIC_SIZES, Builder
 from lottery.experiment.layout.evidence import evidence_steps
 from lottery.experiment.layout.final import final_steps
 from lottery.experiment.plan.arms import null_names, null_step, planned_tickets
-from lottery.experiment.plan.estimate import Amount, rows_of_rule
+from lottery.experiment.plan.estimate import Amount, Passes, rows_of_rule
 from lottery.experiment.plan.fields import ControlsPlan, PairPlan, TicketPlan
 from lottery.experiment.plan.plan import ExperimentPlan
 from lottery.experiment.steps import rows, tuning
@@ -107,11 +107,16 @@ def _tune(
     parameters = tuning.tuning_parameters(builder.plan, pair, recipe, **asked)
     estimate = builder.plan.estimate
     pairs = min(filter(None, (parameters["limit"], estimate.tuning_pairs)))
+    held_out = estimate.choice_pairs if pair.choice else 0
+    fed = parameters["recipe"]["epochs"] * estimate.tokens_per_pair
+    targets = parameters["recipe"]["epochs"] * max(estimate.tokens_per_pair - estimate.prompt_tokens, 1)
     amount = Amount(
         "tune",
-        tokens=pairs * estimate.tokens_per_pair * parameters["recipe"]["epochs"],
+        train=Passes(pairs * fed, pairs * targets),
+        read=Passes(held_out * fed, held_out * targets),
         method="partial" if select else str(parameters["method"]),
         size=parameters["size"],
+        checkpointing=parameters["gradient_checkpointing"],
         micro_batch=parameters["micro_batch"],
         length=parameters["max_length"],
         bytes_per_weight=4 if parameters["dtype"] == "F32" else 2,

@@ -1,15 +1,17 @@
 """Estimates of what an experiment costs: trained parameters, memory and time by step.
 
-Time is a fixed cost of the step plus a rate times the work. One parameter times one token of a forward pass
-is one unit of work. A backward pass through a frozen backbone adds two units, through trained weights three.
-Fixed cost and rate are measured on this machine if steps of the same kind are finished; otherwise they are
-defaults for two processor cores or for a GPU.
+Time is a fixed cost of the step plus its work times the seconds per unit of work. A unit is one weight times
+one position. Weights of the layers act on every position that is fed, those of the head only where a token is
+predicted. A backward pass costs as much as a forward pass through frozen weights, twice as much through
+trained ones. Where the model is at hand, rates are measured with it (:mod:`lottery.experiment.engine.speed`);
+otherwise they are assumed. Where steps of the same kind are finished, the estimate is multiplied by how much
+longer they took.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -24,20 +26,31 @@ from lottery.experiment.plan.fields import GeometryPlan, rows_of_share
 
 Kind = Literal["tune", "decode", "loss", "scan", "other"]
 
+Operation = Literal["train", "read", "decode", "step", "scan"]
+"""What takes time: training; reading many positions at a time; decoding, by positions that are fed one at a
+time, and by steps whatever their batch, per weight; a scan, per entry of both tables."""
+
 Processor = Literal["cpu", "gpu"]
 
-DEFAULT_RATES: Mapping[Processor, Mapping[Kind, float]] = {
-    "cpu": {"tune": 1.8e-11, "decode": 1.1e-10, "loss": 1e-11, "scan": 4e-9, "other": 0.0},
-    "gpu": {"tune": 2e-14, "decode": 3e-13, "loss": 2e-14, "scan": 4e-9, "other": 0.0},
-}
-"""Rough seconds per unit of work (for a scan, per entry of both tables).
+Basis = Literal["finished", "measured", "assumed"]
 
-``cpu``: two processor cores in fp32, measured with small models on a shared machine. ``gpu``: one data-centre
-GPU in 16 bits at 100 TFLOP/s, a third of its peak; assumed, not measured. Decoding feeds one token at a time
-and costs far more per unit than training. A scan always runs on the processor."""
+ASSUMED: Mapping[Processor, Mapping[Operation, float]] = {
+    "cpu": {"train": 2.2e-11, "read": 2e-11, "decode": 2e-11, "step": 4e-10, "scan": 4e-9},
+    "gpu": {"train": 2e-14, "read": 2e-14, "decode": 2e-14, "step": 1e-12, "scan": 4e-9},
+}
+"""Rough seconds per unit of each operation.
+
+``cpu``: two processor cores in fp32, with models of 13 and 163 million weights. ``gpu``: one data-centre GPU
+in 16 bits at 100 TFLOP/s, a third of its peak, and 2 TB/s; not measured. A scan runs on the processor."""
 
 FIXED: Mapping[Kind, float] = {"tune": 0.5, "decode": 0.2, "loss": 0.1, "scan": 0.1, "other": 0.3}
 """Rough fixed cost of a step in seconds: digests, files, set-up; measured with tiny models."""
+
+PROCESS = 500_000_000
+"""Bytes of memory that Python and its libraries take on the processor."""
+
+LOGITS = 1 << 24
+"""Logits that :mod:`lottery.evaluation.forced_decoding` holds at a time, in fp32 and fp64."""
 
 LOADING = 5e-9
 """Seconds per byte to load and digest a model, once per tuning."""
@@ -45,8 +58,13 @@ LOADING = 5e-9
 STARTING = 10.0
 """Seconds before the first step, to load libraries and digest the base; once per experiment."""
 
-READING = 0.1
-"""Cost of a token that is read, relative to one that is generated: many are read at a time."""
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """Positions that are fed through the layers, and those at which the head predicts a token."""
+
+    layers: int = 0
+    head: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +72,30 @@ class Amount:
     """Work of one step.
 
     Attributes:
-        tokens: upper limit on tokens fed (tune, loss) or generated (decode).
-        read: tokens that decoding reads: prompts, and the reference's outputs with their prompts.
+        train: what training feeds, forward and backward.
+        read: what is fed without a gradient, many positions at a time.
+        decode: what decoding feeds, one position of each sequence at a time.
+        steps: steps of decoding, each for a batch.
         method: ``rows`` (all rows), ``partial``, ``lora``, ``prefix``, ``full``; for kind ``tune``.
         rows: number of trained rows, if known beforehand.
         share: trained rows as a share of the table (``81/32000``), or empty.
         size: rank or prefix length.
+        checkpointing: whether training computes activations twice, to save memory.
         micro_batch: number of sequences in memory at a time.
         length: longest sequence in tokens.
         bytes_per_weight: bytes per weight of the backbone in memory.
     """
 
     kind: Kind
-    tokens: int = 0
-    read: int = 0
+    train: Passes = Passes()
+    read: Passes = Passes()
+    decode: Passes = Passes()
+    steps: int = 0
     method: str = ""
     rows: int | None = None
     share: str = ""
     size: int = 0
+    checkpointing: bool = False
     micro_batch: int = 1
     length: int = 0
     bytes_per_weight: int = 4
@@ -79,10 +103,20 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """Size of a model: number of weights, and shape."""
+    """Size of a model: number of weights, and shape. Rows are tuned on models whose head is not tied."""
 
     parameters: int
     shape: GeometryPlan
+
+    @property
+    def head(self) -> int:
+        """Number of weights of the output head, and of the input table."""
+        return self.shape.vocabulary * self.shape.width
+
+    def units(self, passes: Passes) -> float:
+        """Units of work of a forward pass."""
+        layers = max(self.parameters - 2 * self.head, 0)
+        return float(passes.layers * layers + passes.head * self.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +125,36 @@ class Estimate:
 
     Attributes:
         trained: number of trained parameters; None if it depends on rows that are not chosen yet.
-        measured: whether the rate was measured on this machine.
+        basis: where the time is from: finished steps of the same kind, rates measured with the model, or
+            rates assumed for ``processor``.
     """
 
     trained: int | None
     memory: int
     seconds: float
-    measured: bool
+    basis: Basis
     processor: Processor
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """Seconds per unit of work, and fixed seconds per step."""
+class Speed:
+    """How fast a machine is.
 
-    unit: float
-    fixed: float
+    Attributes:
+        rates: seconds per unit of each operation.
+        measured: whether they were measured, with the model.
+        factors: how much longer finished steps of a kind took than these rates say.
+    """
+
+    processor: Processor
+    rates: Mapping[Operation, float]
+    measured: bool = False
+    factors: Mapping[Kind, float] = field(default_factory=dict)
+
+
+def assumed(processor: Processor) -> Speed:
+    """The speed of a machine on which nothing was measured."""
+    return Speed(processor, ASSUMED[processor])
 
 
 def model_of(base: Path | None, stated: GeometryPlan | None) -> ModelSize:
@@ -137,12 +185,17 @@ def parameters_of(shape: GeometryPlan) -> int:
     return 2 * shape.vocabulary * d + shape.layers * layer + d
 
 
-def work_of(amount: Amount, model: ModelSize) -> float:
-    """Compute the units of work; see the module's docstring."""
+def work_of(amount: Amount, model: ModelSize) -> dict[Operation, float]:
+    """Compute the units of work of each operation; see the module's docstring."""
     if amount.kind == "scan":
-        return 2.0 * model.shape.vocabulary * model.shape.width
-    passes = {"tune": 4.0 if amount.method == "full" else 3.0}.get(amount.kind, 1.0)
-    return passes * (amount.tokens + READING * amount.read) * model.parameters
+        return {"scan": 2.0 * model.head}
+    passes = (3 if amount.method == "full" else 2) + amount.checkpointing
+    return {
+        "train": passes * model.units(amount.train),
+        "read": model.units(amount.read),
+        "decode": model.units(amount.decode),
+        "step": float(amount.steps * model.parameters),
+    }
 
 
 def rows_of_rule(rule: str) -> int | None:
@@ -175,52 +228,55 @@ def trained_of(amount: Amount, model: ModelSize) -> int | None:
     return None if rows is None else rows * shape.width
 
 
-def memory_of(amount: Amount, model: ModelSize) -> int:
-    """Estimate bytes of memory: weights, AdamW's fp32 state of trained parameters, fp32 activations."""
-    shape = model.shape
-    if amount.kind in ("scan", "other"):
-        return 64 << 20
-    weights = model.parameters * amount.bytes_per_weight
-    if amount.kind != "tune":
-        cache = 2 * shape.layers * shape.width * 4
-        return weights + amount.micro_batch * amount.length * cache
-    trained = trained_of(amount, model) or 0
-    positions = amount.micro_batch * amount.length
-    hidden = shape.layers * (10 * shape.width + 4 * shape.intermediate)
-    return weights + 16 * trained + 4 * positions * (hidden + shape.vocabulary // 4)
+def memory_of(amount: Amount, model: ModelSize, processor: Processor) -> int:
+    """Estimate bytes of memory of the process at its peak, or of the GPU.
 
-
-def estimate(
-    amount: Amount, model: ModelSize, rates: Mapping[Kind, Rate], processor: Processor = "cpu"
-) -> Estimate:
-    """Estimate the cost of one step, from measured ``rates`` if any, otherwise for ``processor``."""
-    rate = rates.get(amount.kind) or Rate(DEFAULT_RATES[processor][amount.kind], _fixed(amount, model))
-    seconds = rate.fixed + rate.unit * work_of(amount, model)
-    measured = amount.kind in rates
-    return Estimate(trained_of(amount, model), memory_of(amount, model), seconds, measured, processor)
-
-
-def _fixed(amount: Amount, model: ModelSize) -> float:
-    loading = LOADING * model.parameters * amount.bytes_per_weight if amount.kind == "tune" else 0.0
-    return FIXED[amount.kind] + loading
-
-
-def measured_rates(finished: Iterable[tuple[Amount, float]], model: ModelSize) -> dict[Kind, Rate]:
-    """Compute the median rate of each kind from finished steps, given as ``(amount, seconds)``.
-
-    The fixed cost is the default, or the time of the shortest step if that is less.
+    Training holds weights, AdamW's fp32 state of trained parameters, and fp32 activations of the longest
+    micro-batch; evaluation holds weights, copies of the tables, a cache, and the activations of one layer.
     """
-    found: dict[Kind, list[tuple[float, float]]] = {}
-    fixed: dict[Kind, float] = {}
+    shape = model.shape
+    taken = 0 if processor == "gpu" else PROCESS
+    if amount.kind in ("scan", "other"):
+        return PROCESS
+    taken += model.parameters * amount.bytes_per_weight
+    positions = amount.micro_batch * amount.length
+    if amount.kind == "tune":
+        trained = trained_of(amount, model) or 0
+        layers = 1 if amount.checkpointing else shape.layers
+        hidden = layers * (10 * shape.width + 4 * shape.intermediate)
+        return taken + 16 * trained + 4 * positions * (hidden + shape.vocabulary)
+    keys = shape.width * shape.kv_heads // shape.heads
+    hidden = 2 * shape.layers * keys + 6 * shape.width + 4 * shape.intermediate
+    logits = min(positions * shape.vocabulary, LOGITS)
+    return taken + 12 * model.head + 4 * positions * hidden + 20 * logits
+
+
+def estimate(amount: Amount, model: ModelSize, speed: Speed) -> Estimate:
+    """Estimate the cost of one step."""
+    basis: Basis = "finished" if amount.kind in speed.factors else "measured" if speed.measured else "assumed"
+    seconds = _seconds(amount, model, speed) * speed.factors.get(amount.kind, 1.0)
+    return Estimate(
+        trained_of(amount, model), memory_of(amount, model, speed.processor), seconds, basis, speed.processor
+    )
+
+
+def factors_of(finished: Iterable[tuple[Amount, float]], model: ModelSize, speed: Speed) -> dict[Kind, float]:
+    """Compute how much longer finished steps took than ``speed`` says, by kind: the median.
+
+    Args:
+        finished: work and seconds of each step.
+    """
+    found: dict[Kind, list[float]] = {}
     for amount, seconds in finished:
-        work = work_of(amount, model)
-        if work > 0 and seconds > 0:
-            found.setdefault(amount.kind, []).append((work, seconds))
-            fixed[amount.kind] = min(fixed.get(amount.kind, _fixed(amount, model)), seconds)
-    return {
-        kind: Rate(median((seconds - fixed[kind]) / work for work, seconds in steps), fixed[kind])
-        for kind, steps in found.items()
-    }
+        if amount.kind != "other" and seconds > 0:
+            found.setdefault(amount.kind, []).append(seconds / _seconds(amount, model, speed))
+    return {kind: median(ratios) for kind, ratios in found.items()}
+
+
+def _seconds(amount: Amount, model: ModelSize, speed: Speed) -> float:
+    loading = LOADING * model.parameters * amount.bytes_per_weight if amount.kind == "tune" else 0.0
+    work = sum(speed.rates[operation] * units for operation, units in work_of(amount, model).items())
+    return FIXED[amount.kind] + loading + work
 
 
 def _shape(base: Path) -> GeometryPlan:

@@ -300,6 +300,9 @@ class EstimatePlan(Model):
 
     tokens_per_pair: _Count = 90
     tuning_pairs: _Count = 10_000
+    choice_pairs: _Count = 500
     sentences: _Count = 1_012
+    prompt_tokens: _Count = 60
     new_tokens: _Count = 60
+    line_tokens: _Count = 30
     device: Literal["auto", "cpu", "gpu"] = "auto"

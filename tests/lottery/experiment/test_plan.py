@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from lottery.experiment.layout.layout import layout
 from lottery.experiment.plan.arms import null_names, planned_arms, planned_tickets
 from lottery.experiment.plan.estimate import (
     Amount,
+    Passes,
+    assumed,
     estimate,
-    measured_rates,
+    factors_of,
     model_of,
     parameters_of,
     rows_of_rule,
@@ -254,7 +257,7 @@ def test_every_plan_can_be_gone_through_dry(name: str, monkeypatch: pytest.Monke
             "three-pairs-small": 6000 * 512,
         }
         assert embed.trained == expected.get(name, 32000 * 4096)
-        assert not embed.measured
+        assert embed.basis == "assumed"
     assert rows[-1].step == "publish"
 
 
@@ -334,10 +337,11 @@ def test_parameter_counts() -> None:
     assert plan.geometry is not None
     assert parameters_of(plan.geometry) == 6_738_415_616  # LLaMA-7B's published size
     model = model_of(None, plan.geometry)
-    lora = estimate(Amount("tune", method="lora", size=8), model, {})
+    speed = assumed("cpu")
+    lora = estimate(Amount("tune", method="lora", size=8), model, speed)
     assert lora.trained == 32 * 2 * 8 * (4096 + 4096)  # two matrices a layer, in and out
-    assert estimate(Amount("tune", method="partial"), model, {}).trained is None
-    assert estimate(Amount("tune", method="full"), model, {}).trained == 6_738_415_616
+    assert estimate(Amount("tune", method="partial"), model, speed).trained is None
+    assert estimate(Amount("tune", method="full"), model, speed).trained == 6_738_415_616
 
 
 def test_the_small_base_is_counted_from_its_file() -> None:
@@ -395,17 +399,17 @@ def test_few_draws_are_said_to_support_no_claim() -> None:
     assert read_experiment("en-ca-small").notices == ()
 
 
-def test_a_measured_rate_takes_the_place_of_the_stated_one() -> None:
+def test_finished_steps_of_the_same_kind_count_more() -> None:
     plan = read_experiment("smoke")
-    model = model_of(None, plan.geometry)
-    amount = Amount("tune", tokens=1000, method="rows")
-    rough = estimate(amount, model, {})
-    rates = measured_rates([(amount, 7.0), (amount, 9.0), (amount, 100.0), (Amount("other"), 5.0)], model)
-    assert set(rates) == {"tune"}
-    found = estimate(amount, model, rates)
+    model, speed = model_of(None, plan.geometry), assumed("cpu")
+    amount = Amount("tune", train=Passes(1000, 300), method="rows")
+    finished = [(amount, 7.0), (amount, 9.0), (amount, 100.0), (Amount("other"), 5.0)]
+    learned = replace(speed, factors=factors_of(finished, model, speed))
+    found = estimate(amount, model, learned)
     assert found.seconds == pytest.approx(9.0)  # the median
-    assert found.measured
-    assert not rough.measured
+    assert found.basis == "finished"
+    other = Amount("decode", decode=Passes(1000, 1000))
+    assert estimate(other, model, learned) == estimate(other, model, speed)
 
 
 def test_texts_are_found_where_they_are_said_to_be(tmp_path: Path) -> None:
