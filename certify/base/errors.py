@@ -62,6 +62,14 @@ class NothingToDoError(CertifyError):
         super().__init__(message, code=code)
 
 
+class UncertifiedError(CertifyError):
+    """A ticket is not CERTIFIED where it has to be; ``exit_code`` is that of its verdict."""
+
+    def __init__(self, message: str, *, exit_code: ExitCode, code: str = "TICKET_UNCERTIFIED") -> None:
+        super().__init__(message, code=code)
+        self.exit_code = exit_code
+
+
 class InternalError(CertifyError):
     """An invariant of this program is violated; the gate closes."""
 

@@ -1,5 +1,5 @@
-"""Defaults of ``check`` and ``report`` for a project: ``certify.toml``, or ``[tool.certify]`` of a
-``pyproject.toml``.
+"""Defaults of ``check``, ``report``, ``apply`` and ``export`` for a project: ``certify.toml``, or
+``[tool.certify]`` of a ``pyproject.toml``.
 
 Read from the folder in which the command runs, and from no other: a file further up could be anybody's.
 """
@@ -21,7 +21,7 @@ _LARGEST: Final = 1 << 20
 
 
 class CheckDefaults(Model):
-    """What ``certify check`` takes where the command line says nothing; paths are relative to the file."""
+    """What these commands take where the command line says nothing; paths are relative to the file."""
 
     files: tuple[Text, ...] | None = Field(default=None, description="tickets to check, each FILE or FILE#ID")
     policy: Text | None = None

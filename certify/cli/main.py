@@ -68,8 +68,9 @@ class _Command(TyperCommand):
         if ctx.resilient_parsing:  # a shell completes what is not whole yet
             return super().parse_args(ctx, args)
         _refuse_twice(self, ctx, args)
-        if self.name in DEFAULTS and not {"-h", "--help"} & {*args}:
-            ctx.default_map, ctx.meta["defaults"] = load(DEFAULTS[self.name])(Path())
+        name = ctx.command_path.removeprefix("certify ")  # "table apply" is another command than "apply"
+        if name in DEFAULTS and not {"-h", "--help"} & {*args}:
+            ctx.default_map, ctx.meta["defaults"] = load(DEFAULTS[name])(Path())
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -73,7 +73,7 @@ FORMATS: Final = {
 APPENDED: Final = {"github": "reports.formats.github:FILES"}
 """What a format also appends to files that the environment names: by variable, what makes the text."""
 
-DEFAULTS: Final = dict.fromkeys(("check", "report"), "certify.cli.defaults:read_defaults")
+DEFAULTS: Final = dict.fromkeys(("check", "report", "apply", "export"), "certify.cli.defaults:read_defaults")
 """Commands that take defaults from a file of the project, and what reads it."""
 
 PROBE: Final = "lottery.model.tokenizer:serving_probe"

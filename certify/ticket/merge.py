@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -35,6 +36,7 @@ class MergeReport:
 
     Attributes:
         transfer: report on the table; its ``file_sha256`` is that of the rewritten shard.
+        certified: the check that the ticket passed before; see :class:`certify.ticket.transfer.Parts`.
         rewritten: name of the shard with the table.
         copied: names of the files copied byte for byte.
         linked: names of the shards that are hard links to the base's.
@@ -43,6 +45,7 @@ class MergeReport:
     """
 
     transfer: TransferReport
+    certified: Mapping[str, str]
     rewritten: str
     copied: tuple[str, ...]
     linked: tuple[str, ...]
@@ -103,7 +106,9 @@ def apply(parts: Parts, out: Path, *, link: bool = False) -> MergeReport:
         written = open_table(staged, tensor=base.tensor, allow_tied=True)
         proof = report(parts, written, out, staged / plan.shard)
     copied = (*(name for name in plan.shards if name not in {plan.shard, *linked}), *plan.others)
-    return MergeReport(proof, plan.shard, tuple(sorted(copied)), tuple(linked), plan.left_out)
+    return MergeReport(
+        proof, parts.certified, plan.shard, tuple(sorted(copied)), tuple(linked), plan.left_out
+    )
 
 
 def _check_base(base: Table, parts: Parts) -> None:

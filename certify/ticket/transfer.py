@@ -6,8 +6,8 @@ rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,18 @@ class TransferReport:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The inputs of a transfer, opened and verified against the ticket's digests."""
+    """The inputs of a transfer, opened and verified against the ticket's digests.
+
+    ``certified`` is for the record of what is written: the policy under which a check certified the ticket
+    (``certified_under``), ``policy_sha256`` and ``report_sha256``; or that none was made (``uncertified``).
+    """
 
     source: Source
     base: Table
     rows: Rows
     reference_checked: bool
     tokenisation: Tokenisation
+    certified: Mapping[str, str] = field(default_factory=lambda: {"uncertified": "no check was made"})
 
 
 def open_parts(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from certify.cli import options
-from certify.cli.gate.run import chosen_tickets, from_defaults, judge_files
+from certify.cli.gate.run import chosen_tickets, from_defaults, in_words, judge_files
 from certify.cli.registry import APPENDED, FORMATS, RENDERERS, load
 
 if TYPE_CHECKING:
@@ -104,7 +104,9 @@ def check(
         engine=engine,
         workers=workers,
     )
-    _write(run, targets, {"verbose": verbose, "quiet": quiet, "notes": notes})
+    again = ["--policy", policy] if in_words(context, "policy") else []
+    again += ["--tuned", str(reference)] if in_words(context, "reference") else []
+    _write(run, targets, {"verbose": verbose, "quiet": quiet, "notes": notes}, again)
     return int(run["exit_code"])
 
 
@@ -141,7 +143,10 @@ def _targets(formats: Sequence[str] | None, out: Path | None) -> list[tuple[str,
 
 
 def _write(
-    run: dict[str, Any], targets: Sequence[tuple[str, Path | None]], settings: Mapping[str, Any]
+    run: dict[str, Any],
+    targets: Sequence[tuple[str, Path | None]],
+    settings: Mapping[str, Any],
+    again: Sequence[str],
 ) -> None:
     """Write every format; the verdict is printed where no format is."""
     from io import StringIO
@@ -166,7 +171,7 @@ def _write(
         return
     with surviving_closed_pipe(), _no_commands(run):
         terminal(run, console(), **dict(settings) | ({} if printed else {"verbose": False, "quiet": True}))
-        print(next_line(*_next(run, targets)))
+        print(next_line(*_next(run, targets, again)))
 
 
 @contextmanager
@@ -180,8 +185,13 @@ def _no_commands(run: Mapping[str, Any]) -> Iterator[None]:
     print(f"::{run['digest']}::")
 
 
-def _next(run: Mapping[str, Any], targets: Sequence[tuple[str, Path | None]]) -> Sequence[str]:
-    """The command that helps on: what the gravest reason means, how to sign or to use what was certified."""
+def _next(
+    run: Mapping[str, Any], targets: Sequence[tuple[str, Path | None]], again: Sequence[str]
+) -> Sequence[str]:
+    """The command that helps on: what the gravest reason means, how to sign or to use what was certified.
+
+    ``again``: options with which that use comes to the same verdict.
+    """
     first = load(RENDERERS["check.summary"])(run)[0]
     if first.verdict != first.code:
         return "certify", "explain", first.code
@@ -189,4 +199,5 @@ def _next(run: Mapping[str, Any], targets: Sequence[tuple[str, Path | None]]) ->
         if FORMATS[name].startswith("reports.formats.intoto:") and place is not None:
             signed = str(place.with_suffix(".sigstore.json"))
             return "cosign", "attest-blob", "--statement", str(place), "--bundle", signed
-    return "certify", "apply", "--ticket", f"{first.file}#{first.id}", "--base", "BASE", "--out", "MERGED"
+    apply = ("certify", "apply", "--ticket", f"{first.file}#{first.id}", "--base", "BASE")
+    return *apply, *again, "--out", "MERGED"

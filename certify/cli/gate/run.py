@@ -36,6 +36,12 @@ def from_defaults(context: typer.Context, parameter: str) -> str | None:
     return found
 
 
+def in_words(context: typer.Context, parameter: str) -> bool:
+    """Whether the command line itself names a parameter."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def judge_files(
     chosen: Mapping[Path, list[str]],
     look: Callable[[CheckReport], dict[str, Any]],

@@ -11,9 +11,11 @@ from certify.base.text import counted
 from certify.cli import options
 from certify.cli.registry import PROBE, load
 from certify.cli.use import interop
+from certify.cli.use.certified import Uncertified, open_certified, tell
 
 
 def export(
+    context: typer.Context,
     ticket: interop.TicketSpec,
     out: Annotated[Path, typer.Option("--out", help="Adapter folder to create; for gguf a file.")],
     base: interop.TravellingBase = None,
@@ -33,20 +35,26 @@ def export(
         typer.Option("--onto", metavar="MODEL.gguf", help="For gguf: the model that the engine loads."),
     ] = None,
     tensor: options.Tensor = None,
+    reference: interop.ComparedTable = None,
+    policy: options.Policy = "release",
+    uncertified: Uncertified = False,
 ) -> None:
-    """Write the ticket's rows as an adapter that serves them on top of the base."""
+    """Write the ticket's rows as an adapter that serves them on top of the base.
+
+    The ticket must be CERTIFIED, as for certify apply.
+    """
     from certify.base.errors import UsageError
     from certify.cli.shell import needs_extra
     from certify.ticket.adapters.lora import export_gguf, export_lora
     from certify.ticket.adapters.rows import export_peft
-    from certify.ticket.released import open_source
-    from certify.ticket.transfer import open_parts
 
     if (onto is not None) != (adapter_format == "gguf"):
         raise UsageError(
             "--format gguf requires --onto MODEL.gguf, and no other format takes it", code="USAGE"
         )
-    parts = open_parts(open_source(ticket), base, tensor=tensor, probe=load(PROBE))
+    parts = open_certified(
+        context, ticket, base, reference, tensor=tensor, policy=policy, uncertified=uncertified
+    )
     off = 0.0
     if adapter_format == "peft":
         export_peft(parts, out, base_name=base_name)
@@ -62,6 +70,7 @@ def export(
         f"what it serves: {exact}",
         "engines do not check the base model; the adapter names it by tensor digest",
         interop.TOKENISATION[parts.tokenisation],
+        tell(parts),
     ]
     if adapter_format == "lora" and rows.dtype != "F32":
         text.insert(

@@ -108,9 +108,10 @@ def write_adapter(
 
 
 def fingerprint(parts: Parts) -> dict[str, str]:
-    """What an adapter says of the ticket that it is made of: base, dtype, ticket, tokenisation."""
+    """What an adapter says of the ticket that it is made of: base, dtype, ticket, tokenisation, its check."""
     ticket, base = parts.source.ticket, parts.base
     stated = {} if ticket.probe_sha256 is None else {PROBE_KEY: ticket.probe_sha256}
+    stated |= {f"certify.{name}": value for name, value in parts.certified.items()}
     return {BASE_KEY: base.digest(), DTYPE_KEY: base.dtype, TICKET_KEY: ticket.digest(), **stated}
 
 

@@ -76,6 +76,8 @@ def test_what_cannot_be_meant_is_refused(
     assert (ran.code, ran.out) == (2, "")
     assert ran.one_line().endswith(f"[{code}]")
     assert in_process(["check", "-h"], capsys).code == 0, "help is there all the same"
+    ran = in_process(["table", "apply", "gone", "gone", "--out", "x.safetensors"], capsys)
+    assert ran.one_line().endswith("[FILE_UNREADABLE]"), "apply has defaults, a command of its name has not"
 
 
 def test_two_files_that_set_defaults_are_refused(project: Path, capsys: Capture) -> None:

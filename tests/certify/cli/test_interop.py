@@ -105,7 +105,7 @@ def test_transfer_tells_what_was_proved(shop: Workshop, capsys: pytest.CaptureFi
 
 def test_apply_then_verify(shop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
     out = shop.folder / "merged"
-    assert run("apply", *shop.ticket, "--out", out, "--format", "json") == 0
+    assert run("apply", *shop.ticket, "--out", out, "--uncertified", "--format", "json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["rewritten"] == "model.safetensors"
     assert report["transfer"]["transferred"] == list(IDS)
@@ -120,7 +120,7 @@ def test_verify_refutes_with_the_same_code_in_every_format(
     shop: Workshop, report_format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = shop.folder / "merged"
-    run("apply", *shop.ticket, "--out", out)
+    run("apply", *shop.ticket, "--out", out, "--uncertified")
     data = bytearray((out / "model.safetensors").read_bytes())
     data[-1 - WIDTH * 2] ^= 1  # the last entry of row 22, outside the ticket
     (out / "model.safetensors").write_bytes(data)
@@ -145,13 +145,14 @@ def test_verify_of_the_base_says_that_nothing_acts(
 
 def test_export_and_import(shop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
     adapter, made = shop.folder / "adapter", shop.folder / "imported"
-    assert run("export", "--format", "peft", *shop.ticket, "--base-name", "some/base", "--out", adapter) == 0
+    words = ("--format", "peft", *shop.ticket, "--base-name", "some/base", "--uncertified")
+    assert run("export", *words, "--out", adapter) == 0
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "some/base"
     assert run("import", adapter, "--base", shop.base, "--out", made, "--id", "again") == 0
     assert "3 rows in F16" in capsys.readouterr().out
     merged = shop.folder / "merged"
     words = ("--ticket", made / "tickets.json", "--base", shop.base)
-    assert run("apply", *words, "--out", merged) == 0
+    assert run("apply", *words, "--out", merged, "--uncertified") == 0
     # Two tickets, one of them by way of an adapter, agree about what is served.
     assert run("verify", *shop.ticket, "--served", merged) == ExitCode.CERTIFIED
 
@@ -166,8 +167,14 @@ def test_export_and_import(shop: Workshop, capsys: pytest.CaptureFixture[str]) -
             ["transfer", "--ticket", "{tickets}", "--base", "{tuned}", "--out", "{folder}/x.safetensors"],
         ),
         ("WRONG_BASE", ["verify", "--ticket", "{tickets}", "--base", "{tuned}", "--served", "{base}"]),
-        ("OUT_IS_BASE", ["apply", "--ticket", "{tickets}", "--base", "{base}", "--out", "{base}/x"]),
-        ("OUT_EXISTS", ["export", "--ticket", "{tickets}", "--base", "{base}", "--out", "{tuned}"]),
+        (
+            "OUT_IS_BASE",
+            ["apply", "--ticket", "{tickets}", "--base", "{base}", "--out", "{base}/x", "--uncertified"],
+        ),
+        (
+            "OUT_EXISTS",
+            ["export", "--ticket", "{tickets}", "--base", "{base}", "--out", "{tuned}", "--uncertified"],
+        ),
         ("FILE_UNREADABLE", ["import", "{base}", "--base", "{base}", "--out", "{folder}/y"]),
         (
             "DTYPE_UNKNOWN",
@@ -189,7 +196,7 @@ def test_hostile_names_do_not_drive_the_terminal(shop: Workshop, capsys: pytest.
     out = shop.folder / "merged"
     hostile = shop.base / "a\x1b[2J\u202e.txt"
     hostile.write_text("x")
-    assert run("apply", *shop.ticket, "--out", out) == 0
+    assert run("apply", *shop.ticket, "--out", out, "--uncertified") == 0
     text = capsys.readouterr().out
     assert "\x1b" not in text
     assert "\u202e" not in text
@@ -204,15 +211,11 @@ class Forbid:
         if name.split(".")[0] in {{"torch", "transformers", "peft", "datasets"}}:
             raise AssertionError(name)
 sys.meta_path.insert(0, Forbid())
-from pathlib import Path
-from certify.cli.use.apply import apply
-from certify.cli.use.verify import verify
-from certify.cli.use.export import export
-folder = Path({str(shop.folder)!r})
-spec, base = {str(shop.tickets)!r}, Path({str(shop.base)!r})
-apply(spec, base, folder / "m")
-export(spec, folder / "a", base)
-sys.exit(verify(spec, folder / "m", base))
+from certify.cli.main import run
+folder, words = {str(shop.folder)!r}, ["--ticket", {str(shop.tickets)!r}, "--base", {str(shop.base)!r}]
+selection = ["--policy", "selection", "--tuned", {str(shop.tuned)!r}, "--out"]
+done = run(["apply", *words, *selection, folder + "/m"]), run(["export", *words, *selection, folder + "/a"])
+sys.exit(sum(done) + run(["verify", *words, "--served", folder + "/m"]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -70,7 +70,7 @@ NOT_CODES = {
         ),
     },
     "what a command that comes next takes": {"MERGED", "TUNED"},
-    "where the library found a value": {"DEFAULT_MAP"},
+    "where the library found a value": {"COMMANDLINE", "DEFAULT_MAP"},
 }
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 

@@ -74,7 +74,7 @@ def test_what_is_written(tmp_path: Path, dtype: str, capsys: pytest.CaptureFixtu
     case = Release(tmp_path, dtype)
     out = tmp_path / "adapter"
     words = ["--ticket", case.spec, "--base", str(case.base)]
-    ran = in_process(["export", *words, "--format", "lora", "--out", str(out)], capsys)
+    ran = in_process(["export", *words, "--format", "lora", "--out", str(out), "--uncertified"], capsys)
     assert ran.code == 0
     assert ("merge_and_unload" in ran.out) is (dtype != "F32")
     config = json.loads((out / "adapter_config.json").read_text())
@@ -137,7 +137,7 @@ def test_gguf_files_that_no_ticket_fits(tmp_path: Path, capsys: pytest.CaptureFi
         (spec, tmp_path / "base", tmp_path / "broken.gguf", "GGUF_MALFORMED"),
         (spec, tmp_path / "base", None, "USAGE"),
     ):
-        words = ["export", "--ticket", ticket, "--base", str(base), "--format", "gguf"]
+        words = ["export", "--ticket", ticket, "--base", str(base), "--format", "gguf", "--uncertified"]
         words += ["--out", str(tmp_path / "a.gguf"), *(["--onto", str(onto)] if onto else [])]
         ran = in_process(words, capsys)
         assert (ran.code, f"[{code}]" in ran.one_line()) == (2 if code == "USAGE" else 4, True)

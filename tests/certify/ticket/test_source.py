@@ -45,8 +45,8 @@ def test_a_ticket_on_a_copy_says_so(bundle: bool, tmp_path: Path, capsys: pytest
     inputs = {} if bundle else {"base": copy, "reference": tuned, "tokenizer": copy}
     report = certify.check(out, policy="selection", engine="numpy", **inputs)
     assert int(report.exit_code) == 0
-    merged = ["apply", "--ticket", out, "--base", copy, "--out", tmp_path / "merged"]
-    assert in_process(merged, capsys).code == 0
+    merged = ["apply", "--ticket", out, "--base", copy, "--out", tmp_path / "merged", "--policy", "selection"]
+    assert in_process([*merged, "--tuned", tuned], capsys).code == 0
     assert not (tmp_path / "merged" / "source.json").exists()
     assert view(report)["tickets"][0]["table"]["source"] == ticket.base.source.line
     words = [word for name, path in inputs.items() for word in (f"--{name}", path)]

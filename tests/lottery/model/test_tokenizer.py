@@ -99,7 +99,7 @@ def test_a_ticket_states_it_and_no_run_serves_another(
     training = ["--seed", 1, "--epochs", 1, "--batch-size", 4, "--device", "cpu", *LANGUAGE]
 
     adapter, use = tmp_path / "adapter", ["--ticket", out, "--base"]
-    assert run([str(word) for word in ["export", *use, base, "--out", adapter]]) == 0
+    assert run([str(word) for word in ["export", *use, base, "--out", adapter, "--uncertified"]]) == 0
 
     def commands(folder: Path) -> list[list[Any]]:
         name = folder.name
@@ -111,8 +111,8 @@ def test_a_ticket_states_it_and_no_run_serves_another(
             ["tune", *start, "--rows", f"ticket:{out}#t", "--out", tmp_path / f"{name}-run", *training],
             ["opportunity", "--ticket", out, *start, *LANGUAGE],
             ["transfer", *use, folder, "--out", tmp_path / f"{name}.safetensors"],
-            ["apply", *use, folder, "--out", tmp_path / f"{name}-merged"],
-            ["export", *use, folder, "--out", tmp_path / f"{name}-adapter"],
+            ["apply", *use, folder, "--out", tmp_path / f"{name}-merged", "--uncertified"],
+            ["export", *use, folder, "--out", tmp_path / f"{name}-adapter", "--uncertified"],
             ["import", adapter, "--base", folder, "--out", tmp_path / f"{name}-rows", "--id", "again"],
         ]
 
@@ -143,8 +143,8 @@ def test_what_uses_a_ticket_tells_whether_its_tokenizer_was_compared(
     use = ["--ticket", out, "--base", folder, "--out"]
     for words in (
         ["transfer", *use, tmp_path / "table.safetensors"],
-        ["apply", *use, tmp_path / "merged"],
-        ["export", *use, tmp_path / "adapter"],
+        ["apply", *use, tmp_path / "merged", "--uncertified"],
+        ["export", *use, tmp_path / "adapter", "--uncertified"],
         ["import", tmp_path / "adapter", "--base", folder, "--out", tmp_path / "imported"],
     ):
         assert run([str(word) for word in words]) == 0, capsys.readouterr().err
