@@ -49,9 +49,16 @@ def _t_limit(values: NDArray[np.int64]) -> bool:
 
 
 def _bootstrap_limit(values: NDArray[np.int64]) -> bool:
-    random = np.random.default_rng(0)
-    means = values[random.integers(0, len(values), (999, len(values)))].mean(1)
-    return bool(np.quantile(means, float(DELTA)) > -MARGIN)
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=999,
+        confidence_level=1 - float(DELTA),
+        alternative="greater",
+        method="percentile",
+        rng=0,
+    )
+    return bool(found.confidence_interval.low > -MARGIN)
 
 
 def statgate(attempt: Attempt) -> bool:
