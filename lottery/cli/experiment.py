@@ -39,7 +39,7 @@ def experiment(
     ] = False,
     measure: Annotated[
         bool,
-        typer.Option(help="In a dry run, time the model on this machine if it is at hand (half a minute)."),
+        typer.Option(help="In a dry run, time the model if it is at hand and fits (up to a minute)."),
     ] = True,
     status: Annotated[
         bool, typer.Option("--status", help="Print the state of each step; run nothing.")

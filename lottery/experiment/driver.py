@@ -22,7 +22,7 @@ from lottery.experiment.engine.context import RunContext
 from lottery.experiment.engine.graph import State, StepStanding
 from lottery.experiment.engine.inputs import UNKNOWN, InputDigests, base_digest
 from lottery.experiment.engine.journal import ExperimentJournal, Line, recorded_seconds
-from lottery.experiment.engine.speed import measure_speed
+from lottery.experiment.engine.speed import machine_memory, measure_speed
 from lottery.experiment.layout.layout import layout
 from lottery.experiment.plan.estimate import (
     Amount,
@@ -31,6 +31,7 @@ from lottery.experiment.plan.estimate import (
     assumed,
     estimate,
     factors_of,
+    memory_of,
     model_of,
 )
 from lottery.experiment.plan.plan import BESIDE_DATA, PUBLISHED, SYNTHETIC, ExperimentPlan
@@ -115,7 +116,7 @@ def dry_run(
 
     Args:
         out: a folder whose finished steps are taken into account.
-        measure: time the model on this machine, if it is at hand and the estimate is for such a machine.
+        measure: time the model on this machine, if it is at hand and the plan can run here.
 
     Raises:
         UsageError: the size of the model is neither known nor stated in the plan.
@@ -129,7 +130,9 @@ def dry_run(
     here: Processor = "gpu" if device != "cpu" and torch.cuda.is_available() else "cpu"
     processor = "cpu" if device == "cpu" else plan.estimate.device
     speed = assumed(here if processor == "auto" else processor)
-    if measure and context.base is not None and speed.processor == here:
+    needed = max(memory_of(step.work, model, here) for step in graph.steps)
+    fits = speed.processor == here and needed <= machine_memory(here)
+    if measure and fits and context.base is not None:
         speed = measure_speed(plan, context.base, model, device)
     finished = [(amount, time) for amount, time in done if isinstance(amount, Amount)]
     speed = replace(speed, factors=factors_of(finished, model, speed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,13 @@ _ENOUGH = 2.0
 """Seconds after which an operation is not repeated."""
 
 _REPETITIONS = 5
+
+
+def machine_memory(processor: Processor) -> int:
+    """Bytes of memory of this machine, or of its GPU."""
+    if processor == "gpu":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def measure_speed(plan: ExperimentPlan, folder: Path, model: ModelSize, device: Device) -> Speed:

@@ -46,7 +46,7 @@ in 16 bits at 100 TFLOP/s, a third of its peak, and 2 TB/s; not measured. A scan
 FIXED: Mapping[Kind, float] = {"tune": 0.5, "decode": 0.2, "loss": 0.1, "scan": 0.1, "other": 0.3}
 """Rough fixed cost of a step in seconds: digests, files, set-up; measured with tiny models."""
 
-PROCESS = 500_000_000
+PROCESS = 600_000_000
 """Bytes of memory that Python and its libraries take on the processor."""
 
 LOGITS = 1 << 24
@@ -253,7 +253,8 @@ def memory_of(amount: Amount, model: ModelSize, processor: Processor) -> int:
 
 def estimate(amount: Amount, model: ModelSize, speed: Speed) -> Estimate:
     """Estimate the cost of one step."""
-    basis: Basis = "finished" if amount.kind in speed.factors else "measured" if speed.measured else "assumed"
+    timed = speed.measured and amount.kind not in ("scan", "other")
+    basis: Basis = "finished" if amount.kind in speed.factors else "measured" if timed else "assumed"
     seconds = _seconds(amount, model, speed) * speed.factors.get(amount.kind, 1.0)
     return Estimate(
         trained_of(amount, model), memory_of(amount, model, speed.processor), seconds, basis, speed.processor

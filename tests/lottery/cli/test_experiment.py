@@ -64,7 +64,7 @@ def test_from_dry_run_to_status(plan: Path, tmp_path: Path, capsys: pytest.Captu
     assert dry.code == 0
     assert "en-ca/embed" in dry.out
     assert "30,848" in dry.out  # 482 rows of width 64
-    assert "Estimates, from an assumed rough rate" in dry.out
+    assert "Estimates, from assumed rough rates" in dry.out
     assert not out.exists()
 
     ran = in_process(["experiment", plan, "--out", out, "--device", "cpu"], capsys)

@@ -21,7 +21,7 @@ from lottery.experiment.engine.inputs import InputDigests  # noqa: E402
 from lottery.experiment.engine.speed import measure_speed  # noqa: E402
 from lottery.experiment.layout.builder import SYNTHETIC_SIZES  # noqa: E402
 from lottery.experiment.layout.layout import layout  # noqa: E402
-from lottery.experiment.plan.estimate import ASSUMED, model_of  # noqa: E402
+from lottery.experiment.plan.estimate import ASSUMED, PROCESS, model_of  # noqa: E402
 from lottery.experiment.plan.plan import ExperimentPlan, read_experiment  # noqa: E402
 from lottery.model.tokenizer import load_tokenizer  # noqa: E402
 from lottery.pretrain.synthetic import write_checkpoint, write_text  # noqa: E402
@@ -157,12 +157,22 @@ def test_counted_work_is_what_a_run_feeds(tmp_path: Path, monkeypatch: pytest.Mo
         assert work.steps == found["steps"], name
 
 
-def test_rates_are_measured_with_the_model(tmp_path: Path) -> None:
+def test_rates_are_measured_with_a_model_that_is_at_hand_and_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = _sized(tmp_path)
     model = model_of(tmp_path / "base", None)
     speed = measure_speed(plan, tmp_path / "base", model, "cpu")
     assert speed.measured
     assert speed.rates.keys() == ASSUMED["cpu"].keys()
     assert all(rate >= 0 for rate in speed.rates.values())
-    rows = library.dry_run(plan, base=None, measure=True)  # a base that a step makes is not there yet
-    assert {row.estimate.basis for row in rows if row.estimate} == {"assumed"}
+    there = plan.model_copy(update={"base": str(tmp_path / "base")})
+
+    def bases(plan: ExperimentPlan) -> set[str]:
+        rows = library.dry_run(plan, device="cpu", measure=True)
+        return {one.basis for one in (row.estimate for row in rows) if one and one.memory > PROCESS}
+
+    assert bases(there) == {"measured"}
+    assert bases(plan) == {"assumed"}  # a base that a step makes is not there yet
+    monkeypatch.setattr(library, "machine_memory", lambda _: PROCESS)
+    assert bases(there) == {"assumed"}
