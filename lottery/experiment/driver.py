@@ -131,9 +131,9 @@ def dry_run(
     processor = "cpu" if device == "cpu" else plan.estimate.device
     speed = assumed(here if processor == "auto" else processor)
     needed = max(memory_of(step.work, model, here) for step in graph.steps)
-    fits = speed.processor == here and needed <= machine_memory(here)
-    if measure and fits and context.base is not None:
-        speed = measure_speed(plan, context.base, model, device)
+    folder = context.base if measure and speed.processor == here else None
+    if folder is not None and needed <= machine_memory(here):
+        speed = measure_speed(plan, folder, model, device)
     finished = [(amount, time) for amount, time in done if isinstance(amount, Amount)]
     speed = replace(speed, factors=factors_of(finished, model, speed))
     return [
