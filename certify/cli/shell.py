@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, cast
 
 from certify.base.errors import UsageError
 from certify.base.text import escape
@@ -23,8 +24,24 @@ EVERY: Final = 5.0
 """Seconds between two lines of progress where there is no terminal."""
 
 
+class _Trimmed:
+    """A stream without the spaces with which Rich fills the lines of a table."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(re.sub(r" +(?=\n)", "", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def console(*, stderr: bool = False) -> Console:
-    """Open a console on standard output or error: no markup, no highlighting, 80 columns off a terminal."""
+    """Open a console on standard output or error: no markup, no highlighting.
+
+    Off a terminal it has 80 columns, and no line ends in spaces.
+    """
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -32,7 +49,13 @@ def console(*, stderr: bool = False) -> Console:
     # With NO_COLOR, Rich drops colours but keeps bold and reverse, which a log does not want either.
     colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     return Console(
-        stderr=stderr, markup=False, highlight=False, emoji=False, width=width, color_system=colours
+        stderr=stderr,
+        file=None if stream.isatty() else cast("TextIO", _Trimmed(stream)),
+        markup=False,
+        highlight=False,
+        emoji=False,
+        width=width,
+        color_system=colours,
     )
 
 

@@ -60,7 +60,9 @@ def opportunity(
         "touched": dict(found.touched),
         "never_fed": list(found.unsupported()),
     }
-    interop.show(_lines(found, pieces, len(read) - len(plain)), facts, report_format)
+    lines = _lines(found, pieces, len(read) - len(plain))
+    following = interop.evaluation(ticket, base, data, source, target, template)
+    interop.show(lines, facts, report_format, *(following if found.touched["anywhere"] else ()))
 
 
 def _lines(found: Opportunity, pieces: dict[int, str], control: int) -> list[str]:

@@ -50,7 +50,7 @@ def pretrain(
     text = "" if notes is None else "\n".join(read_lines(notes, limit=1 << 20))
     if notes is not None and export is None:
         raise UsageError("--notes requires --export", code="USAGE")
-    from certify.cli.shell import needs_extra
+    from certify.cli.shell import needs_extra, next_line
 
     with needs_extra("pretraining"):
         import torch  # noqa: F401
@@ -72,6 +72,11 @@ def pretrain(
     if export is not None:
         export_run(run, out, export, notes=text)
         typer.echo(f"exported to {export}")
+        text_of = ("--data", "DATA", "--source", "SOURCE", "--target", "TARGET")
+        typer.echo(next_line("certify", "tune", "--base", export, *text_of, "--seed", 0, "--out", "RUN"))
+    else:
+        folders = ("--out", out, *(("--data", data) if data else ()), "--export", "MODEL")
+        typer.echo(next_line("certify", "pretrain", plan, *folders))
 
 
 def _print(progress: Progress) -> None:

@@ -75,13 +75,15 @@ def prove(
     found = record.model_dump(mode="json", by_alias=True)
     if out is not None:
         write_bytes(out, pretty_json(found).encode())
-    _show(found, json=as_json or report_format == "json")
-    return int(record.exit_code(require_all=require is Required.all))
+    code = int(record.exit_code(require_all=require is Required.all))
+    deeper = ("certify", "prove", *(word for name in only or () for word in ("--only", name)))
+    _show(found, deeper if fast and not code else (), json=as_json or report_format == "json")
+    return code
 
 
-def _show(found: dict[str, Any], *, json: bool) -> None:
+def _show(found: dict[str, Any], following: tuple[str, ...], *, json: bool) -> None:
     from certify.base.jsonio import pretty_json
-    from certify.cli.shell import console, emit, surviving_closed_pipe
+    from certify.cli.shell import console, emit, next_line, surviving_closed_pipe
 
     if json:
         emit(pretty_json(found), None)
@@ -93,6 +95,8 @@ def _show(found: dict[str, Any], *, json: bool) -> None:
         screen.print(proofs.table(found))
         for line in (*proofs.not_passed(found), *proofs.summary(found)):
             screen.print(line)
+        if following:
+            print(next_line(*following))
 
 
 def _show_list(found: list[tuple[str, str, tuple[str, ...]]]) -> None:

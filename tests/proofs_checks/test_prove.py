@@ -16,7 +16,7 @@ from typing import Any
 
 import proof_files
 import pytest
-from command import Ran, in_process
+from command import Ran, following, in_process
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -267,6 +267,8 @@ def test_the_command_prints_the_table_and_writes_the_record(certify: Certify, tm
     out = tmp_path / "prove.json"
     ran = certify("prove", "--fast", *ONLY, "--out", out)
     assert ran.code == 0
+    assert following(ran.out) == ["prove", *ONLY], "the same without --fast, and deeper"
+    assert [line for line in ran.out.splitlines() if line.endswith(" ")] == []
     text = " ".join(ran.out.split())
     assert "counterexamples.C3" in text
     assert "6 checks: 6 passed" in text

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from certify.cli.main import run
+from certify.cli.main import app, run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +34,15 @@ class Ran:
         assert lines[0].startswith("certify: "), self.err
         assert lines[0].isprintable(), self.err
         return lines[0]
+
+
+def following(printed: str) -> list[str]:
+    """Words of the command that the last line names, ``certify`` left out; the real one takes them."""
+    first, name, *words = shlex.split(printed.splitlines()[-1].removeprefix("next: "))
+    assert first == "certify", printed
+    group: Any = typer.main.get_command(app)
+    group.get_command(None, name).make_context(name, [*words])
+    return [name, *words]
 
 
 def in_process(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> Ran:

@@ -107,7 +107,8 @@ def power(
     if policy and not asked and not left:
         lines.append(f"policy {policy} asks nothing of claims")
     whole = {"claims": plans, "not_planned": left} if policy or len(plans) > 1 else plans[0]
-    interop.show(lines, whole, report_format)
+    following = interop.evaluation(ticket or "FILE#ID") if any(one["units"] for one in plans) else ()
+    interop.show(lines, whole, report_format, *following)
 
 
 def _assumed(

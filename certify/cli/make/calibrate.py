@@ -86,5 +86,6 @@ def calibrate(
             for one in result.tested
         ],
     }
-    interop.show(lines, summary, report_format)
-    return int(ExitCode.INCONCLUSIVE if result.chosen is None else ExitCode.CERTIFIED)
+    following = interop.evaluation(f"{path}#{result.ticket_id}") if result.chosen else ()
+    interop.show(lines, summary, report_format, *following)
+    return int(ExitCode.CERTIFIED if result.chosen else ExitCode.INCONCLUSIVE)

@@ -68,7 +68,7 @@ SUMMARIES: Final[Mapping[str, tuple[Callable[[Any], Facts], tuple[str, ...]]]] =
     "diff": (_sized("ids_added", "ids_removed", "ids_changed", "changes"), ()),
     "report": (_report, ()),
     "reports": (_sized("reports", "errors"), ()),
-    "proofs": (_sized("clauses", "checks"), ("prove",)),
+    "proofs": (_sized("clauses", "checks"), ()),
     "run": (_pick("status", "created_by"), ()),
     "choice": (_pick("chosen"), ()),
     "calibration": (_pick("t", "alpha"), ()),

@@ -30,6 +30,20 @@ TOKENISATION: Final = {
 """What to tell of each :data:`certify.tables.tokenisation.Tokenisation`."""
 
 
+def evaluation(
+    ticket: object,
+    base: object = "BASE",
+    data: str = "DATA",
+    source: str = "SOURCE",
+    target: str = "TARGET",
+    template: str = "TEMPLATE",
+) -> tuple[object, ...]:
+    """Words of the command that evaluates a ticket, for those that prepare it."""
+    text = ("--data", data, "--source", source, "--target", target, "--template", template)
+    unit = ("--unit", "UNIT", "--evidence", "NAME.json")
+    return "certify", "evaluate", "--base", base, *text, "--ticket", ticket, *unit
+
+
 def show(
     lines: Iterable[str], data: dict[str, Any], report_format: options.FormatName, *following: object
 ) -> None:

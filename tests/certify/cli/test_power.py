@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from claims_world import evidence_of, subject_of
+from command import following
 
 from certify.base.errors import CertifyError
 from certify.base.records import RULES
@@ -54,6 +55,8 @@ def test_a_guarantee_supposes_no_disagreement_unless_told(capsys: pytest.Capture
     found = answer(capsys, "--claim", "guarantee:.001")
     assert (found["units"], found["clean_units"]) == (2995, 2995)
     assert answer(capsys, "--claim", "guarantee:0.05", "--truth", "0.01")["units"] > 59
+    assert run(["power", "--claim", "guarantee:0.05"]) == 0
+    assert "FILE#ID" in following(capsys.readouterr().out)
     hopeless = answer(capsys, "--claim", "guarantee:0.05", "--truth", "0.2")
     assert hopeless["units"] is None
     assert "not better" in hopeless["obstacle"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import in_process
+from command import following, in_process
 from evidence_folders import TICKET_ARM, UNITS, Bundle, make_bundle, own_steps
 
 import certify
@@ -121,3 +121,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     shown = in_process([*words, "0.1", "--format", "json"], capsys)
     assert (shown.code, json.loads(shown.out)["t"]) == (0, "0.86")
     assert in_process([*words, "0.1"], capsys).code == 2
+    again = in_process([*words, "0.1", "--replace"], capsys)
+    command = following(again.out)
+    assert (command[0], f"{bundle.path}#tiny" in command) == ("evaluate", True)

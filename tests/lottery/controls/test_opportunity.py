@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from command import following
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_tokenizer import tiny_tokenizer
@@ -166,7 +167,8 @@ def test_the_command_counts_what_the_library_counts(
     assert told["touched"]["anywhere"] == 2
     run(workshop)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].endswith(f"without effect here: {never}")
+    assert lines[-2].endswith(f"without effect here: {never}")
+    assert str(workshop / "base") in following(lines[-1])
     assert next(line for line in lines if "▁dog" in line).split()[2:] == [
         "50.0%", "0.0%", "0.0%", "50.0%", "0.0%", "50.0%"
     ]  # fmt: skip

@@ -18,6 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import typer
+from command import following
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -580,11 +581,13 @@ def test_the_command_trains_reports_resumes_and_exports(
     words = [str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run"), "--data", str(data)]
     done = _invoke(*words, "--workers", "2", "--report-every", "4")
     assert done.exception is None
-    assert [line.split(" · ")[0] for line in done.stdout.splitlines()] == ["step 4/7", "step 7/7"]
+    assert [line.split(" · ")[0] for line in done.stdout.splitlines()[:-1]] == ["step 4/7", "step 7/7"]
+    assert following(done.stdout) == ["pretrain", *words, "--export", "MODEL"]
     again = _invoke(*words)
     assert isinstance(again.exception, UsageError)
     exported = _invoke(*words, "--export", str(tmp_path / "out"), "--notes", str(tmp_path / "notes.md"))
     assert exported.exception is None
+    assert following(exported.stdout)[:3] == ["tune", "--base", str(tmp_path / "out")]
     assert "chrF 2.0" in (tmp_path / "out" / "README.md").read_text()
     assert _bits(pretrain(plan, data, tmp_path / "whole")) == _bits(
         pretrain(plan, data, tmp_path / "run", resume=True)
