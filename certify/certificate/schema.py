@@ -359,12 +359,21 @@ def read_certificate(path: Path) -> tuple[Certificate, bytes, int]:
 
     Raises:
         UsageError: the file cannot be read.
-        InvalidInputError: see :func:`parse_certificate`; or the file is not the canonical form of its content
-            (``CERTIFICATE_NOT_CANONICAL``).
+        InvalidInputError: see :func:`canonical_certificate`.
     """
     data = read_bytes(path, what="certificate", limit=MAX_JSON_BYTES)
     what = f"certificate {path}"
     content = parse_json(data, what=what)
+    return canonical_certificate(content, data, what=what), data, content["schema_version"]
+
+
+def canonical_certificate(content: Any, data: bytes, *, what: str) -> Certificate:
+    """The certificate with this ``content``, as which ``data`` was parsed.
+
+    Raises:
+        InvalidInputError: see :func:`parse_certificate`; or the file is not the canonical form of its content
+            (``CERTIFICATE_NOT_CANONICAL``).
+    """
     certificate = parse_certificate(content, what=what)
     newest = content["schema_version"] == SCHEMA_VERSION  # nothing may be read as another value than written
     if (certificate.to_bytes() if newest else canonical_json(content) + b"\n") != data:
@@ -372,4 +381,4 @@ def read_certificate(path: Path) -> tuple[Certificate, bytes, int]:
             f"{what} is not the canonical form of its content: it was changed by hand or by another program",
             code="CERTIFICATE_NOT_CANONICAL",
         )
-    return certificate, data, content["schema_version"]
+    return certificate

@@ -92,6 +92,15 @@ def write_sources(
     return checkpoint, reference
 
 
+def tied_sources(folder: Path) -> tuple[Path, Path]:
+    """The sources of :func:`write_sources` with a tied head."""
+    checkpoint, reference = write_sources(folder, base_table(), tuned_table(), pieces())
+    config = json.loads((checkpoint / "config.json").read_text())
+    write_json(checkpoint / "config.json", config | {"tie_word_embeddings": True})
+    save_file({TENSOR: base_table()}, checkpoint / "model.safetensors")
+    return checkpoint, reference
+
+
 def make_ticket(
     root: Path,
     *,

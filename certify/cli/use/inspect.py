@@ -114,10 +114,14 @@ def _unknown(path: Path, why: str) -> Exception:
     return InvalidInputError(f"{path} is no file that certify knows: {why}", code="INSPECT_UNKNOWN")
 
 
-def _described(path: Path, value: Any, kind: str, model: type[Model]) -> Look:
+def _described(path: Path, value: Any, kind: str, model: type[Model], data: bytes = b"") -> Look:
     from certify.base.model import Document, Refusal, validate
+    from certify.certificate.schema import canonical_certificate
 
-    one = validate(model, value, what=str(path), refusal=Refusal("INSPECT_MALFORMED"))
+    if kind == "certificate":
+        one: Any = canonical_certificate(value, data, what=str(path))
+    else:
+        one = validate(model, value, what=str(path), refusal=Refusal("INSPECT_MALFORMED"))
     summary, command = SUMMARIES[kind]
     facts = {name: value if isinstance(value, int) else str(value) for name, value in summary(one)}
     version = (
@@ -126,8 +130,8 @@ def _described(path: Path, value: Any, kind: str, model: type[Model]) -> Look:
     return f"{kind} ({version})", facts, (*command, path) if command else ()
 
 
-def _content(path: Path, value: Any) -> Look:
-    """Take a document for what its schema says that it is."""
+def _content(path: Path, value: Any, data: bytes = b"") -> Look:
+    """Take a document for what its schema says that it is; ``data`` is the file, where its bytes count."""
     from certify.base.model import Document
 
     if isinstance(value, dict) and value.get("format") == "certify-proofs/1":
@@ -136,7 +140,7 @@ def _content(path: Path, value: Any) -> Look:
     for kind, home in {**SCHEMAS, **READ}.items():
         model = load(home)
         if issubclass(model, Document) and model.schema_name() == name:
-            return _described(path, value, kind, model)
+            return _described(path, value, kind, model, data)
     raise _unknown(path, f"its schema is {str(name)[:60]!r}" if name else "it names no schema")
 
 
@@ -146,12 +150,7 @@ def _json(path: Path) -> Look:
     data = read_bytes(path, what="file", limit=MAX_JSON_BYTES)
     if not data.lstrip().startswith(b"{"):
         raise _unknown(path, "it is not a JSON object, and its ending names no other format")
-    found = _content(path, parse_json(data, what=str(path)))
-    if found[0].startswith("certificate"):
-        from certify.certificate.schema import read_certificate
-
-        read_certificate(path)  # also that it is canonical
-    return found
+    return _content(path, parse_json(data, what=str(path)), data)
 
 
 def _toml(path: Path) -> Look:

@@ -2,67 +2,132 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from command import ROOT, in_process
+from command import ROOT, following, in_process
+from evidence_folders import make_bundle
 from proof_files import record
-from ticket_folders import edit, file_sha256
+from ticket_folders import edit, file_sha256, tied_sources, write_json
 
+from certify.certificate import schema
+from certify.certificate.schema import parse_certificate as parse
+from certify.cli.main import run
 from certify.cli.registry import READ, SCHEMAS
 from certify.cli.use.inspect import SUMMARIES
+from certify.models.importing import import_model
 
 Capture = pytest.CaptureFixture[str]
 
 
-def test_every_kind_has_a_summary() -> None:
+KINDS = {
+    "ticket": "ticket tiny: 5 of 64 rows, F16, rule ks at 0.05, transfer, declares guarantee, digest",
+    "certificate": "texts: synthetic (evaluation), unrelated (loss), synthetic (other-template)",
+    "evidence": "made: translation",
+    "policy": "name: release",
+    "plan": "pair: ",
+    "model": "tensors: 2",
+    "outputs": "engine: another",
+    "diff": "ids_added: 0",
+    "report": "tickets: tiny CERTIFIED",
+    "reports": "reports: 2",
+    "proofs": "checks: ",
+    "run": "status: complete",
+    "choice": "chosen: a",
+    "calibration": "t: 0.9",
+    "rows of a ticket": "rows: 5",
+    "moved rows of a table": "rows: 9",
+    "tensors": "model.embed_tokens.weight: F16 [64, 32]",
+    "scan": "rows: 64",
+}
+"""Every kind of file, and what is said of the one that is made here."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file of each kind, written by the command that writes it, or as its format says."""
+    root = tmp_path_factory.mktemp("files")
+    bundle = make_bundle(root)
+    base, tuned = root / "sources" / "checkpoint", root / "sources" / "tuned.safetensors"
+    pair = ["--base", base, "--tuned", tuned]
+
+    def made(name: str, *words: object) -> Path:
+        with (root / name).open("w") as out, redirect_stdout(out):
+            assert run([str(word) for word in words]) == 0
+        return root / name
+
+    def written(name: str, **fields: object) -> Path:
+        return write_json(root / name, fields | {"schema_version": 1})
+
+    import_model([tied_sources(root / "tied")[0]], root / "copy", untie=True)
+    made("said.txt", "scan", *pair, "--out", root / "scan.csv")
+    made("said.txt", "table", "diff", base, tuned, "--out", root / "moved.safetensors")
+    check = ("--policy", "selection", "--format", "json")
+    run_of = {name: {} for name in ("identity", "details", "versions", "outcome")}
+    decoding = {"beams": 1, "max_new_tokens": 8, "dtype": "F16"}
+    return {
+        "ticket": bundle.path,
+        "certificate": bundle.certificate,
+        "evidence": bundle.translated,
+        "policy": ROOT / "certify/policy/release.toml",
+        "plan": ROOT / "lottery/plans/smoke.toml",
+        "model": root / "copy" / "source.json",
+        "outputs": written(
+            "o.jsonl", schema="certify.outputs", engine="another", version="1", decoding=decoding
+        ),
+        "diff": made("diff.json", "diff", bundle.path, bundle.path, "--format", "json"),
+        "report": made("report.json", "check", bundle.path, *check),
+        "reports": made("reports.json", "check", bundle.path, bundle.copy(root / "b").path, *check),
+        "proofs": write_json(root / "proofs.json", record()),
+        "run": written("run.json", schema="lottery.tune", created_by="x", status="complete", **run_of),
+        "choice": written(
+            "choice.json",
+            schema="certify.choice",
+            sentences=["0" * 16],
+            candidates=[{"arm": "a", "ids": [1]}],
+            chosen="a",
+        ),
+        "calibration": bundle.folder / "calibrations" / "tiny.json",
+        "rows of a ticket": next((bundle.folder / "rows").glob("*.safetensors")),
+        "moved rows of a table": root / "moved.safetensors",
+        "tensors": base / "model.safetensors",
+        "scan": root / "scan.csv",
+    }
+
+
+def test_every_kind_is_here() -> None:
     assert SUMMARIES.keys() == (SCHEMAS.keys() | READ.keys()) - {"defaults"}
+    assert SUMMARIES.keys() < KINDS.keys()
 
 
-@pytest.mark.parametrize(
-    ("pattern", "kind"),
-    [
-        ("reports/published/*/tickets/tickets.json", "ticket"),
-        ("reports/published/*/tickets/certificates/a05.json", "certificate"),
-        ("reports/published/*/tickets/evidence/tatoeba.json", "evidence"),
-        ("reports/published/*/tickets/rows/a05.safetensors", "rows of a ticket"),
-        ("certify/policy/release.toml", "policy"),
-        ("lottery/plans/smoke.toml", "plan"),
-    ],
-)
-def test_what_ships_is_known(pattern: str, kind: str, capsys: Capture) -> None:
-    files = sorted(ROOT.glob(pattern))
-    assert files
-    for path in files:
-        ran = in_process(["inspect", path, "--format", "json"], capsys)
-        assert (ran.code, ran.err) == (0, ""), path
-        found = json.loads(ran.out)
-        assert found["kind"].startswith(kind)
-        assert found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert found["facts"]
-
-
-def test_facts_and_the_next_command(ticket_path: Path, capsys: Capture) -> None:
-    tokens = json.loads(ticket_path.read_bytes())["tickets"][0]["tokens"]
-    ran = in_process(["inspect", ticket_path], capsys)
-    lines = ran.out.splitlines()
-    assert lines[0] == f"{ticket_path}: ticket (certify.tickets version 2), reads strictly"
-    assert lines[1] == f"sha256 {file_sha256(ticket_path)}"
-    assert f": {len(tokens)} of " in lines[2]
-    assert lines[-1] == f"next: certify check {ticket_path}"
-
-
-def test_checks_of_the_theory_and_reports_are_known(
-    ticket_path: Path, tmp_path: Path, capsys: Capture
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_every_kind_is_known_and_what_comes_next_can_be_run(
+    kind: str, files: dict[str, Path], capsys: Capture
 ) -> None:
-    proofs = tmp_path / "proofs.json"
-    proofs.write_text(json.dumps(record()), encoding="utf-8")
-    assert ": proofs " in in_process(["inspect", proofs], capsys).out
-    report = tmp_path / "report.json"
-    in_process(["check", ticket_path, "--policy", "paper", "--format", f"json={report}"], capsys)
-    assert ": report (certify.report version 1)" in in_process(["inspect", report], capsys).out
+    path = files[kind]
+    ran = in_process(["inspect", path], capsys)
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0].startswith(f"{path}: {kind}")
+    assert lines[1] == f"sha256 {file_sha256(path)}"
+    assert [line for line in lines[2:] if line.startswith(KINDS[kind])], ran.out
+    data = json.loads(in_process(["inspect", path, "--format", "json"], capsys).out)
+    assert [f"{name}: {value}" for name, value in data["facts"].items()] == lines[2 : 2 + len(data["facts"])]
+    takes = kind.startswith("moved") or bool(SUMMARIES.get(kind, ((), ()))[1])
+    assert takes == lines[-1].startswith("next: ")
+    assert not takes or str(path) in following(ran.out)
+
+
+def test_a_certificate_is_read_once_and_must_be_canonical(
+    files: dict[str, Path], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+    monkeypatch.setattr(schema, "parse_certificate", lambda *a, **k: parsed.append(a) or parse(*a, **k))
+    assert in_process(["inspect", files["certificate"]], capsys).code == len(parsed) - 1 == 0
+    loose = write_json(tmp_path / "c.json", json.loads(files["certificate"].read_bytes()))
+    assert in_process(["inspect", loose], capsys).one_line().endswith("[CERTIFICATE_NOT_CANONICAL]")
 
 
 @pytest.mark.parametrize(

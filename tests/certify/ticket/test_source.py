@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from command import in_process
 from safetensors.numpy import load_file, save_file
-from ticket_folders import base_table, file_sha256, pieces, tuned_table, write_sources
+from ticket_folders import file_sha256, tied_sources
 
 import certify
 import lottery
@@ -21,14 +21,7 @@ from reports.view import view
 
 def untied(folder: Path) -> tuple[Path, Path]:
     """The untied copy of a tied checkpoint, and a tuned table."""
-    checkpoint, tuned = write_sources(folder / "tied", base_table(), tuned_table(), pieces())
-    config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
-    weights = load_file(checkpoint / "model.safetensors")
-    save_file(
-        {name: one for name, one in weights.items() if name != "lm_head.weight"},
-        checkpoint / "model.safetensors",
-    )
+    checkpoint, tuned = tied_sources(folder / "tied")
     import_model([checkpoint], folder / "copy", untie=True)
     return folder / "copy", tuned
 
