@@ -42,7 +42,7 @@ _FEW = 8
 _NO_END = -1
 """A token that no model predicts: decoding goes on."""
 
-_ENOUGH = 2.0
+_ENOUGH = 1.0
 """Seconds after which an operation is not repeated."""
 
 _REPETITIONS = 5
@@ -58,8 +58,8 @@ def machine_memory(processor: Processor) -> int:
 def measure_speed(plan: ExperimentPlan, folder: Path, model: ModelSize, device: Device) -> Speed:
     """Load the model in ``folder`` and time it with the batches, lengths and dtypes of ``plan``.
 
-    Takes about as long as twenty steps of decoding and two micro-batches of training. Token ids are
-    arbitrary: what a position costs does not depend on its token.
+    Takes about as long as twenty steps of decoding and two micro-batches of training. What else the machine
+    does counts. Token ids are arbitrary: what a position costs does not depend on its token.
     """
     processor: Processor = "gpu" if device != "cpu" and torch.cuda.is_available() else "cpu"
     where = torch.device("cuda" if processor == "gpu" else "cpu")

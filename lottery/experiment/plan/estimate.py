@@ -231,8 +231,8 @@ def trained_of(amount: Amount, model: ModelSize) -> int | None:
 def memory_of(amount: Amount, model: ModelSize, processor: Processor) -> int:
     """Estimate bytes of memory of the process at its peak, or of the GPU.
 
-    Training holds weights, AdamW's fp32 state of trained parameters, and fp32 activations of the longest
-    micro-batch; evaluation holds weights, copies of the tables, a cache, and the activations of one layer.
+    Training holds weights, AdamW's fp32 state of trained parameters, activations of the longest micro-batch,
+    and fp32 logits. Evaluation holds weights, copies of the tables, a cache, and activations of one layer.
     """
     shape = model.shape
     taken = 0 if processor == "gpu" else PROCESS
@@ -244,11 +244,11 @@ def memory_of(amount: Amount, model: ModelSize, processor: Processor) -> int:
         trained = trained_of(amount, model) or 0
         layers = 1 if amount.checkpointing else shape.layers
         hidden = layers * (10 * shape.width + 4 * shape.intermediate)
-        return taken + 16 * trained + 4 * positions * (hidden + shape.vocabulary)
+        return taken + 16 * trained + positions * (amount.bytes_per_weight * hidden + 4 * shape.vocabulary)
     keys = shape.width * shape.kv_heads // shape.heads
     hidden = 2 * shape.layers * keys + 6 * shape.width + 4 * shape.intermediate
     logits = min(positions * shape.vocabulary, LOGITS)
-    return taken + 12 * model.head + 4 * positions * hidden + 20 * logits
+    return taken + 12 * model.head + amount.bytes_per_weight * positions * hidden + 20 * logits
 
 
 def estimate(amount: Amount, model: ModelSize, speed: Speed) -> Estimate:
