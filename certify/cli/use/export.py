@@ -64,7 +64,7 @@ def export(
         with needs_extra("writing a GGUF file", "gguf"):
             off = export_gguf(parts, out, onto)
     rows = parts.rows
-    exact = "the certified rows bit for bit" if not off else f"the certified rows, off by {off:.1e} at most"
+    exact = "the ticket's rows bit for bit" if not off else f"the ticket's rows, off by {off:.1e} at most"
     text = [
         f"wrote {out}: {adapter_format} adapter of {counted(rows.ids.size, 'row')} in {rows.dtype}",
         f"what it serves: {exact}",
