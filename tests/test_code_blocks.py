@@ -29,6 +29,7 @@ COSTLY = {
     "experiment": "trains and evaluates; tests/lottery/cli/test_experiment.py runs the smallest",
     "tune": "needs text; tests/lottery/tuning/ runs it",
     "evaluate": "needs text; tests/lottery/evaluation/ runs it",
+    "mechanism": "needs text and a model; tests/lottery/controls/ runs it",
     "pretrain": "an hour; tests/lottery/pretrain/ runs the smallest",
     "model": "needs a model; tests/certify/models/ imports small ones",
     "prove": "minutes; tests/proofs_checks/test_prove.py runs it",

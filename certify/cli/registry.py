@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "pretrain": "lottery.cli.pretrain:pretrain",
     "prove": "proofs_checks.run.command:prove",
     "opportunity": "lottery.cli.opportunity:opportunity",
+    "mechanism": "lottery.cli.mechanism:mechanism",
     "count": "lottery.cli.count:count",
     "schema": "certify.cli.gate.schema:schema",
 }

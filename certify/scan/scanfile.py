@@ -92,14 +92,14 @@ def _csv(columns: dict[str, Any], facts: dict[str, str]) -> bytes:
     csv.writer(buffer, lineterminator="\n").writerow(columns)
     writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     lists = [
-        column.tolist() if isinstance(column, np.ndarray) else [_cell(text) for text in column]
+        column.tolist() if isinstance(column, np.ndarray) else [cell(text) for text in column]
         for column in columns.values()
     ]
     writer.writerows(zip(*lists, strict=True))
     return buffer.getvalue().encode("utf-8", errors="backslashreplace")
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """A piece as a cell that no spreadsheet takes for a formula, without characters that do not show.
 
     What would begin a formula, also in full width or after spaces, gets an apostrophe.

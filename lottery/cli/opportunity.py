@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,8 @@ from certify.cli.use import interop
 from lottery.cli.options import ParallelText, PromptTemplate, SentenceLimit, SourceLanguage, TargetLanguage
 
 if TYPE_CHECKING:
+    from certify.ticket.schema import Ticket
+    from certify.ticket.templates import Example
     from lottery.controls.opportunity import Opportunity
 
 
@@ -26,43 +28,59 @@ def opportunity(
     report_format: options.Format = "terminal",
 ) -> None:
     """Count the prompts that feed each row of a ticket, by segment. A row that is never fed has no effect."""
-    from certify.base.errors import InvalidInputError
-    from certify.base.jsonio import sha256_file
-    from certify.cli.shell import needs_extra
-
-    with needs_extra("counting prompts"):
-        from lottery.model.tokenizer import load_tokenizer
-    from certify.ticket.corpus import drawn, pair_digests
     from certify.ticket.released import open_source
-    from certify.ticket.templates import encodable, encode, load_template
     from lottery.controls.opportunity import of_examples
-    from lottery.text.pairsource import read_pairs
 
     named = open_source(ticket).ticket
-    if named.tokenizer is not None and sha256_file(base / "tokenizer.json") != named.tokenizer.sha256:
-        raise InvalidInputError(
-            f"the tokenizer of {base} differs from that of ticket {named.id}: its ids mean other tokens",
-            code="WRONG_TOKENIZER",
-        )
-    tokenizer = load_tokenizer(base, named.probe_sha256)
-    read = read_pairs(data, source, target)
-    plain = encodable(read, tokenizer)
-    pairs = drawn(plain, limit, pair_digests)
-    examples = encode(load_template(template), pairs, tokenizer, source, target)
+    _, examples, control = read_text(named, base, data, (source, target), template, limit)
     found = of_examples(named.ids, examples)
     pieces = {token.id: token.piece or "" for token in named.tokens}
     facts = {
         "ticket": named.id,
         "prompts": found.prompts,
-        "control": len(read) - len(plain),
+        "control": control,
         "ids": list(found.ids),
         "fed": {segment: list(counts) for segment, counts in found.fed.items()},
         "touched": dict(found.touched),
         "never_fed": list(found.unsupported()),
     }
-    lines = _lines(found, pieces, len(read) - len(plain))
+    lines = _lines(found, pieces, control)
     following = interop.evaluation(ticket, base, data, source, target, template)
     interop.show(lines, facts, report_format, *(following if found.touched["anywhere"] else ()))
+
+
+def read_text(
+    ticket: Ticket, base: Path, data: str, languages: tuple[str, str], template: str, limit: int | None
+) -> tuple[Any, list[Example], int]:
+    """Tokenizer of a base, examples of a text under a template, and the number of pairs left out.
+
+    Pairs that hold a control token are left out. Of the others at most ``limit`` are drawn, by their digests.
+
+    Raises:
+        UsageError, InvalidInputError, NothingToDoError: a file is missing, malformed or empty, or the
+            tokenizer is not that of the ticket (``WRONG_TOKENIZER``, ``TOKENISATION_DIFFERS``).
+    """
+    from certify.base.errors import InvalidInputError
+    from certify.base.jsonio import sha256_file
+    from certify.cli.shell import needs_extra
+
+    with needs_extra("reading prompts"):
+        from lottery.model.tokenizer import load_tokenizer
+    from certify.ticket.corpus import drawn, pair_digests
+    from certify.ticket.templates import encodable, encode, load_template
+    from lottery.text.pairsource import read_pairs
+
+    if ticket.tokenizer is not None and sha256_file(base / "tokenizer.json") != ticket.tokenizer.sha256:
+        raise InvalidInputError(
+            f"the tokenizer of {base} differs from that of ticket {ticket.id}: its ids mean other tokens",
+            code="WRONG_TOKENIZER",
+        )
+    tokenizer = load_tokenizer(base, ticket.probe_sha256)
+    read = read_pairs(data, *languages)
+    plain = encodable(read, tokenizer)
+    pairs = drawn(plain, limit, pair_digests)
+    examples = encode(load_template(template), pairs, tokenizer, *languages)
+    return tokenizer, examples, len(read) - len(plain)
 
 
 def _lines(found: Opportunity, pieces: dict[int, str], control: int) -> list[str]:
