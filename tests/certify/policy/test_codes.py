@@ -41,7 +41,7 @@ NOT_CODES = {
         "PREFIX_TUNING",
         "TRAINABLE_TOKENS",
     },
-    "flags of the operating system": {"O_BINARY", "O_NONBLOCK"},
+    "names of the operating system": {"O_BINARY", "O_NONBLOCK", "SC_PAGE_SIZE", "SC_PHYS_PAGES"},
     "environment variables": {
         *("CERTIFY_DATA", "CERTIFY_TRACEBACK", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "RANK"),
         *("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"),
@@ -69,7 +69,7 @@ NOT_CODES = {
             "ADAPTER",
         ),
     },
-    "what a command that comes next takes": {"MERGED", "TUNED"},
+    "what a command that comes next takes": {"MERGED", "TUNED", "RUN", "SOURCE", "TARGET", "TEMPLATE"},
     "where the library found a value": {"COMMANDLINE", "DEFAULT_MAP"},
 }
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
