@@ -18,7 +18,7 @@ POLICIES = SHIPPED
 
 def cases() -> list[object]:
     """Every run under every policy; the default policy on the smaller run is quick enough for every day."""
-    quick = {("en-ca-second", "release"), ("en-ca-experiment", "selection")}
+    quick = {("en-ca-second", "release"), ("en-ca-experiment", "selection"), ("en-ca-whole", "selection")}
     return [
         pytest.param(run, policy, marks=[] if (run, policy) in quick else pytest.mark.slow)
         for run in EXPECTED
