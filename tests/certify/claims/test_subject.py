@@ -100,7 +100,7 @@ def test_a_permuted_row_passes_ks_and_is_in_n_and_in_the_digest(tmp_path: Path) 
     assert subject.distances.premise(Fraction("0.05")) == ()
 
 
-@settings(max_examples=examples(15))
+@settings(max_examples=examples(6))
 @given(st.integers(0, 2**32), st.integers(0, 6))
 def test_distances_of_any_tables_by_brute_force(
     tmp_path_factory: pytest.TempPathFactory, seed: int, k: int
