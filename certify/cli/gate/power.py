@@ -76,6 +76,7 @@ def power(
     from certify.base.errors import UsageError
     from certify.base.records import RULES
     from certify.cli.numbers import level
+    from certify.evidence.load import load
     from certify.gate.planning import parse_claim, plan, planned
     from certify.policy.policy import get_policy
 
@@ -97,9 +98,10 @@ def power(
             asked[f"{requirement.claim} {requirement}"] = found
     lines: list[str] = []
     plans: list[dict[str, Any]] = []
+    loaded = [load(path) for path in evidence or ()]
     settings = {"delta": level("--delta", delta), "power": level("--power", power_)}
     for text, one in asked.items():
-        made = plan(one, _assumed(one, truth, sd, evidence or (), named, rule), **settings)
+        made = plan(one, _assumed(one, truth, sd, loaded, named, rule), **settings)
         lines += _lines(text, made)
         plans.append(_summary(text, made))
     if left:
@@ -115,7 +117,7 @@ def _assumed(
     claim: Planned,
     truth: str | None,
     sd: str | None,
-    evidence: Sequence[Path],
+    evidence: Sequence[Evidence],
     ticket: Ticket | None,
     rule: Rule,
 ) -> Truth:
@@ -123,6 +125,7 @@ def _assumed(
     from fractions import Fraction
 
     from certify.base.errors import UsageError
+    from certify.claims.every import role_of
     from certify.cli.numbers import decimal
     from certify.gate.planning import Truth, truth_of
 
@@ -132,10 +135,7 @@ def _assumed(
     spread = None if sd is None else decimal("--sd", sd)
     if spread is not None and spread <= 0:
         raise UsageError("--sd must be positive", code="NUMBER")
-    from certify.claims.every import role_of
-    from certify.evidence.load import load
-
-    loaded = next((one for one in map(load, evidence) if role_of(one, ticket) == claim.role), None)
+    loaded = next((one for one in evidence if role_of(one, ticket) == claim.role), None)
     if loaded is None or claim.criterion not in ("published", "calibrated"):
         # By default the ticket is assumed to lose nothing, or never to disagree or to do harm.
         if value is None and (claim.kind in ("non-inferiority", "guarantee") or claim.on_loss):

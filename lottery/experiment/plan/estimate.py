@@ -22,6 +22,7 @@ from certify.base.jsonio import read_json
 from certify.selection.rules import published
 from certify.tables.modelconfig import read_config
 from certify.tables.safefile import read_header
+from lottery.evaluation.forced_decoding import LOGITS
 from lottery.experiment.plan.fields import GeometryPlan, rows_of_share
 
 Kind = Literal["tune", "decode", "loss", "scan", "other"]
@@ -48,9 +49,6 @@ FIXED: Mapping[Kind, float] = {"tune": 0.5, "decode": 0.2, "loss": 0.1, "scan": 
 
 PROCESS = 600_000_000
 """Bytes of memory that Python and its libraries take on the processor."""
-
-LOGITS = 1 << 24
-"""Logits that :mod:`lottery.evaluation.forced_decoding` holds at a time, in fp32 and fp64."""
 
 LOADING = 5e-9
 """Seconds per byte to load and digest a model, once per tuning."""
