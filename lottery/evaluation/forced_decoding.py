@@ -1,7 +1,7 @@
 """Forced decoding: what a model would have said at every step of an answer that another model gave.
 
-Logits are computed only at the positions of the answer, in groups of sequences that fit a fixed budget. They
-are reduced at once and not kept.
+What all prompts begin with is fed once. Logits are computed only at the positions of the answer, in groups of
+sequences that fit a fixed budget. They are reduced at once and not kept.
 """
 
 from __future__ import annotations
@@ -46,22 +46,15 @@ class Certainty:
 
 
 def argmaxes(
-    placed: Placed,
-    prompts: Sequence[Example],
-    answers: Sequence[Sequence[int]],
-    *,
-    once: bool = False,
+    placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]]
 ) -> list[tuple[int, ...]]:
     """Find the most probable token at every step of every answer.
-
-    Args:
-        once: feed what all prompts begin with once, not once per prompt: quicker, logits equal to rounding.
 
     Raises:
         InvalidInputError: logits are not finite.
     """
     found: dict[int, tuple[int, ...]] = {}
-    for chosen, logits in _forced(placed, prompts, answers, once=once):
+    for chosen, logits in _forced(placed, prompts, answers):
         best, tokens = logits.max(dim=-1)
         check_finite(best)
         for index, part in zip(chosen, _split(tokens, chosen, answers), strict=True):
@@ -121,12 +114,12 @@ def log_likelihoods(
 
 
 def _forced(
-    placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]], *, once: bool = False
+    placed: Placed, prompts: Sequence[Example], answers: Sequence[Sequence[int]]
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield indices of sequences and the logits ``[M, V]`` at all steps of their answers, concatenated."""
     model = placed.model
     head = output_head(model)
-    begun = _begin(placed, prompts) if once and placed.prefix_length == 0 else None
+    begun = _begin(placed, prompts) if placed.prefix_length == 0 else None
     fed = 0 if begun is None else begun.get_seq_length()
     cached = placed.prefix_length + fed
     budget = max(1, LOGITS // int(model.config.get_text_config().vocab_size))
@@ -154,7 +147,7 @@ def _forced(
 
 def _begin(placed: Placed, prompts: Sequence[Example]) -> Any:
     """A cache of one sequence with what all prompts begin with, without a last token; None if nothing."""
-    shortest = min(len(prompt) for prompt in prompts) - 1
+    shortest = min((len(prompt) for prompt in prompts), default=1) - 1
     columns = zip(*(prompt.ids[:shortest] for prompt in prompts), strict=True)
     same = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
     if same == 0:

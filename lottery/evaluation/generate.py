@@ -95,15 +95,25 @@ def check_fits(placed: Placed, prompts: Sequence[Example], max_new_tokens: int) 
 
 
 def decode(
-    placed: Placed, tokenizer: Any, batch: Sequence[Example], *, max_new_tokens: int, beams: int = 1
+    placed: Placed,
+    tokenizer: Any,
+    batch: Sequence[Example],
+    *,
+    max_new_tokens: int,
+    beams: int = 1,
+    begun: Sequence[Sequence[int]] | None = None,
 ) -> list[Output]:
-    """Decode one batch of prompts together; see :func:`generate`."""
+    """Decode one batch of prompts together; see :func:`generate`.
+
+    Args:
+        begun: how each answer begins, where greedy decoding need not find out again.
+    """
     end = tokenizer.eos_token_id
     if end is None:
         raise UsageError("the tokenizer has no end-of-sentence token", code="TOKENIZER_NO_EOS")
     with torch.inference_mode():
         if beams == 1:
-            answers = greedy(placed, batch, max_new_tokens, int(end))
+            answers = greedy(placed, batch, max_new_tokens, int(end), begun)
         else:
             answers = _beam_search(placed, batch, max_new_tokens, int(end), beams)
     outputs = []
@@ -114,45 +124,65 @@ def decode(
     return outputs
 
 
-def greedy(placed: Placed, batch: Sequence[Example], max_new_tokens: int, end: int) -> list[list[int]]:
-    """Decode greedily, up to and including the token ``end``; finished sequences leave the batch."""
+def greedy(
+    placed: Placed,
+    batch: Sequence[Example],
+    max_new_tokens: int,
+    end: int,
+    begun: Sequence[Sequence[int]] | None = None,
+) -> list[list[int]]:
+    """Decode greedily, up to and including the token ``end``; finished sequences leave the batch.
+
+    Args:
+        begun: how each answer begins, where it is known; default: with nothing.
+    """
     model = placed.model
-    segments = padded([segments_of(prompt) for prompt in batch], left=True).to(model.device)
-    ids, mask = _left_padded(batch, end, model.device)
-    mask = torch.cat([mask.new_ones(len(batch), placed.prefix_length), mask], dim=1)
+    answers = [list(answer) for answer in begun] if begun else [[] for _ in batch]
+
+    def unfinished(rows: Sequence[int]) -> list[int]:
+        """Places in ``rows`` of the sequences that go on."""
+        return [
+            place
+            for place, row in enumerate(rows)
+            if len(answers[row]) < max_new_tokens and answers[row][-1:] != [end]
+        ]
+
+    rows = unfinished(range(len(batch)))  # original row of each sequence that is still decoded
+    if not rows:
+        return answers
+    fed = [(*batch[row].ids, *answers[row]) for row in rows]
+    codes = [[*segments_of(batch[row]), *[TARGET] * len(answers[row])] for row in rows]
+    ids = padded(fed, end, left=True).to(model.device)
+    mask = padded([[1] * len(one) for one in fed], left=True).to(model.device)
+    mask = torch.cat([mask.new_ones(len(rows), placed.prefix_length), mask], dim=1)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, placed.prefix_length :]
-    inputs = placed.inputs(ids, segments)
-    cache = placed.cache(len(batch))
-    answers: list[list[int]] = [[] for _ in batch]
-    rows = list(range(len(batch)))  # original row of each sequence that is still decoded
-    done = torch.zeros(len(batch), dtype=torch.bool, device=model.device)
+    inputs = placed.inputs(ids, padded(codes, left=True).to(model.device))
+    cache = placed.cache(len(rows))
     # Only the last position: the logits of a whole prompt are large and not needed.
     with head_input(output_head(model), lambda hidden: hidden[:, -1:]):
-        for _ in range(max_new_tokens):
+        while True:
             output = model(
                 **inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             )
             cache = output.past_key_values
             best, tokens = output.logits[:, -1].max(dim=-1)
             check_finite(best)
-            for row, token, finished in zip(rows, tokens.tolist(), done.tolist(), strict=True):
-                if not finished:
-                    answers[row].append(token)
-            done = done | (tokens == end)
-            finished = int(done.sum())
-            if finished == len(rows):
-                break
+            going, said = unfinished(rows), tokens.tolist()
+            for place in going:
+                answers[rows[place]].append(said[place])
+            going = unfinished(rows)
+            if not going:
+                return answers
             positions = positions[:, -1:] + 1
             # Dropping sequences copies the cache, which pays only for several at once.
-            if finished * 8 >= len(rows):
-                kept = (~done).nonzero().squeeze(1)
+            if (len(rows) - len(going)) * 8 >= len(rows):
+                kept = torch.tensor(going, device=model.device)
                 cache.reorder_cache(kept)
-                tokens, positions, mask, done = tokens[kept], positions[kept], mask[kept], done[kept]
-                rows = [rows[i] for i in kept.tolist()]
+                tokens, positions, mask = tokens[kept], positions[kept], mask[kept]
+                rows = [rows[place] for place in going]
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             tokens = tokens[:, None]
             inputs = placed.inputs(tokens, torch.full_like(tokens, TARGET))
-    return answers
 
 
 def _beam_search(

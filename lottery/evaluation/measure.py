@@ -1,13 +1,15 @@
 """Run one arm over one text and write its part file: translations, or losses on unrelated text.
 
 The reference is measured first. Every other arm is then asked what it would have said at each step of the
-reference's outputs. Memory holds one batch at a time.
+reference's outputs. That is also how its own greedy output begins; only the rest is decoded. Memory holds one
+batch at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +88,20 @@ def measure(
         for positions in batches([task.prompts[index] for index in missing], task.batch_size):
             chosen = [missing[position] for position in positions]
             prompts = [task.prompts[index] for index in chosen]
+            along = None if reference is None else [reference.read(index) for index in chosen]
+            found = None if along is None else argmaxes(ready, prompts, [one["tokens"] for one in along])
             outputs = decode(
                 ready,
                 tokenizer,
                 prompts,
                 max_new_tokens=task.decoding.max_new_tokens,
                 beams=task.decoding.beams,
+                begun=None if along is None or found is None else _beginnings(along, found),
             )
-            if reference is None:
+            if along is None or found is None:
                 steps = _reference_steps(ready, prompts, outputs)
             else:
-                steps = _steps_along(ready, prompts, [reference.read(index) for index in chosen], law, end)
+                steps = _steps_along(ready, prompts, along, found, law, end)
                 if end is not None and arm.name in (task.margins or ()):
                     answers = [output.tokens for output in outputs]
                     own = own_steps(ready, prompts, answers, certainties(ready, prompts, answers), end)
@@ -242,6 +247,21 @@ def _answer(task: Task, index: int, output: Output, name: str) -> dict[str, Any]
     return record | ({"tokens": list(output.tokens)} if name in (BASE_ARM, REFERENCE_ARM) else {})
 
 
+def _beginnings(references: Sequence[Mapping[str, Any]], found: Sequence[Sequence[int]]) -> list[list[int]]:
+    """How an arm's own greedy answers begin: as the reference's, up to the first step it decides otherwise.
+
+    Args:
+        found: what the arm decides along the reference's answers.
+    """
+    begun = []
+    for record, said in zip(references, found, strict=True):
+        same = sum(
+            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(record["tokens"], said, strict=True))
+        )
+        begun.append(list(said[: same + 1]))
+    return begun
+
+
 def _reference_steps(
     ready: Placed, prompts: Sequence[Example], outputs: Sequence[Output]
 ) -> list[dict[str, Any]]:
@@ -279,11 +299,11 @@ def _steps_along(
     ready: Placed,
     prompts: Sequence[Example],
     references: Sequence[Mapping[str, Any]],
+    found: Sequence[Sequence[int]],
     law: StrengthLaw | None,
     end: Tensor | None,
 ) -> list[dict[str, Any]]:
     answers = [record["tokens"] for record in references]
-    found = argmaxes(ready, prompts, answers)
     expected = [list(answer) for answer in answers]
     for record, said in zip(references, expected, strict=True):
         for step, token in record["top"]:
@@ -318,7 +338,7 @@ def labels_along(
     known = {Fraction(0): released, Fraction(1): tuned}
     strengths = path_law(law.n, law.g).strengths
     for t in along_path(ready, end, [t for t in strengths if t not in known]):
-        known[t] = argmaxes(ready, prompts, answers, once=True)
+        known[t] = argmaxes(ready, prompts, answers)
     return [
         [encode(labels) for labels in zip(*(known[t][number] for t in strengths), strict=True)]
         for number in range(len(answers))

@@ -254,18 +254,17 @@ def _decoding(builder: Builder, text: TextPlan, more: dict[str, Any]) -> Amount:
     plan, sizes = builder.plan, builder.plan.estimate
     sentences = min(filter(None, (text.limit, sizes.sentences)))
     prompt, answer = sizes.prompt_tokens, min(text.max_new_tokens, sizes.new_tokens)
-    # Along the reference's outputs, and twice along its own; the last token of an answer is not fed.
-    forced = 1 + 2 * ("margins" in more)
-    read = prompt * text.beams + forced * (prompt + answer - 1)
-    # Along the path, what all prompts begin with is fed once: about half of a prompt.
+    # Along the reference's outputs, along the path, and twice along its own. What all prompts begin with,
+    # about half of a prompt, is fed once; the last token of an answer is not fed.
     law = more.get("path")
     labelled = sum(t not in (0, 1) for t in path_law(law["n"], law["g"]).strengths) if law else 0
-    read += labelled * (prompt // 2 + answer - 1)
+    forced = 1 + labelled + 2 * ("margins" in more)
+    read = prompt * text.beams + forced * (prompt // 2 + answer - 1)
     fed = sentences * (answer - 1) * text.beams
     batches = -(-sentences // plan.evaluation.batch)
     return Amount(
         "decode",
-        read=Passes(sentences * read, sentences * (text.beams + (forced + labelled) * answer)),
+        read=Passes(sentences * read, sentences * (text.beams + forced * answer)),
         decode=Passes(fed, fed),
         # A batch is decoded until its longest output ends.
         steps=batches * min(text.max_new_tokens - 1, _LONGEST * answer),

@@ -51,7 +51,7 @@ from lottery.text.unrelated import UnrelatedText, choose_passages
 PART, ARM, OPPORTUNITY = "part.jsonl", "arm.json", "opportunity.json"
 
 
-@procedure("measure", 2)
+@procedure("measure", 3)
 def measure_arm(context: RunContext, work: Work) -> Result:
     """Translate a text with one arm and decode it along the reference's outputs; resumable by sentence.
 

@@ -61,6 +61,9 @@ def test_answers_that_end_at_different_steps(
         assert list(output.tokens) == wanted
         assert output.ended == (wanted[-1] == end)
         assert output.text == tokenizer.decode(wanted[:-1] if output.ended else wanted)
+    # What is known of an answer is not decoded again, whether that is nothing, a part or all of it.
+    known = [output.tokens[: 2 * place] for place, output in enumerate(outputs)]
+    assert decode(Placed(model), tokenizer, prompts, max_new_tokens=NEW, begun=known) == outputs
 
 
 def test_every_prompt_is_in_one_batch_of_like_lengths(prompts: list[Example]) -> None:

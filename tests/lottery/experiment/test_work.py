@@ -149,12 +149,20 @@ def test_counted_work_is_what_a_run_feeds(tmp_path: Path, monkeypatch: pytest.Mo
     }
     for name, found in fed.items():
         work = works[name]
-        # That half of a prompt is fed along a path is a guess; all else is exact but for rounded means.
-        path = work.kind == "decode" and name.endswith("share.transfer")
+        # That half of a prompt is fed once is a guess; all else is exact but for rounded means. An arm
+        # decodes less where its answers begin as the reference's.
+        most = "/measure/test/" in name and not name.endswith("/reference")
         for what, passes in (("train", work.train), ("read", work.read), ("decode", work.decode)):
-            assert passes.layers == pytest.approx(found[what], rel=0.15 if path else 0.04), (name, what)
-            assert passes.head == pytest.approx(found[f"{what} head"], rel=0.1), (name, what)
-        assert work.steps == found["steps"], name
+            rough = 0.15 if work.kind == "decode" and what == "read" else 0.04
+            for counted, key in ((passes.layers, what), (passes.head, f"{what} head")):
+                if most:
+                    assert found[key] <= (1 + rough) * counted, (name, key)
+                else:
+                    assert counted == pytest.approx(found[key], rel=max(rough, 0.1 * (key != what))), (
+                        name,
+                        key,
+                    )
+        assert found["steps"] <= work.steps if most else found["steps"] == work.steps, name
 
 
 def test_rates_are_measured_with_a_model_that_is_at_hand_and_fits(
