@@ -1,4 +1,4 @@
-"""Write the results of a ticket file as Markdown tables: ``python -m reports.results TICKETS``.
+"""Write the results of a ticket file as Markdown tables: ``python -m reports.results TICKETS [BASE]``.
 
 Every number comes from ``certify check``. The READMEs of shipped results contain the output.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from certify.base.errors import ExitCode
@@ -23,12 +24,16 @@ _RELEASE = "release"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables of one ticket file. Return 0 for any verdicts, 2 for wrong usage."""
+    """Print the tables of one ticket file. Return 0 for any verdicts, 2 for wrong usage.
+
+    ``BASE`` is the checkpoint folder of the base, if it does not lie beside the tickets.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if len(words) != 1:
-        print("usage: python -m reports.results TICKETS", file=sys.stderr)
+    if len(words) not in (1, 2):
+        print("usage: python -m reports.results TICKETS [BASE]", file=sys.stderr)
         return int(ExitCode.USAGE)
-    views = {policy: view(check(words[0], policy=policy)) for policy in POLICIES}
+    base = Path(words[1]) if words[1:] else None
+    views = {policy: view(check(words[0], policy=policy, base=base)) for policy in POLICIES}
     print("\n".join(tables(views)))
     return 0
 
