@@ -14,7 +14,13 @@ RUNS = sorted(path.parent for path in PUBLISHED.glob("*/manifest.json"))
 
 
 def test_there_are_published_runs() -> None:
-    assert {run.name for run in RUNS} == {"en-ca-experiment", "en-ca-second", "en-ca-whole", "three-pairs"}
+    assert {run.name for run in RUNS} == {
+        "en-ca-experiment",
+        "en-ca-second",
+        "en-ca-whole",
+        "smollm2-es-en",
+        "three-pairs",
+    }
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

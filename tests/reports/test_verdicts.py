@@ -9,10 +9,13 @@ import pytest
 
 import certify
 from certify import checker
+from certify.cli.main import main
 from certify.policy.policy import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPECTED = json.loads((ROOT / "tests" / "fixtures" / "verdicts.json").read_text(encoding="utf-8"))
+FIXTURES = ROOT / "tests" / "fixtures"
+EXPECTED = json.loads((FIXTURES / "verdicts.json").read_text(encoding="utf-8"))
+FETCHED = json.loads((FIXTURES / "verdicts_fetched.json").read_text(encoding="utf-8"))
 POLICIES = SHIPPED
 
 
@@ -46,3 +49,21 @@ def test_the_checker_alone_comes_to_the_frozen_verdicts(run: str) -> None:
         name: {policy: [one.status, *one.codes] for policy, one in verdicts.items()}
         for name, verdicts in found.items()
     } == EXPECTED[run]
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "smollm2-135m"
+    if main(["model", "fetch", "smollm2-135m", "--out", str(folder)]):
+        pytest.skip("NOT RUN: the model cannot be fetched here")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES)
+def test_with_the_model_at_hand_everything_is_judged(policy: str, smollm2: Path) -> None:
+    path = ROOT / "reports" / "published" / "smollm2-es-en" / "tickets" / "tickets.json"
+    report = certify.check(path, policy=policy, base=smollm2)
+    assert {one.ticket.id: one.status.value for one in report.tickets} == {
+        name: verdicts[policy] for name, verdicts in FETCHED["smollm2-es-en"].items()
+    }
