@@ -150,10 +150,10 @@ def greedy(
     rows = unfinished(range(len(batch)))  # original row of each sequence that is still decoded
     if not rows:
         return answers
+    going = list(range(len(rows)))  # places in ``rows`` of those that are not finished
     fed = [(*batch[row].ids, *answers[row]) for row in rows]
     codes = [[*segments_of(batch[row]), *[TARGET] * len(answers[row])] for row in rows]
-    ids = padded(fed, end, left=True).to(model.device)
-    mask = padded([[1] * len(one) for one in fed], left=True).to(model.device)
+    ids, mask = _left_padded(fed, end, model.device)
     mask = torch.cat([mask.new_ones(len(rows), placed.prefix_length), mask], dim=1)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, placed.prefix_length :]
     inputs = placed.inputs(ids, padded(codes, left=True).to(model.device))
@@ -167,7 +167,7 @@ def greedy(
             cache = output.past_key_values
             best, tokens = output.logits[:, -1].max(dim=-1)
             check_finite(best)
-            going, said = unfinished(rows), tokens.tolist()
+            said = tokens.tolist()
             for place in going:
                 answers[rows[place]].append(said[place])
             going = unfinished(rows)
@@ -180,6 +180,7 @@ def greedy(
                 cache.reorder_cache(kept)
                 tokens, positions, mask = tokens[kept], positions[kept], mask[kept]
                 rows = [rows[place] for place in going]
+                going = list(range(len(rows)))
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             tokens = tokens[:, None]
             inputs = placed.inputs(tokens, torch.full_like(tokens, TARGET))
@@ -191,7 +192,7 @@ def _beam_search(
     model = placed.model
     if placed.gated or placed.prefix_length:
         raise UsageError("beam search does not support gated rows or prefixes", code="BEAMS_UNSUPPORTED")
-    ids, mask = _left_padded(batch, end, model.device)
+    ids, mask = _left_padded([prompt.ids for prompt in batch], end, model.device)
     with _neutral_settings(model):
         produced = model.generate(
             input_ids=ids,
@@ -208,10 +209,10 @@ def _beam_search(
     return answers
 
 
-def _left_padded(batch: Sequence[Example], end: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _left_padded(fed: Sequence[Sequence[int]], end: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Build token ids and attention mask ``[B, T]``, padded on the left."""
-    ids = padded([prompt.ids for prompt in batch], end, left=True)
-    return ids.to(device), padded([[1] * len(prompt) for prompt in batch], left=True).to(device)
+    ids = padded(fed, end, left=True)
+    return ids.to(device), padded([[1] * len(one) for one in fed], left=True).to(device)
 
 
 def check_finite(best: Tensor) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from itertools import takewhile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,23 +84,19 @@ def measure(
         end = values_of(tuned, model.device)
     with placed(model, placement, task.decoding.dtype) as ready:
         check_fits(ready, [task.prompts[index] for index in missing], task.decoding.max_new_tokens)
+        most, beams = task.decoding.max_new_tokens, task.decoding.beams
+        say = partial(decode, ready, tokenizer, max_new_tokens=most, beams=beams)
         done = len(wanted) - len(missing)
         for positions in batches([task.prompts[index] for index in missing], task.batch_size):
             chosen = [missing[position] for position in positions]
             prompts = [task.prompts[index] for index in chosen]
-            along = None if reference is None else [reference.read(index) for index in chosen]
-            found = None if along is None else argmaxes(ready, prompts, [one["tokens"] for one in along])
-            outputs = decode(
-                ready,
-                tokenizer,
-                prompts,
-                max_new_tokens=task.decoding.max_new_tokens,
-                beams=task.decoding.beams,
-                begun=None if along is None or found is None else _beginnings(along, found),
-            )
-            if along is None or found is None:
+            if reference is None:
+                outputs = say(prompts)
                 steps = _reference_steps(ready, prompts, outputs)
             else:
+                along = [reference.read(index) for index in chosen]
+                found = argmaxes(ready, prompts, [one["tokens"] for one in along])
+                outputs = say(prompts, begun=_beginnings(along, found))
                 steps = _steps_along(ready, prompts, along, found, law, end)
                 if end is not None and arm.name in (task.margins or ()):
                     answers = [output.tokens for output in outputs]
@@ -255,10 +251,8 @@ def _beginnings(references: Sequence[Mapping[str, Any]], found: Sequence[Sequenc
     """
     begun = []
     for record, said in zip(references, found, strict=True):
-        same = sum(
-            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(record["tokens"], said, strict=True))
-        )
-        begun.append(list(said[: same + 1]))
+        others = _differences(record["tokens"], said)
+        begun.append(list(said[: others[0][0] + 1] if others else said))
     return begun
 
 
