@@ -87,8 +87,8 @@ def two_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``[M]`` each, in units of 1e-9: the largest, rounded down, and the second, rounded up.
     """
-    wide = logits.double()
-    units = (wide.topk(2, dim=-1).values - wide.logsumexp(dim=-1, keepdim=True)).exp() * UNIT
+    wide = logits.to(torch.float64, copy=True)
+    units = (wide.topk(2, dim=-1).values - _log_sum_exp(wide)).exp() * UNIT
     down = (units[:, 0] - SLACK).floor().clamp(0, UNIT).long()
     return down, (units[:, 1] + SLACK).ceil().clamp(0, UNIT).long()
 
@@ -105,12 +105,18 @@ def log_likelihoods(
     for chosen, logits in _forced(placed, prompts, answers):
         check_finite(logits.max(dim=-1).values)
         wanted = torch.tensor([token for index in chosen for token in answers[index]], device=logits.device)
-        wide = logits.double()
-        each = wide.gather(1, wanted[:, None]).squeeze(1) - wide.logsumexp(dim=-1)
+        wide = logits.to(torch.float64, copy=True)
+        each = (wide.gather(1, wanted[:, None]) - _log_sum_exp(wide)).squeeze(1)
         check_finite(each)
         for index, part in zip(chosen, each.split([len(answers[index]) for index in chosen]), strict=True):
             found[index] = float(part.sum())
     return [found[index] for index in range(len(prompts))]
+
+
+def _log_sum_exp(logits: Tensor) -> Tensor:
+    """Over the last axis, which is kept with length 1. Overwrites ``logits``: copies cost more than sums."""
+    largest = logits.amax(dim=-1, keepdim=True)
+    return largest + logits.sub_(largest).exp_().sum(dim=-1, keepdim=True).log()
 
 
 def _forced(
