@@ -162,8 +162,15 @@ def tune(
         f"wrote {outcome.path}: {outcome.trainable} parameters trained on {outcome.examples} examples"
         f" (pairs left out: {told(outcome.left_out)}) in {outcome.steps} steps{started}{loss}{held_out}"
     )
-    if method == "rows":
+    if method == "rows" and chosen_rows == "all":
         typer.echo(next_line("certify", "scan", "--base", base, "--tuned", outcome.path))
+    elif method == "rows":
+        # A ticket compares with the table after embed tuning, whose rows these are not.
+        rule = "RULE" if chosen_rows.startswith("ticket:") else chosen_rows
+        words = ["--base", base, "--tuned", reference or "TUNED", "--tuned-rows", outcome.path]
+        typer.echo(
+            next_line("certify", "find", *words, "--rule", rule, "--id", "NAME", "--out", "tickets.json")
+        )
 
 
 @contextmanager
