@@ -312,14 +312,14 @@ def _used(spec: str, languages: tuple[str, str]) -> UsedText:
     from certify.base.errors import UsageError
     from lottery.text.pairsource import read_sentences
     from lottery.text.usedtext import UsedText, read_used_list, used_sentences
-    from lottery.tuning.journal import served_table
+    from lottery.tuning.journal import served_tables
 
     role, _, data = spec.partition("=")
     for known in _ROLES:
         if role == known and data:
             if data.endswith(".txt") and Path(data).is_file():
-                table = served_table(Path(data)) if known == "tuning" else None
-                return UsedText(known, read_used_list(Path(data)), table)
+                tables = served_tables(Path(data)) if known == "tuning" else frozenset()
+                return UsedText(known, read_used_list(Path(data)), tables)
             return used_sentences(known, read_sentences(data, *languages))
     raise UsageError(f"--used takes ROLE=DATA with a role of {', '.join(_ROLES)}, not {spec}", code="USAGE")
 

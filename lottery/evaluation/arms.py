@@ -7,7 +7,7 @@ its rows, as an experiment makes them. Null tickets of tuned rows must be traine
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -170,8 +170,7 @@ def open_evaluation(
         raise UsageError("two tickets have the same id", code="TICKET_AMBIGUOUS")
     if nulls is not None:
         made += _null_placements(folder, stored, tuned, sources, nulls)
-    _check_used(used, made)
-    return Opened(folder, stored, tuned, sources, tuple(made), tuple(used), dtype)
+    return Opened(folder, stored, tuned, sources, tuple(made), _bound(used, made), dtype)
 
 
 def arm_name(ticket: Ticket) -> str:
@@ -179,16 +178,17 @@ def arm_name(ticket: Ticket) -> str:
     return f"{ticket.id}.{ticket.released.object}"
 
 
-def _check_used(used: Sequence[UsedText], placements: Sequence[Placement]) -> None:
-    """Refuse a list of used sentences that is that of a run whose table is not evaluated."""
-    tables = {None, *(placement.arm.table_sha256 for placement in placements)}
+def _bound(used: Sequence[UsedText], placements: Sequence[Placement]) -> tuple[UsedText, ...]:
+    """Lists of used sentences, each with the table of its run as evaluated; refuse that of another run."""
+    evaluated = {placement.arm.table_sha256 for placement in placements}
     for text in used:
-        if text.table not in tables:
+        if text.tables and text.tables.isdisjoint(evaluated):
             raise InvalidInputError(
                 f"a list of sentences used for {text.role} is that of another run: its table"
-                f" {str(text.table)[:12]} is none of those evaluated",
+                f" {min(text.tables)[:12]} is none of those evaluated",
                 code="USED_OTHER_RUN",
             )
+    return tuple(replace(text, tables=text.tables & evaluated) for text in used)
 
 
 def _null_placements(

@@ -347,7 +347,7 @@ class _Files:
                 digest = sha256_bytes(data)
                 name = f"used/{entry.role}.{digest[:DIGITS]}.txt"
                 write_bytes(self._out.parent / name, data)
-                bound = {} if entry.table is None else {"table_sha256": entry.table}
+                bound = {"table_sha256": min(entry.tables)} if entry.tables else {}
                 listed.append(
                     Used(role=entry.role, path=name, sha256=digest, count=len(entry.digests), **bound)
                 )

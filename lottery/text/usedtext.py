@@ -67,13 +67,13 @@ class UsedText:
 
     Attributes:
         digests: 16-digit sentence digests.
-        table: tensor digest of the table that the tuning run made which used them, as served; None if no run
-            says so.
+        tables: tensor digests of the table that the tuning run made which used them, in each dtype that it
+            may be served in; none if no run says so.
     """
 
     role: UsedRole
     digests: frozenset[str]
-    table: str | None = None
+    tables: frozenset[str] = frozenset()
 
 
 def used_pairs(role: UsedRole, pairs: Iterable[Pair]) -> UsedText:

@@ -6,7 +6,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from certify.base.jsonio import pretty_json, read_json, write_bytes
 from certify.base.records import Dtype
 from certify.base.staging import staged_folder, written_by_safetensors
 from certify.cli.shell import needs_extra
-from certify.tables.dtypes import to_float32
+from certify.tables.dtypes import DTYPES, cast, to_float32
 from certify.tables.modeldigest import adapter_settings
 from certify.tables.rowfile import make_rows, write_rows
 from certify.tables.safefile import write_tensors
@@ -43,13 +43,13 @@ class TrainableArm:
         model: the model to run; only trained parameters require a gradient.
         output: name of the file or folder that :attr:`save` writes.
         save: write the result into a folder, completely or not at all. Returns the tensor digest of the
-            input table that it serves, in the dtype of the stored table; None for other weights.
+            input table that it serves, in each dtype that a ticket can serve; None for other weights.
     """
 
     model: nn.Module
     head: nn.Module
     output: str
-    save: Callable[[Path], str | None]
+    save: Callable[[Path], dict[Dtype, str] | None]
 
 
 def rows_arm(
@@ -68,14 +68,20 @@ def rows_arm(
     start = np.array(to_float32(raw, table.dtype))  # a copy, so that nothing writes through the memory map
     module = install(model, ids, init=start, tokens=tokens, allow_beyond=allow_beyond)
 
-    def save(out: Path) -> str:
+    def save(out: Path) -> dict[Dtype, str]:
         values = extract(module)
         if ids is None:
             write_tensors(out / TABLE_FILE, {DEFAULT_TENSOR: ("F32", values)}, None)
-            return open_table(out / TABLE_FILE).as_dtype(table.stored_dtype).digest()
+            written = open_table(out / TABLE_FILE)
+            return {dtype: written.as_dtype(dtype).digest() for dtype in DTYPES}
         rows = make_rows(np.asarray(ids, np.int64), values, table.stored_dtype)
         write_rows(out / ROWS_FILE, rows)
-        return table_digest(table.as_dtype(table.stored_dtype), rows)
+        return {
+            dtype: table_digest(
+                table.as_dtype(dtype), replace(rows, served=cast(rows.fp32, "F32", dtype), dtype=dtype)
+            )
+            for dtype in DTYPES
+        }
 
     return TrainableArm(model, output_head(model), TABLE_FILE if ids is None else ROWS_FILE, save)
 

@@ -56,12 +56,12 @@ class RunRecord(Document):
     outcome: dict[str, Any]
 
 
-def served_table(used: Path) -> str | None:
+def served_tables(used: Path) -> frozenset[str]:
     """Read which table the run made that wrote a list of used sentences, from the record beside the list.
 
     Returns:
-        Tensor digest of the input table that its result serves, in the dtype of the base; None if no run
-        beside the list made a table, or one of before this was recorded.
+        Tensor digests of the input table that its result serves, one per dtype that a ticket can serve; none
+        if no run beside the list made a table, or one of before this was recorded.
 
     Raises:
         InvalidInputError: the record is malformed, or is that of a run that wrote another list
@@ -69,15 +69,17 @@ def served_table(used: Path) -> str | None:
     """
     path = used.parent / RUN_FILE
     if used.name != USED_FILE or not path.is_file():
-        return None
+        return frozenset()
     record, _ = read(RunRecord, path, what="record of a run", refusal=_REFUSAL)
-    table, listed = record.outcome.get("table_sha256"), record.outcome.get("used")
+    tables, listed = record.outcome.get("table_sha256"), record.outcome.get("used")
     stated = listed.get("sha256") if isinstance(listed, dict) else None
     if stated != sha256_file(used):
         raise InvalidInputError(f"{used} is not the list that the run beside it wrote", code="USED_OTHER_RUN")
-    if table is not None and not (isinstance(table, str) and _SHA256.fullmatch(table)):
-        raise InvalidInputError(f"{path}: outcome.table_sha256 is not a digest", code="RUN_MALFORMED")
-    return table
+    # Runs of before had one digest, in the dtype of the base.
+    found = list(tables.values()) if isinstance(tables, dict) else [] if tables is None else [tables]
+    if not all(isinstance(one, str) and _SHA256.fullmatch(one) for one in found):
+        raise InvalidInputError(f"{path}: outcome.table_sha256 has no digests", code="RUN_MALFORMED")
+    return frozenset(found)
 
 
 class Journal:

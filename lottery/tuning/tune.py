@@ -251,12 +251,12 @@ def _run(
     held_out = last[0].held_out if last else trainer.held_out_loss()
     loss = last[0].loss if last else None
     if main:
-        table = arm.save(out)
+        tables = arm.save(out)
         write_counts(out / COUNTS_FILE, fed)
         used = write_used_list(out / USED_FILE, prepared.used)
         outcome = plan | {"output": arm.output, "tokens": trainer.tokens, "loss": loss, "held_out": held_out}
         outcome |= {"used": {"path": USED_FILE, "sha256": used, "count": len(prepared.used)}}
-        outcome |= {"table_sha256": table}
+        outcome |= {"table_sha256": tables}
         journal.write("complete", outcome)
         clear_states(states)
     accelerator.wait_for_everyone()

@@ -545,7 +545,7 @@ def test_used_sentences_are_listed_by_digest(evaluated: Any, tmp_path: Path) -> 
 def test_a_list_of_used_sentences_is_that_of_the_run_that_made_the_table(
     base: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``used.txt`` beside another table says nothing about this one."""
+    """``used.txt`` beside another table says nothing about this one, in whatever dtype it is served."""
     train = write_pairs(tmp_path / "train", 6, first=50)
     for name, rate in (("run", 0.01), ("other", 0.02)):
         data = Data((str(train),), *LANGUAGES, template="labels", max_length=120)
@@ -556,7 +556,6 @@ def test_a_list_of_used_sentences_is_that_of_the_run_that_made_the_table(
             tmp_path / name,
             device="cpu",
         )
-        assert json.loads((tmp_path / name / "run.json").read_text())["outcome"]["table_sha256"] is not None
     command = ["evaluate", "--base", base, "--reference", tmp_path / "run" / "embed_tokens.safetensors"]
     command += ["--data", text, "--source", "en", "--target", "ca", "--template", "labels", "--limit", 2]
     command += ["--max-new-tokens", 2, "--unit", "sentence", "--evidence", tmp_path / "dev.json"]
@@ -564,10 +563,25 @@ def test_a_list_of_used_sentences_is_that_of_the_run_that_made_the_table(
     assert run([*command, "--used", f"tuning={other}"]) == 4
     assert "is that of another run" in capsys.readouterr().err
     assert not (tmp_path / "dev.json").exists()
-    assert run([*command, "--used", f"tuning={tmp_path / 'run' / 'used.txt'}"]) == 0
-    manifest = read_manifest(tmp_path / "dev.json")
-    assert manifest.reference is not None
-    assert [entry.table_sha256 for entry in manifest.used] == [manifest.reference.tensor_sha256]
+    for dtype in ("fp32", "bf16"):
+        found = ["find", "--base", base, "--tuned", tmp_path / "run" / "embed_tokens.safetensors"]
+        found += [
+            "--rule",
+            "norm:2",
+            "--served-dtype",
+            dtype,
+            "--id",
+            "two",
+            "--out",
+            tmp_path / dtype / "t.json",
+        ]
+        assert run(found) == 0
+        command[-1] = tmp_path / dtype / "dev.json"
+        used = ["--ticket", found[-1], "--used", f"tuning={tmp_path / 'run' / 'used.txt'}"]
+        assert run([*command, *used]) == 0
+        manifest = read_manifest(command[-1])
+        assert manifest.reference is not None
+        assert [entry.table_sha256 for entry in manifest.used] == [manifest.reference.tensor_sha256]
     other.write_text("0123456789abcdef\n")
     capsys.readouterr()
     assert run([*command, "--used", f"tuning={other}"]) == 4

@@ -17,12 +17,14 @@ torch = pytest.importorskip("torch", reason="needs the extra tune")
 pytest.importorskip("transformers", reason="needs the extra tune")
 pytest.importorskip("accelerate", reason="needs the extra tune")
 
+from command import following, in_process  # noqa: E402
 from tiny_llama import PIECES, save_checkpoint, tiny_llama, write_pairs  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError  # noqa: E402
 from certify.tables.rowfile import read_rows  # noqa: E402
 from certify.tables.safefile import open_tensor  # noqa: E402
+from certify.ticket.schema import read_ticket_file  # noqa: E402
 from lottery.cli.tune import tune as tune_command  # noqa: E402
 from lottery.model.device import bf16_slowdown, lone_launch  # noqa: E402
 from lottery.text.tunedata import Data  # noqa: E402
@@ -198,6 +200,27 @@ def test_rows_are_served_in_the_dtype_of_the_base(
         assert rows.served.view(np.int16).tolist() == expected.tolist()
 
 
+def test_the_command_named_last_takes_what_was_made(
+    base: Path,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A table is compared; rows tuned on their own become a ticket, which releases them."""
+    monkeypatch.chdir(tmp_path)
+    tuned = ["tune", "--base", base, "--data", text, "--source", "en", "--target", "ca", "--seed", 0]
+    tuned += ["--template", "labels", "--max-length", 120, "--epochs", 1, "--device", "cpu"]
+    whole = in_process([*tuned, "--out", "all"], capsys)
+    assert in_process(following(whole.out), capsys).code == 0
+    table = tmp_path / "all" / "embed_tokens.safetensors"
+    rows = in_process([*tuned, "--rows", "norm:2", "--reference", table, "--out", "two"], capsys)
+    assert in_process(following(rows.out), capsys).code == 0
+    (released,) = read_ticket_file(tmp_path / "tickets.json").tickets
+    wanted = read_rows(tmp_path / "two" / "rows.safetensors")
+    assert (released.released.object, released.ids) == ("tuned", tuple(wanted.ids))
+
+
 def test_run_record_and_metrics(base: Path, text: Path, tmp_path: Path) -> None:
     steps: list[StepReport] = []
     held_out = Data((str(text),), "en", "ca", "labels", held_out=str(text.with_name("dev")), max_length=120)
@@ -285,10 +308,18 @@ def test_the_sentences_that_were_trained_on_are_listed(base: Path, text: Path, t
     assert recorded == {"path": "used.txt", "sha256": digest, "count": len(wanted)}
     found = _used(f"tuning={path}", ("en", "ca"))
     assert (found.role, found.digests) == ("tuning", frozenset(wanted))
-    served = np.array(open_tensor(base / "model.safetensors", "model.embed_tokens.weight"))
-    served[5] = read_rows(tmp_path / "run" / "rows.safetensors").served[0]
-    head = json.dumps({"dtype": "F32", "shape": served.shape}, separators=(",", ":"))
-    assert found.table == hashlib.sha256(head.encode() + b"\n" + served.tobytes()).hexdigest()
+    table = np.array(open_tensor(base / "model.safetensors", "model.embed_tokens.weight"))
+    table[5] = read_rows(tmp_path / "run" / "rows.safetensors").fp32[0]
+    served = {
+        "F32": table.tobytes(),
+        "F16": table.astype("<f2").tobytes(),
+        "BF16": torch.from_numpy(table).bfloat16().view(torch.int16).numpy().tobytes(),
+    }
+    shape = list(table.shape)
+    heads = {dtype: json.dumps({"dtype": dtype, "shape": shape}, separators=(",", ":")) for dtype in served}
+    assert found.tables == {
+        hashlib.sha256(heads[dtype].encode() + b"\n" + values).hexdigest() for dtype, values in served.items()
+    }
 
 
 @pytest.mark.parametrize(
