@@ -137,10 +137,17 @@ def _check_storage(raw: NDArray[Any], dtype: Dtype) -> None:
 def _round_to_bf16(wide: NDArray[np.float32]) -> NDArray[np.uint16]:
     bits = wide.view(np.uint32)
     # Adding half a unit of the last kept bit, less one when that bit is even, rounds ties to even; the carry
-    # runs into the exponent as it should, up to infinity.
-    last = (bits >> np.uint32(16)) & np.uint32(1)
+    # runs into the exponent as it should, up to infinity. In place: temporary arrays cost more than the sums.
     with np.errstate(over="ignore"):
-        rounded = (bits + np.uint32(0x7FFF) + last) >> np.uint32(16)
+        rounded = bits >> np.uint32(16)
+        rounded &= np.uint32(1)
+        rounded += np.uint32(0x7FFF)
+        rounded += bits
+        rounded >>= np.uint32(16)
+    narrow: NDArray[np.uint16] = rounded.astype(DTYPES["BF16"])
+    nan = np.isnan(wide)
+    if not nan.any():
+        return narrow
     # The carry could turn a NaN into infinity or zero, so NaNs are quieted instead of rounded.
     quiet = (bits >> np.uint32(16)) | np.uint32(0x0040)
-    return np.where(np.isnan(wide), quiet, rounded).astype(DTYPES["BF16"])
+    return np.where(nan, quiet.astype(DTYPES["BF16"]), narrow)
