@@ -97,9 +97,8 @@ def plog(x: Fraction) -> Fraction:
     return e + x / (1 << e) - 1
 
 
-def step(wealth: int, unit: int, bet: int, m: Fraction) -> int:
-    """betting/2: wealth after a unit, at the threshold m."""
-    a, b = m.numerator, m.denominator
+def step(wealth: int, unit: int, bet: int, a: int, b: int) -> int:
+    """betting/2: wealth after a unit, at the threshold a/b."""
     if 20 * a * bet >= 19 * b << 20:
         return wealth * (19 * b * unit + (a << 32)) // (20 * a << 32)
     return wealth * ((b << 52) + bet * (b * unit - (a << 32))) // (b << 52)
@@ -111,7 +110,7 @@ def betting_lower(units: Sequence[int], delta: Fraction, design: str, aim: Fract
     bets, log, n = list[int](), plog(1 / delta), len(units)
     goal = -(-(delta.denominator << 512) // delta.numerator)
     weight, scale = (5, 20) if design == "fixed" else (1, 4)
-    total, squares, wealth = 0, 0, 1 << 512
+    total, squares, wealth, at = 0, 0, 1 << 512, aim.as_integer_ratio()
     for k, unit in enumerate(units):
         over, under = log.numerator, log.denominator * n
         if design != "fixed":
@@ -123,13 +122,13 @@ def betting_lower(units: Sequence[int], delta: Fraction, design: str, aim: Fract
         over *= 2 * 45426 * scale * some * (k + weight)
         under *= 65536 * ((some << 64) + scale * (k * squares - total**2))
         bets.append(math.isqrt((over << 104) // under))
-        wealth = step(wealth, unit, bets[-1], aim) if design == "fixed" else wealth
+        wealth = step(wealth, unit, bets[-1], *at) if design == "fixed" else wealth
         total, squares = total + unit, squares + unit**2
 
     def exceeds(j: int) -> bool:
-        wealth, m = 1 << 512, Fraction(j, MEANS)
+        wealth = 1 << 512
         for unit, bet in zip(units, bets, strict=True):
-            wealth = step(wealth, unit, bet, m)
+            wealth = step(wealth, unit, bet, j, MEANS)
             if wealth >= goal:
                 return True
         return False

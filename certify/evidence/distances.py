@@ -11,9 +11,9 @@ Definitions, exact to the last digit:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, NamedTuple
 
 from certify.evidence.read import TranslationRecord
 from certify.stats.theorem import DEFAULT_VARIATION, above_tau
@@ -46,8 +46,7 @@ class Distances:
         return tuple(sorted(token for token, count in self.h.items() if count in above))
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One decision of E* and what a criterion sees of it.
 
     Attributes:
@@ -62,7 +61,7 @@ class Step:
         labels: of the arm along the path (:func:`certify.stats.path.encode`); None without one.
     """
 
-    record: TranslationRecord = field(repr=False)
+    record: TranslationRecord
     t: int
     margin: int
     largest: int
@@ -71,6 +70,9 @@ class Step:
     expected: int
     actual: int
     labels: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Step{self[1:]}"  # a record fills a page
 
     @property
     def disagrees(self) -> bool:
