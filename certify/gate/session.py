@@ -128,9 +128,16 @@ class Session:
         return found if found.method == method else self.once(key, lambda: under(found, method))
 
     def table_digest(self, base: Table, rows: Rows) -> str:
-        """:func:`certify.ticket.transfer.table_digest`, once per table and rows."""
+        """:func:`certify.ticket.transfer.table_digest`, once per table and rows.
+
+        A table that is served in another dtype than its file's is converted once and kept: every ticket and
+        every arm is the same table but for a few rows.
+        """
         put_in = sha256_bytes(rows.ids.tobytes()), sha256_bytes(rows.served.tobytes())
-        return self.once(("arm", base.digest(), *put_in), lambda: table_digest(base, rows))
+        blocks = None
+        if base.dtype != base.stored_dtype:
+            blocks = self.once(("served", base.digest()), lambda: list(base.blocks()))
+        return self.once(("arm", base.digest(), *put_in), lambda: table_digest(base, rows, blocks))
 
     def _pair(self, base: Table, reference: Table) -> tuple[str, ...]:
         return "scan", base.digest(), reference.digest()

@@ -204,7 +204,8 @@ def find(
             raise UsageError(
                 "rule template needs a template and a tokenizer, which make its counts", code="RULE_OPTION"
             )
-        weights = fed(vocabulary.path.parent, load_template(template), *languages(rule), result.rows)
+        asked = load_template(template), *languages(rule), result.rows
+        weights = fed(vocabulary.path.parent, *asked, probe_sha256)
     selection = select(
         result,
         rule=rule,

@@ -30,8 +30,10 @@ from certify.base.model import Model, Refusal, validate_toml
 from certify.tables.tokenisation import Controls, front_ids
 from certify.ticket.corpus import Pair
 
-Fed = Callable[[Path, "Template", str, str, int], NDArray[np.int64] | None]
-"""What :func:`fed_counts` makes with the tokenizer in a folder; None if it cannot be loaded."""
+Fed = Callable[[Path, "Template", str, str, int, str | None], NDArray[np.int64] | None]
+"""What :func:`fed_counts` makes with the tokenizer in a folder; None if it cannot be loaded.
+
+The last argument is the digest of its probe, where a ticket states one."""
 
 SPOKEN: Final = ("The house is old.", "the house is old")
 """Sentences beside which a template is tokenised, with and without a full stop; tickets rest on them."""

@@ -6,12 +6,13 @@ rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from certify.base.errors import InternalError, NothingToDoError, UsageError
 from certify.base.files import check_output
@@ -176,18 +177,22 @@ def write_transferred(out: Path, base: Table, rows: Rows) -> None:
     write_table(out, base, transferred_blocks(base, rows))
 
 
-def transferred_blocks(base: Table, rows: Rows) -> Iterator[memoryview]:
-    """The bytes of Eᵀ in order: the base's, with the ticket's rows in their places."""
-    for start, rows_of_base in base.blocks():
+Blocks = Iterable[tuple[int, NDArray[Any]]]
+"""All rows of a table in order, as :meth:`certify.tables.table.Table.blocks` yields them."""
+
+
+def transferred_blocks(base: Table, rows: Rows, blocks: Blocks | None = None) -> Iterator[memoryview]:
+    """The bytes of Eᵀ in order: the base's (``blocks``, where they are at hand), with the ticket's rows."""
+    for start, rows_of_base in base.blocks() if blocks is None else blocks:
         block = np.array(rows_of_base)  # a copy, so that the map does not change
         first, last = np.searchsorted(rows.ids, (start, start + len(block)))
         block[rows.ids[first:last] - start] = rows.served[first:last]
         yield block.reshape(-1).view(np.uint8).data
 
 
-def table_digest(base: Table, rows: Rows) -> str:
+def table_digest(base: Table, rows: Rows, blocks: Blocks | None = None) -> str:
     """Tensor digest of ``base`` with ``rows`` put in, in the served dtype: what identifies an arm of rows."""
-    return tensor_digest(base.dtype, base.shape, transferred_blocks(base, rows))
+    return tensor_digest(base.dtype, base.shape, transferred_blocks(base, rows, blocks))
 
 
 def report(parts: Parts, written: Table, out: Path, file: Path) -> TransferReport:

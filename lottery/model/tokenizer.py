@@ -50,12 +50,36 @@ def serving_probe(folder: Path) -> str | None:
 
 
 def serving_fed(
-    folder: Path, template: Template, source_language: str, target_language: str, rows: int
+    folder: Path,
+    template: Template,
+    source_language: str,
+    target_language: str,
+    rows: int,
+    stated: str | None,
 ) -> NDArray[np.int64] | None:
-    """:func:`fed_counts` with the tokenizer in a folder; None where ``transformers`` is not installed."""
+    """:func:`fed_counts` with the tokenizer in a folder; None where ``transformers`` is not installed.
+
+    Args:
+        stated: digest of its probe, if a ticket states one.
+    """
     if find_spec("transformers") is None:
         return None
-    return fed_counts(template, load_tokenizer(folder), source_language, target_language, rows)
+    tokenizer = _plain(folder, stated) or load_tokenizer(folder)
+    return fed_counts(template, tokenizer, source_language, target_language, rows)
+
+
+def _plain(folder: Path, stated: str | None) -> Any:
+    """The tokenizer of a folder without its model's class, if it makes the ids of the probe that are stated.
+
+    The class is looked up among all models, which imports torch and takes longer than checking a ticket.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        loaded = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return loaded if probe_digest(loaded) == stated else None
+    except Exception:  # the libraries raise plain Exception for malformed files
+        return None
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:

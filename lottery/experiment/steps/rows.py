@@ -72,7 +72,7 @@ def _counts(context: RunContext, work: Work, rule: str, rows: int) -> NDArray[np
         return read_counts(work.inputs["counts"].path(COUNTS), rows)
     if rule.startswith("template:"):
         template = load_template(work.parameters["template"])
-        return serving_fed(context.base_folder(work), template, *languages(rule), rows)
+        return serving_fed(context.base_folder(work), template, *languages(rule), rows, None)
     return None
 
 
