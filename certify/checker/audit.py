@@ -33,6 +33,7 @@ from .tables import (
     numbers,
     parse,
     sha,
+    there,
 )
 from .units import Evidence
 from .vocabulary import vocabulary
@@ -209,7 +210,6 @@ class Audit:
         located: Any = self.ticket.get("certificate")
         need(located or self.path, "NO_CERTIFICATE", "INCONCLUSIVE")
         path = self.path or self.folder.path(located["path"], located.get("sha256"))
-        need(path.exists(), "FILE_MISSING", "INCONCLUSIVE")
         data = fetch(path)
         need(self.path or located.get("sha256") in (None, sha(data)), "CERTIFICATE_DIGEST")
         content: Json = parse(data)
@@ -232,7 +232,7 @@ class Audit:
     def load(self, located: Json) -> Text:
         """One evidence, if it is about this ticket."""
         path, t = self.folder.path(located["path"], located["sha256"]), self.ticket
-        need(path.exists(), "FILE_MISSING")
+        there(path)
         e: Evidence = self.folder.once(f"evidence {path}", Evidence, path)
         need(e.sha256 == located["sha256"], "EVIDENCE_DIGEST")
         m, role = e.m, "loss" if e.m["kind"] == "loss" else "evaluation"
@@ -270,7 +270,7 @@ class Audit:
         need(named, "NO_EVIDENCE", "INCONCLUSIVE")
         need(self.ticket["tokenizer"] and self.ticket["template"], "NOT_BOUND", "INCONCLUSIVE")
         found = [answer(self.load, ref) for ref in c["evidence"]]
-        items = [("INCONCLUSIVE", item[1]) if item[1] == "FILE_MISSING" else item for _, item in found]
+        items = [item for _, item in found]
         for one in self.ticket.get("evidence", []):
             if one["path"] not in named:
                 items.append(("INCONCLUSIVE", "EVIDENCE_LEFT_OUT"))
@@ -306,7 +306,7 @@ class Audit:
         on, listed = chosen or (set(), [])
         splits = [answer(text.e.disjoint, lists, frozenset(on))[1] for text in texts or ()]
         self.items["evidence.split"] = max([item, *splits])
-        if texts is None or self.items["evidence.split"][0] == "INVALID":
+        if texts is None or chosen is None or self.items["evidence.split"][0] == "INVALID":
             return
         shares, self.delta = Counter(text.role for text in texts), level(c["parameters"]["delta"])
         hints = {(one["evidence"], claim_name(one)): one.get("witness") or () for one in c["claims"]}

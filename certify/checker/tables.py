@@ -49,6 +49,11 @@ def need(fact: object, code: str = "MALFORMED", status: str = "INVALID") -> None
         raise Stop(status, code)
 
 
+def there(*paths: Path) -> None:
+    """One of these exists: a file that does not leaves open what it would have shown."""
+    need(any(path.exists() for path in paths), "FILE_MISSING", "INCONCLUSIVE")
+
+
 def answer(question: Callable[..., Any], *about: Any) -> tuple[Any, Item]:
     """What ``question`` returns, and the item that it makes."""
     try:
@@ -164,7 +169,8 @@ class Patched(Table):
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """A regular file, opened for reading: a pipe or a device is none, and nothing waits for one."""
-    need(path.is_file(), "FILE_UNREADABLE" if path.exists() else "FILE_MISSING")
+    there(path)
+    need(path.is_file(), "FILE_UNREADABLE")
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags), "rb") as stream:
         need(stat.S_ISREG(os.fstat(stream.fileno()).st_mode), "FILE_UNREADABLE")
@@ -204,7 +210,7 @@ class Folder:
     def read(self, relative: str, digest: str | None = None, *, packed: bool = False) -> bytes:
         """The bytes of a file; ``packed``: where only ``relative.xz`` is there, what that unpacks to."""
         path, other = self.path(relative, digest), self.path(f"{relative}.xz", digest)
-        need(path.exists() or (packed and other.exists()), "FILE_MISSING")
+        there(path, *[other] * packed)
         if path.exists():
             data = fetch(path)
         else:
@@ -227,7 +233,7 @@ class Folder:
         held = dict[Path, Any]()
         for file in ref["files"]:
             path = self.path(file["path"], file["sha256"])
-            need(path.is_file(), "FILE_MISSING")
+            there(path)
             data = self.once(f"file {path}", self.mapped, path)
             need(self.once(f"digest {path}", sha, data) == file["sha256"], "FILE_DIGEST")
             held[path.resolve()] = data

@@ -62,7 +62,7 @@ from certify.claims.every import role_of
 from certify.claims.subject import check_transfers, make_labels, make_subject
 from certify.evidence.choice_record import read_calibration, read_choice
 from certify.evidence.load import Evidence, Subject, check_binding, load, ticket_arm
-from certify.gate.integrity import refused
+from certify.gate.integrity import outcome, refused
 from certify.gate.recheck import Rechecked
 from certify.gate.session import Session
 from certify.gate.texts import pinned_texts, split
@@ -178,19 +178,19 @@ def _examine(
         labels,
         sources.session.table_digest,
     )
-    refused = None
+    unread = None
     try:
         choice, on = read_choice(ticket, sources.folder), read_calibration(ticket, sources.folder)
         subject = replace(subject, choice=choice, calibrated_on=on)
     except CertifyError as error:
-        refused = Item("evidence.split", Outcome.INVALID, error.code, str(error))
+        unread = refused("evidence.split", error)
     found, integrity = _integrity(ticket, certificate, subject, checked, sources)
     if integrity.outcome is not Outcome.PASS:
         rest = _rest(ticket, policy, "the evidence is missing or invalid", skip=2)
         return Examined((integrity, *rest), subject=subject)
-    disjoint = refused or split([evidence for _, evidence in found], subject)
-    if disjoint.outcome is Outcome.INVALID:
-        rest = _rest(ticket, policy, "the evidence is invalid", skip=3)
+    disjoint = unread or split([evidence for _, evidence in found], subject)
+    if unread or disjoint.outcome is Outcome.INVALID:
+        rest = _rest(ticket, policy, "the evidence is missing or invalid", skip=3)
         return Examined((integrity, disjoint, *rest), subject=subject)
     texts = claims_of(found, subject, certificate.parameters.delta, 1 + len(certificate.earlier))
     found_answers = outcomes.answer_all(policy, certificate, subject, texts)
@@ -288,8 +288,7 @@ def _integrity(
             ticket_arm(evidence, subject)
             sources.check_transfers(evidence, checked)
         except CertifyError as error:
-            outcome = Outcome.MISSING if error.code == "FILE_MISSING" else Outcome.INVALID
-            problems.append((outcome, error.code, str(error)))
+            problems.append((outcome(error), error.code, str(error)))
         else:
             found.append((ref.path, evidence))
     if not problems:
@@ -301,8 +300,8 @@ def _integrity(
         except CertifyError as error:
             problems.append((Outcome.INVALID, error.code, str(error)))
     if problems:
-        outcome, code, text = min(problems, key=lambda problem: problem[0] is not Outcome.INVALID)
-        return found, Item(name, outcome, code, text)
+        gravest = min(problems, key=lambda problem: problem[0] is not Outcome.INVALID)
+        return found, Item(name, *gravest)
     records = sum(len(evidence.records) for _, evidence in found)
     texts = ", ".join(evidence.manifest.text.name for _, evidence in found)
     text = f"{records} records, about these tables: {texts}"

@@ -29,7 +29,12 @@ from certify.ticket.released import (
 from certify.ticket.templates import template_names
 
 
-def refused(name: str, error: CertifyError, given: Path | None) -> Item:
+def outcome(error: CertifyError) -> Outcome:
+    """What a refusal makes of an item: a file that is not there leaves open what it would have shown."""
+    return Outcome.MISSING if error.code == "FILE_MISSING" else Outcome.INVALID
+
+
+def refused(name: str, error: CertifyError, given: Path | None = None) -> Item:
     """What was refused, as an item.
 
     Raises:
@@ -37,7 +42,7 @@ def refused(name: str, error: CertifyError, given: Path | None) -> Item:
     """
     if given is not None and isinstance(error, UsageError):
         raise error
-    return Item(name, Outcome.INVALID, error.code, str(error))
+    return Item(name, outcome(error), error.code, str(error))
 
 
 def read_ahead(source: Source, base: Path | None, reference: Path | None, session: Session) -> None:
@@ -132,7 +137,7 @@ def template(source: Source, session: Session) -> Item:
                 code="TEMPLATE_DIGEST",
             )
     except CertifyError as error:
-        return Item(name, Outcome.INVALID, error.code, str(error))
+        return refused(name, error)
     return Item(name, Outcome.PASS, "DIGEST_MATCHES", f"prompt template {ref.name}, digest as stated")
 
 
@@ -146,6 +151,6 @@ def rows(source: Source) -> tuple[Rows | None, Item]:
     try:
         released = open_rows(source)
     except CertifyError as error:
-        return None, Item(name, Outcome.INVALID, error.code, str(error))
+        return None, refused(name, error)
     text = f"{released.ids.size} released rows in fp32 and {released.dtype}, digests as stated"
     return released, Item(name, Outcome.PASS, "DIGEST_MATCHES", text)

@@ -129,7 +129,7 @@ def recheck(ticket: Ticket, inputs: Inputs) -> Rechecked:
         result = session.scan(base, reference, ticket.selection.method)
         chosen = _select_again(ticket, result, vocabulary, inputs)
     except CertifyError as error:
-        items.append(Item("selection.parameters", Outcome.INVALID, error.code, str(error)))
+        items.append(integrity.refused("selection.parameters", error))
         items += _not_run(_ON_TABLES[1:], "the selection is invalid")
         return Rechecked(tuple(items), None, None)
     premise = find_premise(result, ticket.ids, ticket.selection.alpha)

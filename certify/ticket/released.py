@@ -171,15 +171,17 @@ def check_files(
         The files, with links followed.
 
     Raises:
-        InvalidInputError: a file is missing (``FILE_MISSING``), lies outside the folder (``PATH_ESCAPES``),
-            or has another digest (``FILE_DIGEST``).
+        InvalidInputError: a file is missing (``FILE_MISSING``), is not a regular one (``FILE_UNREADABLE``),
+            lies outside the folder (``PATH_ESCAPES``), or has another digest (``FILE_DIGEST``).
         UsageError: a file cannot be read.
     """
     bound = set()
     for file in files:
         target = inside(folder, file.path, file.sha256, endings=False)
-        if not target.is_file():
+        if not target.exists():
             raise InvalidInputError(f"{file.path} is named by the ticket but missing", code="FILE_MISSING")
+        if not target.is_file():
+            raise InvalidInputError(f"{file.path} is not a regular file", code="FILE_UNREADABLE")
         if digest(target) != file.sha256:
             check_endings(target, file.path, file.sha256)
             raise InvalidInputError(

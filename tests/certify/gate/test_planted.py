@@ -369,7 +369,7 @@ def the_ticket_was_chosen_on_a_line_of_the_unrelated_text(bundle: Bundle) -> Non
     _chosen(bundle, [*ELSEWHERE, *bundle.losses[7]["lines"]])
 
 
-@plant("INVALID", "FILE_MISSING")
+@plant("INCONCLUSIVE", "FILE_MISSING")
 def the_record_of_the_choice_is_taken_away(bundle: Bundle) -> None:
     _chosen(bundle, ELSEWHERE).unlink()
 
@@ -420,6 +420,16 @@ def the_choice_is_no_longer_mentioned(bundle: Bundle) -> None:
 
 
 # --- evidence that is cut or edited ------------------------------------------------------------------------
+
+
+@plant("INCONCLUSIVE", "FILE_MISSING")
+def the_rows_are_taken_away(bundle: Bundle) -> None:
+    (bundle.folder / "rows" / "tiny.safetensors").unlink()
+
+
+@plant("INCONCLUSIVE", "FILE_MISSING")
+def the_tuned_table_is_taken_away(bundle: Bundle) -> None:
+    (bundle.folder / "reference" / "embed_tokens.safetensors").unlink()
 
 
 @plant("INCONCLUSIVE", "FILE_MISSING")
@@ -1778,7 +1788,7 @@ def the_record_of_the_margin_is_changed(bundle: Bundle) -> None:
     path.write_bytes(path.read_bytes() + b"\n")
 
 
-@plant("INVALID", "FILE_MISSING")
+@plant("INCONCLUSIVE", "FILE_MISSING")
 def the_record_of_the_margin_is_gone(bundle: Bundle) -> None:
     (bundle.folder / "calibrations" / "tiny.json").unlink()
 

@@ -528,7 +528,7 @@ def test_a_file_that_appears_beside_bound_ones_does_not_go_unnoticed(ticket_path
 
 
 @pytest.mark.parametrize("which", ["base", "reference", "tokenizer", "rows"])
-def test_a_bound_file_that_is_gone_is_invalid(ticket_path: Path, which: str) -> None:
+def test_a_bound_file_that_is_gone_leaves_the_verdict_open(ticket_path: Path, which: str) -> None:
     names = {
         "base": "base/embed_tokens.safetensors",
         "reference": "reference/embed_tokens.safetensors",
@@ -537,7 +537,7 @@ def test_a_bound_file_that_is_gone_is_invalid(ticket_path: Path, which: str) -> 
     }
     (ticket_path.parent / names[which]).unlink()
     status, items, code = judged(ticket_path)
-    assert (status, code) == (Status.INVALID, 4)
+    assert (status, code) == (Status.INCONCLUSIVE, 3)
     assert items[f"integrity.{which}"].code == "FILE_MISSING"
 
 
@@ -556,9 +556,11 @@ def test_bound_files_are_regular_and_the_stated_ones(ticket_path: Path, tmp_path
     else:
         file.mkdir()
     status, items, code = judged(ticket_path)
-    assert (status, code) == (Status.INVALID, 4)
+    found = items["integrity.rows"].code
     codes = {"other file outside": {"PATH_ESCAPES"}, "loop": {"PATH_UNUSABLE", "FILE_MISSING"}}
-    assert items["integrity.rows"].code in codes.get(kind, {"FILE_MISSING"})
+    assert found in codes.get(kind, {"FILE_UNREADABLE"})
+    open_ = found == "FILE_MISSING"  # some versions of Python follow no circle
+    assert (status, code) == ((Status.INCONCLUSIVE, 3) if open_ else (Status.INVALID, 4))
 
 
 def test_a_pickle_in_place_of_a_table_is_invalid(ticket_path: Path) -> None:
