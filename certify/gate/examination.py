@@ -32,14 +32,15 @@ computed again. The items, in order; each is NOT_RUN where one that it needs did
     CERTIFICATE_CONTENT.
 ``certificate.claims``
     Its evidence has the texts, roles and shares that it states, and every claim it states is computed again
-    with the same figures, else FAIL, CLAIM_DIFFERS.
+    with the same figures, else FAIL, CLAIM_DIFFERS. MISSING, CLAIMS_IN_PART: tables or rows are missing, and
+    some claims were computed again without them (:func:`certify.gate.stated.in_part`).
 ``claim.*`` and ``guarantee.*``
     One for each requirement of the policy (:mod:`certify.policy.requirement`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,18 +51,16 @@ from certify.base.text import counted
 from certify.base.verdict import Item, Outcome
 from certify.certificate.build import (
     TextClaims,
-    build,
     check_together,
     claims_of,
     evaluated,
-    evidence_ref,
-    stated_claims,
 )
-from certify.certificate.schema import SCHEMA_VERSION, Certificate, EvidenceRef, StatedClaim, read_certificate
+from certify.certificate.schema import SCHEMA_VERSION, Certificate, EvidenceRef, read_certificate
 from certify.claims.every import role_of
 from certify.claims.subject import check_transfers, make_labels, make_subject
 from certify.evidence.choice_record import read_calibration, read_choice
 from certify.evidence.load import Evidence, Subject, check_binding, load, ticket_arm
+from certify.gate import stated
 from certify.gate.integrity import outcome, refused
 from certify.gate.recheck import Rechecked
 from certify.gate.session import Session
@@ -167,7 +166,12 @@ def _examine(
         or not rows_pass
     ):
         why = "tables, tokenizer or rows are missing, or not what they must be"
-        return Examined(tuple(_rest(ticket, policy, why)))
+        rest = _rest(ticket, policy, why)
+        inputs = {item.outcome for item in checked.items if item.name.startswith("integrity.")}
+        if Outcome.MISSING in inputs and Outcome.INVALID not in inputs:
+            part = stated.in_part(ticket, certificate, sources.folder, sources.load)
+            rest = [part if item.name == part.name else item for item in rest]
+        return Examined(tuple(rest))
     labels = make_labels(checked.result, checked.vocabulary)
     subject = make_subject(
         ticket,
@@ -197,7 +201,7 @@ def _examine(
     items = (
         *(integrity, disjoint),
         *pinned_texts(policy, [evidence for _, evidence in found], subject),
-        *(_content(certificate, texts, subject), _claims(certificate, texts)),
+        *(stated.content(certificate, texts, subject), stated.claims(certificate, texts)),
         *outcomes.items(ticket, policy, texts, found_answers),
     )
     return Examined(items, texts=texts, answers=found_answers, subject=subject)
@@ -328,64 +332,3 @@ def _listed(ticket: Ticket, certificate: Certificate) -> list[tuple[Outcome, str
             text = f"ticket and certificate mean different files by {located.path}"
             problems.append((Outcome.INVALID, "EVIDENCE_DIGEST", text))
     return problems
-
-
-def _content(certificate: Certificate, texts: Sequence[TextClaims], subject: Subject) -> Item:
-    name = "certificate.content"
-    again = build(
-        texts,
-        subject,
-        delta=certificate.parameters.delta,
-        created_by=certificate.created_by,
-        earlier=certificate.earlier,
-    )
-    built = {(claim.evidence, claim.name): claim for claim in again.claims}
-    wrong = [
-        part
-        for part in ("subjects", "parameters", "non_claims", "signature")
-        if getattr(certificate, part) != getattr(again, part)
-    ]
-    used = {one for claim in certificate.claims for one in claim.assumptions}
-    known = {entry.id: entry for entry in again.assumptions}
-    if any(known.get(entry.id, entry) != entry for entry in certificate.assumptions) or used != {
-        entry.id for entry in certificate.assumptions
-    }:
-        wrong.append("assumptions")
-    # Where figures differ, certificate.claims says so, and the signature may differ for the same reason.
-    if any(
-        _agree(claim, other) and claim.signature != other.signature
-        for claim in certificate.claims
-        if (other := built.get((claim.evidence, claim.name))) is not None
-    ):
-        wrong.append("signatures of claims")
-    if wrong:
-        text = f"built again from the ticket and the evidence, it has other {', '.join(wrong)}"
-        return Item(name, Outcome.INVALID, "CERTIFICATE_CONTENT", text)
-    return Item(
-        name, Outcome.PASS, "RECOMPUTED", "subjects, parameters, assumptions and signatures as built again"
-    )
-
-
-def _claims(certificate: Certificate, texts: Sequence[TextClaims]) -> Item:
-    name = "certificate.claims"
-    if certificate.evidence != tuple(evidence_ref(text) for text in texts):
-        text = "texts, roles or shares of the error probability are not those of the evidence"
-        return Item(name, Outcome.FAIL, "CLAIM_DIFFERS", text)
-    again = stated_claims(texts)
-    paths = {text.evidence.sha256: text.path for text in texts}
-    wrong = [
-        f"{claim.name} ({paths.get(claim.evidence, 'no evidence')})"
-        for claim in certificate.claims
-        if (other := again.get((claim.evidence, claim.name))) is None or not _agree(claim, other)
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        text = f"the evidence shows other figures than the certificate states: {', '.join(wrong[:3])}{more}"
-        return Item(name, Outcome.FAIL, "CLAIM_DIFFERS", text)
-    return Item(name, Outcome.PASS, "RECOMPUTED", f"all {len(certificate.claims)} claims as computed again")
-
-
-def _agree(stated: StatedClaim, again: StatedClaim) -> bool:
-    """Whether the claim computed again has every figure that is stated."""
-    figures = again.figures
-    return all(figures[name] == value for name, value in stated.figures.items())
