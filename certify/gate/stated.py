@@ -86,7 +86,7 @@ def in_part(
     """
     name, code = "certificate.claims", "CLAIMS_IN_PART"
     able = [claim for claim in certificate.claims if not KINDS[claim.kind].by_finding]
-    (table,) = [one.sha256 for one in certificate.subjects if one.name == "table"]
+    table = next((one.sha256 for one in certificate.subjects if one.name == "table"), "")
     subject = Subject(ticket, table, Distances(ticket.base.shape[1], {}))
     try:
         choice, on = read_choice(ticket, folder), read_calibration(ticket, folder)

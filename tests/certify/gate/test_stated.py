@@ -55,6 +55,15 @@ def test_other_figures_are_told(bundle: Bundle) -> None:
     assert item.outcome is Outcome.MISSING
 
 
+def test_a_certificate_that_names_no_table_is_about_none(bundle: Bundle) -> None:
+    def change(certificate: Any) -> None:
+        certificate["subjects"] = [one for one in certificate["subjects"] if one["name"] != "table"]
+
+    bundle.edit_certificate(change)
+    text = claims_item(bundle).text
+    assert "other figures than are stated: " in text or "no claim could be computed again: " in text
+
+
 def test_evidence_that_is_refused_is_told(bundle: Bundle) -> None:
     path = bundle.translated.with_name("translated.records.jsonl")
     path.write_bytes(path.read_bytes().replace(b'"ended":true', b'"ended":null', 1))
