@@ -158,8 +158,9 @@ def greedy(
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, placed.prefix_length :]
     inputs = placed.inputs(ids, padded(codes, left=True).to(model.device))
     cache = placed.cache(len(rows))
-    # Only the last position: the logits of a whole prompt are large and not needed.
-    with head_input(output_head(model), lambda hidden: hidden[:, -1:]):
+    # Only the last position: the logits of a whole prompt are large and not needed. Contiguous, because torch
+    # copies a frozen head once for every sequence of a strided input.
+    with head_input(output_head(model), lambda hidden: hidden[:, -1:].contiguous()):
         while True:
             output = model(
                 **inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True

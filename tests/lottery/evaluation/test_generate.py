@@ -18,6 +18,7 @@ from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 from certify.base.errors import InvalidInputError, UsageError  # noqa: E402
 from certify.ticket.templates import Example, encode, load_template  # noqa: E402
 from lottery.evaluation.generate import batches, decode, generate  # noqa: E402
+from lottery.evaluation.generate import greedy as decode_batch  # noqa: E402
 from lottery.model.backbone import load_backbone  # noqa: E402
 from lottery.model.row_swap import Placed  # noqa: E402
 from lottery.model.tokenizer import load_tokenizer  # noqa: E402
@@ -64,6 +65,20 @@ def test_answers_that_end_at_different_steps(
     # What is known of an answer is not decoded again, whether that is nothing, a part or all of it.
     known = [output.tokens[: 2 * place] for place, output in enumerate(outputs)]
     assert decode(Placed(model), tokenizer, prompts, max_new_tokens=NEW, begun=known) == outputs
+
+
+def test_a_frozen_head_is_not_copied_for_every_sequence(model: Any, prompts: list[Example]) -> None:
+    """Torch folds a strided input only under a head that takes gradients; PEFT freezes it."""
+    folded: list[bool] = []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _head, inputs, _out: folded.append(inputs[0].is_contiguous()))
+    try:
+        with torch.inference_mode():
+            decode_batch(Placed(model), prompts, NEW, 0)
+    finally:
+        handle.remove()
+    assert len(folded) > 1
+    assert all(folded)
 
 
 def test_every_prompt_is_in_one_batch_of_like_lengths(prompts: list[Example]) -> None:
