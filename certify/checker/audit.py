@@ -14,7 +14,7 @@ from .arms import choices, labelled, named_once, own_table
 from .claims import NULLS, Policy, Text, claim_name, ratio, repeated, shown
 from .declared import Requirement, asked_of, asserted, calibrated_on
 from .scan import compare, critical, moved, p_exact, select
-from .shapes import fits
+from .shapes import digests, fits
 from .tables import (
     PASS,
     UNKNOWN,
@@ -25,7 +25,6 @@ from .tables import (
     Stop,
     answer,
     canonical,
-    digests,
     fetch,
     level,
     naturals,

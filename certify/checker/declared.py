@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from .shapes import fits
+from .shapes import digests, fits
 from .steps import law, nanos
-from .tables import Folder, Json, digests, level, need, parse
+from .tables import Folder, Json, level, need, parse
 from .units import CRITERIA
 
 GROUPS: Final = {  # what a ticket can be better than

@@ -85,6 +85,12 @@ OPEN: Final = ("choice", "candidate", "chosen-margin")
 """Objects that may hold more, for people."""
 
 
+def digests(values: Any) -> bool:
+    """A list of digests of sentences, strictly increasing, at least one."""
+    some = isinstance(values, list) and values and increasing(values)
+    return bool(some and all(re.fullmatch("[0-9a-f]{16}", one) for one in values))
+
+
 @lru_cache
 def keys(kind: str) -> tuple[dict[str, str], set[str]]:
     """Kinds by key of an object, and the keys that it must have."""

@@ -113,12 +113,6 @@ def increasing(values: Sequence[Any]) -> bool:
     return all(map(lt, values, islice(values, 1, None)))
 
 
-def digests(values: Any) -> bool:
-    """A list of digests of sentences, strictly increasing, at least one."""
-    some = isinstance(values, list) and values and increasing(values)
-    return bool(some and all(re.fullmatch("[0-9a-f]{16}", one) for one in values))
-
-
 def resource(*parts: str) -> bytes:
     """A data file that ships with this program: in the folder, or the archive, that holds its own folder."""
     spec = find_spec(__name__)

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from .scan import exceeds_log
-from .shapes import consistent, fits
+from .shapes import consistent, digests, fits
 from .steps import along, changed, decisions, law, nanos
 from .tables import (
     Folder,
     Json,
     canonical,
-    digests,
     fetch,
     increasing,
     level,

@@ -125,7 +125,7 @@ _R = TypeVar("_R", ChoiceRecord, CalibrationRecord)
 
 def _read(model: type[_R], bound: BoundFile, folder: Path, what: str) -> _R:
     path = inside(folder, bound.path, bound.sha256)
-    if not path.is_file():
+    if not path.exists():
         raise InvalidInputError(f"the {what} is not there", code="FILE_MISSING")
     data = read_bytes(path, what=what, limit=MAX_JSON_BYTES)
     if sha256_bytes(data) != bound.sha256:

@@ -106,7 +106,7 @@ def _generated(original: Any, units: Any, arm: str, moved: Distances) -> Any:
     """Taking N for the rows of the source sentence: generated tokens are fed, and N grows with them."""
     found = original(units, arm, moved)
     return {
-        unit: tuple(replace(step, total=steps[0].total, changed=steps[0].changed) for step in steps)
+        unit: tuple(step._replace(total=steps[0].total, changed=steps[0].changed) for step in steps)
         for unit, steps in found.items()
     }
 
@@ -117,7 +117,7 @@ def _repeated(original: Any, units: Any, arm: str, moved: Distances) -> Any:
 
     def again(step: Step) -> Step:
         fed = [*step.record.prompt, *step.record.reference.tokens[: step.t]]
-        return replace(step, total=sum(moved.h.get(token, 0) for token in fed))
+        return step._replace(total=sum(moved.h.get(token, 0) for token in fed))
 
     return {unit: tuple(map(again, steps)) for unit, steps in original(units, arm, moved).items()}
 

@@ -69,7 +69,9 @@ NOT_CODES = {
             "ADAPTER",
         ),
     },
-    "what a command that comes next takes": {"MERGED", "TUNED", "RUN", "SOURCE", "TARGET", "TEMPLATE"},
+    "what a command that comes next takes": {
+        *("MERGED", "TUNED", "RULE", "RUN", "SOURCE", "TARGET", "TEMPLATE"),
+    },
     "where the library found a value": {"COMMANDLINE", "DEFAULT_MAP"},
 }
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
