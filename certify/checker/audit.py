@@ -32,7 +32,6 @@ from .tables import (
     numbers,
     parse,
     sha,
-    there,
 )
 from .units import Evidence
 from .vocabulary import vocabulary
@@ -231,7 +230,6 @@ class Audit:
     def load(self, located: Json) -> Text:
         """One evidence, if it is about this ticket."""
         path, t = self.folder.path(located["path"], located["sha256"]), self.ticket
-        there(path)
         e: Evidence = self.folder.once(f"evidence {path}", Evidence, path)
         need(e.sha256 == located["sha256"], "EVIDENCE_DIGEST")
         m, role = e.m, "loss" if e.m["kind"] == "loss" else "evaluation"

@@ -227,7 +227,6 @@ class Folder:
         held = dict[Path, Any]()
         for file in ref["files"]:
             path = self.path(file["path"], file["sha256"])
-            there(path)
             data = self.once(f"file {path}", self.mapped, path)
             need(self.once(f"digest {path}", sha, data) == file["sha256"], "FILE_DIGEST")
             held[path.resolve()] = data

@@ -18,11 +18,11 @@ from certify.certificate.build import (
     stated_claims,
 )
 from certify.certificate.schema import Certificate, EvidenceRef, StatedClaim
-from certify.claims.every import check_splits, role_of
+from certify.claims.every import check_splits
 from certify.claims.registry import KINDS
 from certify.evidence.choice_record import read_calibration, read_choice
 from certify.evidence.distances import Distances
-from certify.evidence.load import Evidence, Subject, check_binding, ticket_arm
+from certify.evidence.load import Evidence, Subject
 from certify.ticket.schema import Ticket
 
 
@@ -92,10 +92,6 @@ def in_part(
         choice, on = read_choice(ticket, folder), read_calibration(ticket, folder)
         subject = replace(subject, choice=choice, calibrated_on=on)
         found = [(ref.path, load(ref)) for ref in certificate.evidence]
-        for _, evidence in found:
-            other = role_of(evidence, ticket) == "other-template"
-            check_binding(evidence, subject, other_template=other)
-            ticket_arm(evidence, subject)
         check_together([evidence for _, evidence in found])
         check_splits([evidence for _, evidence in found])
         texts = claims_of(found, subject, certificate.parameters.delta, 1 + len(certificate.earlier))
