@@ -6,11 +6,14 @@ Claims compare digests only. Here they are computed, from base, reference and re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from certify.base.errors import InvalidInputError
 from certify.base.records import KSResult
+from certify.evidence.choice_record import read_calibration, read_choice
 from certify.evidence.distances import Distances
 from certify.evidence.load import Evidence, Subject
 from certify.evidence.null_labels import Labels
@@ -63,6 +66,21 @@ def make_subject(
         distances=Distances(result.n, dict(sorted(counts.items()))),
         labels=labels,
     )
+
+
+def with_records(subject: Subject, folder: Path) -> Subject:
+    """The subject with the records of choosing its ticket and its margin, if the ticket binds them.
+
+    Args:
+        subject: the subject.
+        folder: the folder of its ticket file.
+
+    Raises:
+        InvalidInputError, UsageError: see :func:`certify.evidence.choice_record.read_choice` and
+            :func:`certify.evidence.choice_record.read_calibration`.
+    """
+    choice, on = read_choice(subject.ticket, folder), read_calibration(subject.ticket, folder)
+    return replace(subject, choice=choice, calibrated_on=on)
 
 
 def make_labels(result: KSResult, vocabulary: Vocabulary | None) -> Labels:

@@ -57,8 +57,7 @@ from certify.certificate.build import (
 )
 from certify.certificate.schema import SCHEMA_VERSION, Certificate, EvidenceRef, read_certificate
 from certify.claims.every import role_of
-from certify.claims.subject import check_transfers, make_labels, make_subject
-from certify.evidence.choice_record import read_calibration, read_choice
+from certify.claims.subject import check_transfers, make_labels, make_subject, with_records
 from certify.evidence.load import Evidence, Subject, check_binding, load, ticket_arm
 from certify.gate import stated
 from certify.gate.integrity import outcome, refused
@@ -184,8 +183,7 @@ def _examine(
     )
     unread = None
     try:
-        choice, on = read_choice(ticket, sources.folder), read_calibration(ticket, sources.folder)
-        subject = replace(subject, choice=choice, calibrated_on=on)
+        subject = with_records(subject, sources.folder)
     except CertifyError as error:
         unread = refused("evidence.split", error)
     found, integrity = _integrity(ticket, certificate, subject, checked, sources)

@@ -6,7 +6,6 @@ Issuing decides nothing: a certificate can state claims that every policy finds 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -22,8 +21,7 @@ from certify.certificate.build import build, check_together, claims_of
 from certify.certificate.schema import SCHEMA_VERSION, Certificate, read_certificate
 from certify.claims.claim import SHORT, text_of
 from certify.claims.every import check_splits, role_of
-from certify.claims.subject import check_transfers, make_labels, make_subject
-from certify.evidence.choice_record import read_calibration, read_choice
+from certify.claims.subject import check_transfers, make_labels, make_subject, with_records
 from certify.evidence.load import Evidence, Subject, load
 from certify.gate.recheck import Inputs, Rechecked, recheck
 from certify.gate.session import Session
@@ -89,8 +87,7 @@ def issue(
     check_delta(delta)
     session = Session(engine, workers, progress)
     checked = recheck(ticket, Inputs(folder, base, reference, tokenizer, session))
-    choice, on = read_choice(ticket, folder), read_calibration(ticket, folder)
-    subject = replace(verified_subject(ticket, checked, session), choice=choice, calibrated_on=on)
+    subject = with_records(verified_subject(ticket, checked, session), folder)
     loaded = [(relative, load(path)) for relative, path in located]
     check_together([one for _, one in loaded])
     check_splits([one for _, one in loaded])

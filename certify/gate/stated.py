@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from certify.base.errors import CertifyError
@@ -20,7 +19,7 @@ from certify.certificate.build import (
 from certify.certificate.schema import Certificate, EvidenceRef, StatedClaim
 from certify.claims.every import check_splits
 from certify.claims.registry import KINDS
-from certify.evidence.choice_record import read_calibration, read_choice
+from certify.claims.subject import with_records
 from certify.evidence.distances import Distances
 from certify.evidence.load import Evidence, Subject
 from certify.ticket.schema import Ticket
@@ -87,10 +86,8 @@ def in_part(
     name, code = "certificate.claims", "CLAIMS_IN_PART"
     able = [claim for claim in certificate.claims if not KINDS[claim.kind].by_finding]
     table = next((one.sha256 for one in certificate.subjects if one.name == "table"), "")
-    subject = Subject(ticket, table, Distances(ticket.base.shape[1], {}))
     try:
-        choice, on = read_choice(ticket, folder), read_calibration(ticket, folder)
-        subject = replace(subject, choice=choice, calibrated_on=on)
+        subject = with_records(Subject(ticket, table, Distances(ticket.base.shape[1], {})), folder)
         found = [(ref.path, load(ref)) for ref in certificate.evidence]
         check_together([evidence for _, evidence in found])
         check_splits([evidence for _, evidence in found])

@@ -19,8 +19,7 @@ from certify.base.verdict import Outcome
 from certify.claims.counts import split_claim
 from certify.claims.every import choices
 from certify.claims.registry import claim_named, opposite_limit
-from certify.claims.subject import make_subject
-from certify.evidence.choice_record import read_calibration, read_choice
+from certify.claims.subject import make_subject, with_records
 from certify.evidence.growing import Growing
 from certify.evidence.load import Evidence, Subject, check_binding
 from certify.gate.session import Session
@@ -209,6 +208,5 @@ def open_subjects(specs: Iterable[str], base: Path | None, reference: Path | Non
         result = session.scan(stored, tuned, ticket.selection.method)
         rows = open_rows(source, tuned)
         subject = make_subject(ticket, stored, tuned, rows, result, digest=session.table_digest)
-        choice, on = read_choice(ticket, source.folder), read_calibration(ticket, source.folder)
-        subjects.append(replace(subject, choice=choice, calibrated_on=on))
+        subjects.append(with_records(subject, source.folder))
     return tuple(subjects)
