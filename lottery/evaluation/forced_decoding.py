@@ -24,7 +24,10 @@ from lottery.model.row_swap import Placed
 from lottery.text.segments import TARGET, segments_of
 
 LOGITS: Final = 1 << 24
-"""Number of logits held at the same time: about 64 MB in fp32, twice that in fp64."""
+"""Number of logits held at the same time: about 64 MB in fp32."""
+
+WIDE: Final = 1 << 19
+"""Number of logits held in fp64: 4 MB, which a cache keeps from one step of a sum to the next."""
 
 SLACK: Final = 1e-3
 """In units of 1e-9. A softmax in fp64 is off by less than 1e-12. With this margin, "rounded down" and
@@ -87,8 +90,7 @@ def two_largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``[M]`` each, in units of 1e-9: the largest, rounded down, and the second, rounded up.
     """
-    wide = logits.to(torch.float64, copy=True)
-    units = (wide.topk(2, dim=-1).values - _log_sum_exp(wide)).exp() * UNIT
+    units = (logits.topk(2, dim=-1).values.double() - _log_sum_exp(logits)).exp() * UNIT
     down = (units[:, 0] - SLACK).floor().clamp(0, UNIT).long()
     return down, (units[:, 1] + SLACK).ceil().clamp(0, UNIT).long()
 
@@ -103,10 +105,9 @@ def log_likelihoods(
     """
     found: dict[int, float] = {}
     for chosen, logits in _forced(placed, prompts, answers):
-        check_finite(logits.max(dim=-1).values)
+        check_finite(logits.amax(dim=-1))
         wanted = torch.tensor([token for index in chosen for token in answers[index]], device=logits.device)
-        wide = logits.to(torch.float64, copy=True)
-        each = (wide.gather(1, wanted[:, None]) - _log_sum_exp(wide)).squeeze(1)
+        each = (logits.gather(1, wanted[:, None]).double() - _log_sum_exp(logits)).squeeze(1)
         check_finite(each)
         for index, part in zip(chosen, each.split([len(answers[index]) for index in chosen]), strict=True):
             found[index] = float(part.sum())
@@ -114,9 +115,14 @@ def log_likelihoods(
 
 
 def _log_sum_exp(logits: Tensor) -> Tensor:
-    """Over the last axis, which is kept with length 1. Overwrites ``logits``: copies cost more than sums."""
-    largest = logits.amax(dim=-1, keepdim=True)
-    return largest + logits.sub_(largest).exp_().sum(dim=-1, keepdim=True).log()
+    """Over the rows of ``logits`` ``[M, V]``, in fp64: ``[M, 1]``."""
+    largest = logits.amax(dim=-1, keepdim=True).double()
+    sums = torch.empty_like(largest)
+    rows = max(1, WIDE // logits.shape[-1])
+    wide = logits.new_empty(rows, logits.shape[-1], dtype=torch.float64)
+    for part, top, total in zip(logits.split(rows), largest.split(rows), sums.split(rows), strict=True):
+        torch.sum(wide[: len(part)].copy_(part).sub_(top).exp_(), dim=-1, keepdim=True, out=total)
+    return largest + sums.log()
 
 
 def _forced(
