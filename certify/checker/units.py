@@ -96,11 +96,16 @@ def plog(x: Fraction) -> Fraction:
     return e + x / (1 << e) - 1
 
 
-def step(wealth: int, unit: int, bet: int, a: int, b: int) -> int:
-    """betting/2: wealth after a unit, at the threshold a/b."""
-    if 20 * a * bet >= 19 * b << 20:
-        return wealth * (19 * b * unit + (a << 32)) // (20 * a << 32)
-    return wealth * ((b << 52) + bet * (b * unit - (a << 32))) // (b << 52)
+def player(a: int, b: int) -> Callable[[int, int, int], int]:
+    """betting/2 at the threshold a/b: from wealth, unit and bet to the wealth after the unit."""
+    most, full, over, under = -(-(19 * b << 20) // (20 * a)), b << 52, a << 32, 20 * a << 32
+
+    def step(wealth: int, unit: int, bet: int) -> int:
+        if bet >= most:
+            return wealth * (19 * b * unit + over) // under
+        return wealth * (full + bet * (b * unit - over)) // full
+
+    return step
 
 
 def betting_lower(units: Sequence[int], delta: Fraction, design: str, aim: Fraction, hint: Any = None) -> int:
@@ -109,7 +114,7 @@ def betting_lower(units: Sequence[int], delta: Fraction, design: str, aim: Fract
     bets, log, n = list[int](), plog(1 / delta), len(units)
     goal = -(-(delta.denominator << 512) // delta.numerator)
     weight, scale = (5, 20) if design == "fixed" else (1, 4)
-    total, squares, wealth, at = 0, 0, 1 << 512, aim.as_integer_ratio()
+    total, squares, wealth, step = 0, 0, 1 << 512, player(*aim.as_integer_ratio())
     for k, unit in enumerate(units):
         over, under = log.numerator, log.denominator * n
         if design != "fixed":
@@ -121,13 +126,13 @@ def betting_lower(units: Sequence[int], delta: Fraction, design: str, aim: Fract
         over *= 2 * 45426 * scale * some * (k + weight)
         under *= 65536 * ((some << 64) + scale * (k * squares - total**2))
         bets.append(math.isqrt((over << 104) // under))
-        wealth = step(wealth, unit, bets[-1], *at) if design == "fixed" else wealth
+        wealth = step(wealth, unit, bets[-1]) if design == "fixed" else wealth
         total, squares = total + unit, squares + unit**2
 
     def exceeds(j: int) -> bool:
-        wealth = 1 << 512
+        wealth, step = 1 << 512, player(j, MEANS)
         for unit, bet in zip(units, bets, strict=True):
-            wealth = step(wealth, unit, bet, j, MEANS)
+            wealth = step(wealth, unit, bet)
             if wealth >= goal:
                 return True
         return False
