@@ -13,7 +13,8 @@ from certify.base.records import RULES
 from certify.claims.claim import Claim, Finding, missing, not_evaluated, record_assumptions, settings
 from certify.claims.criteria import decided
 from certify.claims.kind import Compute, Kind, Variant, one_by_one
-from certify.claims.promise import measured_steps, path_lacking
+from certify.claims.promise import path_lacking
+from certify.evidence.distances import measure
 from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, TranslationRecord
 from certify.evidence.sentence_scores import SCORE, mean_score
@@ -97,12 +98,12 @@ def interval_share(evidence: Evidence, subject: Subject) -> Claim:
     How often the assumption that decision regions are intervals is met on the line of theory §4b.
     """
     kind = "interval-share"
-    arm, units = ticket_arm(evidence, subject), measured_steps(evidence, subject)
-    if arm is None or units is None:
+    arm = ticket_arm(evidence, subject)
+    if arm is None:
         return not_evaluated(kind, evidence)
     if (lacking := path_lacking(kind, evidence, subject, arm)) is not None:
         return lacking
-    law = evidence.manifest.path
+    units, law = measure(evidence.units, arm.name, subject.distances), evidence.manifest.path
     found = [decided(step, law).interval for steps in units.values() for step in steps]
     return _counted(
         kind,

@@ -20,13 +20,6 @@ from certify.stats.theorem import CRITERIA, DEFAULT_VARIATION, Criterion
 from certify.ticket.declared import USUAL_LAW
 
 
-def measured_steps(evidence: Evidence, subject: Subject) -> Units | None:
-    """Steps of the ticket's arm by unit (:func:`certify.evidence.distances.measure`); None if it was not
-    evaluated."""
-    arm = ticket_arm(evidence, subject)
-    return None if arm is None else measure(evidence.units, arm.name, subject.distances)
-
-
 def guarantee_claims(
     evidence: Evidence,
     subject: Subject,
@@ -37,9 +30,9 @@ def guarantee_claims(
 ) -> tuple[Claim, ...]:
     """Does the guarantee hold at the ticket's level? One claim for each criterion (theory §3, §5)."""
     arm = ticket_arm(evidence, subject)
-    steps = measured_steps(evidence, subject)
-    if arm is None or steps is None:
+    if arm is None:
         return tuple(not_evaluated("guarantee", evidence, comparator=criterion) for criterion in criteria)
+    steps = measure(evidence.units, arm.name, subject.distances)
     compared = margins(steps, subject.distances.d, v=v)
     lacking = path_lacking("guarantee", evidence, subject, arm, "path")
     return tuple(
