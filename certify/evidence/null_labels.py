@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Final
 
 from certify.base.errors import InvalidInputError
@@ -101,8 +102,8 @@ class Labels:
     def _drawn(self, ticket: frozenset[int], seed: int) -> frozenset[int]:
         """The first in the order of the seed; rows of the ticket only where the pool has too few others."""
         order = _order(self.pool, seed)
-        apart = [i for i in order if i not in ticket] + [i for i in order if i in ticket]
-        return frozenset(apart[: len(ticket)])
+        apart = chain((i for i in order if i not in ticket), (i for i in order if i in ticket))
+        return frozenset(islice(apart, len(ticket)))
 
 
 def tickets_of(null: Arm, arms: Iterable[Arm], ticket: Ticket) -> list[tuple[str, tuple[int, ...]]]:
