@@ -131,11 +131,8 @@ def betting_lower(units: Sequence[int], delta: Fraction, design: str, aim: Fract
 
     def exceeds(j: int) -> bool:
         wealth, step = 1 << 512, player(j, MEANS)
-        for unit, bet in zip(units, bets, strict=True):
-            wealth = step(wealth, unit, bet)
-            if wealth >= goal:
-                return True
-        return False
+        played = zip(units, bets, strict=True)
+        return any((wealth := step(wealth, unit, bet)) >= goal for unit, bet in played)
 
     return largest(exceeds, MEANS, hint)
 

@@ -10,7 +10,7 @@ from certify.base.enclosure import rational
 from certify.certificate.build import TextClaims
 from certify.claims.calibrated import own_steps
 from certify.claims.criteria import drawn_index
-from certify.claims.promise import measured_steps
+from certify.evidence.distances import measure
 from certify.evidence.read import UNIT
 from certify.stats.betting import Design
 from certify.stats.budget import fixed_sequence
@@ -37,7 +37,7 @@ def violations(given: Material) -> Markup:
     if given.main is None or given.arm is None:
         return left_out(name, given.without_evidence)
     evidence, ticket = given.main.evidence, given.one.ticket
-    units = measured_steps(evidence, given.subject) or {}
+    units = measure(evidence.units, given.arm.name, given.subject.distances)
     steps = [(unit, [(step.margin, step.disagrees) for step in found]) for unit, found in units.items()]
     rates = _rates(steps, given.main.delta, evidence.design)
     if not rates:
