@@ -188,7 +188,7 @@ class ReportedReplay(Model):
 
     record: str
     step: Count
-    result: Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN", "SAME", "OTHER"]
+    result: Literal["REPRODUCED", "WITHIN_ROUNDING", "NOT_REPRODUCED", "NOT_RUN", "SAME", "OTHER"]
     text: str
     recorded: ReportedDecision | None
     found: ReportedDecision | None

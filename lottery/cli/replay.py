@@ -2,14 +2,15 @@
 
 ``certify check`` calls :func:`run_again` after the verdict and shows the result. If a decision does not
 recur, the evidence claims something that was not observed: the check then fails, whatever the verdict. If one
-cannot be run, or there is nothing to run, nothing is certified. Nor is it where another engine made outputs,
-which can only be compared with those decoded here.
+differs by no more than rounding explains, or cannot be run, or there is nothing to run, nothing is certified.
+Nor is it where another engine made outputs, which can only be compared with those decoded here.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,9 +20,11 @@ from certify.base.errors import ExitCode
 SAMPLE: Final = 16
 """Records of each text that a replay draws: a forged one among ten is then missed in one of five."""
 
+_GRAVEST: Final = ("NOT_REPRODUCED", "WITHIN_ROUNDING", "OTHER", "SAME")
+
 if TYPE_CHECKING:
     from certify.gate.check import CheckReport, TicketReport
-    from lottery.evaluation.replay import Replayed
+    from lottery.evaluation.recurrence import Replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +122,33 @@ def lines(reruns: Sequence[Rerun]) -> list[str]:
         shown.append(
             f"replay of {len(rerun.results) - rerun.drawn} violations and {rerun.drawn} drawn sentences"
             f" (seed {rerun.seed}) of {rerun.ticket} in {rerun.evidence}: {rerun.count('REPRODUCED')}"
-            f" reproduced, {rerun.count('NOT_REPRODUCED')} not reproduced, {rerun.count('NOT_RUN')} not run"
+            f" reproduced, {rerun.count('WITHIN_ROUNDING')} as far as rounding allows,"
+            f" {rerun.count('NOT_REPRODUCED')} not reproduced, {rerun.count('NOT_RUN')} not run"
         )
         shown += [
             f"  {one.record}, step {one.step}: {one.result}: {one.text}"
             for one in rerun.results
-            if one.result != "REPRODUCED"
+            if one.result == "NOT_REPRODUCED"
         ]
+        near = [one for one in rerun.results if one.result == "WITHIN_ROUNDING"]
+        shown += [f"  WITHIN_ROUNDING, such as {one.record}, step {one.step}: {one.text}" for one in near[:1]]
+        reasons = Counter(one.text for one in rerun.results if one.result == "NOT_RUN")
+        shown += [f"  {number} NOT_RUN: {text}" for text, number in reasons.items()]
+    if any(rerun.count("NOT_REPRODUCED") for rerun in reruns):
+        return [
+            *shown,
+            "replay: evidence that is not reproduced is invalid, whatever the verdict: exit code 4",
+        ]
+    if any(one.result != "REPRODUCED" for rerun in reruns for one in rerun.results):
+        return [*shown, "replay: not all was reproduced, so that nothing is certified: exit code 3, not 0"]
     return shown
+
+
+def gravest(run: Mapping[str, Any]) -> str:
+    """The gravest result of any replay in the data of a run, as a reason code; NOT_RUN if there is none."""
+    reruns = [rerun for report in run["reports"] for rerun in report.get("replay", ())]
+    found = {one["result"] for rerun in reruns for one in rerun["results"]}
+    return next((result for result in _GRAVEST if result in found), "NOT_RUN")
 
 
 def data(reruns: Sequence[Rerun]) -> list[dict[str, Any]]:

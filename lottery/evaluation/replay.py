@@ -1,4 +1,4 @@
-"""Rerun recorded decisions, so that evidence can be verified (theory §7).
+"""Redecided recorded decisions, so that evidence can be verified (theory §7).
 
 A case is a step of a record: one where a claim says that the ticket's arm decided differently from embed
 tuning (a witness), or the last one of a record that was drawn. A replay builds the prompt from the sentence,
@@ -9,7 +9,8 @@ REPRODUCED: E* (so greedy decoding would have come here) and the ticket's arm de
 and at all earlier steps, both probabilities of E* are within the tolerance, the labels along the path certify
 the step if the recorded ones do, and along the arm's own output, where the record follows it, E* and the arm
 decide as recorded with both probabilities of the arm within the tolerance; base, E* and the arm, decoded
-here, say what is recorded, and every recorded output has the recorded chrF. NOT_REPRODUCED: anything else.
+here, say what is recorded, and every recorded output has the recorded chrF. WITHIN_ROUNDING: something else
+was found, and rounding explains it (:mod:`lottery.evaluation.recurrence`). NOT_REPRODUCED: anything else.
 NOT_RUN: the sentence is not available; the text says why.
 
 Outputs of another engine cannot be run again: its kernels round otherwise, and what it served is its author's
@@ -21,28 +22,37 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 from certify.base.errors import InvalidInputError, UsageError
 from certify.base.files import inside
 from certify.base.jsonio import sha256_file
-from certify.evidence.read import UNIT, Manifest, TranslationRecord, iter_records, read_manifest
-from certify.evidence.record import OwnSteps
-from certify.stats.path import decision
+from certify.evidence.read import Manifest, TranslationRecord, iter_records, read_manifest
 from certify.tables.modeldigest import checkpoint_digest
 from certify.tables.table import Table
 from certify.ticket.corpus import Pair, sentence_digest
-from certify.ticket.declared import StrengthLaw
 from certify.ticket.released import Source, open_base, open_reference, open_rows
 from certify.ticket.templates import Example, Template, encode, load_template
-from lottery.evaluation.forced_decoding import Certainty, argmaxes, certainties
+from lottery.evaluation.forced_decoding import certainties
 from lottery.evaluation.generate import generate
-from lottery.evaluation.measure import labels_along, own_steps
+from lottery.evaluation.measure import labels_along
+from lottery.evaluation.recurrence import (
+    Case,
+    Comparison,
+    Deviation,
+    Redecided,
+    Replayed,
+    margins,
+    own_deviations,
+    tolerance_of,
+)
 from lottery.model.backbone import find_base, load_backbone
 from lottery.model.row_swap import (
     Placement,
+    along_path,
     base_placement,
     placed,
     reference_placement,
@@ -50,57 +60,10 @@ from lottery.model.row_swap import (
     serve_base,
     values_of,
 )
-from lottery.model.tokenizer import load_tokenizer
+from lottery.model.tokenizer import decode, load_tokenizer
 from lottery.text.pairsource import read_pairs
 from lottery.text.score import Scorer, Statistics, chrf_score
 from lottery.text.usedtext import DIGITS
-
-TOLERANCE: Final = 10**5
-"""Tolerance for probabilities, in units of 1e-9: other batches and processors round differently."""
-
-Result = Literal["REPRODUCED", "NOT_REPRODUCED", "NOT_RUN", "SAME", "OTHER"]
-
-Case = tuple[str, int]
-"""Id of a record and one of its steps, counted from 0."""
-
-
-_Run = tuple[Certainty, tuple[int, ...], list[str], list[str]]
-"""What E* and the arm decide at each step, the labels along the path, if there is one, and what else of the
-record is not as recorded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One decision, as recorded or as found.
-
-    Attributes:
-        reference: most probable token under E*.
-        p_a: largest probability under E*, in units of 1e-9.
-        p_b: second largest probability, likewise.
-    """
-
-    reference: int
-    arm: int
-    p_a: int
-    p_b: int
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """Result of rerunning one case.
-
-    Attributes:
-        result: see the module's docstring.
-        recorded: the decision in the record; None if there is no such step.
-        found: the decision found; None if the case was not run.
-    """
-
-    record: str
-    step: int
-    result: Result
-    text: str
-    recorded: Decision | None = None
-    found: Decision | None = None
 
 
 def replay(
@@ -112,11 +75,11 @@ def replay(
     reference: Path | None = None,
     text: str | None = None,
     template: str | None = None,
-    tolerance: int = TOLERANCE,
+    tolerance: int | None = None,
     sample: int = 0,
     seed: int = 0,
 ) -> tuple[Replayed, ...]:
-    """Rerun ``cases`` of ``evidence`` about a ticket, in the given order, and some that are drawn.
+    """Redecided ``cases`` of ``evidence`` about a ticket, in the given order, and some that are drawn.
 
     Args:
         cases: cases to run, as listed by guarantee claims (``detail["witnesses"]``: record and step).
@@ -126,7 +89,8 @@ def replay(
             the evidence includes in words can be run.
         template: name or path of the template that the evidence names. None takes the ticket's if it is the
             same, otherwise the shipped one of that name.
-        tolerance: largest difference of a probability, in units of 1e-9.
+        tolerance: largest difference of a probability, in units of 1e-9; None is that of the dtype in which
+            the outputs were decoded (:func:`lottery.evaluation.recurrence.tolerance_of`).
         sample: number of further records, drawn among those whose sentence is available. If there is none,
             they are drawn among all, and not run.
         seed: seed of the draw; whoever wrote the evidence must not know it beforehand.
@@ -138,11 +102,12 @@ def replay(
             ``TOKENISATION_DIFFERS``, ``EVIDENCE_TEMPLATE``); no arm of the evidence served the ticket
             (``ARM_NOT_EVALUATED``).
     """
-    if tolerance < 0:
+    if tolerance is not None and tolerance < 0:
         raise UsageError("the tolerance must not be negative", code="TOLERANCE_RANGE")
     manifest = read_manifest(evidence)
     if manifest.kind != "translation" or manifest.template is None or manifest.languages is None:
         raise InvalidInputError("only evidence with translations can be replayed", code="EVIDENCE_KIND")
+    tolerance = tolerance_of(manifest.decoding.dtype) if tolerance is None else tolerance
     every = iter_records(manifest, evidence.parent)
     records = {record.id: record for record in every if isinstance(record, TranslationRecord)}
     folder = find_base(base)
@@ -160,7 +125,7 @@ def replay(
     cases = [*cases, *steps.items()]
     ready: list[tuple[TranslationRecord, Example, int]] = []
     refused: dict[str, str] = {}
-    wrong: dict[str, list[str]] = {}
+    found: dict[str, Redecided] = {}
     scorer, labels = Scorer(), spoken.field_labels(*manifest.languages)
     for record in (records[id_] for id_ in dict.fromkeys(id_ for id_, _ in cases) if id_ in records):
         pair = _sentence(record, pairs)
@@ -173,14 +138,16 @@ def replay(
             continue
         last = max((step for id_, step in cases if id_ == record.id), default=0)
         ready.append((record, prompt, min(last + 1, len(record.reference.tokens))))
-        wrong[record.id] = _misscored(record, pair, scorer, labels)
+        found[record.id] = Redecided(deviations=_misscored(record, pair, scorer, labels))
     if manifest.produced_by is not None:
         model = load_backbone(folder, manifest.decoding.dtype).eval()
         serve_base(model, stored)
-        outputs = _outputs(model, arm, manifest, tokenizer, ready)
-        return tuple(_same(case, records, refused, outputs, name) for case in cases)
-    found = _run(manifest, folder, stored, tuned, arm, tokenizer, ready, name, tolerance, wrong)
-    return tuple(_compare(case, records, refused, found, name, manifest.path, tolerance) for case in cases)
+        other = _said_otherwise(model, arm, name, manifest, tokenizer, ready)
+        return tuple(_same(case, refused, other) for case in cases)
+    if ready:
+        _run(manifest, folder, stored, tuned, arm, tokenizer, ready, name, tolerance, found)
+    made = Comparison(name, manifest.path, tolerance)
+    return tuple(made.compare(case, records.get(case[0]), refused, found) for case in cases)
 
 
 def _arms(
@@ -246,7 +213,7 @@ def _sentence(record: TranslationRecord, pairs: Mapping[str, Pair] | None) -> Pa
     elif record.witness is not None:
         pair = Pair(record.witness.source, record.witness.target, record.id)
     else:
-        return "the evidence does not include the sentence: name the text"
+        return "the evidence does not include the sentence: name the text (--text DATA)"
     if sentence_digest(pair.source)[:DIGITS] != record.source:
         return "the text has another sentence under this id"
     return pair
@@ -262,11 +229,9 @@ def _run(
     ready: Sequence[tuple[TranslationRecord, Example, int]],
     name: str,
     tolerance: int,
-    wrong: Mapping[str, list[str]],
-) -> dict[str, _Run]:
-    """Decisions of E* and the arm, up to the last requested step; ``wrong`` by record is added to."""
-    if not ready:
-        return {}
+    found: Mapping[str, Redecided],
+) -> None:
+    """Decisions of E* and the arm up to the last requested step, and what else differs, into ``found``."""
     dtype = manifest.decoding.dtype
     model = load_backbone(folder, dtype).eval()
     serve_base(model, base)
@@ -275,40 +240,33 @@ def _run(
     with placed(model, tuned, dtype) as served:
         sure = certainties(served, prompts, answers)
     with placed(model, arm, dtype) as served:
-        said = argmaxes(served, prompts, answers)
-        labels: list[list[str]] = [[] for _ in answers]
+        said = certainties(served, prompts, answers)
+        for (record, _, _), wanted, one in zip(ready, sure, said, strict=True):
+            found[record.id].reference, found[record.id].arm = wanted, one
         end = None if tuned.table is None else values_of(tuned.table, model.device)
         if manifest.path is not None and end is not None:
-            best = [one.argmax for one in sure]
-            labels = labels_along(served, prompts, answers, said, best, manifest.path, end)
-        along = [(one.id, prompt, own) for one, prompt, _ in ready if (own := one.arms[name].own) is not None]
-        if along and end is not None:
-            ids, prompts, recorded = (list(column) for column in zip(*along, strict=True))
+            decided, best = ([one.argmax for one in each] for each in (said, sure))
+            labels = labels_along(served, prompts, answers, decided, best, manifest.path, end)
+            for (record, _, _), along in zip(ready, labels, strict=True):
+                found[record.id].labels = along
+        owning = [
+            (one.id, prompt, own) for one, prompt, _ in ready if (own := one.arms[name].own) is not None
+        ]
+        if owning and end is not None:
+            ids, prompts, recorded = (list(column) for column in zip(*owning, strict=True))
             answers = [own.tokens for own in recorded]
             again = certainties(served, prompts, answers)
-            steps = own_steps(served, prompts, answers, again, end)
-            for id_, own, one, step in zip(ids, recorded, again, steps, strict=True):
-                wrong[id_].extend(_own_differs(own, one, step["differs"], tolerance))
+            (there,) = [certainties(served, prompts, answers) for _ in along_path(served, end, [Fraction(1)])]
+            for id_, own, here, tuned_there in zip(ids, recorded, again, there, strict=True):
+                found[id_].deviations += own_deviations(own, here, tuned_there, tolerance)
     for who, placement in (("base", base_placement(base)), ("reference", tuned), (name, arm)):
-        outputs = _outputs(model, placement, manifest, tokenizer, ready)
-        for record, _, _ in ready:
-            if outputs[record.id] != record.arms[who].text:
-                wrong[record.id].append(f"decoded here, {who} says something other than recorded")
-    return {one.id: (sure[i], said[i], labels[i], wrong[one.id]) for i, (one, _, _) in enumerate(ready)}
+        for id_, deviation in _said_otherwise(model, placement, who, manifest, tokenizer, ready).items():
+            found[id_].deviations.append(deviation)
 
 
-def _own_differs(own: OwnSteps, again: Certainty, differs: Any, tolerance: int) -> list[str]:
-    """What is not as recorded along an arm's own output."""
-    if again.argmax != own.argmaxes():
-        return ["along its own output the ticket decides otherwise than recorded"]
-    if [*map(tuple, differs)] != list(own.differs):
-        return ["along the ticket's own output embed tuning decides otherwise than recorded"]
-    pairs = [*zip(again.p_a, own.p_a, strict=True), *zip(again.p_b, own.p_b, strict=True)]
-    off = max(abs(found - stated) for found, stated in pairs)
-    return [f"a probability along its own output is off by {off / UNIT:.2e}"] if off > tolerance else []
-
-
-def _misscored(record: TranslationRecord, pair: Pair, scorer: Scorer, labels: Sequence[str]) -> list[str]:
+def _misscored(
+    record: TranslationRecord, pair: Pair, scorer: Scorer, labels: Sequence[str]
+) -> list[Deviation]:
     """Arms whose recorded output has another chrF than recorded; counts of BLEU decide nothing."""
 
     def chrf(stats: Sequence[Statistics], rules: Sequence[int]) -> list[float]:
@@ -316,85 +274,49 @@ def _misscored(record: TranslationRecord, pair: Pair, scorer: Scorer, labels: Se
 
     again = {arm: scorer.rules(one.text, labels, pair.target) for arm, one in record.arms.items()}
     wrong = [arm for arm, one in record.arms.items() if chrf(*again[arm]) != chrf(one.stats, one.rules)]
-    return [f"the recorded output of {arm} is scored otherwise" for arm in wrong]
+    return [Deviation(f"the recorded output of {arm} is scored otherwise") for arm in wrong]
 
 
-def _outputs(
+def _said_otherwise(
     model: Any,
     arm: Placement,
+    who: str,
     manifest: Manifest,
     tokenizer: Any,
     ready: Sequence[tuple[TranslationRecord, Example, int]],
-) -> dict[str, str]:
-    """What the arm says here, by record."""
+) -> dict[str, Deviation]:
+    """By record, that the arm decoded here says something other than recorded."""
     decoding = manifest.decoding
+    spelled = str if manifest.produced_by is None else str.strip
     with placed(model, arm, decoding.dtype) as served:
         prompts, most, count = [prompt for _, prompt, _ in ready], decoding.max_new_tokens, max(1, len(ready))
         said = generate(
             served, tokenizer, prompts, max_new_tokens=most, batch_size=count, beams=decoding.beams
         )
-    return {record.id: output.text for (record, _, _), output in zip(ready, said, strict=True)}
+        other = [
+            (prompt, output, record.arms[who].text)
+            for (record, prompt, _), output in zip(ready, said, strict=True)
+            if spelled(output.text) != spelled(record.arms[who].text)
+        ]
+        along = certainties(served, [prompt for prompt, _, _ in other], [one.tokens for _, one, _ in other])
+    found = {}
+    for (_, output, recorded), sure in zip(other, along, strict=True):
+        spelt = (_begins(recorded, tokenizer, output.tokens[: t + 1]) for t in range(len(output.tokens)))
+        steps = 1 + sum(takewhile(bool, spelt))  # the first decision that is not as recorded is among them
+        text = f"decoded here, {who} says something other than recorded"
+        found[output.id] = Deviation(text, min(margins(sure)[:steps]) if decoding.beams == 1 else None)
+    return found
 
 
-def _same(
-    case: Case,
-    records: Mapping[str, TranslationRecord],
-    refused: Mapping[str, str],
-    outputs: Mapping[str, str],
-    arm: str,
-) -> Replayed:
+def _begins(text: str, tokenizer: Any, tokens: Sequence[int]) -> bool:
+    """Whether ``text`` begins with what ``tokens`` spell, but for a character that is not complete."""
+    return text.startswith(decode(tokenizer, tokens).rstrip("\ufffd"))
+
+
+def _same(case: Case, refused: Mapping[str, str], other: Mapping[str, Deviation]) -> Replayed:
     id_, step = case
     if id_ in refused:
         return Replayed(id_, step, "NOT_RUN", refused[id_])
-    if outputs[id_].strip() == records[id_].arms[arm].text.strip():
-        return Replayed(id_, step, "SAME", "decoded here, the ticket says the same")
-    return Replayed(id_, step, "OTHER", "decoded here, the ticket says something else")
-
-
-def _compare(
-    case: Case,
-    records: Mapping[str, TranslationRecord],
-    refused: Mapping[str, str],
-    runs: Mapping[str, _Run],
-    arm: str,
-    law: StrengthLaw | None,
-    tolerance: int,
-) -> Replayed:
-    id_, step = case
-    record = records.get(id_)
-    if record is None or not 0 <= step < len(record.reference.tokens):
-        return Replayed(id_, step, "NOT_RUN", "the evidence has no such step")
-    steps = record.reference
-    expected = steps.argmaxes()
-    differs = dict(record.arms[arm].differs)
-    actual = differs.get(step, expected[step])
-    recorded = Decision(expected[step], actual, steps.p_a[step], steps.p_b[step])
-    if id_ in refused:
-        return Replayed(id_, step, "NOT_RUN", refused[id_], recorded)
-    sure, said, labels, others = runs[id_]
-    found = Decision(sure.argmax[step], said[step], sure.p_a[step], sure.p_b[step])
-    wrong = [*others]
-    if sure.argmax[:step] != expected[:step]:
-        at = next(t for t in range(step) if sure.argmax[t] != expected[t])
-        wrong.append(f"embed tuning decides differently already at step {at}")
-    if found.reference != recorded.reference:
-        wrong.append(f"embed tuning says {found.reference}, recorded is {recorded.reference}")
-    at = next((t for t in range(step) if said[t] != differs.get(t, expected[t])), step)
-    if at < step:
-        wrong.append(f"the ticket decides differently already at step {at}")
-    if found.arm != recorded.arm:
-        wrong.append(f"the ticket says {found.arm}, recorded is {recorded.arm}")
-    if law is not None and (path := record.arms[arm].path) is not None:
-        before, after = (decision(one[step], law.n, law.g) for one in (path, labels))
-        if before.certified and not after.certified:
-            wrong.append(f"the labels along the path are {labels[step]} and do not certify the step")
-    off = max(abs(found.p_a - recorded.p_a), abs(found.p_b - recorded.p_b))
-    if off > tolerance:
-        wrong.append(f"a probability is off by {off / UNIT:.2e}")
-    if wrong:
-        return Replayed(id_, step, "NOT_REPRODUCED", "; ".join(wrong), recorded, found)
-    text = (
-        f"embed tuning says {found.reference}, the ticket {found.arm}, as recorded; probabilities within"
-        f" {off / UNIT:.1e}"
-    )
-    return Replayed(id_, step, "REPRODUCED", text, recorded, found)
+    if id_ in other:
+        return Replayed(id_, step, "OTHER", "decoded here, the ticket says something else")
+    return Replayed(id_, step, "SAME", "decoded here, the ticket says the same")

@@ -106,7 +106,7 @@ def check(
     )
     again = ["--policy", policy] if in_words(context, "policy") else []
     again += ["--tuned", str(reference)] if in_words(context, "reference") else []
-    _write(run, targets, {"verbose": verbose, "quiet": quiet, "notes": notes}, again)
+    _write(run, targets, {"verbose": verbose, "quiet": quiet, "notes": notes}, [str(base or "BASE"), *again])
     return int(run["exit_code"])
 
 
@@ -190,14 +190,16 @@ def _next(
 ) -> Sequence[str]:
     """The command that helps on: what the gravest reason means, how to sign or to use what was certified.
 
-    ``again``: options with which that use comes to the same verdict.
+    ``again``: the base, and options with which that use comes to the same verdict.
     """
     first = load(RENDERERS["check.summary"])(run)[0]
     if first.verdict != first.code:
         return "certify", "explain", first.code
+    if run["exit_code"]:  # of a replay alone
+        return "certify", "explain", load(RENDERERS["replay"]).gravest(run)
     for name, place in targets:
         if FORMATS[name].startswith("reports.formats.intoto:") and place is not None:
             signed = str(place.with_suffix(".sigstore.json"))
             return "cosign", "attest-blob", "--statement", str(place), "--bundle", signed
-    apply = ("certify", "apply", "--ticket", f"{first.file}#{first.id}", "--base", "BASE")
+    apply = ("certify", "apply", "--ticket", f"{first.file}#{first.id}", "--base")
     return *apply, *again, "--out", "MERGED"

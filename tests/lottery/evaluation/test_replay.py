@@ -21,6 +21,7 @@ from tiny_llama import PIECES, save_checkpoint, write_pairs  # noqa: E402
 
 import lottery  # noqa: E402
 from certify.base.errors import CertifyError, UsageError  # noqa: E402
+from certify.base.records import Dtype  # noqa: E402
 from certify.cli.main import run  # noqa: E402
 from certify.evidence.read import TranslationRecord, iter_records, read_manifest  # noqa: E402
 from certify.stats.path import decision  # noqa: E402
@@ -28,7 +29,9 @@ from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.ticket.declared import USUAL_LAW  # noqa: E402
 from certify.ticket.released import open_source  # noqa: E402
 from lottery.cli import replay as replaying  # noqa: E402
-from lottery.evaluation.replay import Case, Replayed, replay  # noqa: E402
+from lottery.evaluation.forced_decoding import Certainty  # noqa: E402
+from lottery.evaluation.recurrence import Case, Comparison, Redecided, Replayed, Result, tolerance_of  # noqa: E402
+from lottery.evaluation.replay import replay  # noqa: E402
 
 TABLE = "model.embed_tokens.weight"
 LANGUAGES = ("en", "ca")
@@ -112,6 +115,13 @@ def edited(world: Path, to: Path, change: Callable[[list[dict[str, Any]]], None]
     manifest["records"]["sha256"] = hashlib.sha256(data).hexdigest()
     (to / "dev.json").write_text(json.dumps(manifest))
     return to / "dev.json"
+
+
+def better(answer: dict[str, Any]) -> None:
+    """Give an answer the statistics of a perfect one."""
+    perfect = answer["stats"][0]
+    perfect[10::3] = perfect[12::3] = perfect[11::3]
+    answer.update(stats=[perfect], rules=[0, 0, 0])
 
 
 def test_every_recorded_step_is_reproduced(world: Path, again: Run) -> None:
@@ -220,6 +230,71 @@ def test_margins_that_were_edited_are_not_reproduced(world: Path, again: Run, tm
     assert again([(victim.id, 1)], evidence=path, tolerance=10**8)[0].result == "REPRODUCED"
 
 
+@pytest.mark.parametrize("arm", ["base", "reference", "one.transfer", None])
+def test_what_rounding_explains_is_neither_reproduced_nor_contradicted(
+    world: Path, again: Run, tmp_path: Path, arm: str | None
+) -> None:
+    """Under a tolerance that no margin is above; a score is no matter of rounding."""
+    victim = records(world)[0]
+
+    def forge(lines: list[dict[str, Any]], *, score: bool = False) -> None:
+        answer = lines[0]["arms"]["one.transfer"]
+        if arm is not None:
+            lines[0]["arms"][arm]["text"] += " "  # chrF counts no spaces
+        else:
+            answer["differs"] = [[0, victim.reference.tokens[0] ^ 1]]
+        if score:
+            better(answer)
+
+    path = edited(world, tmp_path, forge)
+    (one,) = again([(victim.id, 0)], evidence=path, tolerance=5 * 10**8)
+    assert one.result == "WITHIN_ROUNDING"
+    (one,) = again([(victim.id, 0)], evidence=path)
+    assert one.result == "NOT_REPRODUCED"
+    (tmp_path / "scored").mkdir()
+    path = edited(world, tmp_path / "scored", lambda lines: forge(lines, score=True))
+    (one,) = again([(victim.id, 0)], evidence=path, tolerance=5 * 10**8)
+    assert (one.result, "is scored otherwise" in one.text) == ("NOT_REPRODUCED", True)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("F32", 10**5), ("F16", 7_812_500), ("BF16", 62_500_000)])
+@pytest.mark.parametrize("who", ["embed tuning", "the ticket"])
+@pytest.mark.parametrize(("beyond", "result"), [(0, "WITHIN_ROUNDING"), (1, "NOT_REPRODUCED")])
+def test_rounding_explains_a_decision_up_to_two_tolerances(
+    world: Path, dtype: Dtype, tolerance: int, who: str, beyond: int, result: str
+) -> None:
+    assert tolerance_of(dtype) == tolerance
+    record = next(one for one in records(world) if len(one.reference.tokens) > 1)
+    steps, differs = record.reference, dict(record.arms["one.transfer"].differs)
+    p_a, p_b = (5 * 10**8 + tolerance + beyond, steps.p_a[1]), (5 * 10**8 - tolerance, steps.p_b[1])
+    expected = steps.argmaxes()[:2]
+    actual = tuple(differs.get(t, token) for t, token in enumerate(expected))
+    other = {"embed tuning": (expected[0] ^ 1, expected[1]), "the ticket": (actual[0] ^ 1, actual[1])}[who]
+    both = (other, actual) if who == "embed tuning" else (expected, other)
+    sure, said = (Certainty(tokens, p_a, p_b) for tokens in both)
+    run = Redecided(sure, said)
+    made = Comparison("one.transfer", None, tolerance).compare((record.id, 1), record, {}, {record.id: run})
+    assert (made.result, made.text) == (result, f"{who} decides differently already at step 0")
+
+
+def test_a_replay_says_what_its_exit_code_means() -> None:
+    def rerun(*results: Result) -> replaying.Rerun:
+        made = tuple(Replayed(str(i), 0, result, "why") for i, result in enumerate(results))
+        return replaying.Rerun("one", "dev.json", made, 0, 1)
+
+    near, wrong = rerun("REPRODUCED", "WITHIN_ROUNDING", "NOT_RUN", "NOT_RUN"), rerun("NOT_REPRODUCED")
+    assert [replaying.exit_code(code, (near,)) for code in (0, 1)] == [3, 1]
+    assert [replaying.exit_code(code, (near, wrong)) for code in (0, 1)] == [4, 4]
+    head, such, missing, last = replaying.lines((near,))
+    assert "1 reproduced, 1 as far as rounding allows, 0 not reproduced, 2 not run" in head
+    assert such == "  WITHIN_ROUNDING, such as 1, step 0: why"
+    assert missing == "  2 NOT_RUN: why"
+    assert "exit code 3" in last
+    assert "exit code 4" in replaying.lines((near, wrong))[-1]
+    for reruns, code in (((near, wrong), "NOT_REPRODUCED"), ((near,), "WITHIN_ROUNDING"), ((), "NOT_RUN")):
+        assert replaying.gravest({"reports": [{"replay": replaying.data(reruns)}, {}]}) == code
+
+
 @pytest.mark.parametrize("arm", ["base", "reference", "one.transfer"])
 def test_an_output_in_other_words_is_not_reproduced(
     world: Path, again: Run, tmp_path: Path, arm: str
@@ -236,10 +311,7 @@ def test_an_output_in_other_words_is_not_reproduced(
 
 def test_a_better_score_of_the_same_output_is_not_reproduced(world: Path, again: Run, tmp_path: Path) -> None:
     def forge(lines: list[dict[str, Any]]) -> None:
-        answer = lines[0]["arms"]["one.transfer"]
-        perfect = answer["stats"][0]
-        perfect[10::3] = perfect[12::3] = perfect[11::3]
-        answer.update(stats=[perfect], rules=[0, 0, 0])
+        better(lines[0]["arms"]["one.transfer"])
 
     (one,) = again([(records(world)[0].id, 0)], evidence=edited(world, tmp_path, forge))
     assert (one.result, "one.transfer is scored otherwise" in one.text) == ("NOT_REPRODUCED", True)
