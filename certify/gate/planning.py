@@ -14,7 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final, Literal, get_args
 
@@ -29,7 +29,9 @@ from certify.evidence.distances import Distances, measure
 from certify.evidence.load import Evidence
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, UNIT, Arm
 from certify.evidence.sentence_scores import POINT, unit_scores
-from certify.policy.requirement import Requirement
+from certify.policy.outcomes import asked
+from certify.policy.policy import Policy
+from certify.policy.requirement import Requirement, declared
 from certify.stats.power import (
     clean_units_needed,
     units_for_agreement,
@@ -84,6 +86,7 @@ class Planned:
         t: the margin of ``calibrated``.
         rule: extraction rule of quality that a policy names; None: the ticket's.
         role: of the evidence that tells about it.
+        delta: largest error probability that the policy or the ticket allows; None if nothing limits it.
     """
 
     kind: ClaimKind
@@ -92,6 +95,7 @@ class Planned:
     t: str = ""
     rule: Rule | None = None
     role: Role = "evaluation"
+    delta: Fraction | None = None
 
     @property
     def is_rate(self) -> bool:
@@ -181,8 +185,30 @@ def parse_claim(text: str, ticket: Ticket | None = None) -> Planned:
     )
 
 
+def planned_for(policy: Policy, ticket: Ticket | None) -> tuple[list[tuple[str, Planned]], list[str]]:
+    """All that a verdict under ``policy`` asks of claims, with what ``ticket`` declares: what to plan for,
+    each with its words, and the names of what cannot be planned.
+
+    Raises:
+        UsageError: a guarantee without a ticket (``TICKET_NEEDED``).
+    """
+    found: list[tuple[str, Planned]] = []
+    left: list[str] = []
+    for one in asked(ticket, policy) if ticket else policy.claims:
+        claim = planned(one, ticket)
+        if claim is None:
+            left.append(one.claim)
+        else:
+            allowed = [most for most in (policy.delta, one.delta) if most is not None]
+            found.append((f"{one.claim} {one}", replace(claim, delta=min(allowed, default=None))))
+    if ticket and policy.reads_evidence:
+        left += declared(ticket)[1]
+    return list(dict.fromkeys(found)), left
+
+
 def planned(requirement: Requirement, ticket: Ticket | None) -> Planned | None:
-    """What a policy asks of a claim, to plan for; None for nulls, "not refuted", a margin not declared."""
+    """What is asked of a claim, to plan for; None for nulls, "not refuted", a margin not declared, the arm
+    ``full``, which the evidence names, and another threshold of retention than 0."""
     kind, threshold = _NAMES.get(requirement.kind), requirement.threshold
     undeclared = requirement.comparator == "calibrated" and not (ticket and ticket.calibration)
     if kind is None or requirement.test == "not refuted" or undeclared:
@@ -190,10 +216,12 @@ def planned(requirement: Requirement, ticket: Ticket | None) -> Planned | None:
     if kind == "guarantee":
         return parse_claim(requirement.claim, ticket)
     rule = next((one for one in RULES if requirement.claim.endswith(f":{one}")), None)
-    if kind == "retention":
+    if kind == "retention" and threshold == 0:
         return Planned(kind, Fraction(requirement.comparator), rule=rule, role=requirement.role)
-    if threshold is None:
+    if threshold is None or kind == "retention" or requirement.comparator == "full":
         return None
+    if requirement.comparator == "base" and kind == "non-inferiority":
+        kind = "gain"  # at least a negative one
     value = -threshold if kind == "non-inferiority" else threshold
     return Planned(kind, value, rule=rule, role=requirement.role)
 
@@ -201,9 +229,12 @@ def planned(requirement: Requirement, ticket: Ticket | None) -> Planned | None:
 def plan(claim: Planned, truth: Truth, *, delta: Fraction, power: Fraction) -> Plan:
     """Units needed to show ``claim`` with probability ``power``, if ``truth`` is true.
 
+    At ``delta``, or at what the claim allows if that is less.
+
     Raises:
         UsageError: a number out of range, or too many units (:mod:`certify.stats.power`).
     """
+    delta = delta if claim.delta is None else min(delta, claim.delta)
     clean = None
     if claim.is_rate:
         clean = clean_units_needed(claim.value if claim.kind in _UPPER else 1 - claim.value, delta)

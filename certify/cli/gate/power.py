@@ -32,7 +32,11 @@ def power(
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option("--policy", metavar="NAME|FILE.toml", help="Plan for all claims that a policy asks."),
+        typer.Option(
+            "--policy",
+            metavar="NAME|FILE.toml",
+            help="Plan for all claims that a policy asks, and that the ticket declares.",
+        ),
     ] = None,
     truth: Annotated[
         str | None,
@@ -73,11 +77,11 @@ def power(
 
     Do not test a claim on the evidence that you planned it with.
     """
-    from certify.base.errors import UsageError
+    from certify.base.errors import CertifyError, UsageError
     from certify.base.records import RULES
     from certify.cli.numbers import level
     from certify.evidence.load import load
-    from certify.gate.planning import parse_claim, plan, planned
+    from certify.gate.planning import parse_claim, plan, planned_for
     from certify.policy.policy import get_policy
 
     named = _ticket(ticket)
@@ -88,25 +92,27 @@ def power(
         raise UsageError("name claims with --claim, or a policy with --policy", code="USAGE")
     if policy and (truth is not None or sd is not None):
         raise UsageError("--truth and --sd are of one claim: they do not combine with --policy", code="USAGE")
-    asked = {text: parse_claim(text, named) for text in claim or ()}
+    asked = [(text, parse_claim(text, named)) for text in dict.fromkeys(claim or ())]
     left: list[str] = []
-    for requirement in get_policy(policy).claims if policy else ():
-        found = planned(requirement, named)
-        if found is None:
-            left.append(requirement.claim)
-        else:
-            asked[f"{requirement.claim} {requirement}"] = found
+    if policy:
+        asked, left = planned_for(get_policy(policy), named)
     lines: list[str] = []
     plans: list[dict[str, Any]] = []
     loaded = [load(path) for path in evidence or ()]
     settings = {"delta": level("--delta", delta), "power": level("--power", power_)}
-    for text, one in asked.items():
-        made = plan(one, _assumed(one, truth, sd, loaded, named, rule), **settings)
+    for text, one in asked:
+        try:
+            made = plan(one, _assumed(one, truth, sd, loaded, named, rule), **settings)
+        except CertifyError as error:
+            if not policy or error.code == "TICKET_NEEDED":
+                raise
+            left.append(f"{text} ({error})")  # one claim hides no other
+            continue
         lines += _lines(text, made)
         plans.append(_summary(text, made))
     if left:
         lines.append(f"not planned: {', '.join(left)}")
-    if policy and not asked and not left:
+    if not plans and not left:
         lines.append(f"policy {policy} asks nothing of claims")
     whole = {"claims": plans, "not_planned": left} if policy or len(plans) > 1 else plans[0]
     following = interop.evaluation(ticket or "FILE#ID") if any(one["units"] for one in plans) else ()

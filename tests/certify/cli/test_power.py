@@ -19,8 +19,10 @@ from certify.base.errors import CertifyError
 from certify.base.records import RULES
 from certify.cli.main import run
 from certify.gate.planning import Truth, parse_claim, plan, truth_of
+from certify.policy.outcomes import required
 from certify.policy.policy import POLICIES
 from certify.stats.betting import betting_exceeds, noninferior
+from certify.ticket.schema import read_ticket_file
 from proofs_checks.coverage.calibrated import T, declares
 from proofs_checks.worlds import synthetic
 from proofs_checks.worlds.populations import decided, follow
@@ -208,6 +210,57 @@ def test_a_policy_is_planned_claim_by_claim(tmp_path: Path, capsys: pytest.Captu
     assert run(["power", "--policy", "release", "--claim", "gain:0"]) == 2
     assert run(["power"]) == 2
     assert run(["power", "--policy", "paper"]) == 2, "its level is that of a ticket"
+
+
+def declaring(tmp_path: Path, *declared: dict[str, str]) -> Path:
+    """A file with one ticket that declares claims."""
+    head = {"schema": "certify.tickets", "schema_version": 1, "created_by": "synthetic"}
+    path = tmp_path / "tickets.json"
+    path.write_text(json.dumps(head | {"tickets": [synthetic.ticket(declared=declared)]}))
+    return path
+
+
+def test_what_a_ticket_declares_is_planned_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All that ``certify check`` requires, at the error probability that each may have."""
+    records, arms = small_world()
+    translated = synthetic.write(tmp_path, records, arms)
+    lossless = {"kind": "non-inferiority", "margin": "25.0", "extraction": "whole", "delta": "0.01"}
+    ticket = declaring(tmp_path, lossless, {"kind": "agreement-rate"})
+    asked = ("--ticket", ticket, "--evidence", translated)
+    found = answer(capsys, "--policy", "release", *asked)
+    own = {one["claim"]: one for one in found["claims"]}
+    content = read_ticket_file(ticket).tickets[0]
+    wanted = required(content, POLICIES["release"])[len(POLICIES["release"].requires) :]
+    names = [one.partition(" ")[0].replace(":", ".") for one in [*own][4:]]
+    assert len(own) == 4 + 2, "release asks four; two arms of three can be planned for"
+    assert {f"declared.1.{name}" for name in (*names, "non-inferiority.full.whole")} == {*wanted[:-1]}
+    assert found["not_planned"] == ["non-inferiority:full:whole", wanted[-1]]
+    # Scores: base 20, reference 60, the ticket 30 and 50 by turns.
+    plan = own["non-inferiority:reference:whole >= -25"]
+    assert (plan["truth"], plan["delta"], own["gain:base:declared > 0"]["delta"]) == ("-20", "0.01", "0.05")
+    goal = ("--claim", "non-inferiority:25", "--delta", "0.01")
+    assert plan["units"] == answer(capsys, *goal, *asked)["units"]
+    base = own["non-inferiority:base:whole >= -25"]
+    assert (base["truth"], base["units"] < plan["units"]) == ("20", True), (
+        "against the base, not embed tuning"
+    )
+    assert len(answer(capsys, "--policy", "selection", *asked)["claims"]) == 0, "it reads no evidence"
+
+
+def test_a_claim_that_cannot_be_planned_hides_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records, arms = small_world()
+    translated = synthetic.write(tmp_path, records, arms)
+    kept = {"kind": "retention", "comparator": "0.5", "margin": "2", "extraction": "whole"}
+    ticket = declaring(tmp_path, kept, {"kind": "agreement-rate", "margin": "1"})
+    found = answer(capsys, "--policy", "release", "--ticket", ticket, "--evidence", translated)
+    assert [one["claim"].split()[0] for one in found["claims"]] == [
+        one.claim for one in POLICIES["release"].claims
+    ]
+    retention, agreement = found["not_planned"]
+    assert retention == "retention:0.5:whole", "planned for more than 0, it would be for too little"
+    assert agreement.startswith("agreement-rate:reference >= 1 (")
 
 
 def test_a_gain_under_another_template_is_told_by_such_evidence(
