@@ -132,13 +132,13 @@ def _assumed(
 
     from certify.base.errors import UsageError
     from certify.claims.every import role_of
-    from certify.cli.numbers import decimal
+    from certify.cli.numbers import number
     from certify.gate.planning import Truth, truth_of
 
     if (claim.is_rate or claim.t) and sd is not None:
         raise UsageError("--sd does not apply to a rate: its mean says how it spreads", code="USAGE")
-    value = None if truth is None else decimal("--truth", truth)
-    spread = None if sd is None else decimal("--sd", sd)
+    value = None if truth is None else number("--truth", truth)
+    spread = None if sd is None else number("--sd", sd)
     if spread is not None and spread <= 0:
         raise UsageError("--sd must be positive", code="NUMBER")
     loaded = next((one for one in evidence if role_of(one, ticket) == claim.role), None)

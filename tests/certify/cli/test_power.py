@@ -79,6 +79,17 @@ def test_what_is_not_known_is_asked_for(capsys: pytest.CaptureFixture[str]) -> N
     assert run(["power", "--claim", "gain:1", "--sd", "1e1"]) == 2
 
 
+def test_probabilities_are_decimals_or_fractions(capsys: pytest.CaptureFixture[str]) -> None:
+    """A report writes the error probability of a limit as 1/180."""
+    goal = ("--claim", "agreement:0.95")
+    found = answer(capsys, *goal, "--truth", "99/100", "--delta", "1/180", "--power", "4/5")
+    assert found["clean_units"] == next(n for n in range(1, 200) if 180 * 19**n <= 20**n)
+    assert (found["truth"], found["power"]) == ("0.99", "0.8")
+    for text in ("1/0", "1/", "/2", "1/-2", "-1/180", "180/1", "3/2", "0/5", "1.0/2", "1/2/3", ".", "-", ""):
+        assert run(["power", *goal, "--truth", "1", f"--delta={text}"]) == 2
+        assert capsys.readouterr().err.endswith("[NUMBER]\n"), text
+
+
 @pytest.mark.parametrize(
     "text",
     ["agreement:1", "guarantee:0", "guarantee:calibrate", "non-inferiority:-1", "gain", "bleu:1", "gain:"],
