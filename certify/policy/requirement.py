@@ -268,9 +268,10 @@ def _threshold(
 
 
 def _needed(claim: Claim, limit: Fraction, threshold: Fraction, sign: int) -> str:
-    """How many units would do, if the limit came closer with their root: a range, as the estimate is noisy.
+    """How many units would do if the estimate is right, and if it is off by about a standard error.
 
-    The estimate is taken to be right to within half its distance from the limit, about a standard error.
+    That is half its distance from the limit, which is taken to shrink with the root of the units. Of such
+    numbers every second evaluation falls short; ``certify power`` plans for more.
     """
     estimate = threshold if claim.estimate is None else sign * claim.estimate
     if estimate <= threshold:
@@ -280,7 +281,8 @@ def _needed(claim: Claim, limit: Fraction, threshold: Fraction, sign: int) -> st
         return max(claim.n + 1, math.ceil(claim.n * (estimate - limit) ** 2 / excess**2))
 
     excess, error = estimate - threshold, (estimate - limit) / 2
-    least = units(excess + error)
-    if excess <= error:
-        return f"{claim.n} units do not decide: at least about {least} are needed"
-    return f"{claim.n} units do not decide: about {least} to {units(excess - error)} are needed"
+    most = f"to {units(excess - error)}" if excess > error else "or more"
+    return (
+        f"{claim.n} units do not decide: about {units(excess)} would if the estimate is right,"
+        f" {units(excess + error)} {most} as it can err"
+    )

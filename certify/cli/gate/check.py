@@ -193,6 +193,8 @@ def _next(
     ``again``: the base, and options with which that use comes to the same verdict.
     """
     first = load(RENDERERS["check.summary"])(run)[0]
+    if first.code == "NOT_SHOWN":
+        return _power(run, first)
     if first.verdict != first.code:
         return "certify", "explain", first.code
     if run["exit_code"]:  # of a replay alone
@@ -203,3 +205,17 @@ def _next(
             return "cosign", "attest-blob", "--statement", str(place), "--bundle", signed
     apply = ("certify", "apply", "--ticket", f"{first.file}#{first.id}", "--base")
     return *apply, *again, "--out", "MERGED"
+
+
+def _power(run: Mapping[str, Any], first: Any) -> Sequence[str]:
+    """The command that plans for what was not shown: at the same error probability, from its text and one of
+    each other role."""
+    report = next(one for one in run["reports"] if one["file"] == first.file)
+    ticket = next(one for one in report["tickets"] if one["id"] == first.id)
+    asked = (one for one in ticket["claims"] if first.item in one["items"])
+    claim = max(asked, key=lambda one: one["code"] == first.code)
+    manifests = sorted(ticket["certificate"]["evidence"], key=lambda one: one["text"] == claim["text"])
+    paths = {one["role"]: str(Path(first.file).parent / one["path"]) for one in manifests}
+    named = ("--policy", report["policy_file"] or report["policy"], "--ticket", f"{first.file}#{first.id}")
+    evidence = (word for path in paths.values() for word in ("--evidence", path))
+    return "certify", "power", *named, "--delta", claim["delta"], *evidence

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from claims_world import evidence_of, subject_of
 from command import following
+from evidence_folders import fill, make_bundle
 
 from certify.base.errors import CertifyError
 from certify.base.records import RULES
@@ -22,6 +23,7 @@ from certify.gate.planning import Truth, parse_claim, plan, truth_of
 from certify.policy.outcomes import required
 from certify.policy.policy import POLICIES
 from certify.stats.betting import betting_exceeds, noninferior
+from certify.ticket.declared import DeclaredClaim
 from certify.ticket.schema import read_ticket_file
 from proofs_checks.coverage.calibrated import T, declares
 from proofs_checks.worlds import synthetic
@@ -272,6 +274,26 @@ def test_a_claim_that_cannot_be_planned_hides_no_other(
     retention, agreement = found["not_planned"]
     assert retention == "retention:0.5:whole", "planned for more than 0, it would be for too little"
     assert agreement.startswith("agreement-rate:reference >= 1 (")
+
+
+def test_what_is_not_shown_is_planned_by_the_command_that_comes_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is printed, at the error probability of the limit that did not show it."""
+    bundle = fill(
+        make_bundle(tmp_path, declared=[DeclaredClaim(kind="agreement-rate", margin="0.8")]), units=5
+    )
+    bundle.issue()
+    assert run(["check", "--policy", "release", str(bundle.path)]) == 3
+    words = following(capsys.readouterr().out)
+    assert words[0] == "power"
+    found = answer(capsys, *words[1:])
+    (plan,) = (one for one in found["claims"] if one["claim"] == "agreement-rate:reference >= 0.8")
+    certificate = json.loads(bundle.certificate.read_text())
+    (delta,) = {one["delta"] for one in certificate["evidence"] if one["role"] == "evaluation"}
+    assert float(plan["delta"]) == pytest.approx(float(Fraction(delta)), rel=1e-5)
+    assert "estimated from" in plan["source"]
+    assert all(one["units"] for one in found["claims"]), "evidence of both roles is named"
 
 
 def test_a_gain_under_another_template_is_told_by_such_evidence(

@@ -389,18 +389,19 @@ def test_an_assumption_that_is_not_accepted_decides_nothing(given: Claim) -> Non
 @pytest.mark.parametrize(
     ("lower", "estimate", "needed"),
     [
-        (Fraction(-1), Fraction(1), "at least about 11 are"),
-        (Fraction(-2), Fraction(1), "at least about 15 are"),
-        (Fraction(-1), Fraction(3), "about 11 to 160 are"),
+        (Fraction(-1), Fraction(1), (40, "11 or more")),
+        (Fraction(-2), Fraction(1), (90, "15 or more")),
+        (Fraction(-1), Fraction(3), (18, "11 to 160")),
     ],
 )
-def test_how_many_units_would_do(lower: Fraction, estimate: Fraction, needed: str) -> None:
+def test_how_many_units_would_do(lower: Fraction, estimate: Fraction, needed: tuple[int, str]) -> None:
     # At 10 units the limit lies 2 (3, 4) below the estimate, which can be off by half of that. In the last
-    # case the mean is then at least 1: the limit would lie as far below it at 10 (4/1)^2 units.
+    # case the mean is then at least 1: the limit would lie as far below it at 10 (4/1)^2 units. With the
+    # estimate right, at 10 (2/1)^2, 10 (3/1)^2 and 10 (4/3)^2.
     requirement = Requirement("gain:base:whole", "above", Fraction(0))
     given = claim(lower=lower, estimate=estimate)
     answer = judge(requirement, given, alpha="0.05", taken=frozenset({"A-UNITS"}), opposite=lambda: None)
-    assert f"{needed} needed" in answer.text
+    assert "about {} would if the estimate is right, {} as it can err".format(*needed) in answer.text
     given = claim(lower=lower, estimate=Fraction(0))
     answer = judge(requirement, given, alpha="0.05", taken=frozenset({"A-UNITS"}), opposite=lambda: None)
     assert "more units alone will not show it" in answer.text
