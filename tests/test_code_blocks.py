@@ -106,7 +106,11 @@ def parse(block: Block) -> None:
         case "yaml":
             assert yaml.safe_load(block.text)
         case "toml":
-            parse_file(tomllib.loads(block.text), kind)
+            value = tomllib.loads(block.text)
+            assert kind or "schema" in value, (
+                "a reader cannot use it: name its schema, or what it is a part of"
+            )
+            parse_file(value, kind)
         case _:
             pytest.fail(f"nothing handles a block of {language}")
 
@@ -241,6 +245,7 @@ def test_a_block_runs(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
         ('```json\n{"a": 1, "a": 2}\n```', "twice"),
         ('```json\n{"schema": "certify.policy", "schema_version": 1}\n```', "missing field"),
         ("```toml\na = \n```", "Invalid value"),
+        ('```toml\nextends = "release"\n```', "a reader cannot use it"),
         ('```toml plan\nname = "a"\n```', "missing field"),
         ("`certify scan --gone`", "No such option: --gone"),
         ("`certify gone`", "gone"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from command import in_process
+from documents import PAGES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +51,16 @@ name = "own"
 question = "Well?"
 items = ["integrity.base"]
 """
+
+
+def test_the_policy_of_ones_own_in_the_documents_is_whole(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```toml\n(.+?)```", PAGES["docs/policies.md"], re.DOTALL)
+    path = tmp_path / "own.toml"
+    path.write_text(block)
+    own, release = get_policy(str(path)), POLICIES["release"]
+    assert own.claims[: len(release.claims)] == release.claims
+    assert len(own.claims) == len(release.claims) + 1
+    assert (own.items, own.loosens) == (release.items, ())
 
 
 def with_claims(text: str, *, delta: str = "0.05", extra: str = "") -> bytes:
