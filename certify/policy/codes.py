@@ -1,6 +1,7 @@
-"""Explanations for ``certify explain``: reason codes, assumptions, kinds of claims, policies of the package.
+"""Explanations for ``certify explain``: reason codes, assumptions, kinds of claims, policies of the package,
+and words.
 
-Meaning and remedy of each code are data, in ``codes.toml``.
+Meaning and remedy of each code are data, in ``codes.toml``; words are those of ``glossary.md``.
 """
 
 from __future__ import annotations
@@ -58,6 +59,18 @@ def words() -> Mapping[str, Mapping[str, str]]:
     return tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
 
 
+@cache
+def glossary() -> tuple[tuple[str, str, str], ...]:
+    """Rows of the glossary: its words, what they mean, the topic; as plain text but for the meaning's
+    backticks."""
+    found = []
+    for part in (Path(__file__).parent / "glossary.md").read_text(encoding="utf-8").split("\n## ")[1:]:
+        for head, meaning in re.findall(r"^\| (\*\*.+?) \| (.+?) \| ", part, re.MULTILINE):
+            heads = re.sub(r"\\(.)", r"\1", head.replace("**", ""))
+            found.append((heads, re.sub(r"\[(.+?)\]\(.+?\)", r"\1", meaning), part.partition("\n")[0]))
+    return tuple(found)
+
+
 def names() -> dict[str, tuple[str, ...]]:
     """List everything that can be explained, by topic."""
     found: dict[str, list[str]] = {}
@@ -67,6 +80,8 @@ def names() -> dict[str, tuple[str, ...]]:
     found["claims"] = [f"claim:{name}" for name in KINDS]
     found["policies of the package"] = [f"policy:{name}" for name in POLICIES]
     found |= {topic: list(entries) for topic, entries in words().items()}
+    for heads, _, topic in glossary():
+        found.setdefault(f"glossary, {topic}", []).extend(heads.split(", "))
     return {topic: tuple(entries) for topic, entries in found.items()}
 
 
@@ -79,12 +94,14 @@ def explain(name: str) -> tuple[str, ...]:
         UsageError: the name is unknown (``CODE_UNKNOWN``).
     """
     known = _index()
-    kind = re.split("[:.]", name.removeprefix("claim."))[0]  # a claim can end in a name that a file gives
-    found = known.get(name) or known.get(_spelling(name)) or (known.get(kind) if kind in KINDS else None)
+    found = known.get(name) or known.get(_spelling(name))
+    if found is None and not name.startswith(("claim:", "policy:")):
+        # Claims, rules, units and procedures can end in what a file gives.
+        found = known.get(re.split("[:./]", name.removeprefix("claim."))[0])
     if found is not None:
         return found
     raise UsageError(
-        f"unknown name {name[:80]!r}: certify explain lists every code, assumption, claim and policy",
+        f"unknown name {name[:80]!r}: certify explain lists all that there are",
         code="CODE_UNKNOWN",
     )
 
@@ -101,7 +118,11 @@ def _index() -> Mapping[str, tuple[str, ...]]:
     for code in codes().values():
         found[code.code] = (code.code, f"  means: {code.meaning}", f"  do: {code.remedy}")
     for one in ASSUMPTIONS.values():
-        found[one.id] = (one.id, f"  assumes: {one.statement}", f"  status: {one.status}")
+        found[one.id] = found[one.id.partition("(")[0]] = (
+            one.id,
+            f"  assumes: {one.statement}",
+            f"  status: {one.status}",
+        )
     for name in (*KINDS, *(name for kind in KINDS.values() for name in kind.names), *TESTS):
         found[name] = found[f"claim:{name}"] = _kind(KINDS[name.partition(":")[0]])
     for policy in POLICIES.values():
@@ -109,6 +130,14 @@ def _index() -> Mapping[str, tuple[str, ...]]:
     for topic, entries in words().items():
         for name, meaning in entries.items():
             found.setdefault(name, (name, f"  means: {meaning} ({topic})"))
+    for heads, meaning, topic in glossary():
+        said = (heads, f"  means: {meaning} ({topic})")
+        for name in heads.split(", "):
+            found.setdefault(name, said)
+            found.setdefault(name.partition(" of a ")[0], said)  # margin of a claim
+    for heads, meaning, topic in glossary():
+        for name in re.findall("`(.+?)`", meaning):
+            found.setdefault(name, (name, f"  see {heads}: {meaning} ({topic})"))
     for name, lines in tuple(found.items()):
         found.setdefault(_spelling(name), lines)
     return MappingProxyType(found)

@@ -338,7 +338,8 @@ def names_of(run: dict[str, Any]) -> set[str]:
                 found |= {item["name"], item["outcome"], item["code"]}
             for claim in ticket["claims"]:
                 found |= {claim["name"], claim["finding"], claim["code"], *claim["assumptions"]}
-                found |= {claim["role"]}
+                found |= {claim["role"], claim["procedure"].partition(",")[0], claim["unit"]} - {""}
+            found |= {ticket["released"], ticket["selection"]["rule"]}
     return found
 
 

@@ -1,4 +1,4 @@
-"""``certify explain``: the meaning of a reason code, an assumption, a kind of claim or a policy."""
+"""``certify explain``: the meaning of a reason code, an assumption, a kind of claim, a policy or a word."""
 
 from __future__ import annotations
 

@@ -11,16 +11,19 @@ from typing import Any, get_args
 import pytest
 import typer
 from command import in_process
+from documents import PAGES
 
 from certify.base.assumptions import ASSUMPTIONS
 from certify.base.errors import ExitCode, UsageError
+from certify.base.records import RULES
 from certify.base.verdict import Outcome, Status
 from certify.claims.claim import Finding
 from certify.claims.kind import Role
 from certify.claims.registry import KINDS
 from certify.cli.main import app
-from certify.policy.codes import codes, explain, names, words
+from certify.policy.codes import codes, explain, glossary, names, words
 from certify.policy.policy import ITEMS, POLICIES, TEXTS
+from certify.selection.rules import RULE_NAMES
 from certify.stats.theorem import CRITERIA
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -173,10 +176,42 @@ def test_case_does_not_matter_and_unknown_names_are_refused() -> None:
         *(one.item for policy in POLICIES.values() for one in policy.claims),
         *("declared.1.gain.base.first-line", "template-gain:any-name:whole", "E⁰", "E*", "h", "N", "τ"),
         *get_args(Role),
+        # Words of reports and of tickets.
+        *(
+            "premise",
+            "transfer",
+            "tuned",
+            "chrF",
+            "delta",
+            "margin",
+            "template",
+            "r",
+            "A-ORDER",
+            "shift",
+            "p",
+        ),
+        *("betting/2", "clopper-pearson/1", "exact", "descriptive", "sentence", "block:5", "document"),
+        *(*RULES, *RULE_NAMES, "norm:64"),
     ],
 )
 def test_every_name_that_is_printed_can_be_explained(name: str) -> None:
     assert len(explain(name)) > 1
+
+
+def test_a_word_is_no_code_that_is_spelled_alike() -> None:
+    assert explain("unit")[1].startswith("  means: One independent draw")
+    assert explain("UNIT")[2].startswith("  do: ")
+    assert explain("E*") == explain("reference")
+    assert "guide." in explain("exit code")[1], "a link is its text"
+    assert [text for text in explain("whole") if "What part of an output is scored" in text]
+
+
+def test_every_row_of_the_glossary_is_read() -> None:
+    page = PAGES["certify/policy/glossary.md"]
+    rows = [row for row in page.splitlines() if row.startswith("| ") and not row.startswith("| word ")]
+    assert len(glossary()) == len(rows) > 50
+    said = [text for row in glossary() for text in row[:2]]
+    assert [text for text in said if "](" in text or "**" in text or "\\" in text] == []
 
 
 def wrong(found: Mapping[str, Mapping[str, str]]) -> set[str]:
