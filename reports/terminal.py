@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import groupby
 from typing import Any, Final
 
@@ -89,14 +90,19 @@ def _short(run: Mapping[str, Any], width: int, taken: int) -> list[Text]:
     if not pairs:
         return []
     shared = [said for said in caveats(pairs[0][1]) if all(said in caveats(ticket) for _, ticket in pairs)]
+    told: set[str] = set()
+    common = _common([ticket for _, ticket in pairs]) if len(pairs) > 1 else []
     head = list(_opening(*pairs[0], width)) if len(pairs) == 1 else _together(run, shared, width)
+    for item in common:
+        head += [Text(f"{item['code']}  {escape(item['name'])}, of all"), *_reason(item, width, told)]
+        told.add(remedy_of(item) or "")
     tail = _tail(pairs, width)
     own = [[] if len(pairs) == 1 else list(_own(run, *pair, shared, width)) for pair in pairs]
     fixed = len(head) + len(tail) + taken + sum(len(lines) + 1 for lines in own) + 2
     room = max(_LEAST, (_FIRST + _FURTHER * (len(pairs) - 1) - fixed) // len(pairs))
-    told: set[str] = set()
+    said_of_all = {item["name"] for item in common}
     for lines, (_, ticket) in zip(own, pairs, strict=True):
-        head += [Text(), *lines, *_reasons(ticket, width, room, told)]
+        head += [Text(), *lines, *_reasons(ticket, width, room, told, said_of_all)]
     return [*head, Text(), *tail]
 
 
@@ -132,11 +138,24 @@ def _where(run: Mapping[str, Any], file: str, name: str) -> str:
     return f"{path}{'#' * bool(name)}{name}" if several or not name else name
 
 
-def _reasons(ticket: Ticket, width: int, room: int, told: set[str]) -> list[Text]:
-    """What is required, what denies first; why, as far as there is room, each remedy once."""
+def _common(tickets: Sequence[Ticket]) -> list[Mapping[str, Any]]:
+    """The first of what denies every ticket for the same reason, such as a file that all of them name."""
+    every = [[(item["name"], item["code"], item["text"]) for item in denying(ticket)] for ticket in tickets]
+    same = set(every[0]).intersection(*every[1:])
+    of_claims = {name for claim in tickets[0]["claims"] for name in claim["items"]}
+    found = [
+        item
+        for item, key in zip(denying(tickets[0]), every[0], strict=True)
+        if key in same and item["outcome"] != "not run" and item["name"] not in of_claims
+    ]
+    return found[:_LEAST]
+
+
+def _reasons(ticket: Ticket, width: int, room: int, told: set[str], apart: AbstractSet[str]) -> list[Text]:
+    """What is required, without ``apart``, what denies first; why, as far as there is room; remedies once."""
     found: dict[str, tuple[list[str], Mapping[str, Any] | None]] = {}
     for item in denying(ticket):
-        if item["outcome"] != "not run":
+        if item["outcome"] != "not run" and item["name"] not in apart:
             row = _row(ticket, item)
             found.setdefault(row[1], (row, item))
     others: dict[str, list[str]] = {"not bound": [], "not run": [], "pass": []}

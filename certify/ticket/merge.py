@@ -119,11 +119,11 @@ def _check_base(base: Table, parts: Parts) -> None:
             code="NOT_A_CHECKPOINT",
         )
     if base.stored_dtype != base.dtype:
-        torch_name = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[base.dtype]
+        named = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}[base.dtype]
         raise InvalidInputError(
             f"{folder} stores {base.stored_dtype}, but the ticket's rows are served in {base.dtype}: convert"
-            f' the checkpoint (from_pretrained(..., dtype="{torch_name}").save_pretrained(...)), or make the'
-            f" ticket in {base.stored_dtype} (certify find --served-dtype {base.stored_dtype})",
+            f" the checkpoint (certify model import {folder} --out DIR --dtype {named}), or make the ticket"
+            f" in {base.stored_dtype} (certify find --served-dtype {base.stored_dtype})",
             code="DTYPE_MISMATCH",
         )
     if (folder / "adapter_config.json").exists():

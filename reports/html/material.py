@@ -93,6 +93,8 @@ class Material:
         """Why nothing can be drawn that needs an evaluation."""
         if self.one.examined is None:
             return f"the policy {self.report.policy.name} reads no evidence."
+        if self.one.examined.subject is None:
+            return "tables or rows of the ticket are missing, and without them it shows nothing."
         return "there is no usable evidence of a translated text."
 
     @property

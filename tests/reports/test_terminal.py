@@ -327,6 +327,23 @@ def test_a_short_report_stays_short_whatever_fails(tmp_path: Path) -> None:
     assert "more with --verbose" in text
 
 
+def test_what_all_tickets_lack_is_said_once(tmp_path: Path) -> None:
+    path = make_ticket(tmp_path, ticket_id="one")
+    make_ticket(tmp_path, ticket_id="two")
+    (found,) = (Path(path).parent).rglob("tokenizer.json")
+    found.unlink()
+    text = shown(path)
+    assert re.search(
+        r"^FILE_MISSING  integrity\.tokenizer, of all\n +\S+tokenizer\.json is named", text, re.MULTILINE
+    )
+    body = text[: text.index("report sha256")]
+    assert body.count("integrity.tokenizer") == 1
+    assert {line.split()[1] for line in body.splitlines() if line.startswith("INCONCLUSIVE")} == {
+        "one",
+        "two",
+    }
+
+
 def names_of(run: dict[str, Any]) -> set[str]:
     """Every name that the data of a run hold."""
     found = {"τ", "D", "h", "α", "p", "n", "NOT JUDGED"}

@@ -26,6 +26,7 @@ from fake_checkpoint import (
 )
 
 from certify.base.errors import CertifyError, InternalError, InvalidInputError, UsageError
+from certify.cli.main import run
 from certify.ticket import merge as merge_module
 from certify.ticket.merge import MergeReport, apply
 from certify.ticket.released import open_source
@@ -262,9 +263,12 @@ def test_bare_table_is_no_checkpoint(case: Case) -> None:
 def test_checkpoint_in_another_dtype(tmp_path: Path) -> None:
     case = Case(tmp_path, "F32")
     case.spec = make_ticket(tmp_path / "r" / "t.json", case.base, case.tuned, IDS, dtype="BF16")
-    with pytest.raises(InvalidInputError, match="bfloat16") as error:
+    with pytest.raises(InvalidInputError, match="DIR --dtype bf16") as error:
         case.run()
     assert error.value.code == "DTYPE_MISMATCH"
+    assert run(["model", "import", str(case.base), "--out", str(tmp_path / "b16"), "--dtype", "bf16"]) == 0
+    case.base = tmp_path / "b16"
+    case.run()
 
 
 def test_checkpoint_with_an_adapter(case: Case) -> None:
