@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -79,6 +79,24 @@ class Container:
     path: Path
     settings: Mapping[str, Any]
     tensors: Mapping[str, Blocks]
+
+    def refuse_others(self, prefix: str, read: Collection[str], inert: Mapping[str, Collection[Any]]) -> None:
+        """Refuse a setting that nobody understood: with it, the model may be another one.
+
+        Args:
+            prefix: with what the keys in question begin, such as ``llama.``; below they are without it.
+            read: keys that were read, or whose value never matters.
+            inert: of other keys, the values with which they change nothing.
+
+        Raises:
+            InvalidInputError: ``GGUF_UNSUPPORTED``.
+        """
+        for whole, value in self.settings.items():
+            key = whole.removeprefix(prefix)
+            if whole.startswith(prefix) and key not in read and value not in inert.get(key, ()):
+                raise unsupported(
+                    self, f"its setting {quote(whole)} is {shown(value)}, which is not supported"
+                )
 
 
 def open_gguf(path: Path) -> Container:
@@ -190,6 +208,16 @@ class _Header:
             raise _malformed(self._path, "it ends within its header")
         self.position += count
         return self._whole[self.position - count : self.position].tobytes()
+
+
+def shown(value: Any) -> str:
+    """The value of a setting for a one-line message; a list of any length is ``a list``."""
+    return "a list" if isinstance(value, list) else quote(str(value))
+
+
+def unsupported(file: Container, what: str) -> InvalidInputError:
+    """The error for a file that is well-formed, but not a model that can be converted."""
+    return InvalidInputError(f"{file.path} cannot be converted: {what}", code="GGUF_UNSUPPORTED")
 
 
 def _malformed(path: Path, what: str) -> InvalidInputError:

@@ -29,7 +29,7 @@ from certify.base.version import __version__
 from certify.models.archive import assembled
 from certify.models.gguf import open_gguf
 from certify.models.layout import HEAD, lay_out
-from certify.models.pieces import Pieces, pieces_of_gguf, pieces_of_model
+from certify.models.pieces import Pieces, pieces_of_model
 from certify.models.record import RECORD, ModelSource, SourceFile, TensorSource, read_record
 from certify.models.tokenizer import tokenizer_config, tokenizer_json
 from certify.tables.checkpoint import CONFIG, INDEX, SINGLE, locate
@@ -160,7 +160,7 @@ def import_model(
 def _of_gguf(sources: Sequence[Path], scratch: Path, dtype: Dtype | None) -> _Model:
     path, lay = assembled(sources, scratch)
     file = open_gguf(path)
-    layout, pieces = lay_out(file), pieces_of_gguf(file)
+    layout = lay_out(file)
     target = dtype or layout.dtype
     tensors = {
         name: Retyped(name, part.blocks.shape, part.values, ("F32", target), part.blocks.kind)
@@ -172,7 +172,7 @@ def _of_gguf(sources: Sequence[Path], scratch: Path, dtype: Dtype | None) -> _Mo
     name, licence = (file.settings.get(f"general.{key}", "") for key in ("name", "license"))
     record = _record(str(name)[:200], str(licence)[:200], files, target)
     config = {**layout.config, "dtype": _TORCH[target]}
-    beside = _fast(pieces, config["max_position_embeddings"])
+    beside = _fast(layout.pieces, config["max_position_embeddings"])
     return _Model(config, DEFAULT_TENSOR, config["tie_word_embeddings"], tensors, beside, record)
 
 

@@ -2,7 +2,8 @@
 
 Converters to GGUF change three things besides names, which are undone here: LLaMA's rows of queries and keys
 stand in another order (pairs that rotate together lie side by side there), Gemma's norms have 1 added, and
-settings that never vary are left out.
+settings that never vary are left out. As every tensor must be one that the architecture has, every setting
+must be one that is read, or have a value with which it changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError
 from certify.base.records import Dtype
-from certify.models.gguf import Blocks, Container
+from certify.models.gguf import Blocks, Container, shown, unsupported
+from certify.models.pieces import Pieces, pieces_of_gguf
 from certify.tables.safefile import quote
 from certify.tables.table import DEFAULT_TENSOR
 
@@ -35,6 +37,8 @@ class _Architecture:
         config: the entries of config.json that are its own.
         rotated: queries and keys are stored in the order of pairs.
         offset: what was added to its norms.
+        inert: for settings of its own that are not read, from its configuration: the values with which they
+            change nothing.
     """
 
     dtype: Dtype
@@ -42,6 +46,7 @@ class _Architecture:
     config: Callable[[_Settings], dict[str, Any]]
     rotated: bool = False
     offset: float = 0.0
+    inert: Callable[[Mapping[str, Any]], dict[str, tuple[Any, ...]]] = lambda _: {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +78,21 @@ class Layout:
         config: config.json without the type it is stored in.
         tensors: its tensors by their names in ``transformers``.
         dtype: type to store in unless another is asked for.
+        pieces: its vocabulary.
     """
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Converted]
     dtype: Dtype
+    pieces: Pieces
 
 
 class _Settings:
-    """Settings of the architecture in a file, checked as they are read."""
+    """Settings of the architecture in a file, checked as they are read; ``seen`` are the keys of those."""
 
     def __init__(self, file: Container, architecture: str) -> None:
         self._file, self._architecture = file, architecture
+        self.seen: set[str] = set()
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self._read(key, default)
@@ -98,20 +106,15 @@ class _Settings:
             raise self._wrong(key, value)
         return float(str(np.float32(value)))  # as it was written before it was put into 32 bits
 
-    def refuse_scaling(self) -> None:
-        """Refuse stretched positions, which nothing here converts."""
-        if self._file.settings.get(f"{self._architecture}.rope.scaling.type", "none") != "none":
-            raise unsupported(self._file, "its positions are scaled (rope.scaling)")
-
     def _read(self, key: str, default: Any) -> Any:
+        self.seen.add(key)
         value = self._file.settings.get(f"{self._architecture}.{key}", default)
         if value is None:
             raise unsupported(self._file, f"it lacks the setting {self._architecture}.{key}")
         return value
 
     def _wrong(self, key: str, value: Any) -> InvalidInputError:
-        text = quote(str(value))
-        return unsupported(self._file, f"its setting {self._architecture}.{key} is {text}")
+        return unsupported(self._file, f"its setting {self._architecture}.{key} is {shown(value)}")
 
 
 def _llama(_: _Settings) -> dict[str, Any]:
@@ -133,6 +136,26 @@ def _gemma3(settings: _Settings) -> dict[str, Any]:
     }
 
 
+def _gemma3_inert(config: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    slides = [(layer + 1) % 6 != 0 for layer in range(config["num_hidden_layers"])]
+    return {"attention.sliding_window_pattern": (6, slides)}
+
+
+def _inert(config: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Settings of every architecture that are not read, and the values with which they change nothing."""
+    return {
+        "vocab_size": (config["vocab_size"],),
+        "attention.value_length": (config["head_dim"],),
+        "attention.causal": (True,),
+        "rope.dimension_count": (config["head_dim"],),
+        "rope.scaling.type": ("none", "linear"),  # linear is llama.cpp's default, with a factor of 1
+        "rope.scaling.factor": (1.0,),
+        "rope.scale_linear": (1.0,),
+        "expert_count": (0,),
+        "expert_used_count": (0,),
+    }
+
+
 _ARCHITECTURES: Final[Mapping[str, _Architecture]] = MappingProxyType(
     {
         "llama": _Architecture(
@@ -140,6 +163,7 @@ _ARCHITECTURES: Final[Mapping[str, _Architecture]] = MappingProxyType(
             {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"},
             _llama,
             rotated=True,
+            inert=lambda _: {"tensor_data_layout": ("Meta AI original pth",)},  # the order of pairs
         ),
         "gemma3": _Architecture(
             "BF16",
@@ -153,6 +177,7 @@ _ARCHITECTURES: Final[Mapping[str, _Architecture]] = MappingProxyType(
             },
             _gemma3,
             offset=1.0,
+            inert=_gemma3_inert,
         ),
     }
 )
@@ -163,20 +188,17 @@ def lay_out(file: Container) -> Layout:
 
     Raises:
         InvalidInputError: the architecture or a setting is not supported, or tensors are not those of the
-            settings (``GGUF_UNSUPPORTED``).
+            settings (``GGUF_UNSUPPORTED``); the vocabulary is not (:mod:`certify.models.pieces`).
     """
     name = file.settings.get("general.architecture")
     if not isinstance(name, str) or name not in _ARCHITECTURES:
         known = " and ".join(_ARCHITECTURES)
-        raise unsupported(file, f"its architecture is {quote(str(name))}; converted are {known}")
+        raise unsupported(file, f"its architecture is {shown(name)}; converted are {known}")
     own, settings = _ARCHITECTURES[name], _Settings(file, name)
-    settings.refuse_scaling()
-    pieces = file.settings.get("tokenizer.ggml.tokens")
-    if not isinstance(pieces, list):
-        raise unsupported(file, "it has no vocabulary")
+    pieces = pieces_of_gguf(file)
     width, heads = settings.integer("embedding_length"), settings.integer("attention.head_count")
     config = own.config(settings) | {
-        "vocab_size": len(pieces),
+        "vocab_size": len(pieces.texts),
         "hidden_size": width,
         "intermediate_size": settings.integer("feed_forward_length"),
         "num_hidden_layers": settings.integer("block_count"),
@@ -188,15 +210,10 @@ def lay_out(file: Container) -> Layout:
         "rope_theta": settings.real("rope.freq_base", 10000.0),
         "tie_word_embeddings": "output.weight" not in file.tensors,
     }
-    for role in ("bos", "eos", "padding"):
-        key = f"{role.removesuffix('ding')}_token_id"
-        config[key] = file.settings.get(f"tokenizer.ggml.{role}_token_id")
-    return Layout(MappingProxyType(config), MappingProxyType(_find(file, own, config)), own.dtype)
-
-
-def unsupported(file: Container, what: str) -> InvalidInputError:
-    """The error for a file that is well-formed, but not a model that can be converted."""
-    return InvalidInputError(f"{file.path} cannot be converted: {what}", code="GGUF_UNSUPPORTED")
+    config |= {f"{role}_token_id": pieces.roles.get(role) for role in ("bos", "eos", "pad")}
+    tensors = _find(file, own, config)
+    file.refuse_others(f"{name}.", settings.seen, _inert(config) | own.inert(config))
+    return Layout(MappingProxyType(config), MappingProxyType(tensors), own.dtype, pieces)
 
 
 def _find(file: Container, own: _Architecture, config: Mapping[str, Any]) -> dict[str, Converted]:

@@ -20,7 +20,17 @@ from certify.tables.vocabulary import MAX_PIECE_CHARS
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 ROLES: Final = ("bos", "eos", "unk", "pad")
+_GGUF: Final = "tokenizer.ggml."
 _GGUF_ROLES: Final = dict(zip(ROLES, ("bos", "eos", "unknown", "padding"), strict=True))
+_GGUF_INERT: Final = frozenset(
+    {
+        *("pre", "scores", "add_space_prefix", "remove_extra_whitespaces"),  # read where they matter
+        *("seperator_token_id", "cls_token_id", "mask_token_id", "token_type_count"),
+        *("prefix_token_id", "suffix_token_id", "middle_token_id"),
+        *(f"fim_{part}_token_id" for part in ("pre", "suf", "mid", "pad", "rep", "sep")),
+    }
+)
+"""Settings of a tokenizer that change no ids of a text, whatever their value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +69,14 @@ def pieces_of_gguf(file: Container) -> Pieces:
 
     Raises:
         InvalidInputError: it is incomplete, or of another kind than SentencePiece and BPE on bytes
-            (``TOKENIZER_UNSUPPORTED``).
+            (``TOKENIZER_UNSUPPORTED``), or has a setting that is not known (``GGUF_UNSUPPORTED``).
     """
     settings, path = file.settings, file.path
+    seen = set(_GGUF_INERT)
 
     def entry(key: str, kind: type, default: Any = None) -> Any:
-        value = settings.get(f"tokenizer.ggml.{key}", default)
+        seen.add(key)
+        value = settings.get(_GGUF + key, default)
         if not isinstance(value, kind):
             raise _unsupported(path, f"its entry {key} is missing or malformed")
         return value
@@ -75,9 +87,7 @@ def pieces_of_gguf(file: Container) -> Pieces:
             path, f"its kind is {model[:40]!r}; converted are SentencePiece BPE and BPE on bytes"
         )
     bytewise = model == "gpt2"
-    if not bytewise and (
-        entry("remove_extra_whitespaces", bool, False) or "tokenizer.ggml.merges" in settings
-    ):
+    if not bytewise and (entry("remove_extra_whitespaces", bool, False) or f"{_GGUF}merges" in settings):
         raise _unsupported(path, "it normalises text, or lists merges beside scores")
     template = settings.get("tokenizer.chat_template", "")
     made = Pieces(
@@ -86,7 +96,7 @@ def pieces_of_gguf(file: Container) -> Pieces:
         roles={
             role: entry(f"{name}_token_id", int)
             for role, name in _GGUF_ROLES.items()
-            if f"tokenizer.ggml.{name}_token_id" in settings
+            if f"{_GGUF}{name}_token_id" in settings
         },
         scores=[] if bytewise else entry("scores", list),
         merges=entry("merges", list) if bytewise else [],
@@ -95,6 +105,10 @@ def pieces_of_gguf(file: Container) -> Pieces:
         around=(entry("add_bos_token", bool, not bytewise), entry("add_eos_token", bool, False)),
         template=template if isinstance(template, str) else "",
     )
+    # What ends a turn must be what ends a text: nothing that generates text here knows of a second one.
+    ends = (made.roles["eos"],) if "eos" in made.roles else ()
+    inert = {"eot_token_id": ends, "eom_token_id": ends, "add_sep_token": (False,)}
+    file.refuse_others(_GGUF, seen, inert)
     return _checked(made, path)
 
 

@@ -179,6 +179,80 @@ def bad_sources(folder: Path) -> dict[str, tuple[Path, str]]:
     }
 
 
+ODD = {
+    "linear by default": (tied_llama, {"llama__rope__scaling__factor": 4.0}),
+    "an old key": (tied_llama, {"llama__rope__scale_linear": 4.0}),
+    "half of a head turns": (tied_llama, {"llama__rope__dimension_count": 8}),
+    "both ways": (tied_llama, {"llama__attention__causal": False}),
+    "another scale": (tied_llama, {"llama__logit_scale": 0.5}),
+    "experts": (tied_llama, {"llama__expert_count": 8}),
+    "other rows": (tied_llama, {"llama__vocab_size": 319}),
+    "what nobody knows": (tied_llama, {"llama__attention__unheard_of": 0}),
+    "soft cap": (tiny_gemma3, {"gemma3__final_logit_softcapping": 2.0}),
+    "soft cap inside": (tiny_gemma3, {"gemma3__attn_logit_softcapping": 2.0}),
+    "other windows": (tiny_gemma3, {"gemma3__attention__sliding_window_pattern": 3}),
+    "listed windows": (tiny_gemma3, {"gemma3__attention__sliding_window_pattern": [True, True, False] * 2}),
+    "another name of a base": (tiny_gemma3, {"gemma3__rope__local__freq_base": 1e4}),
+    "end of a turn": (tied_llama, {"tokenizer__ggml__eot_token_id": 300}),
+    "a separator": (tied_llama, {"tokenizer__ggml__add_sep_token": True}),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_setting_that_is_not_read_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    make, changes = ODD[name]
+    (key,) = changes
+    with pytest.raises(CertifyError, match=f"its setting '{key.replace('__', '.')}' is") as caught:
+        import_model([write_gguf(tmp_path / "m.gguf", make(), **changes)], tmp_path / "out")
+    assert caught.value.code == "GGUF_UNSUPPORTED"
+
+
+# What converters and tools write besides, as seen in files of LLaMA 1 to 3, SmolLM2 and Gemma 3.
+ORDINARY = {
+    **{f"general__{key}": key for key in ("type", "basename", "size_label", "finetune", "author", "url")},
+    "general__tags": ["text-generation"],
+    "general__sampling__top_k": 64,
+    "general__base_model__0__name": "Base",
+    "general__quantization_version": 2,
+    "general__file_type": 15,
+    "quantize__imatrix__file": "imatrix.dat",
+    "split__count": 1,
+    "tokenizer__ggml__pre": "default",
+    "tokenizer__ggml__unknown_token_id": 0,
+    "tokenizer__ggml__padding_token_id": 0,
+    "tokenizer__ggml__seperator_token_id": 2,
+    "tokenizer__ggml__eot_token_id": 2,
+    "tokenizer__ggml__add_bos_token": True,
+    "tokenizer__ggml__add_eos_token": False,
+    "tokenizer__ggml__add_sep_token": False,
+    "tokenizer__ggml__add_space_prefix": False,
+    "tokenizer__chat_template": "{{ 1 }}",
+    "tokenizer__chat_template__tool_use": "{{ 2 }}",
+    "{arch}__vocab_size": 320,
+    "{arch}__attention__key_length": 16,
+    "{arch}__attention__value_length": 16,
+    "{arch}__attention__causal": True,
+    "{arch}__rope__dimension_count": 16,
+    "{arch}__rope__scaling__type": "linear",
+    "{arch}__rope__scaling__factor": 1.0,
+}
+OWN = {
+    "llama": {"llama__expert_count": 0, "llama__tensor_data_layout": "Meta AI original pth"},
+    "gemma3": {
+        "gemma3__rope__freq_base_swa": 1e4,
+        "gemma3__attention__sliding_window_pattern": [True] * 5 + [False, True],
+    },
+}
+
+
+@pytest.mark.parametrize("arch", OWN)
+def test_settings_of_ordinary_files_change_nothing(arch: str, tmp_path: Path) -> None:
+    model = {"llama": tied_llama, "gemma3": tiny_gemma3}[arch]()
+    changes = {key.format(arch=arch): one for key, one in ORDINARY.items()} | OWN[arch]
+    import_model([write_gguf(tmp_path / "m.gguf", model, **changes)], tmp_path / "out", dtype="F32")
+    assert torch.equal(logits(load_backbone(tmp_path / "out", "F32").eval()), logits(model))
+
+
 def _damaged(path: Path, good: bytes) -> Path:
     data = bytearray(write_wheel(path, {"a/x.gguf": good}).read_bytes())
     data[len(data) // 2] ^= 0xFF
