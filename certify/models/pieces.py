@@ -32,6 +32,10 @@ _GGUF_INERT: Final = frozenset(
 )
 """Settings of a tokenizer that change no ids of a text, whatever their value."""
 
+# What llama.cpp takes where a file does not say: ids of SentencePiece; cuts whose texts begin with bos.
+_DEFAULT_IDS: Final = {"unk": 0, "bos": 1, "eos": 2}
+_BEGIN: Final = frozenset({"llama-bpe"})
+
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
@@ -69,7 +73,8 @@ def pieces_of_gguf(file: Container) -> Pieces:
 
     Raises:
         InvalidInputError: it is incomplete, or of another kind than SentencePiece and BPE on bytes
-            (``TOKENIZER_UNSUPPORTED``), or has a setting that is not known (``GGUF_UNSUPPORTED``).
+            (``TOKENIZER_UNSUPPORTED``), does not fit together (``TOKENIZER_MALFORMED``), or has a setting
+            that is not known (``GGUF_UNSUPPORTED``).
     """
     settings, path = file.settings, file.path
     seen = set(_GGUF_INERT)
@@ -90,21 +95,27 @@ def pieces_of_gguf(file: Container) -> Pieces:
     if not bytewise and (entry("remove_extra_whitespaces", bool, False) or f"{_GGUF}merges" in settings):
         raise _unsupported(path, "it normalises text, or lists merges beside scores")
     template = settings.get("tokenizer.chat_template", "")
+    split = entry("pre", str) if bytewise else ""
+    roles = {
+        role: entry(f"{name}_token_id", int)
+        for role, name in _GGUF_ROLES.items()
+        if f"{_GGUF}{name}_token_id" in settings
+    }
+    begin = entry("add_bos_token", bool, not bytewise or split in _BEGIN)
+    end = entry("add_eos_token", bool, False)
     made = Pieces(
         texts=entry("tokens", list),
         kinds=entry("token_type", list),
-        roles={
-            role: entry(f"{name}_token_id", int)
-            for role, name in _GGUF_ROLES.items()
-            if f"{_GGUF}{name}_token_id" in settings
-        },
+        roles=roles if bytewise else _DEFAULT_IDS | roles,
         scores=[] if bytewise else entry("scores", list),
         merges=entry("merges", list) if bytewise else [],
-        split=entry("pre", str) if bytewise else "",
+        split=split,
         prefix=not bytewise and entry("add_space_prefix", bool, True),
-        around=(entry("add_bos_token", bool, not bytewise), entry("add_eos_token", bool, False)),
+        around=(begin, end),
         template=template if isinstance(template, str) else "",
     )
+    if (begin and "bos" not in made.roles) or (end and "eos" not in made.roles):
+        raise _unsupported(path, "texts begin or end with a token that it does not name")
     # What ends a turn must be what ends a text: nothing that generates text here knows of a second one.
     ends = (made.roles["eos"],) if "eos" in made.roles else ()
     inert = {"eot_token_id": ends, "eom_token_id": ends, "add_sep_token": (False,)}
@@ -146,13 +157,11 @@ def pieces_of_model(path: Path, *, around: tuple[bool, bool]) -> Pieces:
     if normaliser.get(2) or normaliser.get(4, 1):
         raise _unsupported(path, "it normalises text")
     # Ids are signed there: -1 is none.
-    numbers = {role: trainer.get(40 + i, default) for i, (role, default) in enumerate(_DEFAULT_IDS)}
+    defaults = (_DEFAULT_IDS | {"pad": 1 << 64}).items()
+    numbers = {role: trainer.get(40 + i, default) for i, (role, default) in enumerate(defaults)}
     roles = {role: number for role, number in numbers.items() if number < 1 << 31}
     made = Pieces(texts, kinds, roles, scores, prefix=bool(normaliser.get(3, 1)), around=around)
     return _checked(made, path)
-
-
-_DEFAULT_IDS: Final = (("unk", 0), ("bos", 1), ("eos", 2), ("pad", 1 << 64))
 
 
 def _checked(made: Pieces, path: Path) -> Pieces:

@@ -7,12 +7,15 @@ import json
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+pytest.importorskip("gguf")
 tokenizers = pytest.importorskip("tokenizers")
 sentencepiece = pytest.importorskip("sentencepiece")
 
+from tiny_gguf import tied_llama, write_gguf  # noqa: E402
 from tiny_llama import save_checkpoint  # noqa: E402
 from tiny_tokenizer import TEXT  # noqa: E402
 
@@ -140,3 +143,50 @@ def test_pieces_of_bytes_make_the_ids_of_their_tokenizer(digits: bool) -> None:
     assert tokenizer_json(replace(pieces, roles={}))["post_processor"] is None
     with pytest.raises(CertifyError, match="cuts text by 'qwen2'"):
         tokenizer_json(Pieces(texts, [], {}, split="qwen2"))
+
+
+def of_bytes(split: str, **changes: Any) -> dict[str, Any]:
+    """Settings of 320 pieces of bytes, for ``write_gguf``."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    pairs = [f"{a} {b}" for a in "abcdefgh" for b in "abcdefgh"][: 318 - len(alphabet)]
+    own = {
+        "model": "gpt2",
+        "pre": split,
+        "tokens": ["<|end|>", "<|start|>", *alphabet, *(pair.replace(" ", "") for pair in pairs)],
+        "token_type": [3, 3, *[1] * 318],
+        "scores": None,
+        "merges": pairs,
+        "bos_token_id": 1,
+        "eos_token_id": 0,
+    }
+    return {f"tokenizer__ggml__{key}": one for key, one in (own | changes).items()}
+
+
+# llama.cpp, llama_vocab::load(): add_bos is true for llama-bpe, and not for gpt-2 and smollm.
+@pytest.mark.parametrize(
+    ("split", "stated", "front"),
+    [("llama-bpe", None, [1]), ("llama-bpe", False, []), ("gpt-2", None, []), ("smollm", True, [1])],
+)
+def test_texts_begin_as_in_llama_cpp(
+    split: str, stated: bool | None, front: list[int], tmp_path: Path
+) -> None:
+    file = write_gguf(tmp_path / "m.gguf", tied_llama(), **of_bytes(split, add_bos_token=stated))
+    import_model([file], tmp_path / "out")
+    made = load_tokenizer(tmp_path / "out")
+    assert made("abc")["input_ids"] == [*front, *made("abc", add_special_tokens=False)["input_ids"]]
+
+
+def test_a_beginning_without_a_token_is_refused(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "m.gguf", tied_llama(), **of_bytes("llama-bpe", bos_token_id=None))
+    with pytest.raises(CertifyError, match="begin or end with a token that it does not name"):
+        import_model([file], tmp_path / "out")
+
+
+def test_sentencepiece_without_ids_has_those_of_llama_cpp(tmp_path: Path) -> None:
+    unnamed = {f"tokenizer__ggml__{role}_token_id": None for role in ("bos", "eos")}
+    import_model([write_gguf(tmp_path / "m.gguf", tied_llama(), **unnamed)], tmp_path / "out")
+    made = load_tokenizer(tmp_path / "out")
+    assert (made.bos_token_id, made.eos_token_id, made.unk_token_id) == (1, 2, 0)
+    assert made("一")["input_ids"][0] == 1
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
