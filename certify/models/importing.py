@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import (
+    MAX_JSON_BYTES,
     canonical_json,
     pretty_json,
     read_bytes,
@@ -264,10 +265,17 @@ def _made_fast(folder: Path, beside: dict[str, bytes], positions: Any) -> dict[s
 
 
 def _fast(pieces: Pieces, positions: int) -> dict[str, bytes]:
-    return {
+    made = {
         _TOKENIZER: canonical_json(tokenizer_json(pieces)),
         _SETTINGS: pretty_json(tokenizer_config(pieces, positions)).encode("utf-8"),
     }
+    for name, data in made.items():
+        if len(data) > MAX_JSON_BYTES:
+            raise InvalidInputError(
+                f"the tokenizer cannot be converted: {name} of {len(data)} bytes is more than readers take",
+                code="TOKENIZER_UNSUPPORTED",
+            )
+    return made
 
 
 def _untied(model: _Model, source: Path) -> _Model:

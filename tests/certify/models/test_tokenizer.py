@@ -20,6 +20,7 @@ from tiny_llama import save_checkpoint  # noqa: E402
 from tiny_tokenizer import TEXT  # noqa: E402
 
 from certify.base.errors import CertifyError  # noqa: E402
+from certify.models import importing  # noqa: E402
 from certify.models.importing import import_model  # noqa: E402
 from certify.models.pieces import Pieces, pieces_of_model  # noqa: E402
 from certify.models.tokenizer import tokenizer_json  # noqa: E402
@@ -190,3 +191,25 @@ def test_sentencepiece_without_ids_has_those_of_llama_cpp(tmp_path: Path) -> Non
     assert made("一")["input_ids"][0] == 1
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
+
+
+def chain(longest: int) -> Pieces:
+    """Pieces a, aa, … as SentencePiece: every cut of each is a merge."""
+    texts = ["<unk>", *("a" * i for i in range(1, longest + 1))]
+    return Pieces(texts, [2] + [1] * longest, {"unk": 0}, [-float(i) for i in range(len(texts))])
+
+
+def test_merges_that_grow_with_the_cube_of_a_piece_are_refused_before_they_are_made() -> None:
+    assert len(tokenizer_json(chain(40))["model"]["merges"]) == 40 * 39 // 2
+    with pytest.raises(CertifyError) as caught:
+        tokenizer_json(chain(800))  # 170 MB
+    assert caught.value.code == "TOKENIZER_UNSUPPORTED"
+
+
+def test_no_tokenizer_is_written_that_readers_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_gguf(tmp_path / "m.gguf", tied_llama(), tokenizer__chat_template="x" * 2**16)
+    monkeypatch.setattr(importing, "MAX_JSON_BYTES", 2**16)
+    with pytest.raises(CertifyError, match="more than readers take") as caught:
+        import_model([file], tmp_path / "out")
+    assert caught.value.code == "TOKENIZER_UNSUPPORTED"
+    assert not (tmp_path / "out").exists()
