@@ -2,7 +2,8 @@
 
 Layout, little-endian: ``GGUF``, the version (2 or 3), the numbers of tensors and of settings, the settings,
 the description of every tensor, then their blocks from an aligned position on. Nothing is allocated that the
-file is not long enough for. A tensor is described with its fastest dimension first; here it comes last.
+file is not long enough for, and what stands in front of the blocks has limits of its own, since a hole in a
+file costs nothing. A tensor is described with its fastest dimension first; here it comes last.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _NAMES: Final = {number: name for name, (number, _, _) in _KINDS.items()}
 _SCALARS: Final = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _TEXT, _ARRAY = 8, 9
 _MOST_DIMENSIONS, _LARGEST = 4, 1 << 48
+_LONGEST_HEADER: Final = 64 << 20  # bytes; a quarter of a million pieces with their merges have 10 million
+_MOST_ENTRIES: Final = 1 << 16  # settings, tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,10 @@ class Blocks:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """An opened file: its settings by key, and its tensors by name."""
+    """An opened file: its settings by key, and its tensors by name.
+
+    Texts of a list are a list; numbers of one are an array, memory-mapped and read-only.
+    """
 
     path: Path
     settings: Mapping[str, Any]
@@ -93,6 +99,8 @@ class Container:
         """
         for whole, value in self.settings.items():
             key = whole.removeprefix(prefix)
+            if isinstance(value, np.ndarray):
+                value = value[: _MOST_ENTRIES + 1].tolist()  # no list that is known is longer
             if whole.startswith(prefix) and key not in read and value not in inert.get(key, ()):
                 raise unsupported(
                     self, f"its setting {quote(whole)} is {shown(value)}, which is not supported"
@@ -117,10 +125,10 @@ def open_gguf(path: Path) -> Container:
     if version not in (2, 3):
         raise _malformed(path, f"its version is {version}, not 2 or 3")
     found: dict[str, Any] = {}
-    for _ in header.times(settings, 13):
+    for _ in header.times(settings, 13, _MOST_ENTRIES):
         header.put(found, header.text(), header.value(*header.numbers("I")))
     described: dict[str, tuple[str, tuple[int, ...], int, int]] = {}
-    for _ in header.times(tensors, 24):
+    for _ in header.times(tensors, 24, _MOST_ENTRIES):
         name = header.text()
         header.put(described, name, header.tensor(name))
     step = found.get("general.alignment", 32)
@@ -148,21 +156,22 @@ class _Header:
 
     def __init__(self, whole: NDArray[np.uint8], path: Path) -> None:
         self.position = len(MAGIC)
-        self._whole, self._path = whole, path
+        self._whole, self._path = whole.data, path
 
-    def times(self, count: int, least: int) -> Iterator[int]:
-        """Count to ``count``, if as many entries of at least ``least`` bytes still fit."""
-        if count * least > self._whole.size - self.position:
-            raise _malformed(self._path, f"it ends before the {count} entries that it announces")
+    def times(self, count: int, least: int, most: int = _LONGEST_HEADER) -> Iterator[int]:
+        """Count to ``count``, if it is at most ``most`` and as many entries of ``least`` bytes still fit."""
+        if count > most:
+            raise _malformed(self._path, f"it announces {count} entries, more than {most}")
+        self._fits(count * least)
         return iter(range(count))
 
     def numbers(self, form: str) -> tuple[Any, ...]:
         return struct.unpack(f"<{form}", self._take(struct.calcsize(f"<{form}")))
 
     def text(self) -> str:
-        (length,) = self.numbers("Q")
+        length = int.from_bytes(self._take(8), "little")  # there may be millions
         try:
-            return self._take(length).decode("utf-8")
+            return str(self._take(length), "utf-8")
         except UnicodeDecodeError as error:
             raise _malformed(self._path, "a text in it is not UTF-8") from error
 
@@ -175,8 +184,8 @@ class _Header:
             raise _malformed(self._path, f"a setting has type {kind}")
         inner, count = self.numbers("IQ")
         if inner in _SCALARS:
-            self.times(count, struct.calcsize(_SCALARS[inner]))
-            return list(self.numbers(f"{count}{_SCALARS[inner]}"))
+            form = np.dtype(f"<{_SCALARS[inner]}")
+            return np.frombuffer(self._take(count * form.itemsize), form)
         return [self.value(inner, nested=True) for _ in self.times(count, 8)]
 
     def tensor(self, name: str) -> tuple[str, tuple[int, ...], int, int]:
@@ -203,16 +212,22 @@ class _Header:
             raise _malformed(self._path, f"{quote(key)} is there twice")
         into[key] = value
 
-    def _take(self, count: int) -> bytes:
-        if count > self._whole.size - self.position:
-            raise _malformed(self._path, "it ends within its header")
+    def _take(self, count: int) -> memoryview:
+        self._fits(count)
         self.position += count
-        return self._whole[self.position - count : self.position].tobytes()
+        return self._whole[self.position - count : self.position]
+
+    def _fits(self, count: int) -> None:
+        end = self.position + count
+        if end > self._whole.nbytes:
+            raise _malformed(self._path, "it ends within its header")
+        if end > _LONGEST_HEADER:
+            raise _malformed(self._path, f"its header is longer than {_LONGEST_HEADER} bytes")
 
 
 def shown(value: Any) -> str:
     """The value of a setting for a one-line message; a list of any length is ``a list``."""
-    return "a list" if isinstance(value, list) else quote(str(value))
+    return "a list" if isinstance(value, list | np.ndarray) else quote(str(value))
 
 
 def unsupported(file: Container, what: str) -> InvalidInputError:

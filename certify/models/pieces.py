@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from certify.base.errors import InvalidInputError
 from certify.base.jsonio import MAX_JSON_BYTES, read_bytes
 from certify.models.gguf import Container
@@ -86,6 +88,10 @@ def pieces_of_gguf(file: Container) -> Pieces:
             raise _unsupported(path, f"its entry {key} is missing or malformed")
         return value
 
+    def numbers(key: str) -> list[Any]:
+        found: list[Any] = entry(key, np.ndarray)[: len(texts) + 1].tolist()
+        return found
+
     model = entry("model", str)
     if model not in ("llama", "gpt2"):
         raise _unsupported(
@@ -103,11 +109,12 @@ def pieces_of_gguf(file: Container) -> Pieces:
     }
     begin = entry("add_bos_token", bool, not bytewise or split in _BEGIN)
     end = entry("add_eos_token", bool, False)
+    texts = entry("tokens", list)
     made = Pieces(
-        texts=entry("tokens", list),
-        kinds=entry("token_type", list),
+        texts=texts,
+        kinds=numbers("token_type"),
         roles=roles if bytewise else _DEFAULT_IDS | roles,
-        scores=[] if bytewise else entry("scores", list),
+        scores=[] if bytewise else numbers("scores"),
         merges=entry("merges", list) if bytewise else [],
         split=split,
         prefix=not bytewise and entry("add_space_prefix", bool, True),

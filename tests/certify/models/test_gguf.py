@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +50,7 @@ def test_every_type_is_read_as_the_package_reads_it(kind: str, tmp_path: Path) -
         assert wanted.std() > 0
     assert opened.settings["llama.block_count"] == 3
     assert opened.settings["tokenizer.ggml.tokens"] == ["a", "▁b", "\n"]
-    assert opened.settings["tokenizer.ggml.scores"] == [0.0, -1.5, 2.0]
+    assert opened.settings["tokenizer.ggml.scores"].tolist() == [0.0, -1.5, 2.0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,4 +109,45 @@ def test_lies_are_refused(tmp_path: Path) -> None:
     at = data.index(b"two") + 23
     path.write_bytes(data[:at] + struct.pack("<I", 19) + data[at + 4 :])
     with pytest.raises(CertifyError, match="'two' has the quantisation type 19"):
+        open_gguf(path)
+
+
+def with_list(path: Path, inner: int, count: int, size: int) -> Path:
+    """A file whose first setting is a list of ``count`` numbers or texts; its ``size`` bytes are a hole."""
+    data = small(path, "one").read_bytes()
+    head = data[:16] + struct.pack("<Q", struct.unpack("<Q", data[16:24])[0] + 1)
+    with path.open("wb") as stream:
+        stream.write(head + struct.pack("<Q1sIIQ", 1, b"x", 9, inner, count))
+        stream.seek(size, 1)
+        stream.write(data[24:] + bytes(64))  # aligned otherwise
+    return path
+
+
+def test_a_list_of_numbers_costs_no_more_than_the_file(tmp_path: Path) -> None:
+    path = with_list(tmp_path / "m.gguf", 0, 48 << 20, 48 << 20)
+    tracemalloc.start()
+    try:
+        with suppress(CertifyError):
+            open_gguf(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("inner", "each"), [(0, 1), (8, 8)], ids=["numbers", "empty texts"])
+def test_a_header_of_any_length_is_refused_before_it_is_read(inner: int, each: int, tmp_path: Path) -> None:
+    path = with_list(tmp_path / "m.gguf", inner, (128 << 20) // each, 128 << 20)
+    with pytest.raises(CertifyError, match="its header is longer than 67108864 bytes"):
+        open_gguf(path)
+
+
+@pytest.mark.parametrize("position", [8, 16], ids=["tensors", "settings"])
+def test_entries_of_any_number_are_refused_before_they_are_read(position: int, tmp_path: Path) -> None:
+    path = small(tmp_path / "m.gguf", "one")
+    data = path.read_bytes()
+    with path.open("wb") as stream:
+        stream.write(data[:position] + struct.pack("<Q", 1 << 20) + data[position + 8 :])
+        stream.seek(48 << 20)
+        stream.write(b"x")
+    with pytest.raises(CertifyError, match="announces 1048576 entries, more than 65536"):
         open_gguf(path)
