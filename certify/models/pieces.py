@@ -8,7 +8,7 @@ which the fields below are read; it is treated as hostile.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -149,12 +149,12 @@ def pieces_of_model(path: Path, *, around: tuple[bool, bool]) -> Pieces:
         normaliser: dict[int, Any] = {}
         for field, value in _fields(data):
             if field == 1:
-                piece = dict(_fields(value))
+                piece = dict(_fields(value, _PIECE_NUMBERS))
                 texts.append(piece[1].decode("utf-8"))
                 scores.append(struct.unpack("<f", piece.get(2, bytes(4)))[0])
                 kinds.append(piece.get(3, NORMAL))
             elif field in (2, 3):
-                (trainer if field == 2 else normaliser).update(_fields(value))
+                (trainer if field == 2 else normaliser).update(_fields(value, _NUMBERS[field]))
     except (ValueError, KeyError, AttributeError, TypeError, struct.error) as error:
         raise InvalidInputError(
             f"{path} is refused: it is not a model of SentencePiece", code="TOKENIZER_MALFORMED"
@@ -192,11 +192,16 @@ def _checked(made: Pieces, path: Path) -> Pieces:
     return made
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+# Fields of a piece, of the trainer (2) and of the normaliser (3) that are numbers.
+_PIECE_NUMBERS: Final = frozenset({3})
+_NUMBERS: Final = {2: frozenset({3, 40, 41, 42, 43}), 3: frozenset({3, 4})}
+
+
+def _fields(data: bytes, numbers: Collection[int] = ()) -> Iterator[tuple[int, Any]]:
     """(number, value) of every field of a message: an integer, or the bytes of anything else.
 
     Raises:
-        ValueError: it is not a message.
+        ValueError: it is not a message, or a field in ``numbers`` is not an integer.
     """
     position = 0
 
@@ -219,6 +224,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
         if form == 0:
             yield key >> 3, varint()
             continue
+        if key >> 3 in numbers:
+            raise ValueError("a field is not a number")
         length = {1: 8, 2: varint() if form == 2 else 0, 5: 4}.get(form, len(data))
         if length > len(data) - position:
             raise ValueError("a field is longer than the message")

@@ -112,6 +112,23 @@ def test_no_cut_and_no_changed_byte_is_more_than_an_error(tmp_path: Path) -> Non
                 tokenizer_json(pieces_of_model(path, around=(True, True)))
 
 
+@pytest.mark.parametrize(
+    ("message", "field"), [*((2, i) for i in (3, 40, 41, 42, 43)), (3, 3), (3, 4), (1, 3)]
+)
+def test_a_number_that_is_none_is_refused(message: int, field: int, tmp_path: Path) -> None:
+    path = trained(tmp_path / "tokenizer.model")
+    piece = [1 << 3 | 2, 1, ord("Q")] if message == 1 else []
+    body = bytes([*piece, *varint(field << 3 | 2), 1, ord("x")])  # bytes, the last of which count
+    path.write_bytes(path.read_bytes() + bytes([message << 3 | 2, len(body)]) + body)
+    with pytest.raises(CertifyError) as caught:
+        pieces_of_model(path, around=(True, True))
+    assert caught.value.code == "TOKENIZER_MALFORMED"
+
+
+def varint(number: int) -> list[int]:
+    return [number] if number < 128 else [number & 127 | 128, *varint(number >> 7)]
+
+
 @pytest.mark.parametrize("digits", [True, False])
 def test_pieces_of_bytes_make_the_ids_of_their_tokenizer(digits: bool) -> None:
     from tokenizers import decoders, models, pre_tokenizers, trainers
