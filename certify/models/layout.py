@@ -67,7 +67,8 @@ class Converted:
     def values(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows ``start`` to ``stop`` in fp32; of a vector, it is one row."""
         found = self.blocks.values(slice(start, stop) if self.order is None else self.order[start:stop])
-        return found - np.float32(self.offset) if self.offset else found
+        with np.errstate(invalid="ignore"):  # who writes them looks for NaN and infinity
+            return found - np.float32(self.offset) if self.offset else found
 
 
 @dataclass(frozen=True, slots=True)

