@@ -172,7 +172,7 @@ def pieces_of_model(path: Path, *, around: tuple[bool, bool]) -> Pieces:
 
 
 def _checked(made: Pieces, path: Path) -> Pieces:
-    """Refuse columns of different lengths, pieces that are no text or there twice, and ids outside."""
+    """Refuse columns of different lengths, pieces that are no text or there twice, ids and merges outside."""
     count = len(made.texts)
     fits = (
         count == len(made.kinds)
@@ -182,11 +182,12 @@ def _checked(made: Pieces, path: Path) -> Pieces:
         and all(kind in range(1, 7) for kind in made.kinds)
         and all(isinstance(score, float) for score in made.scores)
         and all(0 <= token_id < count for token_id in made.roles.values())
-        and len({made.spelled(text) for text in made.texts}) == count
+        and len(known := {made.spelled(text) for text in made.texts}) == count
+        and all({*pair.split(" "), pair.replace(" ", "")} <= known for pair in made.merges)
     )
     if not fits:
         raise InvalidInputError(
-            f"{path} is refused: its pieces, kinds, scores and special ids do not fit together",
+            f"{path} is refused: its pieces, kinds, scores, merges and special ids do not fit together",
             code="TOKENIZER_MALFORMED",
         )
     return made

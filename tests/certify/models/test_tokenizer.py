@@ -230,3 +230,12 @@ def test_no_tokenizer_is_written_that_readers_refuse(tmp_path: Path, monkeypatch
         import_model([file], tmp_path / "out")
     assert caught.value.code == "TOKENIZER_UNSUPPORTED"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pair", ["z z", " z", "z ", "中 z", "zz", "a b c"])
+def test_a_merge_outside_the_vocabulary_is_refused(pair: str, tmp_path: Path) -> None:
+    settings = of_bytes("gpt-2")
+    settings["tokenizer__ggml__merges"] = [*settings["tokenizer__ggml__merges"], pair]
+    with pytest.raises(CertifyError, match="merges and special ids do not fit together") as caught:
+        import_model([write_gguf(tmp_path / "m.gguf", tied_llama(), **settings)], tmp_path / "out")
+    assert caught.value.code == "TOKENIZER_MALFORMED"
