@@ -7,6 +7,7 @@ which the fields below are read; it is treated as hostile.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,13 +85,15 @@ def pieces_of_gguf(file: Container) -> Pieces:
     def entry(key: str, kind: type, default: Any = None) -> Any:
         seen.add(key)
         value = settings.get(_GGUF + key, default)
-        if not isinstance(value, kind):
+        if type(value) is not kind:  # a bool is no id
             raise _unsupported(path, f"its entry {key} is missing or malformed")
         return value
 
-    def numbers(key: str) -> list[Any]:
-        found: list[Any] = entry(key, np.ndarray)[: len(texts) + 1].tolist()
-        return found
+    def numbers(key: str, kinds: str) -> list[Any]:
+        found = entry(key, np.ndarray)[: len(texts) + 1]
+        if found.dtype.kind not in kinds:
+            raise _unsupported(path, f"its entry {key} is malformed")
+        return list(found.tolist())
 
     model = entry("model", str)
     if model not in ("llama", "gpt2"):
@@ -112,9 +115,9 @@ def pieces_of_gguf(file: Container) -> Pieces:
     texts = entry("tokens", list)
     made = Pieces(
         texts=texts,
-        kinds=numbers("token_type"),
+        kinds=numbers("token_type", "iu"),
         roles=roles if bytewise else _DEFAULT_IDS | roles,
-        scores=[] if bytewise else numbers("scores"),
+        scores=[] if bytewise else numbers("scores", "f"),
         merges=entry("merges", list) if bytewise else [],
         split=split,
         prefix=not bytewise and entry("add_space_prefix", bool, True),
@@ -180,7 +183,7 @@ def _checked(made: Pieces, path: Path) -> Pieces:
         and all(isinstance(text, str) and 0 < len(text) <= MAX_PIECE_CHARS for text in made.texts)
         and all(isinstance(pair, str) and pair.count(" ") == 1 for pair in made.merges)
         and all(kind in range(1, 7) for kind in made.kinds)
-        and all(isinstance(score, float) for score in made.scores)
+        and all(map(math.isfinite, made.scores))
         and all(0 <= token_id < count for token_id in made.roles.values())
         and len(known := {made.spelled(text) for text in made.texts}) == count
         and all({*pair.split(" "), pair.replace(" ", "")} <= known for pair in made.merges)

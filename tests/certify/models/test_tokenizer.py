@@ -239,3 +239,22 @@ def test_a_merge_outside_the_vocabulary_is_refused(pair: str, tmp_path: Path) ->
     with pytest.raises(CertifyError, match="merges and special ids do not fit together") as caught:
         import_model([write_gguf(tmp_path / "m.gguf", tied_llama(), **settings)], tmp_path / "out")
     assert caught.value.code == "TOKENIZER_MALFORMED"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "code"),
+    [
+        ("bos_token_id", True, "TOKENIZER_UNSUPPORTED"),
+        ("bos_token_id", 1.0, "TOKENIZER_UNSUPPORTED"),
+        ("token_type", [True] * 320, "TOKENIZER_UNSUPPORTED"),
+        ("token_type", [1.0] * 320, "TOKENIZER_UNSUPPORTED"),
+        ("scores", [1] * 320, "TOKENIZER_UNSUPPORTED"),
+        ("scores", [float("nan")] * 320, "TOKENIZER_MALFORMED"),
+        ("scores", [float("-inf")] * 320, "TOKENIZER_MALFORMED"),
+    ],
+)
+def test_numbers_of_another_type_are_refused(key: str, value: Any, code: str, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "m.gguf", tied_llama(), **{f"tokenizer__ggml__{key}": value})
+    with pytest.raises(CertifyError) as caught:
+        import_model([file], tmp_path / "out")
+    assert caught.value.code == code
