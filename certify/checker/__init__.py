@@ -9,9 +9,9 @@ and their neighbours. Prints ``ID POLICY STATUS CODE...``; the exit status is th
 asked for, else ``release``: 0 certified, 1 refuted, 3 inconclusive or vacuous, 4 invalid; 2 usage, 5 no
 ticket.
 
-Alone, everything is derived again, tables included. Inside ``certify check`` what needs whole tables is taken
-from that program and named (:class:`verdict.Given`); records, units, claims, the ticket's own rows and the
-verdict are derived again.
+Alone, everything is derived again, tables included if they lie in the folder. Inside ``certify check`` what
+needs whole tables is taken from that program and named (:class:`verdict.Given`); records, units, claims, the
+ticket's own rows and the verdict are derived again.
 
 Hostile input ends in INVALID. What is not computed again (a sharded table, a ``.npy`` file, rule
 ``published:``) is NOT_RECOMPUTED and certifies nothing. Not read, and said so (:data:`verdict.NOT_READ`):

@@ -47,6 +47,12 @@ GAINS: Final = ("at_least", "above")
 RISES: Final = ("at_most", "below")
 TESTS: Final = {"guarantee": ("finding",), "unrelated-loss": RISES, "unrelated-excess": RISES}
 """How claims are tested; those that are not here by :data:`GAINS`."""
+USAGE: Final = f"usage: checker DIR [--policy {'|'.join(SHIPPED)}|FILE.toml] [--json] [--quiet]\n"
+HELP: Final = f"""{USAGE}
+DIR is the folder of tickets.json. Everything is derived again, tables included if they lie in the folder.
+Prints ID POLICY STATUS CODE... The exit status is the gravest under the policy asked for, else under
+{DEFAULT}: 0 certified, 1 refuted, 3 inconclusive or vacuous, 4 invalid; 2 usage, 5 no ticket.
+"""
 # Gravest first.
 EXIT: Final = {"INVALID": 4, "REFUTED": 1, "USAGE": 2, "INCONCLUSIVE": 3, "VACUOUS": 3, "CERTIFIED": 0}
 
@@ -179,12 +185,18 @@ def verify(
 
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit status."""
+    if {"--help", "-h"} & {*arguments}:
+        sys.stdout.write(HELP)
+        return 0
     words = [word for word in arguments if word not in ("--json", "--quiet")]
     policies = words[2:] if words[1:2] == ["--policy"] else []
     if len(words) != 1 + 2 * len(policies) or (
         policies and not (policies[0] in SHIPPED or policies[0].endswith(".toml"))
     ):
-        sys.stderr.write(f"usage: checker DIR [--policy {'|'.join(SHIPPED)}|FILE.toml] [--json] [--quiet]\n")
+        sys.stderr.write(USAGE)
+        return 2
+    if not Path(words[0], "tickets.json").is_file():
+        sys.stderr.write(f"checker: {words[0]!a}: expected the folder of tickets.json\n")
         return 2
 
     def say(line: str) -> None:

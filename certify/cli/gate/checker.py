@@ -23,8 +23,8 @@ def checker(
 ) -> int:
     """Run the independent checker, or write it to one file.
 
-    The checker needs nothing but Python. Alone it derives everything again from the files, tables included:
-    python3 -I -S checker.pyz DIR.
+    The checker needs nothing but Python. Alone it derives everything again from the files, tables
+    included if they lie in the folder: python3 -I -S checker.pyz DIR.
     """
     from certify.base.errors import ExitCode, UsageError
     from certify.checker import main

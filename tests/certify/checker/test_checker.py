@@ -78,7 +78,7 @@ def statuses(path: Path) -> dict[str, str]:
     return {name: opinion.status for name, opinion in verdicts.items()}
 
 
-def alone(folder: Path, *options: str, script: Path = SOURCE) -> subprocess.CompletedProcess[str]:
+def alone(folder: Path | str, *options: str, script: Path = SOURCE) -> subprocess.CompletedProcess[str]:
     """The checker as a process that finds neither this project nor any installed package."""
     command = [sys.executable, "-I", "-S", str(script), str(folder), "--quiet", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd="/")
@@ -755,7 +755,12 @@ def test_a_ticket_name_that_would_drive_a_terminal_is_refused(bundle: Bundle) ->
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    assert alone(tmp_path).returncode == 2, "no ticket file"
+    for place in (tmp_path, EXAMPLE / "tickets.json", "a\x1b[2J"):
+        ran = alone(place, "--json")
+        expected = f"checker: {str(place)!a}: expected the folder of tickets.json\n"
+        assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", expected)
+    ran = alone("--help")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, verdict.HELP, "")
     assert alone(tmp_path, "--policy", "none.toml").returncode == 2
     for words in ((), ("--policy",), ("--policy", "kind"), ("--policy", "paper", "x")):
         ran = alone(tmp_path, *words)
