@@ -331,6 +331,8 @@ def read_ticket_file(path: Path) -> TicketFile:
 
 def read_ticket_bytes(path: Path) -> tuple[TicketFile, bytes]:
     """:func:`read_ticket_file`, and what was read."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name tickets.json in it", code="FILE_UNREADABLE")
     content, data = read(TicketFile, path, what="ticket file", refusal=_REFUSAL)
     return content, data
 

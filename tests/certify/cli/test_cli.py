@@ -162,6 +162,15 @@ def test_wrong_use_is_one_line_and_exit_2(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", [["check"], ["report"], ["verify", "--served", "x", "--ticket"]])
+def test_a_folder_is_told_the_name_of_its_ticket_file(
+    command: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    ran = in_process([*command, tmp_path], capsys)
+    assert ran.code == 2
+    assert f"{tmp_path} is a folder: name tickets.json in it [FILE_UNREADABLE]" in ran.one_line()
+
+
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help_works(arguments: list[str], capsys: Capture) -> None:
     ran = in_process(arguments, capsys)
