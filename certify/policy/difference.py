@@ -1,8 +1,9 @@
 """Two tickets compared: rows, what is bound, what is declared, and what their certificates state.
 
 A claim is stronger if more requirements are met by it: a higher lower limit where policies test that one, a
-lower upper limit, a better finding of a guarantee (and of two alike, a lower limit of the rate); of equal
-ones, that of the smaller error probability. Where files lie, and what tickets are called, is no difference.
+lower upper limit, of a guarantee ``held`` before ``inconclusive`` before ``refuted`` (and of two alike, a
+lower limit of the rate); of equal ones, that of the smaller error probability. Any other finding is about
+another question, so it is neither. Where files lie, and what tickets are called, is no difference.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from certify.ticket.schema import Ticket
 
 Turn = Literal["added", "removed", "changed", "stronger", "weaker"]
 Strength = tuple[Any, ...]
-"""Compares: the greater one is the stronger."""
+"""Compares: the greater one is the stronger. Of some pairs none is: a set is greater than a part of it."""
 
-_FINDINGS: Final = ("vacuous", "inconclusive", "held")  # any other is below these
+_BETTER: Final = {"held": {"inconclusive", "refuted"}, "inconclusive": {"refuted"}}  # than which findings
 _PLACES: Final = {"path", "files"}
 _OWN: Final = {"id", "tokens", "declared", "evidence", "certificate"}  # compared apart, or not asserted
 
@@ -96,7 +97,7 @@ def _changes(what: Any, before: _Said, after: _Said) -> Iterable[Changed]:
         elif weight == other and old == new:
             continue
         else:
-            turn = "changed" if weight == other else "stronger" if other > weight else "weaker"
+            turn = "stronger" if other > weight else "weaker" if other < weight else "changed"
         yield Changed(what=what, name=name, change=turn, before=old, after=new)
 
 
@@ -171,10 +172,8 @@ def _shown(claim: StatedClaim) -> Strength:
     tests = KINDS[claim.kind].tests
     lower, upper = (None if one is None else one.value for one in (claim.lower, claim.upper))
     limit = lower if tests == LOWER else None if upper is None else -upper
-    finding = -1
-    if tests not in (LOWER, UPPER) and claim.finding in _FINDINGS:
-        finding = _FINDINGS.index(claim.finding)
-    return (finding, limit is not None, limit or Fraction(0), -Fraction(claim.delta))
+    findings = frozenset({claim.finding, *_BETTER.get(claim.finding, ())})
+    return (findings, limit is not None, limit or Fraction(0), -Fraction(claim.delta))
 
 
 def _figures(claim: StatedClaim) -> dict[str, Any]:

@@ -131,6 +131,8 @@ def _finding(name: str) -> Callable[[Json], None]:
         (_limit("unrelated-excess", "upper", -1), "stronger"),
         (_finding("held"), "stronger"),
         (_finding("inconclusive"), "stronger"),
+        (_finding("premise failed"), "changed"),
+        (_finding("vacuous"), "changed"),
         (lambda content: content["claims"][0].update(delta="1/1000"), "stronger"),
         (lambda content: content["claims"][0].update(n=7), "changed"),
         (lambda content: content["claims"].pop(), "removed"),
@@ -144,6 +146,9 @@ def test_the_one_claim_that_a_certificate_states_otherwise(
     assert [(one.what, one.change) for one in compare(SAME, SAME, (stated, other)).changes] == [
         ("claim", turn)
     ]
+    (back,) = compare(SAME, SAME, (other, stated)).changes
+    turned = {"stronger": "weaker", "weaker": "stronger", "removed": "added"}
+    assert back.change == turned.get(turn, turn)
     assert [one.change for one in compare(SAME, SAME, (None, other)).changes] == ["added"]
 
 
