@@ -241,7 +241,9 @@ def _model_findings(
         *_named("MISSING_TENSORS", "tensors of the base are missing", found.missing),
         *_named("EXTRA_TENSORS", "tensors are not in the base", found.extra),
         *_named("TENSORS_DIFFER", "tensors are not the base's", found.changed),
-        *_named("TENSOR_DTYPE", "tensors have a type other than the base's", found.dtypes),
+        *_named(
+            "TENSOR_DTYPE", "tensors have a type other than that in which the ticket is served", found.dtypes
+        ),
         *_named("TENSOR_SHAPE", "tensors have a shape other than the base's", found.shapes),
     ]
     if is_folder(base.path) and is_folder(served.path):

@@ -142,6 +142,7 @@ def test_type_and_shape_are_judged_per_tensor(release: Release, served: Path) ->
     report = judge(release, served)
     assert named(report) == {"TENSOR_DTYPE": (NORM,), "TENSOR_SHAPE": (HEAD,)}
     assert "BF16, not F16" in report.findings[0].message
+    assert "other than that in which the ticket is served" in report.findings[0].message, "not the base's"
 
 
 def test_a_setting_of_the_model_counts(release: Release, served: Path) -> None:
