@@ -106,6 +106,8 @@ READ: Final = {
     "run": "lottery.tuning.journal:RunRecord",
     "choice": "certify.evidence.choice_record:ChoiceRecord",
     "calibration": "certify.evidence.choice_record:CalibrationRecord",
+    "experiment": "lottery.experiment.steps.published:ExperimentManifest",
+    "summary": "lottery.experiment.steps.published:ExperimentSummary",
 }
 """Further kinds of files that are read, of which parts are only informative."""
 

@@ -27,12 +27,12 @@ _HEADER = re.compile(
 )
 
 
-def read_counts(path: Path, rows: int) -> NDArray[np.int64]:
+def read_counts(path: Path, rows: int | None = None) -> NDArray[np.int64]:
     """Read token counts from a ``.npy`` file of integers ``[V]``.
 
     Args:
         path: the file; never unpickled.
-        rows: number of rows V of the table.
+        rows: number of rows V of the table; None takes as many as there are.
 
     Raises:
         UsageError: the file cannot be read.
@@ -46,6 +46,7 @@ def read_counts(path: Path, rows: int) -> NDArray[np.int64]:
         raise InvalidInputError(f"{path} is not a .npy file of integers", code="COUNTS_MALFORMED")
     # The header is verified before anything is allocated from it.
     dtype = np.dtype(header["descr"].decode("ascii"))
+    rows = int(header["rows"]) if rows is None else rows
     if int(header["rows"]) != rows or len(data) - origin != rows * dtype.itemsize:
         raise InvalidInputError(
             f"{path}: expected {rows} integers, one per row of the table", code="COUNTS_MALFORMED"

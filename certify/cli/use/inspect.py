@@ -49,6 +49,18 @@ def _report(one: Any) -> Facts:
     yield "exit code", int(one.exit_code)
 
 
+def _experiment(one: Any) -> Facts:
+    yield "plan", f"{one.plan['name']}, sha256 {one.plan_sha256[:12]}"
+    yield "made by", one.created_by
+    yield from _sized("steps", "files")(one)
+
+
+def _summary(one: Any) -> Facts:
+    yield "plan", one.plan
+    yield "texts", ", ".join(one.texts)
+    yield "steps without a result", ", ".join(one.void) or "none"
+
+
 def _pick(*names: str) -> Callable[[Any], Facts]:
     return lambda one: [(name, getattr(one, name)) for name in names if getattr(one, name) is not None]
 
@@ -72,27 +84,41 @@ SUMMARIES: Final[Mapping[str, tuple[Callable[[Any], Facts], tuple[str, ...]]]] =
     "run": (_pick("status", "created_by"), ()),
     "choice": (_pick("chosen"), ()),
     "calibration": (_pick("t", "alpha"), ()),
+    "experiment": (_experiment, ()),
+    "summary": (_summary, ()),
 }
 """By kind of file: the facts of one, and the command that takes it (the file comes last)."""
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any file that certify writes.")],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE[#ID]", help="A file that certify knows; #ID shows that ticket alone."),
+    ],
     report_format: options.Format = "terminal",
 ) -> None:
     """Say what a file is, its digest, and the facts one wants; refuse what does not read strictly.
 
-    JSON files, policies and plans, rows and tables in safetensors, and scans as CSV. What a file says is
-    not verified: certify check does that. The exit code is 4 if the file is unknown or malformed.
+    JSON files that name their schema, policies and plans, rows and tables in safetensors, token counts,
+    outputs, and scans as CSV. What a file says is not verified: certify check does that. The exit code is 4
+    if the file is unknown or malformed.
     """
+    from certify.base.errors import UsageError
     from certify.base.jsonio import sha256_file
     from certify.tables.safefile import refuse_pickle
+    from certify.ticket.released import split_spec
 
-    with_suffix = {".safetensors": _safetensors, ".csv": _scan, ".toml": _toml, ".jsonl": _first_line}
-    refuse_pickle(_start(file), file)
-    kind, facts, following = with_suffix.get(file.suffix, _json)(file)
-    data = {"file": str(file), "kind": kind, "sha256": sha256_file(file), "facts": dict(facts)}
-    lines = [f"{file}: {kind}, reads strictly", f"sha256 {data['sha256']}"]
+    path, name = split_spec(file)
+    by_ending = {".safetensors": _safetensors, ".csv": _scan, ".toml": _toml, ".jsonl": _first_line}
+    refuse_pickle(_start(path), path)
+    kind, facts, following = (by_ending | {".npy": _counts}).get(path.suffix, _json)(path)
+    if name:
+        facts = {key: value for key, value in facts.items() if key == f"ticket {name}"}
+        following = (*following[:-1], file)
+        if not facts:
+            raise UsageError(f"no ticket {name!r} in {path}, which is: {kind}", code="TICKET_UNKNOWN")
+    data = {"file": str(path), "kind": kind, "sha256": sha256_file(path), "facts": dict(facts)}
+    lines = [f"{path}: {kind}, reads strictly", f"sha256 {data['sha256']}"]
     lines += [f"{name}: {value}" for name, value in facts.items()]
     interop.show(lines, data, report_format, *(["certify", *following] if following else []))
 
@@ -211,3 +237,11 @@ def _scan(path: Path) -> Look:
         raise _unknown(path, "a scan begins with its method")
     facts = dict(part.partition(":")[::2] for part in head[2:].strip().split("|"))
     return "scan", {**facts, "rows": rows, "columns": columns}, ()
+
+
+def _counts(path: Path) -> Look:
+    from certify.selection.frequency import read_counts
+
+    counts = read_counts(path)
+    facts = {"rows": len(counts), "with a token": int((counts > 0).sum()), "tokens": int(counts.sum())}
+    return "token counts", facts, ()

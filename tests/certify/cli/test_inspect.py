@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -37,6 +38,9 @@ KINDS = {
     "run": "status: complete",
     "choice": "chosen: a",
     "calibration": "t: 0.9",
+    "experiment": "plan: smollm2-es-en, sha256 42d18d0db15f",
+    "summary": "texts: es-en/flores, es-en/tatoeba",
+    "token counts": "with a token: ",
     "rows of a ticket": "rows: 5",
     "moved rows of a table": "rows: 9",
     "tensors": "model.embed_tokens.weight: F16 [64, 32]",
@@ -90,6 +94,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             chosen="a",
         ),
         "calibration": bundle.folder / "calibrations" / "tiny.json",
+        "experiment": ROOT / "reports/published/smollm2-es-en/manifest.json",
+        "summary": ROOT / "reports/published/smollm2-es-en/summary.json",
+        "token counts": ROOT / "reports/published/smollm2-es-en/tickets/counts/template.npy",
         "rows of a ticket": next((bundle.folder / "rows").glob("*.safetensors")),
         "moved rows of a table": root / "moved.safetensors",
         "tensors": base / "model.safetensors",
@@ -153,6 +160,26 @@ def test_a_file_that_is_not_of_ours_has_one_line(
     ran = in_process(["inspect", path], capsys)
     assert ran.code == 4
     assert code in ran.one_line()
+
+
+def test_a_ticket_of_several_is_named_as_everywhere(capsys: Capture) -> None:
+    spec = f"{ROOT}/reports/published/smollm2-es-en/tickets/tickets.json#template"
+    ran = in_process(["inspect", spec], capsys)
+    assert (ran.code, ran.err) == (0, "")
+    assert re.findall("^ticket [^:]*", ran.out, re.MULTILINE) == ["ticket template"]
+    assert following(ran.out) == ["check", spec]
+    refused = in_process(["inspect", f"{spec}s"], capsys)
+    assert refused.code == 2
+    assert "no ticket 'templates' in " in refused.one_line()
+    assert (
+        "TICKET_UNKNOWN"
+        in in_process(["inspect", spec.replace("tickets.json", "evidence/flores.json")], capsys).err
+    )
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("reports/published/*/[ms][au]*.json")), ids=str)
+def test_published_experiments_are_read(path: Path, capsys: Capture) -> None:
+    assert in_process(["inspect", path], capsys).code == 0
 
 
 def test_an_unknown_field_is_a_problem_in_one_line(ticket_path: Path, capsys: Capture) -> None:

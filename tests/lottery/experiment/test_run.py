@@ -23,6 +23,7 @@ from command import environment  # noqa: E402
 
 import certify  # noqa: E402
 from certify.base.errors import UsageError  # noqa: E402
+from certify.cli.use.inspect import inspect  # noqa: E402
 from certify.evidence.load import load  # noqa: E402
 from certify.evidence.read import check_files, iter_records, read_manifest  # noqa: E402
 from certify.evidence.sentence_scores import mean_score  # noqa: E402
@@ -212,6 +213,8 @@ def test_the_manifest_binds_all_that_is_handed_on(smoke: Path) -> None:
             assert listed.pop(path.relative_to(smoke).as_posix()) == digest
     assert listed == {}
     assert manifest["plan"]["name"] == "smoke"
+    for name in ("manifest.json", "summary.json"):
+        inspect(str(smoke / name), "json")  # raises what it refuses
 
 
 def test_the_summary_repeats_the_evidence(smoke: Path) -> None:
