@@ -232,7 +232,7 @@ def _opened(folder: Path, relative: str, sha256: str) -> Iterator[IO[bytes]]:
     """The file, or, where only ``relative.xz`` is there, what that unpacks to, as it is read."""
     path, packed = (inside(folder, name, sha256) for name in (relative, f"{relative}.xz"))
     if not path.exists() and not packed.exists():
-        raise InvalidInputError(f"{relative} is named by the evidence but is not there", code="FILE_MISSING")
+        raise InvalidInputError(f"neither {relative} nor {relative}.xz is there", code="FILE_MISSING")
     try:
         if path.exists():
             with opened(path) as stream:

@@ -44,7 +44,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError
+from certify.base.errors import CertifyError, InvalidInputError, NothingToDoError, UsageError
 from certify.base.files import inside
 from certify.base.jsonio import sha256_bytes
 from certify.base.text import counted
@@ -101,7 +101,7 @@ class Sources:
     session: Session = field(default_factory=Session)
 
     def load(self, ref: EvidenceRef) -> Evidence:
-        """The evidence of that manifest, whole and with the stated digest.
+        """The evidence of that manifest, whole and with the stated digest; its path is in every message.
 
         Raises:
             InvalidInputError: ``FILE_MISSING``, ``EVIDENCE_DIGEST``, or the evidence is refused.
@@ -112,7 +112,12 @@ class Sources:
             raise InvalidInputError(
                 f"{ref.path} is named by the certificate, but is not there", code="FILE_MISSING"
             )
-        evidence = self.session.once(("evidence", path), lambda: load(path))
+        try:
+            evidence = self.session.once(("evidence", path), lambda: load(path))
+        except (InvalidInputError, UsageError) as error:
+            if ref.path in str(error):
+                raise
+            raise type(error)(f"{ref.path}: {error}", code=error.code) from error
         if evidence.sha256 != ref.sha256:
             raise InvalidInputError(
                 f"{ref.path} is not the evidence of the certificate", code="EVIDENCE_DIGEST"
@@ -229,17 +234,17 @@ def bound_certificate(ticket: Ticket, folder: Path, path: Path | None = None) ->
             :func:`certify.certificate.schema.read_certificate`.
         UsageError: it cannot be read.
     """
-    stated = None
+    stated, named = None, str(path)
     if path is None and ticket.certificate is not None:
-        stated = ticket.certificate.sha256
-        path = inside(folder, ticket.certificate.path, stated)
+        stated, named = ticket.certificate.sha256, ticket.certificate.path
+        path = inside(folder, named, stated)
     if path is None:
         raise NothingToDoError(
             "the ticket names no certificate: nothing is shown about what a model does with it",
             code="NO_CERTIFICATE",
         )
     if not path.exists():
-        raise NothingToDoError(f"the certificate {path.name} is not there", code="FILE_MISSING")
+        raise NothingToDoError(f"the certificate {named} is not there", code="FILE_MISSING")
     certificate, data, version = read_certificate(path)
     sha256 = sha256_bytes(data)
     if stated not in (None, sha256):

@@ -64,6 +64,17 @@ def test_an_empty_ticket_is_denied_under_both_policies(tmp_path: Path) -> None:
     assert int(certify.check(path, engine="numpy").exit_code) == 3
 
 
+def test_what_is_not_there_is_named_as_ticket_and_manifest_name_it(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    bundle.translated.with_name("translated.records.jsonl").unlink()
+    said = items_of(check(bundle.path, "release"))["evidence.integrity"]
+    expected = "neither translated.records.jsonl nor translated.records.jsonl.xz is there"
+    assert (said.code, said.text) == ("FILE_MISSING", f"evidence/translated.json: {expected}")
+    edit(bundle.path, lambda t: t.update(certificate={"path": "certificates/a.json", "sha256": None}))
+    said = items_of(check(bundle.path, "release"))["certificate.present"]
+    assert (said.code, said.text) == ("FILE_MISSING", "the certificate certificates/a.json is not there")
+
+
 def test_a_file_without_tickets_has_nothing_to_check(tmp_path: Path) -> None:
     path = write_json(
         tmp_path / "t.json",
