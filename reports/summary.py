@@ -5,7 +5,8 @@ Everything takes the data of :func:`reports.view.view`. Strings from files are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,6 +66,12 @@ def worst_first(run: Mapping[str, Any]) -> list[Summary]:
     ]
     found += [summarise(report, ticket) for report in run["reports"] for ticket in report["tickets"]]
     return sorted(found, key=lambda one: _VERDICTS.index(one.verdict))
+
+
+def tally(found: Iterable[Summary]) -> str:
+    """How many of each verdict, in their order: "1 INVALID, 4 CERTIFIED"."""
+    numbers = Counter(one.verdict for one in found)
+    return ", ".join(f"{number} {verdict}" for verdict, number in numbers.items())
 
 
 def denying(ticket: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ It reads well at 80 columns, without colour and in a log. Every string from a fi
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import groupby
@@ -19,7 +18,7 @@ from rich.text import Text
 from certify.base.text import counted, escape
 from reports.details import details, levels, limits
 from reports.layout import LONGEST, STYLES, clip, columns, wrap
-from reports.summary import Summary, answer, caveats, denying, gravity, policy, remedy_of, worst_first
+from reports.summary import Summary, answer, caveats, denying, gravity, policy, remedy_of, tally, worst_first
 
 _FIRST: Final = 40
 _FURTHER: Final = 12
@@ -108,7 +107,7 @@ def _short(run: Mapping[str, Any], width: int, taken: int) -> list[Text]:
 
 def _together(run: Mapping[str, Any], shared: Sequence[str], width: int) -> list[Text]:
     """What is said of several tickets once."""
-    verdicts = _counts(worst_first(run))
+    verdicts = tally(worst_first(run)).lower()
     report, number = run["reports"][0], sum(len(one["tickets"]) for one in run["reports"])
     head = _said(f"{counted(number, 'ticket')} under {policy(report)}: {verdicts}", width, "", most=3)
     head[0].stylize("bold")
@@ -239,7 +238,7 @@ def _summary(run: Mapping[str, Any], width: int) -> list[Text]:
         for one in group:
             lines += _verdict(one, _where(run, one.file, one.id), width, most)
         lines += _said(f"→ {remedy}", width, _DEEP, most=2) if remedy else []
-    return [*lines, Text(f"{_counts(found)}: exit code {run['exit_code']}", "bold")]
+    return [*lines, Text(f"{tally(found).lower()}: exit code {run['exit_code']}", "bold")]
 
 
 def _verdict(one: Summary, where: str, width: int, most: int) -> list[Text]:
@@ -254,9 +253,3 @@ def _verdict(one: Summary, where: str, width: int, most: int) -> list[Text]:
     made = [Text(line.rstrip()) for line in lines if line.strip()]
     made[0].stylize(STYLES[one.verdict], 0, len(one.verdict))
     return made
-
-
-def _counts(found: Sequence[Summary]) -> str:
-    """How many of each verdict: "2 refuted, 1 certified"."""
-    numbers = Counter(one.verdict.lower() for one in found)
-    return ", ".join(f"{number} {verdict}" for verdict, number in numbers.items())

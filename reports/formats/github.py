@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from certify.base.text import counted, escape
+from certify.base.text import escape
 from reports.formats import markdown
 from reports.formats.findings import suites
+from reports.summary import tally
 
 MOST: Final = 10
 """Annotations of one kind that a step can make."""
@@ -19,7 +20,7 @@ _PROPERTY: Final = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
 
 
 def render(run: Mapping[str, Any]) -> str:
-    """Write a workflow command per ticket that is not CERTIFIED, worst first, and one about the others.
+    """Write a workflow command per ticket that is not CERTIFIED, worst first, and one that counts all.
 
     Nothing but workflow commands is printed, and nothing that comes from a file can begin one.
     """
@@ -37,11 +38,9 @@ def render(run: Mapping[str, Any]) -> str:
     ]
     if more := len(denied) - len(said):
         said.append(_command("error", f"{more} more: the step summary lists them", title="certify check"))
-    passed = counted(len(every) - len(denied), "ticket")
+    verdicts = tally(one.summary for one in every)
     said.append(
-        _command(
-            "notice", f"{passed} CERTIFIED; digest of the report: {run['digest']}", title="certify check"
-        )
+        _command("notice", f"{verdicts}; digest of the report: {run['digest']}", title="certify check")
     )
     return "".join(said)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from certify.base.text import counted, escape
 from reports.formats.findings import CheckCase, Suite, suites
-from reports.summary import answer, caveats, policy
+from reports.summary import answer, caveats, policy, tally
 
 _MARKUP: Final = re.compile(r"^-|^\d(?=\d*[.)])|[!-&*+:<-@\[-`{-~]")
 _LINKED: Final = re.compile(r"([@#!~$%&^:*])(?=\w|[/\"'+-])|(?<=\bwww)(?=\.)", re.IGNORECASE)
@@ -49,9 +49,7 @@ def render(run: Mapping[str, Any], *, limit: int | None = None) -> str:
     """
     every = suites(run)
     budget = float("inf") if limit is None else limit - _CUT
-    verdicts = [one.summary.verdict for one in every]
-    said = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-    lines = [f"# Lottery tickets: {said}", ""]
+    lines = [f"# Lottery tickets: {tally(one.summary for one in every)}", ""]
     rows = table(("verdict", "ticket", "reason", "what to do"), map(_verdict, every))
     listed = _fill(lines, ([row] for row in rows), budget / 2) - 2
     explained = _fill(lines, map(_ticket, every[: max(listed, 0)]), budget)

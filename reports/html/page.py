@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from certify.base.text import counted
 from certify.base.verdict import gravest
 from certify.base.version import __version__
 from certify.gate.check import CheckReport
@@ -17,7 +16,7 @@ from reports.html.markup import Markup, join, tag
 from reports.html.material import Material, Sheet
 from reports.html.plots.overlap import overlap
 from reports.html.ticket import chip, section
-from reports.summary import worst_first
+from reports.summary import tally, worst_first
 from reports.view import together, view
 
 
@@ -78,10 +77,8 @@ _PARTS = ("style.css", "page.js")
 
 
 def _heading(run: Mapping[str, Any]) -> str:
-    verdicts = [ticket["verdict"] for report in run["reports"] for ticket in report["tickets"]]
-    if len(verdicts) == 1 and not run["errors"]:
-        return "Ticket report"
-    return f"{verdicts.count('CERTIFIED')} of {counted(len(verdicts), 'ticket')} certified"
+    found = worst_first(run)
+    return "Ticket report" if len(found) == 1 and not run["errors"] else tally(found).lower()
 
 
 def _title(run: Mapping[str, Any]) -> str:

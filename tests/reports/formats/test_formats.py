@@ -76,6 +76,7 @@ def test_a_file_that_cannot_be_judged_denies(ticket_path: Path) -> None:
     run = run_of(ticket_path) | {"errors": [error], "exit_code": 2}
     assert set(denials(run).values()) == {1}
     assert json.loads(intoto.svr(run))["predicate"]["properties"] == []
+    assert f"::1 NOT JUDGED, 1 CERTIFIED; digest of the report: {run['digest']}\n" in github.render(run)
     for one in (run, run | {"reports": []}):
         assert "verdict=NOT_JUDGED\n" in github.outputs(one)
         assert all("gone/tickets.json" in render(one) for name, render in RENDERERS.items() if name != "svr")

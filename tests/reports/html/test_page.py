@@ -415,4 +415,5 @@ def test_a_file_that_cannot_be_judged_is_on_the_page(
     ran = in_process(["report", ticket_path, bad, "--policy", "selection", "--out", out], capsys)
     assert ran.code == 4
     assert "NOT JUDGED" in out.read_text(encoding="utf-8")
+    assert "<h1>1 not judged, 1 certified</h1>" in out.read_text(encoding="utf-8")
     assert_inert(out.read_text(encoding="utf-8"))
