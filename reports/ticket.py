@@ -16,6 +16,8 @@ from certify.ticket.released import shown as listed
 def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:
     """Print the size of the ticket, its strongest pieces, what was left out and how to check it.
 
+    A row without a known piece is shown by its id.
+
     Args:
         inputs: options that name the tables for a check, used if they do not lie beside the ticket.
     """
@@ -29,7 +31,7 @@ def render(found: Found, console: Console, *, inputs: Sequence[str]) -> None:
     strongest = sorted(ticket.tokens, key=lambda token: (-token.h, token.id))[:12]
     if strongest:
         shown = "  ".join(
-            "?" if token.piece is None else escape(token.piece, limit=16) for token in strongest
+            str(token.id) if token.piece is None else escape(token.piece, limit=16) for token in strongest
         )
         console.print(f"  strongest: {shown}", soft_wrap=True)
     for group in chosen.excluded:

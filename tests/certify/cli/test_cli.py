@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -501,6 +503,16 @@ def test_find_makes_what_check_accepts(sources: Path, tmp_path: Path, capsys: Ca
     assert "--replace" in ran.one_line()
     assert in_process([*base, "--id", "a", "--bundle", "--replace", "--alpha", "0.5"], capsys).code == 0
     assert in_process(["check", "--ticket", out, "--policy", "selection"], capsys).code == 0
+
+
+def test_rows_without_pieces_are_shown_by_their_ids(sources: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copy(sources / "checkpoint" / "model.safetensors", tmp_path / "base.safetensors")
+    words = ["--base", tmp_path / "base.safetensors", "--tuned", sources / "tuned.safetensors", "--id", "a"]
+    ran = in_process(["find", *words, "--out", tmp_path / "tickets.json"], capsys)
+    assert ran.code == 0
+    (shown,) = re.findall("strongest: (.*)", ran.out)
+    tokens = json.loads((tmp_path / "tickets.json").read_text())["tickets"][0]["tokens"]
+    assert sorted(map(int, shown.split())) == [token["id"] for token in tokens]
 
 
 FIND_WRONG = {
