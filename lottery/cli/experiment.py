@@ -146,17 +146,19 @@ def _show_status(rows: list[Row], *, running: bool) -> None:
 def _table(*columns: str) -> Any:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+    return Table(*columns, box=None, pad_edge=False)
 
 
 def _print(table: Any) -> None:
+    """Print a line for each row: where the terminal is too narrow, it breaks them, and no name is cut."""
+    from rich.measure import Measurement
+
     from certify.cli.shell import console, surviving_closed_pipe
 
+    on = console()
+    on.width = max(on.width, Measurement.get(on, on.options.update(width=1000), table).maximum)
     with surviving_closed_pipe():
-        console().print(table)
+        on.print(table)
 
 
 def _bytes(count: int) -> str:

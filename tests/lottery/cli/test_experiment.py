@@ -12,6 +12,9 @@ pytest.importorskip("torch", reason="needs the extra tune")
 import torch
 from command import as_process, in_process
 
+from lottery.experiment.driver import dry_run
+from lottery.experiment.plan.plan import read_experiment
+
 PLAN = """
 name = "tiny"
 seed = 1
@@ -56,6 +59,15 @@ def _own_threads() -> object:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+def test_no_name_is_broken_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    ran = in_process(["experiment", "smollm2-es-en", "--dry-run", "--no-measure"], capsys)
+    steps = [row.step for row in dry_run(read_experiment("smollm2-es-en"), measure=False)]
+    assert [line.split()[0] for line in ran.out.splitlines()[1 : len(steps) + 1]] == steps
 
 
 def test_from_dry_run_to_status(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
