@@ -123,6 +123,15 @@ def test_sections_of_the_theory_exist(path: str) -> None:
     assert sections_named((ROOT / path).read_text(encoding="utf-8")) <= SECTIONS
 
 
+def test_subsections_are_named_as_such_and_the_status_has_their_code() -> None:
+    (row,) = re.findall(r"^\| §6 \|.*", THEORY, re.MULTILINE)
+    for path in SOURCES:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert not re.search(r"§\w+,? point", text), path
+        if path.startswith(("certify/", "lottery/")) and any("." in name for name in sections_named(text)):
+            assert any(f"`{place}`" in row for place in (path, f"{Path(path).parent}/")), path
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_links_lead_somewhere(path: str) -> None:
     assert broken_links((ROOT / path).read_text(encoding="utf-8"), (ROOT / path).parent) == []

@@ -1,4 +1,4 @@
-"""Null tickets: rows that a ticket must beat before its choice of rows means anything (theory §6).
+"""Null tickets: rows that a ticket must beat before its choice of rows means anything (theory §6.3).
 
 =====================  ==================================================================  ==============
 kind                   rows                                                                as a rule

@@ -1,4 +1,4 @@
-"""Move the same rows equally far in a random direction (theory §6, point 4).
+"""Move the same rows equally far in a random direction (theory §6.4).
 
 A ticket's rows may help because of where tuning moved them, or just because they moved. This control
 separates the two.

@@ -1,4 +1,4 @@
-"""Compare the overlap of tickets with chance and, across languages, with that of seeds (theory §6, point 7).
+"""Compare the overlap of tickets with chance and, across languages, with that of seeds (theory §6.7).
 
 There are two references. *Chance*: random sets of the same sizes, drawn from the rows that could have been
 chosen; the number of shared rows is hypergeometric. Tickets prefer frequent tokens, so plain chance is a weak

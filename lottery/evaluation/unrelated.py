@@ -1,4 +1,4 @@
-"""Evaluate the loss of base, embed tuning and tickets on text outside the task (theory §6, point 6)."""
+"""Evaluate the loss of base, embed tuning and tickets on text outside the task (theory §6.6)."""
 
 from __future__ import annotations
 

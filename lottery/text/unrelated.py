@@ -1,4 +1,4 @@
-"""Text outside the task, to compare the loss before and after on (theory §6, point 6).
+"""Text outside the task, to compare the loss before and after on (theory §6.6).
 
 Monolingual lines are grouped into *passages* of N consecutive lines; every M-th passage of a file is taken,
 so that they spread over it; of these, a limit draws a sample. Repeated lines, and lines used in scanning,
