@@ -17,7 +17,7 @@ from certify.claims.promise import path_lacking
 from certify.evidence.distances import measure
 from certify.evidence.load import Evidence, Subject, ticket_arm
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, TranslationRecord
-from certify.evidence.sentence_scores import SCORE, mean_score
+from certify.evidence.sentence_scores import SCORE, mean_score, share_gone
 from certify.evidence.split import check_split
 
 
@@ -125,7 +125,7 @@ def termination(evidence: Evidence, subject: Subject) -> Claim:
     of outputs that ended, and tokens generated over tokens of the reference arm (None where another engine
     does not say). ``detail["share"]``: for
     each rule but ``whole``, the part of the gain under ``whole`` that is gone under it,
-    ``1 - gain(rule) / gain(whole)``; None unless the gain under ``whole`` is positive.
+    :func:`certify.evidence.sentence_scores.share_gone`; None if that gain is below a tenth of a point.
     """
     kind = "termination"
     arm = ticket_arm(evidence, subject)
@@ -136,9 +136,7 @@ def termination(evidence: Evidence, subject: Subject) -> Claim:
         for name in (BASE_ARM, arm.name, REFERENCE_ARM)
     }
     gains = {rule: means[arm.name][rule] - means[BASE_ARM][rule] for rule in RULES}
-    share = {
-        rule: rational(1 - gains[rule] / gains["whole"]) if gains["whole"] > 0 else None for rule in RULES[1:]
-    }
+    share = {rule: share_gone(gains[rule], gains["whole"]) for rule in RULES[1:]}
     roles = {"base": BASE_ARM, "ticket": arm.name, "reference": REFERENCE_ARM}
     return Claim(
         kind=kind,
@@ -156,7 +154,7 @@ def termination(evidence: Evidence, subject: Subject) -> Claim:
         evidence=(evidence.sha256,),
         detail={
             "gain": {rule: rational(value) for rule, value in gains.items()},
-            "share": share,
+            "share": {rule: None if gone is None else rational(gone) for rule, gone in share.items()},
             "arms": {
                 role: {
                     **{rule: rational(value) for rule, value in means[name].items()},

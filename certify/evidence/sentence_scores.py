@@ -21,6 +21,9 @@ SCORE: Final = "sentence-chrF/c6w2b2r32"
 POINT: Final = 1 << GRID_BITS
 """One chrF point: scores are integers, in multiples of ``2**-32`` points."""
 
+LEAST_GAIN: Final = Fraction(1, 10)
+"""Points of chrF that a gain must have for a share of it to be given."""
+
 _CHRF = slice(10, 34)
 
 
@@ -67,3 +70,11 @@ def mean_score(evidence: Evidence, arm: str, rule: Rule) -> Fraction:
     """Unweighted mean over units of their scores, in [0, 100]."""
     scores = unit_scores(evidence, arm, rule)
     return Fraction(sum(scores), len(scores) * POINT)
+
+
+def share_gone(gain: Fraction, whole: Fraction) -> Fraction | None:
+    """The part of a gain on whole outputs that is gone under another rule, ``1 - gain / whole``.
+
+    None unless ``whole`` is at least :data:`LEAST_GAIN`: the ratio to next to nothing says nothing.
+    """
+    return 1 - gain / whole if whole >= LEAST_GAIN else None

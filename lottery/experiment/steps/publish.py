@@ -93,7 +93,7 @@ def _share(value: Any) -> str | None:
     return None if value is None else f"{float(value):.4f}"
 
 
-@procedure("publish", 2, collects=True)
+@procedure("publish", 3, collects=True)
 def publish(_context: RunContext, work: Work) -> Result:
     """Collect ticket files with their evidence, a summary and a manifest, ready for publication."""
     p = work.parameters

@@ -12,7 +12,7 @@ from typing import Any
 
 from certify.base.records import RULES
 from certify.evidence.read import BASE_ARM, Answer
-from certify.evidence.sentence_scores import POINT, sentence_chrf
+from certify.evidence.sentence_scores import POINT, sentence_chrf, share_gone
 
 NULLS_RULE = "first-line"
 
@@ -50,15 +50,13 @@ class UnitMeans:
 
         Returns:
             ``gain``: by rule, the gain in mean sentence chrF. ``share``: by rule except ``whole``, the part
-            of the gain under ``whole`` that this rule removes; None unless that gain is positive.
+            of the gain under ``whole`` that this rule removes; None if that gain is below a tenth of a point.
         """
         gains = {rule: self.mean(arm, rule) - self.mean(BASE_ARM, rule) for rule in RULES}
-        whole = gains["whole"]
+        gone = {rule: share_gone(gains[rule], gains["whole"]) for rule in RULES[1:]}
         return {
             "gain": {rule: f"{float(value):+.2f}" for rule, value in gains.items()},
-            "share": {
-                rule: f"{float(1 - gains[rule] / whole):.3f}" if whole > 0 else None for rule in RULES[1:]
-            },
+            "share": {rule: None if share is None else f"{float(share):.3f}" for rule, share in gone.items()},
         }
 
 

@@ -9,7 +9,7 @@ from certify.base.records import RULES, Rule
 from certify.evidence.load import Evidence
 from certify.evidence.null_labels import NULLS
 from certify.evidence.read import BASE_ARM, REFERENCE_ARM, ROW_KINDS, Arm
-from certify.evidence.sentence_scores import mean_score
+from certify.evidence.sentence_scores import mean_score, share_gone
 from reports.html.figure import figure, left_out, many, percent, signed
 from reports.html.markup import Markup
 from reports.html.material import Material, both_limits
@@ -40,9 +40,8 @@ def by_rule(given: Material) -> Markup:
         plot.dot(i + 0.12, float(theirs[rule]), "reference", said)
     title = f"The gain on {given.main.name} is {signed(float(ours['whole']))} on whole outputs"
     title += f" and {signed(float(ours['first-line']))} on first lines"
-    if ours["whole"] > 0:
-        share = float(1 - ours["first-line"] / ours["whole"])
-        title += f": {percent(share) if share < 1 else 'all'} of it is learning to stop"
+    if (share := share_gone(ours["first-line"], ours["whole"])) is not None:
+        title += f": {percent(float(share)) if share < 1 else 'all'} of it is learning to stop"
     read = (
         "Mean difference of sentence chrF to the base model. A model that runs on after its translation"
         " loses chrF on whole outputs; scored on the first line it does not. What is left there is"

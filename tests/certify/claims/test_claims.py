@@ -523,6 +523,16 @@ def test_no_share_of_a_gain_that_is_none() -> None:
     assert claim.detail["share"] == {"first-line": None, "cut": None}
 
 
+@pytest.mark.parametrize(("sentences", "share"), [(50, "1/1"), (51, None)])
+def test_no_share_of_a_gain_below_a_tenth_of_a_point(sentences: int, share: str | None) -> None:
+    others = {name: Behaviour(matches=(20, 20, 20)) for name in ("base", "reference", "t")}
+    gaining = others | {"base": Behaviour(matches=(19, 20, 20))}
+    records = [sentence(i, others if i else gaining) for i in range(sentences)]
+    claim = termination(evidence_of(records), SUBJECT)
+    assert Fraction(claim.detail["gain"]["whole"]) == Fraction(5, sentences)
+    assert claim.detail["share"] == {"first-line": share, "cut": share}
+
+
 def test_means_of_scores_are_rounded_down_to_the_grid() -> None:
     third = sentence(0, {"base": Behaviour(), "reference": Behaviour(), "t": Behaviour()})
     third["arms"]["t"]["stats"] = [[20, 20, *[0] * 4, 20, 19, 18, 17, *([3, 3, 1] * 8)]]
