@@ -11,13 +11,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from certify.base.errors import ExitCode
+from certify.base.errors import CertifyError, ExitCode
 from certify.base.records import RULES
 from certify.claims.registry import KINDS
+from certify.cli.shell import complain
 from certify.gate.check import check
 from certify.policy.policy import POLICIES
 from reports.details import p_value_text
-from reports.view import view
+from reports.summary import worst_first
+from reports.view import together, view
 
 _GUARANTEE = "guarantee:"
 _RELEASE = "release"
@@ -26,14 +28,27 @@ _RELEASE = "release"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables of one ticket file. Return 0 for any verdicts, 2 for wrong usage.
 
-    ``BASE`` is the checkpoint folder of the base, if it does not lie beside the tickets.
+    ``BASE`` is the checkpoint folder of the base, if it does not lie beside the tickets. Where the file is
+    refused, or no claim of any ticket could be computed, a line says why, and the code is that of ``check``.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if len(words) not in (1, 2):
         print("usage: python -m reports.results TICKETS [BASE]", file=sys.stderr)
         return int(ExitCode.USAGE)
     base = Path(words[1]) if words[1:] else None
-    views = {policy: view(check(words[0], policy=policy, base=base)) for policy in POLICIES}
+    try:
+        release = view(check(words[0], policy=_RELEASE, base=base))
+        if not any(one["claims"] for one in release["tickets"]):
+            first = worst_first(together(release["exit_code"], [release]))[0]
+            complain(f"no claim to show: {first.id}: {first.reason}", first.code)
+            return int(release["exit_code"])
+        views = {
+            policy: release if policy == _RELEASE else view(check(words[0], policy=policy, base=base))
+            for policy in POLICIES
+        }
+    except CertifyError as error:
+        complain(str(error), error.code)
+        return int(error.exit_code)
     print("\n".join(tables(views)))
     return 0
 

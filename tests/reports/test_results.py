@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from evidence_folders import make_bundle
+from ticket_folders import make_ticket
 
 from certify.base.records import RULES
 from certify.claims.corpus import resampled
 from certify.gate.check import check
 from certify.policy.policy import POLICIES
+from reports import results
 from reports.results import main
 
 
@@ -73,6 +75,20 @@ def test_the_tables_say_what_the_gate_says(tmp_path: Path, capsys: pytest.Captur
     assert float(margins[2]) == pytest.approx(2 * report.ticket.selection.tau, rel=1e-3)
     assert margins[-1] == f"{detail['vacuous_steps']} of {detail['steps']}"
     assert float(margins[4]) == pytest.approx(float(Fraction(detail["least_loss"])), rel=1e-3)
+
+
+def test_what_is_missing_is_one_line_and_no_empty_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_ticket(tmp_path, bundle=False)
+    looked = []
+    monkeypatch.setattr(results, "check", lambda *a, **k: looked.append(k["policy"]) or check(*a, **k))
+    assert main([str(path)]) == int(check(path).exit_code) == 3
+    printed = capsys.readouterr()
+    assert (printed.out, looked) == ("", ["release"])
+    assert re.fullmatch(r"certify: no claim to show: \S+: .* \[TABLE_NOT_GIVEN\]\n", printed.err)
+    assert main([str(tmp_path / "none.json")]) == 2
+    assert capsys.readouterr().err.endswith(" [FILE_UNREADABLE]\n")
 
 
 def test_it_takes_one_file(capsys: pytest.CaptureFixture[str]) -> None:
