@@ -7,6 +7,7 @@ served dtype this is the certified row wherever fp32 has room for both; each exp
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError
 from certify.base.locks import temporary_neighbour
-from certify.models.gguf import open_gguf
+from certify.base.records import Dtype
+from certify.models.gguf import PLAIN, Blocks, open_gguf
 from certify.tables.dtypes import cast, to_float32
 from certify.ticket.adapters.rows import PREFIX, adapted_module, fingerprint, write_adapter
 from certify.ticket.transfer import Parts, check_out
@@ -23,6 +25,9 @@ from certify.ticket.transfer import Parts, check_out
 PEFT_TYPE: Final = "LORA"
 LORA_A: Final = ".lora_embedding_A"
 LORA_B: Final = ".lora_embedding_B"
+MOST_OFF: Final = 2.0**-20
+"""Largest error of an entry that is served, as a part of the largest entry of these rows, before or after."""
+
 _GGUF_TABLE: Final = "token_embd.weight"
 
 Matrix = NDArray[np.float32]
@@ -41,10 +46,10 @@ def export_lora(parts: Parts, out: Path, *, base_name: str | None = None) -> flo
 
     Raises:
         UsageError: ``out`` exists or cannot be written, or the base's tensor is not the weight of a module.
+        InvalidInputError: fp32 has no room for a difference (``NON_FINITE``).
     """
     base, rank = parts.base, parts.rows.ids.size
-    before = to_float32(base.take(parts.rows.ids.tolist()), base.dtype)
-    difference = _difference(parts, before)
+    difference, off = _differences(_base_rows(parts), parts, base.path, base.dtype)
     module = adapted_module(base)
     one_hot = np.zeros((rank, base.shape[0]), np.float16)
     one_hot[np.arange(rank), parts.rows.ids] = 1
@@ -63,8 +68,7 @@ def export_lora(parts: Parts, out: Path, *, base_name: str | None = None) -> flo
         f"{PREFIX}{module}{LORA_B}": ("F32", np.ascontiguousarray(difference.T)),
     }
     write_adapter(parts, out, config, tensors, base_name=base_name)
-    served = to_float32(cast(before + difference, "F32", base.dtype), base.dtype)
-    return _largest(served, parts)
+    return off
 
 
 def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
@@ -84,7 +88,8 @@ def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
     Raises:
         UsageError: ``onto`` cannot be read, or ``out`` cannot be written.
         InvalidInputError: ``onto`` is malformed (``GGUF_MALFORMED``, ``GGUF_QUANTISATION``), has a table of
-            another shape (``SHAPE_MISMATCH``), or ties its head to the table (``TIED_HEAD``), where
+            another shape (``SHAPE_MISMATCH``), NaN or infinity (``NON_FINITE``) or rows that no quantisation
+            makes of the base's (``WRONG_BASE``), or ties its head to the table (``TIED_HEAD``), where
             llama.cpp aborts on an adapter of the table.
     """
     from gguf import GGUFWriter
@@ -109,8 +114,8 @@ def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
         )
     check_out(out, parts.base, ".gguf")
     ids, rank = parts.rows.ids, parts.rows.ids.size
-    before = table.values(ids)
-    difference = _difference(parts, before)
+    _check_onto(onto, table, parts)
+    difference, off = _differences(table.values(ids), parts, onto, "F32")
     one_hot = np.zeros((table.shape[0], rank), np.float16)  # transposed: the engine looks its rows up
     one_hot[ids, np.arange(rank)] = 1
     with temporary_neighbour(out, folder=True) as (folder, _):
@@ -127,15 +132,65 @@ def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
         writer.write_tensors_to_file()
         writer.close()
         (folder / out.name).replace(out)
-    return _largest(before + difference, parts)
+    return off
 
 
-def _difference(parts: Parts, before: Matrix) -> Matrix:
-    """``[k, d]``, rounded once: differences of floats fit into float64."""
+def _base_rows(parts: Parts) -> Matrix:
+    return to_float32(parts.base.take(parts.rows.ids.tolist()), parts.base.dtype)
+
+
+def _differences(before: Matrix, parts: Parts, path: Path, served: Dtype) -> tuple[Matrix, float]:
+    """What the ticket's rows have more than ``before``, the rows of ``path``: ``[k, d]``, rounded once.
+
+    Returns:
+        The differences, and the largest error of an entry of their sum, rounded to ``served``.
+
+    Raises:
+        InvalidInputError: the sum is not finite (``NON_FINITE``), or is off by more than :data:`MOST_OFF`
+            (``WRONG_BASE``).
+    """
     after = to_float32(parts.rows.served, parts.rows.dtype).astype(np.float64)
-    return (after - before).astype(np.float32)
+    with np.errstate(all="ignore"):  # differences of floats fit into float64
+        difference = (after - before).astype(np.float32)
+        found = to_float32(cast(before + difference, "F32", served), served)
+        off = float(np.abs(found - after).max())
+    if not off <= MOST_OFF * max(np.abs(after).max(), np.abs(_base_rows(parts)).max()):
+        raise InvalidInputError(
+            f"{path}: with a difference in fp32 added, its rows are off from the ticket's by {off:.1e}",
+            code="WRONG_BASE" if math.isfinite(off) else "NON_FINITE",
+        )
+    return difference, off
 
 
-def _largest(served: Matrix, parts: Parts) -> float:
-    wanted = to_float32(parts.rows.served, parts.rows.dtype)
-    return float(np.abs(served.astype(np.float64) - wanted).max())
+def _check_onto(onto: Path, table: Blocks, parts: Parts) -> None:
+    """Refuse a table whose rows outside the ticket no quantisation of its type makes of the base's.
+
+    They may be off by ``8 / 2**bits`` of how far the base's rows lie from their mean (roots of sums of
+    squares): half of it for four bits. Rounding normal entries takes a fifth of that. Rows of another model
+    are off by all of it or more, the base's own in another order by its root of two. Plain types count as
+    eight bits: both files may come from bf16, or one of them.
+
+    Raises:
+        InvalidInputError: see above (``WRONG_BASE``); NaN or infinity in any row (``NON_FINITE``).
+    """
+    base, ids, apart, square = parts.base, parts.rows.ids, 0.0, 0.0
+    total = np.zeros(base.shape[1])
+    for start, block in base.blocks():
+        stop = start + len(block)
+        rows, found = to_float32(block, base.dtype).astype(np.float64), table.values(slice(start, stop))
+        if not np.isfinite(found).all():
+            raise InvalidInputError(f"{onto}: {_GGUF_TABLE} has NaN or infinity", code="NON_FINITE")
+        error = found - rows
+        error[ids[(start <= ids) & (ids < stop)] - start] = 0
+        apart += float(np.square(error).sum())
+        square += float(np.square(rows).sum())
+        total += rows.sum(axis=0)
+    bits = 8 if table.kind in PLAIN else int(table.kind[1])
+    spread = max(0.0, square - float(np.square(total).sum()) / base.shape[0])
+    off, most = math.sqrt(apart), 8 / 2**bits * math.sqrt(spread)
+    if off > most:
+        raise InvalidInputError(
+            f"{onto} is no {table.kind} of the ticket's base: the rows outside the ticket are off by"
+            f" {off:.1e} in all, where rounding is by less than {most:.1e}",
+            code="WRONG_BASE",
+        )

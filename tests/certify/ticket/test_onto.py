@@ -1,0 +1,103 @@
+"""Adapters for llama.cpp: the model that they are put on is the base, in any of the types that are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import Ran, in_process
+from fake_checkpoint import EMBED, IDS, make_ticket, random_bits, tuned_bits, write_checkpoint, write_file
+
+gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
+
+WIDTH = 512
+SIMPLE = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+CODES = {"Q4_K": slice(16, None), "Q5_K": slice(48, None), "Q6_K": slice(0, 128)}
+"""Where the low bits of the codes lie in a block; the package quantises none of these."""
+
+Export = Callable[..., Ran]
+
+
+def write_onto(path: Path, kind: str, raw: Any) -> Path:
+    """A GGUF file with a table of these blocks, and a head of its own."""
+    number = gguf.GGMLQuantizationType[kind]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("token_embd.weight", raw, raw_dtype=number)
+    writer.add_tensor("output.weight", np.zeros((len(raw), WIDTH), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def release(folder: Path, base: Any) -> tuple[str, Path]:
+    """A ticket on a base of these rows, in F16, and the base."""
+    bits = base.astype("<f2").view("<u2")
+    tuned = write_file(folder / "tuned.safetensors", {EMBED: ("F16", tuned_bits(bits, "F16", IDS, 2))})
+    checkpoint = write_checkpoint(folder / "base", bits, "F16")
+    return make_ticket(folder / "release" / "tickets.json", checkpoint, tuned, IDS), checkpoint
+
+
+@pytest.fixture
+def export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Export:
+    """``certify export --format gguf`` of a ticket, onto a model."""
+
+    def run(ticket: tuple[str, Path], onto: Path, out: Path = tmp_path / "a.gguf") -> Ran:
+        words = ["--ticket", ticket[0], "--base", ticket[1], "--format", "gguf", "--uncertified"]
+        return in_process(["export", *words, "--onto", onto, "--out", out], capsys)
+
+    return run
+
+
+def plain(seed: int) -> Any:
+    return random_bits("F16", seed, 40, WIDTH).view("<f2").astype(np.float32)
+
+
+def blocks(kind: str) -> tuple[Any, Any]:
+    """Random blocks of a kind, and a table that lies anywhere between the values next to theirs."""
+    number, draw = gguf.GGMLQuantizationType[kind], np.random.default_rng(7)
+    if kind in SIMPLE:
+        base = plain(1)
+        return gguf.quants.quantize(base, number), base
+    raw = draw.integers(0, 256, (40, WIDTH // 256, gguf.GGML_QUANT_SIZES[number][1]), dtype=np.uint8)
+    scales = [raw[..., -2:]] if kind == "Q6_K" else [raw[..., 0:2], raw[..., 2:4]]
+    for where, scale in zip(scales, (0.01, 0.08), strict=False):
+        where[:] = np.array([scale], "<f2").view(np.uint8)
+    codes = [raw.copy(), raw.copy()]
+    codes[0][..., CODES[kind]], codes[1][..., CODES[kind]] = 0, 0x11
+    first, second, found = (gguf.quants.dequantize(one.reshape(40, -1), number) for one in (*codes, raw))
+    return raw.reshape(40, -1), found + draw.uniform(-0.5, 0.5, found.shape) * np.abs(second - first)
+
+
+@pytest.mark.parametrize("kind", [*SIMPLE, *CODES])
+def test_the_base_in_any_type_and_nothing_else(kind: str, tmp_path: Path, export: Export) -> None:
+    raw, base = blocks(kind)
+    ticket, out = release(tmp_path, base), tmp_path / "a.gguf"
+    assert export(ticket, write_onto(tmp_path / "right.gguf", kind, raw)).code == 0
+    out.unlink()
+    other = raw[np.random.default_rng(3).permutation(40)]
+    for name, wrong in (("reversed", raw[::-1].copy()), ("shuffled", other)):
+        ran = export(ticket, write_onto(tmp_path / f"{name}.gguf", kind, wrong))
+        assert (ran.code, "[WRONG_BASE]" in ran.one_line(), out.exists()) == (4, True, False)
+
+
+def test_another_model_or_broken_rows(tmp_path: Path, export: Export) -> None:
+    base, out = plain(1), tmp_path / "a.gguf"
+    ticket = release(tmp_path, base)
+    merged, elsewhere = base.copy(), plain(2)
+    merged[[*IDS]] = elsewhere[[*IDS]]
+    assert export(ticket, write_onto(tmp_path / "merged.gguf", "F32", merged)).code == 0
+    out.unlink()
+    cases = [(elsewhere, "WRONG_BASE"), (base * 0, "WRONG_BASE"), (base * 1.1, "WRONG_BASE")]
+    for row in (3, 5):  # of the ticket, and another one
+        for value in (np.nan, np.inf, 3e38):
+            broken = base.copy()
+            broken[row, 5] = value
+            cases.append((broken, "WRONG_BASE" if value == 3e38 else "NON_FINITE"))
+    for number, (table, code) in enumerate(cases):
+        ran = export(ticket, write_onto(tmp_path / f"{number}.gguf", "F32", table))
+        assert (ran.code, f"[{code}]" in ran.one_line(), out.exists()) == (4, True, False), number
