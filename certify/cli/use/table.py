@@ -60,9 +60,16 @@ def apply(
     allow_tied: options.AllowTied = False,
 ) -> None:
     """Write the whole tuned table, from its base and the rows that moved."""
+    from certify.base.errors import InvalidInputError
+    from certify.tables.movedrows import is_moved
+    from certify.tables.safefile import map_file
     from certify.tables.table import check_finite, open_table, write_table
     from certify.ticket.transfer import check_out
 
+    if not is_moved(map_file(rows)):
+        raise InvalidInputError(
+            f"{rows} holds no moved rows of a base: name a file of certify table diff", code="MOVED_MALFORMED"
+        )
     before = open_table(base, tensor=tensor, allow_tied=allow_tied)
     after = open_table(rows, allow_tied=allow_tied, base=before)
     check_finite(after)

@@ -185,6 +185,15 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["table", "apply", str(base), str(moved), "--out", str(base)], 2, "OUT_IS_BASE"),
         (["scan", "--base", str(moved), "--tuned", str(out)], 2, "BASE_NEEDED"),
     ]
+    np.save(tmp_path / "t.npy", TUNED)
+    whole = (
+        (base, "MOVED_MALFORMED"),
+        (out, "MOVED_MALFORMED"),
+        (tmp_path / "t.npy", "SAFETENSORS_TRUNCATED"),
+    )
+    for rows, code in whole:
+        words = ["table", "apply", str(base), str(rows), "--out", str(tmp_path / "n.safetensors")]
+        refused.append((words, 4, code))
     for words, exit_code, code in refused:
         ran = in_process(words, capsys)
         assert (ran.code, f"[{code}]" in ran.one_line()) == (exit_code, True), words
