@@ -1,4 +1,4 @@
-"""Write a folder completely or not at all, and change a file without losing what others wrote."""
+"""Write a folder or a file completely or not at all, and change a file without losing what others wrote."""
 
 from __future__ import annotations
 
@@ -27,17 +27,39 @@ def staged_folder(out: Path) -> Iterator[Path]:
     """
     target = Path(os.path.normpath(out.absolute()))
     _check_free(target, out)
+    with _neighbour(target, out) as temporary:
+        yield temporary
+        _flush(temporary)
+        # Temporary folders are private; give this one the permissions that mkdir() would have given.
+        temporary.chmod(0o777 & ~_umask())
+        temporary.replace(target)
+        _flush_entry(target.parent)
+
+
+@contextmanager
+def staged_file(out: Path) -> Iterator[Path]:
+    """Yield where to write the file ``out``; flush what lies there and rename it if the block succeeds.
+
+    For writers that ask for a path, and for what is read back before it gets its name: the yielded path has
+    the name of ``out``, in a temporary folder of its own. If the block fails, ``out`` is unchanged.
+
+    Raises:
+        UsageError: the file system refuses or is full (``FILE_UNWRITABLE``).
+    """
+    with _neighbour(out, out) as temporary:
+        yield temporary / out.name
+        _flush(temporary)
+        (temporary / out.name).replace(out)
+
+
+@contextmanager
+def _neighbour(target: Path, out: Path) -> Iterator[Path]:
+    """A temporary folder beside ``target``. What the file system refuses is said of ``out``."""
     drawn = ""
     try:
         with temporary_neighbour(target, folder=True) as (temporary, _):
             drawn = temporary.name.removeprefix(f".{target.name}.")
             yield temporary
-            _flush(temporary)
-            # Temporary folders are private; give this one the permissions that mkdir() would have given.
-            temporary.chmod(0o777 & ~_umask())
-            temporary.replace(target)
-            drawn = ""
-            _flush_entry(target.parent)
     except UsageError as error:
         # The error of a writer names a file in the neighbour, which the caller does not know.
         if not drawn or drawn not in str(error) or not isinstance(error.__cause__, OSError):
@@ -93,10 +115,11 @@ def written_by_safetensors(folder: Path) -> Iterator[None]:
 
 
 def _check_free(target: Path, out: Path) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise UsageError(f"{out} exists and is not a folder: name a new folder", code="OUT_EXISTS")
-    if target.is_dir() and any(target.iterdir()):
-        raise UsageError(f"{out} is not empty: name a new folder", code="OUT_EXISTS")
+    with suppress(OSError):  # such as a name that is too long, which is said when the folder is made
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise UsageError(f"{out} exists and is not a folder: name a new folder", code="OUT_EXISTS")
+        if target.is_dir() and any(target.iterdir()):
+            raise UsageError(f"{out} is not empty: name a new folder", code="OUT_EXISTS")
 
 
 def clear_leftovers(folder: Path, names: Iterable[str]) -> None:

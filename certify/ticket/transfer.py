@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from certify.base.errors import InternalError, NothingToDoError, UsageError
 from certify.base.files import check_output
 from certify.base.jsonio import sha256_file, tensor_digest
-from certify.base.locks import temporary_neighbour
 from certify.base.records import Dtype
+from certify.base.staging import staged_file
 from certify.tables.rowfile import Rows
+from certify.tables.safefile import is_file, is_folder
 from certify.tables.table import DEFAULT_TENSOR, Table, open_table, write_table
 from certify.tables.tokenisation import Probe, Tokenisation, compare_tokenizer
 from certify.ticket.released import Source, equal_rows, open_base, open_reference, open_rows, shown
@@ -130,24 +131,12 @@ def transfer(parts: Parts, out: Path) -> TransferReport:
         InternalError: the file read back differs from what should have been written (``WRITE_DAMAGED``).
     """
     check_out(out, parts.base)
-    try:
-        # Written and read back in a separate folder: a file that fails verification never gets the requested
-        # name, and no configuration beside that name affects how the file is read.
-        with temporary_neighbour(out, folder=True) as (folder, _):
-            file = folder / out.name
-            try:
-                write_transferred(file, parts.base, parts.rows)
-            except UsageError as error:
-                # It names the temporary file; the error below names the requested one.
-                if isinstance(error.__cause__, OSError):
-                    raise error.__cause__ from None
-                raise
-            written = open_table(file, tensor=parts.base.tensor or DEFAULT_TENSOR)
-            result = report(parts, written, out, file)
-            file.replace(out)
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror or error}", code="FILE_UNWRITABLE") from error
-    return result
+    # Written and read back in a separate folder: a file that fails verification never gets the requested
+    # name, and no configuration beside that name affects how the file is read.
+    with staged_file(out) as file:
+        write_transferred(file, parts.base, parts.rows)
+        written = open_table(file, tensor=parts.base.tensor or DEFAULT_TENSOR)
+        return report(parts, written, out, file)
 
 
 def check_out(out: Path, base: Table, suffix: str = ".safetensors") -> None:
@@ -156,9 +145,9 @@ def check_out(out: Path, base: Table, suffix: str = ".safetensors") -> None:
     Raises:
         UsageError: ``OUT_SUFFIX``, ``OUT_IS_BASE``, or ``OUT_IS_INPUT``.
     """
-    if out.suffix.lower() != suffix or out.is_dir():
+    if out.suffix.lower() != suffix or is_folder(out):
         raise UsageError(f"{out}: expected the path of a {suffix} file to write", code="OUT_SUFFIX")
-    if out.exists() and any(out.samefile(path) for path in base.files):
+    if is_file(out) and any(out.samefile(path) for path in base.files):
         raise UsageError(f"{out} is the base: the base is never written to", code="OUT_IS_BASE")
     check_output(out)
 

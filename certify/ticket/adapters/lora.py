@@ -8,6 +8,7 @@ served dtype this is the certified row wherever fp32 has room for both; each exp
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError
-from certify.base.locks import temporary_neighbour
 from certify.base.records import Dtype
+from certify.base.staging import staged_file
 from certify.models.gguf import PLAIN, Blocks, open_gguf
 from certify.tables.dtypes import cast, to_float32
 from certify.ticket.adapters.rows import PREFIX, adapted_module, fingerprint, write_adapter
@@ -118,8 +119,7 @@ def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
     difference, off = _differences(table.values(ids), parts, onto, "F32")
     one_hot = np.zeros((table.shape[0], rank), np.float16)  # transposed: the engine looks its rows up
     one_hot[ids, np.arange(rank)] = 1
-    with temporary_neighbour(out, folder=True) as (folder, _):
-        writer = GGUFWriter(folder / out.name, arch)
+    with staged_file(out) as file, closing(GGUFWriter(file, arch)) as writer:
         writer.add_type("adapter")
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", float(rank))
@@ -130,8 +130,6 @@ def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-        writer.close()
-        (folder / out.name).replace(out)
     return off
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from command import environment, in_process
+from disks import full_disk
 from evidence_folders import Bundle, make_bundle
 from ticket_folders import base_table, pieces, tuned_table, write_sources
 
@@ -30,17 +28,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     base, tuned, *_ = write_sources(tmp_path_factory.mktemp("sources"), base_table(), tuned_table(), pieces())
     return ["--base", base, "--tuned", tuned, "--engine", "numpy"]
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """The system refuses every write beyond ``size`` bytes of a file, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [0, 400, 1500, 9000])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import Ran, in_process
+from disks import full_disk
 from fake_checkpoint import EMBED, IDS, make_ticket, random_bits, tuned_bits, write_checkpoint, write_file
 
 gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
@@ -101,3 +102,20 @@ def test_another_model_or_broken_rows(tmp_path: Path, export: Export) -> None:
     for number, (table, code) in enumerate(cases):
         ran = export(ticket, write_onto(tmp_path / f"{number}.gguf", "F32", table))
         assert (ran.code, f"[{code}]" in ran.one_line(), out.exists()) == (4, True, False), number
+
+
+def test_where_no_file_can_be_written(tmp_path: Path, export: Export) -> None:
+    raw = plain(1)
+    ticket, onto = release(tmp_path, raw), write_onto(tmp_path / "base.gguf", "F32", raw)
+    (tmp_path / "file").write_bytes(b"x")
+    before = sorted(tmp_path.rglob("*"))
+    places = [tmp_path / "file" / "a.gguf", *(tmp_path / f"{'n' * size}.gguf" for size in (240, 300))]
+    for out in places:
+        ran = export(ticket, onto, out)
+        assert (ran.code, ran.one_line().endswith("[FILE_UNWRITABLE]")) == (2, True), ran.err
+        assert f"cannot make {out}: " in ran.err
+    for size in (0, 3000):  # nothing of it; not all of it
+        with full_disk(size):
+            ran = export(ticket, onto)
+        assert (ran.code, ran.one_line().endswith("[FILE_UNWRITABLE]")) == (2, True), ran.err
+    assert sorted(tmp_path.rglob("*")) == before

@@ -297,7 +297,7 @@ def test_full_disk_leaves_the_former_file(case: Case, monkeypatch: pytest.Monkey
     with pytest.raises(UsageError, match="No space left") as error:
         case.run()
     assert code_of(error) == "FILE_UNWRITABLE"
-    assert str(error.value) == f"cannot write {case.out}: No space left on device"
+    assert str(error.value) == f"cannot make {case.out}: No space left on device; nothing was written"
     assert case.left() == ["table.safetensors"]
     assert case.out.read_bytes() == former
 
