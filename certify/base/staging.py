@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from certify.base.errors import UsageError
+from certify.base.files import check_target
 from certify.base.jsonio import sha256_file, write_bytes
 from certify.base.locks import locked, temporary_neighbour
 
@@ -44,8 +45,9 @@ def staged_file(out: Path) -> Iterator[Path]:
     the name of ``out``, in a temporary folder of its own. If the block fails, ``out`` is unchanged.
 
     Raises:
-        UsageError: the file system refuses or is full (``FILE_UNWRITABLE``).
+        UsageError: a pipe or a device lies there, the file system refuses, or is full (``FILE_UNWRITABLE``).
     """
+    check_target(out)
     with _neighbour(out, out) as temporary:
         yield temporary / out.name
         _flush(temporary)

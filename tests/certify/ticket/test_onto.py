@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,16 @@ def test_where_no_file_can_be_written(tmp_path: Path, export: Export) -> None:
     raw = plain(1)
     ticket, onto = release(tmp_path, raw), write_onto(tmp_path / "base.gguf", "F32", raw)
     (tmp_path / "file").write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe.gguf")
     before = sorted(tmp_path.rglob("*"))
     places = [tmp_path / "file" / "a.gguf", *(tmp_path / f"{'n' * size}.gguf" for size in (240, 300))]
     for out in places:
         ran = export(ticket, onto, out)
         assert (ran.code, ran.one_line().endswith("[FILE_UNWRITABLE]")) == (2, True), ran.err
         assert f"cannot make {out}: " in ran.err
+    ran = export(ticket, onto, tmp_path / "pipe.gguf")
+    assert (ran.code, "it is a pipe, not a file" in ran.one_line()) == (2, True)
+    assert (tmp_path / "pipe.gguf").is_fifo()
     for size in (0, 3000):  # nothing of it; not all of it
         with full_disk(size):
             ran = export(ticket, onto)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,14 @@ def test_full_disk_leaves_the_former_file(case: Case, monkeypatch: pytest.Monkey
     assert str(error.value) == f"cannot make {case.out}: No space left on device; nothing was written"
     assert case.left() == ["table.safetensors"]
     assert case.out.read_bytes() == former
+
+
+def test_a_pipe_is_not_replaced(case: Case) -> None:
+    case.out.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(case.out)
+    with pytest.raises(UsageError, match="is a pipe, not a file") as error:
+        case.run()
+    assert (code_of(error), case.out.is_fifo()) == ("FILE_UNWRITABLE", True)
 
 
 def test_the_base_is_never_written_to(tmp_path: Path) -> None:
