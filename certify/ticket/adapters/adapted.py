@@ -60,6 +60,8 @@ _SETTINGS: Final[Mapping[str, Mapping[str, tuple[Any, ...] | None]]] = {
     },
 }
 
+_LARGEST: Final = float(np.finfo(np.float32).max)
+
 Values = tuple[NDArray[Any], Dtype]
 
 
@@ -256,8 +258,11 @@ def _product(
     if first is None and second is None:
         return None
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise InvalidInputError(f"{path}: r and lora_alpha are not numbers", code="ADAPTER_MALFORMED")
+    # An integer of any length can be compared with a float, but not made one.
+    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or abs(alpha) > _LARGEST:
+        raise InvalidInputError(
+            f"{path}: r and lora_alpha are not numbers that fp32 holds", code="ADAPTER_MALFORMED"
+        )
     if (
         first is None
         or second is None

@@ -445,7 +445,13 @@ def test_what_cannot_be_computed_is_an_error(release: Release, config: dict[str,
     assert code_of(lambda: judge(release, lora(release, **config))) == "ADAPTER_UNSUPPORTED"
 
 
-@pytest.mark.parametrize("config", [{"r": 3}, {"r": "4"}, {"lora_alpha": None}, {"r": 0}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        *({"r": 3}, {"r": "4"}, {"r": 0}, {"r": 10**400}),
+        *({"lora_alpha": alpha} for alpha in (None, "4", 10**400, -(10**400), 1e308)),
+    ],
+)
 def test_matrices_that_do_not_fit(release: Release, config: dict[str, object]) -> None:
     assert code_of(lambda: judge(release, lora(release, **config))) == "ADAPTER_MALFORMED"
 
