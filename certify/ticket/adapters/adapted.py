@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,8 +107,9 @@ class AdaptedTable:
         if self.product is not None:
             left, right = self.product
             moved = np.flatnonzero(left[:, start:stop].any(axis=0))
-            added = left[:, start + moved].T @ right.T
-            block[moved] = cast(to_float32(block[moved], self.dtype) + added, "F32", self.dtype)
+            with np.errstate(all="ignore"):  # whoever takes the rows looks for NaN and infinity
+                sums = to_float32(block[moved], self.dtype) + left[:, start + moved].T @ right.T
+            block[moved] = cast(sums, "F32", self.dtype)
         first, last = np.searchsorted(self.ids, (start, stop))
         block[self.ids[first:last] - start] = self.tokens[first:last]
         return block
@@ -218,7 +219,8 @@ def import_table(
     with staged_folder(out) as staged:
         file = staged / "moved_rows.safetensors"
         count = write_moved(file, table, found.table)
-        check_finite(open_table(file, base=table, allow_tied=allow_tied))
+        written = open_table(file, base=table, allow_tied=allow_tied)
+        check_finite(replace(written, path=adapter))  # the file has no name yet that anyone knows
     return count, found.others
 
 
@@ -272,7 +274,9 @@ def _product(
             f"{path}: the matrices of LoRA do not fit r and the table", code="ADAPTER_MALFORMED"
         )
     scale = np.float32(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
-    return to_float32(np.array(first[0]), first[1]), to_float32(np.array(second[0]), second[1]) * scale
+    left, right = (to_float32(np.array(values), dtype) for values, dtype in (first, second))
+    with np.errstate(all="ignore"):
+        return left, right * scale
 
 
 def _tokens(

@@ -456,6 +456,16 @@ def test_matrices_that_do_not_fit(release: Release, config: dict[str, object]) -
     assert code_of(lambda: judge(release, lora(release, **config))) == "ADAPTER_MALFORMED"
 
 
+@pytest.mark.parametrize("value", [3e38, np.inf, np.nan])
+def test_products_that_are_not_finite(
+    release: Release, capsys: pytest.CaptureFixture[str], value: float
+) -> None:
+    out = lora(release, spill=value)
+    assert [finding.code for finding in judge(release, out).findings] == ["FOREIGN"]  # no warning either
+    ran = in_process(["import", out, "--base", release.base, "--out", release.folder / "in"], capsys)
+    assert (ran.code, ran.one_line().split()[1], "[NON_FINITE]" in ran.err) == (4, f"{out}:", True)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(
     ("how", "whole"),
