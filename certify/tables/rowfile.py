@@ -55,15 +55,17 @@ class RowsDigests:
     served_sha256: str
 
 
-def make_rows(ids: NDArray[np.int64], fp32: NDArray[np.float32], dtype: Dtype) -> Rows:
+def make_rows(ids: NDArray[np.int64], fp32: NDArray[np.float32], dtype: Dtype, *, what: str = "rows") -> Rows:
     """Make rows whose served copy is ``fp32`` rounded to nearest even in ``dtype``.
+
+    Messages begin with ``what``.
 
     Raises:
         InvalidInputError: ids are not strictly increasing, shapes are wrong, or values are not finite in
             ``dtype``.
     """
     rows = Rows(np.asarray(ids, np.int64), np.asarray(fp32, np.float32), cast(fp32, "F32", dtype), dtype)
-    _check(rows, "rows")
+    _check(rows, what)
     return rows
 
 

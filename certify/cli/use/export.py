@@ -116,8 +116,8 @@ def import_adapter(
     """
     from certify.base.errors import UsageError
     from certify.tables.dtypes import parse_dtype
-    from certify.ticket.adapters.adapted import import_table
-    from certify.ticket.adapters.rows import PEFT_TYPE, import_folder, read_config
+    from certify.ticket.adapters.imported import import_folder, import_table
+    from certify.ticket.adapters.rows import PEFT_TYPE, read_config
 
     dtype = None if served_dtype is None else parse_dtype(served_dtype)
     if read_config(adapter).get("peft_type") != PEFT_TYPE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from certify.base.errors import InvalidInputError
-from certify.base.jsonio import read_json, tensor_digest
+from certify.base.jsonio import tensor_digest
 from certify.base.records import Dtype
-from certify.base.staging import staged_folder
 from certify.tables.dtypes import DTYPES, cast, to_float32
-from certify.tables.movedrows import write_moved
 from certify.tables.safefile import MappedFile, map_file, quote
-from certify.tables.table import BLOCK_BYTES, DEFAULT_TENSOR, Table, check_finite, open_table
-from certify.ticket.adapters.rows import CONFIG, PREFIX, WEIGHTS, check_fingerprint, token_ids
+from certify.tables.table import BLOCK_BYTES, DEFAULT_TENSOR, Table
+from certify.ticket.adapters.rows import CONFIG, PREFIX, WEIGHTS, check_fingerprint, read_config, token_ids
 
 # By the setting that puts something in place of the table's module: the names of a whole table, of rows.
 _WHOLE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -76,7 +74,7 @@ class AdaptedTable:
         whole: what replaces the base's table, if anything.
         product: A ``[r, V']`` and scaled B ``[d, r]`` in fp32, whose product is added, if any.
         ids: rows that are replaced, increasing.
-        tokens: what replaces them, in the served dtype.
+        tokens: what replaces them, and its dtype.
     """
 
     base: Table
@@ -85,7 +83,7 @@ class AdaptedTable:
     whole: Values | None
     product: tuple[NDArray[np.float32], NDArray[np.float32]] | None
     ids: NDArray[np.int64]
-    tokens: NDArray[Any]
+    tokens: Values
 
     @property
     def dtype(self) -> Dtype:
@@ -111,7 +109,8 @@ class AdaptedTable:
                 sums = to_float32(block[moved], self.dtype) + left[:, start + moved].T @ right.T
             block[moved] = cast(sums, "F32", self.dtype)
         first, last = np.searchsorted(self.ids, (start, stop))
-        block[self.ids[first:last] - start] = self.tokens[first:last]
+        values, dtype = self.tokens
+        block[self.ids[first:last] - start] = cast(values[first:last], dtype, self.dtype)
         return block
 
     def digest(self) -> str:
@@ -139,16 +138,14 @@ def open_adapted(folder: Path, base: Table) -> Adapted:
             (``ADAPTER_UNSUPPORTED``), is malformed (``ADAPTER_MALFORMED``, ``ADAPTER_INDICES``,
             ``ADAPTER_WIDTH``, ``PICKLE_REFUSED``) or was made for another base (``WRONG_BASE``).
     """
-    path = folder / CONFIG
-    config = read_json(path, what=f"{path}")
-    if not isinstance(config, dict):
-        raise InvalidInputError(f"{path} is not a JSON object", code="ADAPTER_MALFORMED")
+    config, path = read_config(folder), folder / CONFIG
     kind = config.get("peft_type")
     if not isinstance(kind, str) or kind not in _SETTINGS:
         raise _unsupported(path, f"peft_type is {quote(str(kind))}")
     if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
         raise InvalidInputError(
-            f"{folder} has only pickled weights (adapter_model.bin), which are never opened",
+            f"{folder} has only pickled weights (adapter_model.bin), which are never opened: save the"
+            " adapter with safetensors",
             code="PICKLE_REFUSED",
         )
     known = {key: (None, *(plain or (config.get(key),))) for key, plain in _SETTINGS[kind].items()}
@@ -177,51 +174,6 @@ def open_adapted(folder: Path, base: Table) -> Adapted:
     ids, tokens = _tokens(listed, named, path, shape, base.dtype)
     others |= parts.left
     return Adapted(AdaptedTable(base, tensor, shape, whole, product, ids, tokens), tuple(sorted(others)))
-
-
-def import_table(
-    adapter: Path,
-    base: Path,
-    out: Path,
-    *,
-    dtype: Dtype | None = None,
-    tensor: str | None = None,
-    allow_tied: bool = False,
-) -> tuple[int, tuple[str, ...]]:
-    """Write the table that a base and an adapter serve together as moved rows, to a new folder.
-
-    For adapters that change all rows or name none: LoRA on the embedding, ``modules_to_save``. The file
-    ``out/moved_rows.safetensors`` then is a tuned table like any other.
-
-    Args:
-        adapter: the adapter folder.
-        base: E⁰, file or checkpoint folder.
-        out: a new or empty folder.
-        dtype: served dtype; None means the base's.
-        tensor: name of the table's tensor in ``base``, if the architecture does not imply it.
-        allow_tied: accept a base whose head is tied to the table.
-
-    Returns:
-        The number of rows that differ, and names of what else the adapter changes, which stays behind.
-
-    Raises:
-        UsageError, InvalidInputError: see :func:`open_adapted`; the adapter has another number of rows
-            (``SHAPE_MISMATCH``), or makes values that are not finite (``NON_FINITE``).
-        NothingToDoError: no row differs (``NOTHING_MOVES``).
-    """
-    table = open_table(base, tensor=tensor, allow_tied=allow_tied)
-    table = table.as_dtype(dtype or table.dtype)
-    found = open_adapted(adapter, table)
-    if found.table.shape != table.shape:
-        raise InvalidInputError(
-            f"{adapter} has {found.table.shape[0]} rows, {base} has {table.shape[0]}", code="SHAPE_MISMATCH"
-        )
-    with staged_folder(out) as staged:
-        file = staged / "moved_rows.safetensors"
-        count = write_moved(file, table, found.table)
-        written = open_table(file, base=table, allow_tied=allow_tied)
-        check_finite(replace(written, path=adapter))  # the file has no name yet that anyone knows
-    return count, found.others
 
 
 def _unsupported(path: Path, why: str) -> InvalidInputError:
@@ -281,9 +233,9 @@ def _product(
 
 def _tokens(
     listed: Values | None, named: object, path: Path, shape: tuple[int, int], dtype: Dtype
-) -> tuple[NDArray[np.int64], NDArray[Any]]:
+) -> tuple[NDArray[np.int64], Values]:
     if listed is None:
-        return np.zeros(0, np.int64), np.zeros((0, shape[1]), DTYPES[dtype])
+        return np.zeros(0, np.int64), (np.zeros((0, shape[1]), DTYPES[dtype]), dtype)
     ids = token_ids(named, path, shape[0])
     values, stored = listed
     if values.shape != (ids.size, shape[1]):
@@ -292,7 +244,7 @@ def _tokens(
             code="ADAPTER_WIDTH" if values.shape[0] == ids.size else "ADAPTER_MALFORMED",
         )
     order = np.argsort(ids)
-    return ids[order], cast(np.array(values), stored, dtype)[order]
+    return ids[order], (np.array(values)[order], stored)
 
 
 def _places(config: Mapping[str, Any], module: str) -> tuple[list[tuple[str, Any]], set[str]]:

@@ -28,19 +28,14 @@ from profiles import examples
 from certify.base.errors import CertifyError
 from certify.tables.rowfile import read_rows
 from certify.tables.table import open_table
-from certify.ticket.adapters.rows import (
-    CONFIG,
-    WEIGHTS,
-    ImportedAdapter,
-    export_peft,
-    import_folder,
-    import_peft,
-)
+from certify.ticket.adapters.imported import ImportedAdapter, import_folder, import_peft
+from certify.ticket.adapters.rows import CONFIG, WEIGHTS, export_peft
 from certify.ticket.merge import apply
 from certify.ticket.released import open_source
 from certify.ticket.transfer import open_parts, transfer
 
 ROWS = "base_model.model.model.embed_tokens.trainable_tokens_delta"
+WHOLE = "base_model.model.model.embed_tokens.base_layer.weight"
 
 
 class Case(Release):
@@ -181,6 +176,10 @@ def with_value(bits: int) -> Any:
         ("NON_FINITE", [3, 17], {ROWS: ("F16", with_value(0xFC00))}, {}),
         ("ADAPTER_UNSUPPORTED", [3, 17], {ROWS: ("F16", GOOD)}, {"peft_type": "LORA"}),
         ("ADAPTER_UNSUPPORTED", [3, 17], {ROWS: ("F16", GOOD)}, {"peft_type": None}),
+        ("ADAPTER_UNSUPPORTED", [3, 17], {ROWS: ("F16", GOOD)}, {"target_modules": ["lm_head"]}),
+        ("ADAPTER_UNSUPPORTED", [3, 17], {ROWS: ("F16", GOOD)}, {"target_modules": ["embed_tokens", "q"]}),
+        ("ADAPTER_UNSUPPORTED", [3, 17], {ROWS: ("F16", GOOD)}, {"scale": 2}),
+        ("ADAPTER_UNSUPPORTED", [3, 17], {ROWS: ("F16", GOOD), WHOLE: ("F16", random_bits("F16", 5))}, {}),
         ("ADAPTER_UNSUPPORTED", [3, 17], {HEAD: ("F16", GOOD)}, {}),
         ("ADAPTER_UNSUPPORTED", [3, 17], {}, {}),
         (
