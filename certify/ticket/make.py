@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from certify.base.errors import UsageError
+from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import sha256_bytes, sha256_file, write_bytes
 from certify.base.model import SLUG, BoundFile
 from certify.base.records import Correction, Dtype, Engine, Excluded, KSResult, Method, Rule, Selection
@@ -80,11 +80,23 @@ def open_pair(
         opened: opens tables.
 
     Raises:
-        UsageError: a path does not exist, or the stored dtypes differ and ``dtype`` is None.
+        UsageError: a path does not exist, the stored dtypes differ and ``dtype`` is None, or moved rows are
+            to have a name of their own (``TENSOR_MISSING``).
         InvalidInputError: a table is malformed, or shapes differ.
     """
     first = opened(Path(base), tensor=tensor, allow_tied=allow_tied)
-    second = opened(Path(reference), tensor=tuned_tensor or tensor, allow_tied=allow_tied, base=first)
+    try:
+        second = opened(Path(reference), tensor=tuned_tensor or tensor, allow_tied=allow_tied, base=first)
+    except (UsageError, InvalidInputError) as error:
+        if not error.code.startswith("TENSOR_") or (tensor and not tuned_tensor):
+            raise
+        # Whoever opens one table knows one option.
+        raise type(error)(str(error).replace("--tensor", "--tuned-tensor"), code=error.code) from error
+    if tuned_tensor not in (None, second.tensor):
+        raise UsageError(
+            f"{reference} holds moved rows and no tensor names: leave out --tuned-tensor",
+            code="TENSOR_MISSING",
+        )
     if dtype is None and first.dtype != second.dtype:
         raise UsageError(
             f"base is stored as {first.dtype}, reference as {second.dtype}: choose the served dtype"

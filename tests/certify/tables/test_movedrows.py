@@ -160,7 +160,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     save(base, BASE)
     save_file({"wte": TUNED, "other": np.zeros((2, 2), np.float16)}, tmp_path / "tuned.safetensors")
     diff = ["table", "diff", str(base), str(tmp_path / "tuned.safetensors"), "--out", str(moved)]
-    assert in_process(diff, capsys).one_line().endswith("[TENSOR_AMBIGUOUS]")
+    said = in_process(diff, capsys).one_line()
+    assert ("name it with --tuned-tensor" in said, said.endswith("[TENSOR_AMBIGUOUS]")) == (True, True)
     ran = in_process([*diff, "--tuned-tensor", "wte"], capsys)
     assert (ran.code, tensor_sha256(TUNED) in ran.out) == (0, True)
     ran = in_process(["table", "apply", str(base), str(moved), "--out", str(out)], capsys)
@@ -184,6 +185,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["table", "apply", str(base), str(moved), "--out", str(moved)], 2, "OUT_IS_INPUT"),
         (["table", "apply", str(base), str(moved), "--out", str(base)], 2, "OUT_IS_BASE"),
         (["scan", "--base", str(moved), "--tuned", str(out)], 2, "BASE_NEEDED"),
+        (["scan", "--base", str(base), "--tuned", str(moved), "--tuned-tensor", "wte"], 2, "TENSOR_MISSING"),
     ]
     np.save(tmp_path / "t.npy", TUNED)
     whole = (
