@@ -20,7 +20,7 @@ from certify.base.records import Dtype
 from certify.base.staging import staged_file
 from certify.models.gguf import PLAIN, Blocks, open_gguf
 from certify.tables.dtypes import cast, to_float32
-from certify.ticket.adapters.rows import PREFIX, adapted_module, fingerprint, write_adapter
+from certify.ticket.adapters.rows import PREFIX, adapted_module, check_written, fingerprint, write_adapter
 from certify.ticket.transfer import Parts, check_out
 
 PEFT_TYPE: Final = "LORA"
@@ -88,6 +88,7 @@ def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
 
     Raises:
         UsageError: ``onto`` cannot be read, or ``out`` cannot be written.
+        InternalError: what is read back is something else than was written (``WRITE_DAMAGED``).
         InvalidInputError: ``onto`` is malformed (``GGUF_MALFORMED``, ``GGUF_QUANTISATION``), has a table of
             another shape (``SHAPE_MISMATCH``), NaN or infinity (``NON_FINITE``) or rows that no quantisation
             makes of the base's (``WRONG_BASE``), or ties its head to the table (``TIED_HEAD``), where
@@ -119,17 +120,25 @@ def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
     difference, off = _differences(table.values(ids), parts, onto, "F32")
     one_hot = np.zeros((table.shape[0], rank), np.float16)  # transposed: the engine looks its rows up
     one_hot[ids, np.arange(rank)] = 1
-    with staged_file(out) as file, closing(GGUFWriter(file, arch)) as writer:
-        writer.add_type("adapter")
-        writer.add_string("adapter.type", "lora")
-        writer.add_float32("adapter.lora.alpha", float(rank))
-        for key, value in fingerprint(parts).items():
-            writer.add_string(key, value)
-        writer.add_tensor(f"{_GGUF_TABLE}.lora_a", one_hot)
-        writer.add_tensor(f"{_GGUF_TABLE}.lora_b", np.ascontiguousarray(difference.T))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
+    tensors: dict[str, tuple[str, NDArray[Any]]] = {
+        f"{_GGUF_TABLE}.lora_a": ("F16", one_hot),
+        f"{_GGUF_TABLE}.lora_b": ("F32", np.ascontiguousarray(difference.T)),
+    }
+    texts = {"adapter.type": "lora", **fingerprint(parts)}
+    with staged_file(out) as file:
+        with closing(GGUFWriter(file, arch)) as writer:
+            writer.add_type("adapter")
+            writer.add_float32("adapter.lora.alpha", float(rank))
+            for key, value in texts.items():
+                writer.add_string(key, value)
+            for name, (_, array) in tensors.items():
+                writer.add_tensor(name, array)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        written = open_gguf(file)
+        found = {name: (one.kind, one.shape, one.raw) for name, one in written.tensors.items()}
+        check_written(out, tensors, found, texts.items() <= written.settings.items())
     return off
 
 

@@ -16,12 +16,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
+from certify.base.errors import InternalError, InvalidInputError, NothingToDoError, UsageError
 from certify.base.jsonio import pretty_json, read_json, write_bytes
 from certify.base.staging import staged_folder
 from certify.tables.dtypes import DTYPES
 from certify.tables.movedrows import BASE_KEY, DTYPE_KEY
-from certify.tables.safefile import quote, read_metadata, write_tensors
+from certify.tables.safefile import map_file, quote, read_metadata, write_tensors
 from certify.tables.table import DEFAULT_TENSOR, Table
 from certify.ticket.released import shown
 from certify.ticket.transfer import Parts
@@ -69,6 +69,7 @@ def write_adapter(
 
     Raises:
         UsageError: ``out`` exists or cannot be written, or the base's tensor is not the weight of a module.
+        InternalError: what is read back is something else (``WRITE_DAMAGED``).
     """
     common = {
         "auto_mapping": None,
@@ -78,10 +79,45 @@ def write_adapter(
         "target_modules": [adapted_module(parts.base)],
         "task_type": "CAUSAL_LM",
     }
-    text = pretty_json(dict(sorted({**common, **config}.items())))
+    settings, metadata = dict(sorted({**common, **config}.items())), {"format": "pt", **fingerprint(parts)}
     with staged_folder(out) as staged:
-        write_tensors(staged / WEIGHTS, tensors, {"format": "pt", **fingerprint(parts)})
-        write_bytes(staged / CONFIG, text.encode("utf-8"))
+        write_tensors(staged / WEIGHTS, tensors, metadata)
+        write_bytes(staged / CONFIG, pretty_json(settings).encode("utf-8"))
+        file = map_file(staged / WEIGHTS)
+        found = {
+            name: (one.dtype, one.shape, file.bytes[one.start : one.stop])
+            for name, one in file.header.items()
+        }
+        check_written(out, tensors, found, (settings, metadata) == (read_config(staged), file.metadata))
+
+
+def check_written(
+    out: Path,
+    tensors: Mapping[str, tuple[str, NDArray[Any]]],
+    found: Mapping[str, tuple[str, tuple[int, ...], NDArray[np.uint8]]],
+    settings: bool,
+) -> None:
+    """Refuse an adapter that is not, bit for bit, what was to be written.
+
+    Args:
+        out: the adapter, for the message.
+        tensors: dtype and array of each tensor.
+        found: dtype, shape and bytes of each tensor as they were read back.
+        settings: whether everything else was read back as it was written.
+
+    Raises:
+        InternalError: it is something else (``WRITE_DAMAGED``).
+    """
+    if (
+        not settings
+        or tensors.keys() != found.keys()
+        or any(
+            (dtype, array.shape) != found[name][:2]
+            or not np.array_equal(found[name][2].reshape(-1), array.reshape(-1).view(np.uint8))
+            for name, (dtype, array) in tensors.items()
+        )
+    ):
+        raise InternalError(f"{out}: what was read back is not what was written", code="WRITE_DAMAGED")
 
 
 def fingerprint(parts: Parts) -> dict[str, str]:

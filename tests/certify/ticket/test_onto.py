@@ -13,6 +13,8 @@ from command import Ran, in_process
 from disks import full_disk
 from fake_checkpoint import EMBED, IDS, make_ticket, random_bits, tuned_bits, write_checkpoint, write_file
 
+from certify.ticket.adapters import rows
+
 gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
 
 WIDTH = 512
@@ -124,3 +126,33 @@ def test_where_no_file_can_be_written(tmp_path: Path, export: Export) -> None:
             ran = export(ticket, onto)
         assert (ran.code, ran.one_line().endswith("[FILE_UNWRITABLE]")) == (2, True), ran.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["peft", "lora", "gguf", "settings"])
+def test_what_is_written_is_read_back(
+    tmp_path: Path,
+    export: Export,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    """A disk that changes a bit of what it is given."""
+    raw = plain(1)
+    ticket, onto = release(tmp_path, raw), write_onto(tmp_path / "base.gguf", "F32", raw)
+    out, real, add = tmp_path / "a.gguf", rows.write_tensors, gguf.GGUFWriter.add_tensor
+
+    def damaged(path: Path, *rest: Any) -> None:
+        real(path, *rest)
+        path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+
+    if kind == "gguf":
+        monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", lambda self, name, one: add(self, name, one * 2))
+        ran = export(ticket, onto)
+    else:
+        if kind == "settings":
+            monkeypatch.setattr(rows, "write_bytes", lambda path, _: path.write_bytes(b"{}"))
+        else:
+            monkeypatch.setattr(rows, "write_tensors", damaged)
+        words = ["export", "--ticket", ticket[0], "--base", ticket[1], "--uncertified", "--out", out]
+        ran = in_process([*words, *(["--format", kind] if kind == "lora" else [])], capsys)
+    assert (ran.code, ran.one_line().endswith("[WRITE_DAMAGED]"), out.exists()) == (70, True, False)
