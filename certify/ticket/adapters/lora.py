@@ -15,9 +15,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from certify.base.errors import InvalidInputError
+from certify.base.errors import InvalidInputError, UsageError
 from certify.base.records import Dtype
 from certify.base.staging import staged_file
+from certify.base.text import counted
 from certify.models.gguf import PLAIN, Blocks, open_gguf
 from certify.tables.dtypes import cast, to_float32
 from certify.ticket.adapters.rows import PREFIX, adapted_module, check_written, fingerprint, write_adapter
@@ -26,6 +27,9 @@ from certify.ticket.transfer import Parts, check_out
 PEFT_TYPE: Final = "LORA"
 LORA_A: Final = ".lora_embedding_A"
 LORA_B: Final = ".lora_embedding_B"
+MOST_BYTES: Final = 256 << 20
+"""Largest one-hot matrix that is written: 2 bytes for each row of the ticket and row of the table."""
+
 MOST_OFF: Final = 2.0**-20
 """Largest error of an entry that is served, as a part of the largest entry of these rows, before or after."""
 
@@ -46,14 +50,13 @@ def export_lora(parts: Parts, out: Path, *, base_name: str | None = None) -> flo
         The largest error of an entry that is served: 0 if the rows are the certified ones bit for bit.
 
     Raises:
-        UsageError: ``out`` exists or cannot be written, or the base's tensor is not the weight of a module.
+        UsageError: ``out`` exists or cannot be written, the base's tensor is not the weight of a module, or
+            the ticket has too many rows (``ADAPTER_TOO_LARGE``).
         InvalidInputError: fp32 has no room for a difference (``NON_FINITE``).
     """
     base, rank = parts.base, parts.rows.ids.size
     difference, off = _differences(_base_rows(parts), parts, base.path, base.dtype)
-    module = adapted_module(base)
-    one_hot = np.zeros((rank, base.shape[0]), np.float16)
-    one_hot[np.arange(rank), parts.rows.ids] = 1
+    module, one_hot = adapted_module(base), _one_hot(parts)
     config = {
         "bias": "none",
         "fan_in_fan_out": False,
@@ -87,7 +90,8 @@ def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
         The largest error of an entry that is served.
 
     Raises:
-        UsageError: ``onto`` cannot be read, or ``out`` cannot be written.
+        UsageError: ``onto`` cannot be read, ``out`` cannot be written, or the ticket has too many rows
+            (``ADAPTER_TOO_LARGE``).
         InternalError: what is read back is something else than was written (``WRITE_DAMAGED``).
         InvalidInputError: ``onto`` is malformed (``GGUF_MALFORMED``, ``GGUF_QUANTISATION``), has a table of
             another shape (``SHAPE_MISMATCH``), NaN or infinity (``NON_FINITE``) or rows that no quantisation
@@ -116,10 +120,9 @@ def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
         )
     check_out(out, parts.base, ".gguf")
     ids, rank = parts.rows.ids, parts.rows.ids.size
+    one_hot = np.ascontiguousarray(_one_hot(parts).T)  # transposed: the engine looks its rows up
     _check_onto(onto, table, parts)
     difference, off = _differences(table.values(ids), parts, onto, "F32")
-    one_hot = np.zeros((table.shape[0], rank), np.float16)  # transposed: the engine looks its rows up
-    one_hot[ids, np.arange(rank)] = 1
     tensors: dict[str, tuple[str, NDArray[Any]]] = {
         f"{_GGUF_TABLE}.lora_a": ("F16", one_hot),
         f"{_GGUF_TABLE}.lora_b": ("F32", np.ascontiguousarray(difference.T)),
@@ -140,6 +143,25 @@ def export_gguf(parts: Parts, out: Path, onto: Path) -> float:
         found = {name: (one.kind, one.shape, one.raw) for name, one in written.tensors.items()}
         check_written(out, tensors, found, texts.items() <= written.settings.items())
     return off
+
+
+def _one_hot(parts: Parts) -> NDArray[np.float16]:
+    """A ``[k, V]``, which picks the rows of the ticket.
+
+    Raises:
+        UsageError: it takes more than :data:`MOST_BYTES` (``ADAPTER_TOO_LARGE``).
+    """
+    rank, vocabulary = parts.rows.ids.size, parts.base.shape[0]
+    size = 2 * rank * vocabulary
+    if size > MOST_BYTES:
+        raise UsageError(
+            f"as a LoRA, {counted(rank, 'row')} of {vocabulary} are {size:,} bytes of zeros and ones, above"
+            f" the {MOST_BYTES:,} that are written: --format peft and certify apply take any number",
+            code="ADAPTER_TOO_LARGE",
+        )
+    one_hot = np.zeros((rank, vocabulary), np.float16)
+    one_hot[np.arange(rank), parts.rows.ids] = 1
+    return one_hot
 
 
 def _base_rows(parts: Parts) -> Matrix:

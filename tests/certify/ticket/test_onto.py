@@ -13,7 +13,7 @@ from command import Ran, in_process
 from disks import full_disk
 from fake_checkpoint import EMBED, IDS, make_ticket, random_bits, tuned_bits, write_checkpoint, write_file
 
-from certify.ticket.adapters import rows
+from certify.ticket.adapters import lora, rows
 
 gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
 
@@ -156,3 +156,24 @@ def test_what_is_written_is_read_back(
         words = ["export", "--ticket", ticket[0], "--base", ticket[1], "--uncertified", "--out", out]
         ran = in_process([*words, *(["--format", kind] if kind == "lora" else [])], capsys)
     assert (ran.code, ran.one_line().endswith("[WRITE_DAMAGED]"), out.exists()) == (70, True, False)
+
+
+@pytest.mark.parametrize("kind", ["lora", "gguf"])
+def test_a_matrix_of_zeros_has_a_bound(
+    tmp_path: Path,
+    export: Export,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    raw = plain(1)
+    ticket, onto = release(tmp_path, raw), write_onto(tmp_path / "base.gguf", "F32", raw)
+    for bound, code in ((2 * 4 * 40 - 1, 2), (2 * 4 * 40, 0)):
+        monkeypatch.setattr(lora, "MOST_BYTES", bound)
+        if kind == "gguf":
+            ran = export(ticket, onto)
+        else:
+            words = ["--ticket", ticket[0], "--base", ticket[1], "--format", kind, "--uncertified"]
+            ran = in_process(["export", *words, "--out", tmp_path / "a.gguf"], capsys)
+        assert (ran.code, (tmp_path / "a.gguf").exists()) == (code, not code)
+        assert code == 0 or ("[ADAPTER_TOO_LARGE]" in ran.one_line() and "--format peft" in ran.err)
