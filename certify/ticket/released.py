@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from certify.ticket.schema import Ticket, choose, read_ticket_file
 
 Role = Literal["base", "reference"]
 """The two tables of a ticket: E⁰ and E*."""
+
+_OPTIONS: Final[Mapping[Role, str]] = {"base": "--base", "reference": "--tuned"}
 
 
 class OpenTable(Protocol):
@@ -96,9 +98,8 @@ def find_role(
     ref = source.ticket.base if role == "base" else source.ticket.reference
     if path is None:
         if ref.path is None:
-            option = "--base" if role == "base" else "--tuned"
             raise UsageError(
-                f"the {role} table does not lie beside the ticket: name it with {option}",
+                f"the {role} table does not lie beside the ticket: name it with {_OPTIONS[role]}",
                 code=f"{role.upper()}_NEEDED",
             )
         stated = next((file.sha256 for file in ref.files if file.path == ref.path), None)
@@ -142,7 +143,8 @@ def open_role(
     travels = path is None and ref.path is not None
     bound = frozenset[Path]()
     if travels:
-        bound = check_files(source.folder, ref.files, digest)
+        remedy = f"put it back, or name the {role} table with {_OPTIONS[role]}"
+        bound = check_files(source.folder, ref.files, digest, remedy)
         refuse_links(source.folder, ref.path or "", (CONFIG, INDEX), bound)
     table = find_role(source, role, path, tensor=tensor, opened=opened, base=base)
     if travels:
@@ -163,9 +165,14 @@ def open_role(
 
 
 def check_files(
-    folder: Path, files: Sequence[BoundFile], digest: Callable[[Path], str] = sha256_file
+    folder: Path,
+    files: Sequence[BoundFile],
+    digest: Callable[[Path], str] = sha256_file,
+    remedy: str = "put it back",
 ) -> frozenset[Path]:
     """Verify the file digests of files beside a ticket, as ``digest`` computes them.
+
+    ``remedy`` is what to do about one that is missing.
 
     Returns:
         The files, with links followed.
@@ -179,7 +186,9 @@ def check_files(
     for file in files:
         target = inside(folder, file.path, file.sha256, endings=False)
         if not target.exists():
-            raise InvalidInputError(f"{file.path} is named by the ticket but missing", code="FILE_MISSING")
+            raise InvalidInputError(
+                f"{file.path} is named by the ticket but missing: {remedy}", code="FILE_MISSING"
+            )
         if not target.is_file():
             raise InvalidInputError(f"{file.path} is not a regular file", code="FILE_UNREADABLE")
         if digest(target) != file.sha256:

@@ -15,6 +15,8 @@ from certify.cli.registry import PROBE, RENDERERS, load
 from certify.cli.shell import complain
 
 if TYPE_CHECKING:
+    from certify.ticket.released import Source
+    from certify.ticket.schema import TableRef
     from certify.ticket.transfer import Parts
 
 Uncertified = Annotated[
@@ -66,8 +68,8 @@ def open_certified(
         {file: [ticket.id]},
         partial(load(RENDERERS["check.view"]), resample=False),
         policy=policy,
-        base=None if ticket.base.path else base,
-        reference=None if ticket.reference.path else reference,
+        base=None if _beside(parts.source, ticket.base) else base,
+        reference=None if _beside(parts.source, ticket.reference) else reference,
         tokenizer=base if base and base.is_dir() and bound and not bound.path else None,
     )
     if code := ExitCode(run["exit_code"]):
@@ -81,6 +83,13 @@ def open_certified(
     (report,) = run["reports"]
     found = {"certified_under": report["policy"], "policy_sha256": report["policy_sha256"]}
     return replace(parts, certified=found | {"report_sha256": run["digest"]})
+
+
+def _beside(source: Source, ref: TableRef) -> bool:
+    from certify.tables.safefile import is_file, is_folder
+
+    path = source.folder / (ref.path or "")
+    return ref.path is not None and (is_file(path) or is_folder(path))
 
 
 def tell(parts: Parts) -> str:

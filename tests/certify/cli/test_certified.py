@@ -72,6 +72,20 @@ def test_nothing_is_written_unless_the_check_certifies(
     assert record(ran.out, ticket) == {"uncertified": "no check was made"}
 
 
+@pytest.mark.parametrize(("folder", "option"), [("reference", "--tuned"), ("base", "--base")])
+def test_a_missing_table_is_named_with_the_option_that_helps(
+    tmp_path: Path, capsys: Capture, folder: str, option: str
+) -> None:
+    ticket, out = make_ticket(tmp_path), tmp_path / "out"
+    words = [*words_of("export", ticket), "--policy", "selection"]
+    (lost,) = (ticket.parent / folder).glob("*.safetensors")
+    lost.rename(tmp_path / lost.name)
+    ran = in_process(words, capsys)
+    assert (ran.code, out.exists(), "[FILE_MISSING]" in ran.one_line()) == (4, False, True)
+    assert f"or name the {folder} table with {option}" in ran.err
+    assert in_process([*words, option, tmp_path / lost.name], capsys).code == 0, "certified with it"
+
+
 def test_evidence_is_examined_again(tmp_path: Path, capsys: Capture) -> None:
     bundle = make_bundle(tmp_path)
     words = words_of("export", bundle.path)
