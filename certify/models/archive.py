@@ -46,20 +46,21 @@ def assembled(paths: Sequence[Path], scratch: Path) -> tuple[Path, tuple[Path, .
     """
     found = [one for path in paths for one in _carried(path)]
     matches = [(_NAME.fullmatch(one.name), one) for one in found]
-    parts = sorted((int(match["part"] or _WHOLE), one.name, one) for match, one in matches if match)
-    numbers = [number for number, _, _ in parts]
+    numbered = [(int(match["part"] or _WHOLE), one) for match, one in matches if match]
+    numbers = sorted(number for number, _ in numbered)
     stems = {match["stem"] for match, _ in matches if match}
-    complete = numbers in ([_WHOLE], [*range(len(parts))], [*range(1, len(parts) + 1)])
+    complete = numbers in ([_WHOLE], [*range(len(numbers))], [*range(1, len(numbers) + 1)])
     if len(stems) != 1 or not complete:
         listed = ", ".join(quote(one.name) for one in found[:6]) + (", …" if len(found) > 6 else "")
         raise InvalidInputError(
             f"expected one GGUF file, or all parts of one; found {listed or 'none'}", code="MODEL_AMBIGUOUS"
         )
-    lay = tuple(dict.fromkeys(one.path for _, _, one in parts))
-    if numbers == [_WHOLE] and lay[0].name == parts[0][1]:
+    parts = [one for _, one in sorted(numbered, key=lambda part: part[0])]
+    lay = tuple(dict.fromkeys(one.path for one in parts))
+    if numbers == [_WHOLE] and lay[0].name == parts[0].name:
         return lay[0], lay
     with atomic_writer(scratch) as out:
-        for _, _, one in parts:
+        for one in parts:
             with one.open() as stream:
                 shutil.copyfileobj(stream, out, 1 << 20)
     return scratch, lay
