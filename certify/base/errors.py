@@ -31,8 +31,12 @@ class CertifyError(Exception):
     exit_code: ExitCode = ExitCode.INTERNAL
 
     def __init__(self, message: str, *, code: str) -> None:
-        super().__init__(escape(" ".join(message.split())))
+        super().__init__(_line(message))
         self.code = code
+
+    def rename(self, path: object, name: object) -> None:
+        """Call ``path``, a temporary one that nobody knows, by another name in the message."""
+        self.args = (str(self).replace(_line(str(path)), _line(str(name))),)
 
 
 class UsageError(CertifyError):
@@ -77,3 +81,7 @@ class InternalError(CertifyError):
 
     def __init__(self, message: str, *, code: str = "INTERNAL") -> None:
         super().__init__(message, code=code)
+
+
+def _line(text: str) -> str:
+    return escape(" ".join(text.split()))

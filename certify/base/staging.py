@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from certify.base.errors import UsageError
+from certify.base.errors import CertifyError, UsageError
 from certify.base.files import check_target
 from certify.base.jsonio import sha256_file, write_bytes
 from certify.base.locks import locked, temporary_neighbour
@@ -57,16 +57,17 @@ def staged_file(out: Path) -> Iterator[Path]:
 @contextmanager
 def _neighbour(target: Path, out: Path) -> Iterator[Path]:
     """A temporary folder beside ``target``. What the file system refuses is said of ``out``."""
-    drawn = ""
+    temporary = target
     try:
         with temporary_neighbour(target, folder=True) as (temporary, _):
-            drawn = temporary.name.removeprefix(f".{target.name}.")
             yield temporary
-    except UsageError as error:
-        # The error of a writer names a file in the neighbour, which the caller does not know.
-        if not drawn or drawn not in str(error) or not isinstance(error.__cause__, OSError):
-            raise
-        raise _unwritable(out, error.__cause__) from error
+    except CertifyError as error:
+        # An error may name a file in the neighbour, which the caller does not know.
+        before = str(error)
+        error.rename(temporary, out)
+        if str(error) != before and isinstance(error, UsageError) and isinstance(error.__cause__, OSError):
+            raise _unwritable(out, error.__cause__) from error
+        raise
     except OSError as error:
         raise _unwritable(out, error) from error
 

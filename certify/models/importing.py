@@ -6,6 +6,7 @@ Tensors are converted block by block, so memory does not grow with the model. No
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from certify.base.errors import InvalidInputError
+from certify.base.errors import CertifyError, InvalidInputError
 from certify.base.jsonio import (
     MAX_JSON_BYTES,
     canonical_json,
@@ -160,8 +161,13 @@ def import_model(
 
 def _of_gguf(sources: Sequence[Path], scratch: Path, dtype: Dtype | None) -> _Model:
     path, lay = assembled(sources, scratch)
-    file = open_gguf(path)
-    layout = lay_out(file)
+    try:
+        file = open_gguf(path)
+        layout = lay_out(file)
+    except CertifyError as error:
+        more = f" and {len(lay) - 1} more" if len(lay) > 1 else ""
+        error.rename(scratch, f"the file in {lay[0]}{more}")
+        raise
     target = dtype or layout.dtype
     tensors = {
         name: Retyped(name, part.blocks.shape, part.values, ("F32", target), part.blocks.kind)
@@ -188,7 +194,7 @@ def _of_folder(folder: Path, dtype: Dtype | None) -> _Model:
     earlier = read_record(folder)
     if earlier is None:
         bound = [_source_file(path, path.name) for path in weights]
-        record = _record(folder.resolve().name, "", bound, dtype)
+        record = _record(_text(folder.resolve().name), "", bound, dtype)
     else:
         record = earlier[0].model_copy(update={"dtype": dtype or earlier[0].dtype})
         _check_record(folder, record)
@@ -243,7 +249,12 @@ def _record(name: str, licence: str, files: Sequence[SourceFile], dtype: Dtype |
 
 
 def _source_file(path: Path, name: str) -> SourceFile:
-    return SourceFile(name=name, sha256=sha256_file(path))
+    return SourceFile(name=_text(name), sha256=sha256_file(path))
+
+
+def _text(name: str) -> str:
+    """The name of a file, with bytes that are not UTF-8 spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _made_fast(folder: Path, beside: dict[str, bytes], positions: Any) -> dict[str, bytes]:

