@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from certify.base.errors import CertifyError, InvalidInputError
 from certify.base.jsonio import (
-    MAX_JSON_BYTES,
-    canonical_json,
     pretty_json,
     read_bytes,
     read_json,
@@ -31,9 +29,8 @@ from certify.base.version import __version__
 from certify.models.archive import assembled
 from certify.models.gguf import open_gguf
 from certify.models.layout import HEAD, lay_out
-from certify.models.pieces import Pieces, pieces_of_model
 from certify.models.record import RECORD, ModelSource, SourceFile, TensorSource, read_record
-from certify.models.tokenizer import tokenizer_config, tokenizer_json
+from certify.models.sentencepiece import FAST, REPLACED, SLOW, fast_files, pieces_of_checkpoint
 from certify.tables.checkpoint import CONFIG, INDEX, SINGLE, locate
 from certify.tables.dtypes import DTYPES, cast, finite_mask
 from certify.tables.safefile import is_file, is_folder, quote, write_tensors
@@ -43,7 +40,6 @@ from certify.tables.weights import WEIGHT_SUFFIXES, Stored, open_weights
 _BLOCK_BYTES: Final = 8 << 20
 _LONGEST: Final = 1 << 28  # bytes of a file that is copied as it is
 _TORCH: Final = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_TOKENIZER, _SETTINGS, _MODEL = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 
 Check = Callable[[Path, Path], None]
 """Refuse an untied folder (second) whose logits are not those of a tied model (first), bit for bit."""
@@ -128,9 +124,10 @@ def import_model(
         UsageError: a file cannot be read or written, or ``out`` is not free.
         InvalidInputError: a source is malformed or not supported (:mod:`certify.models.archive`,
             :mod:`certify.models.gguf`, :mod:`certify.models.layout`, :mod:`certify.models.pieces`,
-            :mod:`certify.tables.checkpoint`), its head is untied already (``HEAD_UNTIED``), its record
-            is of other weights (``SOURCE_DIFFERS``), a tensor has a type that is not converted
-            (``DTYPE_UNSUPPORTED``) or a value that does not fit (``NON_FINITE``).
+            :mod:`certify.models.sentencepiece`, :mod:`certify.tables.checkpoint`), its head is untied
+            already (``HEAD_UNTIED``), its record is of other weights (``SOURCE_DIFFERS``),
+            a tensor has a type that is not converted (``DTYPE_UNSUPPORTED``) or a value that does not fit
+            (``NON_FINITE``).
     """
     whole = len(sources) == 1 and is_folder(sources[0]) and is_file(sources[0] / CONFIG)
     with staged_folder(out) as staged:
@@ -179,7 +176,7 @@ def _of_gguf(sources: Sequence[Path], scratch: Path, dtype: Dtype | None) -> _Mo
     name, licence = (file.settings.get(f"general.{key}", "") for key in ("name", "license"))
     record = _record(str(name)[:200], str(licence)[:200], files, target)
     config = {**layout.config, "dtype": _TORCH[target]}
-    beside = _fast(layout.pieces, config["max_position_embeddings"])
+    beside = fast_files(layout.pieces, config["max_position_embeddings"])
     return _Model(config, DEFAULT_TENSOR, config["tie_word_embeddings"], tensors, beside, record)
 
 
@@ -207,8 +204,10 @@ def _of_folder(folder: Path, dtype: Dtype | None) -> _Model:
         for path in files
         if path.suffix.lower() not in WEIGHT_SUFFIXES and path.name not in (CONFIG, RECORD, INDEX)
     }
-    if _TOKENIZER not in beside and _MODEL in beside:
-        beside = _made_fast(folder, beside, config.get("max_position_embeddings"))
+    if FAST not in beside and SLOW in beside:
+        positions = config.get("max_position_embeddings")
+        made = fast_files(pieces_of_checkpoint(folder), positions if type(positions) is int else 2048)
+        beside = {name: data for name, data in beside.items() if name not in REPLACED} | made
     return _Model(config, found.tensor, found.tied, tensors, beside, record)
 
 
@@ -255,38 +254,6 @@ def _source_file(path: Path, name: str) -> SourceFile:
 def _text(name: str) -> str:
     """The name of a file, with bytes that are not UTF-8 spelled out."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _made_fast(folder: Path, beside: dict[str, bytes], positions: Any) -> dict[str, bytes]:
-    """Replace a tokenizer that SentencePiece alone reads by its fast form."""
-    settings = read_json(folder / _SETTINGS, what="the tokenizer") if _SETTINGS in beside else {}
-    if not isinstance(settings, dict) or "added_tokens.json" in beside:
-        raise InvalidInputError(
-            f"the tokenizer of {folder} cannot be converted: tokens are added to it",
-            code="TOKENIZER_UNSUPPORTED",
-        )
-    around = settings.get("add_bos_token", True) is True, settings.get("add_eos_token", False) is True
-    pieces = pieces_of_model(folder / _MODEL, around=around)
-    if isinstance(template := settings.get("chat_template"), str):
-        pieces = replace(pieces, template=template)
-    old = {_MODEL, _SETTINGS, "special_tokens_map.json"}
-    return {name: data for name, data in beside.items() if name not in old} | _fast(
-        pieces, positions if type(positions) is int else 2048
-    )
-
-
-def _fast(pieces: Pieces, positions: int) -> dict[str, bytes]:
-    made = {
-        _TOKENIZER: canonical_json(tokenizer_json(pieces)),
-        _SETTINGS: pretty_json(tokenizer_config(pieces, positions)).encode("utf-8"),
-    }
-    for name, data in made.items():
-        if len(data) > MAX_JSON_BYTES:
-            raise InvalidInputError(
-                f"the tokenizer cannot be converted: {name} of {len(data)} bytes is more than readers take",
-                code="TOKENIZER_UNSUPPORTED",
-            )
-    return made
 
 
 def _untied(model: _Model, source: Path) -> _Model:

@@ -23,6 +23,7 @@ from certify.base.errors import CertifyError  # noqa: E402
 from certify.models import importing  # noqa: E402
 from certify.models.importing import import_model  # noqa: E402
 from certify.models.pieces import Pieces, pieces_of_model  # noqa: E402
+from certify.models.sentencepiece import pieces_of_checkpoint  # noqa: E402
 from certify.models.tokenizer import tokenizer_json  # noqa: E402
 from certify.tables.tokenisation import PROBES  # noqa: E402
 from certify.tables.vocabulary import open_vocabulary  # noqa: E402
@@ -85,6 +86,85 @@ def test_a_checkpoint_that_has_only_sentencepiece(tmp_path: Path) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     ]
+    (base / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<unk>"}))
+    import_model([base], tmp_path / "padded")
+    assert load_tokenizer(tmp_path / "padded").pad_token_id == 0
+    (base / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<pad>"}))
+    with pytest.raises(CertifyError, match=r"name '<pad>' \('pad_token'\) otherwise than tokenizer.model"):
+        import_model([base], tmp_path / "refused")
+
+
+BESIDE = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+
+
+def beside(folder: Path, *contents: object) -> Path:
+    """A folder with a ``tokenizer.model`` (``<unk> <s> </s> [x] [y]``, …) and these files beside it."""
+    trained(folder / "tokenizer.model")
+    for name, content in zip(BESIDE, contents, strict=False):
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def added(text: str, **flags: object) -> dict[str, object]:
+    off = dict.fromkeys(("lstrip", "rstrip", "single_word"), False)
+    return {"content": text, "normalized": True, **off, **flags}
+
+
+BOS = {"__type": "AddedToken", **added("<s>")}
+
+
+@pytest.mark.parametrize(
+    ("contents", "pad"),
+    [
+        (
+            [{"bos_token": "", "eos_token": "", "unk_token": "", "tokenizer_class": "LLaMATokenizer"}, {}],
+            None,
+        ),
+        ([{"bos_token": BOS, "pad_token": None, "add_bos_token": True, "add_prefix_space": True}], None),
+        (
+            [{"added_tokens_decoder": {"1": added("<s>", special=True), "3": added("[x]", special=False)}}],
+            None,
+        ),
+        (
+            [{"pad_token": "<unk>"}, {"bos_token": "<s>", "pad_token": added("<unk>")}, {"<s>": 1, "[y]": 4}],
+            0,
+        ),
+        ([{"extra_special_tokens": {}, "split_special_tokens": False, "mask_token": "</s>"}], None),
+        ([], None),
+    ],
+)
+def test_what_settings_say_as_well_is_taken(contents: list[object], pad: int | None, tmp_path: Path) -> None:
+    roles = pieces_of_checkpoint(beside(tmp_path, *contents)).roles
+    assert roles == {"unk": 0, "bos": 1, "eos": 2} | ({} if pad is None else {"pad": pad})
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        [{"bos_token": "</s>", "eos_token": "<s>"}],
+        [{}, {"bos_token": "</s>"}],
+        [{"pad_token": "<pad>"}],
+        [{"pad_token": "[x]"}],
+        [{"bos_token": BOS | {"lstrip": True}}],
+        [{"add_prefix_space": False}],
+        [{"added_tokens_decoder": {"400": added("<x>", special=True)}}],
+        [{"added_tokens_decoder": {"2": added("<s>", special=True)}}],
+        [{"added_tokens_decoder": {"3": added("[x]", special=True)}}],
+        [{"added_tokens_decoder": {"1": added("<s>", rstrip=True)}}],
+        [{"added_tokens_decoder": [added("<s>")]}],
+        [{"additional_special_tokens": ["▁a"]}],
+        [{"extra_special_tokens": {"image_token": "[x]"}}],
+        [{"chat_template": [{"name": "default", "template": ""}]}],
+        [{}, {}, {"<x>": 400}],
+        [{}, {}, {"<s>": 2}],
+        [[]],
+        [{}, "<s>"],
+    ],
+)
+def test_what_settings_say_otherwise_is_refused(contents: list[object], tmp_path: Path) -> None:
+    with pytest.raises(CertifyError) as caught:
+        pieces_of_checkpoint(beside(tmp_path, *contents))
+    assert caught.value.code == "TOKENIZER_UNSUPPORTED"
 
 
 @pytest.mark.parametrize(
