@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from certify.base.errors import CertifyError, InvalidInputError
+from certify.base.errors import CertifyError, InvalidInputError, UsageError
 from certify.base.jsonio import (
     pretty_json,
     read_bytes,
@@ -33,8 +33,9 @@ from certify.models.record import RECORD, ModelSource, SourceFile, TensorSource,
 from certify.models.sentencepiece import FAST, REPLACED, SLOW, fast_files, pieces_of_checkpoint
 from certify.tables.checkpoint import CONFIG, INDEX, SINGLE, locate
 from certify.tables.dtypes import DTYPES, cast, finite_mask
+from certify.tables.modelconfig import ModelConfig, untied
 from certify.tables.safefile import is_file, is_folder, quote, write_tensors
-from certify.tables.table import DEFAULT_TENSOR
+from certify.tables.table import DEFAULT_TENSOR, open_table
 from certify.tables.weights import WEIGHT_SUFFIXES, Stored, open_weights
 
 _BLOCK_BYTES: Final = 8 << 20
@@ -121,7 +122,8 @@ def import_model(
         The record, as written to ``source.json``.
 
     Raises:
-        UsageError: a file cannot be read or written, or ``out`` is not free.
+        UsageError: a file cannot be read or written, ``out`` is not free, or without ``check`` nothing shows
+            that loaders find the head of an untied model (``HEAD_UNKNOWN``).
         InvalidInputError: a source is malformed or not supported (:mod:`certify.models.archive`,
             :mod:`certify.models.gguf`, :mod:`certify.models.layout`, :mod:`certify.models.pieces`,
             :mod:`certify.models.sentencepiece`, :mod:`certify.tables.checkpoint`), its head is untied
@@ -134,7 +136,7 @@ def import_model(
         scratch = staged / "assembled.gguf"
         model = _of_folder(sources[0], dtype) if whole else _of_gguf(sources, scratch, dtype)
         if untie:
-            model = _untied(model, sources[0])
+            model = _untied(model, sources[0], checked=check is not None)
         write_tensors(
             staged / SINGLE,
             {name: (one.target, one) for name, one in model.tensors.items()},
@@ -151,6 +153,8 @@ def import_model(
         write_bytes(staged / CONFIG, pretty_json(model.config).encode("utf-8"))
         text = pretty_json(record.model_dump(mode="json", by_alias=True))
         write_bytes(staged / RECORD, text.encode("utf-8"))
+        if untie:
+            open_table(staged)  # no part of the configuration says that it is tied
         if untie and check is not None:
             check(sources[0] if whole and dtype is None else staged, staged)  # one rounding in both
     return record
@@ -256,12 +260,24 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _untied(model: _Model, source: Path) -> _Model:
-    """Give the model a head of its own; one that it has but does not use must be the table."""
+def _untied(model: _Model, source: Path, *, checked: bool) -> _Model:
+    """Give the model a head of its own; one that it has but does not use must be the table.
+
+    Whether loaders take it for the head is known of some architectures; of others, it has to be checked.
+    """
     if not model.tied:
         raise InvalidInputError(
             f"{source}: the output head is not tied to the input table, so there is nothing to untie",
             code="HEAD_UNTIED",
+        )
+    architecture = ModelConfig(source / CONFIG, (model.config,)).architecture
+    if not checked and (
+        architecture is None or (architecture.names[0], architecture.head) != (model.table, HEAD)
+    ):
+        raise UsageError(
+            f"{source}: how loaders name its output head is not known here; untying it needs the extra tune,"
+            " which compares the logits",
+            code="HEAD_UNKNOWN",
         )
     head = replace(model.tensors[model.table], name=HEAD)
     own = model.tensors.get(HEAD, head)
@@ -272,7 +288,7 @@ def _untied(model: _Model, source: Path) -> _Model:
         )
     return replace(
         model,
-        config={**model.config, "tie_word_embeddings": False},
+        config=untied(model.config),
         tensors={**model.tensors, HEAD: head},
         record=model.record.model_copy(update={"untied": True}),
     )

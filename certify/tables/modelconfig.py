@@ -24,10 +24,17 @@ KNOWN_NAMES = (*_EMBED_TOKENS, *_WTE, *_EMBED_IN, *_WORD_EMBEDDINGS, *_DECODER, 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Properties implied by a ``model_type``: possible names of the table, default of tie_word_embeddings."""
+    """Properties implied by a ``model_type``.
+
+    Attributes:
+        names: possible names of the table, that in a whole model first.
+        tied: default of tie_word_embeddings.
+        head: name of an output head of its own; empty if it depends on the version of ``transformers``.
+    """
 
     names: tuple[str, ...]
     tied: bool
+    head: str = "lm_head.weight"
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -45,7 +52,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             Architecture(_EMBED_TOKENS, tied=True),
         ),
         "gpt2": Architecture(_WTE, tied=True),
-        "gpt_neox": Architecture(_EMBED_IN, tied=False),
+        "gpt_neox": Architecture(_EMBED_IN, tied=False, head=""),  # embed_out, lm_head since version 5
         "bloom": Architecture(_WORD_EMBEDDINGS, tied=True),
         "falcon": Architecture(_WORD_EMBEDDINGS, tied=True),
         "opt": Architecture(_DECODER, tied=True),
@@ -59,6 +66,7 @@ _HEADS = frozenset(
 )
 # Entries with these in their names hold configurations of models that do not read this table.
 _OTHER_INPUTS = ("vision", "audio", "speech", "image", "video", "talker", "qformer", "quantization")
+_TIED = "tie_word_embeddings"
 _WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd")
 
 
@@ -88,7 +96,7 @@ class ModelConfig:
             InvalidInputError: ``tie_word_embeddings`` is neither true nor false (``CONFIG_MALFORMED``), or
                 false although there is no head (``HEAD_MISSING``).
         """
-        key = "tie_word_embeddings"
+        key = _TIED
         stated = [part[key] for part in self.parts if key in part]
         if not all(isinstance(value, bool) for value in stated):
             raise InvalidInputError(f"{self.path}: {key} is neither true nor false", code="CONFIG_MALFORMED")
@@ -129,12 +137,28 @@ class ModelConfig:
                 )
 
 
-def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The configuration and those inside it, at any depth, apart from those of models of other inputs."""
-    yield config
+def untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the model with a head of its own: no part states that it is tied."""
+
+    def stated(part: Mapping[str, Any]) -> dict[str, Any]:
+        inner = {key: stated(value) for key, value in _inner(part)}
+        return {**part, **inner, **({_TIED: False} if _TIED in part else {})}
+
+    return stated(config) | {_TIED: False}
+
+
+def _inner(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The configurations in it by their names, apart from those of models of other inputs."""
     for key, inner in config.items():
         if isinstance(inner, dict) and not any(other in key for other in _OTHER_INPUTS):
-            yield from _parts(inner)
+            yield key, inner
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The configuration and those inside it, at any depth."""
+    yield config
+    for _, inner in _inner(config):
+        yield from _parts(inner)
 
 
 def read_config(path: Path, read: JsonReader = read_json) -> ModelConfig:

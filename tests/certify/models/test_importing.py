@@ -20,15 +20,24 @@ torch = pytest.importorskip("torch")
 gguf = pytest.importorskip("gguf")
 
 from command import in_process  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_gemma import tiny_gemma3  # noqa: E402
 from tiny_gguf import tied_llama, write_gguf, write_wheel  # noqa: E402
 from tiny_llama import save_checkpoint  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    SiglipVisionConfig,
+)
 
 from certify.base.errors import CertifyError  # noqa: E402
 from certify.models import known  # noqa: E402
 from certify.models.importing import import_model  # noqa: E402
 from certify.models.record import read_record  # noqa: E402
+from certify.tables.modelconfig import ARCHITECTURES  # noqa: E402
 from certify.tables.table import open_table  # noqa: E402
 from lottery.model.backbone import load_backbone  # noqa: E402
 from lottery.model.untied import check_untied  # noqa: E402
@@ -129,6 +138,44 @@ def test_a_tied_checkpoint_is_untied_and_retyped(tmp_path: Path, capsys: Capture
     assert (ran.code, "stored in F32, output head untied" in ran.out) == (0, True)
     wide = load_file(tmp_path / "wide" / "model.safetensors")
     assert all(torch.equal(wide[name], one.float()) for name, one in tensors.items())
+
+
+def test_no_part_of_a_configuration_says_that_it_is_tied(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = Gemma3TextConfig(vocab_size=320, num_key_value_heads=1, head_dim=16, **sizes)
+    vision = SiglipVisionConfig(image_size=28, patch_size=14, **sizes)
+    whole = Gemma3Config(text_config=text.to_dict(), vision_config=vision.to_dict(), mm_tokens_per_image=4)
+    Gemma3ForConditionalGeneration(whole).save_pretrained(tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    assert config["text_config"]["tie_word_embeddings"] is True
+    with pytest.raises(CertifyError) as caught:
+        import_model([tmp_path / "base"], tmp_path / "out", untie=True)  # where nothing can be run
+    assert caught.value.code == "HEAD_UNKNOWN"
+    import_model([tmp_path / "base"], tmp_path / "out", untie=True, check=lambda *_: None)
+    assert open_table(tmp_path / "out").tied is False
+
+
+@pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
+def test_the_head_has_the_name_that_is_written(kind: str) -> None:
+    config = AutoConfig.for_model(kind, **dict.fromkeys(("num_hidden_layers", "n_layer"), 1))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    names = {f"{name}.weight" for name, one in model.named_modules() if one is model.get_output_embeddings()}
+    assert names == {ARCHITECTURES[kind].head or "lm_head.weight"}
+    table = {f"{name}.weight" for name, one in model.named_modules() if one is model.get_input_embeddings()}
+    assert table == {ARCHITECTURES[kind].names[0]}
+
+
+@pytest.mark.parametrize("table", ["gpt_neox.embed_in.weight", "embed_tokens.weight", "wte.weight"])
+def test_a_head_is_not_written_where_loaders_may_not_look(table: str, tmp_path: Path) -> None:
+    kind = next(one for one, known in ARCHITECTURES.items() if table in known.names)
+    config = {"model_type": kind, "tie_word_embeddings": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tensors = {table: torch.zeros(4, 2), "norm.weight": torch.zeros(2)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CertifyError) as caught:
+        import_model([tmp_path], tmp_path / "out", untie=True)
+    assert caught.value.code == "HEAD_UNKNOWN"
 
 
 def test_a_head_that_is_not_the_table_is_noticed(tmp_path: Path) -> None:
