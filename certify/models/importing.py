@@ -15,6 +15,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
+from certify.base.files import entries_of
 from certify.base.jsonio import (
     pretty_json,
     read_bytes,
@@ -126,12 +127,12 @@ def import_model(
             that loaders find the head of an untied model (``HEAD_UNKNOWN``).
         InvalidInputError: a source is malformed or not supported (:mod:`certify.models.archive`,
             :mod:`certify.models.gguf`, :mod:`certify.models.layout`, :mod:`certify.models.pieces`,
-            :mod:`certify.models.sentencepiece`, :mod:`certify.tables.checkpoint`), its head is untied
-            already (``HEAD_UNTIED``), its record is of other weights (``SOURCE_DIFFERS``),
-            a tensor has a type that is not converted (``DTYPE_UNSUPPORTED``) or a value that does not fit
-            (``NON_FINITE``).
+            :mod:`certify.models.sentencepiece`, :mod:`certify.tables.checkpoint`), a link of a folder leads
+            elsewhere (:func:`certify.base.files.entries_of`), its head is untied already (``HEAD_UNTIED``),
+            its record is of other weights (``SOURCE_DIFFERS``), a tensor has a type that is not converted
+            (``DTYPE_UNSUPPORTED``) or a value that does not fit (``NON_FINITE``).
     """
-    whole = len(sources) == 1 and is_folder(sources[0]) and is_file(sources[0] / CONFIG)
+    whole = len(sources) == 1 and is_folder(sources[0]) and os.path.lexists(sources[0] / CONFIG)
     with staged_folder(out) as staged:
         scratch = staged / "assembled.gguf"
         model = _of_folder(sources[0], dtype) if whole else _of_gguf(sources, scratch, dtype)
@@ -185,12 +186,12 @@ def _of_gguf(sources: Sequence[Path], scratch: Path, dtype: Dtype | None) -> _Mo
 
 
 def _of_folder(folder: Path, dtype: Dtype | None) -> _Model:
+    files = [path for path in entries_of(folder) if is_file(path)]
     found = locate(folder, None)
     config = dict(read_json(folder / CONFIG, what=f"{CONFIG} of the model"))
     if dtype is not None:
         config = {key: value for key, value in config.items() if key != "torch_dtype"}
         config["dtype"] = _TORCH[dtype]
-    files = [path for path in sorted(folder.iterdir()) if is_file(path)]
     weights = [path for path in files if path.suffix == ".safetensors" or path.name in (CONFIG, INDEX)]
     earlier = read_record(folder)
     if earlier is None:

@@ -178,6 +178,55 @@ def test_a_head_is_not_written_where_loaders_may_not_look(table: str, tmp_path: 
     assert caught.value.code == "HEAD_UNKNOWN"
 
 
+def linked(base: Path, snapshot: Path) -> Path:
+    """A checkpoint folder as a cache of the hub lays it out: links to blobs named by their digests."""
+    blobs = snapshot.parents[1] / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    for path in base.iterdir():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        shutil.copy(path, blobs / digest)
+        (snapshot / path.name).symlink_to(f"../../blobs/{digest}")
+    return snapshot
+
+
+def test_a_snapshot_of_links_is_imported_like_its_folder(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", tie_word_embeddings=True)
+    (base / "NOTICE").write_text("notice")
+    snapshot = linked(base, tmp_path / "hub" / "snapshots" / "base")
+    (tmp_path / "way").symlink_to(snapshot)
+    for source, out in ((base, "a"), (snapshot, "b"), (tmp_path / "way", "c")):
+        import_model([source], tmp_path / out, untie=True)
+        written = {one.name: one.read_bytes() for one in (tmp_path / out).iterdir()}
+        assert written["NOTICE"] == b"notice"
+        assert written == {one.name: one.read_bytes() for one in (tmp_path / "a").iterdir()}
+
+
+@pytest.mark.parametrize("name", ["NOTICE", "tokenizer.json", "config.json", "model.safetensors", "m.gguf"])
+def test_a_link_shows_nothing_from_elsewhere(name: str, tmp_path: Path, capsys: Capture) -> None:
+    base = save_checkpoint(tmp_path / "base", tie_word_embeddings=True)
+    if name == "m.gguf":
+        (base / "config.json").unlink()
+        write_gguf(base / name, tied_llama())
+    if name != "NOTICE":
+        shutil.move(base / name, tmp_path / "elsewhere")
+    else:
+        (tmp_path / "elsewhere").write_text("secret")
+    hub = linked(base, tmp_path / "hub" / "snapshots" / "base")
+    for folder in (base, hub):
+        for target, code in {
+            "../elsewhere" if folder == base else "../../../elsewhere": "PATH_ESCAPES",
+            "nowhere": "PATH_UNUSABLE",
+            name: "PATH_UNUSABLE",
+            ".": "PATH_UNUSABLE",
+        }.items():
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(target)
+            ran = in_process(["model", "import", folder, "--out", tmp_path / "out"], capsys)
+            assert (ran.code, ran.one_line().endswith(f"[{code}]")) == (4, True), (folder, target)
+            assert not (tmp_path / "out").exists()
+
+
 def test_a_head_that_is_not_the_table_is_noticed(tmp_path: Path) -> None:
     tied_llama().save_pretrained(tmp_path / "tied")
     import_model([tmp_path / "tied"], tmp_path / "out", untie=True)
