@@ -15,10 +15,10 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from certify.base.errors import CertifyError, InvalidInputError, UsageError
-from certify.base.files import entries_of
+from certify.base.files import blocks_of, entries_of
 from certify.base.jsonio import (
+    atomic_writer,
     pretty_json,
-    read_bytes,
     read_json,
     sha256_file,
     tensor_digest,
@@ -40,7 +40,6 @@ from certify.tables.table import DEFAULT_TENSOR, open_table
 from certify.tables.weights import WEIGHT_SUFFIXES, Stored, open_weights
 
 _BLOCK_BYTES: Final = 8 << 20
-_LONGEST: Final = 1 << 28  # bytes of a file that is copied as it is
 _TORCH: Final = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 Check = Callable[[Path, Path], None]
@@ -90,13 +89,16 @@ class Retyped:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A model before it is written; ``record`` lacks the tensors, ``tied`` is None if that is unknown."""
+    """A model before it is written; ``record`` lacks the tensors, ``tied`` is None if that is unknown.
+
+    ``beside`` has other files by their names: their content, or the file to copy.
+    """
 
     config: dict[str, Any]
     table: str
     tied: bool | None
     tensors: Mapping[str, Retyped]
-    beside: Mapping[str, bytes]
+    beside: Mapping[str, bytes | Path]
     record: ModelSource
 
 
@@ -150,7 +152,8 @@ def import_model(
         }
         record = model.record.model_copy(update={"tensors": tensors})
         for name, data in model.beside.items():
-            write_bytes(staged / name, data)
+            with atomic_writer(staged / name) as stream:
+                stream.writelines(blocks_of(data) if isinstance(data, Path) else [data])
         write_bytes(staged / CONFIG, pretty_json(model.config).encode("utf-8"))
         text = pretty_json(record.model_dump(mode="json", by_alias=True))
         write_bytes(staged / RECORD, text.encode("utf-8"))
@@ -204,15 +207,15 @@ def _of_folder(folder: Path, dtype: Dtype | None) -> _Model:
         name: _tensor(name, stored, dtype, record.tensors.get(name))
         for name, stored in open_weights(folder).items()
     }
-    beside = {
-        path.name: read_bytes(path, what="file of the model", limit=_LONGEST)
+    beside: dict[str, bytes | Path] = {
+        path.name: path
         for path in files
         if path.suffix.lower() not in WEIGHT_SUFFIXES and path.name not in (CONFIG, RECORD, INDEX)
     }
     if FAST not in beside and SLOW in beside:
         positions = config.get("max_position_embeddings")
         made = fast_files(pieces_of_checkpoint(folder), positions if type(positions) is int else 2048)
-        beside = {name: data for name, data in beside.items() if name not in REPLACED} | made
+        beside = {**{name: path for name, path in beside.items() if name not in REPLACED}, **made}
     return _Model(config, found.tensor, found.tied, tensors, beside, record)
 
 

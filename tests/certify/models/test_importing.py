@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,19 @@ def test_a_link_shows_nothing_from_elsewhere(name: str, tmp_path: Path, capsys: 
             ran = in_process(["model", "import", folder, "--out", tmp_path / "out"], capsys)
             assert (ran.code, ran.one_line().endswith(f"[{code}]")) == (4, True), (folder, target)
             assert not (tmp_path / "out").exists()
+
+
+def test_a_large_file_beside_the_weights_is_copied_in_blocks(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base")
+    with (base / "rows.json").open("wb") as stream:
+        stream.truncate(160 << 20)
+    tracemalloc.start()
+    import_model([base], tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "out" / "rows.json").stat().st_size == 160 << 20
+    (tmp_path / "out" / "rows.json").unlink()
+    assert peak < 128 << 20  # JSON is read with a buffer of 64 MiB
 
 
 def test_a_head_that_is_not_the_table_is_noticed(tmp_path: Path) -> None:
