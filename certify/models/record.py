@@ -51,6 +51,13 @@ class ModelSource(Document):
         """Quantised types that tensors were stored in, sorted."""
         return tuple(sorted({one.stored for one in self.tensors.values() if one.stored.startswith("Q")}))
 
+    @property
+    def rounded(self) -> bool:
+        """Whether values were rounded to :attr:`dtype`; in any other type, they would be rounded twice."""
+        return self.dtype in ("F16", "BF16") and any(
+            one.stored != self.dtype for one in self.tensors.values()
+        )
+
     def line(self) -> str:
         """What was tested, in one line."""
         done = [f"dequantised from {', '.join(self.dequantised)}"] if self.dequantised else []

@@ -241,6 +241,22 @@ def test_a_large_file_beside_the_weights_is_copied_in_blocks(tmp_path: Path) -> 
     assert peak < 128 << 20  # JSON is read with a buffer of 64 MiB
 
 
+def test_what_was_rounded_stays_in_its_type(tmp_path: Path, capsys: Capture) -> None:
+    base = save_checkpoint(tmp_path / "F32")
+    quantised = write_gguf(tmp_path / "m.gguf", tied_llama(), "Q8_0")
+    import_model([base], tmp_path / "BF16", dtype="BF16")
+    import_model([tmp_path / "BF16"], tmp_path / "again", dtype="BF16")
+    import_model([quantised], tmp_path / "F16")
+    for folder, dtype in (("BF16", "fp32"), ("BF16", "fp16"), ("again", "fp32"), ("F16", "fp32")):
+        words = ["model", "import", tmp_path / folder, "--out", tmp_path / "out", "--dtype", dtype]
+        ran = in_process(words, capsys)
+        assert (ran.code, ran.one_line().endswith("[SOURCE_ROUNDED]")) == (4, True), (folder, dtype)
+    # One rounding at most, from a type that has every value: the line stays true.
+    import_model([quantised], tmp_path / "wide", dtype="F32")
+    narrow = import_model([tmp_path / "wide"], tmp_path / "narrow", dtype="F16")
+    assert narrow.tensors == import_model([quantised], tmp_path / "direct", dtype="F16").tensors
+
+
 def test_a_head_that_is_not_the_table_is_noticed(tmp_path: Path) -> None:
     tied_llama().save_pretrained(tmp_path / "tied")
     import_model([tmp_path / "tied"], tmp_path / "out", untie=True)
