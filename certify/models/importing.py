@@ -37,7 +37,7 @@ from certify.tables.dtypes import DTYPES, cast, finite_mask
 from certify.tables.modelconfig import ModelConfig, untied
 from certify.tables.safefile import is_file, is_folder, quote, write_tensors
 from certify.tables.table import DEFAULT_TENSOR, open_table
-from certify.tables.weights import WEIGHT_SUFFIXES, Stored, open_weights
+from certify.tables.weights import Stored, is_weights, open_weights
 
 _BLOCK_BYTES: Final = 8 << 20
 _TORCH: Final = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -215,9 +215,7 @@ def _of_folder(folder: Path, dtype: Dtype | None) -> _Model:
         for name, stored in open_weights(folder).items()
     }
     beside: dict[str, bytes | Path] = {
-        path.name: path
-        for path in files
-        if path.suffix.lower() not in WEIGHT_SUFFIXES and path.name not in (CONFIG, RECORD, INDEX)
+        path.name: path for path in files if not is_weights(path.name) and path.name not in (CONFIG, RECORD)
     }
     if FAST not in beside and SLOW in beside:
         positions = config.get("max_position_embeddings")

@@ -89,6 +89,11 @@ def open_weights(path: Path, read: JsonReader = read_json) -> dict[str, Stored]:
     return found
 
 
+def is_weights(name: str) -> bool:
+    """Whether some loader takes a file of this name for weights, or for an index of them."""
+    return Path(name.lower().removesuffix(".index.json")).suffix in WEIGHT_SUFFIXES
+
+
 def stray_weights(folder: Path, loaded: Iterable[Path]) -> tuple[str, ...]:
     """Name the files below ``folder`` that some loader may take for weights, other than those ``loaded``.
 
@@ -100,8 +105,7 @@ def stray_weights(folder: Path, loaded: Iterable[Path]) -> tuple[str, ...]:
         linked = [name for name in folders if (Path(root) / name).is_symlink()]
         for name in {*names, *linked} - {INDEX}:
             path = os.path.normpath(Path(root) / name)
-            suffix = Path(name.lower().removesuffix(".index.json")).suffix
-            if suffix in WEIGHT_SUFFIXES and path not in known:
+            if is_weights(name) and path not in known:
                 found.append(Path(path).relative_to(os.path.normpath(folder)).as_posix())
     return tuple(sorted(found))
 

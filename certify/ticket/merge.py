@@ -22,7 +22,7 @@ from certify.tables.checkpoint import INDEX, SINGLE
 from certify.tables.rowfile import Rows
 from certify.tables.safefile import TensorInfo, quote, read_header
 from certify.tables.table import Table, open_table
-from certify.tables.weights import WEIGHT_SUFFIXES
+from certify.tables.weights import is_weights
 from certify.ticket.transfer import Parts, TransferReport, report
 
 _HEADS: Final = frozenset({"lm_head.weight", "embed_out.weight"})
@@ -166,12 +166,7 @@ def _plan(folder: Path, base: Table) -> _Plan:
     for path in sorted(folder.iterdir()):
         if path.name in shards:
             continue
-        if (
-            path.is_file()
-            and path.suffix.lower() not in WEIGHT_SUFFIXES
-            and not path.name.endswith(".index.json")
-            and path.name != RECORD
-        ):
+        if path.is_file() and not is_weights(path.name) and path.name != RECORD:
             others.append(path.name)
         elif path.is_dir() and path.name == _TEMPLATES:
             others += [

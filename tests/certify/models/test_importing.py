@@ -257,6 +257,18 @@ def test_what_was_rounded_stays_in_its_type(tmp_path: Path, capsys: Capture) -> 
     assert narrow.tensors == import_model([quantised], tmp_path / "direct", dtype="F16").tensors
 
 
+def test_weights_in_other_formats_are_left_out(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base")
+    for name in ("pytorch_model.bin", "tf_model.h5", "Model.ONNX"):
+        (base / name).write_text("weights")
+        (base / f"{name}.index.json").write_text("{}")
+    (base / "notes.json").write_text("{}")
+    import_model([base], tmp_path / "out")
+    written = {one.name for one in (tmp_path / "out").iterdir()}
+    own = {"config.json", "generation_config.json", "model.safetensors", "source.json"}
+    assert written == own | {"notes.json", "tokenizer.json", "tokenizer_config.json"}
+
+
 def test_a_head_that_is_not_the_table_is_noticed(tmp_path: Path) -> None:
     tied_llama().save_pretrained(tmp_path / "tied")
     import_model([tmp_path / "tied"], tmp_path / "out", untie=True)
