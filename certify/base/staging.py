@@ -121,14 +121,17 @@ def check_free(out: Path) -> None:
     """Refuse to make a folder where something lies already.
 
     Raises:
-        UsageError: ``out`` exists and is not an empty folder (``OUT_EXISTS``).
+        UsageError: ``out`` exists and is not an empty folder (``OUT_EXISTS``), or the file system does not
+            take its name or let it be read (``FILE_UNWRITABLE``).
     """
     target = Path(os.path.normpath(out.absolute()))
-    with suppress(OSError):  # such as a name that is too long, which is said when the folder is made
+    try:
         if target.is_symlink() or (target.exists() and not target.is_dir()):
             raise UsageError(f"{out} exists and is not a folder: name a new folder", code="OUT_EXISTS")
         if target.is_dir() and any(target.iterdir()):
             raise UsageError(f"{out} is not empty: name a new folder", code="OUT_EXISTS")
+    except OSError as error:
+        raise _unwritable(out, error) from error
 
 
 def clear_leftovers(folder: Path, names: Iterable[str]) -> None:

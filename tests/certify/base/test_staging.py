@@ -16,7 +16,7 @@ from evidence_folders import make_bundle
 from ticket_folders import base_table, pieces, tuned_table, write_sources
 
 from certify.base import locks
-from certify.base.errors import UsageError
+from certify.base.errors import InvalidInputError, UsageError
 from certify.base.jsonio import atomic_writer, write_bytes
 from certify.base.staging import changing, staged_folder
 
@@ -207,3 +207,23 @@ def test_a_run_that_is_ended_cleans_up(tmp_path: Path, number: int, code: int, w
     assert ran.code == code
     assert word in ran.one_line()
     assert list(tmp_path.iterdir()) == []
+
+
+# --- what is said ------------------------------------------------------------------------------------------
+
+
+def test_an_error_names_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    def failing(folder: Path) -> None:
+        raise InvalidInputError(f"{folder / 'x'} is no such thing", code="SOME_CODE")
+
+    with pytest.raises(InvalidInputError) as caught, staged_folder(tmp_path / "out") as staged:
+        failing(staged)
+    assert (str(caught.value), caught.value.code) == (
+        f"{tmp_path / 'out' / 'x'} is no such thing",
+        "SOME_CODE",
+    )
+
+
+def test_a_name_that_no_file_system_takes_is_an_error_of_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="File name too long"), staged_folder(tmp_path / ("n" * 300)):
+        pass

@@ -20,7 +20,7 @@ from tiny_llama import save_checkpoint  # noqa: E402
 from tiny_tokenizer import TEXT  # noqa: E402
 
 from certify.base.errors import CertifyError  # noqa: E402
-from certify.models import importing  # noqa: E402
+from certify.models import sentencepiece  # noqa: E402
 from certify.models.importing import import_model  # noqa: E402
 from certify.models.pieces import Pieces, pieces_of_model  # noqa: E402
 from certify.models.sentencepiece import pieces_of_checkpoint  # noqa: E402
