@@ -137,7 +137,7 @@ def _where(run: Mapping[str, Any], file: str, name: str) -> str:
     return f"{path}{'#' * bool(name)}{name}" if several or not name else name
 
 
-def _common(tickets: Sequence[Ticket]) -> list[Mapping[str, Any]]:
+def _common(tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
     """The first of what denies every ticket for the same reason, such as a file that all of them name."""
     every = [[(item["name"], item["code"], item["text"]) for item in denying(ticket)] for ticket in tickets]
     same = set(every[0]).intersection(*every[1:])

@@ -131,8 +131,7 @@ def import_model(
             :mod:`certify.models.gguf`, :mod:`certify.models.layout`, :mod:`certify.models.pieces`,
             :mod:`certify.models.sentencepiece`, :mod:`certify.tables.checkpoint`), a link of a folder leads
             elsewhere (:func:`certify.base.files.entries_of`), its head is untied already (``HEAD_UNTIED``),
-            its record is of other weights (``SOURCE_DIFFERS``) or says that they were rounded to another type
-            than ``dtype`` (``SOURCE_ROUNDED``), a tensor has a type that is not converted
+            its record is of other weights (``SOURCE_DIFFERS``), a tensor has a type that is not converted
             (``DTYPE_UNSUPPORTED``) or a value that does not fit (``NON_FINITE``).
     """
     whole = len(sources) == 1 and is_folder(sources[0]) and os.path.lexists(sources[0] / CONFIG)
@@ -156,8 +155,7 @@ def import_model(
             with atomic_writer(staged / name) as stream:
                 stream.writelines(blocks_of(data) if isinstance(data, Path) else [data])
         write_bytes(staged / CONFIG, pretty_json(model.config).encode("utf-8"))
-        text = pretty_json(record.model_dump(mode="json", by_alias=True))
-        write_bytes(staged / RECORD, text.encode("utf-8"))
+        write_bytes(staged / RECORD, record.text().encode("utf-8"))
         if untie:
             open_table(staged)  # no part of the configuration says that it is tied
         if untie and check is not None:
@@ -202,13 +200,7 @@ def _of_folder(folder: Path, dtype: Dtype | None) -> _Model:
         bound = [_source_file(path, path.name) for path in weights]
         record = _record(_text(folder.resolve().name), "", bound, dtype)
     else:
-        if earlier[0].rounded and dtype not in (None, earlier[0].dtype):
-            raise InvalidInputError(
-                f"{folder} was rounded to {earlier[0].dtype}, as its {RECORD} says: for {dtype}, import what"
-                " it was made from",
-                code="SOURCE_ROUNDED",
-            )
-        record = earlier[0].model_copy(update={"dtype": dtype or earlier[0].dtype})
+        record = earlier[0].converted(dtype)
         _check_record(folder, record)
     tensors = {
         name: _tensor(name, stored, dtype, record.tensors.get(name))

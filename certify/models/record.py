@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from certify.base.jsonio import pretty_json
 from certify.base.model import Document, Model, Refusal, Sha256, Text, read
 from certify.base.records import Dtype
 from certify.tables.safefile import is_file, is_folder
@@ -43,6 +44,9 @@ class ModelSource(Document):
     licence: Text = Field(description="licence in the metadata of the source; empty if it states none")
     files: Annotated[tuple[SourceFile, ...], Field(min_length=1, max_length=4096)]
     dtype: Dtype | None = Field(description="type that all weights were converted to; null: as stored")
+    rounded: tuple[Dtype, ...] = Field(
+        default=(), description="types that values were rounded to before that, in order; left out if none"
+    )
     untied: bool = Field(description="whether the output head is a copy of the input table, made here")
     tensors: dict[str, TensorSource]
 
@@ -51,16 +55,25 @@ class ModelSource(Document):
         """Quantised types that tensors were stored in, sorted."""
         return tuple(sorted({one.stored for one in self.tensors.values() if one.stored.startswith("Q")}))
 
-    @property
-    def rounded(self) -> bool:
-        """Whether values were rounded to :attr:`dtype`; in any other type, they would be rounded twice."""
-        return self.dtype in ("F16", "BF16") and any(
+    def converted(self, dtype: Dtype | None) -> ModelSource:
+        """The record of a copy in another type; None is as stored. What was rounded once stays rounded."""
+        if dtype in (None, self.dtype):
+            return self
+        narrow = self.dtype in ("F16", "BF16") and any(
             one.stored != self.dtype for one in self.tensors.values()
         )
+        rounded = (*self.rounded, *([self.dtype] if narrow else []))
+        return self.model_copy(update={"dtype": dtype, "rounded": rounded})
+
+    def text(self) -> str:
+        """The content of ``source.json``."""
+        without = set() if self.rounded else {"rounded"}
+        return pretty_json(self.model_dump(mode="json", by_alias=True, exclude=without))
 
     def line(self) -> str:
         """What was tested, in one line."""
         done = [f"dequantised from {', '.join(self.dequantised)}"] if self.dequantised else []
+        done += [f"rounded to {dtype}" for dtype in self.rounded]
         done += [f"stored in {self.dtype}"] if self.dtype else []
         done += ["output head untied"] if self.untied else []
         licence = f" ({self.licence})" if self.licence else ""

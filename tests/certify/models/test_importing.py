@@ -37,7 +37,7 @@ from transformers import (  # noqa: E402
 from certify.base.errors import CertifyError  # noqa: E402
 from certify.models import known  # noqa: E402
 from certify.models.importing import import_model  # noqa: E402
-from certify.models.record import read_record  # noqa: E402
+from certify.models.record import ModelSource, read_record  # noqa: E402
 from certify.tables.modelconfig import ARCHITECTURES  # noqa: E402
 from certify.tables.table import open_table  # noqa: E402
 from lottery.model.backbone import load_backbone  # noqa: E402
@@ -241,19 +241,32 @@ def test_a_large_file_beside_the_weights_is_copied_in_blocks(tmp_path: Path) -> 
     assert peak < 128 << 20  # JSON is read with a buffer of 64 MiB
 
 
-def test_what_was_rounded_stays_in_its_type(tmp_path: Path, capsys: Capture) -> None:
+def test_what_was_rounded_once_is_said_in_every_other_type(tmp_path: Path) -> None:
     base = save_checkpoint(tmp_path / "F32")
     quantised = write_gguf(tmp_path / "m.gguf", tied_llama(), "Q8_0")
     import_model([base], tmp_path / "BF16", dtype="BF16")
     import_model([tmp_path / "BF16"], tmp_path / "again", dtype="BF16")
     import_model([quantised], tmp_path / "F16")
-    for folder, dtype in (("BF16", "fp32"), ("BF16", "fp16"), ("again", "fp32"), ("F16", "fp32")):
-        words = ["model", "import", tmp_path / folder, "--out", tmp_path / "out", "--dtype", dtype]
-        ran = in_process(words, capsys)
-        assert (ran.code, ran.one_line().endswith("[SOURCE_ROUNDED]")) == (4, True), (folder, dtype)
-    # One rounding at most, from a type that has every value: the line stays true.
-    import_model([quantised], tmp_path / "wide", dtype="F32")
-    narrow = import_model([tmp_path / "wide"], tmp_path / "narrow", dtype="F16")
+    assert "rounded" not in (tmp_path / "again" / "source.json").read_text()
+    made: dict[str, ModelSource] = {}
+    for name, source, dtype in (
+        ("wide", "BF16", "F32"),
+        ("other", "again", "F16"),
+        ("twice", "other", "F32"),
+        ("served", "F16", "BF16"),
+    ):
+        made[name] = import_model([tmp_path / source], tmp_path / f"{name}.{dtype}", dtype=dtype)
+        (tmp_path / f"{name}.{dtype}").rename(tmp_path / name)
+    assert {name: one.line().partition(", ")[2] for name, one in made.items()} == {
+        "wide": "rounded to BF16, stored in F32",
+        "other": "rounded to BF16, stored in F16",
+        "twice": "rounded to BF16, rounded to F16, stored in F32",
+        "served": "dequantised from Q8_0, rounded to F16, stored in BF16",
+    }
+    # From a type that has every value nothing was rounded.
+    import_model([quantised], tmp_path / "whole", dtype="F32")
+    narrow = import_model([tmp_path / "whole"], tmp_path / "narrow", dtype="F16")
+    assert narrow.rounded == ()
     assert narrow.tensors == import_model([quantised], tmp_path / "direct", dtype="F16").tensors
 
 

@@ -20,7 +20,7 @@ from tiny_llama import save_checkpoint  # noqa: E402
 from tiny_tokenizer import TEXT  # noqa: E402
 
 from certify.base.errors import CertifyError  # noqa: E402
-from certify.models import sentencepiece  # noqa: E402
+from certify.models import sentencepiece as fast_form  # noqa: E402
 from certify.models.importing import import_model  # noqa: E402
 from certify.models.pieces import Pieces, pieces_of_model  # noqa: E402
 from certify.models.sentencepiece import pieces_of_checkpoint  # noqa: E402
@@ -305,7 +305,7 @@ def test_merges_that_grow_with_the_cube_of_a_piece_are_refused_before_they_are_m
 
 def test_no_tokenizer_is_written_that_readers_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_gguf(tmp_path / "m.gguf", tied_llama(), tokenizer__chat_template="x" * 2**16)
-    monkeypatch.setattr(sentencepiece, "MAX_JSON_BYTES", 2**16)
+    monkeypatch.setattr(fast_form, "MAX_JSON_BYTES", 2**16)
     with pytest.raises(CertifyError, match="more than readers take") as caught:
         import_model([file], tmp_path / "out")
     assert caught.value.code == "TOKENIZER_UNSUPPORTED"
