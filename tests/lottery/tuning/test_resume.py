@@ -385,7 +385,7 @@ LAUNCHED = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    sys.path[:0] = [{tests!r}, {root!r}]
+    sys.path[:0] = [*{tests!r}, {root!r}]
     import test_resume as here
 
     here.run(Path({base!r}), here.uneven(Path({text!r})), Path({out!r}))
