@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +20,7 @@ from certify.base.errors import ExitCode
 SAMPLE: Final = 16
 """Records of each text that a replay draws: a forged one among ten is then missed in one of five."""
 
-_GRAVEST: Final = ("NOT_REPRODUCED", "WITHIN_ROUNDING", "OTHER", "SAME")
+_GRAVEST: Final = ("NOT_REPRODUCED", "WITHIN_ROUNDING", "OTHER", "SAME", "NOT_RUN", "REPRODUCED")
 
 if TYPE_CHECKING:
     from certify.gate.check import CheckReport, TicketReport
@@ -98,10 +98,10 @@ def run_again(
 
 def exit_code(verdict: int, reruns: Sequence[Rerun]) -> int:
     """Exit code of a check with replay: evidence with a case that is not reproduced is invalid."""
-    if any(rerun.count("NOT_REPRODUCED") for rerun in reruns) and verdict != ExitCode.INTERNAL:
+    worst = _worst(reruns)
+    if worst == "NOT_REPRODUCED" and verdict != ExitCode.INTERNAL:
         return int(ExitCode.INVALID)
-    all_run = reruns and all(one.result == "REPRODUCED" for rerun in reruns for one in rerun.results)
-    if not all_run and verdict == ExitCode.CERTIFIED:
+    if worst != "REPRODUCED" and verdict == ExitCode.CERTIFIED:
         return int(ExitCode.INCONCLUSIVE)
     return verdict
 
@@ -134,21 +134,27 @@ def lines(reruns: Sequence[Rerun]) -> list[str]:
         shown += [f"  WITHIN_ROUNDING, such as {one.record}, step {one.step}: {one.text}" for one in near[:1]]
         reasons = Counter(one.text for one in rerun.results if one.result == "NOT_RUN")
         shown += [f"  {number} NOT_RUN: {text}" for text, number in reasons.items()]
-    if any(rerun.count("NOT_REPRODUCED") for rerun in reruns):
-        return [
-            *shown,
-            "replay: evidence that is not reproduced is invalid, whatever the verdict: exit code 4",
-        ]
-    if any(one.result != "REPRODUCED" for rerun in reruns for one in rerun.results):
-        return [*shown, "replay: not all was reproduced, so that nothing is certified: exit code 3, not 0"]
+    worst = _worst(reruns)
+    if worst == "NOT_REPRODUCED":
+        shown.append("replay: evidence that is not reproduced is invalid, whatever the verdict: exit code 4")
+    elif worst != "REPRODUCED":
+        shown.append("replay: not all was reproduced, so that nothing is certified: exit code 3, not 0")
     return shown
 
 
 def gravest(run: Mapping[str, Any]) -> str:
     """The gravest result of any replay in the data of a run, as a reason code; NOT_RUN if there is none."""
     reruns = [rerun for report in run["reports"] for rerun in report.get("replay", ())]
-    found = {one["result"] for rerun in reruns for one in rerun["results"]}
-    return next((result for result in _GRAVEST if result in found), "NOT_RUN")
+    return _gravest(one["result"] for rerun in reruns for one in rerun["results"])
+
+
+def _worst(reruns: Sequence[Rerun]) -> str:
+    return _gravest(one.result for rerun in reruns for one in rerun.results)
+
+
+def _gravest(results: Iterable[str]) -> str:
+    """NOT_RUN where there is nothing to run."""
+    return min(results, key=_GRAVEST.index, default="NOT_RUN")
 
 
 def data(reruns: Sequence[Rerun]) -> list[dict[str, Any]]:
