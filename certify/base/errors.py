@@ -34,9 +34,9 @@ class CertifyError(Exception):
         super().__init__(_line(message))
         self.code = code
 
-    def rename(self, path: object, name: object) -> None:
-        """Call ``path``, a temporary one that nobody knows, by another name in the message."""
-        self.args = (str(self).replace(_line(str(path)), _line(str(name))),)
+    def rename(self, inner: object, outer: object) -> None:
+        """Say in the message what the caller knows: of a temporary path, or an option, by its name there."""
+        self.args = (str(self).replace(_line(str(inner)), _line(str(outer))),)
 
 
 class UsageError(CertifyError):

@@ -90,8 +90,8 @@ def open_pair(
     except (UsageError, InvalidInputError) as error:
         if not error.code.startswith("TENSOR_") or (tensor and not tuned_tensor):
             raise
-        # Whoever opens one table knows one option.
-        raise type(error)(str(error).replace("--tensor", "--tuned-tensor"), code=error.code) from error
+        error.rename("--tensor", "--tuned-tensor")  # whoever opens one table knows one option
+        raise
     if tuned_tensor not in (None, second.tensor):
         raise UsageError(
             f"{reference} holds moved rows and no tensor names: leave out --tuned-tensor",
