@@ -25,6 +25,8 @@ _FURTHER: Final = 12
 """Lines of a report on one ticket, and how many each further one may add."""
 
 _LEAST = 3
+_SHARED: Final = 3
+"""Reasons that several tickets have in common and that are said once."""
 _DEEP = " " * 6
 
 Ticket = Mapping[str, Any]
@@ -139,15 +141,21 @@ def _where(run: Mapping[str, Any], file: str, name: str) -> str:
 
 def _common(tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
     """The first of what denies every ticket for the same reason, such as a file that all of them name."""
-    every = [[(item["name"], item["code"], item["text"]) for item in denying(ticket)] for ticket in tickets]
-    same = set(every[0]).intersection(*every[1:])
+    first, *others = map(denying, tickets)
     of_claims = {name for claim in tickets[0]["claims"] for name in claim["items"]}
+
+    def reason(item: Mapping[str, Any]) -> tuple[str, ...]:
+        return item["name"], item["code"], item["text"]
+
+    theirs = [set(map(reason, one)) for one in others]
     found = [
         item
-        for item, key in zip(denying(tickets[0]), every[0], strict=True)
-        if key in same and item["outcome"] != "not run" and item["name"] not in of_claims
+        for item in first
+        if item["outcome"] != "not run"
+        and item["name"] not in of_claims
+        and all(reason(item) in one for one in theirs)
     ]
-    return found[:_LEAST]
+    return found[:_SHARED]
 
 
 def _reasons(ticket: Ticket, width: int, room: int, told: set[str], apart: AbstractSet[str]) -> list[Text]:
