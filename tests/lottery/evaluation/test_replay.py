@@ -10,8 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="needs the extra tune")
 pytest.importorskip("transformers", reason="needs the extra tune")
@@ -24,6 +27,7 @@ from certify.base.errors import CertifyError, UsageError  # noqa: E402
 from certify.base.records import Dtype  # noqa: E402
 from certify.cli.main import run  # noqa: E402
 from certify.evidence.read import TranslationRecord, iter_records, read_manifest  # noqa: E402
+from certify.evidence.record import Steps  # noqa: E402
 from certify.stats.path import decision  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.ticket.declared import USUAL_LAW  # noqa: E402
@@ -275,6 +279,31 @@ def test_rounding_explains_a_decision_up_to_two_tolerances(
     run = Redecided(sure, said)
     made = Comparison("one.transfer", None, tolerance).compare((record.id, 1), record, {}, {record.id: run})
     assert (made.result, made.text) == (result, f"{who} decides differently already at step 0")
+
+
+@given(
+    dtype=st.sampled_from(["F32", "F16", "BF16"]),
+    recorded=st.lists(st.integers(0, 10**9), min_size=3, max_size=6),
+    data=st.data(),
+    swapped=st.booleans(),
+)
+def test_no_rounding_within_the_tolerance_contradicts(
+    world: Path, dtype: Dtype, recorded: list[int], data: st.DataObject, swapped: bool
+) -> None:
+    """Every probability of an earlier step moves by at most the tolerance, for E* or for the ticket."""
+    tolerance = tolerance_of(dtype)
+    moves = st.integers(-tolerance, tolerance)
+    found = [max(0, one + data.draw(moves)) for one in recorded]
+    record = records(world)[0]
+    steps = Steps((recorded.index(max(recorded)), 0), (), (0, 0), (0, 0))
+    answer = msgspec.structs.replace(record.arms["one.transfer"], stated_differs=(), path=None)
+    record = msgspec.structs.replace(record, reference=steps, arms={**record.arms, "one.transfer": answer})
+    second, first = sorted(found)[-2:]
+    other = Certainty((found.index(first), 0), (first, 0), (second, 0))
+    same = Certainty(steps.tokens, (0, 0), (0, 0))
+    run = Redecided(*((same, other) if swapped else (other, same)))
+    made = Comparison("one.transfer", None, tolerance).compare((record.id, 1), record, {}, {record.id: run})
+    assert made.result == ("REPRODUCED" if other.argmax == steps.tokens else "WITHIN_ROUNDING")
 
 
 def test_a_replay_says_what_its_exit_code_means() -> None:
