@@ -48,11 +48,11 @@ def release(folder: Path, base: Any) -> tuple[str, Path]:
 
 @pytest.fixture
 def export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Export:
-    """``certify export --format gguf`` of a ticket, onto a model."""
+    """``certify export`` of a ticket: onto a model, unless another format is asked for."""
 
-    def run(ticket: tuple[str, Path], onto: Path, out: Path = tmp_path / "a.gguf") -> Ran:
-        words = ["--ticket", ticket[0], "--base", ticket[1], "--format", "gguf", "--uncertified"]
-        return in_process(["export", *words, "--onto", onto, "--out", out], capsys)
+    def run(ticket: tuple[str, Path], onto: Path, out: Path = tmp_path / "a.gguf", kind: str = "gguf") -> Ran:
+        words = ["--ticket", ticket[0], "--base", ticket[1], "--format", kind, "--uncertified", "--out", out]
+        return in_process(["export", *words, *(["--onto", onto] if kind == "gguf" else [])], capsys)
 
     return run
 
@@ -130,11 +130,7 @@ def test_where_no_file_can_be_written(tmp_path: Path, export: Export) -> None:
 
 @pytest.mark.parametrize("kind", ["peft", "lora", "gguf", "settings"])
 def test_what_is_written_is_read_back(
-    tmp_path: Path,
-    export: Export,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    kind: str,
+    tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """A disk that changes a bit of what it is given."""
     raw = plain(1)
@@ -147,33 +143,22 @@ def test_what_is_written_is_read_back(
 
     if kind == "gguf":
         monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", lambda self, name, one: add(self, name, one * 2))
-        ran = export(ticket, onto)
+    elif kind == "settings":
+        monkeypatch.setattr(rows, "write_bytes", lambda path, _: path.write_bytes(b"{}"))
     else:
-        if kind == "settings":
-            monkeypatch.setattr(rows, "write_bytes", lambda path, _: path.write_bytes(b"{}"))
-        else:
-            monkeypatch.setattr(rows, "write_tensors", damaged)
-        words = ["export", "--ticket", ticket[0], "--base", ticket[1], "--uncertified", "--out", out]
-        ran = in_process([*words, *(["--format", kind] if kind == "lora" else [])], capsys)
+        monkeypatch.setattr(rows, "write_tensors", damaged)
+    ran = export(ticket, onto, kind="peft" if kind == "settings" else kind)
     assert (ran.code, ran.one_line().endswith("[WRITE_DAMAGED]"), out.exists()) == (70, True, False)
 
 
 @pytest.mark.parametrize("kind", ["lora", "gguf"])
 def test_a_matrix_of_zeros_has_a_bound(
-    tmp_path: Path,
-    export: Export,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    kind: str,
+    tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     raw = plain(1)
     ticket, onto = release(tmp_path, raw), write_onto(tmp_path / "base.gguf", "F32", raw)
     for bound, code in ((2 * 4 * 40 - 1, 2), (2 * 4 * 40, 0)):
         monkeypatch.setattr(lora, "MOST_BYTES", bound)
-        if kind == "gguf":
-            ran = export(ticket, onto)
-        else:
-            words = ["--ticket", ticket[0], "--base", ticket[1], "--format", kind, "--uncertified"]
-            ran = in_process(["export", *words, "--out", tmp_path / "a.gguf"], capsys)
+        ran = export(ticket, onto, kind=kind)
         assert (ran.code, (tmp_path / "a.gguf").exists()) == (code, not code)
         assert code == 0 or ("[ADAPTER_TOO_LARGE]" in ran.one_line() and "--format peft" in ran.err)
