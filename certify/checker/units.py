@@ -99,11 +99,13 @@ def plog(x: Fraction) -> Fraction:
 def player(a: int, b: int) -> Callable[[int, int, int], int]:
     """betting/2 at the threshold a/b: from wealth, unit and bet to the wealth after the unit."""
     most, full, over, under = -(-(19 * b << 20) // (20 * a)), b << 52, a << 32, 20 * a << 32
+    shift = 0 if full & (full - 1) else full.bit_length() - 1  # three times as fast as a division
 
     def step(wealth: int, unit: int, bet: int) -> int:
         if bet >= most:
             return wealth * (19 * b * unit + over) // under
-        return wealth * (full + bet * (b * unit - over)) // full
+        grown = wealth * (full + bet * (b * unit - over))
+        return grown >> shift if shift else grown // full
 
     return step
 

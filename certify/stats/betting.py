@@ -308,11 +308,14 @@ def _player(m: Fraction) -> Callable[[int, int, int], int]:
     a, b = m.numerator, m.denominator
     unit_a, full = a << GRID_BITS, b << (GRID_BITS + _BET_BITS)
     cap = -(-(19 * b << _BET_BITS) // (20 * a))
+    # A shift takes a third of the time of a division; thresholds on the grid allow it.
+    power = full.bit_length() - 1 if full.bit_count() == 1 else None
 
     def play(wealth: int, unit: int, bet: int) -> int:
         if bet >= cap:
             return wealth * (19 * b * unit + unit_a) // (20 * unit_a)
-        return wealth * (full + bet * (b * unit - unit_a)) // full
+        grown = wealth * (full + bet * (b * unit - unit_a))
+        return grown // full if power is None else grown >> power
 
     return play
 
