@@ -179,7 +179,7 @@ class Placed:
 
 def serve_base(model: PreTrainedModel, base: Table) -> None:
     """Write E⁰ as served into the model, once after loading. Changes nothing unless the dtype differs."""
-    _write(model, slice(None), to_float32(base.rows(0, base.shape[0]), base.dtype))
+    _fill(model.get_input_embeddings().weight, base)
 
 
 @contextmanager
@@ -201,9 +201,7 @@ def placed(model: PreTrainedModel, placement: Placement, dtype: Dtype) -> Iterat
         ) as ready:
             yield ready
     elif placement.table is not None:
-        table = placement.table
-        values = to_float32(table.rows(0, table.shape[0]), table.dtype)
-        with _rows_in(model, range(table.shape[0]), values, None) as ready:
+        with _table_in(model, placement.table) as ready:
             yield ready
     elif folder is None:
         yield Placed(model)
@@ -218,7 +216,9 @@ def placed(model: PreTrainedModel, placement: Placement, dtype: Dtype) -> Iterat
 
 def values_of(table: Table, device: torch.device) -> Tensor:
     """The whole table in fp32, ``[V, d]``."""
-    return torch.from_numpy(np.array(to_float32(table.rows(0, table.shape[0]), table.dtype))).to(device)
+    values = torch.empty(table.shape, device=device)
+    _fill(values, table)
+    return values
 
 
 def along_path(ready: Placed, reference: Tensor, strengths: Iterable[Fraction]) -> Iterator[Fraction]:
@@ -248,12 +248,7 @@ def _rows_in(
     model: PreTrainedModel, ids: Sequence[int], values: np.ndarray[Any, Any], gate: Sequence[Segment] | None
 ) -> Iterator[Placed]:
     weight = model.get_input_embeddings().weight
-    if weight.shape[1] != values.shape[1] or max(ids) >= weight.shape[0]:
-        raise InvalidInputError(
-            f"rows up to {max(ids)} of width {values.shape[1]} do not fit a model with a table of"
-            f" {weight.shape[0]} x {weight.shape[1]}",
-            code="SHAPE_MISMATCH",
-        )
+    _check_fit(weight, max(ids), values.shape[1])
     if gate is not None and output_head(model).weight is weight:
         raise UsageError(
             "the output head is tied to the input table: rows cannot be gated by position", code="GATE_TIED"
@@ -262,17 +257,42 @@ def _rows_in(
     plain = None if gate is None else weight.detach().clone()
     before = weight.detach()[index].clone()
     try:
-        _write(model, index, values)
+        with torch.no_grad():
+            weight[index] = torch.from_numpy(np.array(values)).to(weight.device, weight.dtype)
         yield Placed(model, gate=gate, plain=plain)
     finally:
         with torch.no_grad():
             weight[index] = before
 
 
-def _write(model: PreTrainedModel, index: Tensor | slice, values: np.ndarray[Any, Any]) -> None:
+@contextmanager
+def _table_in(model: PreTrainedModel, table: Table) -> Iterator[Placed]:
     weight = model.get_input_embeddings().weight
+    _check_fit(weight, table.shape[0] - 1, table.shape[1])
+    before = weight.detach()[: table.shape[0]].clone()
+    try:
+        _fill(weight, table)
+        yield Placed(model)
+    finally:
+        with torch.no_grad():
+            weight[: table.shape[0]] = before
+
+
+def _fill(weight: Tensor, table: Table) -> None:
+    """Write all rows of a table, block by block: in fp32 a table may be larger than the model around it."""
     with torch.no_grad():
-        weight[index] = torch.from_numpy(np.array(values)).to(weight.device, weight.dtype)
+        for start, block in table.blocks():
+            values = torch.from_numpy(np.array(to_float32(block, table.dtype)))
+            weight[start : start + block.shape[0]] = values.to(weight.device, weight.dtype)
+
+
+def _check_fit(weight: Tensor, last: int, width: int) -> None:
+    if weight.shape[1] != width or last >= weight.shape[0]:
+        raise InvalidInputError(
+            f"rows up to {last} of width {width} do not fit a model with a table of"
+            f" {weight.shape[0]} x {weight.shape[1]}",
+            code="SHAPE_MISMATCH",
+        )
 
 
 @contextmanager
