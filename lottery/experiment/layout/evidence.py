@@ -271,6 +271,7 @@ def _decoding(builder: Builder, text: TextPlan, more: dict[str, Any]) -> Amount:
         micro_batch=plan.evaluation.batch * text.beams,
         length=text.max_new_tokens + prompt,
         bytes_per_weight=_bytes_per_weight(builder),
+        along_path=law is not None,
     )
 
 

@@ -82,6 +82,7 @@ class Amount:
         micro_batch: number of sequences in memory at a time.
         length: longest sequence in tokens.
         bytes_per_weight: bytes per weight of the backbone in memory.
+        along_path: whether decisions are measured along the path from one table to another.
     """
 
     kind: Kind
@@ -97,6 +98,7 @@ class Amount:
     micro_batch: int = 1
     length: int = 0
     bytes_per_weight: int = 4
+    along_path: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +232,8 @@ def memory_of(amount: Amount, model: ModelSize, processor: Processor) -> int:
     """Estimate bytes of memory of the process at its peak, or of the GPU.
 
     Training holds weights, AdamW's fp32 state of trained parameters, activations of the longest micro-batch,
-    and fp32 logits. Evaluation holds weights, copies of the tables, a cache, and activations of one layer.
+    and fp32 logits. Evaluation holds weights, a table of embed tuning in fp32 and the rows that it replaces,
+    a cache, and activations of one layer; along the path, two tables in fp32 and one as served besides.
     """
     shape = model.shape
     taken = 0 if processor == "gpu" else PROCESS
@@ -246,7 +249,10 @@ def memory_of(amount: Amount, model: ModelSize, processor: Processor) -> int:
     keys = shape.width * shape.kv_heads // shape.heads
     hidden = 2 * shape.layers * keys + 6 * shape.width + 4 * shape.intermediate
     logits = min(positions * shape.vocabulary, LOGITS)
-    return taken + 12 * model.head + amount.bytes_per_weight * positions * hidden + 20 * logits
+    tables = 4 + amount.bytes_per_weight
+    if amount.along_path:
+        tables += 8 + amount.bytes_per_weight
+    return taken + tables * model.head + amount.bytes_per_weight * positions * hidden + 8 * logits
 
 
 def estimate(amount: Amount, model: ModelSize, speed: Speed) -> Estimate:
