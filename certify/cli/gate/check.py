@@ -203,8 +203,10 @@ def _next(
         if FORMATS[name].startswith("reports.formats.intoto:") and place is not None:
             signed = str(place.with_suffix(".sigstore.json"))
             return "cosign", "attest-blob", "--statement", str(place), "--bundle", signed
-    apply = ("certify", "apply", "--ticket", f"{first.file}#{first.id}", "--base")
-    return *apply, *again, "--out", "MERGED"
+    used = ("--ticket", f"{first.file}#{first.id}", "--base")
+    if Path(again[0]).is_file():  # a table without the checkpoint around it
+        return "certify", "transfer", *used, again[0], "--out", "TABLE.safetensors"
+    return "certify", "apply", *used, *again, "--out", "MERGED"
 
 
 def _power(run: Mapping[str, Any], first: Any) -> Sequence[str]:

@@ -116,6 +116,16 @@ def test_commands_that_make_something_name_the_next_one(tmp_path: Path, capsys: 
     assert seen == ["scan", "find", "check", "apply", "verify"]
 
 
+def test_a_base_without_its_model_is_not_merged_next(tmp_path: Path, capsys: Capture) -> None:
+    path = make_ticket(tmp_path)
+    table = tmp_path / "sources" / "checkpoint" / "model.safetensors"
+    ran = in_process(["check", path, "--policy", "selection", "--base", table], capsys)
+    words = shlex.split(ran.out.splitlines()[-1].removeprefix("next: certify "))
+    out = tmp_path / "table.safetensors"
+    ran = in_process([{"TABLE.safetensors": out}.get(word, word) for word in words], capsys)
+    assert (words[0], ran.code, out.is_file()) == ("transfer", 0, True), ran
+
+
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, stream = [100.0], StringIO()
     monkeypatch.setattr(shell.time, "monotonic", lambda: clock[0])
