@@ -1,4 +1,4 @@
-"""Redecided recorded decisions, so that evidence can be verified (theory §7).
+"""Rerun recorded decisions, so that evidence can be verified (theory §7).
 
 A case is a step of a record: one where a claim says that the ticket's arm decided differently from embed
 tuning (a witness), or the last one of a record that was drawn. A replay builds the prompt from the sentence,
@@ -79,7 +79,7 @@ def replay(
     sample: int = 0,
     seed: int = 0,
 ) -> tuple[Replayed, ...]:
-    """Redecided ``cases`` of ``evidence`` about a ticket, in the given order, and some that are drawn.
+    """Rerun ``cases`` of ``evidence`` about a ticket, in the given order, and some that are drawn.
 
     Args:
         cases: cases to run, as listed by guarantee claims (``detail["witnesses"]``: record and step).
