@@ -1,1 +1,1 @@
-"""Render a check report as terminal text or JSON. Renderers decide nothing."""
+"""Renderers: what commands found out, for terminals, pages, other programs. They decide nothing."""
