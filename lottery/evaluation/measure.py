@@ -321,6 +321,7 @@ def labels_along(
     tuned: Sequence[Sequence[int]],
     law: StrengthLaw,
     end: Tensor,
+    decide: Callable[[Placed, Sequence[Example], Sequence[Sequence[int]]], Any] = argmaxes,
 ) -> list[list[str]]:
     """Labels along the path at every step of every answer (:func:`certify.stats.path.encode`).
 
@@ -328,11 +329,12 @@ def labels_along(
         released: what the arm in the model decides: strength 0.
         tuned: what the reference decides: strength 1.
         end: E* (:func:`lottery.model.row_swap.values_of`).
+        decide: called at every other strength, in their order; returns decisions as :func:`argmaxes` does.
     """
     known = {Fraction(0): released, Fraction(1): tuned}
     strengths = path_law(law.n, law.g).strengths
     for t in along_path(ready, end, [t for t in strengths if t not in known]):
-        known[t] = argmaxes(ready, prompts, answers)
+        known[t] = decide(ready, prompts, answers)
     return [
         [encode(labels) for labels in zip(*(known[t][number] for t in strengths), strict=True)]
         for number in range(len(answers))

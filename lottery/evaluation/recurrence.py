@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Final, Literal
 
 from certify.base.records import Dtype
 from certify.evidence.read import UNIT, TranslationRecord
 from certify.evidence.record import OwnSteps
-from certify.stats.path import decision
+from certify.stats.path import decision, decode, path_law
 from certify.ticket.declared import StrengthLaw
 from lottery.evaluation.forced_decoding import Certainty
 
@@ -76,8 +77,8 @@ class Deviation:
     """Something that is not as recorded.
 
     Attributes:
-        margin: the two largest probabilities found where a decision differs, subtracted, in units of 1e-9;
-            None where rounding cannot be the reason.
+        margin: the two largest probabilities found where a decision differs, subtracted, in units of 1e-9,
+            the widest of them if several do; None where rounding cannot be the reason.
     """
 
     text: str
@@ -95,12 +96,14 @@ class Redecided:
         reference: decisions of E* along its recorded output, up to the last requested step.
         arm: those of the ticket's arm there.
         labels: the labels along the path, if there is one.
+        between: margins of each step at the strengths of the path other than 0 and 1, in their order.
         deviations: what else of the record is not as recorded.
     """
 
     reference: Certainty = _NONE
     arm: Certainty = _NONE
     labels: Sequence[str] = ()
+    between: Sequence[Sequence[int]] = ()
     deviations: list[Deviation] = field(default_factory=list)
 
 
@@ -138,10 +141,7 @@ class Comparison:
             *_decided("the ticket", said, actual, step),
         ]
         if self.law is not None and answer.path is not None:
-            before, after = (decision(one[step], self.law.n, self.law.g) for one in (answer.path, run.labels))
-            if before.certified and not after.certified:
-                text = f"the labels along the path are {run.labels[step]} and do not certify the step"
-                deviations.append(Deviation(text))
+            deviations += _uncertified(answer.path[step], run, step, self.law)
         off = max(abs(found.p_a - recorded.p_a), abs(found.p_b - recorded.p_b))
         if off > self.tolerance:
             deviations.append(Deviation(f"a probability is off by {off / UNIT:.2e}"))
@@ -195,6 +195,18 @@ def _widest(found: Certainty, recorded: Sequence[int]) -> int | None:
     """The largest margin of a decision that is not as recorded; None if all are."""
     steps = zip(found.argmax, recorded, margins(found), strict=False)  # found may end earlier
     return max((margin for said, wanted, margin in steps if said != wanted), default=None)
+
+
+def _uncertified(recorded: str, run: Redecided, step: int, law: StrengthLaw) -> Iterator[Deviation]:
+    """That labels along the path no longer certify a step that the recorded ones certify."""
+    made = run.labels[step]
+    if not decision(recorded, law.n, law.g).certified or decision(made, law.n, law.g).certified:
+        return
+    ends, between = {Fraction(0): margins(run.arm), Fraction(1): margins(run.reference)}, iter(run.between)
+    apart = (ends[t] if t in ends else next(between) for t in path_law(law.n, law.g).strengths)
+    labels = zip(decode(recorded, law.n, law.g), decode(made, law.n, law.g), apart, strict=True)
+    text = f"the labels along the path are {made} and do not certify the step"
+    yield Deviation(text, max(margin[step] for before, after, margin in labels if before != after))
 
 
 def _decided(who: str, found: Certainty, recorded: Sequence[int], step: int) -> Iterator[Deviation]:

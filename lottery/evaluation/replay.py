@@ -246,9 +246,16 @@ def _run(
         end = None if tuned.table is None else values_of(tuned.table, model.device)
         if manifest.path is not None and end is not None:
             decided, best = ([one.argmax for one in each] for each in (said, sure))
-            labels = labels_along(served, prompts, answers, decided, best, manifest.path, end)
-            for (record, _, _), along in zip(ready, labels, strict=True):
-                found[record.id].labels = along
+            between: list[list[list[int]]] = []
+
+            def decide(*asked: Any) -> list[tuple[int, ...]]:
+                each = certainties(*asked)
+                between.append([margins(one) for one in each])
+                return [one.argmax for one in each]
+
+            labels = labels_along(served, prompts, answers, decided, best, manifest.path, end, decide)
+            for (record, _, _), along, *apart in zip(ready, labels, *between, strict=True):
+                found[record.id].labels, found[record.id].between = along, apart
         owning = [
             (one.id, prompt, own) for one, prompt, _ in ready if (own := one.arms[name].own) is not None
         ]

@@ -29,7 +29,7 @@ from certify.base.records import Dtype  # noqa: E402
 from certify.cli.main import run  # noqa: E402
 from certify.evidence.read import TranslationRecord, iter_records, read_manifest  # noqa: E402
 from certify.evidence.record import Steps  # noqa: E402
-from certify.stats.path import decision  # noqa: E402
+from certify.stats.path import decision, encode  # noqa: E402
 from certify.tables.safefile import open_tensor, write_tensors  # noqa: E402
 from certify.ticket.declared import USUAL_LAW  # noqa: E402
 from certify.ticket.released import open_source  # noqa: E402
@@ -280,6 +280,25 @@ def test_rounding_explains_a_decision_up_to_two_tolerances(
     run = Redecided(sure, said)
     made = Comparison("one.transfer", None, tolerance).compare((record.id, 1), record, {}, {record.id: run})
     assert (made.result, made.text) == (result, f"{who} decides differently already at step 0")
+
+
+@pytest.mark.parametrize("changed", [9, 11], ids=["between", "beyond E*"])
+@pytest.mark.parametrize(("beyond", "result"), [(0, "WITHIN_ROUNDING"), (1, "NOT_REPRODUCED")])
+def test_rounding_explains_a_label_along_the_path_up_to_two_tolerances(
+    world: Path, changed: int, beyond: int, result: str
+) -> None:
+    tolerance, record = tolerance_of("BF16"), records(world)[0]
+    labels, far, near = [7] * 19, 10**9, 2 * tolerance + beyond
+    answer = msgspec.structs.replace(record.arms["one.transfer"], stated_differs=(), path=(encode(labels),))
+    steps, sure = Steps((7,), (), (far,), (0,)), Certainty((7,), (far,), (0,))
+    record = msgspec.structs.replace(record, reference=steps, arms={**record.arms, "one.transfer": answer})
+    labels[changed] = 8
+    between = [[near if place == changed else far] for place in range(19) if place not in (8, 10)]
+    run = Redecided(sure, sure, [encode(labels)], between)
+    made = Comparison("one.transfer", USUAL_LAW, tolerance).compare(
+        (record.id, 0), record, {}, {record.id: run}
+    )
+    assert (made.result, "do not certify" in made.text) == (result, True)
 
 
 @given(
