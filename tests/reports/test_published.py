@@ -18,6 +18,7 @@ def test_there_are_published_runs() -> None:
         "en-ca-experiment",
         "en-ca-second",
         "en-ca-whole",
+        "gemma3-en-ca",
         "gemma3-en-es",
         "smollm2-es-en",
         "three-pairs",
