@@ -180,8 +180,7 @@ def model_of(base: Path | None, stated: GeometryPlan | None) -> ModelSize:
 def parameters_of(shape: GeometryPlan) -> int:
     """Count the weights of a LLaMA with an untied output head."""
     d, wide = shape.width, shape.intermediate
-    keys = d * shape.kv_heads // shape.heads
-    layer = 2 * d * d + 2 * d * keys + 3 * d * wide + 2 * d
+    layer = 2 * d * shape.queries + 2 * d * shape.keys + 3 * d * wide + 2 * d
     return 2 * shape.vocabulary * d + shape.layers * layer + d
 
 
@@ -215,15 +214,14 @@ def trained_of(amount: Amount, model: ModelSize) -> int | None:
     if amount.kind != "tune":
         return 0
     shape = model.shape
-    keys = shape.width * shape.kv_heads // shape.heads
     if amount.method == "rows":
         return shape.vocabulary * shape.width
     if amount.method == "full":
         return model.parameters
     if amount.method == "lora":  # queries and values, peft's default for LLaMA
-        return shape.layers * amount.size * (2 * shape.width + shape.width + keys)
+        return shape.layers * amount.size * (2 * shape.width + shape.queries + shape.keys)
     if amount.method == "prefix":
-        return shape.layers * amount.size * 2 * keys
+        return shape.layers * amount.size * 2 * shape.keys
     rows = rows_of_share(shape.vocabulary, amount.share) if amount.share else amount.rows
     return None if rows is None else rows * shape.width
 
@@ -246,8 +244,7 @@ def memory_of(amount: Amount, model: ModelSize, processor: Processor) -> int:
         layers = 1 if amount.checkpointing else shape.layers
         hidden = layers * (10 * shape.width + 4 * shape.intermediate)
         return taken + 16 * trained + positions * (amount.bytes_per_weight * hidden + 4 * shape.vocabulary)
-    keys = shape.width * shape.kv_heads // shape.heads
-    hidden = 2 * shape.layers * keys + 6 * shape.width + 4 * shape.intermediate
+    hidden = 2 * shape.layers * shape.keys + 6 * shape.width + 4 * shape.intermediate
     logits = min(positions * shape.vocabulary, LOGITS)
     tables = 4 + amount.bytes_per_weight
     if amount.along_path:
@@ -301,5 +298,6 @@ def _shape(base: Path) -> GeometryPlan:
             code="GEOMETRY_UNKNOWN",
         )
     values = {name: config[key] for name, key in names.items()}
-    keys = config.get("num_key_value_heads")
-    return GeometryPlan(**values, kv_heads=keys if type(keys) is int and keys > 0 else values["heads"])
+    keys, one = (config.get(key) for key in ("num_key_value_heads", "head_dim"))
+    values["kv_heads"] = keys if type(keys) is int and keys > 0 else values["heads"]
+    return GeometryPlan(**values, head_width=one if type(one) is int and one > 0 else None)

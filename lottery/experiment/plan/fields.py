@@ -281,7 +281,7 @@ class EvaluationPlan(Model):
 
 
 class GeometryPlan(Model):
-    """Shape of the model, for estimates without the model."""
+    """Shape of the model, for estimates without the model; ``head_width`` is by default width / heads."""
 
     vocabulary: _Count
     width: _Count
@@ -289,6 +289,17 @@ class GeometryPlan(Model):
     intermediate: _Count
     heads: _Count
     kv_heads: _Count
+    head_width: _Count | None = None
+
+    @property
+    def queries(self) -> int:
+        """Width of a layer's queries."""
+        return self.heads * self.head_width if self.head_width else self.width
+
+    @property
+    def keys(self) -> int:
+        """Width of a layer's keys, and of its values."""
+        return self.queries * self.kv_heads // self.heads
 
 
 class EstimatePlan(Model):
