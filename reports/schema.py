@@ -169,7 +169,9 @@ class ReportedTicket(Model):
     premise: ReportedPremise | None
     histogram: Histogram | None
     assumptions: tuple[ReportedAssumption, ...]
-    taken: tuple[ReportedAssumption, ...] = Field(description="assumptions that the policy takes as given")
+    taken: tuple[ReportedAssumption, ...] = Field(
+        description="assumptions of claims that are asked, which the policy takes as given"
+    )
     non_claims: tuple[str, ...]
     signature: str
 

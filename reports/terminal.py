@@ -215,7 +215,9 @@ def _tail(pairs: Sequence[tuple[Mapping[str, Any], Ticket]], width: int) -> list
     claims = [claim for ticket in tickets for claim in ticket["claims"]]
     lines = []
     if claims:
-        taken = ", ".join(entry["id"] for entry in tickets[0]["taken"]) or "nothing"
+        taken = (
+            ", ".join(dict.fromkeys(one["id"] for ticket in tickets for one in ticket["taken"])) or "nothing"
+        )
         level = levels([claim for claim in claims if claim["asked"]])
         said = f"Taken as given: {taken}." + (f" Each limit is at {level}." if level else "")
         lines += _said(said, width, "", most=2)

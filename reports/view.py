@@ -163,6 +163,8 @@ def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str,
     ticket, result = one.ticket, one.result
     needed = set(required(ticket, report.policy))
     subject = None if one.examined is None else one.examined.subject
+    claims = _claims(one, report, resample)
+    used = {id_ for claim in claims if claim["asked"] for id_ in claim["assumptions"]}
     return {
         "id": ticket.id,
         "verdict": one.status.value,
@@ -183,7 +185,7 @@ def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str,
         "engines": [] if one.examined is None else _engines(one.examined.texts),
         "chosen_among": None if subject is None or subject.choice is None else len(subject.choice.candidates),
         "certificate": None if one.examined is None else _certificate(one),
-        "claims": _claims(one, report, resample),
+        "claims": claims,
         "premise": None
         if one.premise is None
         else {
@@ -200,7 +202,7 @@ def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str,
         "taken": [
             {"id": entry.id, "statement": entry.statement, "status": entry.status}
             for entry in ASSUMPTIONS.values()
-            if entry.id in report.policy.taken
+            if entry.id in report.policy.taken & used
         ],
         "non_claims": list(report.policy.non_claims),
         "signature": signature(ticket, report.policy.name),

@@ -115,18 +115,17 @@ def _item(finding: CheckCase) -> str:
 
 def _shared(every: Sequence[Suite]) -> Iterator[str]:
     """What is the same for every ticket: assumptions and what is not claimed; a run has one policy."""
-    ticket = next((one.ticket for one in every if one.ticket), None)
-    if ticket is None:
+    tickets = [one.ticket for one in every if one.ticket]
+    if not tickets:
         return
     titles = {
         "taken": "Taken as given by the policy",
         "assumptions": "Merely assumed by the published theorem (not used for this verdict)",
     }
     for key, title in titles.items():
-        if ticket[key]:
+        entries = {entry["id"]: entry for ticket in tickets for entry in ticket[key]}.values()
+        if entries:
             yield from (f"<details><summary>{title}</summary>", "")
-            yield from (
-                f"- {code(a['id'])} {prose(a['statement'])}: *{prose(a['status'])}*" for a in ticket[key]
-            )
+            yield from (f"- {code(a['id'])} {prose(a['statement'])}: *{prose(a['status'])}*" for a in entries)
             yield from ("", "</details>", "")
-    yield from ("Not claimed:", "", *(f"- {prose(line)}" for line in ticket["non_claims"]), "")
+    yield from ("Not claimed:", "", *(f"- {prose(line)}" for line in tickets[0]["non_claims"]), "")

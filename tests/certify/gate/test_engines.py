@@ -92,6 +92,10 @@ def test_the_first_lines_say_who_made_them(
     assert said in " ".join(in_process(words, capsys).out.split()[:80])
     assert said not in " ".join(in_process(["check", ours.path, *words[2:]], capsys).out.split())
     assert b'"A-ENGINE"' in bundle.certificate.read_bytes()
+    for one, made in ((ours, False), (bundle, True)):
+        for form in ("terminal", "markdown"):
+            text = in_process(["check", one.path, *words[2:], "--format", form], capsys).out
+            assert ("A-ENGINE" in text, "A-EVIDENCE" in text) == (made, True), "what is taken as given"
 
 
 def steps(record: Any) -> None:
