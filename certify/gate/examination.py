@@ -265,7 +265,7 @@ def _present(ticket: Ticket, sources: Sources) -> tuple[Certificate | None, str 
     try:
         certificate, sha256, version = bound_certificate(ticket, sources.folder, sources.certificate)
     except NothingToDoError as error:
-        return None, None, Item(name, Outcome.MISSING, error.code, str(error), outcomes.REMEDY)
+        return None, None, Item(name, Outcome.MISSING, error.code, str(error))
     except CertifyError as error:
         return None, None, refused(name, error, sources.certificate)
     if version < SCHEMA_VERSION:

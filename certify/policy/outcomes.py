@@ -22,7 +22,6 @@ from certify.ticket.schema import Ticket
 
 _DECLARED_FALSE = "the ticket declares what is false: find it again with a claim that holds, or without it"
 _ASKED_FALSE = "the ticket does not do what this policy asks, and more text will not change that"
-REMEDY = "evaluate the ticket on held-out text (certify evaluate), then certify issue --attach"
 
 _WHERE: Mapping[Role, str] = {
     "evaluation": "of a translated text",
@@ -107,7 +106,7 @@ def _item(
         found.append(("", RequirementAnswer(Outcome.MISSING, "NO_TEXT", text)))
     gravest = min((answer for _, answer in found), key=lambda answer: GRAVEST.index(answer.outcome))
     said = "; ".join(f"{text}: {answer.text}" if text else answer.text for text, answer in found)
-    remedy = REMEDY if gravest.outcome is Outcome.MISSING else None
+    remedy = None
     if gravest.code == "CLAIM_REFUTED":
         remedy = _DECLARED_FALSE if requirement.declared else _ASKED_FALSE
     return Item(name, gravest.outcome, gravest.code, f"must be {requirement}. {said}", remedy)

@@ -21,6 +21,7 @@ from certify.base.errors import InvalidInputError, NothingToDoError, UsageError
 from certify.base.verdict import Item, Outcome, Status
 from certify.checker import Opinion
 from certify.gate.check import CheckReport
+from certify.policy.codes import codes
 from proofs_checks.worlds import synthetic
 
 
@@ -42,7 +43,7 @@ def test_release_is_inconclusive_until_there_is_evidence(ticket_path: Path) -> N
     assert (ticket.status, int(report.exit_code)) == (Status.INCONCLUSIVE, 3)
     missing = {item.name: item for item in ticket.items if item.outcome is Outcome.MISSING}
     assert {name: item.code for name, item in missing.items()} == {"certificate.present": "NO_CERTIFICATE"}
-    assert all(item.remedy for item in missing.values())
+    assert all(codes()[item.code].remedy for item in missing.values())
     waiting = {item.name for item in ticket.items if item.outcome is Outcome.NOT_RUN}
     assert {"evidence.integrity", "claim.gain.base.declared"} <= waiting
 
