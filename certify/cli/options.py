@@ -85,6 +85,14 @@ BesideTokenizer = Annotated[
     Path | None,
     typer.Option("--tokenizer", help="tokenizer.json, if it does not lie beside the ticket."),
 ]
+
+
+def beside(base: object, reference: object, tokenizer: object) -> list[str]:
+    """The options that name what does not lie beside a ticket, for the command that helps on."""
+    given = {"--base": base, "--tuned": reference, "--tokenizer": tokenizer}
+    return [word for option, path in given.items() if path for word in (option, str(path))]
+
+
 DataFolder = Annotated[
     Path | None,
     typer.Option("--data", help="Folder that the plan's paths are relative to; default: CERTIFY_DATA/data."),

@@ -66,10 +66,16 @@ def open_source(spec: str) -> Source:
 
 
 def split_spec(spec: str) -> tuple[Path, str]:
-    """Split ``FILE`` or ``FILE#ID`` into the file and the id, which may be empty."""
+    """Split ``FILE`` or ``FILE#ID`` into the file and the id, which is empty if none is named.
+
+    Raises:
+        UsageError: there is nothing behind the ``#`` (``TICKET_UNKNOWN``): a variable was empty, perhaps.
+    """
     file, _, name = spec.rpartition("#")
     if not file or Path(spec).is_file():
         return Path(spec), ""
+    if not name:
+        raise UsageError(f"{spec} names no ticket: write {file}#ID, or {file}", code="TICKET_UNKNOWN")
     return Path(file), name
 
 

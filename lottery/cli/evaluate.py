@@ -291,8 +291,8 @@ def evaluate(
     if watch is not None:
         lines += _watched_lines(watch)
         summary["until_decided"] = _watched_summary(watch)
-    following = ("certify", "issue", "--ticket", *tickets[:1], "--evidence", evidence, "--out", "NAME.json")
-    interop.show(lines, summary, report_format, *((*following, "--attach") if tickets else ()))
+    following = interop.issuing(opened.sources[0], tickets[0], evidence, base, reference) if tickets else ()
+    interop.show(lines, summary, report_format, *following)
 
 
 def _paraphrases(template: str, named: Sequence[str] | None) -> list[tuple[str, str]]:

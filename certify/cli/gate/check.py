@@ -203,17 +203,33 @@ def _next(
         if FORMATS[name].startswith("reports.formats.intoto:") and place is not None:
             signed = str(place.with_suffix(".sigstore.json"))
             return "cosign", "attest-blob", "--statement", str(place), "--bundle", signed
-    used = ("--ticket", f"{first.file}#{first.id}", "--base")
-    if Path(again[0]).is_file():  # a table without the checkpoint around it
-        return "certify", "transfer", *used, again[0], "--out", "TABLE.safetensors"
-    return "certify", "apply", *used, *again, "--out", "MERGED"
+    return _use(run, first, again)
+
+
+def _use(run: Mapping[str, Any], first: Any, again: Sequence[str]) -> Sequence[str]:
+    """The command that puts a ticket to use; first one for a base of the dtype that it is served in."""
+    from certify.tables.table import open_table
+
+    base, ticket = Path(again[0]), ("--ticket", f"{first.file}#{first.id}", "--base")
+    if base.is_file():  # a table without the checkpoint around it
+        return "certify", "transfer", *ticket, again[0], "--out", "TABLE.safetensors"
+    served = _ticket(run, first)["table"]["dtype"]
+    if base.is_dir() and open_table(base).dtype != served:
+        return "certify", "model", "import", again[0], "--dtype", served.lower(), "--out", "MODEL"
+    return "certify", "apply", *ticket, *again, "--out", "MERGED"
+
+
+def _ticket(run: Mapping[str, Any], first: Any) -> Mapping[str, Any]:
+    report = next(one for one in run["reports"] if one["file"] == first.file)
+    ticket: Mapping[str, Any] = next(one for one in report["tickets"] if one["id"] == first.id)
+    return ticket
 
 
 def _power(run: Mapping[str, Any], first: Any) -> Sequence[str]:
     """The command that plans for what was not shown: at the same error probability, from its text and one of
     each other role."""
     report = next(one for one in run["reports"] if one["file"] == first.file)
-    ticket = next(one for one in report["tickets"] if one["id"] == first.id)
+    ticket = _ticket(run, first)
     asked = (one for one in ticket["claims"] if first.item in one["items"])
     claim = max(asked, key=lambda one: one["code"] == first.code)
     manifests = sorted(ticket["certificate"]["evidence"], key=lambda one: one["text"] == claim["text"])

@@ -62,4 +62,5 @@ def issue(
     shown.print(f"{claims} about {certificate.ticket.id} on {escape(texts)} → {out}")
     shown.print(escape(certificate.signature), soft_wrap=True)
     if attach:
-        shown.print(next_line("certify", "check", f"{path}#{certificate.ticket.id}"), soft_wrap=True)
+        named = options.beside(base, reference, tokenizer)
+        shown.print(next_line("certify", "check", f"{path}#{certificate.ticket.id}", *named), soft_wrap=True)

@@ -6,10 +6,11 @@ import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from certify.cli import options
 from certify.cli.gate.run import in_words, judge_files
 from certify.cli.registry import PROBE, RENDERERS, load
 from certify.cli.shell import complain
@@ -64,17 +65,17 @@ def open_certified(
     if uncertified:
         return parts
     bound, file = ticket.tokenizer, split_spec(spec)[0]
-    run = judge_files(
-        {file: [ticket.id]},
-        partial(load(RENDERERS["check.view"]), resample=False),
-        policy=policy,
-        base=None if _beside(parts.source, ticket.base) else base,
-        reference=None if _beside(parts.source, ticket.reference) else reference,
-        tokenizer=base if base and base.is_dir() and bound and not bound.path else None,
-    )
+    named: dict[str, Any] = {
+        "base": None if _beside(parts.source, ticket.base) else base,
+        "reference": None if _beside(parts.source, ticket.reference) else reference,
+        "tokenizer": base if base and base.is_dir() and bound and not bound.path else None,
+    }
+    view = partial(load(RENDERERS["check.view"]), resample=False)
+    run = judge_files({file: [ticket.id]}, view, policy=policy, **named)
     if code := ExitCode(run["exit_code"]):
         (first,) = load(RENDERERS["check.summary"])(run)
-        more = shlex.join(["certify", "check", f"{file}#{ticket.id}", "--policy", policy])
+        again = ["certify", "check", f"{file}#{ticket.id}", "--policy", policy, *options.beside(**named)]
+        more = shlex.join(again)
         raise UncertifiedError(
             f"ticket {ticket.id!r} is {first.verdict} under {policy}: {first.code}, {first.reason};"
             f" {more} says more, and --uncertified goes on",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from certify.cli import options
+
+if TYPE_CHECKING:
+    from certify.ticket.released import Source
 
 TicketSpec = Annotated[
     str, typer.Option("--ticket", metavar="FILE[#ID]", help="Ticket file; #ID if it holds several tickets.")
@@ -42,6 +45,21 @@ def evaluation(
     text = ("--data", data, "--source", source, "--target", target, "--template", template)
     unit = ("--unit", "UNIT", "--evidence", "NAME.json")
     return "certify", "evaluate", "--base", base, *text, "--ticket", ticket, *unit
+
+
+def issuing(
+    source: Source, ticket: str, evidence: Path, base: str, reference: Path | None
+) -> tuple[object, ...]:
+    """Words of the command that makes a certificate of ``evidence``, inside the ticket's folder."""
+    one, out = source.ticket, source.folder / "certificates" / f"{source.ticket.id}.json"
+    elsewhere = one.tokenizer is not None and one.tokenizer.path is None
+    named = options.beside(
+        base if one.base.path is None else None,
+        reference if one.reference.path is None else None,
+        base if elsewhere else None,
+    )
+    words = ("certify", "issue", "--ticket", ticket, "--evidence", evidence, *named)
+    return *words, "--out", out, "--attach"
 
 
 def show(

@@ -31,7 +31,7 @@ def transfer(
     parts = open_parts(open_source(ticket), base, tuned, tensor=tensor, probe=load(PROBE))
     report = run_transfer(parts, out)
     following = ("certify", "verify", "--ticket", ticket, *(("--base", base) if base else ()))
-    interop.show(lines(report), report.to_json(), report_format, *following, "--served", out)
+    interop.show(lines(report), report.to_json(), report_format, *following, "--served", out, "--rows-only")
 
 
 def lines(report: TransferReport) -> list[str]:

@@ -119,11 +119,36 @@ def test_commands_that_make_something_name_the_next_one(tmp_path: Path, capsys: 
 def test_a_base_without_its_model_is_not_merged_next(tmp_path: Path, capsys: Capture) -> None:
     path = make_ticket(tmp_path)
     table = tmp_path / "sources" / "checkpoint" / "model.safetensors"
-    ran = in_process(["check", path, "--policy", "selection", "--base", table], capsys)
-    words = shlex.split(ran.out.splitlines()[-1].removeprefix("next: certify "))
+    words, seen = ["check", path, "--policy", "selection", "--base", table], []
+    while words:
+        ran = in_process(words, capsys)
+        assert ran.code == 0, ran
+        seen.append(words[0])
+        last = ran.out.splitlines()[-1]
+        following = shlex.split(last.removeprefix("next: certify ")) if last.startswith("next: ") else []
+        words = [{"TABLE.safetensors": tmp_path / "table.safetensors"}.get(word, word) for word in following]
+    assert seen == ["check", "transfer", "verify"]
+
+
+def test_a_table_in_a_whole_checkpoint_is_verified_by_its_rows(tmp_path: Path, capsys: Capture) -> None:
+    path, checkpoint = make_ticket(tmp_path), tmp_path / "sources" / "checkpoint"
     out = tmp_path / "table.safetensors"
-    ran = in_process([{"TABLE.safetensors": out}.get(word, word) for word in words], capsys)
-    assert (words[0], ran.code, out.is_file()) == ("transfer", 0, True), ran
+    ran = in_process(["transfer", "--ticket", path, "--base", checkpoint, "--out", out], capsys)
+    words = shlex.split(ran.out.splitlines()[-1].removeprefix("next: certify "))
+    assert (words[0], in_process(words, capsys).code) == ("verify", 0)
+
+
+def test_a_base_in_another_dtype_is_converted_before_rows_go_into_it(tmp_path: Path, capsys: Capture) -> None:
+    path, checkpoint = make_ticket(tmp_path, dtype="BF16"), tmp_path / "sources" / "checkpoint"
+    ran = in_process(["check", path, "--policy", "selection", "--base", checkpoint], capsys)
+    words = shlex.split(ran.out.splitlines()[-1].removeprefix("next: certify "))
+    assert words == ["model", "import", str(checkpoint), "--dtype", "bf16", "--out", "MODEL"]
+
+
+@pytest.mark.parametrize("command", ["check", "inspect", "issue --evidence x --out y --ticket"])
+def test_an_empty_id_is_not_all_tickets(ticket_path: Path, capsys: Capture, command: str) -> None:
+    ran = in_process([*command.split(), f"{ticket_path}#"], capsys)
+    assert (ran.code, "names no ticket" in ran.one_line()) == (2, True)
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
