@@ -104,6 +104,7 @@ SCHEMAS: Final = {
 
 READ: Final = {
     "run": "lottery.tuning.journal:RunRecord",
+    "pretraining": "lottery.pretrain.plan:PretrainPlan",
     "choice": "certify.evidence.choice_record:ChoiceRecord",
     "calibration": "certify.evidence.choice_record:CalibrationRecord",
     "experiment": "lottery.experiment.steps.published:ExperimentManifest",

@@ -74,7 +74,8 @@ SUMMARIES: Final[Mapping[str, tuple[Callable[[Any], Facts], tuple[str, ...]]]] =
     "certificate": (_certificate, ()),
     "evidence": (_manifest, ("issue", "--ticket", "FILE#ID", "--out", "FILE.json", "--evidence")),
     "policy": (_pick("name", "question", "extends"), ("check", "--policy")),
-    "plan": (_pick("pair"), ("experiment",)),
+    "plan": (lambda one: [("pairs", ", ".join(pair.name for pair in one.pair))], ("experiment",)),
+    "pretraining": (_pick("name", "seed"), ("pretrain", "--out", "RUN")),
     "model": (lambda one: [("model", one.line()), ("tensors", len(one.tensors))], ()),
     "outputs": (_pick("engine", "version", "arm"), ()),
     "diff": (_sized("ids_added", "ids_removed", "ids_changed", "changes"), ()),
@@ -186,8 +187,13 @@ def _toml(path: Path) -> Look:
 
     data = read_bytes(path, what="file", limit=1 << 20)
     value = parse_toml(data, what=str(path), refusal=Refusal("INSPECT_MALFORMED"))
-    if "pair" in value and "schema" not in value:
-        return _described(path, value, "plan", load(SCHEMAS["plan"]))
+    if "schema" not in value:
+        for table, kind, home in (
+            ("pair", "plan", SCHEMAS["plan"]),
+            ("source", "pretraining", READ["pretraining"]),
+        ):
+            if table in value:
+                return _described(path, value, kind, load(home))
     found = _content(path, value)  # of TOML, policies alone name a schema
     parse_policy(data, what=str(path))
     return found

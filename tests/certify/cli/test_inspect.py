@@ -28,7 +28,8 @@ KINDS = {
     "certificate": "texts: synthetic (evaluation), unrelated (loss), synthetic (other-template)",
     "evidence": "made: translation",
     "policy": "name: release",
-    "plan": "pair: ",
+    "plan": "pairs: en-ca",
+    "pretraining": "name: base-small",
     "model": "tensors: 2",
     "outputs": "engine: another",
     "diff": "ids_added: 0",
@@ -77,6 +78,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "evidence": bundle.translated,
         "policy": ROOT / "certify/policy/release.toml",
         "plan": ROOT / "lottery/plans/smoke.toml",
+        "pretraining": ROOT / "lottery/plans/base-small.toml",
         "model": root / "copy" / "source.json",
         "outputs": written(
             "o.jsonl", schema="certify.outputs", engine="another", version="1", decoding=decoding
