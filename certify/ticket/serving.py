@@ -32,9 +32,7 @@ _LISTED: Final = 6
 _GENERATION: Final = "generation_config.json"
 _TOKENIZER: Final = "tokenizer.json"
 _BESIDE: Final = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     "chat_template.jinja",
 )
 _OF_TOKENIZERS: Final = (
@@ -391,6 +389,8 @@ def _row_findings(comparison: RowComparison, k: int) -> list[ServingFinding]:
 
 def _notes(table: ServedTable, base: Table, comparison: RowComparison | None) -> tuple[str, ...]:
     notes = []
+    if base.dtype != base.stored_dtype:
+        notes.append(f"the base is stored in {base.stored_dtype} and was rounded to {base.dtype} first")
     if table.shape[0] > base.shape[0]:
         notes.append(f"rows {base.shape[0]}..{table.shape[0] - 1} have no counterpart in the base")
     if comparison is not None and comparison.inert:
