@@ -137,7 +137,8 @@ def parse_json(data: bytes, *, what: str) -> Any:
             code="JSON_MALFORMED",
         ) from error
     except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{what} is refused: {error}", code="JSON_MALFORMED") from error
+        why = str(error).partition(";")[0]  # of a long number; the rest is advice to programmers
+        raise InvalidInputError(f"{what} is refused: {why}", code="JSON_MALFORMED") from error
 
 
 def states(key: str, value: str) -> Callable[[bytes], bool]:
