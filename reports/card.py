@@ -134,7 +134,7 @@ def _json(value: Any) -> str:
 def _section(certificate: Certificate, sha256: str) -> Iterator[str]:
     chosen, name = certificate.parameters, certificate.ticket.id
     texts = {one.sha256: one for one in certificate.evidence}
-    yield from (f"## What is certified of the lottery ticket {code(name)}", "")
+    yield from (f"## What a certificate states of the lottery ticket {code(name)}", "")
     yield (
         f"Rows selected by {code(chosen.rule)} (α = {chosen.alpha}, correction {chosen.correction}) in"
         f" {chosen.dtype}, released as {chosen.object}. A certificate holds no verdict: `certify check`"
