@@ -112,14 +112,14 @@ def player(a: int, b: int) -> Callable[[int, int, int], int]:
 
 def betting_lower(units: Sequence[int], delta: Fraction, design: str, aim: Fraction, hint: Any = None) -> int:
     """betting/2: the largest multiple of 2^-20 that the mean of units / 2^32 is shown to exceed, or 0."""
-    need(units and all(0 <= unit <= ONE for unit in units))
-    bets, log, n = list[int](), plog(1 / delta), len(units)
-    goal = -(-(delta.denominator << 512) // delta.numerator)
-    weight, scale = (5, 20) if design == "fixed" else (1, 4)
+    need(units and min(units) >= 0 and max(units) <= ONE)
+    bets, log, n, fixed = list[int](), plog(1 / delta), len(units), design == "fixed"
+    goal, first = -(-(delta.denominator << 512) // delta.numerator), (log.numerator, log.denominator * n)
+    weight, scale = (5, 20) if fixed else (1, 4)
     total, squares, wealth, step = 0, 0, 1 << 512, player(*aim.as_integer_ratio())
     for k, unit in enumerate(units):
-        over, under = log.numerator, log.denominator * n
-        if design != "fixed":
+        over, under = first
+        if not fixed:
             over, under = (log / ((k + 1) * plog(Fraction(k + 2)))).as_integer_ratio()
         elif 0 < wealth < goal:
             e = (goal // wealth).bit_length() - 1
@@ -128,7 +128,7 @@ def betting_lower(units: Sequence[int], delta: Fraction, design: str, aim: Fract
         over *= 2 * 45426 * scale * some * (k + weight)
         under *= 65536 * ((some << 64) + scale * (k * squares - total**2))
         bets.append(math.isqrt((over << 104) // under))
-        wealth = step(wealth, unit, bets[-1]) if design == "fixed" else wealth
+        wealth = step(wealth, unit, bets[-1]) if fixed else wealth
         total, squares = total + unit, squares + unit**2
 
     def exceeds(j: int) -> bool:

@@ -274,29 +274,30 @@ def _bets(units: Sequence[int], delta: Fraction, design: Design, aim: Fraction) 
     _check_threshold(aim)
     if design not in ("fixed", "sequential"):
         raise UsageError(f"unknown design {design!r}: choose fixed or sequential", code="DESIGN_UNKNOWN")
-    goal, log, n = _goal(delta), plog(1 / delta), len(units)
-    play = _player(aim)
-    weight, scale = (5, 20) if design == "fixed" else (1, 4)  # w and 1 / (w c)
+    (over, under), n = plog(1 / delta).as_integer_ratio(), len(units)
+    goal, play, (factor, divisor) = _goal(delta), _player(aim), _LN2.as_integer_ratio()
+    fixed = design == "fixed"
+    weight, scale = (5, 20) if fixed else (1, 4)  # w and 1 / (w c)
     total, squares, wealth = 0, 0, 1 << _WEALTH_BITS
     bets = []
     for k, unit in enumerate(units):
         # Not in lowest terms: the floor of a quotient is the same.
-        if design == "sequential":
+        if not fixed:
             # plog(k + 2) = (k + 2 + (e - 1) 2^e) / 2^e
             e = (k + 2).bit_length() - 1
-            above, below = log.numerator << e, log.denominator * (k + 1) * (k + 2 + (e - 1 << e))
+            above, below = over << e, under * (k + 1) * (k + 2 + (e - 1 << e))
         elif 0 < wealth < goal:
             # plog(goal / W) = (goal + (e - 1) W 2^e) / (W 2^e)
             e = (goal // wealth).bit_length() - 1
             above, below = goal + (e - 1) * (wealth << e), (wealth << e) * (n - k)
         else:
-            above, below = log.numerator, log.denominator * n
+            above, below = over, under * n
         # v = (2^64 k w c + S) / (2^64 k (w + k)), and for k = 0 as if k = 1 and S = 0
         some = k or 1
         spread = (some << 64) + scale * (k * squares - total * total)
-        above *= _LN2.numerator * scale * some * (k + weight)
-        bets.append(math.isqrt((above << 105) // (below * _LN2.denominator * spread)))
-        if design == "fixed":
+        above *= factor * scale * some * (k + weight)
+        bets.append(math.isqrt((above << 105) // (below * divisor * spread)))
+        if fixed:
             wealth = play(wealth, unit, bets[-1])
         total += unit
         squares += unit * unit
