@@ -231,16 +231,12 @@ def along_path(ready: Placed, reference: Tensor, strengths: Iterable[Fraction]) 
         reference: E* as served (:func:`values_of`), on the device of the model.
     """
     weight = ready.model.get_input_embeddings().weight
-    released = weight.detach().clone()
-    wide = released.float()
-    try:
+    with _restored(weight, slice(None)) as released:
+        wide = released.float()
         for t in strengths:
             with torch.no_grad():
                 weight.copy_(torch.lerp(wide, reference, float(t)))
             yield t
-    finally:
-        with torch.no_grad():
-            weight.copy_(released)
 
 
 @contextmanager
@@ -255,27 +251,30 @@ def _rows_in(
         )
     index = torch.as_tensor(list(ids), device=weight.device)
     plain = None if gate is None else weight.detach().clone()
-    before = weight.detach()[index].clone()
-    try:
+    with _restored(weight, index):
         with torch.no_grad():
             weight[index] = torch.from_numpy(np.array(values)).to(weight.device, weight.dtype)
         yield Placed(model, gate=gate, plain=plain)
-    finally:
-        with torch.no_grad():
-            weight[index] = before
 
 
 @contextmanager
 def _table_in(model: PreTrainedModel, table: Table) -> Iterator[Placed]:
     weight = model.get_input_embeddings().weight
     _check_fit(weight, table.shape[0] - 1, table.shape[1])
-    before = weight.detach()[: table.shape[0]].clone()
-    try:
+    with _restored(weight, slice(table.shape[0])):
         _fill(weight, table)
         yield Placed(model)
+
+
+@contextmanager
+def _restored(weight: Tensor, index: Tensor | slice) -> Iterator[Tensor]:
+    """Rows as they are, a copy; on leaving, they are written back bit for bit."""
+    before = weight.detach()[index].clone()
+    try:
+        yield before
     finally:
         with torch.no_grad():
-            weight[: table.shape[0]] = before
+            weight[index] = before
 
 
 def _fill(weight: Tensor, table: Table) -> None:
