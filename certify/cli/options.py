@@ -89,7 +89,7 @@ BesideTokenizer = Annotated[
 
 def beside(base: object, reference: object, tokenizer: object) -> list[str]:
     """The options that name what does not lie beside a ticket, for the command that helps on."""
-    given = {"--base": base, "--tuned": reference, "--tokenizer": tokenizer}
+    given = {"--base": base, "--reference": reference, "--tokenizer": tokenizer}
     return [word for option, path in given.items() if path for word in (option, str(path))]
 
 

@@ -167,9 +167,8 @@ def find(
         if found is None:
             return int(ExitCode.INCONCLUSIVE)
     with surviving_closed_pipe():
-        inputs = ["--base", str(base), "--reference", str(tuned)]
-        inputs += ["--tokenizer", str(tokenizer or base)] if found.ticket.tokenizer else []
-        render(found, console(), inputs=inputs)
+        bound = (tokenizer or base) if found.ticket.tokenizer else None
+        render(found, console(), inputs=options.beside(base, tuned, bound))
     return int(ExitCode.CERTIFIED)
 
 
