@@ -165,6 +165,7 @@ def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str,
     subject = None if one.examined is None else one.examined.subject
     claims = _claims(one, report, resample)
     used = {id_ for claim in claims if claim["asked"] for id_ in claim["assumptions"]}
+    taken = report.policy.taken & used
     return {
         "id": ticket.id,
         "verdict": one.status.value,
@@ -202,7 +203,7 @@ def _ticket(one: TicketReport, report: CheckReport, resample: bool) -> dict[str,
         "taken": [
             {"id": entry.id, "statement": entry.statement, "status": entry.status}
             for entry in ASSUMPTIONS.values()
-            if entry.id in report.policy.taken & used
+            if entry.id in taken
         ],
         "non_claims": list(report.policy.non_claims),
         "signature": signature(ticket, report.policy.name),

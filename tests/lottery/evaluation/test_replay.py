@@ -312,9 +312,8 @@ def test_no_rounding_within_the_tolerance_contradicts(
 ) -> None:
     """Every probability of an earlier step moves by at most the tolerance, for E* or for the ticket."""
     tolerance = tolerance_of(dtype)
-    recorded = [
-        2 * 10**8 + int(3 * tolerance * share) for share in shares
-    ]  # so close that many change places
+    # So close that many change places.
+    recorded = [2 * 10**8 + int(3 * tolerance * share) for share in shares]
     moves = st.sampled_from([-tolerance, tolerance]) | st.integers(-tolerance, tolerance)
     found = [one + data.draw(moves) for one in recorded]
     record = records(world)[0]
